@@ -1,0 +1,1 @@
+"""The machinery that methods share: data, objectives, schedules, training, evaluation."""

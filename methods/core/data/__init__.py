@@ -1,0 +1,1 @@
+"""Data sets: sources, splits, augmentation, and batches on the device."""

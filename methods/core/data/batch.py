@@ -1,0 +1,18 @@
+"""One batch of examples, as the loop and the methods see it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Batch(NamedTuple):
+    """B examples on the training device."""
+
+    images: Tensor
+    """[B, channels, height, width], float in 0..1, augmented, not normalised."""
+    labels: Tensor
+    """[B], int64."""
+    indices: Tensor
+    """[B], int64: each example's place in the training split."""

@@ -1,0 +1,91 @@
+"""What a distillation method is: a loss over what the networks said of one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from methods.core.data.batch import Batch
+from methods.core.schedule import Schedule
+from spaces.config import Config, knob
+from spaces.network import Network, Output
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training stands. ``epoch`` and ``step`` count from 0; ``seed`` is the stage's."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps_per_epoch: int
+    seed: int
+
+    @property
+    def fraction(self) -> float:
+        """0 at the first step, towards 1 at the last."""
+        return (self.epoch + self.step / self.steps_per_epoch) / self.epochs
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What a method may know when it is built: the networks and the facts of the data."""
+
+    student: Network
+    teachers: Sequence[Network]
+    classes: int
+    examples: int
+    sample: Tensor
+    """A few images [n, C, H, W] in 0..1, to read feature shapes from."""
+
+
+class MethodConfig(Config):
+    """Settings every method has. ``weight`` multiplies its loss in the objective's sum."""
+
+    weight: float = knob(1.0, "share of this method in the summed loss", ge=0.0)
+    schedule: Schedule | None = knob(None, "how the weight changes over the epochs")
+
+
+class Method(nn.Module):
+    """One term of an objective; one file in ``methods`` each.
+
+    A method's own trainable parts (a connector, a translator) are its submodules: the loop trains
+    them beside the student and drops them at the end. The loop owns modes, devices and gradients;
+    a method only says what the loss is.
+
+    ``version`` rises when the same settings come to mean another loss.
+    """
+
+    version: ClassVar[int] = 1
+    needs_teacher: ClassVar[bool] = True
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+
+    def __init__(self, config: Any, pair: Pair) -> None:
+        super().__init__()
+        self.config = config
+
+    def student_taps(self) -> tuple[str, ...]:
+        """Names of the student's blocks whose outputs ``forward`` reads."""
+        return ()
+
+    def teacher_taps(self, teacher: int) -> tuple[str, ...]:
+        """The same for teacher number ``teacher``."""
+        return ()
+
+    def forward(
+        self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
+    ) -> Tensor:
+        """The loss, a scalar averaged over the batch."""
+        raise NotImplementedError
+
+
+def generator_for(progress: Progress, salt: int = 0) -> torch.Generator:
+    """A CPU generator that depends on the seed and the step alone, so resuming repeats it."""
+    position = progress.epoch * progress.steps_per_epoch + progress.step
+    generator = torch.Generator()
+    generator.manual_seed(hash((progress.seed, position, salt)) & 0x7FFF_FFFF_FFFF_FFFF)
+    return generator

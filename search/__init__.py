@@ -1,0 +1,1 @@
+"""Which stages run, where, and only once."""

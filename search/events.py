@@ -1,0 +1,85 @@
+"""What happens during a search, as values; the live view, MLflow and the tables listen.
+
+The search itself knows none of its listeners: it calls each :data:`Observer` with each event,
+on the driver's thread, so an observer must return at once and do slow work elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from search.library.record import Record
+
+TrialState = Literal["finished", "pruned", "failed", "interrupted"]
+SearchState = Literal["finished", "interrupted", "failed"]
+StageState = Literal["queued", "running", "made", "reused", "failed"]
+
+
+@dataclass(frozen=True)
+class SearchStarted:
+    """``experiment`` is the experiment as plain data; ``resumed`` if it had been started before."""
+
+    name: str
+    experiment: Mapping[str, Any]
+    resumed: bool
+
+
+@dataclass(frozen=True)
+class StageChanged:
+    """A shared stage (teacher, assistant, ...) changed its state.
+
+    ``label`` is for people (``assistants/cnn6``); ``epoch`` of ``epochs`` while it runs;
+    ``record`` once it is made or found; ``reason`` if it failed.
+    """
+
+    key: str
+    label: str
+    state: StageState
+    epoch: int = 0
+    epochs: int = 0
+    record: Record | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class TrialStarted:
+    """``values`` maps each searched path to the value drawn, ``keys`` each stage to its key."""
+
+    number: int
+    values: Mapping[str, Any]
+    keys: Mapping[str, str]
+    costs: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class TrialReported:
+    """One epoch of a trial's last stage; ``metrics`` holds ``val_accuracy``, ``train_loss``, ..."""
+
+    number: int
+    epoch: int
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class TrialEnded:
+    """``record`` is the student's, where one was made; ``reason`` says why it is not finished."""
+
+    number: int
+    state: TrialState
+    figures: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
+    record: Record | None = None
+
+
+@dataclass(frozen=True)
+class SearchEnded:
+    """The last event of a search."""
+
+    state: SearchState
+    reason: str = ""
+
+
+Event = SearchStarted | StageChanged | TrialStarted | TrialReported | TrialEnded | SearchEnded
+Observer = Callable[[Event], None]

@@ -1,0 +1,77 @@
+"""What a search came to: what the report, MLflow, ``best`` and the tables are made of."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from search.events import TrialState
+from search.library.record import Record
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One trial, ended or not."""
+
+    number: int
+    state: TrialState | Literal["running"]
+    values: Mapping[str, Any]
+    keys: Mapping[str, str]
+    figures: Mapping[str, float] = field(default_factory=dict)
+    reason: str = ""
+    feasible: bool = True
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """One configuration over several seeds. ``role`` is ``trial N``, ``plain`` or ``direct``.
+
+    ``plain`` is the same student taught by labels alone, ``direct`` the same student taught by
+    the chain's first teacher without assistants.
+    """
+
+    role: str
+    seeds: tuple[int, ...]
+    records: tuple[Record, ...]
+
+    def values(self, figure: str) -> tuple[float, ...]:
+        return tuple(record.figures[figure] for record in self.records)
+
+    def mean(self, figure: str) -> float:
+        return statistics.fmean(self.values(figure))
+
+    def spread(self, figure: str) -> float:
+        """Sample standard deviation over the seeds; 0 for a single seed."""
+        values = self.values(figure)
+        return statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+@dataclass(frozen=True)
+class Goal:
+    """One figure of the student to drive up or down."""
+
+    figure: str
+    maximize: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Everything a search came to.
+
+    ``stages`` holds the record of every artifact in the recipes' graphs by key (teachers,
+    assistants, students); ``labels`` what each is called; ``made`` and ``reused`` the keys of
+    shared stages this launch made or found; ``importances`` each searched path's share.
+    """
+
+    name: str
+    goals: tuple[Goal, ...]
+    trials: tuple[Trial, ...]
+    repeats: tuple[Repeated, ...]
+    stages: Mapping[str, Record]
+    labels: Mapping[str, str]
+    made: frozenset[str]
+    reused: frozenset[str]
+    importances: Mapping[str, float]
+    seconds: float

@@ -1,0 +1,1 @@
+"""What may vary: domains, configurations, networks and their costs."""

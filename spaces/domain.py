@@ -1,0 +1,264 @@
+"""Domains: the values that a field of an experiment may take.
+
+A domain is a frozen value that can be printed, compared and hashed. It does not know who draws
+from it: ``draw`` asks a :class:`Chooser`, which the search implements with Optuna, a grid or a
+random generator. A chain asks one yes/no question per member, so that a sampler which models
+each question by itself (TPE) can learn that one particular assistant helps.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from spaces.problem import ConfigError, Problem, unknown
+
+Scalar = bool | int | float | str
+
+
+class Chooser(Protocol):
+    """Whoever decides: one answer per named question."""
+
+    def uniform(self, name: str, low: float, high: float, log: bool) -> float: ...
+
+    def integer(self, name: str, low: int, high: int, step: int) -> int: ...
+
+    def choice(self, name: str, count: int, labels: Sequence[str]) -> int:
+        """The index of one of ``count`` options; ``labels`` name them for people."""
+        ...
+
+
+class Domain(Protocol):
+    """The values a field may take."""
+
+    def draw(self, name: str, chooser: Chooser) -> Any: ...
+
+    def contains(self, value: Any) -> bool: ...
+
+    def grid(self, points: int) -> tuple[Any, ...]:
+        """All values, or ``points`` evenly spread ones where there are infinitely many."""
+        ...
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """A real number, every value between ``low`` and ``high`` equally likely."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not (_number(self.low) and _number(self.high) and self.low < self.high):
+            raise ValueError(f"needs two finite numbers low < high, found {self}")
+
+    def draw(self, name: str, chooser: Chooser) -> float:
+        return chooser.uniform(name, self.low, self.high, log=False)
+
+    def contains(self, value: Any) -> bool:
+        return _number(value) and self.low <= value <= self.high
+
+    def grid(self, points: int) -> tuple[float, ...]:
+        if points == 1:
+            return ((self.low + self.high) / 2,)
+        step = (self.high - self.low) / (points - 1)
+        return (*(self.low + i * step for i in range(points - 1)), self.high)
+
+    def __str__(self) -> str:
+        return f"uniform [{self.low}, {self.high}]"
+
+
+@dataclass(frozen=True)
+class LogUniform:
+    """A positive real number whose logarithm is uniform between those of ``low`` and ``high``."""
+
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not (_number(self.low) and _number(self.high) and 0 < self.low < self.high):
+            raise ValueError(f"needs two finite numbers 0 < low < high, found {self}")
+
+    def draw(self, name: str, chooser: Chooser) -> float:
+        return chooser.uniform(name, self.low, self.high, log=True)
+
+    def contains(self, value: Any) -> bool:
+        return _number(value) and self.low <= value <= self.high
+
+    def grid(self, points: int) -> tuple[float, ...]:
+        inner = Uniform(math.log(self.low), math.log(self.high)).grid(points)
+        return tuple(min(max(math.exp(x), self.low), self.high) for x in inner)
+
+    def __str__(self) -> str:
+        return f"log_uniform [{self.low}, {self.high}]"
+
+
+@dataclass(frozen=True)
+class Integers:
+    """A whole number between ``low`` and ``high``, both included, in steps of ``step``."""
+
+    low: int
+    high: int
+    step: int = 1
+
+    def __post_init__(self) -> None:
+        whole = all(type(x) is int for x in (self.low, self.high, self.step))
+        if not (whole and self.low <= self.high and self.step >= 1):
+            raise ValueError(f"needs whole numbers low <= high and a step of 1 or more: {self}")
+
+    def draw(self, name: str, chooser: Chooser) -> int:
+        return chooser.integer(name, self.low, self.high, self.step)
+
+    def contains(self, value: Any) -> bool:
+        return type(value) is int and value in range(self.low, self.high + 1, self.step)
+
+    def grid(self, points: int) -> tuple[int, ...]:
+        return tuple(range(self.low, self.high + 1, self.step))
+
+    def __str__(self) -> str:
+        return f"integers [{self.low}, {self.high}] step {self.step}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of a few values, without order. A value may be a whole sub-configuration."""
+
+    values: tuple[Any, ...]
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            raise ValueError("needs at least one value, found an empty list")
+        if len({repr(v) for v in self.values}) != len(self.values):
+            raise ValueError(f"names a value twice: {list(self.values)}")
+
+    def __hash__(self) -> int:
+        return hash(repr(self.values))
+
+    def draw(self, name: str, chooser: Chooser) -> Any:
+        labels = [str(value) for value in self.values]
+        return self.values[chooser.choice(name, len(self.values), labels)]
+
+    def contains(self, value: Any) -> bool:
+        return any(value == v and type(value) is type(v) for v in self.values)
+
+    def grid(self, points: int) -> tuple[Any, ...]:
+        return self.values
+
+    def __str__(self) -> str:
+        return f"choice {list(self.values)}"
+
+
+@dataclass(frozen=True)
+class Chain:
+    """An ordered selection from ``of``, which is given largest first (TAKD, section 3).
+
+    Every subset whose length lies between ``at_least`` and ``at_most`` is a value; the order is
+    always that of ``of``.
+    """
+
+    of: tuple[str, ...]
+    at_most: int
+    at_least: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.of:
+            raise ValueError("needs at least one member, found an empty list")
+        if len(set(self.of)) != len(self.of):
+            raise ValueError(f"names a member twice: {list(self.of)}")
+        if not 0 <= self.at_least <= self.at_most <= len(self.of):
+            raise ValueError(
+                f"needs 0 <= at_least <= at_most <= {len(self.of)}, "
+                f"found at_least {self.at_least} and at_most {self.at_most}"
+            )
+
+    def draw(self, name: str, chooser: Chooser) -> tuple[str, ...]:
+        chosen: list[str] = []
+        for position, member in enumerate(self.of):
+            remaining = len(self.of) - position
+            if len(chosen) == self.at_most:
+                break
+            must = self.at_least - len(chosen) == remaining
+            if must or chooser.choice(f"{name}.{member}", 2, ["without", "with"]):
+                chosen.append(member)
+        return tuple(chosen)
+
+    def contains(self, value: Any) -> bool:
+        return tuple(value) in self.grid(0) if isinstance(value, list | tuple) else False
+
+    def grid(self, points: int) -> tuple[tuple[str, ...], ...]:
+        lengths = range(self.at_least, self.at_most + 1)
+        return tuple(c for n in lengths for c in itertools.combinations(self.of, n))
+
+    def __str__(self) -> str:
+        return f"chain of {list(self.of)}, {self.at_least} to {self.at_most} long"
+
+
+KINDS = ("uniform", "log_uniform", "integers", "choice", "chain")
+
+
+def parse_domain(data: Any, path: str = "") -> Domain:
+    """Read a domain as experiment files write it: ``{log_uniform: [1, 20]}`` and so on.
+
+    Raises:
+        ConfigError: not a known kind, or limits between which no value lies.
+    """
+    if not (isinstance(data, Mapping) and len(data) == 1):
+        raise ConfigError([Problem(path, f"a domain is one of {_forms()}; found {data!r}")])
+    kind, body = next(iter(data.items()))
+    if kind not in KINDS:
+        raise ConfigError([Problem(path, unknown("kind of domain", kind, KINDS))])
+    try:
+        return _parse_body(kind, body)
+    except (TypeError, ValueError) as error:
+        raise ConfigError([Problem(path, f"{kind}: {error}")]) from None
+
+
+def _parse_body(kind: str, body: Any) -> Domain:
+    if kind == "chain":
+        fields = dict(body) if isinstance(body, Mapping) else {"of": body}
+        if extra := set(fields) - {"of", "at_most", "at_least"}:
+            raise ValueError(unknown("field", min(extra), ("of", "at_most", "at_least")))
+        of = tuple(_listed(fields.pop("of", None)))
+        return Chain(of, **{"at_most": len(of), **fields})
+    values = _listed(body)
+    if kind == "choice":
+        return Choice(tuple(values))
+    if kind == "integers":
+        if len(values) not in (2, 3):
+            raise ValueError(f"needs [low, high] or [low, high, step], found {values}")
+        return Integers(*values)
+    if len(values) != 2:
+        raise ValueError(f"needs [low, high], found {values}")
+    return Uniform(*values) if kind == "uniform" else LogUniform(*values)
+
+
+def _listed(body: Any) -> list[Any]:
+    if not isinstance(body, list | tuple):
+        raise ValueError(f"needs a list, found {body!r}")
+    return list(body)
+
+
+def _forms() -> str:
+    return ", ".join("{" + kind + ": ...}" for kind in KINDS)
+
+
+def describe(domain: Domain) -> dict[str, Any]:
+    """The domain as an experiment file would write it; ``parse_domain`` reads it back."""
+    match domain:
+        case Uniform(low, high):
+            return {"uniform": [low, high]}
+        case LogUniform(low, high):
+            return {"log_uniform": [low, high]}
+        case Integers(low, high, step):
+            return {"integers": [low, high, step]}
+        case Choice(values):
+            return {"choice": list(values)}
+        case Chain(of, at_most, at_least):
+            return {"chain": {"of": list(of), "at_most": at_most, "at_least": at_least}}
+    raise TypeError(f"not a domain: {domain!r}")

@@ -1,0 +1,118 @@
+"""Network: a named chain of blocks, the one form in which every model is built, cut and taught."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from spaces.config import Config
+
+Shape = tuple[int, int, int]
+"""(channels, height, width) of one image."""
+
+
+class Output(NamedTuple):
+    """What a network says of a batch of N images."""
+
+    logits: Tensor
+    """[N, classes], before any softmax."""
+    features: dict[str, Tensor]
+    """Block name -> that block's output, for the taps asked for."""
+
+
+class Network(nn.Module):
+    """A chain of named blocks, each fed with what the one before it returned.
+
+    Images enter as float in 0..1; the network itself subtracts ``mean`` and divides by ``std``
+    (one value a channel), so that a published network and a new one can look at the same batch.
+
+    Args:
+        blocks: name -> block, in order; the last returns the logits [N, classes]. Names are
+            plain identifiers: they address taps, cuts and swaps.
+        mean, std: per-channel normalisation of images in 0..1; none means 0 and 1.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        blocks: Mapping[str, nn.Module],
+        mean: Sequence[float] = (0.0,),
+        std: Sequence[float] = (1.0,),
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleDict(blocks)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The blocks' names in order."""
+        return tuple(self.blocks)
+
+    def forward(self, images: Tensor, taps: Collection[str] | None = None) -> Output:
+        """Logits, and the outputs of the blocks named in ``taps`` (all of them if None)."""
+        wanted = self.names if taps is None else taps
+        features = {}
+        x = (images - self.mean) / self.std
+        for name, block in self.blocks.items():
+            x = block(x)
+            if name in wanted:
+                features[name] = x
+        return Output(x, features)
+
+    def span(self, start: int, stop: int) -> nn.Sequential:
+        """Blocks ``start`` .. ``stop`` - 1 as one module; it shares their weights."""
+        self._check(start, stop)
+        return nn.Sequential(*list(self.blocks.values())[start:stop])
+
+    def swap(self, start: int, stop: int, replacement: nn.Module, name: str = "") -> Network:
+        """A network with one block in place of blocks ``start`` .. ``stop`` - 1.
+
+        All other blocks are shared with this network, not copied.
+        """
+        self._check(start, stop)
+        names = list(self.names)
+        blocks: dict[str, nn.Module] = {n: self.blocks[n] for n in names[:start]}
+        blocks[name or f"{names[start]}_to_{names[stop - 1]}"] = replacement
+        blocks.update({n: self.blocks[n] for n in names[stop:]})
+        return Network(blocks, self.mean.flatten().tolist(), self.std.flatten().tolist())
+
+    def normalised_with(self, mean: Sequence[float], std: Sequence[float]) -> Network:
+        """The same blocks behind another normalisation."""
+        return Network(dict(self.blocks.items()), mean, std)
+
+    def _check(self, start: int, stop: int) -> None:
+        if not 0 <= start < stop <= len(self.blocks):
+            raise ValueError(f"no blocks {start}..{stop}: the network has {len(self.blocks)}")
+
+
+class Family(Config):
+    """A family of networks: its settings, and how to build one. One file in ``networks`` each.
+
+    ``sizes`` maps the names people use (``resnet20``) to the settings they stand for.
+    ``version`` rises when the same settings come to mean another network.
+    """
+
+    version: ClassVar[int] = 1
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    def build(self, shape: Shape, classes: int) -> Network:
+        """A fresh network for images of ``shape``, initialised from torch's global generator.
+
+        Raises:
+            ConfigError: the settings do not fit images of this shape.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def from_published(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Rename the tensors of published weights to this product's names.
+
+        A state dict that already has them comes back as it is.
+        """
+        return dict(state)

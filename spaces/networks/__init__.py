@@ -1,0 +1,50 @@
+"""Network families, one a file; ``resolve`` turns what an experiment says into one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from spaces.network import Family
+from spaces.plugins import Folder
+from spaces.problem import ConfigError, Problem, unknown
+
+FAMILIES: Folder[Family] = Folder("spaces.networks", Family, "network family")
+
+
+def sizes() -> dict[str, tuple[str, dict[str, Any]]]:
+    """Every ready-made size: name -> (family, settings)."""
+    return {
+        name: (family, dict(settings))
+        for family in FAMILIES.names()
+        for name, settings in FAMILIES.load(family).sizes.items()
+    }
+
+
+def resolve(spec: Any, path: str = "") -> tuple[str, Family]:
+    """The family and its settings for ``resnet20``, ``{resnet20: {...}}``, ``{resnet: {...}}``.
+
+    Raises:
+        ConfigError: no such family or size (the nearest is named), or settings it does not have.
+    """
+    name, overrides = _split(spec, path)
+    known = sizes()
+    if name in known:
+        family, settings = known[name]
+    elif name in FAMILIES.names():
+        family, settings = name, {}
+    else:
+        message = unknown("network", name, [*known, *FAMILIES.names()])
+        raise ConfigError([Problem(path, message)])
+    return family, FAMILIES.load(family).parse({**settings, **overrides}, path)
+
+
+def _split(spec: Any, path: str) -> tuple[str, dict[str, Any]]:
+    if isinstance(spec, str):
+        return spec, {}
+    if isinstance(spec, Mapping) and len(spec) == 1:
+        name, overrides = next(iter(spec.items()))
+        if isinstance(overrides, Mapping):
+            return str(name), dict(overrides)
+    message = f"needs a name or {{name: {{settings}}}}, found {spec!r}"
+    raise ConfigError([Problem(path, message)])

@@ -1,0 +1,45 @@
+"""A user's mistake, said in one line: where it is, what was found, what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake. ``path`` is the dotted place in the experiment (or the file) it concerns."""
+
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.message}" if self.path else self.message
+
+
+class ConfigError(ValueError):
+    """Raised for what a user wrote wrongly; holds every problem found, one line each."""
+
+    def __init__(self, problems: Iterable[Problem] | str) -> None:
+        if isinstance(problems, str):
+            problems = [Problem("", problems)]
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[Problem, ...]]]:
+        return type(self), (self.problems,)
+
+    def under(self, prefix: str) -> ConfigError:
+        """The same problems, seen from one level further out."""
+        return ConfigError(
+            Problem(".".join(filter(None, (prefix, p.path))), p.message) for p in self.problems
+        )
+
+
+def unknown(what: str, found: object, allowed: Iterable[str]) -> str:
+    """The message for a name that does not exist: nearest match first, then all there are."""
+    names = sorted(allowed)
+    near = difflib.get_close_matches(str(found), names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    return f"unknown {what} {found!r}; {hint}allowed: {', '.join(names) or 'none'}"
