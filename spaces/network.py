@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spaces.config import Config
+from spaces.problem import ConfigError
 
 Shape = tuple[int, int, int]
 """(channels, height, width) of one image."""
@@ -96,10 +97,14 @@ class Family(Config):
 
     ``sizes`` maps the names people use (``resnet20``) to the settings they stand for.
     ``version`` rises when the same settings come to mean another network.
+    ``published_mean`` and ``published_std`` are the normalisation that all published weights of
+    the family expect, where there is one; none where publishers differ.
     """
 
     version: ClassVar[int] = 1
     sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    published_mean: ClassVar[tuple[float, ...] | None] = None
+    published_std: ClassVar[tuple[float, ...] | None] = None
 
     def build(self, shape: Shape, classes: int) -> Network:
         """A fresh network for images of ``shape``, initialised from torch's global generator.
@@ -109,10 +114,22 @@ class Family(Config):
         """
         raise NotImplementedError
 
-    @classmethod
-    def from_published(cls, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def from_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Rename the tensors of published weights to this product's names.
 
-        A state dict that already has them comes back as it is.
+        A state dict that already has them comes back as it is; so does a tensor that nobody knows.
         """
         return dict(state)
+
+
+def require_size(shape: Shape, smallest: int, what: str) -> None:
+    """Refuse images too small for a network.
+
+    Raises:
+        ConfigError: ``shape`` is lower or narrower than ``smallest`` pixels.
+    """
+    _, height, width = shape
+    if min(height, width) < smallest:
+        raise ConfigError(
+            f"{what} needs images of at least {smallest}x{smallest}, found {height}x{width}"
+        )

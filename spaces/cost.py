@@ -1,0 +1,166 @@
+"""What a network costs: parameters, FLOPs, bytes, and its measured latency."""
+
+from __future__ import annotations
+
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+from spaces.network import Family, Network, Shape
+from spaces.spec import NetworkSpec
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True)
+class Costs:
+    """``parameters``, ``flops`` of one image's forward pass, ``bytes`` of all stored tensors.
+
+    FLOPs are torch's: a multiplication and its addition count as two, and only convolutions and
+    matrix products count. What papers call FLOPs or MAdds is often half of it.
+    """
+
+    parameters: int
+    flops: int
+    bytes: int
+
+
+def costs(network: nn.Module, shape: Shape) -> Costs:
+    """The costs of a network for images of ``shape``, or of some of its blocks for a feature.
+
+    Nothing is computed: shapes alone pass through the network, so size does not matter.
+    """
+    tensors = dict(chain(network.named_parameters(), network.named_buffers()))
+    shapes = {name: tensor.to("meta") for name, tensor in tensors.items()}
+    image = torch.empty((1, *shape), device="meta")
+    counter = FlopCounterMode(display=False)
+    with _evaluating(network), torch.no_grad(), counter:
+        functional_call(network, shapes, (image,))
+    return Costs(
+        parameters=sum(p.numel() for p in network.parameters()),
+        flops=counter.get_total_flops(),
+        bytes=sum(t.numel() * t.element_size() for t in tensors.values()),
+    )
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; each module's own mode comes back afterwards."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def network_costs(spec: Any, shape: Shape, classes: int) -> Costs:
+    """The costs of a network that an experiment names, without building it in memory.
+
+    Raises:
+        ConfigError: no such network, or one that does not fit the shape.
+    """
+    return _family_costs(NetworkSpec.parse(spec).settings, shape, classes)
+
+
+@lru_cache(maxsize=4096)
+def _family_costs(family: Family, shape: Shape, classes: int) -> Costs:
+    with torch.device("meta"):
+        network = family.build(shape, classes)
+    return costs(network, shape)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Time of one forward pass of ``batch`` images: median and interquartile range."""
+
+    median_ms: float
+    spread_ms: float
+    batch: int
+    precision: Precision
+    device: str
+    """The hardware's name: figures from different hardware do not compare."""
+    repeats: int
+
+
+def measure_latency(
+    network: nn.Module,
+    shape: Shape,
+    *,
+    device: str = "cpu",
+    batch: int = 1,
+    precision: Precision = "float32",
+    warmup: int = 10,
+    repeats: int = 50,
+) -> Latency:
+    """Time a network, or some of its blocks, for images (or a feature) of ``shape``.
+
+    A copy is measured, in evaluation mode and without gradients, weights and images in
+    ``precision``; on a GPU by its own clock. ``warmup`` passes are not counted.
+    """
+    if repeats < 2:
+        raise ValueError(f"quartiles need 2 or more repeats, found {repeats}")
+    dtype = getattr(torch, precision)
+    model = deepcopy(network).to(device=device, dtype=dtype).eval()
+    images = torch.rand((batch, *shape), device=device, dtype=dtype)
+    taps = {"taps": ()} if isinstance(model, Network) else {}
+    with torch.no_grad():
+        times = _times(partial(model, images, **taps), images, warmup, repeats)
+    low, median, high = statistics.quantiles(times, n=4, method="inclusive")
+    return Latency(median, high - low, batch, precision, device_name(device), repeats)
+
+
+def _times(run: Callable[[], Any], images: Tensor, warmup: int, repeats: int) -> list[float]:
+    """Milliseconds of each repeat."""
+    for _ in range(warmup):
+        run()
+    if images.is_cuda:
+        return _times_on_gpu(run, images.device, repeats)
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        run()
+        times.append((time.perf_counter() - start) * 1e3)
+    return times
+
+
+def _times_on_gpu(run: Callable[[], Any], device: torch.device, repeats: int) -> list[float]:
+    times = []
+    with torch.cuda.device(device):
+        for _ in range(repeats):
+            start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            stop = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            # Without it the queue hides what the processor spends on launching kernels.
+            torch.cuda.synchronize()
+            start.record()
+            run()
+            stop.record()
+            torch.cuda.synchronize()
+            times.append(start.elapsed_time(stop))
+    return times
+
+
+def device_name(device: str | torch.device) -> str:
+    """The name of the hardware behind a torch device."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

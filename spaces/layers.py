@@ -1,0 +1,178 @@
+"""Layers that several network families and replacement blocks are made of.
+
+No layer writes into its input: a block's output may be tapped by a method after it was passed on.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Literal
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+Shortcut = Literal["A", "B"]
+"""How a residual block's input reaches a sum of another shape (He et al. 2016, section 3.3):
+``A`` without parameters, subsampled and padded with zero channels; ``B`` by a 1x1 convolution."""
+
+
+def scaled(channels: int, width: float, multiple: int = 1) -> int:
+    """``width`` times as many channels: the nearest multiple, at least one.
+
+    Never more than a tenth below what was asked for (Sandler et al. 2018, reference code).
+    """
+    wanted = channels * width
+    nearest = max(multiple, int(wanted + multiple / 2) // multiple * multiple)
+    return nearest + multiple if nearest < 0.9 * wanted else nearest
+
+
+class ConvUnit(nn.Sequential):
+    """Convolution, batch norm, activation: [N, inputs, H, W] -> [N, outputs, H/stride, W/stride].
+
+    Sizes are rounded up. ``bias`` gives the convolution one of its own, which batch norm makes
+    redundant, but published networks have it.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int = 3,
+        stride: int = 1,
+        groups: int = 1,
+        bias: bool = False,
+        activation: type[nn.ReLU] | type[nn.ReLU6] | None = nn.ReLU,
+    ) -> None:
+        padding = kernel // 2
+        conv = nn.Conv2d(inputs, outputs, kernel, stride, padding, groups=groups, bias=bias)
+        layers: OrderedDict[str, nn.Module] = OrderedDict(conv=conv, bn=nn.BatchNorm2d(outputs))
+        if activation is not None:
+            layers["activation"] = activation(inplace=True)
+        super().__init__(layers)
+
+
+class ZeroPad(nn.Module):
+    """Shortcut A: every ``stride``-th pixel, new channels of zeros on both sides of the old."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        before = (outputs - inputs) // 2
+        self.padding = (0, 0, 0, 0, before, outputs - inputs - before)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x[:, :, :: self.stride, :: self.stride], self.padding)
+
+
+def conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    """A 3x3 convolution that keeps the size (divided by ``stride``, rounded up)."""
+    return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut: the basic block of He et al. 2016, figure 2.
+
+    [N, inputs, H, W] -> [N, outputs, H/stride, W/stride], sizes rounded up.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, stride: int = 1, shortcut: Shortcut = "B"
+    ) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(inputs, outputs, stride)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = conv3x3(outputs, outputs)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = _project(shortcut, inputs, outputs, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return self.relu(y + self.shortcut(x))  # type: ignore[no-any-return]
+
+
+def _project(kind: Shortcut, inputs: int, outputs: int, stride: int) -> nn.Module:
+    if kind == "A":
+        return ZeroPad(inputs, outputs, stride)
+    conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs))
+
+
+class PreactivationBlock(nn.Module):
+    """Batch norm and ReLU before each of two 3x3 convolutions (Zagoruyko and Komodakis 2016).
+
+    [N, inputs, H, W] -> [N, outputs, H/stride, W/stride], sizes rounded up. Where the shape
+    changes, the 1x1 shortcut starts from the activated input. ``dropout`` acts between the
+    convolutions.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(inputs)
+        self.conv1 = conv3x3(inputs, outputs, stride)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = conv3x3(outputs, outputs)
+        self.relu = nn.ReLU(inplace=True)
+        self.shortcut: nn.Module | None = None
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = self.relu(self.bn1(x))
+        y = self.dropout(self.relu(self.bn2(self.conv1(active))))
+        beside = x if self.shortcut is None else self.shortcut(active)
+        return self.conv2(y) + beside  # type: ignore[no-any-return]
+
+
+class InvertedResidual(nn.Module):
+    """Expand by 1x1, filter each channel by 3x3, project by 1x1 (Sandler et al. 2018, table 1).
+
+    [N, inputs, H, W] -> [N, outputs, H/stride, W/stride], sizes rounded up; the input is added
+    where its shape allows.
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1, expansion: int = 6) -> None:
+        super().__init__()
+        hidden = inputs * expansion
+        expand = [ConvUnit(inputs, hidden, 1, activation=nn.ReLU6)] if expansion > 1 else []
+        self.layers = nn.Sequential(
+            *expand,
+            ConvUnit(hidden, hidden, 3, stride, groups=hidden, activation=nn.ReLU6),
+            ConvUnit(hidden, outputs, 1, activation=None),
+        )
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layers(x)
+        return x + y if self.residual else y
+
+
+def pooled_head(features: int, classes: int, dropout: float = 0.0) -> nn.Sequential:
+    """The mean over all pixels, then one linear layer: [N, features, H, W] -> [N, classes]."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict(
+        pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(1)
+    )
+    if dropout:
+        layers["dropout"] = nn.Dropout(dropout)
+    layers["fc"] = nn.Linear(features, classes)
+    return nn.Sequential(layers)
+
+
+def initialise(network: nn.Module, linear_std: float | None = None) -> None:
+    """Start from normal convolutions of variance 2 / fan-out, and zero biases (He et al. 2015).
+
+    Linear layers keep torch's own start unless ``linear_std`` asks for a normal one. Batch norms
+    start as the identity, which is torch's own start.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear) and linear_std is not None:
+            nn.init.normal_(module.weight, std=linear_std)
+            nn.init.zeros_(module.bias)

@@ -1,0 +1,94 @@
+"""MobileNetV2 for small images (Sandler et al. 2018)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from spaces.config import knob
+from spaces.domain import Choice, Uniform
+from spaces.layers import ConvUnit, InvertedResidual, initialise, pooled_head, scaled
+from spaces.network import Family, Network, Shape
+from spaces.weights import renamed
+
+# Expansion, channels, blocks and first stride of each stage (table 2), the strides of the stem
+# and of the second stage taken out, so that images of 32 pixels end in maps of 4.
+_STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 1),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+
+
+class MobileNet(Family):
+    """MobileNetV2: a stem, seven stages of inverted residual blocks, a 1x1 convolution.
+
+    Block ``stem``, then ``stage<s>_<b>`` for every inverted residual, whose outputs are linear,
+    then ``tail``, the convolution to 1280 channels, and ``head``. Images of any size.
+    """
+
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "mobilenet_v2": {},
+        "mobilenet_v2_x0_5": {"width": 0.5},
+        "mobilenet_v2_x0_75": {"width": 0.75},
+        "mobilenet_v2_x1_4": {"width": 1.4},
+    }
+
+    width: float = knob(
+        1.0, "multiplies every layer's channels", Choice((0.35, 0.5, 0.75, 1.0, 1.4)), gt=0.0
+    )
+    dropout: float = knob(
+        0.2,
+        "share of activations dropped before the linear layer",
+        Uniform(0.0, 0.5),
+        ge=0.0,
+        lt=1.0,
+    )
+
+    def build(self, shape: Shape, classes: int) -> Network:
+        channels = scaled(32, self.width, 8)
+        stem = ConvUnit(shape[0], channels, activation=nn.ReLU6)
+        blocks: dict[str, nn.Module] = {"stem": stem}
+        for name, expansion, wide, stride in _units():
+            outputs = scaled(wide, self.width, 8)
+            blocks[name] = InvertedResidual(channels, outputs, stride, expansion)
+            channels = outputs
+        features = scaled(1280, max(1.0, self.width), 8)
+        blocks["tail"] = ConvUnit(channels, features, kernel=1, activation=nn.ReLU6)
+        blocks["head"] = pooled_head(features, classes, self.dropout)
+        network = Network(blocks)
+        initialise(network, linear_std=0.01)
+        return network
+
+    def from_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Of torchvision, and of chenyaofo/pytorch-cifar-models, which has the same names."""
+        units = list(_units())
+        modules = {
+            "features.0.0": "blocks.stem.conv",
+            "features.0.1": "blocks.stem.bn",
+            f"features.{len(units) + 1}.0": "blocks.tail.conv",
+            f"features.{len(units) + 1}.1": "blocks.tail.bn",
+            "classifier.1": "blocks.head.fc",
+        }
+        for number, (name, expansion, _, _) in enumerate(units, start=1):
+            theirs, ours = f"features.{number}.conv", f"blocks.{name}.layers"
+            last = 2 if expansion > 1 else 1
+            for layer in range(last):
+                modules[f"{theirs}.{layer}.0"] = f"{ours}.{layer}.conv"
+                modules[f"{theirs}.{layer}.1"] = f"{ours}.{layer}.bn"
+            modules[f"{theirs}.{last}"] = f"{ours}.{last}.conv"
+            modules[f"{theirs}.{last + 1}"] = f"{ours}.{last}.bn"
+        return renamed(state, modules)
+
+
+def _units() -> Iterator[tuple[str, int, int, int]]:
+    """Name, expansion, channels and stride of every inverted residual."""
+    for stage, (expansion, channels, blocks, first) in enumerate(_STAGES, start=1):
+        for block in range(1, blocks + 1):
+            yield f"stage{stage}_{block}", expansion, channels, first if block == 1 else 1

@@ -1,0 +1,82 @@
+"""Plain convolutional networks of 2 to 10 layers (Mirzadeh et al. 2020, section 4)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+from torch import nn
+
+from spaces.config import knob
+from spaces.domain import Choice
+from spaces.layers import ConvUnit, scaled
+from spaces.network import Family, Network, Shape
+
+# Channels of each convolution; M is a 2x2 max pooling, fc a hidden linear layer.
+_LAYOUTS = {
+    "cifar10": {
+        2: "16 M 16 M",
+        4: "16 16 M 32 32 M",
+        6: "16 16 M 32 32 M 64 64 M",
+        8: "16 16 M 32 32 M 64 64 M 128 128 M fc64",
+        10: "32 32 M 64 64 M 128 128 M 256 256 256 256 M fc128",
+    },
+    "cifar100": {
+        2: "32 M 32 M",
+        4: "32 32 M 64 64 M",
+        6: "32 32 M 64 64 M 128 128",
+        8: "32 32 M 64 64 M 128 128 M 256 256 M fc64",
+        10: "32 32 M 64 64 M 128 128 M 256 256 256 256 M fc512",
+    },
+}
+
+
+class PlainCNN(Family):
+    """3x3 convolutions with batch norm and ReLU, some followed by a 2x2 max pooling.
+
+    Block ``conv<i>`` is one convolution with all that follows it; ``head`` the linear layers.
+    Images of any size: pooling rounds up, so a map of one pixel stays one.
+    """
+
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        **{f"cnn{depth}": {"depth": depth} for depth in _LAYOUTS["cifar10"]},
+        **{
+            f"cnn{depth}_c100": {"depth": depth, "variant": "cifar100"}
+            for depth in _LAYOUTS["cifar100"]
+        },
+    }
+
+    depth: Literal[2, 4, 6, 8, 10] = knob(2, "convolutions", Choice((2, 4, 6, 8, 10)))
+    width: float = knob(
+        1.0, "multiplies every layer's channels", Choice((0.25, 0.5, 0.75, 1.0, 1.5, 2.0)), gt=0.0
+    )
+    variant: Literal["cifar10", "cifar100"] = knob(
+        "cifar10", "the paper's networks for one or the other", Choice(("cifar10", "cifar100"))
+    )
+
+    def build(self, shape: Shape, classes: int) -> Network:
+        channels, height, width = shape
+        blocks: dict[str, nn.Module] = {}
+        hidden = 0
+        for token in _LAYOUTS[self.variant][self.depth].split():
+            if token == "M":
+                blocks[f"conv{len(blocks)}"].add_module("pool", nn.MaxPool2d(2, ceil_mode=True))
+                height, width = (height + 1) // 2, (width + 1) // 2
+            elif token.startswith("fc"):
+                hidden = scaled(int(token[2:]), self.width)
+            else:
+                outputs = scaled(int(token), self.width)
+                blocks[f"conv{len(blocks) + 1}"] = ConvUnit(channels, outputs, bias=True)
+                channels = outputs
+        blocks["head"] = _head(channels * height * width, hidden, classes)
+        return Network(blocks)
+
+
+def _head(features: int, hidden: int, classes: int) -> nn.Sequential:
+    layers: OrderedDict[str, nn.Module] = OrderedDict(flatten=nn.Flatten(1))
+    if hidden:
+        layers["hidden"] = nn.Linear(features, hidden)
+        layers["relu"] = nn.ReLU(inplace=True)
+    layers["fc"] = nn.Linear(hidden or features, classes)
+    return nn.Sequential(layers)
