@@ -1,0 +1,130 @@
+"""Augmentation: flips, shifts and squares, for a whole batch at once on the device.
+
+Every random choice belongs to an example and a view, not to a place in some batch: a view of the
+training split is one fixed set of images, whatever the order or the batch size.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from methods.core.data.chance import generator
+from spaces.config import Config, knob
+from spaces.domain import Choice, Integers
+
+
+class Augment(Config):
+    """How training images are varied; nothing unless said."""
+
+    flip: bool = knob(False, "mirror left and right half of the time", Choice((False, True)))
+    crop: int = knob(0, "shift by up to so many pixels each way", Integers(0, 8), ge=0)
+    pad_mode: Literal["zero", "reflect"] = knob(
+        "zero", "what a shift brings in: black (He et al. 2016) or the mirrored border"
+    )
+    cutout: int = knob(0, "side in pixels of a square set to the mean", Integers(0, 16), ge=0)
+    views: int | None = knob(
+        None, "so many fixed views, in turn, an epoch each; none means a new view every epoch", ge=1
+    )
+    seed: int = knob(0, "from which all choices are drawn", ge=0)
+
+    @property
+    def active(self) -> bool:
+        """Whether any image is changed at all."""
+        return self.flip or self.crop > 0 or self.cutout > 0
+
+    def draw(self, view: int, examples: int, height: int, width: int) -> View:
+        """The choices of view number ``view`` for all ``examples`` of a split."""
+        flip = shift = centre = None
+        if self.flip:
+            flip = generator(self.seed, view, 0).randint(0, 2, examples).astype(bool)
+        if self.crop:
+            shift = generator(self.seed, view, 1).randint(-self.crop, self.crop + 1, (examples, 2))
+        if self.cutout:
+            # Uniform over the pixels, so that a square may hang over the border (section 3.1).
+            centre = generator(self.seed, view, 2).randint(0, (height, width), (examples, 2))
+        return View(*(None if part is None else _tensor(part) for part in (flip, shift, centre)))
+
+
+class View(NamedTuple):
+    """The choices for n examples; none where a kind of change is off."""
+
+    flip: Tensor | None
+    """[n], bool."""
+    shift: Tensor | None
+    """[n, 2], int64: rows and columns by which the window moves over the padded image."""
+    centre: Tensor | None
+    """[n, 2], int64: row and column of the cut-out square's centre."""
+
+    def to(self, device: torch.device) -> View:
+        """The same choices on ``device``."""
+        return View(*(None if part is None else part.to(device) for part in self))
+
+    def of(self, examples: Tensor) -> View:
+        """The choices of some examples."""
+        return View(*(None if part is None else part.index_select(0, examples) for part in self))
+
+
+UNCHANGED = View(None, None, None)
+
+
+def render(images: Tensor, view: View, augment: Augment, mean: Tensor) -> Tensor:
+    """uint8 [B, H, W, C] -> float32 [B, C, H, W] in 0..1, channels last, as ``view`` says.
+
+    The order is shift, flip, square. The square takes the value ``mean`` ([C], in 0..1), which
+    a network's normalisation makes 0 (DeVries and Taylor 2017, section 3.2).
+    """
+    if view.flip is not None or view.shift is not None:
+        images = _moved(images, view, zero=augment.pad_mode == "zero")
+    x = images.to(torch.float32).div_(255)
+    if view.centre is not None:
+        x = torch.where(_square(view.centre, augment.cutout, x), mean, x)
+    return x.permute(0, 3, 1, 2)
+
+
+def _moved(images: Tensor, view: View, zero: bool) -> Tensor:
+    """Every output pixel fetched from where shift and flip say it comes from."""
+    batch, height, width, channels = images.shape
+    rows = torch.arange(height, device=images.device).expand(batch, -1)
+    columns = torch.arange(width, device=images.device).expand(batch, -1)
+    if view.flip is not None:
+        columns = torch.where(view.flip[:, None], width - 1 - columns, columns)
+    if view.shift is not None:
+        rows = rows + view.shift[:, :1]
+        columns = columns + view.shift[:, 1:]
+    first = torch.arange(batch, device=images.device)[:, None, None] * (height * width)
+    source = first + _reflected(rows, height)[:, :, None] * width
+    source = source + _reflected(columns, width)[:, None, :]
+    pixels = images.reshape(-1, channels)
+    if zero and view.shift is not None:
+        # One black pixel more, to which all that lies outside points.
+        pixels = torch.cat([pixels, pixels.new_zeros(1, channels)])
+        inside = _within(rows, height)[:, :, None] & _within(columns, width)[:, None, :]
+        source = torch.where(inside, source, batch * height * width)
+    return pixels.index_select(0, source.flatten()).view(images.shape)
+
+
+def _within(places: Tensor, size: int) -> Tensor:
+    return (places >= 0) & (places < size)
+
+
+def _reflected(places: Tensor, size: int) -> Tensor:
+    """Mirrored at the first and the last pixel, which are not repeated."""
+    return (size - 1) - ((size - 1) - places.abs()).abs()
+
+
+def _square(centre: Tensor, side: int, images: Tensor) -> Tensor:
+    """[B, H, W, 1]: True on ``side`` rows and columns, half of them (rounded down) before."""
+    _, height, width, _ = images.shape
+    start = centre - side // 2
+    rows = torch.arange(height, device=images.device) - start[:, :1]
+    columns = torch.arange(width, device=images.device) - start[:, 1:]
+    inside = _within(rows, side)[:, :, None] & _within(columns, side)[:, None, :]
+    return inside[..., None]
+
+
+def _tensor(part: np.ndarray) -> Tensor:
+    return torch.from_numpy(part)

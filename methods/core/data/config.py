@@ -1,0 +1,81 @@
+"""DataConfig: which data, how it is split and varied."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+from pydantic import field_validator, model_validator
+
+from methods.core.data.augment import Augment
+from methods.core.data.source import Source
+from methods.core.data.sources import resolve
+from spaces.config import Config, knob
+
+
+class Normalise(Config):
+    """What networks subtract from images in 0..1 and divide them by, one value a channel."""
+
+    mean: tuple[float, ...] = knob(..., "subtracted")
+    std: tuple[float, ...] = knob(..., "divided by")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.mean) != len(self.std) or not self.std or min(self.std) <= 0:
+            raise ValueError(
+                "needs one mean and one std above 0 for each channel, found "
+                f"mean {list(self.mean)}, std {list(self.std)}"
+            )
+        return self
+
+
+class DataConfig(Config):
+    """A data set and what is made of it. ``version`` rises with what splits and order mean."""
+
+    version: ClassVar[int] = 1
+
+    source: str | dict[str, dict[str, Any]] = knob(
+        ..., "a name in sources/ (digits, cifar10, ...), or {name: {settings}}"
+    )
+    root: str | None = knob(None, "folder that holds the data set")
+    download: bool = knob(False, "fetch what is missing, where the set can be fetched")
+    validation: float = knob(
+        0.1, "fraction of the training part held out, every class alike", ge=0.0, lt=1.0
+    )
+    split_seed: int = knob(0, "from which the held-out examples are drawn", ge=0)
+    limit: int | None = knob(
+        None, "train on so many examples only, every class alike; none means all", ge=1
+    )
+    resize: int | None = knob(None, "side in pixels to which images are scaled", ge=1)
+    augment: Augment = knob(Augment(), "how training images are varied")
+    normalise: Normalise | None = knob(
+        None, "none means the published mean and std, else those of the training split"
+    )
+    resident_mb: int = knob(
+        4096, "MiB up to which a set lies on the device; a larger one is streamed", ge=0
+    )
+
+    @field_validator("source")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        resolve(value)
+        return value
+
+    def origin(self) -> tuple[str, Source]:
+        """The source's name and the source, with this set's ``root`` and ``download``."""
+        return resolve(self.source, root=self.root, download=self.download)
+
+    def identity(self) -> dict[str, Any]:
+        """The plain data that decides every batch; where the files lie is not in it.
+
+        Cheap: files are hashed once a process, nothing is decoded.
+
+        Raises:
+            ConfigError: files are missing; the message says which belong where.
+        """
+        name, source = self.origin()
+        elsewhere = {"source", "root", "download", "resident_mb"}
+        return {
+            **{key: value for key, value in self.plain().items() if key not in elsewhere},
+            "version": self.version,
+            "source": {name: source.identity()},
+        }

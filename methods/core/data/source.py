@@ -1,0 +1,124 @@
+"""Source: where a data set's images and labels come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from methods.core.data.fingerprint import files_fingerprint
+from spaces.config import Config, knob
+from spaces.network import Shape
+from spaces.problem import ConfigError, Problem
+
+Part = Literal["train", "test"]
+"""The two parts in which data sets are published."""
+Images = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """What a source knows of its images without reading them all.
+
+    ``mean`` and ``std``, one value a channel for images in 0..1, are the published ones; none
+    where there are none.
+    """
+
+    shape: Shape
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+class Reader(Protocol):
+    """One form in which a set can lie on a disk."""
+
+    def files(self) -> list[Path]: ...
+
+    def labels(self, part: Part) -> Labels: ...
+
+    def chunks(self, part: Part) -> Iterator[Images]: ...
+
+
+class Source(Config):
+    """A data set: its settings, and how to read it. One file in ``sources`` each.
+
+    ``version`` rises when the same files come to mean other images or labels. Above
+    ``names_only_above`` bytes in all, the names and sizes of the files stand for their contents.
+    """
+
+    version: ClassVar[int] = 1
+    names_only_above: ClassVar[int | None] = None
+
+    root: str | None = knob(None, "folder that holds the data set")
+    download: bool = knob(False, "fetch what is missing, where the set can be fetched")
+
+    def files(self) -> list[Path]:
+        """Every file that decides the content; none for a set that comes with a library.
+
+        Raises:
+            ConfigError: files are missing; the message says which belong where.
+        """
+        raise NotImplementedError
+
+    def facts(self) -> SourceFacts:
+        """Shape, classes and published normalisation; decodes one image at most."""
+        raise NotImplementedError
+
+    def labels(self, part: Part) -> Labels:
+        """The labels [N] alone; [0] where there is no such part.
+
+        Raises:
+            ConfigError: a file is damaged; the message names it.
+        """
+        raise NotImplementedError
+
+    def chunks(self, part: Part) -> Iterator[Images]:
+        """The images in order, some at a time, each chunk [n, C, H, W].
+
+        Raises:
+            ConfigError: a file is damaged; the message names it.
+        """
+        raise NotImplementedError
+
+    def read(self, part: Part) -> tuple[Images, Labels]:
+        """All images [N, C, H, W] and labels [N] in memory."""
+        labels = self.labels(part)
+        if not len(labels):
+            return np.empty((0, *self.facts().shape), np.uint8), labels
+        return np.concatenate(list(self.chunks(part))), labels
+
+    def fingerprint(self) -> str:
+        """sha256 (hexadecimal) of the content; cheap, nothing is decoded."""
+        return files_fingerprint(self.files(), self.names_only_above)
+
+    def identity(self) -> dict[str, Any]:
+        """The plain data that decides every image and label."""
+        settings = {k: v for k, v in self.plain().items() if k not in ("root", "download")}
+        return {**settings, "version": self.version, "fingerprint": self.fingerprint()}
+
+    def folder(self, needs: str) -> Path:
+        """``root`` as a path; ``needs`` says what belongs there.
+
+        Raises:
+            ConfigError: no root is set.
+        """
+        if self.root is None:
+            raise root_problem(f"is not set; {needs}")
+        return Path(self.root).expanduser()
+
+
+def root_problem(message: str) -> ConfigError:
+    """A mistake about the folder or a file in it."""
+    return ConfigError([Problem("root", message)])
+
+
+def damaged(path: Path | str, why: object) -> ConfigError:
+    """A file that cannot be read as what it should be."""
+    reason = " ".join(str(why).split()) or type(why).__name__
+    return root_problem(f"{path} is damaged: {reason}; put a fresh copy in its place")

@@ -1,0 +1,51 @@
+"""The handwritten digits that come with scikit-learn: 1,797 grey images of 8x8 (Alpaydin and
+Kaynak 1998, the test part of the UCI set), for trying things without any file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from sklearn.datasets import load_digits
+
+from methods.core.data.source import Images, Labels, Part, Source, SourceFacts
+from methods.core.data.splits import digest, stratified_order
+
+_TEST_SHARE = 0.2
+_TEST_SEED = 1797
+
+
+class Digits(Source):
+    """Grey values 0..16 become 0..255. A fixed fifth is the test part: none was published."""
+
+    def files(self) -> list[Path]:
+        return []
+
+    def fingerprint(self) -> str:
+        images, labels = _all()
+        return digest(images.ravel(), labels)
+
+    def facts(self) -> SourceFacts:
+        return SourceFacts((1, 8, 8), tuple("0123456789"))
+
+    def labels(self, part: Part) -> Labels:
+        return _all()[1][_rows(part)]
+
+    def chunks(self, part: Part) -> Iterator[Images]:
+        yield _all()[0][_rows(part)]
+
+
+@lru_cache(maxsize=1)
+def _all() -> tuple[Images, Labels]:
+    loaded = load_digits()
+    grey = np.rint(loaded.images * (255 / 16)).astype(np.uint8)
+    return grey[:, None], loaded.target.astype(np.int64)
+
+
+def _rows(part: Part) -> Labels:
+    labels = _all()[1]
+    order = stratified_order(labels, _TEST_SEED)
+    tests = round(len(labels) * _TEST_SHARE)
+    return np.sort(order[:tests] if part == "test" else order[tests:])
