@@ -78,14 +78,24 @@ class Network(nn.Module):
         """
         self._check(start, stop)
         names = list(self.names)
+        name = name or f"{names[start]}_to_{names[stop - 1]}"
+        if name in names[:start] + names[stop:]:
+            raise ValueError(f"another block is called {name!r} already")
         blocks: dict[str, nn.Module] = {n: self.blocks[n] for n in names[:start]}
-        blocks[name or f"{names[start]}_to_{names[stop - 1]}"] = replacement
+        blocks[name] = replacement
         blocks.update({n: self.blocks[n] for n in names[stop:]})
-        return Network(blocks, self.mean.flatten().tolist(), self.std.flatten().tolist())
+        return self._sharing(Network(blocks), self.mean, self.std)
 
     def normalised_with(self, mean: Sequence[float], std: Sequence[float]) -> Network:
         """The same blocks behind another normalisation."""
-        return Network(dict(self.blocks.items()), mean, std)
+        network = Network(dict(self.blocks.items()), mean, std)
+        return self._sharing(network, network.mean, network.std)
+
+    def _sharing(self, network: Network, mean: Tensor, std: Tensor) -> Network:
+        """``network``, normalising on this one's device, and in the same mode."""
+        network.mean, network.std = mean.to(self.mean), std.to(self.std)
+        network.training = self.training
+        return network
 
     def _check(self, start: int, stop: int) -> None:
         if not 0 <= start < stop <= len(self.blocks):

@@ -1,0 +1,26 @@
+"""A user's mistake travels whole: through levels, and between processes."""
+
+import pickle
+
+from spaces.problem import ConfigError, Problem, unknown
+
+ERROR = ConfigError([Problem("lr", "is too large"), Problem("", "is incomplete")])
+
+
+def test_one_line_a_problem():
+    assert str(ERROR) == "lr: is too large\nis incomplete"
+
+
+def test_seen_from_further_out_the_path_grows():
+    assert str(ERROR.under("student")) == "student.lr: is too large\nstudent: is incomplete"
+
+
+def test_an_error_survives_pickling():
+    assert pickle.loads(pickle.dumps(ERROR)).problems == ERROR.problems
+
+
+def test_an_unknown_name_comes_with_the_nearest_and_all():
+    assert unknown("network", "resnet2", ["vgg8", "resnet20"]) == (
+        "unknown network 'resnet2'; did you mean 'resnet20'? allowed: resnet20, vgg8"
+    )
+    assert unknown("network", "x", []) == "unknown network 'x'; allowed: none"
