@@ -99,8 +99,11 @@ class Source(Config):
 
     def identity(self) -> dict[str, Any]:
         """The plain data that decides every image and label."""
-        settings = {k: v for k, v in self.plain().items() if k not in ("root", "download")}
-        return {**settings, "version": self.version, "fingerprint": self.fingerprint()}
+        return {**self.settings(), "version": self.version, "fingerprint": self.fingerprint()}
+
+    def settings(self) -> dict[str, Any]:
+        """All settings but where the files lie and how they came there, as plain data."""
+        return {k: v for k, v in self.plain().items() if k not in ("root", "download")}
 
     def folder(self, needs: str) -> Path:
         """``root`` as a path; ``needs`` says what belongs there.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,18 @@ from spaces.problem import ConfigError, Problem
 
 Split = Literal["train", "validation", "test"]
 Rows = NDArray[np.int64]
+
+
+class Cut(NamedTuple):
+    """How a training part is divided.
+
+    ``validation`` is a fraction of all; of the rest, ``limit`` examples are kept (none: all).
+    Both are stratified, and a smaller limit's examples are among a larger one's.
+    """
+
+    validation: float
+    limit: int | None
+    seed: int
 
 
 def stratified_order(labels: NDArray[np.int64], seed: int) -> Rows:
@@ -31,28 +44,49 @@ def stratified_order(labels: NDArray[np.int64], seed: int) -> Rows:
     return np.argsort(place, kind="stable").astype(np.int64)
 
 
-def carve(
-    labels: NDArray[np.int64], validation: float, limit: int | None, seed: int
-) -> tuple[Rows, Rows]:
-    """The rows for training and for validation, each ascending.
+@dataclass(frozen=True)
+class Splits:
+    """Which rows make up each split: of the source's training part, and of its test part."""
 
-    ``validation`` is a fraction of all; ``limit`` then keeps so many of the remaining rows. Both
-    are stratified, and a smaller limit's rows are among a larger one's.
+    train: Rows
+    validation: Rows
+    test: Rows
+
+    def rows(self, split: Split) -> Rows:
+        """The rows of one split, ascending."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}[split]
+
+    def sizes(self) -> dict[Split, int]:
+        """How many examples each split has."""
+        return {
+            "train": len(self.train),
+            "validation": len(self.validation),
+            "test": len(self.test),
+        }
+
+    def digest(self) -> str:
+        """sha256 (hexadecimal) over all rows: two runs that agree saw the same examples."""
+        return digest(self.train, self.validation, self.test)
+
+
+def carve(labels: NDArray[np.int64], tests: int, cut: Cut) -> Splits:
+    """The splits of a source with these training labels and so many test examples.
 
     Raises:
         ConfigError: nothing is left to train on, or ``limit`` is more than there is.
     """
-    order = stratified_order(labels, seed)
-    held = round(len(labels) * validation)
+    order = stratified_order(labels, cut.seed)
+    held = round(len(labels) * cut.validation)
     left = len(labels) - held
     if left < 1:
-        message = f"{validation} leaves nothing of {len(labels)} examples to train on"
+        message = f"{cut.validation} leaves nothing of {len(labels)} examples to train on"
         raise ConfigError([Problem("validation", message)])
-    if limit is not None and limit > left:
-        message = f"asks for {limit} training examples where there are {left}"
+    if cut.limit is not None and cut.limit > left:
+        message = f"asks for {cut.limit} training examples where there are {left}"
         raise ConfigError([Problem("limit", message)])
-    kept = left if limit is None else limit
-    return np.sort(order[held : held + kept]), np.sort(order[:held])
+    kept = left if cut.limit is None else cut.limit
+    train, validation = order[held : held + kept], order[:held]
+    return Splits(np.sort(train), np.sort(validation), np.arange(tests, dtype=np.int64))
 
 
 def digest(*parts: NDArray[Any]) -> str:

@@ -1,0 +1,172 @@
+"""Dataset: batches of a data set's splits, on the device."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from methods.core.data.augment import UNCHANGED, View, render
+from methods.core.data.batch import Batch
+from methods.core.data.chance import generator
+from methods.core.data.config import DataConfig
+from methods.core.data.facts import DataFacts, cut, facts, opened
+from methods.core.data.material import Material
+from methods.core.data.splits import Rows, Split, Splits
+from spaces.network import Shape
+from spaces.problem import ConfigError, Problem
+
+_MIB = 1024**2
+
+
+class Dataset:
+    """The training, validation and test splits of one data set, as batches.
+
+    A set of at most ``resident_mb`` lies on the device as uint8 and is gathered and augmented
+    there; a larger one is read ahead from the disk. Both give the same batches, bit for bit, and
+    neither makes the host wait for the device within an epoch.
+    """
+
+    def __init__(self, config: DataConfig, known: DataFacts, held: Material, splits: Splits):
+        self.config = config
+        self.facts = known
+        self._held = held
+        self._splits = splits
+        size = sum(held.pixels(part).nbytes for part in ("train", "test"))
+        self._resident = size <= config.resident_mb * _MIB
+
+    @property
+    def shape(self) -> Shape:
+        """(channels, height, width) of every image."""
+        return self.facts.shape
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are."""
+        return self.facts.classes
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """What networks subtract from images in 0..1, one value a channel."""
+        return self.facts.mean
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """What networks divide by, one value a channel."""
+        return self.facts.std
+
+    @property
+    def views(self) -> int | None:
+        """How many different views of the training split there are; none means endlessly many."""
+        return self.config.augment.views if self.config.augment.active else 1
+
+    @property
+    def repeats(self) -> bool:
+        """Whether views come back, so that what a teacher says of them can be kept."""
+        return self.views is not None
+
+    def view(self, epoch: int) -> int:
+        """The number of the view that ``epoch`` (from 0) trains on."""
+        return epoch if self.views is None else epoch % self.views
+
+    def steps(self, batch_size: int, drop_last: bool = False) -> int:
+        """How many batches :meth:`train_batches` yields an epoch."""
+        return math.ceil(self._kept(batch_size, drop_last) / batch_size)
+
+    def train_batches(
+        self,
+        *,
+        batch_size: int,
+        epoch: int,
+        seed: int,
+        device: torch.device | str,
+        drop_last: bool = False,
+    ) -> Iterator[Batch]:
+        """One epoch of the training split, in an order drawn from ``seed`` and ``epoch`` alone.
+
+        A last, smaller batch is kept unless ``drop_last``; one of a single example is always
+        left out, as batch norm cannot train on it. A split smaller than ``batch_size`` is one
+        batch.
+        """
+        order = generator(seed, epoch).permutation(self.facts.sizes["train"]).astype(np.int64)
+        order = order[: self._kept(batch_size, drop_last)]
+        yield from self._batches("train", order, batch_size, device, self.view(epoch))
+
+    def view_batches(
+        self, view: int, *, batch_size: int, device: torch.device | str
+    ) -> Iterator[Batch]:
+        """The whole training split in order under one view, as :meth:`train_batches` shows it."""
+        order = np.arange(self.facts.sizes["train"])
+        yield from self._batches("train", order, batch_size, device, view)
+
+    def batches(
+        self, split: Split, *, batch_size: int, device: torch.device | str
+    ) -> Iterator[Batch]:
+        """A whole split in order, not augmented; indices are places in that split.
+
+        Raises:
+            ConfigError: the split is empty.
+        """
+        size = self.facts.sizes[split]
+        if not size:
+            raise _empty(split)
+        yield from self._batches(split, np.arange(size), batch_size, device, None)
+
+    def _kept(self, batch_size: int, drop_last: bool) -> int:
+        """How many examples of the training split an epoch uses."""
+        size = self.facts.sizes["train"]
+        rest = size % batch_size
+        drop = size > batch_size and (rest == 1 or drop_last)
+        return size - rest if drop else size
+
+    def _batches(
+        self, split: Split, order: Rows, size: int, device: torch.device | str, view: int | None
+    ) -> Iterator[Batch]:
+        """The examples at the places ``order`` of a split, ``size`` at a time."""
+        device = torch.device(device)
+        of_split, labels = self._examples(split)
+        rows = torch.from_numpy(of_split[order])
+        indices = torch.from_numpy(order).to(device)
+        labels = labels.to(device).index_select(0, indices)
+        choices = self._choices(view).to(device)
+        mean = torch.tensor(self.mean, device=device)
+        pixels = self._held.pixels("test" if split == "test" else "train")
+        read = pixels.gathered if self._resident else pixels.streamed
+        parts = zip(torch.split(labels, size), torch.split(indices, size), strict=True)
+        for images, (some, places) in zip(read(rows, size, device), parts, strict=True):
+            shown = render(images, choices.of(places), self.config.augment, mean)
+            yield Batch(shown, some, places)
+
+    def _examples(self, split: Split) -> tuple[Rows, Tensor]:
+        """The rows of a split, and their labels."""
+        rows = self._splits.rows(split)
+        labels = self._held.labels("test" if split == "test" else "train")[rows]
+        return rows, torch.from_numpy(labels)
+
+    def _choices(self, view: int | None) -> View:
+        if view is None:
+            return UNCHANGED
+        _, height, width = self.shape
+        return self.config.augment.draw(view, self.facts.sizes["train"], height, width)
+
+
+def open_data(config: DataConfig) -> Dataset:
+    """The data set that ``config`` describes.
+
+    What was read stays open in this process for the last few sources, shared by all settings of
+    splits and augmentation, on the disk and on the device; so opening again costs nothing.
+
+    Raises:
+        ConfigError: files are missing or damaged, or settings do not fit the images.
+    """
+    held = opened(config)
+    return Dataset(config, facts(config), held, held.splits(cut(config)))
+
+
+def _empty(split: Split) -> ConfigError:
+    if split == "validation":
+        return ConfigError([Problem("validation", "is 0, so there is no validation split")])
+    return ConfigError([Problem("source", f"has no {split} split")])
