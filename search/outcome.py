@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from search.events import TrialState
@@ -75,3 +75,28 @@ class Outcome:
     reused: frozenset[str]
     importances: Mapping[str, float]
     seconds: float
+
+
+def winner(outcome: Outcome) -> Repeated | None:
+    """The repeated trial with the best mean in the first goal; none if none was repeated."""
+    goal = outcome.goals[0]
+    found = [r for r in outcome.repeats if r.role.startswith("trial") and r.records]
+    pick = max if goal.maximize else min
+    return pick(found, key=lambda repeated: repeated.mean(goal.figure)) if found else None
+
+
+def to_plain(outcome: Outcome) -> dict[str, Any]:
+    """The outcome as JSON types; records by key, since the library holds them."""
+    return {
+        "name": outcome.name,
+        "goals": [asdict(goal) for goal in outcome.goals],
+        "repeats": [
+            {"role": r.role, "seeds": list(r.seeds), "keys": [x.key for x in r.records]}
+            for r in outcome.repeats
+        ],
+        "stages": sorted(outcome.stages),
+        "made": sorted(outcome.made),
+        "reused": sorted(outcome.reused),
+        "importances": dict(outcome.importances),
+        "seconds": outcome.seconds,
+    }

@@ -41,7 +41,7 @@ class Config(BaseModel):
         try:
             return cls.model_validate(_frozen(data))
         except ValidationError as error:
-            problems = [_problem(cls, path, detail) for detail in error.errors()]
+            problems = [p for detail in error.errors() for p in _problems(cls, path, detail)]
             raise ConfigError(problems) from None
 
     @classmethod
@@ -73,21 +73,25 @@ def fingerprint(data: Any) -> str:
     return hashlib.sha256(canonical_json(data).encode()).hexdigest()
 
 
-def _problem(cls: type[BaseModel], path: str, detail: Any) -> Problem:
+def _problems(cls: type[BaseModel], path: str, detail: Any) -> tuple[Problem, ...]:
     place = [str(part) for part in detail["loc"] if not str(part).startswith("function-")]
     where = ".".join(filter(None, [path, *place]))
     match detail["type"]:
         case "extra_forbidden":
             owner = ".".join(filter(None, [path, *place[:-1]]))
-            return Problem(owner, unknown("field", place[-1], _fields_at(cls, place[:-1])))
+            message = unknown("field", place[-1], _fields_at(cls, place[:-1]))
+            return (Problem(owner, message),)
         case "missing":
-            return Problem(where, "is required and missing")
+            return (Problem(where, "is required and missing"),)
         case "value_error":
-            return Problem(where, str(detail["ctx"]["error"]))
-        case "model_type":
-            return Problem(where, f"needs a mapping of settings, found {detail['input']!r}")
+            inner = detail["ctx"]["error"]
+            if isinstance(inner, ConfigError):
+                return inner.under(where).problems
+            return (Problem(where, str(inner)),)
+        case "model_type" | "dict_type":
+            return (Problem(where, f"needs a mapping of settings, found {detail['input']!r}"),)
     message = detail["msg"][0].lower() + detail["msg"][1:]
-    return Problem(where, f"{message}, found {detail['input']!r}")
+    return (Problem(where, f"{message}, found {detail['input']!r}"),)
 
 
 def _frozen(data: Any) -> Any:

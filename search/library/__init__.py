@@ -1,1 +1,1 @@
-"""."""
+"""The content-addressed home of what stages made, on any file system pyarrow reaches."""

@@ -1,0 +1,64 @@
+"""One attempt at a student: what a trial does, wherever it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from search.experiment import Experiment
+from search.library.store import Library
+from search.make import make_all
+from search.recipe import Recipe
+from search.stage import Stage
+from search.stages.train import rebuild
+from spaces.cost import measure_latency
+
+
+def run_trial(experiment: Experiment, recipe: Recipe, library: Library) -> Iterator[dict[str, Any]]:
+    """Make a recipe's student: a report an epoch, the last one with ``done`` and all figures.
+
+    What the student rests on is normally there; where it is not (a single slot, a damaged
+    artifact) it is made first, here.
+    """
+    student = recipe.student
+    for stage in recipe.prerequisites:
+        if not library.has(stage.key):
+            for _ in make_all([stage], library):
+                pass
+    last: dict[str, Any] = {}
+    for stage, report in make_all([student], library):
+        if stage is student:
+            last = dict(report)
+            if last.get("epoch", 0) < student.work.epochs:
+                yield last
+    record = library.record(student.key)
+    assert record is not None
+    yield {**last, **record.figures, **_measured(experiment, student, library), "done": True}
+
+
+def _measured(experiment: Experiment, student: Stage, library: Library) -> dict[str, float]:
+    """Latency on this worker's device, where the goal or a limit asks for it."""
+    wanted = {goal.figure for goal in experiment.goals} | set(experiment.limits)
+    if "latency_ms" not in wanted:
+        return {}
+    artifact = library.open(student.key)
+    settings = experiment.run.latency
+    latency = measure_latency(
+        rebuild(artifact),
+        tuple(artifact.record.facts["shape"]),
+        device=settings.device,
+        batch=settings.batch,
+        precision=settings.precision,
+    )
+    return {"latency_ms": latency.median_ms, "latency_spread_ms": latency.spread_ms}
+
+
+def reason(error: Exception) -> str:
+    """One line that says what went wrong, out-of-memory in plain words."""
+    if isinstance(error, torch.cuda.OutOfMemoryError | MemoryError):
+        first = str(error).splitlines()[0] if str(error) else ""
+        return f"out of memory; a smaller batch_size or network needs less. {first}".strip()
+    text = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {text[0] if text else 'no message'}"

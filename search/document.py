@@ -1,0 +1,130 @@
+"""A YAML document as plain data that remembers on which line each value stands."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from spaces.problem import ConfigError, Problem
+
+_PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as people expect it: ``1e-4`` is a number (YAML 1.1 wants a dot), a date is text."""
+
+
+_UNWANTED = ("timestamp", "merge")
+_EXPONENT = re.compile(r"^[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$")
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(_UNWANTED)]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
+
+
+@dataclass(frozen=True)
+class Document:
+    """``data`` as plain values; ``lines`` maps a dotted path to its line, counted from 1."""
+
+    file: str
+    data: Any
+    lines: dict[str, int] = field(default_factory=dict)
+
+    def place(self, path: str) -> str:
+        """``file:line`` of the value at ``path``, or of the nearest value around it."""
+        while path and path not in self.lines:
+            path = path.rpartition(".")[0]
+        line = self.lines.get(path)
+        return f"{self.file}:{line}" if line else self.file
+
+    def locate(self, error: ConfigError) -> ConfigError:
+        """The same problems, each beginning with the file and line it stands on."""
+        return ConfigError(Problem(f"{self.place(p.path)}", str(p)) for p in error.problems)
+
+
+def read_document(file: Path) -> Document:
+    """Read a YAML file.
+
+    Raises:
+        ConfigError: unreadable, not YAML, a key given twice, a tag, or several documents.
+    """
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError([Problem(str(file), "there is no such file")]) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([Problem(str(file), f"cannot be read as text: {error}")]) from None
+    return parse_document(text, str(file))
+
+
+def parse_document(text: str, file: str = "<text>") -> Document:
+    """Like :func:`read_document`, for text that is already here."""
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        what = " ".join(filter(None, (error.context, error.problem)))
+        raise ConfigError([Problem(f"{file}:{line}", f"is not valid YAML: {what}")]) from None
+    except yaml.YAMLError as error:
+        raise ConfigError([Problem(file, f"is not valid YAML: {error}")]) from None
+    reader = _Reader(file)
+    try:
+        data = reader.value(root, "") if root is not None else None
+    except RecursionError:
+        raise ConfigError([Problem(file, "holds a value that contains itself")]) from None
+    if reader.problems:
+        raise ConfigError(reader.problems)
+    return Document(file, data, reader.lines)
+
+
+class _Reader:
+    """Turns composed nodes into values, collecting lines and problems on the way."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.lines: dict[str, int] = {}
+        self.problems: list[Problem] = []
+
+    def value(self, node: yaml.Node, path: str) -> Any:
+        self.lines.setdefault(path, node.start_mark.line + 1)
+        match node:
+            case yaml.MappingNode(tag="tag:yaml.org,2002:map"):
+                return self._mapping(node, path)
+            case yaml.SequenceNode(tag="tag:yaml.org,2002:seq"):
+                return [self.value(item, f"{path}.{i}") for i, item in enumerate(node.value)]
+            case yaml.ScalarNode() if node.tag in _PLAIN:
+                return self._scalar(node, path)
+        self._problem(node, path, f"tags are not allowed, found {node.tag!r}; write a plain value")
+        return None
+
+    def _scalar(self, node: yaml.ScalarNode, path: str) -> Any:
+        try:
+            return _Loader("").construct_object(node)
+        except (ValueError, yaml.YAMLError):
+            self._problem(node, path, f"cannot be read as a value: {node.value!r}; quote it")
+            return None
+
+    def _mapping(self, node: yaml.MappingNode, path: str) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._problem(key_node, path, "a key must be a plain word")
+                continue
+            key = str(key_node.value)
+            inner = f"{path}.{key}" if path else key
+            if key in found:
+                first = self.lines[inner]
+                self._problem(key_node, inner, f"this key is given twice (first on line {first})")
+                continue
+            self.lines[inner] = key_node.start_mark.line + 1
+            found[key] = self.value(value_node, inner)
+        return found
+
+    def _problem(self, node: yaml.Node, path: str, message: str) -> None:
+        text = f"{path}: {message}" if path else message
+        self.problems.append(Problem(f"{self.file}:{node.start_mark.line + 1}", text))

@@ -1,0 +1,131 @@
+"""Experiment: a recipe, which of its values may move, what to look for and how to run."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import yaml
+
+from methods.core.data.config import DataConfig
+from search.kind import Kind
+from search.outcome import Goal
+from search.recipe import Recipe, lay_out, parse_entries, parse_entry
+from search.settings import GoalSettings, Limit, Run
+from search.space import Space, concrete, ordered, parts, put
+from spaces.domain import Chooser, describe
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment as its file says it, checked. ``stages`` holds the entries as written."""
+
+    name: str
+    data: DataConfig
+    stages: Mapping[str, Any]
+    search: Space
+    goal: GoalSettings | None
+    run: Run
+    library: str
+    tracking: str | None
+
+    @property
+    def final(self) -> str:
+        """The entry that trials make: the goal's, or else the last one."""
+        if self.goal:
+            return parts((self.goal.maximize + self.goal.minimize)[0])[0]
+        return list(self.stages)[-1]
+
+    @property
+    def goals(self) -> tuple[Goal, ...]:
+        """What to drive where; validation accuracy upwards if nothing is said."""
+        if not self.goal:
+            return (Goal("val_accuracy", True),)
+        up = [Goal(parts(path)[1], True) for path in self.goal.maximize]
+        return (*up, *(Goal(parts(path)[1], False) for path in self.goal.minimize))
+
+    @property
+    def limits(self) -> dict[str, Limit]:
+        """Figure of the student -> the range it must keep."""
+        kept = self.goal.subject_to if self.goal else {}
+        return {parts(path)[1]: limit for path, limit in kept.items()}
+
+    @cached_property
+    def entries(self) -> dict[str, Kind]:
+        """The entries with the values they have in the file."""
+        return parse_entries(self.stages)
+
+    def recipe(self, values: Mapping[str, Any] | None = None, reseed: int = 0) -> Recipe:
+        """The recipe with ``values`` in place.
+
+        ``reseed`` is added to the seed of every entry that learns from another: a repetition
+        trains assistants and student anew and keeps the teacher.
+
+        Raises:
+            ConfigError: a value does not fit.
+        """
+        stages, data = self.with_values(values or {})
+        entries = parse_entries(stages)
+        if reseed:
+            entries = {name: _reseeded(entry, reseed) for name, entry in entries.items()}
+        return lay_out(entries, data, self.final)
+
+    def draw(self, chooser: Chooser) -> dict[str, Any]:
+        """Ask ``chooser`` for every searched value that applies, given those drawn before it."""
+        values: dict[str, Any] = {}
+        entries = dict(self.entries)
+        for path, domain in ordered(self.search):
+            if parts(path)[0] == "data":
+                values[path] = domain.draw(path, chooser)
+                continue
+            name = parts(path)[0]
+            for place in concrete(path, entries):
+                values[place] = domain.draw(place, chooser)
+                stages, _ = self.with_values(values)
+                entries[name] = parse_entry(stages[name], name)
+        return values
+
+    def plain(self) -> dict[str, Any]:
+        """The experiment as its file would say it."""
+        told: dict[str, Any] = {
+            "name": self.name,
+            "data": self.data.model_dump(mode="json", exclude_defaults=True),
+            "stages": copy.deepcopy(dict(self.stages)),
+        }
+        if self.search:
+            told["search"] = {path: describe(domain) for path, domain in self.search.items()}
+        if self.goal:
+            told["goal"] = self.goal.model_dump(mode="json", exclude_defaults=True)
+        told["run"] = self.run.model_dump(mode="json", exclude_defaults=True)
+        told["library"] = self.library
+        if self.tracking:
+            told["tracking"] = self.tracking
+        return told
+
+    def settled(self, values: Mapping[str, Any], name: str) -> dict[str, Any]:
+        """The file of one configuration: ``values`` in place, and nothing searched."""
+        told = {key: value for key, value in self.plain().items() if key != "search"}
+        stages, data = self.with_values(values)
+        told["name"], told["stages"] = name, stages
+        told["data"] = data.model_dump(mode="json", exclude_defaults=True)
+        return told
+
+    def with_values(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], DataConfig]:
+        """The entries as written and the data, with ``values`` in place."""
+        whole: dict[str, Any] = copy.deepcopy(dict(self.stages))
+        whole["data"] = self.data.plain()
+        for path, value in sorted(values.items(), key=lambda item: len(parts(item[0]))):
+            put(whole, path, value)
+        return whole, DataConfig.parse(whole.pop("data"), "data")
+
+
+def _reseeded(entry: Kind, reseed: int) -> Kind:
+    return entry.model_copy(update={"seed": entry.seed + reseed}) if entry.needs() else entry
+
+
+def to_yaml(told: Mapping[str, Any]) -> str:
+    """An experiment file's text."""
+    return yaml.safe_dump(dict(told), sort_keys=False, allow_unicode=True, width=100)

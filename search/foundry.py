@@ -1,0 +1,298 @@
+"""The foundry: the one place on the cluster that has missing artifacts made, each once.
+
+It is a named actor that occupies no processor and owns the tasks it starts: a task started inside
+a trial would be captured by that trial's placement group and die with it. Ray's own retries are
+off, because they lose reports of a generator; the foundry retries lost workers itself, and the
+stage goes on from its last saved epoch. A program error is neither retried nor kept: it fails all
+who wait, with the same reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import ray
+import torch
+from ray.exceptions import (
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayTaskError,
+    WorkerCrashedError,
+)
+
+from search.events import StageChanged
+from search.ledger import Announcer
+from search.library.record import Record
+from search.library.store import Library
+from search.make import Missing, make
+from search.settings import Resources
+from search.stage import Report, Stage
+
+LOST_WORKER = (WorkerCrashedError, NodeDiedError, ObjectLostError, OutOfMemoryError)
+RETRIES = 3
+SILENCE = 60.0
+"""Seconds after which a driver that no longer asks counts as gone."""
+
+
+@ray.remote(max_retries=0)
+def _make_remotely(stage: Stage, library: str, threads: int) -> Iterator[Report | Record]:
+    torch.set_num_threads(threads)
+    making = make(stage, Library(library))
+    while True:
+        try:
+            yield next(making)
+        except StopIteration as end:
+            yield end.value
+            return
+
+
+@dataclass
+class _Flight:
+    """One stage on its way; ``clients`` are the drivers that want it."""
+
+    stage: Stage
+    resources: Resources
+    clients: set[str] = field(default_factory=set)
+    task: asyncio.Task[Record] | None = None
+    running: Any = None
+
+
+class Foundry:
+    """The actor's class; use it through :class:`Orders`."""
+
+    def __init__(self, library: str) -> None:
+        self._uri = library
+        self._library = Library(library)
+        self._flights: dict[str, _Flight] = {}
+        self._news: list[StageChanged] = []
+        self._heard: dict[str, float] = {}
+        self._reaper: asyncio.Task[None] | None = None
+
+    async def want(self, client: str, stages: list[Stage], resources: Resources) -> None:
+        """Have ``stages`` made, and before them all they rest on. Returns at once."""
+        self._heard[client] = time.monotonic()
+        self._reaper = self._reaper or asyncio.create_task(self._reap())
+        for stage in stages:
+            for needed in stage.lineage():
+                flight = self._flights.get(needed.key)
+                if flight is None:
+                    flight = self._flights[needed.key] = _Flight(needed, resources)
+                    flight.task = asyncio.create_task(self._fly(flight))
+                    flight.task.add_done_callback(_seen)
+                flight.clients.add(client)
+
+    async def news(self, client: str, since: int) -> tuple[int, list[StageChanged]]:
+        """What has changed since the ``since``-th change; asking keeps a driver's wishes alive."""
+        self._heard[client] = time.monotonic()
+        return len(self._news), self._news[since:]
+
+    async def leave(self, client: str) -> None:
+        """A driver wants nothing any more: what only it wanted is stopped."""
+        self._heard.pop(client, None)
+        for key, flight in list(self._flights.items()):
+            flight.clients.discard(client)
+            if not flight.clients:
+                self._flights.pop(key)
+                if flight.task is not None and not flight.task.done():
+                    flight.task.cancel()
+                if flight.running is not None:
+                    ray.cancel(flight.running, force=True)
+
+    async def _fly(self, flight: _Flight) -> Record:
+        stage = flight.stage
+        try:
+            for parent in stage.parents:
+                await self._parent(parent)
+            self._tell(stage, "queued")
+            found = self._library.record(stage.key)
+            if found is not None:
+                self._tell(stage, "reused", record=found)
+                return found
+            record = await self._try(flight)
+        except Exception as error:
+            self._flights.pop(stage.key, None)  # not kept: who asks again gets a new attempt
+            self._tell(stage, "failed", reason=_reason(error))
+            raise
+        self._tell(stage, "made", record=record)
+        return record
+
+    async def _parent(self, parent: Stage) -> None:
+        flight = self._flights.get(parent.key)
+        assert flight is not None
+        assert flight.task is not None
+        try:
+            await asyncio.shield(flight.task)
+        except Exception as error:
+            raise RuntimeError(
+                f"{parent.label}, which it needs, failed: {_reason(error)}"
+            ) from None
+
+    async def _try(self, flight: _Flight) -> Record:
+        lost = 0
+        while True:
+            try:
+                return await self._run(flight)
+            except LOST_WORKER as error:
+                lost += 1
+                if lost > RETRIES:
+                    raise RuntimeError(f"lost its worker {lost} times: {_reason(error)}") from None
+            except RayTaskError as error:
+                if not isinstance(error.cause, Missing):
+                    raise
+                await self._make_again(flight, error.cause.key)
+
+    async def _run(self, flight: _Flight) -> Record:
+        stage, wish = flight.stage, flight.resources
+        options = {"num_cpus": wish.cpu, "num_gpus": wish.gpu, "name": stage.label}
+        threads = max(1, int(wish.cpu))
+        flight.running = _make_remotely.options(**options).remote(stage, self._uri, threads)
+        async for reference in flight.running:
+            said = await reference
+            if isinstance(said, Record):
+                return said
+            self._tell(stage, "running", epoch=int(said.get("epoch", 0)))
+        raise RuntimeError("ended without a record")
+
+    async def _make_again(self, flight: _Flight, key: str) -> None:
+        """A parent was damaged or removed: forget it, make it, then go on."""
+        again = [stage for stage in flight.stage.lineage() if stage.key == key]
+        self._flights.pop(key, None)
+        self._library = Library(self._uri)
+        for client in tuple(flight.clients):
+            await self.want(client, again, flight.resources)
+        for stage in again:
+            await self._parent(stage)
+
+    async def _reap(self) -> None:
+        """Drop drivers that fell silent; go when there is nobody left."""
+        while True:
+            await asyncio.sleep(SILENCE / 4)
+            now = time.monotonic()
+            for client in [c for c, heard in self._heard.items() if now - heard > SILENCE]:
+                await self.leave(client)
+            if not self._heard:
+                ray.actor.exit_actor()
+
+    def _tell(
+        self,
+        stage: Stage,
+        state: Literal["queued", "running", "made", "reused", "failed"],
+        epoch: int = 0,
+        record: Record | None = None,
+        reason: str = "",
+    ) -> None:
+        event = StageChanged(
+            stage.key, stage.label, state, epoch, stage.work.epochs, record, reason
+        )
+        self._news.append(event)
+
+
+def _seen(task: asyncio.Task[Record]) -> None:
+    """A failure is told as news; asyncio need not warn that nobody awaited it."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _reason(error: BaseException) -> str:
+    """One line: the program's own error, not Ray's wrapping of it."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    text = str(cause).strip() or "no message"
+    return text if isinstance(cause, RuntimeError) else f"{type(cause).__name__}: {text}"
+
+
+class Orders:
+    """One driver's dealings with the foundry: what it wants, and how that stands.
+
+    Args:
+        library: where artifacts are kept.
+        resources: what each stage occupies.
+        announce: told of every change.
+    """
+
+    def __init__(self, library: Library, resources: Resources, announce: Announcer) -> None:
+        self._library = library
+        self._resources = resources
+        self._announce = announce
+        self._state: dict[str, str] = {}
+        self._reasons: dict[str, str] = {}
+        self._client = ray.get_runtime_context().get_job_id()
+        digest = hashlib.sha256(library.uri.encode()).hexdigest()[:16]
+        actor = ray.remote(num_cpus=0, max_restarts=0)(Foundry)
+        self._foundry = actor.options(
+            name=f"foundry-{digest}",
+            namespace="stillhouse",
+            get_if_exists=True,
+            lifetime="detached",
+            max_concurrency=1000,
+        ).remote(library.uri)
+        self._since, _ = ray.get(self._foundry.news.remote(self._client, 0))
+        self._stop = threading.Event()
+        self._listener = threading.Thread(target=self._listen, name="foundry-news", daemon=True)
+        self._listener.start()
+
+    def place(self, stages: Iterable[Stage]) -> None:
+        """Ask for stages; what is in the library already is announced as reused."""
+        missing = []
+        for stage in stages:
+            if self._state.get(stage.key) in ("ready", "wanted"):
+                continue
+            record = self._library.record(stage.key)
+            if record is None:
+                missing.append(stage)
+                self._state[stage.key] = "wanted"
+            else:
+                self._state[stage.key] = "ready"
+                self._announce(StageChanged(stage.key, stage.label, "reused", record=record))
+        if missing:
+            ray.get(self._foundry.want.remote(self._client, missing, self._resources))
+
+    def ready(self, stages: Iterable[Stage]) -> bool:
+        """Whether all of them are in the library."""
+        return all(self._state.get(stage.key) == "ready" for stage in stages)
+
+    def failure(self, stages: Iterable[Stage]) -> str:
+        """Why one of them cannot be had; empty if all can."""
+        failed = [s for s in stages if self._state.get(s.key) == "failed"]
+        return f"{failed[0].label}: {self._reasons[failed[0].key]}" if failed else ""
+
+    def make(self, stages: Sequence[Stage]) -> dict[str, str]:
+        """Have stages made and wait for them; returns key -> reason for those that failed."""
+        self.place(stages)
+        open_keys = {stage.key for stage in stages}
+        while any(self._state[key] == "wanted" for key in open_keys):
+            time.sleep(0.05)
+        return {key: self._reasons[key] for key in open_keys if self._state[key] == "failed"}
+
+    def close(self) -> None:
+        """Want nothing any more."""
+        self._stop.set()
+        self._listener.join(timeout=10)
+        ray.get(self._foundry.leave.remote(self._client))
+
+    def _listen(self) -> None:
+        while not self._stop.wait(0.1):
+            try:
+                asked = self._foundry.news.remote(self._client, self._since)
+                self._since, changes = ray.get(asked)
+            except ray.exceptions.RayError:
+                if self._stop.is_set():
+                    return
+                raise
+            for change in changes:
+                if change.key in self._state:
+                    self._hear(change)
+
+    def _hear(self, change: StageChanged) -> None:
+        if change.state in ("made", "reused"):
+            self._state[change.key] = "ready"
+        elif change.state == "failed":
+            self._state[change.key] = "failed"
+            self._reasons[change.key] = change.reason
+        self._announce(change)

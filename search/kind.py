@@ -1,0 +1,54 @@
+"""The kinds of entry under ``stages:`` in an experiment; each is one file in ``search/stages``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from methods.core.data.config import DataConfig
+from search.stage import Stage
+from spaces.config import Config, knob
+from spaces.domain import Domain
+from spaces.plugins import Folder
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry of an experiment, laid out: the stages that whoever names it learns from."""
+
+    members: tuple[Stage, ...]
+
+    @property
+    def stage(self) -> Stage:
+        """The last one, the entry's own result."""
+        return self.members[-1]
+
+
+class Kind(Config):
+    """What an entry says. Subclasses lay it out as one stage or several."""
+
+    do: str = knob("train", "kind of stage")
+    data: dict[str, Any] | None = knob(
+        None, "changes to the experiment's data for this stage alone"
+    )
+    seed: int = knob(0, "initialisation, order of examples, dropout", ge=0)
+
+    def needs(self) -> tuple[str, ...]:
+        """Names of the entries it refers to."""
+        return ()
+
+    def lay_out(self, name: str, needed: Mapping[str, Entry], data: DataConfig) -> Entry:
+        """The stages this entry stands for.
+
+        Raises:
+            ConfigError: with paths relative to the entry.
+        """
+        raise NotImplementedError
+
+    def declared(self, path: tuple[str, ...]) -> Domain | None:
+        """The domain written beside the field at ``path`` (relative to the entry), if any."""
+        return None
+
+
+KINDS: Folder[Kind] = Folder("search.stages", Kind, "kind of stage")

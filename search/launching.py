@@ -1,0 +1,249 @@
+"""From an experiment to an outcome: launch, resume, extend."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from search.events import Observer, SearchEnded, SearchStarted, SearchState
+from search.experiment import Experiment, to_yaml
+from search.folder import RunFolder
+from search.inline import Inline
+from search.ledger import Announcer, Ledger
+from search.library.record import Record
+from search.library.store import Library
+from search.loading import load_experiment
+from search.make import versions
+from search.outcome import Outcome, Repeated, Trial, to_plain, winner
+from search.report import write_report
+from search.report.summary import ranking
+from search.settle import Contender, contenders
+from search.stage import Stage
+from search.stages.train import rebuild
+from search.study import Study
+from search.tracking import Tracker, prepare, resolve_uri
+
+
+@dataclass(frozen=True)
+class Launched:
+    """What a launch came to. ``outcome`` is what is known so far if it was interrupted."""
+
+    folder: RunFolder
+    state: SearchState
+    outcome: Outcome
+    tracking: str
+    unsent: int
+
+
+def launch(
+    experiment: Experiment,
+    *,
+    address: str | None = None,
+    inline: bool = False,
+    observers: Sequence[Observer] = (),
+) -> Launched:
+    """Run a search from its beginning to its report.
+
+    Args:
+        experiment: from :func:`search.load_experiment`.
+        address: of a Ray cluster; none starts Ray on this machine.
+        inline: everything in this process, without Ray.
+        observers: called with every event, on the driver; must return at once.
+
+    Raises:
+        ConfigError: the library, the tracking store or the cluster cannot be used.
+    """
+    folder = RunFolder.new(experiment.name)
+    folder.write("experiment.yaml", to_yaml(experiment.plain()))
+    return _Driver(experiment, folder, observers).run(address, inline, resumed=False)
+
+
+def resume(
+    name: str,
+    *,
+    address: str | None = None,
+    inline: bool = False,
+    trials: int = 0,
+    observers: Sequence[Observer] = (),
+) -> Launched:
+    """Go on with a run that was stopped, or with ``trials`` more of one that had ended.
+
+    Finished stages and trials are not repeated; what was running goes on from its last saved
+    epoch, in the same MLflow runs.
+
+    Raises:
+        ConfigError: there is no such run, or its experiment is no longer valid.
+    """
+    folder = RunFolder.find(name)
+    experiment = load_experiment(folder.path / "experiment.yaml")
+    if trials:
+        run = experiment.run.model_copy(update={"trials": experiment.run.trials + trials})
+        experiment = replace(experiment, run=run)
+        folder.write("experiment.yaml", to_yaml(experiment.plain()))
+    return _Driver(experiment, folder, observers).run(address, inline, resumed=True)
+
+
+class Workshop(Protocol):
+    """Where stages are made and trials run: this process, or a Ray cluster."""
+
+    def make(self, stages: Sequence[Stage]) -> dict[str, str]: ...
+
+    def search(self, ledger: Ledger, trials: int) -> bool: ...
+
+    def close(self) -> None: ...
+
+
+class _Driver:
+    """One launch: holds the parts while they work together."""
+
+    def __init__(
+        self, experiment: Experiment, folder: RunFolder, observers: Sequence[Observer]
+    ) -> None:
+        self.experiment = experiment
+        self.folder = folder
+        self.library = Library(experiment.library)
+        self.library.check_writable()
+        self.uri = resolve_uri(experiment.tracking, Path.cwd())
+        self.started = time.monotonic()
+        self.earlier = float(folder.read_json("state.json").get("seconds", 0.0))
+        prepare(self.uri, experiment.name)
+        self.tracker = Tracker(self.uri, experiment.name, folder.path, dict(versions()))
+        self.announce = Announcer((self.tracker, *observers))
+        self.study = Study(experiment, folder.path)
+
+    def run(self, address: str | None, inline: bool, resumed: bool) -> Launched:
+        ledger = Ledger(self.study, self.library, self.announce)
+        state: SearchState = "interrupted"
+        settled: list[Contender] = []
+        self._note("running")
+        self.announce(SearchStarted(self.folder.name, self.experiment.plain(), resumed))
+        try:
+            with _termination_as_interrupt(), self._workshop(address, inline) as workshop:
+                if workshop.search(ledger, self.experiment.run.trials):
+                    settled = self._settle(workshop)
+                    state = "finished"
+        except KeyboardInterrupt:
+            state = "interrupted"
+        except BaseException as error:
+            self._note("failed")
+            self.announce(SearchEnded("failed", str(error)))
+            self.tracker.close(timeout=10.0)
+            raise
+        if state == "interrupted":
+            ledger.interrupted()
+        return self._end(state, self._outcome(settled))
+
+    @contextlib.contextmanager
+    def _workshop(self, address: str | None, inline: bool) -> Iterator[Workshop]:
+        shop: Workshop
+        if inline:
+            shop = Inline(self.experiment, self.library, self.announce)
+        else:
+            # Imported here: an inline run, a check or a plan need not wait for Ray.
+            from search.tuning import OnRay
+
+            shop = OnRay(self.experiment, self.library, self.announce, self.folder.path, address)
+        try:
+            yield shop
+        finally:
+            shop.close()
+
+    def _settle(self, workshop: Workshop) -> list[Contender]:
+        """Have the best configurations and the baselines made over fresh seeds."""
+        settled = contenders(self.experiment, ranking(self._outcome([])))
+        workshop.make([r.student for c in settled for r in c.recipes.values()])
+        return settled
+
+    def _outcome(self, settled: Sequence[Contender]) -> Outcome:
+        """What is known so far."""
+        trials = self.study.trials()
+        records = self._records(trials, settled)
+        return Outcome(
+            name=self.folder.name,
+            goals=self.experiment.goals,
+            trials=tuple(trials),
+            repeats=tuple(r for c in settled if (r := c.repeated(self.library)).records),
+            stages=records,
+            labels={key: record.name for key, record in records.items()},
+            made=frozenset(self.announce.made),
+            reused=frozenset(self.announce.reused),
+            importances=self.study.importances(),
+            seconds=self.earlier + time.monotonic() - self.started,
+        )
+
+    def _records(self, trials: Sequence[Trial], settled: Sequence[Contender]) -> dict[str, Record]:
+        """The records of every stage of this search that is in the library, by key."""
+        keys = {key for trial in trials for key in trial.keys.values()}
+        recipes = [recipe for contender in settled for recipe in contender.recipes.values()]
+        keys |= {stage.key for recipe in recipes for stage in recipe.student.lineage()}
+        found = {key: self.library.record(key) for key in sorted(keys)}
+        return {key: record for key, record in found.items() if record is not None}
+
+    def _end(self, state: SearchState, outcome: Outcome) -> Launched:
+        self.library.note_search(self.folder.name, set(outcome.stages))
+        self.announce(SearchEnded(state))
+        if state == "finished":
+            files = write_outcome(self.experiment, outcome, self.folder)
+            self.tracker.log_outcome(outcome, files)
+            self._log_winner(outcome)
+        self._note(state)
+        unsent = self.tracker.close(timeout=60.0 if state == "finished" else 15.0)
+        return Launched(self.folder, state, outcome, self.uri, unsent)
+
+    def _log_winner(self, outcome: Outcome) -> None:
+        best = winner(outcome)
+        if best is None:
+            return
+        goal = outcome.goals[0]
+        pick = max if goal.maximize else min
+        record = pick(best.records, key=lambda record: record.figures[goal.figure])
+        network = rebuild(self.library.open(record.key))
+        self.tracker.log_winner(network, record, register=self.experiment.run.register)
+
+    def _note(self, state: str) -> None:
+        seconds = self.earlier + time.monotonic() - self.started
+        self.folder.write_json("state.json", {"state": state, "seconds": seconds})
+
+
+def write_outcome(experiment: Experiment, outcome: Outcome, folder: RunFolder) -> list[Path]:
+    """Write ``best.yaml``, ``outcome.json``, the trial table, the pictures and the page."""
+    best = winner(outcome)
+    text = best_yaml(experiment, outcome, best) if best else ""
+    files = [folder.write("best.yaml", text)] if text else []
+    folder.write_json("outcome.json", to_plain(outcome))
+    return files + write_report(outcome, experiment.plain(), folder.path, best_yaml=text)
+
+
+def best_yaml(experiment: Experiment, outcome: Outcome, best: Repeated) -> str:
+    """The winning configuration as an experiment file, its evidence in the header."""
+    figure = outcome.goals[0].figure
+    values = next(t.values for t in outcome.trials if best.role == f"trial {t.number}")
+    told = experiment.settled(values, f"{experiment.name}-best")
+    seeds = f"{len(best.seeds)} seed{'s' * (len(best.seeds) != 1)}"
+    header = [
+        f"# The best of {len(outcome.trials)} trials of {outcome.name} ({best.role}).",
+        f"# {figure} {best.mean(figure):.4f} +- {best.spread(figure):.4f} over {seeds}.",
+        f"# Student {best.records[0].key[:12]}, "
+        f"{best.records[0].figures.get('parameters', 0):,.0f} parameters.",
+    ]
+    return "\n".join(header) + "\n" + to_yaml(told)
+
+
+@contextlib.contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """SIGTERM stops a search as Ctrl-C does: Tune listens to the one, clusters send the other."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

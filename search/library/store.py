@@ -1,0 +1,236 @@
+"""The library: publish, open, verify and collect artifacts.
+
+Layout below the root::
+
+    artifacts/<2 of key>/<key>/<digest>.safetensors    the tensors, named by their content
+    artifacts/<2 of key>/<key>/record.json             written last: no record, no artifact
+    scratch/<key>.safetensors                          a half-done stage, last saved epoch
+    damaged/<key>-<n>/                                 set aside by a failed digest
+    searches/<name>.json                               the keys a search needs, for ``collect``
+
+Nothing is ever unpickled. Two publishers of one key are harmless: each payload has its own name
+and the record that lands last names one of them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import safetensors.torch
+from pyarrow import fs
+from torch import Tensor
+
+from search.library.record import Payload, Record
+from search.stage import Artifact
+from spaces.problem import ConfigError, Problem
+
+
+class Damaged(RuntimeError):
+    """A payload that does not match its digest; it has been set aside."""
+
+
+class Library:
+    """A library at ``uri``: a folder, or anything ``pyarrow.fs.FileSystem.from_uri`` opens.
+
+    Raises:
+        ConfigError: the place cannot be reached or written.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri if "://" in uri else str(Path(uri).expanduser().absolute())
+        try:
+            system, root = fs.FileSystem.from_uri(self.uri)
+            if isinstance(system, fs.LocalFileSystem):
+                Path(root).mkdir(parents=True, exist_ok=True)
+        except (OSError, ValueError) as error:
+            raise _unusable(self.uri, error) from None
+        self._files = fs.SubTreeFileSystem(root, system)
+        self._records: dict[str, Record] = {}
+
+    def __reduce__(self) -> tuple[type[Library], tuple[str]]:
+        return type(self), (self.uri,)
+
+    def check_writable(self) -> None:
+        """Write and remove a small file.
+
+        Raises:
+            ConfigError: that failed.
+        """
+        try:
+            self._write("scratch/.probe", b"")
+            self._files.delete_file("scratch/.probe")
+        except OSError as error:
+            raise _unusable(self.uri, error) from None
+
+    # Artifacts
+
+    def has(self, key: str) -> bool:
+        """Whether a whole artifact is there."""
+        return self.record(key) is not None
+
+    def record(self, key: str) -> Record | None:
+        """The record of ``key``; none if there is no whole artifact."""
+        if key not in self._records:
+            text = self._read(f"{_folder(key)}/record.json")
+            if text is None:
+                return None
+            self._records[key] = Record.parse(json.loads(text))
+        return self._records[key]
+
+    def publish(self, record: Record, data: bytes) -> None:
+        """Keep the bytes that ``record.payload`` describes, and then the record."""
+        self._write(f"{_folder(record.key)}/{record.payload.name}", data)
+        text = json.dumps(record.plain(), indent=1, sort_keys=True)
+        self._write(f"{_folder(record.key)}/record.json", text.encode())
+        self._records[record.key] = record
+        self.clear_scratch(record.key)
+
+    def open(self, key: str) -> Artifact:
+        """The artifact, its bytes checked against the record's digest.
+
+        Raises:
+            KeyError: there is none.
+            Damaged: the bytes are not those that were published; the artifact is set aside.
+        """
+        record = self.record(key)
+        if record is None:
+            raise KeyError(key)
+        data = self._read(f"{_folder(key)}/{record.payload.name}")
+        if data is None or hashlib.sha256(data).hexdigest() != record.payload.sha256:
+            self.set_aside(key)
+            raise Damaged(f"artifact {key[:12]} ({record.name}) is damaged and was set aside")
+        return Artifact(record, safetensors.torch.load(data))
+
+    def set_aside(self, key: str) -> None:
+        """Move a damaged artifact out of the way, so that it is made again."""
+        self._records.pop(key, None)
+        self._files.create_dir("damaged")
+        self._files.move(_folder(key), f"damaged/{key}-{uuid.uuid4().hex[:8]}")
+
+    def keys(self) -> Iterator[str]:
+        """The keys of all whole artifacts."""
+        for info in self._list("artifacts"):
+            if info.base_name == "record.json":
+                yield info.path.split("/")[-2]
+
+    def records(self) -> list[Record]:
+        """All records, newest first."""
+        with ThreadPoolExecutor(16) as pool:
+            found = [record for record in pool.map(self.record, self.keys()) if record]
+        return sorted(found, key=lambda record: record.made_at, reverse=True)
+
+    def find(self, beginning: str) -> Record:
+        """The one record whose key begins with ``beginning``.
+
+        Raises:
+            ConfigError: none or several do.
+        """
+        matches = [key for key in self.keys() if key.startswith(beginning)]
+        record = self.record(matches[0]) if len(matches) == 1 else None
+        if record is None:
+            found = f"{len(matches)} do" if matches else "none does"
+            message = f"needs one artifact whose key begins with {beginning!r}; {found}"
+            raise ConfigError([Problem(self.uri, message)])
+        return record
+
+    def remove(self, key: str) -> None:
+        """Delete an artifact for good; the record goes first."""
+        self._records.pop(key, None)
+        self._files.delete_file(f"{_folder(key)}/record.json")
+        self._files.delete_dir(_folder(key))
+
+    # Half-done stages
+
+    def save_scratch(self, key: str, tensors: Mapping[str, Tensor]) -> None:
+        """Replace the saved state of a half-done stage."""
+        _, data = pack(tensors)
+        self._write(_scratch(key), hashlib.sha256(data).digest() + data)
+
+    def load_scratch(self, key: str) -> dict[str, Tensor] | None:
+        """The saved state, or none; a torn file counts as none."""
+        data = self._read(_scratch(key))
+        if data is None or hashlib.sha256(data[32:]).digest() != data[:32]:
+            return None
+        return safetensors.torch.load(data[32:])
+
+    def clear_scratch(self, key: str) -> None:
+        """Forget the saved state, if there is any."""
+        if self._exists(_scratch(key)):
+            self._files.delete_file(_scratch(key))
+
+    # What searches need
+
+    def note_search(self, name: str, keys: set[str]) -> None:
+        """Remember that the search ``name`` needs ``keys``: ``collect`` keeps them."""
+        self._write(f"searches/{name}.json", json.dumps(sorted(keys)).encode())
+
+    def needed(self) -> dict[str, set[str]]:
+        """Search name -> the keys it needs."""
+        found = {}
+        for info in self._list("searches"):
+            if info.extension == "json":
+                text = self._read(info.path)
+                found[info.base_name.removesuffix(".json")] = set(json.loads(text or b"[]"))
+        return found
+
+    def leftovers(self) -> list[str]:
+        """Files that belong to no artifact: torn writes, damaged copies, superseded payloads."""
+        kept = {f"{_folder(r.key)}/{r.payload.name}" for r in self.records()}
+        parts = [i.path for i in self._list("artifacts") if i.base_name != "record.json"]
+        torn = [i.path for i in self._list("scratch") if ".part-" in i.base_name]
+        return [p for p in parts if p not in kept] + torn + [i.path for i in self._list("damaged")]
+
+    def remove_file(self, path: str) -> None:
+        """Delete one of the :meth:`leftovers`."""
+        self._files.delete_file(path)
+
+    # Bytes
+
+    def _write(self, path: str, data: bytes) -> None:
+        """A reader sees the whole file or none: written aside, then moved into place."""
+        folder, _, name = path.rpartition("/")
+        aside = f"{folder}/.{name}.part-{uuid.uuid4().hex[:8]}"
+        self._files.create_dir(folder)
+        with self._files.open_output_stream(aside) as stream:
+            stream.write(data)
+        self._files.move(aside, path)
+
+    def _read(self, path: str) -> bytes | None:
+        try:
+            with self._files.open_input_stream(path) as stream:
+                return bytes(stream.read())
+        except FileNotFoundError:
+            return None
+
+    def _exists(self, path: str) -> bool:
+        return bool(self._files.get_file_info(path).type == fs.FileType.File)
+
+    def _list(self, folder: str) -> list[fs.FileInfo]:
+        selector = fs.FileSelector(folder, allow_not_found=True, recursive=True)
+        return [i for i in self._files.get_file_info(selector) if i.type == fs.FileType.File]
+
+
+def pack(tensors: Mapping[str, Tensor]) -> tuple[Payload, bytes]:
+    """Tensors as safetensors bytes, and what a record says of them."""
+    data = safetensors.torch.save({n: t.detach().cpu().contiguous() for n, t in tensors.items()})
+    digest = hashlib.sha256(data).hexdigest()
+    return Payload(name=f"{digest[:32]}.safetensors", sha256=digest, size=len(data)), data
+
+
+def _folder(key: str) -> str:
+    return f"artifacts/{key[:2]}/{key}"
+
+
+def _scratch(key: str) -> str:
+    return f"scratch/{key}.safetensors"
+
+
+def _unusable(uri: str, error: Exception) -> ConfigError:
+    reason = str(error).splitlines()[0]
+    message = f"the library {uri} cannot be used: {reason}; set `library:` to a writable place"
+    return ConfigError([Problem("library", message)])

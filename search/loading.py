@@ -1,0 +1,70 @@
+"""From a file to a checked experiment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from search.checks import check, read_space
+from search.document import Document, parse_document, read_document
+from search.experiment import Experiment, to_yaml
+from search.recipe import parse_entries
+from search.settings import ExperimentFile
+from search.space import parts, put
+from spaces.problem import ConfigError, Problem
+
+
+def load_experiment(
+    file: str | Path | Mapping[str, Any], changes: Mapping[str, Any] | None = None
+) -> Experiment:
+    """Read and check an experiment.
+
+    Args:
+        file: path of the YAML file, or the same as plain data.
+        changes: dotted path -> value, laid over the file first (``run.trials``: 5;
+            ``student.training.lr`` is short for ``stages.student.training.lr``).
+
+    Raises:
+        ConfigError: everything that is wrong, one line each, with file, line and path.
+    """
+    if isinstance(file, Mapping):
+        document = parse_document(to_yaml(file), "experiment")
+    else:
+        document = read_document(Path(file))
+    if not isinstance(document.data, dict):
+        raise ConfigError([Problem(document.file, "needs name, data and stages; see experiments/")])
+    for path, value in (changes or {}).items():
+        short = parts(path)[0] in (document.data.get("stages") or {})
+        put(document.data, f"stages.{path}" if short else path, value)
+    try:
+        return _checked(document)
+    except ConfigError as error:
+        raise document.locate(error) from None
+
+
+def _checked(document: Document) -> Experiment:
+    told = ExperimentFile.parse(document.data)
+    try:
+        entries = parse_entries(told.stages)
+    except ConfigError as error:
+        raise error.under("stages") from None
+    experiment = Experiment(
+        name=told.name,
+        data=told.data,
+        stages=_listed(told.stages),
+        search=read_space(told, entries),
+        goal=told.goal,
+        run=told.run,
+        library=told.library,
+        tracking=told.tracking,
+    )
+    check(experiment)
+    return experiment
+
+
+def _listed(data: Any) -> Any:
+    """Tuples as lists again, as YAML writes them."""
+    if isinstance(data, Mapping):
+        return {key: _listed(value) for key, value in data.items()}
+    return [_listed(item) for item in data] if isinstance(data, list | tuple) else data

@@ -1,0 +1,175 @@
+"""Making a stage, wherever one is: here in this process, in a Ray task, or in a trial."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import platform
+import subprocess
+import time
+from collections.abc import Generator, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from search.library.record import Record
+from search.library.store import Damaged, Library, pack
+from search.stage import Artifact, Bench, Product, Report, Stage
+
+SAVE_EVERY = 20.0
+"""Seconds between two saves of a half-done stage."""
+
+
+@dataclass
+class LibrarySaves:
+    """Keeps a stage's half-done state in the library's scratch, every ``every`` seconds."""
+
+    library: Library
+    key: str
+    every: float = SAVE_EVERY
+    _last: float = field(default_factory=time.monotonic)
+
+    def load(self) -> dict[str, Tensor] | None:
+        return self.library.load_scratch(self.key)
+
+    def due(self) -> bool:
+        return time.monotonic() - self._last >= self.every
+
+    def store(self, tensors: dict[str, Tensor]) -> None:
+        self.library.save_scratch(self.key, tensors)
+        self._last = time.monotonic()
+
+
+class Missing(RuntimeError):
+    """A parent that was in the library is there no more: ``key`` is to be made again."""
+
+    def __init__(self, key: str, reason: str) -> None:
+        super().__init__(reason)
+        self.key = key
+
+    def __reduce__(self) -> tuple[type[Missing], tuple[str, str]]:
+        return type(self), (self.key, str(self))
+
+
+def pick_device() -> torch.device:
+    """The device this process was given."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def make(
+    stage: Stage, library: Library, every: float = SAVE_EVERY
+) -> Generator[Report, None, Record]:
+    """Make one stage whose parents are in the library; yields its reports.
+
+    If the stage is there already, its last report comes again and nothing is run.
+
+    Raises:
+        Missing: a parent is not in the library (any more).
+    """
+    known = library.record(stage.key)
+    if known is not None:
+        yield dict(known.curve[-1]) if known.curve else {}
+        return known
+    started = time.time()
+    parents = [_parent(parent, library) for parent in stage.parents]
+    bench = Bench(pick_device(), LibrarySaves(library, stage.key, every))
+    curve: list[Report] = []
+    work = stage.work.run(stage.data, parents, bench)
+    try:
+        while True:
+            curve.append(next(work))
+            yield curve[-1]
+    except StopIteration as end:
+        product: Product = end.value
+    payload, data = pack(product.tensors)
+    record = Record(
+        key=stage.key,
+        name=stage.label,
+        kind=stage.work.kind,
+        identity=stage.identity,
+        parents=tuple(parent.key for parent in stage.parents),
+        payload=payload,
+        figures={name: float(value) for name, value in product.figures.items()},
+        curve=tuple(curve),
+        facts={**product.facts, **_here(bench.device)},
+        seconds=time.time() - started,
+        made_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+    library.publish(record, data)
+    return record
+
+
+# A worker's own copies of opened parents, so that trial after trial need not read them again.
+_OPENED: dict[str, Artifact] = {}
+_MOST_OPENED = 16
+
+
+def _parent(stage: Stage, library: Library) -> Artifact:
+    if stage.key not in _OPENED:
+        try:
+            _OPENED[stage.key] = library.open(stage.key)
+        except (Damaged, KeyError) as error:
+            raise Missing(stage.key, f"{stage.label}: {error}") from None
+        while len(_OPENED) > _MOST_OPENED:
+            _OPENED.pop(next(iter(_OPENED)))
+    return _OPENED[stage.key]
+
+
+def make_all(
+    stages: Iterable[Stage], library: Library
+) -> Generator[tuple[Stage, Report], None, None]:
+    """Make stages in this process, each after all it rests on; yields every report.
+
+    A parent found damaged on the way is made again.
+    """
+    for stage in stages:
+        for needed in stage.lineage():
+            while True:
+                try:
+                    for report in make(needed, library):
+                        yield needed, report
+                    break
+                except Missing as missing:
+                    again = [s for s in needed.lineage() if s.key == missing.key]
+                    yield from make_all(again, library)
+
+
+@functools.cache
+def versions() -> Mapping[str, str]:
+    """Versions of what decides numbers, and the git revision this runs from."""
+    from importlib.metadata import version
+
+    names = ("torch", "torchvision", "ray", "optuna", "mlflow", "pyarrow", "numpy", "stillhouse")
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in names},
+        "git": _revision(),
+    }
+
+
+def _revision() -> str:
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return done.stdout.strip()
+
+
+def _here(device: torch.device) -> dict[str, Any]:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
+    return {"device": name, "threads": torch.get_num_threads(), "versions": dict(versions())}
+
+
+@functools.cache
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            names = [
+                line.partition(":")[2].strip() for line in lines if line.startswith("model name")
+            ]
+        return names[0] if names else platform.processor()
+    except OSError:
+        return platform.processor() or platform.machine()

@@ -1,0 +1,105 @@
+"""Recipe: the entries of an experiment with every value decided, laid out as a graph of stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from methods.core.data.config import DataConfig
+from search.kind import KINDS, Entry, Kind
+from search.stage import Stage
+from search.stages.chain import merged
+from spaces.problem import ConfigError, Problem, unknown
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A small named graph of stages that ends in ``student``, runnable as it stands."""
+
+    entries: Mapping[str, Entry]
+    student: Stage
+
+    @property
+    def prerequisites(self) -> tuple[Stage, ...]:
+        """All the student rests on, parents first."""
+        return tuple(stage for stage in self.student.lineage() if stage is not self.student)
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """Label -> key of every stage, the student last."""
+        return {stage.label: stage.key for stage in self.student.lineage()}
+
+
+def parse_entries(stages: Mapping[str, Any]) -> dict[str, Kind]:
+    """The entries as settings.
+
+    Raises:
+        ConfigError: every problem of every entry, with paths from the stages' names on.
+    """
+    entries: dict[str, Kind] = {}
+    problems: list[Problem] = []
+    for name, data in stages.items():
+        try:
+            entries[name] = parse_entry(data, name)
+        except ConfigError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise ConfigError(problems)
+    return entries
+
+
+def parse_entry(data: Mapping[str, Any], name: str) -> Kind:
+    """One entry: ``do:`` names its kind, a file of ``search/stages``."""
+    do = data.get("do", "train")
+    if do not in KINDS.names():
+        raise ConfigError([Problem(f"{name}.do", unknown("kind of stage", do, KINDS.names()))])
+    return KINDS.load(do).parse(data, name)
+
+
+def lay_out(entries: Mapping[str, Kind], data: DataConfig, final: str) -> Recipe:
+    """The stages that ``entries`` stand for.
+
+    Raises:
+        ConfigError: a reference to nothing, a cycle, or an entry that cannot be laid out.
+    """
+    done: dict[str, Entry] = {}
+    for name in in_order(entries):
+        kind = entries[name]
+        own = data
+        if kind.data:
+            own = DataConfig.parse(merged(data.plain(), kind.data), f"{name}.data")
+        if own.root is not None:  # workers have working directories of their own
+            absolute = str(Path(own.root).expanduser().absolute())
+            own = own.model_copy(update={"root": absolute})
+        try:
+            done[name] = kind.lay_out(name, done, own)
+        except ConfigError as error:
+            raise error.under(name) from None
+    return Recipe(done, done[final].stage)
+
+
+def in_order(entries: Mapping[str, Kind]) -> Iterator[str]:
+    """The entries' names, each after those it needs.
+
+    Raises:
+        ConfigError: a needed entry does not exist, or entries need each other in a circle.
+    """
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> Iterator[str]:
+        if name in path:
+            circle = " -> ".join((*path[path.index(name) :], name))
+            raise ConfigError([Problem(name, f"stages need each other in a circle: {circle}")])
+        if name in done:
+            return
+        for need in entries[name].needs():
+            if need not in entries:
+                raise ConfigError([Problem(name, unknown("stage", need, entries))])
+            yield from visit(need, (*path, name))
+        done.add(name)
+        yield name
+
+    for name in entries:
+        yield from visit(name, ())

@@ -1,0 +1,156 @@
+"""The sampler: hands Tune only trials whose prerequisites are in the library.
+
+While a trial waits for its assistants it holds no processor and no GPU: the foundry's tasks use
+them. The study asks ahead by as many configurations as run at once, so that there is always
+something for the foundry to make and for Tune to run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from search.foundry import Orders
+from search.ledger import Ledger
+from search.study import Proposal
+
+
+class Sampler(Searcher):  # type: ignore[misc]
+    """Tune's view of the study.
+
+    Args:
+        ledger: where trials are booked.
+        orders: the foundry; none where there is a single slot, and every trial makes what it
+            needs by itself, since nobody else could meanwhile.
+        trials: how many configurations the search tries in all, earlier ones included.
+        concurrent: trials at once.
+    """
+
+    def __init__(self, ledger: Ledger, orders: Orders | None, trials: int, concurrent: int) -> None:
+        super().__init__()
+        self._ledger = ledger
+        self._orders = orders
+        self._concurrent = concurrent
+        done = [t for t in ledger.study.trials() if t.state != "running"]
+        self._left = trials - len(done)
+        self._waiting: list[Proposal] = []
+        self._running: dict[str, Proposal] = {}
+        self._failures: dict[str, str] = {}
+        self._last: dict[str, dict[str, float]] = {}
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every trial there was to be has ended."""
+        return not (self._left or self._waiting or self._running)
+
+    def set_search_properties(
+        self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
+    ) -> bool:
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        self._ask_ahead()
+        if not self._waiting and not self._left:
+            return str(Searcher.FINISHED)
+        if len(self._running) >= self._concurrent:
+            return None
+        proposal = self._next_ready()
+        if proposal is None:
+            return None
+        self._running[trial_id] = proposal
+        self._ledger.started(proposal)
+        return {"number": proposal.number, "values": dict(proposal.values)}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        if trial_id in self._running and "failed" not in result and not result.get("done"):
+            figures = self._last[trial_id] = _figures(result)
+            self._ledger.reported(self._running[trial_id].number, figures)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        proposal = self._running.pop(trial_id, None)
+        if proposal is None:
+            return
+        last = self._last.pop(trial_id, {})
+        result = result or {}
+        if "failed" in result:
+            self._ledger.failed(proposal.number, str(result["failed"]))
+        elif error:
+            self._ledger.failed(proposal.number, "its worker was lost, also when tried again")
+        elif "parameters" in result:
+            self._ledger.reported(proposal.number, _figures(result))
+            self._ledger.finished(proposal.number, _figures(result))
+        else:
+            figures = _figures(result) or last
+            epoch = int(figures.get("epoch", 0))
+            self._ledger.pruned(proposal.number, figures, f"stopped by scheduler at epoch {epoch}")
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study's journal is the state, and Tune's copy would go stale."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: a resumed search is a new Tune run on the same study."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its searcher for restores that never happen here."""
+        return {}
+
+    def _ask_ahead(self) -> None:
+        while self._left and len(self._waiting) < self._concurrent:
+            proposal = self._ledger.study.ask()
+            if proposal is None:
+                self._left = 0
+                return
+            self._left -= 1
+            self._waiting.append(proposal)
+            if self._orders is not None:
+                self._orders.place(proposal.recipe.prerequisites)
+
+    def _next_ready(self) -> Proposal | None:
+        busy = {proposal.recipe.student.key for proposal in self._running.values()}
+        for proposal in list(self._waiting):
+            stages = proposal.recipe.prerequisites
+            failure = self._orders.failure(stages) if self._orders else ""
+            if failure:
+                self._waiting.remove(proposal)
+                self._ledger.started(proposal)
+                self._ledger.failed(proposal.number, failure)
+            # The same student twice at once would be trained twice; the second is read instead.
+            elif proposal.recipe.student.key not in busy and (
+                self._orders is None or self._orders.ready(stages)
+            ):
+                self._waiting.remove(proposal)
+                return proposal
+        return None
+
+
+def _figures(result: Mapping[str, Any]) -> dict[str, float]:
+    """A trial's own numbers, without what Tune adds to every result."""
+    return {
+        name: float(value)
+        for name, value in result.items()
+        if name not in _TUNES_OWN
+        and isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and (math.isfinite(value) or name.startswith(("val_", "train_")))
+    }
+
+
+_TUNES_OWN = frozenset(
+    {
+        "timestamp",
+        "training_iteration",
+        "time_this_iter_s",
+        "time_total_s",
+        "time_since_restore",
+        "iterations_since_restore",
+        "timesteps_total",
+        "episodes_total",
+        "timesteps_since_restore",
+        "pid",
+    }
+)

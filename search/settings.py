@@ -1,0 +1,174 @@
+"""What an experiment file says besides its stages: the goal, and how to run."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+
+from methods.core.data.config import DataConfig
+from spaces.config import Config, knob
+
+STATIC = ("parameters", "flops", "bytes")
+"""Costs known before a network is trained."""
+MEASURED = (
+    "val_accuracy",
+    "val_nll",
+    "val_ece",
+    "val_agreement",
+    "best_val_accuracy",
+    "train_loss",
+    "latency_ms",
+)
+"""Figures known after it."""
+
+
+class Limit(Config):
+    """The range in which a figure must lie."""
+
+    min: float | None = knob(None, "smallest allowed value")
+    max: float | None = knob(None, "largest allowed value")
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Limit:
+        if self.min is None and self.max is None:
+            raise ValueError("needs min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min} lies above max {self.max}")
+        return self
+
+    def excess(self, value: float) -> float:
+        """How far ``value`` lies outside; zero or less when it is allowed."""
+        over = value - self.max if self.max is not None else float("-inf")
+        under = self.min - value if self.min is not None else float("-inf")
+        return max(over, under)
+
+    def __str__(self) -> str:
+        parts = []
+        if self.min is not None:
+            parts.append(f"at least {self.min:,g}")
+        if self.max is not None:
+            parts.append(f"at most {self.max:,g}")
+        return " and ".join(parts)
+
+
+def _as_limit(data: Any) -> Any:
+    number = isinstance(data, int | float) and not isinstance(data, bool)
+    return {"max": data} if number else data
+
+
+def _as_list(data: Any) -> Any:
+    return (data,) if isinstance(data, str) else data
+
+
+Figures = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
+
+
+class GoalSettings(Config):
+    """What to drive up or down, and the limits the student must keep."""
+
+    maximize: Figures = knob((), "stage.figure, or several")
+    minimize: Figures = knob((), "stage.figure, or several")
+    subject_to: dict[str, Annotated[Limit, BeforeValidator(_as_limit)]] = knob(
+        {}, "stage.figure -> the largest allowed value, or {min: ..., max: ...}"
+    )
+
+    @model_validator(mode="after")
+    def _something(self) -> GoalSettings:
+        if not self.maximize + self.minimize:
+            raise ValueError("needs maximize, minimize or both")
+        return self
+
+
+class Asha(Config):
+    """Asynchronous successive halving (Li et al. 2020), stopping form, by epochs."""
+
+    kind: Literal["asha"] = "asha"
+    grace_epochs: int = knob(3, "epochs before a trial may be stopped", ge=1)
+    reduction_factor: float = knob(3.0, "one in so many goes on at each rung", gt=1.0)
+
+
+class Median(Config):
+    """Stops a trial whose best lies below the median of the others' running means."""
+
+    kind: Literal["median"] = "median"
+    grace_epochs: int = knob(3, "epochs before a trial may be stopped", ge=1)
+    min_trials: int = knob(4, "trials to compare with before any is stopped", ge=1)
+
+
+class NoScheduler(Config):
+    """Every trial runs to its end."""
+
+    kind: Literal["none"] = "none"
+
+
+def _as_kind(data: Any) -> Any:
+    if isinstance(data, str):
+        return {"kind": data}
+    if isinstance(data, dict) and len(data) == 1 and "kind" not in data:
+        kind, settings = next(iter(data.items()))
+        return {"kind": kind, **(settings or {})}
+    return data
+
+
+Scheduler = Annotated[
+    NoScheduler | Asha | Median, Field(discriminator="kind"), BeforeValidator(_as_kind)
+]
+
+
+class Resources(Config):
+    """What one trial, or one shared stage, occupies."""
+
+    cpu: float = knob(1.0, "processor cores", gt=0.0)
+    gpu: float = knob(0.0, "devices; fractions share one", ge=0.0)
+
+    @field_validator("gpu")
+    @classmethod
+    def _whole_above_one(cls, gpu: float) -> float:
+        if gpu > 1 and gpu != int(gpu):
+            raise ValueError(f"needs a fraction below 1 or a whole number, found {gpu}")
+        return gpu
+
+
+class Repeats(Config):
+    """How the winner is settled: the best few configurations again, over several seeds."""
+
+    top: int = knob(3, "configurations to repeat; 0 for none", ge=0)
+    seeds: int = knob(3, "seeds for each", ge=1)
+
+
+class LatencySettings(Config):
+    """How latency is measured, where the goal asks for it."""
+
+    device: str = knob("cpu", "torch device on the worker: cpu, cuda")
+    batch: int = knob(1, "images at once", ge=1)
+    precision: Literal["float32", "bfloat16"] = knob("float32", "numbers computed with")
+
+
+class Run(Config):
+    """How to run: none of it changes what a stage's result is."""
+
+    trials: int = knob(32, "configurations to try", ge=1)
+    sampler: Literal["tpe", "nsga2", "gp", "random", "grid"] = knob("tpe", "who proposes them")
+    grid_points: int = knob(3, "values a continuous domain has in a grid", ge=1)
+    scheduler: Scheduler = knob(NoScheduler(), "who stops hopeless trials early")
+    resources: Resources = knob(Resources(), "for each trial")
+    concurrent: int | None = knob(None, "trials at once; none means as many as fit", ge=1)
+    seed: int = knob(0, "the sampler's", ge=0)
+    repeats: Repeats = knob(Repeats(), "of the best configurations")
+    baselines: bool = knob(True, "also train the plain and the directly distilled student")
+    latency: LatencySettings = knob(LatencySettings(), "how latency_ms is measured")
+    register: str | None = knob(None, "register the winner in MLflow under this name")
+
+
+class ExperimentFile(Config):
+    """The top level of an experiment file."""
+
+    name: str = knob(..., "letters, digits, - and _", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    data: DataConfig = knob(..., "the data set")
+    stages: dict[str, dict[str, Any]] = knob(..., "name -> what to make", min_length=1)
+    search: dict[str, Any] = knob({}, "path -> the values it may take")
+    goal: GoalSettings | None = knob(None, "what to look for")
+    run: Run = knob(Run(), "how to run")
+    library: str = knob("stillhouse-library", "folder or URI where artifacts are kept")
+    tracking: str | None = knob(None, "MLflow's URI; none means a database beside the runs")

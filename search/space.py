@@ -1,0 +1,112 @@
+"""Dotted paths into an experiment's stages, and walking the searched ones in a fixed order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from spaces.domain import Chooser, Domain, LogUniform, Uniform
+
+Space = Mapping[str, Domain]
+"""Searched path -> the values it may take; ``*`` stands for each network of a chain."""
+
+
+def parts(path: str) -> tuple[str, ...]:
+    """``student.training.lr`` as its steps."""
+    return tuple(path.split("."))
+
+
+def put(data: dict[str, Any], path: str, value: Any) -> None:
+    """Set the value at ``path``; a network given by name opens up into its settings."""
+    *outer, last = parts(path)
+    for step in outer:
+        inner = data.get(step)
+        if isinstance(inner, str):
+            inner = {"family": inner}
+        data[step] = inner = dict(inner) if isinstance(inner, Mapping) else {}
+        data = inner
+    data[last] = list(value) if isinstance(value, tuple) else value
+
+
+def has(data: Any, path: str) -> bool:
+    """Whether ``path`` names a value (perhaps none) in plain data with all defaults stated."""
+    for step in parts(path):
+        if not (isinstance(data, Mapping) and step in data):
+            return False
+        data = data[step]
+    return True
+
+
+def ordered(space: Space) -> list[tuple[str, Domain]]:
+    """Shorter paths first: a choice of a whole network comes before the settings inside it."""
+    return sorted(space.items(), key=lambda item: len(parts(item[0])))
+
+
+def without_star(path: str) -> str:
+    """``chain.links.*.training.lr`` as the chain's own ``chain.training.lr``."""
+    return path.replace(".links.*", "")
+
+
+def concrete(path: str, entries: Mapping[str, Any]) -> Iterator[str]:
+    """The paths that ``path`` stands for, given the entries as they have been drawn so far."""
+    if ".links.*." not in path:
+        if has({name: entry.plain() for name, entry in entries.items()}, path):
+            yield path
+        return
+    name = parts(path)[0]
+    if has(entries[name].plain(), without_star(path).partition(".")[2]):
+        for network in entries[name].networks:
+            yield path.replace("*", network.label, 1)
+
+
+class Recorded:
+    """A chooser that answers with the first option and remembers what was asked: a grid's walk.
+
+    Feed it the answers decided so far; ``asked`` then holds the number of options of every
+    question on the way, so that :func:`leaves` can step through all of them.
+    """
+
+    def __init__(self, answers: tuple[int, ...], points: int) -> None:
+        self._answers = answers
+        self._points = points
+        self.asked: list[int] = []
+        self.chosen: dict[str, Any] = {}
+
+    def uniform(self, name: str, low: float, high: float, log: bool) -> float:
+        domain = LogUniform(low, high) if log else Uniform(low, high)
+        options = domain.grid(self._points)
+        self.chosen[name] = options[self._next(len(options))]
+        return float(self.chosen[name])
+
+    def integer(self, name: str, low: int, high: int, step: int) -> int:
+        options = range(low, high + 1, step)
+        self.chosen[name] = options[self._next(len(options))]
+        return int(self.chosen[name])
+
+    def choice(self, name: str, count: int, labels: Sequence[str]) -> int:
+        index = self._next(count)
+        self.chosen[name] = labels[index]
+        return index
+
+    def _next(self, count: int) -> int:
+        place = len(self.asked)
+        self.asked.append(count)
+        return self._answers[place] if place < len(self._answers) else 0
+
+
+def leaves(draw: Callable[[Chooser], Any], points: int) -> Iterator[dict[str, Any]]:
+    """Every way to answer the questions that ``draw(chooser)`` asks, as name -> answer.
+
+    Questions may depend on earlier answers, so this is a walk through a tree, not a product.
+    """
+    answers: tuple[int, ...] = ()
+    while True:
+        recorded = Recorded(answers, points)
+        draw(recorded)
+        yield recorded.chosen
+        taken = list(answers) + [0] * (len(recorded.asked) - len(answers))
+        while taken and taken[-1] + 1 == recorded.asked[len(taken) - 1]:
+            taken.pop()
+        if not taken:
+            return
+        answers = (*taken[:-1], taken[-1] + 1)

@@ -1,0 +1,122 @@
+"""A stage: one expensive step, fully decided, with the key under which its result is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from methods.core.data.config import DataConfig
+from search.library.record import Record
+from spaces.config import Config, fingerprint
+
+Report = dict[str, float]
+"""One epoch's figures, flat: ``epoch``, ``train_loss``, ``val_accuracy``, ..."""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What a stage left in the library: its record and its tensors."""
+
+    record: Record
+    tensors: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Product:
+    """What a stage hands over when it is done."""
+
+    tensors: Mapping[str, Tensor]
+    figures: Mapping[str, float]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Saves(Protocol):
+    """Where a stage keeps its half-done state, so that it resumes at an epoch."""
+
+    def load(self) -> dict[str, Tensor] | None: ...
+
+    def due(self) -> bool: ...
+
+    def store(self, tensors: dict[str, Tensor]) -> None: ...
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where a stage works: nothing here may change its result beyond the device's rounding."""
+
+    device: torch.device
+    saves: Saves | None = None
+
+
+class Work(Config):
+    """What a stage does: its settings, and how it runs. ``version`` rises with its mathematics."""
+
+    version: ClassVar[int] = 1
+    kind: ClassVar[str] = ""
+
+    def identity(self) -> dict[str, Any]:
+        """The plain data that decides the result, parents and data set apart.
+
+        Raises:
+            ConfigError: a file that belongs to it is missing.
+        """
+        return self.plain()
+
+    @property
+    def epochs(self) -> int:
+        """How many reports the work yields."""
+        return 1
+
+    def costs(self, data: DataConfig) -> dict[str, float]:
+        """What is known before running: ``parameters``, ``flops``, ``bytes``."""
+        return {}
+
+    def run(
+        self, data: DataConfig, parents: Sequence[Artifact], bench: Bench
+    ) -> Generator[Report, None, Product]:
+        """Yield a report an epoch, then return what was made."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Work on data with the results of other stages. ``label`` is for people, not in the key."""
+
+    label: str
+    work: Work
+    data: DataConfig
+    parents: tuple[Stage, ...] = ()
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides the result, as plain data."""
+        return {
+            "kind": self.work.kind,
+            "version": self.work.version,
+            "work": self.work.identity(),
+            "data": self.data.identity(),
+            "parents": [parent.key for parent in self.parents],
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """sha256 (hexadecimal) of the identity: known before anything runs."""
+        return fingerprint(self.identity)
+
+    def lineage(self) -> Iterator[Stage]:
+        """This stage and all it rests on, each once, parents first."""
+        seen: set[str] = set()
+        yield from self._walk(seen)
+
+    def _walk(self, seen: set[str]) -> Iterator[Stage]:
+        if self.key in seen:
+            return
+        seen.add(self.key)
+        for parent in self.parents:
+            yield from parent._walk(seen)
+        yield self

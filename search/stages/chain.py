@@ -1,0 +1,104 @@
+"""``do: chain``: teacher assistants, each taught by the one before it (TAKD, Mirzadeh et al. 2020).
+
+Every link is an ordinary ``train`` stage whose key holds the keys of all before it: chains with a
+common beginning share those links, in one search and between searches. With ``dense`` every link
+learns from the teacher and all larger links at once (DGKD, Son et al. 2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from methods.core.data.config import DataConfig
+from methods.core.objective import Objective
+from methods.core.training import Training
+from search.kind import Entry, Kind
+from search.stage import Stage
+from search.stages.train import TrainNetwork, check_taught, declared_field
+from spaces.config import Config, knob
+from spaces.domain import Domain
+from spaces.problem import ConfigError, Problem, unknown
+from spaces.spec import NetworkSpec
+
+
+class Link(Config):
+    """What one link does differently from the chain's common settings."""
+
+    objective: dict[str, Any] = knob({}, "changes to the chain's objective")
+    training: dict[str, Any] = knob({}, "changes to the chain's training")
+
+
+class Chain(Kind):
+    """An entry that makes a chain of assistants, largest first. An empty chain is its teacher."""
+
+    teacher: str = knob(..., "the entry at the head of the chain")
+    networks: tuple[NetworkSpec, ...] = knob((), "assistants, largest first")
+    objective: Objective = knob(..., "what every link learns from")
+    training: Training = knob(Training(), "how every link is trained")
+    links: dict[str, Link] = knob({}, "network name -> what that link does differently")
+    dense: bool = knob(False, "every link, and who learns from the chain, has all before it teach")
+
+    def needs(self) -> tuple[str, ...]:
+        return (self.teacher,)
+
+    def lay_out(self, name: str, needed: Mapping[str, Entry], data: DataConfig) -> Entry:
+        made = list(needed[self.teacher].members)
+        before = len(made)
+        for spec in self.networks:
+            teachers = tuple(made) if self.dense else (made[-1],)
+            check_taught(self.objective, teachers)
+            link = Stage(f"{name}/{spec.label}", self._work(spec), data, teachers)
+            _check_smaller(link, made[-1])
+            made.append(link)
+        if self.dense or len(made) == before:
+            return Entry(tuple(made))
+        return Entry((made[-1],))
+
+    def _work(self, spec: NetworkSpec) -> TrainNetwork:
+        link = self.links.get(spec.label, Link())
+        place = f"links.{spec.label}"
+        objective = merged(self.objective.plain(), link.objective)
+        training = merged(self.training.plain(), link.training)
+        return TrainNetwork(
+            network=spec,
+            objective=Objective.parse(objective, f"{place}.objective"),
+            training=Training.parse(training, f"{place}.training"),
+            seed=self.seed,
+        )
+
+    def declared(self, path: tuple[str, ...]) -> Domain | None:
+        match path:
+            case ("links", _, *rest):
+                return declared_field(self, tuple(rest))
+        return declared_field(self, path)
+
+    def check_links(self, possible: tuple[str, ...]) -> None:
+        """``links`` may name only networks that can be in the chain.
+
+        Raises:
+            ConfigError: another name, with the nearest match.
+        """
+        for name in self.links:
+            if name not in possible:
+                raise ConfigError([Problem(f"links.{name}", unknown("link", name, possible))])
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes`` laid over it, mapping by mapping."""
+    result = dict(base)
+    for key, value in changes.items():
+        inner = result.get(key)
+        both = isinstance(inner, Mapping) and isinstance(value, Mapping)
+        result[key] = merged(inner, value) if both and inner is not None else value
+    return result
+
+
+def _check_smaller(link: Stage, before: Stage) -> None:
+    size, limit = (s.work.costs(s.data).get("parameters", 0.0) for s in (link, before))
+    if size >= limit:
+        message = (
+            f"a chain must shrink: {link.label} has {size:,.0f} parameters, "
+            f"{before.label} before it has {limit:,.0f}; order them largest first"
+        )
+        raise ConfigError([Problem("networks", message)])

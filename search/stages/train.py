@@ -1,0 +1,218 @@
+"""``do: train``: one network, learning from labels, from teachers, or ready-made from a file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from methods.core.data.config import DataConfig
+from methods.core.data.dataset import open_data
+from methods.core.data.facts import facts
+from methods.core.evaluation import evaluate
+from methods.core.objective import Objective
+from methods.core.teacher import FrozenTeacher
+from methods.core.training import Training, train
+from search.kind import Entry, Kind
+from search.stage import Artifact, Bench, Product, Report, Stage, Work
+from spaces.config import Config, knob
+from spaces.cost import network_costs
+from spaces.domain import Domain
+from spaces.network import Network
+from spaces.problem import ConfigError, Problem
+from spaces.spec import NetworkSpec
+from spaces.weights import load_published, read_state
+
+
+class Weights(Config):
+    """Published weights: a local safetensors file or state dict, and the inputs they expect."""
+
+    path: str = knob(..., "file with the tensors")
+    mean: tuple[float, ...] | None = knob(None, "per-channel mean of inputs in 0..1")
+    std: tuple[float, ...] | None = knob(None, "per-channel standard deviation")
+
+    def digest(self) -> str:
+        """sha256 of the file.
+
+        Raises:
+            ConfigError: it cannot be read.
+        """
+        try:
+            return hashlib.sha256(Path(self.path).read_bytes()).hexdigest()
+        except OSError as error:
+            message = f"cannot read {self.path}: {error.strerror}; name a local weights file"
+            raise ConfigError([Problem("weights.path", message)]) from None
+
+
+class TrainNetwork(Work):
+    """Build a network, start it from its seed or from weights, and teach it."""
+
+    version: ClassVar[int] = 1
+    kind: ClassVar[str] = "train"
+
+    network: NetworkSpec = knob(..., "the network")
+    objective: Objective | None = knob(None, "what it learns from; none with weights alone")
+    training: Training = knob(Training(), "how it is trained")
+    weights: Weights | None = knob(None, "published weights to start from, or to use as they are")
+    seed: int = knob(0, "initialisation, order of examples, dropout", ge=0)
+
+    @property
+    def epochs(self) -> int:
+        return self.training.epochs if self.objective else 1
+
+    def identity(self) -> dict[str, Any]:
+        start = None
+        if self.weights:
+            start = {**self.weights.plain(), "path": self.weights.digest()}
+        taught: dict[str, Any] | None = None
+        if self.objective:
+            taught = {"objective": self.objective.identity(), "training": self.training.plain()}
+        return {
+            "network": self.network.identity(),
+            "weights": start,
+            "taught": taught,
+            "seed": self.seed if self.objective or not self.weights else 0,
+        }
+
+    def costs(self, data: DataConfig) -> dict[str, float]:
+        about = facts(data)
+        costs = network_costs(self.network.plain(), about.shape, about.classes)
+        return {
+            "parameters": float(costs.parameters),
+            "flops": float(costs.flops),
+            "bytes": float(costs.bytes),
+        }
+
+    def run(
+        self, data: DataConfig, parents: Sequence[Artifact], bench: Bench
+    ) -> Generator[Report, None, Product]:
+        dataset = open_data(data)
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            network = self._start(data)
+        teachers = [_frozen(parent, bench.device) for parent in parents]
+        report: Report = {}
+        if self.objective:
+            for report in train(
+                network,
+                teachers,
+                self.objective,
+                dataset,
+                self.training,
+                seed=self.seed,
+                device=bench.device,
+                saves=bench.saves,
+            ):
+                yield report
+        else:
+            scores = evaluate(network, dataset, "validation", device=bench.device)
+            report = {"epoch": 1.0} | {f"val_{name}": value for name, value in scores.items()}
+            yield report
+        figures = {k: v for k, v in report.items() if k != "epoch"} | self.costs(data)
+        about = {"shape": list(dataset.shape), "classes": dataset.classes}
+        return Product(network.state_dict(), figures, about)
+
+    def _start(self, data: DataConfig) -> Network:
+        about = facts(data)
+        network = self.network.build(about.shape, about.classes)
+        mean, std = about.mean, about.std
+        if self.weights:
+            state = read_state(Path(self.weights.path))
+            load_published(network, self.network.settings, state, self.weights.path)
+            family = type(self.network.settings)
+            mean = self.weights.mean or family.published_mean or mean
+            std = self.weights.std or family.published_std or std
+        return network.normalised_with(mean, std)
+
+
+class Train(Kind):
+    """An entry that makes one network."""
+
+    network: NetworkSpec = knob(..., "name of a network, or {name: {settings}}")
+    teachers: tuple[str, ...] = knob((), "entries it learns from")
+    objective: Objective | None = knob(None, "weighted sum of methods")
+    training: Training = knob(Training(), "optimiser, epochs, schedule")
+    weights: str | Weights | None = knob(None, "file of published weights to start from")
+
+    def needs(self) -> tuple[str, ...]:
+        return self.teachers
+
+    def lay_out(self, name: str, needed: Mapping[str, Entry], data: DataConfig) -> Entry:
+        weights = Weights(path=self.weights) if isinstance(self.weights, str) else self.weights
+        if weights is not None:  # workers have working directories of their own
+            absolute = str(Path(weights.path).expanduser().absolute())
+            weights = weights.model_copy(update={"path": absolute})
+        teachers = [member for teacher in self.teachers for member in needed[teacher].members]
+        if self.objective is None and weights is None:
+            raise ConfigError([Problem("objective", "is missing; name methods, or give weights")])
+        check_taught(self.objective, teachers)
+        work = TrainNetwork(
+            network=self.network,
+            objective=self.objective,
+            training=self.training,
+            weights=weights,
+            seed=self.seed,
+        )
+        return Entry((Stage(name, work, data, tuple(teachers)),))
+
+    def declared(self, path: tuple[str, ...]) -> Domain | None:
+        return declared_field(self, path)
+
+
+def check_taught(objective: Objective | None, teachers: Sequence[Stage]) -> None:
+    """Teachers and objective must fit each other.
+
+    Raises:
+        ConfigError: a method without a teacher, or teachers nobody listens to.
+    """
+    listens = objective is not None and objective.needs_teacher
+    if listens and not teachers:
+        message = "has a method that needs a teacher, and `teachers:` names none"
+        raise ConfigError([Problem("objective", message)])
+    if teachers and not listens:
+        message = "names teachers, but no method of the objective listens to them"
+        raise ConfigError([Problem("teachers", message)])
+
+
+def declared_field(entry: Any, path: tuple[str, ...]) -> Domain | None:
+    """The domain beside the field at ``path`` of an entry with the fields of training."""
+    match path:
+        case ("objective", *rest) if entry.objective:
+            found: Mapping[str, Domain] = entry.objective.space()
+            return found.get(".".join(rest))
+        case ("training", field):
+            return Training.space().get(field)
+        case ("network", field) if isinstance(entry.network, NetworkSpec):
+            return type(entry.network.settings).space().get(field)
+    return None
+
+
+def rebuild(artifact: Artifact) -> Network:
+    """The network that a ``train`` stage left in the library, in eval mode on the CPU."""
+    record = artifact.record
+    plain = {k: v for k, v in record.identity["work"]["network"].items() if k != "version"}
+    channels, height, width = record.facts["shape"]
+    network = NetworkSpec.parse(plain).build((channels, height, width), record.facts["classes"])
+    mean = artifact.tensors["mean"].flatten().tolist()
+    network = network.normalised_with(mean, artifact.tensors["std"].flatten().tolist())
+    network.load_state_dict(dict(artifact.tensors))
+    return network.eval()
+
+
+# Frozen teachers stay on the device for the next trial of this worker.
+_TEACHERS: OrderedDict[tuple[str, str], FrozenTeacher] = OrderedDict()
+_MOST_TEACHERS = 8
+
+
+def _frozen(artifact: Artifact, device: torch.device) -> FrozenTeacher:
+    place = (artifact.record.key, str(device))
+    if place not in _TEACHERS:
+        _TEACHERS[place] = FrozenTeacher(rebuild(artifact).to(device), artifact.record.key)
+    _TEACHERS.move_to_end(place)
+    while len(_TEACHERS) > _MOST_TEACHERS:
+        _TEACHERS.popitem(last=False)
+    return _TEACHERS[place]

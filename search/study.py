@@ -1,0 +1,263 @@
+"""The search's memory and mind: an Optuna study that is told the truth.
+
+Optuna lives in this file alone. Every drawn configuration is a trial of the study, kept in a
+journal file that survives the process: what ran to its end is COMPLETE, what a scheduler stopped
+PRUNED, what failed or diverged FAIL, and what a stop interrupted stays RUNNING, to be taken up
+again under the same number.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages.journal import JournalFileBackend, JournalStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from search.experiment import Experiment
+from search.outcome import Trial
+from search.recipe import Recipe
+from search.settings import STATIC
+from search.space import leaves
+from spaces.problem import ConfigError
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+MOST_REFUSALS = 1000
+"""Proposals over budget in a row after which the search ends."""
+
+_STATES = {
+    TrialState.RUNNING: "running",
+    TrialState.COMPLETE: "finished",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A configuration to try: ``number`` is its name for good, also after a resume."""
+
+    number: int
+    values: Mapping[str, Any]
+    recipe: Recipe
+    costs: Mapping[str, float]
+
+
+class Study:
+    """The study of one search, in ``folder``. One process at a time asks and tells.
+
+    Args:
+        experiment: what is searched; its sampler, seed, goals and limits are used.
+        folder: where ``study.journal`` lies, made if it is missing.
+    """
+
+    def __init__(self, experiment: Experiment, folder: Path) -> None:
+        self._experiment = experiment
+        folder.mkdir(parents=True, exist_ok=True)
+        self._study = optuna.create_study(
+            storage=JournalStorage(JournalFileBackend(str(folder / "study.journal"))),
+            study_name=experiment.name,
+            directions=["maximize" if g.maximize else "minimize" for g in experiment.goals],
+            load_if_exists=True,
+        )
+        # After a resume the random numbers go on; the same seed would repeat the first trials.
+        self._study.sampler = _sampler(experiment, len(self._study.get_trials(deepcopy=False)))
+        self._open: dict[int, optuna.Trial] = {}
+        self._left_over = self._interrupted()
+        self._leaves: Iterator[dict[str, Any]] | None = None
+        if experiment.run.sampler == "grid":
+            self._leaves = leaves(experiment.draw, experiment.run.grid_points)
+            for _ in self._study.get_trials(deepcopy=False):
+                next(self._leaves, None)
+
+    def ask(self) -> Proposal | None:
+        """The next configuration within all limits that are known beforehand.
+
+        What lies over budget is refused here, before any training, and Optuna is told so. None:
+        nothing is left to try.
+        """
+        if self._left_over:
+            return self._take_up(self._left_over.pop(0))
+        for _ in range(MOST_REFUSALS):
+            if self._leaves is not None:
+                leaf = next(self._leaves, None)
+                if leaf is None:
+                    return None
+                self._study.enqueue_trial(leaf)
+            trial = self._ask()
+            proposal = self._proposal(trial)
+            if proposal is not None:
+                self._open[trial.number] = trial
+                return proposal
+        return None
+
+    def tell(self, number: int, figures: Mapping[str, float], extra: Mapping[str, Any]) -> Trial:
+        """A trial ran to its end with ``figures``; the goal's must be among them.
+
+        A goal that is missing or not a number makes it a failure.
+        """
+        values = [figures.get(goal.figure, math.nan) for goal in self._experiment.goals]
+        if not all(math.isfinite(value) for value in values):
+            names = ", ".join(goal.figure for goal in self._experiment.goals)
+            return self.fail(number, f"{names} is not a finite number: {values}")
+        trial = self._open.pop(number)
+        self._note(trial, {"figures": dict(figures), **extra})
+        for figure, limit in self._experiment.limits.items():
+            if figure not in STATIC:
+                trial.set_constraint(figure, limit.excess(figures.get(figure, math.inf)))
+        self._study.tell(trial, values)
+        return self._trial(self._frozen(number))
+
+    def prune(self, number: int, figures: Mapping[str, float], reason: str) -> Trial:
+        """A scheduler stopped the trial early; its last figures are kept, but teach nothing."""
+        trial = self._open.pop(number)
+        self._note(trial, {"figures": dict(figures), "reason": reason})
+        self._study.tell(trial, state=TrialState.PRUNED)
+        return self._trial(self._frozen(number))
+
+    def fail(self, number: int, reason: str) -> Trial:
+        """The trial raised, ran out of memory or diverged."""
+        trial = self._open.pop(number)
+        self._note(trial, {"reason": reason})
+        self._study.tell(trial, state=TrialState.FAIL)
+        return self._trial(self._frozen(number))
+
+    def trials(self) -> list[Trial]:
+        """Every trial that was let run, by number; refused ones are left out."""
+        frozen = self._study.get_trials(deepcopy=False)
+        return [self._trial(t) for t in frozen if "refused" not in t.user_attrs]
+
+    def importances(self) -> dict[str, float]:
+        """Each searched value's share in the first goal (PED-ANOVA); empty if it can't be told."""
+        done = [t for t in self._study.get_trials(deepcopy=False) if t.values]
+        if len(done) < 4 or not any(t.params for t in done):
+            return {}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                found = optuna.importance.get_param_importances(
+                    self._study, target=lambda trial: trial.values[0]
+                )
+            except (ValueError, RuntimeError, ZeroDivisionError):
+                return {}
+        return {name: share for name, share in found.items() if math.isfinite(share)}
+
+    # Asking
+
+    def _ask(self) -> optuna.Trial:
+        with warnings.catch_warnings():
+            # TPE tells of every value it draws by itself where a chain made a knob conditional.
+            warnings.simplefilter("ignore")
+            return self._study.ask()
+
+    def _proposal(self, trial: optuna.Trial) -> Proposal | None:
+        """What the trial stands for; none if it lies over budget or cannot be laid out."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            values = self._experiment.draw(_Asked(trial))
+        try:
+            recipe = self._experiment.recipe(values)
+        except ConfigError as error:
+            self._refuse(trial, {"refused": str(error)})
+            return None
+        costs = recipe.student.work.costs(recipe.student.data)
+        over = False
+        for figure, limit in self._experiment.limits.items():
+            if figure in STATIC:
+                trial.set_constraint(figure, limit.excess(costs[figure]))
+                over |= limit.excess(costs[figure]) > 0
+        if over:
+            self._refuse(trial, {"refused": f"over budget: {costs}"})
+            return None
+        self._note(trial, {"values": _plain(values), "keys": recipe.keys})
+        return Proposal(trial.number, values, recipe, costs)
+
+    def _refuse(self, trial: optuna.Trial, why: Mapping[str, Any]) -> None:
+        self._note(trial, why)
+        # PRUNED, not FAIL: samplers that know constraints learn from it where not to look.
+        self._study.tell(trial, state=TrialState.PRUNED)
+
+    # Taking up what a stop left over
+
+    def _interrupted(self) -> list[FrozenTrial]:
+        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        for trial in running:
+            if "values" not in trial.user_attrs:  # stopped between asking and laying out
+                self._study.tell(trial.number, state=TrialState.FAIL)
+        return [trial for trial in running if "values" in trial.user_attrs]
+
+    def _take_up(self, frozen: FrozenTrial) -> Proposal:
+        self._open[frozen.number] = optuna.Trial(self._study, frozen._trial_id)
+        values = frozen.user_attrs["values"]
+        recipe = self._experiment.recipe(values)
+        costs = recipe.student.work.costs(recipe.student.data)
+        return Proposal(frozen.number, values, recipe, costs)
+
+    # Reading and writing
+
+    def _note(self, trial: optuna.Trial, facts: Mapping[str, Any]) -> None:
+        for name, value in facts.items():
+            trial.set_user_attr(name, value)
+
+    def _frozen(self, number: int) -> FrozenTrial:
+        return self._study.get_trials(deepcopy=False)[number]
+
+    def _trial(self, frozen: FrozenTrial) -> Trial:
+        facts = frozen.user_attrs
+        return Trial(
+            number=frozen.number,
+            state=_STATES.get(frozen.state, "running"),  # type: ignore[arg-type]
+            values=facts.get("values", {}),
+            keys=facts.get("keys", {}),
+            figures=facts.get("figures", {}),
+            reason=facts.get("reason", ""),
+            feasible=all(value <= 0 for value in frozen.constraints.values()),
+        )
+
+
+class _Asked:
+    """A chooser that passes each question on to an Optuna trial."""
+
+    def __init__(self, trial: optuna.Trial) -> None:
+        self._trial = trial
+
+    def uniform(self, name: str, low: float, high: float, log: bool) -> float:
+        return self._trial.suggest_float(name, low, high, log=log)
+
+    def integer(self, name: str, low: int, high: int, step: int) -> int:
+        return self._trial.suggest_int(name, low, high, step=step)
+
+    def choice(self, name: str, count: int, labels: Sequence[str]) -> int:
+        return list(labels).index(self._trial.suggest_categorical(name, list(labels)))
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {path: list(v) if isinstance(v, tuple) else v for path, v in values.items()}
+
+
+def _sampler(experiment: Experiment, salt: int) -> optuna.samplers.BaseSampler:
+    run = experiment.run
+    seed = run.seed + salt
+    startup = max(4, min(10, run.trials // 3))
+    match run.sampler:
+        case "tpe":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                # Grouped: a chain's length decides which knobs exist, and each group of trials
+                # that share their knobs is modelled together.
+                return optuna.samplers.TPESampler(
+                    seed=seed, multivariate=True, group=True, n_startup_trials=startup
+                )
+        case "nsga2":
+            return optuna.samplers.NSGAIISampler(seed=seed, population_size=max(8, run.trials // 4))
+        case "gp":
+            return optuna.samplers.GPSampler(
+                seed=seed, n_startup_trials=startup, warn_independent_sampling=False
+            )
+    return optuna.samplers.RandomSampler(seed=seed)

@@ -1,0 +1,47 @@
+"""A trial: a recipe's last stage, run where the search's worker is."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from ray import tune
+
+from search.attempt import reason, run_trial
+from search.experiment import Experiment
+from search.library.store import Library
+
+
+class Trial(tune.Trainable):  # type: ignore[misc]
+    """Tune's view of a trial. Actors are reused: data and teachers stay on the device.
+
+    A step is an epoch. Whatever goes wrong is returned as a result with ``failed``, so that one
+    bad configuration never ends the search; only a lost worker is Tune's to retry, and then the
+    student goes on from its last saved epoch.
+    """
+
+    def setup(self, config: dict[str, Any], experiment: Experiment, library: str) -> None:
+        self._experiment = experiment
+        self._library = Library(library)
+        torch.set_num_threads(max(1, int(experiment.run.resources.cpu)))
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._values = new_config["values"]
+        self._reports: Iterator[dict[str, float]] | None = None
+        return True
+
+    def step(self) -> dict[str, Any]:
+        try:
+            if self._reports is None:
+                recipe = self._experiment.recipe(self._values)
+                self._reports = run_trial(self._experiment, recipe, self._library)
+            return dict(next(self._reports))
+        except Exception as error:
+            traceback.print_exc()
+            return {"failed": reason(error), "done": True}
+
+    def cleanup(self) -> None:
+        self._reports = None

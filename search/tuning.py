@@ -1,0 +1,185 @@
+"""Ray Tune: connects to a cluster, and has a search's trials run on it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialScheduler
+
+from search.experiment import Experiment
+from search.foundry import Orders
+from search.ledger import Announcer, Ledger
+from search.library.store import Library
+from search.sampler import Sampler
+from search.settings import Asha, Median, Resources
+from search.stage import Stage
+from search.trial import Trial
+from spaces.problem import ConfigError, Problem
+
+LOST_WORKERS = 3
+"""How often a trial whose worker was lost is started again."""
+
+
+def connect(address: str | None) -> None:
+    """Start Ray on this machine, or connect to the cluster at ``address``.
+
+    Raises:
+        ConfigError: there is no cluster at that address.
+    """
+    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    shipped = None
+    if address:
+        import methods
+        import search
+        import spaces
+
+        shipped = {"py_modules": [search, methods, spaces]}
+    try:
+        ray.init(
+            # Never neither: a crashed run leaves an address behind that would be picked up.
+            address=address or "local",
+            namespace="stillhouse",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            include_dashboard=False if not address else None,
+            runtime_env=shipped,
+        )
+    except (ConnectionError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            [Problem("--address", f"no Ray cluster at {address}: {reason}")]
+        ) from None
+
+
+def slots(resources: Resources) -> int:
+    """How many trials the cluster can run at once.
+
+    Raises:
+        ConfigError: not one fits on any node.
+    """
+    fitting = [_fits(node["Resources"], resources) for node in ray.nodes() if node["Alive"]]
+    if sum(fitting):
+        return sum(fitting)
+    largest = ", ".join(
+        f"{n['Resources'].get('CPU', 0):g} cpu and {n['Resources'].get('GPU', 0):g} gpu"
+        for n in ray.nodes()
+        if n["Alive"]
+    )
+    message = (
+        f"a trial asks for {resources.cpu:g} cpu and {resources.gpu:g} gpu, "
+        f"but the nodes of this cluster have {largest}; ask for less"
+    )
+    raise ConfigError([Problem("run.resources", message)])
+
+
+def _fits(node: dict[str, float], resources: Resources) -> int:
+    room = [node.get("CPU", 0.0) / resources.cpu]
+    if resources.gpu:
+        room.append(node.get("GPU", 0.0) / resources.gpu)
+    return int(min(room) + 1e-6)
+
+
+class OnRay:
+    """Makes stages in the foundry and runs trials with Tune, on the cluster at ``address``.
+
+    Raises:
+        ConfigError: there is no such cluster, or a trial fits on none of its nodes.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        library: Library,
+        announce: Announcer,
+        folder: Path,
+        address: str | None,
+    ) -> None:
+        self._experiment = experiment
+        self._library = library
+        self._folder = folder
+        connect(address)
+        try:
+            self._slots = slots(experiment.run.resources)
+        except ConfigError:
+            ray.shutdown()
+            raise
+        self._orders = Orders(library, experiment.run.resources, announce)
+
+    def make(self, stages: Sequence[Stage]) -> dict[str, str]:
+        """Make stages and all they rest on; returns key -> reason for those that failed."""
+        return self._orders.make(stages)
+
+    def search(self, ledger: Ledger, trials: int) -> bool:
+        """Run the trials that are left. Returns whether the search ended by itself."""
+        concurrent = self._experiment.run.concurrent or self._slots
+        # On a single slot nobody could make a stage while a trial's idle actor keeps the slot.
+        orders = self._orders if self._slots > 1 else None
+        sampler = Sampler(ledger, orders, trials, concurrent)
+        if not sampler.exhausted:
+            _quiet(concurrent)
+            self._tuner(sampler).fit()
+        return sampler.exhausted
+
+    def close(self) -> None:
+        """Stop wanting anything, and leave the cluster (or end the one started here)."""
+        self._orders.close()
+        ray.shutdown()
+
+    def _tuner(self, sampler: Sampler) -> tune.Tuner:
+        experiment, goal = self._experiment, self._experiment.goals[0]
+        trainable = tune.with_parameters(Trial, experiment=experiment, library=self._library.uri)
+        wish = {"cpu": experiment.run.resources.cpu, "gpu": experiment.run.resources.gpu}
+        return tune.Tuner(
+            tune.with_resources(trainable, {k: v for k, v in wish.items() if v}),
+            tune_config=tune.TuneConfig(
+                search_alg=sampler,
+                scheduler=_scheduler(experiment),
+                metric=goal.figure,
+                mode="max" if goal.maximize else "min",
+                num_samples=-1,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(self._folder),
+                failure_config=tune.FailureConfig(max_failures=LOST_WORKERS),
+                verbose=0,
+            ),
+        )
+
+
+def _quiet(concurrent: int) -> None:
+    """Tune reads these when it starts; its own tables and files would only repeat ours."""
+    os.environ.update(
+        TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
+        TUNE_DISABLE_STRICT_METRIC_CHECKING="1",  # a failed trial has no metric: it ends, not Tune
+        TUNE_MAX_PENDING_TRIALS_PG=str(concurrent),  # what an autoscaler sees as demand
+        RAY_AIR_NEW_OUTPUT="0",
+    )
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+
+
+def _scheduler(experiment: Experiment) -> TrialScheduler | None:
+    settings: Any = experiment.run.scheduler
+    most = experiment.recipe().student.work.epochs
+    if isinstance(settings, Asha):
+        return ASHAScheduler(
+            time_attr="epoch",
+            max_t=max(most, settings.grace_epochs),
+            grace_period=settings.grace_epochs,
+            reduction_factor=settings.reduction_factor,
+        )
+    if isinstance(settings, Median):
+        return MedianStoppingRule(
+            time_attr="epoch",
+            grace_period=settings.grace_epochs,
+            min_samples_required=settings.min_trials,
+        )
+    return None
