@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -35,9 +33,10 @@ def read_state(path: str | PathLike[str]) -> State:
         raise ConfigError([Problem(str(file), "there is no such file of weights")])
     try:
         if file.suffix == ".safetensors":
-            return load_file(file)
-        data = torch.load(file, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+            data: Any = load_file(file)
+        else:
+            data = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # A damaged pickle raises whatever its bytes happen to spell.
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         message = f"cannot be read as weights, it is damaged or of another kind: {reason}"
         raise ConfigError([Problem(str(file), message)]) from None
@@ -51,8 +50,9 @@ def _unwrapped(data: Any, path: str) -> State:
     if not isinstance(data, Mapping) or not data:
         found = type(data).__name__
         raise ConfigError([Problem(path, f"needs named tensors, found {found}")])
-    if others := [k for k, v in data.items() if not isinstance(v, Tensor)]:
-        raise ConfigError([Problem(path, f"needs named tensors, but {others[0]!r} is none")])
+    for name, value in data.items():
+        if not (isinstance(name, str) and isinstance(value, Tensor)):
+            raise ConfigError([Problem(path, f"needs named tensors, but {name!r} is none")])
     parallel = all(name.startswith("module.") for name in data)
     return {name.removeprefix("module.") if parallel else name: t for name, t in data.items()}
 

@@ -1,0 +1,180 @@
+"""Costs against figures counted by hand; latency measured honestly and on a copy."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from spaces.cost import Costs, costs, device_name, measure_latency, network_costs
+from spaces.networks import resolve
+from spaces.problem import ConfigError
+from spaces.spec import NetworkSpec
+
+CIFAR = (3, 32, 32)
+
+
+def build(spec, shape=CIFAR, classes=10):
+    torch.manual_seed(0)
+    return NetworkSpec.parse(spec).build(shape, classes)
+
+
+def test_lenet_by_hand():
+    """Convolutions: pixels x kernel x channels; linear layers: inputs x outputs; twice each."""
+    multiplications = 28 * 28 * 25 * 1 * 6 + 10 * 10 * 25 * 6 * 16 + 400 * 120 + 120 * 84 + 84 * 10
+    parameters = 26 * 6 + (150 + 1) * 16 + 401 * 120 + 121 * 84 + 85 * 10
+    found = network_costs("lenet5", (1, 28, 28), 10)
+    assert found == Costs(parameters, 2 * multiplications, 4 * (parameters + 2))
+
+
+def test_cnn2_by_hand():
+    multiplications = 32 * 32 * 9 * 3 * 16 + 16 * 16 * 9 * 16 * 16 + 1024 * 10
+    parameters = (27 + 1 + 2) * 16 + (144 + 1 + 2) * 16 + 1025 * 10
+    # Each batch norm also stores 16 means, 16 variances and a counter of 8 bytes.
+    stored = 4 * (parameters + 2 * 32 + 2) + 2 * 8
+    found = network_costs("cnn2", CIFAR, 10)
+    assert found == Costs(parameters, 2 * multiplications, stored)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape", "flops"),
+    [
+        (nn.Conv2d(8, 8, 3, padding=1, groups=8), (8, 10, 12), 2 * 9 * 8 * 120),
+        (nn.Conv2d(4, 6, 1, stride=2), (4, 9, 9), 2 * 4 * 6 * 25),
+        (nn.Linear(7, 5), (7,), 2 * 35),
+        (nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.MaxPool2d(2)), (3, 4, 4), 0),
+    ],
+    ids=["depthwise", "strided", "linear", "no products"],
+)
+def test_layers_by_hand(layer, shape, flops):
+    assert costs(layer, shape).flops == flops
+
+
+def test_bytes_are_what_is_stored():
+    assert costs(nn.Linear(7, 5).half(), (7,)).bytes == 2 * 40
+    network = build("resnet8")
+    stored = sum(t.numel() * t.element_size() for t in network.state_dict().values())
+    assert costs(network, CIFAR).bytes == stored
+
+
+@pytest.mark.parametrize("name", ["resnet8", "wrn-10-1", "mobilenet_v2_x0_5", "cnn4", "vgg8"])
+def test_blocks_add_up_to_the_network(name):
+    network = build(name).eval()
+    shape, parts = CIFAR, []
+    for place in range(len(network.names)):
+        span = network.span(place, place + 1)
+        parts.append(costs(span, shape))
+        with torch.no_grad():
+            shape = tuple(span(torch.zeros((1, *shape))).shape[1:])
+    whole = costs(network, CIFAR)
+    assert sum(part.flops for part in parts) == whole.flops
+    assert sum(part.parameters for part in parts) == whole.parameters
+    # The network itself stores one mean and one deviation.
+    assert sum(part.bytes for part in parts) == whole.bytes - 8
+
+
+@pytest.mark.parametrize("name", ["resnet8", "tv_mobilenet_v3_small"])
+def test_an_unbuilt_network_costs_what_a_built_one_does(name):
+    assert network_costs(name, CIFAR, 10) == costs(build(name), CIFAR)
+
+
+def test_counting_leaves_the_network_as_it_was():
+    network = build("resnet8").train()
+    network.blocks["stem"].eval()
+    modes = [module.training for module in network.modules()]
+    state = copy.deepcopy(network.state_dict())
+    costs(network, CIFAR)
+    assert [module.training for module in network.modules()] == modes
+    assert all(torch.equal(t, state[key]) for key, t in network.state_dict().items())
+    assert all(parameter.device.type == "cpu" for parameter in network.parameters())
+
+
+def test_modes_come_back_even_when_the_shape_does_not_fit():
+    network = build("resnet8").train()
+    with pytest.raises(RuntimeError):
+        costs(network, (4, 32, 32))
+    assert all(module.training for module in network.modules())
+
+
+def test_equal_settings_are_counted_once():
+    first = network_costs("resnet14", CIFAR, 10)
+    assert network_costs({"resnet": {"depth": 14, "width": 1}}, CIFAR, 10) is first
+    assert network_costs("resnet14", CIFAR, 100) != first
+    assert network_costs(NetworkSpec.parse("resnet14"), CIFAR, 10) is first
+
+
+def test_families_with_equal_settings_are_not_confused():
+    vgg, cnn = network_costs({"vgg": {"depth": 8}}, CIFAR, 10), network_costs("cnn8", CIFAR, 10)
+    assert vgg != cnn
+    assert resolve("vgg8")[1] != resolve("cnn8")[1]
+
+
+def test_costs_depend_on_the_image():
+    small, large = (network_costs("resnet8", (3, side, side), 10) for side in (16, 32))
+    assert small.parameters == large.parameters
+    head = 2 * 64 * 10
+    assert 4 * (small.flops - head) == large.flops - head
+
+
+def test_what_does_not_fit_is_refused_before_it_is_counted():
+    with pytest.raises(ConfigError, match="at least 12x12"):
+        network_costs("lenet5", (1, 8, 8), 10)
+
+
+class Recorder(nn.Module):
+    """Remembers how it was called, over all its copies."""
+
+    calls: list[tuple] = []  # noqa: RUF012
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, x):
+        grad = torch.is_grad_enabled()
+        self.calls.append((tuple(x.shape), x.dtype, self.weight.dtype, self.training, grad))
+        return x * self.weight
+
+
+def test_latency_is_measured_in_evaluation_mode_on_a_copy():
+    module = Recorder().train()
+    Recorder.calls.clear()
+    found = measure_latency(module, (3, 4, 4), batch=5, precision="bfloat16", warmup=2, repeats=7)
+    expected = ((5, 3, 4, 4), torch.bfloat16, torch.bfloat16, False, False)
+    assert Recorder.calls == [expected] * 9
+    assert module.training
+    assert module.weight.dtype == torch.float32
+    assert (found.batch, found.precision, found.repeats) == (5, "bfloat16", 7)
+    assert found.device == device_name("cpu")
+    assert found.median_ms > 0
+    assert found.spread_ms >= 0
+
+
+def test_median_and_quartiles(monkeypatch):
+    clock = iter([0, 1, 10, 12, 20, 23, 30, 34, 40, 45])
+    monkeypatch.setattr("spaces.cost.time.perf_counter", lambda: next(clock) / 1e3)
+    found = measure_latency(nn.Identity(), (1,), warmup=0, repeats=5)
+    assert found.median_ms == pytest.approx(3)
+    assert found.spread_ms == pytest.approx(2)
+
+
+def test_one_repeat_has_no_spread():
+    with pytest.raises(ValueError, match="2 or more repeats"):
+        measure_latency(nn.Identity(), (1,), repeats=1)
+
+
+def test_a_whole_network_is_measured():
+    assert measure_latency(build("cnn2"), CIFAR, warmup=1, repeats=3).median_ms > 0
+
+
+def test_the_processor_has_a_name():
+    assert device_name("cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+def test_latency_on_a_gpu(precision):
+    found = measure_latency(build("resnet8"), CIFAR, device="cuda", batch=8, precision=precision)
+    assert found.device == torch.cuda.get_device_name()
+    assert found.median_ms > 0

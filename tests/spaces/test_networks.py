@@ -1,0 +1,217 @@
+"""The contract that every family in the folder keeps, whatever it is."""
+
+import pytest
+import torch
+from torch import nn
+
+from spaces.config import Config
+from spaces.network import Network
+from spaces.networks import FAMILIES, resolve, sizes
+from spaces.problem import ConfigError
+from spaces.spec import NetworkSpec
+
+CIFAR = (3, 32, 32)
+# The smallest of each kind of code path: enough where numbers are computed, not only shapes.
+LIGHT = (
+    "cnn2",
+    "cnn8",
+    "cnn6_c100",
+    "resnet8",
+    "wrn-10-1",
+    "vgg8",
+    "mobilenet_v2_x0_5",
+    "lenet5",
+    "tv_resnet18",
+    "tv_mobilenet_v2",
+    "tv_mobilenet_v3_small",
+    "tv_efficientnet_b0",
+)
+
+
+def build(spec, shape=CIFAR, classes=10, device="cpu"):
+    torch.manual_seed(0)
+    with torch.device(device):
+        return NetworkSpec.parse(spec).build(shape, classes)
+
+
+@pytest.fixture(scope="module")
+def light():
+    """Each light network once; no test changes it for the next."""
+    return {name: build(name) for name in LIGHT}
+
+
+def images(batch=2, shape=CIFAR, seed=1):
+    return torch.rand((batch, *shape), generator=torch.Generator().manual_seed(seed))
+
+
+def test_every_family_has_a_light_member_here():
+    known = sizes()
+    assert {known[name][0] for name in LIGHT} == set(FAMILIES.names())
+
+
+@pytest.mark.parametrize("family", FAMILIES.names())
+def test_a_family_is_complete(family):
+    cls = FAMILIES.load(family)
+    assert issubclass(cls, Config)
+    assert cls.__doc__
+    assert cls.sizes
+    for name, settings in cls.sizes.items():
+        assert "." not in name
+        assert cls.parse(dict(settings)).plain().keys() == cls.model_fields.keys()
+    assert (cls.published_mean is None) == (cls.published_std is None)
+
+
+@pytest.mark.parametrize("family", FAMILIES.names())
+def test_every_knob_says_what_it_means_and_holds_its_own_range(family):
+    cls = FAMILIES.load(family)
+    assert all(field.description for field in cls.model_fields.values())
+    assert cls.space()
+    for name, domain in cls.space().items():
+        for value in domain.grid(3):
+            assert getattr(cls.parse({name: value}), name) == value
+
+
+def test_no_size_is_named_twice():
+    names = [name for family in FAMILIES.names() for name in FAMILIES.load(family).sizes]
+    names += FAMILIES.names()
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("name", sizes())
+def test_every_size_maps_images_to_logits(name):
+    for classes in (2, 10, 100) if name in LIGHT else (10,):
+        network = build(name, classes=classes, device="meta").eval()
+        output = network(torch.empty((2, *CIFAR), device="meta"))
+        assert isinstance(network, Network)
+        assert output.logits.shape == (2, classes)
+        assert tuple(output.features) == network.names
+        assert all(block.isidentifier() for block in network.names)
+        assert network.names[-1] == "head"
+        assert all(feature.shape[0] == 2 for feature in output.features.values())
+
+
+@pytest.mark.parametrize("family", FAMILIES.names())
+def test_every_value_of_every_range_builds(family):
+    cls = FAMILIES.load(family)
+    for name, domain in cls.space().items():
+        for value in domain.grid(3):
+            network = build({family: {name: value}}, device="meta").eval()
+            assert network(torch.empty((2, *CIFAR), device="meta")).logits.shape == (2, 10)
+
+
+SHAPES = [(1, 8, 8), (1, 28, 28), (3, 33, 21), (4, 64, 64), (3, 1, 1), (3, 224, 224)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", [name for name in LIGHT if not name.startswith("tv_")])
+def test_images_of_any_shape_fit_or_are_refused(name, shape):
+    if name == "lenet5" and min(shape[1:]) < 12:
+        with pytest.raises(ConfigError, match="lenet5 needs images of at least 12x12"):
+            build(name, shape)
+        return
+    network = build(name, shape, 3, device="meta").eval()
+    assert network(torch.empty((2, *shape), device="meta")).logits.shape == (2, 3)
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_the_seed_decides_every_weight(name, light):
+    torch.manual_seed(1)
+    other = NetworkSpec.parse(name).build(CIFAR, 10).state_dict()
+    again = build(name).state_dict()
+    expected = light[name].state_dict()
+    assert all(torch.equal(again[key], expected[key]) for key in expected)
+    assert any(not torch.equal(other[key], expected[key]) for key in expected)
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_a_fresh_network_is_finite_and_learns_everywhere(name):
+    network = build(name).train()
+    loss = nn.functional.cross_entropy(network(images(8)).logits, torch.arange(8))
+    loss.backward()
+    assert torch.isfinite(loss)
+    for key, parameter in network.named_parameters():
+        assert parameter.grad is not None, key
+        assert torch.isfinite(parameter.grad).all(), key
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_no_block_writes_into_its_input(name, light):
+    """Otherwise a tapped feature would not be what its block returned."""
+    network = light[name].train()
+    x = images(4)
+    for block in network.blocks.values():
+        before = x.clone()
+        y = block(x)
+        assert torch.equal(x, before)
+        x = y.detach()
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_spans_and_swaps_reassemble_without_a_bits_difference(name, light):
+    network = light[name].eval()
+    count = len(network.names)
+    with torch.no_grad():
+        expected = network(images()).logits
+        for cut in (1, count // 2, count - 1):
+            halves = network.span(cut, count)(network.span(0, cut)(images()))
+            assert torch.equal(halves, expected)
+            swapped = network.swap(cut - 1, cut + 1, network.span(cut - 1, cut + 1))
+            assert torch.equal(swapped(images()).logits, expected)
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_evaluation_looks_at_each_image_alone(name, light):
+    network = light[name].eval()
+    with torch.no_grad():
+        together = network(images(3)).logits
+        alone = torch.cat([network(image[None]).logits for image in images(3)])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_weights_of_our_own_names_come_back_as_they_are(name, light):
+    state = light[name].state_dict()
+    renamed = NetworkSpec.parse(name).settings.from_published(state)
+    assert renamed.keys() == state.keys()
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "resnet20",
+        {"resnet20": {}},
+        {"resnet": {"depth": 20}},
+        {"family": "resnet", "depth": 20},
+        {"family": "resnet20"},
+    ],
+)
+def test_one_network_may_be_said_in_many_ways(spec):
+    assert resolve(spec) == resolve("resnet20")
+    assert NetworkSpec.parse(spec).identity() == NetworkSpec.parse("resnet20").identity()
+
+
+def test_settings_override_a_size():
+    family, settings = resolve({"resnet56": {"shortcut": "A"}})
+    assert (family, settings.depth, settings.shortcut) == ("resnet", 56, "A")
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ("resnet_20", "did you mean 'resnet20'"),
+        ({"resnet": {"depth": 21}}, "6n + 2"),
+        ({"wide_resnet": {"depth": 20}}, "6n + 4"),
+        ({"resnet": {"deepth": 20}}, "did you mean 'depth'"),
+        ({"plain_cnn": {"depth": 3}}, "found 3"),
+        ({"torchvision": {"model": "resnet19"}}, "did you mean 'resnet18'"),
+        ({"a": {}, "b": {}}, "needs a name"),
+        (20, "needs a name"),
+        ({"resnet": 20}, "needs a name"),
+    ],
+)
+def test_a_wrong_network_is_one_clear_line(spec, says):
+    with pytest.raises(ConfigError) as caught:
+        resolve(spec, "teacher.network")
+    assert str(caught.value).startswith("teacher.network")
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
