@@ -22,7 +22,8 @@ def sizes() -> dict[str, tuple[str, dict[str, Any]]]:
 
 
 def resolve(spec: Any, path: str = "") -> tuple[str, Family]:
-    """The family and its settings for ``resnet20``, ``{resnet20: {...}}``, ``{resnet: {...}}``.
+    """The family and its settings for ``resnet20``, ``{resnet20: {...}}``, ``{resnet: {...}}``
+    or the flat form ``{family: resnet, depth: 20}``.
 
     Raises:
         ConfigError: no such family or size (the nearest is named), or settings it does not have.
@@ -42,6 +43,8 @@ def resolve(spec: Any, path: str = "") -> tuple[str, Family]:
 def _split(spec: Any, path: str) -> tuple[str, dict[str, Any]]:
     if isinstance(spec, str):
         return spec, {}
+    if isinstance(spec, Mapping) and isinstance(spec.get("family"), str):
+        return spec["family"], {k: v for k, v in spec.items() if k != "family"}
     if isinstance(spec, Mapping) and len(spec) == 1:
         name, overrides = next(iter(spec.items()))
         if isinstance(overrides, Mapping):
