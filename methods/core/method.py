@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from methods.core.data.batch import Batch
 from methods.core.schedule import Schedule
+from methods.core.seeding import seed_from
 from spaces.config import Config, knob
+from spaces.domain import Uniform
 from spaces.network import Network, Output
 
 
@@ -26,14 +28,22 @@ class Progress:
     seed: int
 
     @property
+    def position(self) -> float:
+        """In epochs: 2.5 in the middle of the third; what schedules are asked with."""
+        return self.epoch + self.step / self.steps_per_epoch
+
+    @property
     def fraction(self) -> float:
         """0 at the first step, towards 1 at the last."""
-        return (self.epoch + self.step / self.steps_per_epoch) / self.epochs
+        return self.position / self.epochs
 
 
 @dataclass(frozen=True)
 class Pair:
-    """What a method may know when it is built: the networks and the facts of the data."""
+    """What a method may know when it is built: the networks and the facts of the data.
+
+    The networks are in eval mode and on the device of ``sample``; run them without gradients.
+    """
 
     student: Network
     teachers: Sequence[Network]
@@ -46,8 +56,13 @@ class Pair:
 class MethodConfig(Config):
     """Settings every method has. ``weight`` multiplies its loss in the objective's sum."""
 
-    weight: float = knob(1.0, "share of this method in the summed loss", ge=0.0)
+    weight: float = knob(1.0, "share of this method in the summed loss", Uniform(0, 1), ge=0.0)
     schedule: Schedule | None = knob(None, "how the weight changes over the epochs")
+
+    def weight_at(self, position: float, epochs: int) -> float:
+        """The weight ``position`` epochs into a training of ``epochs``."""
+        factor = self.schedule.factor(position, epochs) if self.schedule else 1.0
+        return self.weight * factor
 
 
 class Method(nn.Module):
@@ -55,14 +70,20 @@ class Method(nn.Module):
 
     A method's own trainable parts (a connector, a translator) are its submodules: the loop trains
     them beside the student and drops them at the end. The loop owns modes, devices and gradients;
-    a method only says what the loss is.
+    a method only says what the loss is. It is computed in float32 whatever the networks ran in.
 
-    ``version`` rises when the same settings come to mean another loss.
+    ``version`` rises when the same settings come to mean another loss. ``zero_when_equal`` says
+    that the loss is 0 where the student's outputs are the teacher's.
+
+    Raises:
+        ConfigError: on construction, where settings do not fit the networks.
     """
 
     version: ClassVar[int] = 1
     needs_teacher: ClassVar[bool] = True
+    zero_when_equal: ClassVar[bool] = False
     Config: ClassVar[type[MethodConfig]] = MethodConfig
+    config: Any
 
     def __init__(self, config: Any, pair: Pair) -> None:
         super().__init__()
@@ -85,7 +106,6 @@ class Method(nn.Module):
 
 def generator_for(progress: Progress, salt: int = 0) -> torch.Generator:
     """A CPU generator that depends on the seed and the step alone, so resuming repeats it."""
-    position = progress.epoch * progress.steps_per_epoch + progress.step
     generator = torch.Generator()
-    generator.manual_seed(hash((progress.seed, position, salt)) & 0x7FFF_FFFF_FFFF_FFFF)
+    generator.manual_seed(seed_from(progress.seed, progress.epoch, progress.step, salt))
     return generator

@@ -1,0 +1,100 @@
+"""Evaluation: how good a network's answers are, and how well it knows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from methods.core.data.dataset import Dataset
+from methods.core.data.splits import Split
+from methods.core.precision import Precision, autocast, resolve_precision
+from methods.core.teacher import FrozenTeacher, Teachers
+from spaces.network import Network
+
+BINS = 15
+"""Of the calibration error (Guo et al. 2017, section 2)."""
+
+
+def evaluate(
+    network: Network,
+    data: Dataset,
+    split: Split,
+    *,
+    device: torch.device | str,
+    batch_size: int = 512,
+    precision: Precision = "auto",
+    teachers: Sequence[FrozenTeacher] = (),
+) -> dict[str, float]:
+    """Figures over a whole split; the network is moved to ``device`` and keeps its mode.
+
+    Returns:
+        ``accuracy``: fraction of right answers. ``nll``: mean negative log likelihood of the
+        labels, in nats. ``ece``: expected calibration error over 15 bins of equal width (Guo et
+        al. 2017). With teachers, ``agreement``: fraction of answers that are also those of the
+        teachers' mean probability (Stanton et al. 2021).
+
+    Raises:
+        ConfigError: the split is empty.
+    """
+    device = torch.device(device)
+    dtype = resolve_precision(precision, device, data.shape)
+    answers = None
+    if teachers:
+        sample = next(iter(data.batches(split, batch_size=8, device=device))).images
+        answers = Teachers(teachers, data, sample, dtype).answers(split)
+    return measure(network, data, split, device, dtype, answers, batch_size)
+
+
+def measure(
+    network: Network,
+    data: Dataset,
+    split: Split,
+    device: torch.device,
+    dtype: torch.dtype,
+    answers: Tensor | None,
+    batch_size: int = 512,
+) -> dict[str, float]:
+    """Like :func:`evaluate`, with the teachers' ``answers`` [N] known."""
+    was_training = network.training
+    network.to(device).eval()
+    nll, confidence, guess, labels = [], [], [], []
+    for batch in data.batches(split, batch_size=batch_size, device=device):
+        with torch.no_grad(), autocast(dtype, device):
+            logits = network(batch.images, ()).logits
+        log_q = logits.float().log_softmax(dim=1)
+        best = log_q.max(dim=1)
+        nll.append(-log_q.gather(1, batch.labels[:, None])[:, 0])
+        confidence.append(best.values.exp())
+        guess.append(best.indices)
+        labels.append(batch.labels)
+    network.train(was_training)
+    answer = torch.cat(guess)
+    right = answer == torch.cat(labels)
+    figures = {
+        "accuracy": _mean(right),
+        "nll": _mean(torch.cat(nll)),
+        "ece": calibration_error(torch.cat(confidence), right),
+    }
+    if answers is not None:
+        figures["agreement"] = _mean(answer == answers)
+    return figures
+
+
+def calibration_error(confidence: Tensor, right: Tensor) -> float:
+    """Sum over bins of |accuracy - mean confidence|, each weighted with its share of examples.
+
+    Args:
+        confidence: [N], the probability given to the answer; bins are open below, closed above.
+        right: [N], bool, whether the answer is the label.
+    """
+    confidence = confidence.cpu().double()
+    bins = torch.bucketize(confidence, torch.linspace(0, 1, BINS + 1).double()[1:-1])
+    gaps = torch.zeros(BINS, dtype=torch.float64)
+    gaps.index_add_(0, bins, right.cpu().double() - confidence)
+    return gaps.abs().sum().item() / len(confidence)
+
+
+def _mean(values: Tensor) -> float:
+    return values.cpu().double().mean().item()

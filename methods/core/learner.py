@@ -1,0 +1,138 @@
+"""Learner: a student, its objective and its optimiser, taking one step after another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from methods.core.data.batch import Batch
+from methods.core.method import Progress
+from methods.core.objective import ObjectiveModule
+from methods.core.precision import autocast
+from methods.core.settings import Training
+from methods.core.teacher import Teachers
+from spaces.network import Network
+
+
+class Learner:
+    """Everything of a training run that moves, and the step that moves it.
+
+    The student lies on ``device``, channels last; what the objective trains of its own learns
+    along. No step makes the host wait for the device.
+    """
+
+    def __init__(
+        self,
+        student: Network,
+        teachers: Teachers,
+        objective: ObjectiveModule,
+        training: Training,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> None:
+        self._student, self._teachers = student, teachers
+        self._objective = objective.to(device).to(memory_format=torch.channels_last)
+        self._training, self._dtype, self._device = training, dtype, device
+        self._taps = objective.student_taps()
+        trained = nn.ModuleList([student, objective])
+        self._parameters = [p for p in trained.parameters() if p.requires_grad]
+        self._optimizer = _optimizer(self._parameters, training)
+        self._average: AveragedModel | None = None
+        if training.ema is not None:
+            average = get_ema_multi_avg_fn(training.ema)  # type: ignore[no-untyped-call]
+            self._average = AveragedModel(student, multi_avg_fn=average, use_buffers=True)
+
+    @property
+    def result(self) -> Network:
+        """What the run is about: the student, or the average of its weights."""
+        return self._student if self._average is None else cast(Network, self._average.module)
+
+    def train(self) -> None:
+        """Make ready for steps: dropout and batch statistics on."""
+        self._student.train()
+        self._objective.train()
+
+    def step(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        """Learn from one batch; the losses before the step, on the device.
+
+        Returns:
+            ``loss``, the weighted sum, and each method's own under its name. Empty where no
+            method is active, and then nothing is learnt.
+        """
+        heard = []
+        if self._objective.hears_teachers(progress):
+            heard = self._teachers.outputs(batch, progress.epoch, self._objective.teacher_taps)
+        with autocast(self._dtype, self._device):
+            output = self._student(batch.images, self._taps)
+        losses: dict[str, Tensor]
+        total, losses = self._objective(output, heard, batch, progress)
+        if losses:
+            self._descend(total, progress)
+            losses["loss"] = total.detach()
+        return losses
+
+    def _descend(self, loss: Tensor, progress: Progress) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        if self._training.clip is not None:
+            nn.utils.clip_grad_norm_(self._parameters, self._training.clip)
+        for group in self._optimizer.param_groups:
+            group["lr"] = self._training.rate_at(progress.position)
+        self._optimizer.step()
+        if self._average is not None:
+            self._average.update_parameters(self._student)
+
+    def state(self) -> dict[str, Tensor]:
+        """All that a later :meth:`load` needs to go on from here, bit for bit."""
+        tensors = {f"student.{k}": v for k, v in self._student.state_dict().items()}
+        tensors |= {f"objective.{k}": v for k, v in self._objective.state_dict().items()}
+        if self._average is not None:
+            tensors |= {f"average.{k}": v for k, v in self._average.state_dict().items()}
+        for i, parameter in enumerate(self._parameters):
+            for name, value in self._optimizer.state[parameter].items():
+                tensors[f"optimizer.{i}.{name}"] = value
+        return tensors
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Continue from what :meth:`state` gave, of a learner built the same way."""
+        self._student.load_state_dict(below("student", tensors))
+        self._objective.load_state_dict(below("objective", tensors))
+        if self._average is not None:
+            self._average.load_state_dict(below("average", tensors))
+        for i, parameter in enumerate(self._parameters):
+            for name, value in below(f"optimizer.{i}", tensors).items():
+                # Fused kernels walk memory in order: a moment must lie there as its weights do.
+                like = torch.empty_like(parameter) if value.shape == parameter.shape else value
+                place = torch.empty_like(like, dtype=value.dtype, device=parameter.device)
+                self._optimizer.state[parameter][name] = place.copy_(value)
+
+
+def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with ``prefix.``, without it."""
+    start = f"{prefix}."
+    return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
+
+
+def _optimizer(parameters: list[nn.Parameter], training: Training) -> torch.optim.Optimizer:
+    if training.optimizer == "adamw":
+        return torch.optim.AdamW(
+            parameters, lr=training.lr, weight_decay=training.weight_decay, fused=True
+        )
+    sgd = torch.optim.SGD(
+        parameters,
+        lr=training.lr,
+        momentum=training.momentum,
+        nesterov=training.nesterov,
+        weight_decay=training.weight_decay,
+        fused=True,
+    )
+    if training.momentum > 0:
+        # The fused step cannot start some moments while others exist, as it must where a method
+        # with weights of its own joins late. A moment of 0 is what a first step means.
+        for parameter in parameters:
+            sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return sgd

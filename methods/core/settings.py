@@ -1,0 +1,46 @@
+"""Training: how a student is trained."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from methods.core.precision import Precision
+from methods.core.schedule import Cosine, Schedule
+from spaces.config import Config, knob
+from spaces.domain import Choice, Integers, LogUniform, Uniform
+
+
+class Training(Config):
+    """How long, how fast and with what care. The defaults are those most papers here share."""
+
+    epochs: int = knob(60, "passes over the training split", Integers(1, 300), ge=1)
+    batch_size: int = knob(128, "examples a step", Choice((32, 64, 128, 256, 512)), ge=1)
+    optimizer: Literal["sgd", "adamw"] = knob("sgd", "update rule", Choice(("sgd", "adamw")))
+    lr: float = knob(0.05, "learning rate where the schedule says 1", LogUniform(1e-4, 0.5), gt=0.0)
+    momentum: float = knob(0.9, "sgd only", Uniform(0.0, 0.99), ge=0.0, lt=1.0)
+    nesterov: bool = knob(True, "sgd only: look ahead along the momentum", Choice((False, True)))
+    weight_decay: float = knob(
+        5e-4, "pull of all weights towards 0 (decoupled for adamw)", LogUniform(1e-5, 1e-2), ge=0.0
+    )
+    schedule: Schedule = knob(Cosine(), "factor on the learning rate")
+    ema: float | None = knob(
+        None,
+        "average weights over steps with this decay; the result is the average",
+        gt=0.0,
+        lt=1.0,
+    )
+    clip: float | None = knob(None, "largest norm of the gradient", gt=0.0)
+    precision: Precision = knob("auto", "number format; auto is bfloat16 where that is faster")
+    keep: Literal["last", "best"] = knob("last", "whose epoch's weights are the result")
+
+    @model_validator(mode="after")
+    def _nesterov_has_momentum(self) -> Self:
+        if self.optimizer == "sgd" and self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs momentum above 0; set nesterov: false")
+        return self
+
+    def rate_at(self, position: float) -> float:
+        """The learning rate ``position`` epochs after the start."""
+        return self.lr * self.schedule.factor(position, self.epochs)

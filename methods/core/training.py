@@ -1,0 +1,213 @@
+"""Training: a student learns from data and teachers, and reports every epoch."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from methods.core.data.dataset import Dataset
+from methods.core.evaluation import measure
+from methods.core.learner import Learner, below
+from methods.core.method import Pair, Progress
+from methods.core.objective import Objective
+from methods.core.precision import resolve_precision
+from methods.core.seeding import seeded
+from methods.core.settings import Training
+from methods.core.teacher import FrozenTeacher, Teachers
+from spaces.network import Network
+from spaces.problem import ConfigError, Problem
+
+__all__ = ["Diverged", "Saves", "Training", "train"]
+
+Report = dict[str, float]
+
+
+class Saves(Protocol):
+    """Where half-done training is kept, so that it resumes at an epoch."""
+
+    def load(self) -> dict[str, Tensor] | None:
+        """What was stored last; none at a first start."""
+        ...
+
+    def due(self) -> bool:
+        """Whether it is time to store again; asked after every epoch."""
+        ...
+
+    def store(self, tensors: dict[str, Tensor]) -> None:
+        """Keep these, contiguous and on the CPU, instead of what was stored before."""
+        ...
+
+
+class Diverged(RuntimeError):
+    """The loss is not a finite number any more: other settings are needed, not another try."""
+
+
+def train(
+    student: Network,
+    teachers: Sequence[FrozenTeacher],
+    objective: Objective,
+    data: Dataset,
+    training: Training,
+    *,
+    seed: int,
+    device: torch.device | str,
+    saves: Saves | None = None,
+) -> Iterator[Report]:
+    """Teach ``student`` in place, from where it stands; yield a report an epoch.
+
+    Every random choice depends on ``seed``, epoch and step, so training resumed from ``saves``
+    ends with the same bits, and first yields the reports of the epochs already done.
+
+    Yields:
+        ``epoch`` (from 1), ``lr`` of its last step, ``train_loss`` and ``train_<method>`` (means
+        over the examples seen), ``val_accuracy``, ``val_nll``, ``val_ece``, with teachers
+        ``val_agreement`` (see ``evaluate``), ``best_val_accuracy`` and ``best_epoch`` so far,
+        ``seconds`` of the epoch, ``images_per_second`` of its steps. Figures on the validation
+        split are left out where there is none. When all are drawn, ``student`` holds the result
+        in contiguous format on ``device``.
+
+    Raises:
+        ConfigError: settings do not fit the networks or the data.
+        Diverged: the loss of an epoch is not finite.
+    """
+    run = _Run(student, teachers, objective, data, training, seed, torch.device(device))
+    if saves is not None and (tensors := saves.load()) is not None:
+        run.load(tensors)
+        yield from map(dict, run.curve)
+    while len(run.curve) < training.epochs:
+        report = run.epoch()
+        if saves is not None and saves.due():
+            saves.store(run.state())
+        yield dict(report)
+    run.finish()
+
+
+class _Run:
+    """One training run, standing between two epochs."""
+
+    def __init__(
+        self,
+        student: Network,
+        teachers: Sequence[FrozenTeacher],
+        objective: Objective,
+        data: Dataset,
+        training: Training,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        if device.type == "cuda":
+            torch.backends.cudnn.deterministic = True
+        self.curve: list[Report] = []
+        self._best: dict[str, Tensor] = {}
+        self._data, self._training, self._seed, self._device = data, training, seed, device
+        self._validates = _checked_validation(data, training)
+        self._dtype = resolve_precision(training.precision, device, data.shape)
+        sample = next(iter(data.batches("train", batch_size=8, device=device))).images
+        taught = Teachers(teachers, data, sample, self._dtype)
+        self._answers = taught.answers("validation") if teachers and self._validates else None
+        self._student = student.to(device).to(memory_format=torch.channels_last).eval()
+        pair = Pair(student, taught.originals, data.classes, data.facts.sizes["train"], sample)
+        with seeded(device, seed, _BUILD):
+            terms = objective.build(pair)
+        self._learner = Learner(student, taught, terms, training, self._dtype, device)
+
+    def epoch(self) -> Report:
+        """Train and measure one epoch; its report also joins the curve."""
+        epoch = len(self.curve)
+        began = time.perf_counter()
+        with seeded(self._device, self._seed, _STEPS, epoch):
+            report, images = self._steps(epoch)
+        trained = time.perf_counter() - began
+        if self._validates:
+            report |= self._measured(epoch)
+        _check_finite(report, self._training)
+        report["seconds"] = time.perf_counter() - began
+        report["images_per_second"] = images / trained
+        self.curve.append(report)
+        return report
+
+    def _steps(self, epoch: int) -> tuple[Report, int]:
+        """All steps of an epoch; the mean losses, and how many examples were seen."""
+        sums: dict[str, Tensor] = {}
+        counts: dict[str, int] = defaultdict(int)
+        size, images = self._training.batch_size, 0
+        steps = self._data.steps(size)
+        self._learner.train()
+        batches = self._data.train_batches(
+            batch_size=size, epoch=epoch, seed=self._seed, device=self._device
+        )
+        for step, batch in enumerate(batches):
+            progress = Progress(epoch, self._training.epochs, step, steps, self._seed)
+            images += len(batch.labels)
+            for name, loss in self._learner.step(batch, progress).items():
+                sums[name] = loss * len(batch.labels) + sums.get(name, 0.0)
+                counts[name] += len(batch.labels)
+        rate = self._training.rate_at(epoch + (steps - 1) / steps)
+        means = {f"train_{name}": sums[name].item() / counts[name] for name in sums}
+        return {"epoch": epoch + 1.0, "lr": rate, **means}, images
+
+    def _measured(self, epoch: int) -> Report:
+        """Figures of the result as it stands; the best so far is remembered."""
+        network = self._learner.result
+        scores = measure(
+            network, self._data, "validation", self._device, self._dtype, self._answers
+        )
+        last = self.curve[-1] if self.curve else {}
+        best = {name: last.get(name, -1.0) for name in ("best_val_accuracy", "best_epoch")}
+        if scores["accuracy"] > best["best_val_accuracy"]:
+            best = {"best_val_accuracy": scores["accuracy"], "best_epoch": epoch + 1.0}
+            if self._training.keep == "best":
+                self._best = {k: v.clone() for k, v in network.state_dict().items()}
+        return {f"val_{name}": value for name, value in scores.items()} | best
+
+    def finish(self) -> None:
+        """Leave in the student what the run came to."""
+        self._student.load_state_dict(self._best or self._learner.result.state_dict())
+        self._student.to(memory_format=torch.contiguous_format).eval()
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that :meth:`load` needs, as tensors that any file format takes."""
+        tensors = self._learner.state()
+        tensors |= {f"best.{name}": value for name, value in self._best.items()}
+        tensors["curve"] = torch.frombuffer(
+            bytearray(json.dumps(self.curve).encode()), dtype=torch.uint8
+        )
+        return {
+            name: tensor.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
+            for name, tensor in tensors.items()
+        }
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Stand where :meth:`state` was asked for."""
+        self._learner.load(tensors)
+        self._best = {k: v.to(self._device) for k, v in below("best", tensors).items()}
+        self.curve = json.loads(tensors["curve"].numpy().tobytes())
+
+
+# Which random choices a generator is for.
+_BUILD, _STEPS = 0, 1
+
+
+def _checked_validation(data: Dataset, training: Training) -> bool:
+    """Whether there is a validation split; what needs one is refused without it."""
+    present = data.facts.sizes["validation"] > 0
+    if training.keep == "best" and not present:
+        message = "best needs a validation split, and data.validation is 0"
+        raise ConfigError([Problem("training.keep", message)])
+    return present
+
+
+def _check_finite(report: Report, training: Training) -> None:
+    for name, value in report.items():
+        if not math.isfinite(value):
+            raise Diverged(
+                f"{name} is {value} after epoch {report['epoch']:.0f}: training diverged; "
+                f"try a smaller lr than {training.lr:g}, or set clip"
+            )

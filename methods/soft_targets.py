@@ -1,0 +1,70 @@
+"""Soft targets: the student imitates the teachers' softened class probabilities.
+
+    L_i = T^2 * mean_b sum_c p_i[b, c] * (log p_i[b, c] - log q[b, c])
+    p_i = softmax(teacher_i / T),  q = softmax(student / T)
+
+Hinton, Vinyals and Dean 2015, "Distilling the knowledge in a neural network", section 2. T^2
+keeps the gradient's size while T changes. The sum runs over classes and the mean over the batch;
+a mean over both would be weaker by a factor of classes.
+
+Several teachers: the mean of the L_i, or their sum, of which each step leaves out ``drop`` at
+random: Son et al. 2021, "Densely guided knowledge distillation using multiple teacher assistants".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from methods.core.data.batch import Batch
+from methods.core.method import Method, MethodConfig, Pair, Progress, generator_for
+from spaces.config import knob
+from spaces.domain import Choice, LogUniform
+from spaces.network import Output
+from spaces.problem import ConfigError, Problem
+
+
+class SoftTargets(Method):
+    """Divergence of the student's softened probabilities from the teachers'."""
+
+    class Config(MethodConfig):
+        """Settings of :class:`SoftTargets`."""
+
+        temperature: float = knob(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
+        combine: Literal["mean", "sum"] = knob(
+            "mean", "what becomes of several teachers' losses", Choice(("mean", "sum"))
+        )
+        drop: int = knob(0, "teachers left out of each step, drawn at random", ge=0)
+
+    config: Config
+    zero_when_equal = True
+
+    def __init__(self, config: Config, pair: Pair) -> None:
+        super().__init__(config, pair)
+        if config.drop >= len(pair.teachers):
+            found = f"leaves no teacher: {config.drop} of {len(pair.teachers)} dropped"
+            raise ConfigError([Problem("drop", found)])
+
+    def forward(
+        self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
+    ) -> Tensor:
+        """From logits [B, classes] of the student and of every teacher."""
+        heard = self._heard(teachers, progress)
+        losses = torch.stack([self._divergence(t.logits, student.logits) for t in heard])
+        return losses.mean() if self.config.combine == "mean" else losses.sum()
+
+    def _heard(self, teachers: Sequence[Output], progress: Progress) -> Sequence[Output]:
+        if self.config.drop == 0:
+            return teachers
+        order = torch.randperm(len(teachers), generator=generator_for(progress)).tolist()
+        return [teachers[i] for i in sorted(order[self.config.drop :])]
+
+    def _divergence(self, teacher: Tensor, student: Tensor) -> Tensor:
+        t = self.config.temperature
+        log_p = F.log_softmax(teacher / t, dim=1)
+        log_q = F.log_softmax(student / t, dim=1)
+        return t**2 * F.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
