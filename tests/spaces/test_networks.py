@@ -36,8 +36,24 @@ def build(spec, shape=CIFAR, classes=10, device="cpu"):
 
 @pytest.fixture(scope="module")
 def light():
-    """Each light network once; no test changes it for the next."""
-    return {name: build(name) for name in LIGHT}
+    """Each light network once, in evaluation mode, with statistics of real batches.
+
+    Without these, deep fresh networks say almost zero, and everything equals everything.
+    """
+    return {name: settled(build(name)) for name in LIGHT}
+
+
+def settled(network):
+    """``network`` with each batch norm's running statistics set to those of one batch."""
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        network.train()(images(16, seed=2))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return network.eval()
 
 
 def images(batch=2, shape=CIFAR, seed=1):
@@ -114,11 +130,10 @@ def test_images_of_any_shape_fit_or_are_refused(name, shape):
 
 
 @pytest.mark.parametrize("name", LIGHT)
-def test_the_seed_decides_every_weight(name, light):
+def test_the_seed_decides_every_weight(name):
+    expected, again = build(name).state_dict(), build(name).state_dict()
     torch.manual_seed(1)
     other = NetworkSpec.parse(name).build(CIFAR, 10).state_dict()
-    again = build(name).state_dict()
-    expected = light[name].state_dict()
     assert all(torch.equal(again[key], expected[key]) for key in expected)
     assert any(not torch.equal(other[key], expected[key]) for key in expected)
 
@@ -135,9 +150,10 @@ def test_a_fresh_network_is_finite_and_learns_everywhere(name):
 
 
 @pytest.mark.parametrize("name", LIGHT)
-def test_no_block_writes_into_its_input(name, light):
+@pytest.mark.parametrize("training", [True, False])
+def test_no_block_writes_into_its_input(name, training):
     """Otherwise a tapped feature would not be what its block returned."""
-    network = light[name].train()
+    network = build(name).train(training)
     x = images(4)
     for block in network.blocks.values():
         before = x.clone()
@@ -148,7 +164,7 @@ def test_no_block_writes_into_its_input(name, light):
 
 @pytest.mark.parametrize("name", LIGHT)
 def test_spans_and_swaps_reassemble_without_a_bits_difference(name, light):
-    network = light[name].eval()
+    network = light[name]
     count = len(network.names)
     with torch.no_grad():
         expected = network(images()).logits
@@ -161,11 +177,14 @@ def test_spans_and_swaps_reassemble_without_a_bits_difference(name, light):
 
 @pytest.mark.parametrize("name", LIGHT)
 def test_evaluation_looks_at_each_image_alone(name, light):
-    network = light[name].eval()
+    network = light[name]
     with torch.no_grad():
         together = network(images(3)).logits
         alone = torch.cat([network(image[None]).logits for image in images(3)])
-    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+    spread = together.std().item()
+    assert spread > 1e-3
+    # A deep fresh network enlarges the last bit, in which batches of other sizes may differ.
+    torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-3 * spread)
 
 
 @pytest.mark.parametrize("name", LIGHT)
