@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ _PASS = 512
 
 @dataclass(frozen=True, eq=False)
 class FrozenTeacher:
-    """A trained network to learn from. It is copied, never changed.
+    """A trained network to learn from. It is copied when first used, and never changed.
 
     ``key`` names its weights (the key of the stage that made it): what it says is then kept for
     all later training in this process, and not only within one run.
@@ -32,14 +32,29 @@ class FrozenTeacher:
 
     network: Network
     key: str | None = None
+    _copies: dict[torch.device, tuple[Network, Network]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    def copies(self, sample: Tensor) -> tuple[Network, Network]:
+        """On the device of ``sample``: as it was trained, and with batch norm folded.
+
+        Both in eval mode, without gradients, channels last.
+        """
+        device = sample.device
+        if device not in self._copies:
+            own = copy.deepcopy(self.network).eval().requires_grad_(False)
+            own = own.to(device).to(memory_format=torch.channels_last)
+            fast = folded(own, sample).to(memory_format=torch.channels_last)
+            self._copies[device] = (own, fast)
+        return self._copies[device]
 
 
 class Teachers:
     """The teachers of one run, at work on its data.
 
-    Each is a copy in eval mode without gradients, channels last, batch norm folded; its outputs
-    are float32. Where the data's views repeat and no features are asked for, a teacher looks at
-    each view once, and its logits are kept.
+    Their outputs are float32, without gradients. Where the data's views repeat and no features
+    are asked for, a teacher looks at each view once, and its logits are kept.
 
     Args:
         data: the images they will see.
@@ -53,9 +68,10 @@ class Teachers:
         self._data = data
         self._device = sample.device
         self._dtype = dtype
-        self.originals = [_frozen(teacher.network, self._device) for teacher in teachers]
+        copies = [teacher.copies(sample) for teacher in teachers]
+        self.originals = [as_trained for as_trained, _ in copies]
         """The copies with batch norm as it was, for methods to read from."""
-        self._folded = [folded(network, sample) for network in self.originals]
+        self._folded = [fast for _, fast in copies]
         here = (fingerprint(data.config.identity()), str(self._device), str(dtype))
         private = Kept(LIMIT)
         self._kept = [private if teacher.key is None else SHARED for teacher in teachers]
@@ -103,8 +119,3 @@ class Teachers:
         with torch.no_grad(), autocast(self._dtype, self._device):
             logits, features = self._folded[i](images, taps)
         return Output(logits.float(), features)
-
-
-def _frozen(network: Network, device: torch.device) -> Network:
-    own = copy.deepcopy(network).eval().requires_grad_(False)
-    return own.to(device).to(memory_format=torch.channels_last)
