@@ -67,7 +67,8 @@ class DataConfig(Config):
     def identity(self) -> dict[str, Any]:
         """The plain data that decides every batch; where the files lie is not in it.
 
-        Cheap: files are hashed once a process, nothing is decoded.
+        Cheap: files are hashed once a process, nothing is decoded. With ``download`` this is
+        where missing files are fetched.
 
         Raises:
             ConfigError: files are missing; the message says which belong where.

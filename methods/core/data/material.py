@@ -58,9 +58,8 @@ class Material:
             classes = len(self.facts.class_names)
             if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
                 found = f"{labels.min()} to {labels.max()}"
-                raise ConfigError(
-                    f"the {part} labels are {found} where there are {classes} classes"
-                )
+                message = f"the {part} labels are {found} where there are {classes} classes"
+                raise self._problem(message)
             if part == "train" and not len(labels):
                 raise self._problem("the training part holds no examples")
             self._labels[part] = labels

@@ -84,4 +84,5 @@ class Published(Source):
 
 
 def _shards(folder: Path, part: str) -> tuple[Path, ...]:
-    return tuple(sorted([*folder.glob(f"{part}-*.parquet"), *folder.glob(f"{part}.parquet")]))
+    """The numbered files; else the only one."""
+    return tuple(sorted(folder.glob(f"{part}-*.parquet")) or folder.glob(f"{part}.parquet"))

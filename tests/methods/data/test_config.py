@@ -1,0 +1,114 @@
+"""What decides the result is in the identity, and nothing else is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from methods.core.data.config import DataConfig
+from methods.core.data.dataset import open_data
+from methods.core.data.facts import facts
+from methods.core.data.fingerprint import files_fingerprint
+from spaces.config import canonical_json, fingerprint
+from spaces.problem import ConfigError
+
+
+def data(**settings: Any) -> DataConfig:
+    return DataConfig.parse({"source": "digits", **settings})
+
+
+@pytest.mark.parametrize(
+    "settings", [{"root": "/some/where"}, {"download": True}, {"resident_mb": 0}]
+)
+def test_where_and_how_is_not_in_the_identity(settings: dict[str, Any]) -> None:
+    assert data(**settings).identity() == data().identity()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"validation": 0.2},
+        {"split_seed": 1},
+        {"limit": 100},
+        {"resize": 16},
+        {"augment": {"flip": True}},
+        {"augment": {"crop": 1, "pad_mode": "reflect"}},
+        {"augment": {"views": 3}},
+        {"augment": {"seed": 3}},
+        {"normalise": {"mean": [0.5], "std": [0.5]}},
+    ],
+)
+def test_what_decides_the_result_is(settings: dict[str, Any]) -> None:
+    assert fingerprint(data(**settings).identity()) != fingerprint(data().identity())
+
+
+def test_two_ways_to_write_a_source_are_one() -> None:
+    plain, mapping = data(), data(source={"digits": {}})
+    assert canonical_json(plain.identity()) == canonical_json(mapping.identity())
+
+
+def test_versions_and_content_are_in_the_identity() -> None:
+    identity = data().identity()
+    assert identity["version"] == DataConfig.version
+    assert identity["source"]["digits"]["version"] == 1
+    assert len(identity["source"]["digits"]["fingerprint"]) == 64
+
+
+def test_settings_read_back_what_they_write() -> None:
+    config = data(normalise={"mean": [0.5], "std": [0.5]}, augment={"flip": True})
+    assert DataConfig.parse(config.plain()) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "path"),
+    [
+        ({"validation": 1.0}, "validation"),
+        ({"limit": 0}, "limit"),
+        ({"augment": {"flip": "yes"}}, "augment.flip"),
+        ({"normalise": {"mean": [0.5], "std": [0.0]}}, "normalise"),
+        ({"normalise": {"mean": [0.5, 0.5], "std": [0.5]}}, "normalise"),
+    ],
+)
+def test_impossible_settings_are_refused(settings: dict[str, Any], path: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        data(**settings)
+    assert [problem.path for problem in caught.value.problems] == [path]
+
+
+@pytest.mark.parametrize(
+    ("settings", "path"),
+    [
+        ({"augment": {"crop": 8}}, "augment.crop"),
+        ({"limit": 5000}, "limit"),
+        ({"validation": 0.9999}, "validation"),
+        ({"normalise": {"mean": [0.5] * 3, "std": [0.5] * 3}}, "normalise"),
+    ],
+)
+def test_settings_that_do_not_fit_the_images_are_refused(
+    settings: dict[str, Any], path: str
+) -> None:
+    for action in (facts, open_data):
+        with pytest.raises(ConfigError) as caught:
+            action(data(**settings))
+        assert [problem.path for problem in caught.value.problems] == [path]
+
+
+def test_files_are_read_once_while_they_stay_the_same(
+    write: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = DataConfig.parse(write("cifar10-parquet").settings())
+    before = config.identity()
+    monkeypatch.setattr("hashlib.file_digest", None)
+    assert config.identity() == before
+
+
+def test_names_are_part_of_the_fingerprint(tmp_path: Any) -> None:
+    for folder, swap in (("one", False), ("two", True)):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a").write_text("2" if swap else "1")
+        (tmp_path / folder / "b").write_text("1" if swap else "2")
+    one, two = (sorted((tmp_path / folder).iterdir()) for folder in ("one", "two"))
+    assert files_fingerprint(one) != files_fingerprint(two)
+    assert files_fingerprint(one) == files_fingerprint(reversed(one))
