@@ -47,7 +47,7 @@ def _measured(experiment: Experiment, student: Stage, library: Library) -> dict[
     settings = experiment.run.latency
     latency = measure_latency(
         rebuild(artifact),
-        tuple(artifact.record.facts["shape"]),
+        tuple(artifact.record.facts["data"]["shape"]),
         device=settings.device,
         batch=settings.batch,
         precision=settings.precision,

@@ -222,6 +222,7 @@ class Orders:
         self._announce = announce
         self._state: dict[str, str] = {}
         self._reasons: dict[str, str] = {}
+        self._flying: set[str] = set()
         self._client = ray.get_runtime_context().get_job_id()
         digest = hashlib.sha256(library.uri.encode()).hexdigest()[:16]
         actor = ray.remote(num_cpus=0, max_restarts=0)(Foundry)
@@ -262,6 +263,11 @@ class Orders:
         failed = [s for s in stages if self._state.get(s.key) == "failed"]
         return f"{failed[0].label}: {self._reasons[failed[0].key]}" if failed else ""
 
+    @property
+    def flying(self) -> int:
+        """How many stages are being made, or would be if there were room."""
+        return len(self._flying)
+
     def make(self, stages: Sequence[Stage]) -> dict[str, str]:
         """Have stages made and wait for them; returns key -> reason for those that failed."""
         self.place(stages)
@@ -290,6 +296,10 @@ class Orders:
                     self._hear(change)
 
     def _hear(self, change: StageChanged) -> None:
+        if change.state in ("queued", "running"):
+            self._flying.add(change.key)
+        else:
+            self._flying.discard(change.key)
         if change.state in ("made", "reused"):
             self._state[change.key] = "ready"
         elif change.state == "failed":

@@ -5,13 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import statistics
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
+from methods.core.data.dataset import open_data
+from methods.core.evaluation import evaluate
+from search.document import read_document
 from search.events import Observer, SearchEnded, SearchStarted, SearchState
 from search.experiment import Experiment, to_yaml
 from search.folder import RunFolder
@@ -20,7 +24,7 @@ from search.ledger import Announcer, Ledger
 from search.library.record import Record
 from search.library.store import Library
 from search.loading import load_experiment
-from search.make import versions
+from search.make import pick_device, versions
 from search.outcome import Outcome, Repeated, Trial, to_plain, winner
 from search.report import write_report
 from search.report.summary import ranking
@@ -28,7 +32,8 @@ from search.settle import Contender, contenders
 from search.stage import Stage
 from search.stages.train import rebuild
 from search.study import Study
-from search.tracking import Tracker, prepare, resolve_uri
+from search.tracking import Tracker, fetch_artifact, prepare, resolve_uri
+from spaces.problem import ConfigError, Problem
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ def launch(
     address: str | None = None,
     inline: bool = False,
     observers: Sequence[Observer] = (),
+    test: bool = False,
 ) -> Launched:
     """Run a search from its beginning to its report.
 
@@ -56,13 +62,15 @@ def launch(
         address: of a Ray cluster; none starts Ray on this machine.
         inline: everything in this process, without Ray.
         observers: called with every event, on the driver; must return at once.
+        test: also measure the repeated configurations on the test split. Only ``reuse`` does:
+            a search that looked at it could choose by it.
 
     Raises:
         ConfigError: the library, the tracking store or the cluster cannot be used.
     """
     folder = RunFolder.new(experiment.name)
     folder.write("experiment.yaml", to_yaml(experiment.plain()))
-    return _Driver(experiment, folder, observers).run(address, inline, resumed=False)
+    return _Driver(experiment, folder, observers, test).run(address, inline, resumed=False)
 
 
 def resume(
@@ -90,6 +98,75 @@ def resume(
     return _Driver(experiment, folder, observers).run(address, inline, resumed=True)
 
 
+def again(name: str, changes: Mapping[str, Any], seeds: int, register: str | None) -> Experiment:
+    """The winning recipe of a run as an experiment of its own, over ``seeds`` fresh seeds.
+
+    Args:
+        name: a run, an experiment (its newest run), or the id of a search's MLflow run.
+        changes: laid over it: other data, a longer schedule.
+
+    Raises:
+        ConfigError: no such run, it has no winner yet, or the changes do not fit.
+    """
+    file = _best_file(name)
+    told = read_document(file).data
+    repeats = {"run.repeats.top": 1, "run.repeats.seeds": seeds, "run.trials": 1}
+    laid_over = {**repeats, **({"run.register_as": register} if register else {}), **changes}
+    return load_experiment({**told, "name": f"{told['name']}-again"}, laid_over)
+
+
+def _best_file(name: str) -> Path:
+    try:
+        folder = RunFolder.find(name)
+    except ConfigError as missing:
+        found = fetch_artifact(resolve_uri(None, Path.cwd()), name, "best.yaml")
+        if found is None:
+            raise missing from None
+        return found
+    file = folder.path / "best.yaml"
+    if not file.exists():
+        message = f"has no best configuration yet; stillhouse resume {folder.name}"
+        raise ConfigError([Problem(folder.name, message)])
+    return file
+
+
+def read_outcome(folder: RunFolder) -> Outcome:
+    """What a run came to, from its study, its ``outcome.json`` and the library.
+
+    Raises:
+        ConfigError: the run's experiment is not valid any more.
+    """
+    experiment = load_experiment(folder.path / "experiment.yaml")
+    library, told = Library(experiment.library), folder.read_json("outcome.json")
+    study = Study(experiment, folder.path)
+    trials = study.trials()
+    keys = {key for trial in trials for key in trial.keys.values()} | set(told.get("stages", ()))
+    records = _present(library, keys)
+    repeats = [
+        Repeated(r["role"], tuple(r["seeds"]), tuple(records[key] for key in r["keys"]))
+        for r in told.get("repeats", ())
+        if all(key in records for key in r["keys"])
+    ]
+    return Outcome(
+        name=folder.name,
+        goals=experiment.goals,
+        trials=tuple(trials),
+        repeats=tuple(repeats),
+        stages=records,
+        labels={key: record.name for key, record in records.items()},
+        made=frozenset(told.get("made", ())),
+        reused=frozenset(told.get("reused", ())),
+        importances=told.get("importances", {}),
+        seconds=folder.read_json("state.json").get("seconds", 0.0),
+        tests={role: tuple(values) for role, values in told.get("tests", {}).items()},
+    )
+
+
+def _present(library: Library, keys: Iterable[str]) -> dict[str, Record]:
+    found = {key: library.record(key) for key in sorted(keys)}
+    return {key: record for key, record in found.items() if record is not None}
+
+
 class Workshop(Protocol):
     """Where stages are made and trials run: this process, or a Ray cluster."""
 
@@ -104,9 +181,14 @@ class _Driver:
     """One launch: holds the parts while they work together."""
 
     def __init__(
-        self, experiment: Experiment, folder: RunFolder, observers: Sequence[Observer]
+        self,
+        experiment: Experiment,
+        folder: RunFolder,
+        observers: Sequence[Observer],
+        test: bool = False,
     ) -> None:
         self.experiment = experiment
+        self.test = test
         self.folder = folder
         self.library = Library(experiment.library)
         self.library.check_writable()
@@ -183,29 +265,53 @@ class _Driver:
         keys = {key for trial in trials for key in trial.keys.values()}
         recipes = [recipe for contender in settled for recipe in contender.recipes.values()]
         keys |= {stage.key for recipe in recipes for stage in recipe.student.lineage()}
-        found = {key: self.library.record(key) for key in sorted(keys)}
-        return {key: record for key, record in found.items() if record is not None}
+        return _present(self.library, keys)
 
     def _end(self, state: SearchState, outcome: Outcome) -> Launched:
         self.library.note_search(self.folder.name, set(outcome.stages))
         self.announce(SearchEnded(state))
         if state == "finished":
-            files = write_outcome(self.experiment, outcome, self.folder)
-            self.tracker.log_outcome(outcome, files)
-            self._log_winner(outcome)
+            if self.test:
+                tests = {repeated.role: self._tested(repeated) for repeated in outcome.repeats}
+                outcome = replace(outcome, tests=tests)
+            self._log_outcome(outcome)
         self._note(state)
         unsent = self.tracker.close(timeout=60.0 if state == "finished" else 15.0)
         return Launched(self.folder, state, outcome, self.uri, unsent)
 
-    def _log_winner(self, outcome: Outcome) -> None:
+    def _log_outcome(self, outcome: Outcome) -> None:
+        files = write_outcome(self.experiment, outcome, self.folder)
         best = winner(outcome)
         if best is None:
+            self.tracker.log_outcome(outcome, files, {})
             return
         goal = outcome.goals[0]
         pick = max if goal.maximize else min
         record = pick(best.records, key=lambda record: record.figures[goal.figure])
-        network = rebuild(self.library.open(record.key))
-        self.tracker.log_winner(network, record, register=self.experiment.run.register)
+        number = int(best.role.removeprefix("trial "))
+        tests = {f"test_{role}": statistics.fmean(v) for role, v in outcome.tests.items()}
+        self.tracker.log_outcome(outcome, files, {**record.figures, **tests}, number)
+        data = self.experiment.recipe(self._values(number)).student.data
+        examples = next(open_data(data).batches("validation", batch_size=4, device="cpu"))
+        self.tracker.log_winner(
+            rebuild(self.library.open(record.key)),
+            examples.images,
+            classes=record.facts["data"]["class_names"],
+            register=self.experiment.run.register_as,
+        )
+
+    def _values(self, number: int) -> Mapping[str, Any]:
+        return next(trial.values for trial in self.study.trials() if trial.number == number)
+
+    def _tested(self, repeated: Repeated) -> tuple[float, ...]:
+        """Accuracy of every seed's student on the test split."""
+        found = []
+        for record in repeated.records:
+            data = self.experiment.recipe().student.data
+            network = rebuild(self.library.open(record.key))
+            scores = evaluate(network, open_data(data), "test", device=pick_device())
+            found.append(scores["accuracy"])
+        return tuple(found)
 
     def _note(self, state: str) -> None:
         seconds = self.earlier + time.monotonic() - self.started

@@ -12,6 +12,7 @@ from search.events import (
     TrialEnded,
     TrialReported,
     TrialStarted,
+    TrialState,
 )
 from search.library.store import Library
 from search.stage import Stage
@@ -70,7 +71,7 @@ class Ledger:
         student = self._close(number)
         told = self.study.tell(number, figures, {})
         record = self._library.record(student.key)
-        state = "finished" if told.state == "finished" else "failed"
+        state: TrialState = "finished" if told.state == "finished" else "failed"
         self.announce(TrialEnded(number, state, figures, told.reason, record))
 
     def pruned(self, number: int, figures: Mapping[str, float], reason: str) -> None:

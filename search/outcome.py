@@ -75,6 +75,8 @@ class Outcome:
     reused: frozenset[str]
     importances: Mapping[str, float]
     seconds: float
+    tests: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Role of a repeated configuration -> accuracy on the test split, one value a seed."""
 
 
 def winner(outcome: Outcome) -> Repeated | None:
@@ -99,4 +101,5 @@ def to_plain(outcome: Outcome) -> dict[str, Any]:
         "reused": sorted(outcome.reused),
         "importances": dict(outcome.importances),
         "seconds": outcome.seconds,
+        "tests": {role: list(values) for role, values in outcome.tests.items()},
     }

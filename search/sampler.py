@@ -55,7 +55,7 @@ class Sampler(Searcher):  # type: ignore[misc]
         self._ask_ahead()
         if not self._waiting and not self._left:
             return str(Searcher.FINISHED)
-        if len(self._running) >= self._concurrent:
+        if len(self._running) >= self._room():
             return None
         proposal = self._next_ready()
         if proposal is None:
@@ -98,6 +98,14 @@ class Sampler(Searcher):  # type: ignore[misc]
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher for restores that never happen here."""
         return {}
+
+    def _room(self) -> int:
+        """Trials that may run now: stages being made go first, since others wait for them.
+
+        Tune keeps one idle actor with its slot, so one trial may always run.
+        """
+        flying = self._orders.flying if self._orders else 0
+        return max(1, self._concurrent - flying)
 
     def _ask_ahead(self) -> None:
         while self._left and len(self._waiting) < self._concurrent:

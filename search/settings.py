@@ -158,7 +158,7 @@ class Run(Config):
     repeats: Repeats = knob(Repeats(), "of the best configurations")
     baselines: bool = knob(True, "also train the plain and the directly distilled student")
     latency: LatencySettings = knob(LatencySettings(), "how latency_ms is measured")
-    register: str | None = knob(None, "register the winner in MLflow under this name")
+    register_as: str | None = knob(None, "register the winner in MLflow under this name")
 
 
 class ExperimentFile(Config):

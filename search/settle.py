@@ -36,7 +36,9 @@ def contenders(experiment: Experiment, ranked: Sequence[Trial]) -> list[Contende
     repeats = experiment.run.repeats
     if not ranked:
         return []
-    seeds = range(1, repeats.seeds + 1) if repeats.top else range(1)
+    # Where nothing was searched nothing was chosen, and the first seed is as fresh as any.
+    first = 1 if experiment.search else 0
+    seeds = range(first, first + repeats.seeds) if repeats.top else range(1)
     best = [
         Contender(f"trial {t.number}", t.values, _over(experiment, t.values, seeds))
         for t in _distinct(ranked)[: max(repeats.top, 1)]

@@ -150,6 +150,10 @@ class OnRay:
                 name="tune",
                 storage_path=str(self._folder),
                 failure_config=tune.FailureConfig(max_failures=LOST_WORKERS),
+                # The library holds half-done students; Tune's checkpoints would repeat them.
+                checkpoint_config=tune.CheckpointConfig(
+                    checkpoint_frequency=0, checkpoint_at_end=False
+                ),
                 verbose=0,
             ),
         )

@@ -169,6 +169,11 @@ class Library:
         """Remember that the search ``name`` needs ``keys``: ``collect`` keeps them."""
         self._write(f"searches/{name}.json", json.dumps(sorted(keys)).encode())
 
+    def forget_search(self, name: str) -> None:
+        """The search ``name`` needs nothing any more."""
+        if self._exists(f"searches/{name}.json"):
+            self._files.delete_file(f"searches/{name}.json")
+
     def needed(self) -> dict[str, set[str]]:
         """Search name -> the keys it needs."""
         found = {}

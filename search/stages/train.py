@@ -14,7 +14,7 @@ from methods.core.data.config import DataConfig
 from methods.core.data.dataset import open_data
 from methods.core.data.facts import facts
 from methods.core.evaluation import evaluate
-from methods.core.objective import Objective
+from methods.core.objective import METHODS, Objective
 from methods.core.teacher import FrozenTeacher
 from methods.core.training import Training, train
 from search.kind import Entry, Kind
@@ -109,24 +109,25 @@ class TrainNetwork(Work):
             ):
                 yield report
         else:
-            scores = evaluate(network, dataset, "validation", device=bench.device)
+            scores = evaluate(
+                network, dataset, "validation", device=bench.device, teachers=teachers
+            )
             report = {"epoch": 1.0} | {f"val_{name}": value for name, value in scores.items()}
             yield report
         figures = {k: v for k, v in report.items() if k != "epoch"} | self.costs(data)
-        about = {"shape": list(dataset.shape), "classes": dataset.classes}
-        return Product(network.state_dict(), figures, about)
+        return Product(network.state_dict(), figures, {"data": facts(data).plain()})
 
     def _start(self, data: DataConfig) -> Network:
         about = facts(data)
         network = self.network.build(about.shape, about.classes)
-        mean, std = about.mean, about.std
-        if self.weights:
-            state = read_state(Path(self.weights.path))
-            load_published(network, self.network.settings, state, self.weights.path)
-            family = type(self.network.settings)
-            mean = self.weights.mean or family.published_mean or mean
-            std = self.weights.std or family.published_std or std
-        return network.normalised_with(mean, std)
+        network = network.normalised_with(about.mean, about.std)
+        if self.weights is None:
+            return network
+        state = read_state(self.weights.path)
+        network = load_published(network, self.network.settings, state, self.weights.path)
+        if self.weights.mean and self.weights.std:
+            network = network.normalised_with(self.weights.mean, self.weights.std)
+        return network
 
 
 class Train(Kind):
@@ -169,11 +170,11 @@ def check_taught(objective: Objective | None, teachers: Sequence[Stage]) -> None
     Raises:
         ConfigError: a method without a teacher, or teachers nobody listens to.
     """
-    listens = objective is not None and objective.needs_teacher
-    if listens and not teachers:
+    if objective is not None and objective.needs_teacher and not teachers:
         message = "has a method that needs a teacher, and `teachers:` names none"
         raise ConfigError([Problem("objective", message)])
-    if teachers and not listens:
+    terms = objective.terms if objective else ()
+    if teachers and not any(METHODS.load(name).needs_teacher for name in terms):
         message = "names teachers, but no method of the objective listens to them"
         raise ConfigError([Problem("teachers", message)])
 
@@ -195,8 +196,9 @@ def rebuild(artifact: Artifact) -> Network:
     """The network that a ``train`` stage left in the library, in eval mode on the CPU."""
     record = artifact.record
     plain = {k: v for k, v in record.identity["work"]["network"].items() if k != "version"}
-    channels, height, width = record.facts["shape"]
-    network = NetworkSpec.parse(plain).build((channels, height, width), record.facts["classes"])
+    channels, height, width = record.facts["data"]["shape"]
+    classes = record.facts["data"]["classes"]
+    network = NetworkSpec.parse(plain).build((channels, height, width), classes)
     mean = artifact.tensors["mean"].flatten().tolist()
     network = network.normalised_with(mean, artifact.tensors["std"].flatten().tolist())
     network.load_state_dict(dict(artifact.tensors))

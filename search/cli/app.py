@@ -1,0 +1,47 @@
+"""All commands together, and how errors leave the program."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from search.cli import about, files, library, runs
+from spaces.problem import ConfigError
+
+app = typer.Typer(
+    name="stillhouse",
+    help="Search for the best way to distil a large network into a small one.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (
+    runs.launch,
+    runs.resume,
+    runs.extend,
+    files.check,
+    files.plan,
+    runs.best,
+    runs.reuse,
+    runs.report,
+    runs.ui,
+    about.methods,
+    about.networks,
+    about.doctor,
+):
+    app.command()(command)
+app.add_typer(library.app, name="library")
+
+
+def main() -> None:
+    """Run the command line; a user's mistake ends it with its lines and status 2."""
+    try:
+        app()
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"error: {problem}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,193 @@
+"""Commands about runs: launch, resume, extend, best, reuse, report, ui."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from search.cli.live import LiveView
+from search.cli.show import Json, Set, as_json, as_table, console, duration, parse_changes
+from search.folder import RunFolder
+from search.launching import Launched, again, read_outcome, write_outcome
+from search.launching import launch as launch_search
+from search.launching import resume as resume_search
+from search.loading import load_experiment
+from search.outcome import Outcome, to_plain, winner
+from search.report.summary import seconds_saved, verdict
+from search.tracking import resolve_uri, ui_command
+
+File = Annotated[Path, typer.Argument(help="Experiment file (YAML).")]
+Name = Annotated[str, typer.Argument(help="A run (name-3), or an experiment: its newest run.")]
+Address = Annotated[
+    str | None, typer.Option(help="Ray cluster; 'auto' for the one this machine belongs to.")
+]
+Inline = Annotated[bool, typer.Option("--inline", help="In this process, without Ray.")]
+
+
+def launch(
+    file: File,
+    address: Address = None,
+    changes: Set = None,
+    inline: Inline = False,
+    json: Json = False,
+) -> None:
+    """Run the search that a file describes."""
+    experiment = load_experiment(file, parse_changes(changes))
+    view = LiveView(experiment, console)
+    with view.showing():
+        launched = launch_search(
+            experiment, address=address, inline=inline, observers=() if json else (view,)
+        )
+    _conclude(launched, json)
+
+
+def resume(name: Name, address: Address = None, inline: Inline = False, json: Json = False) -> None:
+    """Go on with a run that was stopped; nothing finished is done again."""
+    _go_on(name, address, inline, 0, json)
+
+
+def extend(
+    name: Name,
+    trials: Annotated[int, typer.Option(min=1, help="How many more.")],
+    address: Address = None,
+    inline: Inline = False,
+    json: Json = False,
+) -> None:
+    """More trials for a run that has ended; its sampler knows all earlier ones."""
+    _go_on(name, address, inline, trials, json)
+
+
+def best(name: Name, json: Json = False) -> None:
+    """The best configuration of a run, and how sure that is."""
+    folder = RunFolder.find(name)
+    outcome = read_outcome(folder)
+    path = folder.path / "best.yaml"
+    if json:
+        settled = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
+        as_json({**to_plain(outcome), "best": settled, "file": str(path)})
+        return
+    _tell(outcome)
+    if path.exists():
+        console.print(f"\n{path}\n")
+        console.print(path.read_text(encoding="utf-8"), markup=False)
+
+
+def reuse(
+    name: Annotated[str, typer.Argument(help="A run, an experiment, or an MLflow run's id.")],
+    data: Annotated[str | None, typer.Option(help="Another data source.")] = None,
+    changes: Set = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 3,
+    register: Annotated[str | None, typer.Option(help="Name in MLflow's registry.")] = None,
+    address: Address = None,
+    inline: Inline = False,
+    json: Json = False,
+) -> None:
+    """Retrain the best recipe over seeds, look at the test split once, register the winner."""
+    laid_over = parse_changes(changes)
+    if data:
+        laid_over["data.source"] = data
+    experiment = again(name, laid_over, seeds, register)
+    view = LiveView(experiment, console)
+    with view.showing():
+        launched = launch_search(
+            experiment,
+            address=address,
+            inline=inline,
+            observers=() if json else (view,),
+            test=True,
+        )
+    _conclude(launched, json)
+
+
+def report(name: Name, json: Json = False) -> None:
+    """Draw a run's pictures and page again from what the library and the study hold."""
+    folder = RunFolder.find(name)
+    experiment = load_experiment(folder.path / "experiment.yaml")
+    files = write_outcome(experiment, read_outcome(folder), folder)
+    if json:
+        as_json([str(file) for file in files])
+        return
+    for file in files:
+        console.print(str(file), markup=False)
+
+
+def ui(
+    name: Annotated[str | None, typer.Argument(help="A run, to use its tracking store.")] = None,
+    tracking: Annotated[str | None, typer.Option(help="MLflow's URI.")] = None,
+    port: int = 5000,
+    host: str = "127.0.0.1",
+) -> None:
+    """Open MLflow on the tracking store; Ctrl-C ends it."""
+    if name:
+        tracking = load_experiment(RunFolder.find(name).path / "experiment.yaml").tracking
+    subprocess.run(ui_command(resolve_uri(tracking, Path.cwd()), host, port), check=False)
+
+
+def _go_on(name: str, address: str | None, inline: bool, trials: int, json: bool) -> None:
+    experiment = load_experiment(RunFolder.find(name).path / "experiment.yaml")
+    view = LiveView(experiment, console)
+    with view.showing():
+        launched = resume_search(
+            name,
+            address=address,
+            inline=inline,
+            trials=trials,
+            observers=() if json else (view,),
+        )
+    _conclude(launched, json)
+
+
+def _conclude(launched: Launched, json: bool) -> None:
+    """Say what came out, where it lies, and what to type next."""
+    name, folder = launched.folder.name, launched.folder.path
+    if json:
+        as_json({**to_plain(launched.outcome), "state": launched.state, "folder": str(folder)})
+    elif launched.state == "finished":
+        _tell(launched.outcome)
+        console.print(f"\nbest configuration  {folder / 'best.yaml'}", markup=False)
+        console.print(f"pictures and page   {folder / 'report.html'}", markup=False)
+        console.print(f"open MLflow         stillhouse ui {name}", markup=False)
+        console.print(f"run the best again  stillhouse reuse {name}", markup=False)
+    else:
+        console.print(f"{name} was stopped; go on with: stillhouse resume {name}", markup=False)
+    if launched.unsent and not json:
+        console.print(
+            f"{launched.unsent} entries could not be sent to {launched.tracking}; they are kept "
+            f"in {folder} and sent by the next resume, report or ui"
+        )
+    if launched.state != "finished":
+        raise typer.Exit(130)
+
+
+def _tell(outcome: Outcome) -> None:
+    """The headline: the best student beside the plain and the directly distilled one."""
+    figure = outcome.goals[0].figure
+    chosen = winner(outcome)
+    if chosen is None:
+        console.print(f"{outcome.name}: no trial has finished; the reasons are in its table")
+        return
+    rows: list[tuple[Any, ...]] = []
+    compared = [chosen, *(r for r in outcome.repeats if r.role in ("plain", "direct"))]
+    names = {"plain": "plain student (labels only)", "direct": "directly distilled student"}
+    for repeated in compared:
+        against = "" if repeated is chosen else verdict(chosen, repeated, figure).text
+        label = names.get(repeated.role, f"best student ({repeated.role})")
+        size = repeated.records[0].figures.get("parameters", 0)
+        rows.append((label, int(size), _spread(repeated, figure), against))
+    as_table(("", "parameters", figure, "against the best"), rows)
+    for role, values in outcome.tests.items():
+        told = ", ".join(f"{value:.4f}" for value in values)
+        console.print(f"test accuracy of {names.get(role, role)}: {told}")
+    console.print(
+        f"stages: {len(outcome.made)} made, {len(outcome.reused)} reused "
+        f"(saved {duration(seconds_saved(outcome))}); {len(outcome.trials)} trials "
+        f"in {duration(outcome.seconds)}"
+    )
+
+
+def _spread(repeated: Any, figure: str) -> str:
+    return f"{repeated.mean(figure):.4f} +- {repeated.spread(figure):.4f} (n={len(repeated.seeds)})"

@@ -1,0 +1,72 @@
+"""How answers are shown: tables for people, one JSON value for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
+
+import typer
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from spaces.problem import ConfigError, Problem
+
+Json = Annotated[bool, typer.Option("--json", help="Answer with one JSON value.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Lay a value over the file; repeatable."),
+]
+
+console = Console(highlight=False)
+
+
+def as_json(value: Any) -> None:
+    """Print plain data as JSON, nothing else."""
+    typer.echo(json.dumps(value, indent=1))
+
+
+def as_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> None:
+    """Print rows under headings; numbers stand to the right."""
+    rows = [list(row) for row in rows]
+    table = Table(title=title or None, box=None, pad_edge=False, title_justify="left")
+    for place, column in enumerate(columns):
+        numbers = bool(rows) and all(isinstance(row[place], int | float) for row in rows)
+        table.add_column(column, justify="right" if numbers else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_text(cell) for cell in row))
+    console.print(table)
+
+
+def parse_changes(pairs: list[str] | None) -> dict[str, Any]:
+    """``PATH=VALUE`` pairs with the values read as YAML.
+
+    Raises:
+        ConfigError: a pair without ``=``, or a value that is not YAML.
+    """
+    changes = {}
+    for pair in pairs or []:
+        path, equals, text = pair.partition("=")
+        if not (path and equals):
+            raise ConfigError([Problem("--set", f"needs PATH=VALUE, found {pair!r}")])
+        try:
+            changes[path] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError([Problem("--set", f"the value of {pair!r} is not YAML")]) from None
+    return changes
+
+
+def duration(seconds: float) -> str:
+    """``1 h 04 min``, ``3 min 20 s`` or ``12 s``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def _text(cell: Any) -> str:
+    if isinstance(cell, float):
+        return f"{cell:,.4f}" if abs(cell) < 1000 else f"{cell:,.0f}"
+    return f"{cell:,}" if isinstance(cell, int) and not isinstance(cell, bool) else str(cell)

@@ -1,0 +1,177 @@
+"""What a launch would run, and about how long: known without running it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from methods.core.data.facts import facts
+from search.experiment import Experiment
+from search.library.store import Library
+from search.recipe import Recipe
+from search.settle import contenders
+from search.space import leaves
+from search.stage import Stage
+from search.stages.train import TrainNetwork
+from spaces.domain import LogUniform, Uniform
+from spaces.spec import NetworkSpec
+
+MOST_CONFIGURATIONS = 2000
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A shared stage that trials may need; ``seconds`` is what making it may take."""
+
+    key: str
+    label: str
+    teachers: tuple[str, ...]
+    parameters: int
+    there: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``exact`` if every configuration was looked at, and not a sample of them."""
+
+    stages: tuple[PlannedStage, ...]
+    exact: bool
+    trials: int
+    repeats: int
+    slots: int
+    seconds: float
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON types."""
+        return asdict(self)
+
+
+def plan(experiment: Experiment, slots: int = 0) -> Plan:
+    """Lay the search out and judge its time by a few training steps of each network."""
+    slots = slots or max(1, int((os.cpu_count() or 1) / experiment.run.resources.cpu))
+    library = Library(experiment.library)
+    recipes, exact = _recipes(experiment)
+    stopwatch = _Stopwatch()
+    shared = {s.key: s for recipe in recipes for s in recipe.prerequisites}
+    stages = tuple(_planned(stage, library, stopwatch) for stage in shared.values())
+    students = [stopwatch.seconds(recipe.student) for recipe in recipes]
+    trials = experiment.run.trials if experiment.search else 1
+    repeats = _repeats(experiment)
+    each = sum(students) / len(students)
+    missing = sum(stage.seconds for stage in stages if not stage.there)
+    total = missing + each * (trials + repeats)
+    return Plan(stages, exact, trials, repeats, slots, total / slots)
+
+
+def _recipes(experiment: Experiment) -> tuple[list[Recipe], bool]:
+    """The recipes that differ in their shared stages; whether these are all."""
+    shared = [p for p in experiment.search if not p.startswith(f"{experiment.final}.")]
+    finite = not any(isinstance(experiment.search[p], Uniform | LogUniform) for p in shared)
+    if finite:
+        small = _narrowed(experiment, shared)
+        values = itertools.islice(_all_values(small), MOST_CONFIGURATIONS + 1)
+        found = [experiment.recipe(v) for v in values]
+        if len(found) <= MOST_CONFIGURATIONS:
+            return found, True
+    chooser = _Dice(experiment.run.seed)
+    drawn = (experiment.draw(chooser) for _ in range(min(experiment.run.trials, 200)))
+    return [experiment.recipe(values) for values in drawn], False
+
+
+def _narrowed(experiment: Experiment, paths: Sequence[str]) -> Experiment:
+    from dataclasses import replace
+
+    return replace(experiment, search={path: experiment.search[path] for path in paths})
+
+
+def _all_values(experiment: Experiment) -> Iterator[Mapping[str, Any]]:
+    drawn: list[Mapping[str, Any]] = []
+    for _ in leaves(lambda chooser: drawn.append(experiment.draw(chooser)), 1):
+        yield drawn.pop()
+
+
+def _repeats(experiment: Experiment) -> int:
+    """How many students the repetitions and baselines make, were trial 0 the best."""
+    from search.outcome import Trial
+
+    repeats = experiment.run.repeats
+    best = Trial(0, "finished", {}, {"student": "0"})
+    count = sum(len(contender.recipes) for contender in contenders(experiment, [best]))
+    return count + max(repeats.top - 1, 0) * repeats.seeds
+
+
+def _planned(stage: Stage, library: Library, stopwatch: _Stopwatch) -> PlannedStage:
+    costs = stage.work.costs(stage.data)
+    return PlannedStage(
+        key=stage.key,
+        label=stage.label,
+        teachers=tuple(parent.label for parent in stage.parents),
+        parameters=int(costs.get("parameters", 0)),
+        there=library.has(stage.key),
+        seconds=stopwatch.seconds(stage),
+    )
+
+
+class _Dice:
+    """Draws at random."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    def uniform(self, name: str, low: float, high: float, log: bool) -> float:
+        return self._random.uniform(low, high)
+
+    def integer(self, name: str, low: int, high: int, step: int) -> int:
+        return self._random.randrange(low, high + 1, step)
+
+    def choice(self, name: str, count: int, labels: Sequence[str]) -> int:
+        return self._random.randrange(count)
+
+
+class _Stopwatch:
+    """Times a few steps of each network once, on images of the stage's shape."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, bool], float] = {}
+
+    def seconds(self, stage: Stage) -> float:
+        """About how long a stage takes: its epochs over its examples, teachers included."""
+        work = stage.work
+        assert isinstance(work, TrainNetwork)
+        about = facts(stage.data)
+        examples = about.sizes["train"] if work.objective else about.sizes["validation"]
+        each = self._per_image(stage, work.network, training=work.objective is not None)
+        for parent in stage.parents:
+            assert isinstance(parent.work, TrainNetwork)
+            each += self._per_image(parent, parent.work.network, training=False)
+        return each * examples * work.epochs
+
+    def _per_image(self, stage: Stage, spec: NetworkSpec, training: bool) -> float:
+        about = facts(stage.data)
+        name = (f"{spec.plain()}{about.shape}", training)
+        if name not in self._known:
+            network = spec.build(about.shape, about.classes).train(training)
+            images = torch.rand(32, *about.shape)
+            self._known[name] = _time(network, images, training) / len(images)
+        return self._known[name]
+
+
+def _time(network: torch.nn.Module, images: torch.Tensor, training: bool) -> float:
+    """Seconds of the faster of two passes; the first pass warms up."""
+    best = float("inf")
+    for _ in range(2):
+        started = time.perf_counter()
+        with torch.set_grad_enabled(training):
+            logits = network(images, ()).logits
+            if training:
+                logits.sum().backward()
+        best = min(best, time.perf_counter() - started)
+    return best
