@@ -1,0 +1,129 @@
+"""One step of learning, against the same worked out by hand."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from methods.core.learner import Learner
+from methods.core.method import Pair, Progress
+from methods.core.objective import Objective
+from methods.core.settings import Training
+from methods.core.teacher import Teachers
+
+CPU = torch.device("cpu")
+
+
+def learner_of(student, data, **settings):
+    training = Training.parse({"epochs": 4, "schedule": "constant", "lr": 0.1, **settings})
+    sample = next(iter(data.batches("train", batch_size=8, device="cpu"))).images
+    student = student.to(memory_format=torch.channels_last)
+    objective = Objective.parse({"cross_entropy": {}}).build(Pair(student, [], 10, 200, sample))
+    teachers = Teachers([], data, sample, torch.float32)
+    learner = Learner(student, teachers, objective, training, torch.float32, CPU)
+    learner.train()
+    return learner
+
+
+def batches(data, epoch=0):
+    return list(data.train_batches(batch_size=32, epoch=epoch, seed=0, device="cpu"))
+
+
+def take(learner, data):
+    for step, batch in enumerate(batches(data)):
+        yield learner.step(batch, Progress(0, 4, step, data.steps(32), 0))
+
+
+def flat(tensors):
+    return torch.cat([tensor.detach().flatten() for tensor in tensors])
+
+
+RULES = [
+    ({"optimizer": "sgd"}, torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+    (
+        {"optimizer": "sgd", "momentum": 0.0, "nesterov": False},
+        torch.optim.SGD,
+        {},
+    ),
+    ({"optimizer": "adamw", "lr": 0.01}, torch.optim.AdamW, {}),
+]
+
+
+@pytest.mark.parametrize(("settings", "rule", "theirs"), RULES)
+@pytest.mark.parametrize("name", ["resnet8", "mobilenet_v2_x0_5"])
+def test_steps_are_those_of_the_plain_optimiser(digits, build, name, settings, rule, theirs):
+    """Fused kernels walk memory in order; channels last must not confuse them."""
+    data, student = digits(), build(name)
+    plain = copy.deepcopy(student)
+    rate = {"lr": settings.get("lr", 0.1), "weight_decay": 5e-4, "foreach": False, "fused": False}
+    optimizer = rule(plain.parameters(), **rate, **theirs)
+    for _ in take(learner_of(student, data, **settings), data):
+        pairs = list(zip(student.parameters(), plain.parameters(), strict=True))
+        for mine, other in pairs:
+            other.grad = mine.grad.contiguous()
+        optimizer.step()
+        for mine, other in pairs:
+            torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
+
+
+def test_the_average_is_the_closed_form(digits, build):
+    """e_1 = w_1, then e_n = d e_(n-1) + (1 - d) w_n; statistics are averaged alike."""
+    data, student = digits(), build("resnet8")
+    learner, decay, expected = learner_of(student, data, ema=0.8), 0.8, None
+    for _ in take(learner, data):
+        now = {k: v.double().clone() for k, v in student.state_dict().items()}
+        if expected is None:
+            expected = now
+        else:
+            expected = {k: decay * expected[k] + (1 - decay) * now[k] for k in now}
+    found = learner.result.state_dict()
+    for name, value in expected.items():
+        if "num_batches" not in name:
+            torch.testing.assert_close(found[name].double(), value, rtol=1e-5, atol=1e-6)
+    assert torch.equal(found["mean"], student.mean)
+
+
+@pytest.mark.parametrize("clip", [1e-3, 1e6])
+def test_the_gradient_is_clipped_to_its_norm(digits, build, clip):
+    data, student = digits(), build("resnet8")
+    before = flat(student.parameters())
+    settings = {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0, "lr": 1.0}
+    learner = learner_of(student, data, clip=clip, **settings)
+    plain = copy.deepcopy(student).train()
+    batch = batches(data)[0]
+    loss = F.cross_entropy(plain(batch.images, ()).logits, batch.labels)
+    norm = flat(torch.autograd.grad(loss, plain.parameters())).norm()
+    next(take(learner, data))
+    moved = (flat(student.parameters()) - before).norm()
+    assert moved.item() == pytest.approx(min(clip, norm.item()), rel=1e-3)
+
+
+def test_a_rate_of_the_schedule_is_used_at_each_step(digits, build):
+    data, student = digits(), build("cnn2")
+    settings = {"momentum": 0.0, "nesterov": False, "weight_decay": 0.0}
+    learner = learner_of(student, data, schedule={"linear": {"until": 1}}, **settings)
+    plain = copy.deepcopy(student).train()
+    for step, (batch, _) in enumerate(zip(batches(data), take(learner, data), strict=True)):
+        loss = F.cross_entropy(plain(batch.images, ()).logits, batch.labels)
+        grads = torch.autograd.grad(loss, plain.parameters())
+        with torch.no_grad():
+            for parameter, grad in zip(plain.parameters(), grads, strict=True):
+                parameter.sub_(grad, alpha=0.1 * (1 - step / data.steps(32)))
+    for mine, other in zip(student.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-5)
+
+
+def test_frozen_weights_stay(digits, build):
+    data, student = digits(), build("resnet8")
+    student.blocks["stem"].requires_grad_(False)
+    before = copy.deepcopy(student.state_dict())
+    list(take(learner_of(student, data), data))
+    for name, value in student.state_dict().items():
+        if name.startswith("blocks.stem.conv"):
+            assert torch.equal(value, before[name])
+    assert not torch.equal(
+        student.state_dict()["blocks.head.fc.weight"], before["blocks.head.fc.weight"]
+    )
