@@ -178,7 +178,7 @@ class Foundry:
             for client in [c for c, heard in self._heard.items() if now - heard > SILENCE]:
                 await self.leave(client)
             if not self._heard:
-                ray.actor.exit_actor()
+                ray.actor.exit_actor()  # type: ignore[no-untyped-call]
 
     def _tell(
         self,
@@ -225,8 +225,8 @@ class Orders:
         self._flying: set[str] = set()
         self._client = ray.get_runtime_context().get_job_id()
         digest = hashlib.sha256(library.uri.encode()).hexdigest()[:16]
-        actor = ray.remote(num_cpus=0, max_restarts=0)(Foundry)
-        self._foundry = actor.options(
+        actor: Any = ray.remote(num_cpus=0, max_restarts=0)(Foundry)
+        self._foundry: Any = actor.options(
             name=f"foundry-{digest}",
             namespace="stillhouse",
             get_if_exists=True,

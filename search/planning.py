@@ -7,7 +7,7 @@ import os
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ import torch
 from methods.core.data.facts import facts
 from search.experiment import Experiment
 from search.library.store import Library
+from search.outcome import Trial
 from search.recipe import Recipe
 from search.settle import contenders
 from search.space import leaves
@@ -57,6 +58,7 @@ class Plan:
 def plan(experiment: Experiment, slots: int = 0) -> Plan:
     """Lay the search out and judge its time by a few training steps of each network."""
     slots = slots or max(1, int((os.cpu_count() or 1) / experiment.run.resources.cpu))
+    torch.set_num_threads(max(1, int(experiment.run.resources.cpu)))
     library = Library(experiment.library)
     recipes, exact = _recipes(experiment)
     stopwatch = _Stopwatch()
@@ -87,8 +89,6 @@ def _recipes(experiment: Experiment) -> tuple[list[Recipe], bool]:
 
 
 def _narrowed(experiment: Experiment, paths: Sequence[str]) -> Experiment:
-    from dataclasses import replace
-
     return replace(experiment, search={path: experiment.search[path] for path in paths})
 
 
@@ -100,8 +100,6 @@ def _all_values(experiment: Experiment) -> Iterator[Mapping[str, Any]]:
 
 def _repeats(experiment: Experiment) -> int:
     """How many students the repetitions and baselines make, were trial 0 the best."""
-    from search.outcome import Trial
-
     repeats = experiment.run.repeats
     best = Trial(0, "finished", {}, {"student": "0"})
     count = sum(len(contender.recipes) for contender in contenders(experiment, [best]))
@@ -165,13 +163,13 @@ class _Stopwatch:
 
 
 def _time(network: torch.nn.Module, images: torch.Tensor, training: bool) -> float:
-    """Seconds of the faster of two passes; the first pass warms up."""
-    best = float("inf")
-    for _ in range(2):
+    """Seconds of the fastest of several passes: what else the machine does only slows some."""
+    times: list[float] = []
+    while len(times) < 3 or (sum(times) < 0.2 and len(times) < 20):
         started = time.perf_counter()
         with torch.set_grad_enabled(training):
             logits = network(images, ()).logits
             if training:
                 logits.sum().backward()
-        best = min(best, time.perf_counter() - started)
-    return best
+        times.append(time.perf_counter() - started)
+    return min(times)

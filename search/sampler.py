@@ -18,7 +18,7 @@ from search.ledger import Ledger
 from search.study import Proposal
 
 
-class Sampler(Searcher):  # type: ignore[misc]
+class Sampler(Searcher):
     """Tune's view of the study.
 
     Args:
@@ -51,10 +51,11 @@ class Sampler(Searcher):  # type: ignore[misc]
     ) -> bool:
         return True
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial: None to be asked again soon, FINISHED when all were handed out."""
         self._ask_ahead()
         if not self._waiting and not self._left:
-            return str(Searcher.FINISHED)
+            return Searcher.FINISHED
         if len(self._running) >= self._room():
             return None
         proposal = self._next_ready()

@@ -14,7 +14,7 @@ from search.experiment import Experiment
 from search.library.store import Library
 
 
-class Trial(tune.Trainable):  # type: ignore[misc]
+class Trial(tune.Trainable):
     """Tune's view of a trial. Actors are reused: data and teachers stay on the device.
 
     A step is an epoch. Whatever goes wrong is returned as a result with ``failed``, so that one
@@ -22,7 +22,9 @@ class Trial(tune.Trainable):  # type: ignore[misc]
     student goes on from its last saved epoch.
     """
 
-    def setup(self, config: dict[str, Any], experiment: Experiment, library: str) -> None:
+    def setup(  # type: ignore[override]  # tune.with_parameters adds the last two
+        self, config: dict[str, Any], experiment: Experiment, library: str
+    ) -> None:
         self._experiment = experiment
         self._library = Library(library)
         torch.set_num_threads(max(1, int(experiment.run.resources.cpu)))

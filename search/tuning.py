@@ -64,13 +64,13 @@ def slots(resources: Resources) -> int:
     Raises:
         ConfigError: not one fits on any node.
     """
-    fitting = [_fits(node["Resources"], resources) for node in ray.nodes() if node["Alive"]]
+    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    nodes = [node["Resources"] for node in found if node["Alive"]]
+    fitting = [_fits(node, resources) for node in nodes]
     if sum(fitting):
         return sum(fitting)
     largest = ", ".join(
-        f"{n['Resources'].get('CPU', 0):g} cpu and {n['Resources'].get('GPU', 0):g} gpu"
-        for n in ray.nodes()
-        if n["Alive"]
+        f"{node.get('CPU', 0):g} cpu and {node.get('GPU', 0):g} gpu" for node in nodes
     )
     message = (
         f"a trial asks for {resources.cpu:g} cpu and {resources.gpu:g} gpu, "
