@@ -1,0 +1,166 @@
+"""The winner as an MLflow model: saved here at once, logged when MLflow answers.
+
+The network is exported to a graph (``torch.export``), so it loads wherever torch is, without
+this product and without unpickling anything.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from search.tracking.client import client_settings
+from search.tracking.spool import Operation
+from spaces.network import Network
+from spaces.problem import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_EXAMPLES = 4
+
+
+class Classifier(nn.Module):
+    """Images in 0..1 [N, channels, height, width] to logits [N, classes], and nothing else."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images, ()).logits
+        return logits
+
+
+def check_name(register: str) -> None:
+    """A name the model registry takes.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if not register.strip() or set("/:") & set(register):
+        message = f"{register!r} is no name for a registered model: not empty, without / and :"
+        raise ConfigError([Problem("run.register", message)])
+
+
+def save_classifier(
+    network: Network, images: Tensor, folder: Path, classes: Sequence[str] = ()
+) -> None:
+    """Write the network as an MLflow model into ``folder``, which must not exist.
+
+    Args:
+        images: at least two examples in 0..1, [N, channels, height, width]; the first few
+            become the model's input example. The saved model takes any number.
+        classes: names of the logits, kept as metadata.
+    """
+    assert len(images) > 1, "torch.export takes a single example for a fixed batch size"
+    with client_settings(), warnings.catch_warnings():
+        # mlflow.pyfunc warns about its own type hints when it is imported.
+        warnings.filterwarnings("ignore", message=".*type hint is inferred as AnyType")
+        import mlflow.pyfunc
+        import mlflow.pytorch
+
+    examples = images[:_EXAMPLES].detach().float().cpu().contiguous()
+    classifier = Classifier(copy.deepcopy(network).float().cpu()).eval()
+    with torch.no_grad():
+        logits = classifier(examples)
+    mlflow.pytorch.save_model(
+        classifier,
+        folder,
+        signature=_signature(examples, logits),
+        input_example=examples.numpy(),
+        metadata={"classes": list(classes), "input": "images in 0..1, channels first"},
+        pip_requirements=[f"{name}=={_public(name)}" for name in ("mlflow", "torch", "numpy")],
+        serialization_format="pt2",
+    )
+
+
+def _signature(images: Tensor, logits: Tensor) -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    # No names: with them pyfunc passes a dict, which the torch flavour does not take.
+    def schema(tensor: Tensor) -> Schema:
+        return Schema([TensorSpec(tensor.numpy().dtype, (-1, *tensor.shape[1:]))])
+
+    return ModelSignature(inputs=schema(images), outputs=schema(logits))
+
+
+def _public(name: str) -> str:
+    """The version without the local part (+cpu), which no index offers."""
+    return version(name).partition("+")[0]
+
+
+def log_saved_model(
+    client: MlflowClient,
+    experiment: str,
+    run_id: str,
+    operation: Operation,
+    folder: Path,
+    token: str,
+) -> None:
+    """Log the model saved in ``folder``/``operation["folder"]`` and remove it there.
+
+    Doing it again leaves one model: it is found by its tag.
+
+    Raises:
+        FileNotFoundError: it was neither saved nor logged.
+    """
+    saved = folder / operation["folder"]
+    handle = f"{token}/{operation['folder']}"
+    wanted = f"tags.`stillhouse.handle` = '{handle}'"
+    found = client.search_logged_models([experiment], wanted)
+    if found:
+        model = found[0]
+    elif saved.exists():
+        name, tags = operation["name"], {"stillhouse.handle": handle}
+        model = client.create_logged_model(experiment, name, run_id, tags, model_type="classifier")
+    else:
+        raise FileNotFoundError(f"{saved} is gone, and the model was not logged")
+    if str(model.status) != "READY":
+        _upload(client, model, run_id, saved)
+    if operation["register"]:
+        _register(client, model, run_id, operation["register"])
+    if saved.exists():
+        shutil.rmtree(saved)
+
+
+def _upload(client: MlflowClient, model: Any, run_id: str, saved: Path) -> None:
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model
+
+    described = Model.load(saved)
+    described.model_id = described.model_uuid = model.model_id
+    described.run_id, described.artifact_path = run_id, model.artifact_location
+    described.save(str(saved / "MLmodel"))
+    client.log_model_artifacts(model.model_id, str(saved))
+    outputs = client.get_run(run_id).outputs
+    logged = outputs.model_outputs if outputs else []
+    if model.model_id not in [output.model_id for output in logged]:
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
+    client.finalize_logged_model(model.model_id, "READY")
+
+
+def _register(client: MlflowClient, model: Any, run_id: str, name: str) -> None:
+    """A version of the registered model, with the alias ``best``."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    source = model.artifact_location
+    versions = client.search_model_versions(f"name='{name}'")
+    found = [version for version in versions if version.source == source]
+    if not found:
+        found = [client.create_model_version(name, source, run_id, model_id=model.model_id)]
+    client.set_registered_model_alias(name, "best", found[0].version)

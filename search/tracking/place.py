@@ -1,0 +1,88 @@
+"""Where MLflow keeps its runs: the URI, the folder for artifacts, the command that shows them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from spaces.problem import ConfigError, Problem
+
+SERVER_SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+}
+"""Environment for :func:`ui_command`: pages alone, no workers for jobs, no calls home."""
+
+_SERVERS = ("http", "https", "databricks")
+_DATABASES = ("postgresql", "mysql", "mssql")
+_REMEDY = "use sqlite:///FILE.db, http(s)://HOST:PORT, postgresql://..., mysql://... or databricks"
+
+
+def resolve_uri(uri: str | None, base: Path) -> str:
+    """The tracking URI, independent of the working directory.
+
+    None means a database ``mlflow.db`` in ``base``; a relative sqlite file lies under ``base``.
+
+    Raises:
+        ConfigError: a folder of files, which MLflow keeps no runs in any more; a database in
+            memory, which nobody could look at afterwards; an unknown scheme.
+    """
+    if not uri:
+        return f"sqlite:///{base.absolute() / 'mlflow.db'}"
+    scheme = uri.partition(":")[0].partition("+")[0]
+    if scheme in _SERVERS or scheme in _DATABASES:
+        return uri
+    if scheme == "sqlite" and ":///" in uri:
+        driver, _, file = uri.partition(":///")
+        if not file or file.startswith((":memory:", "?")):
+            _refuse(uri, "is a database in memory, gone with the search")
+        return f"{driver}:///{(base / Path(file).expanduser()).absolute()}"
+    if scheme == "file" or ":" not in uri:
+        _refuse(uri, "is a folder; MLflow keeps runs in a database or on a server")
+    _refuse(uri, "is no place MLflow knows")
+    raise AssertionError
+
+
+def _refuse(uri: str, why: str) -> None:
+    raise ConfigError([Problem("tracking", f"{uri!r} {why}; {_REMEDY}")])
+
+
+def is_server(uri: str) -> bool:
+    """Whether an MLflow server answers there, rather than a database."""
+    return uri.partition(":")[0] in _SERVERS
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of a sqlite URI; None for every other place."""
+    scheme, _, rest = uri.partition(":///")
+    if scheme.partition("+")[0] != "sqlite":
+        return None
+    return Path(rest.partition("?")[0])
+
+
+def artifact_folder(uri: str) -> Path | None:
+    """Where artifacts go: beside a sqlite file, ``mlartifacts`` here for other databases.
+
+    None for a server, which has a place of its own.
+    """
+    if is_server(uri):
+        return None
+    file = sqlite_file(uri)
+    return (file.parent if file else Path.cwd()) / "mlartifacts"
+
+
+def ui_command(uri: str, host: str = "127.0.0.1", port: int = 5000) -> list[str]:
+    """The command line that serves MLflow's pages for the runs kept at ``uri``.
+
+    Raises:
+        ConfigError: a server is there already.
+    """
+    artifacts = artifact_folder(uri)
+    if artifacts is None:
+        raise ConfigError([Problem("tracking", f"is served already; open {uri} in a browser")])
+    return [
+        *(sys.executable, "-m", "mlflow", "server"),
+        *("--backend-store-uri", uri),
+        *("--artifacts-destination", str(artifacts)),
+        *("--host", host, "--port", str(port), "--workers", "1"),
+    ]

@@ -1,0 +1,205 @@
+"""The tracker: watches a search and has MLflow know of it, without ever holding it up."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from search.events import Event
+from search.outcome import Outcome
+from search.tracking import operations as op
+from search.tracking.client import client_settings, first_line
+from search.tracking.diary import Diary, now
+from search.tracking.model import check_name, save_classifier
+from search.tracking.operations import SEARCH, trial_run
+from search.tracking.sender import Sender
+from search.tracking.spool import Busy, Operation, Spool, waiting
+from spaces.network import Network
+
+log = logging.getLogger(__name__)
+
+GATHER = 0.5
+"""Seconds for which operations gather, so that many of one run go in one call."""
+_MOST = 500
+_LONGEST_PAUSE = 30.0
+
+
+class Tracker:
+    """An observer of one search, whose state lies in ``folder``/tracking.
+
+    An event is written to the spool there and the call returns; one thread sends what the
+    spool holds, pauses while MLflow does not answer, and takes up what an earlier tracker on
+    the same folder could not send. The same folder means the same runs.
+
+    Args:
+        uri: MLflow's, as :func:`search.tracking.place.resolve_uri` gives it.
+        name: of the search, and of its MLflow experiment.
+        folder: the search's own.
+        facts: where the search runs (versions, device, git): tags of its run.
+
+    Raises:
+        Busy: another process tracks a search in this folder.
+    """
+
+    def __init__(self, uri: str, name: str, folder: Path, facts: Mapping[str, str]) -> None:
+        self._folder = folder.absolute()
+        own = self._folder / "tracking"
+        self._spool = Spool(own)
+        self._diary = Diary(name, facts)
+        self._sender = Sender(uri, name, _token(own, uri, name), own)
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._trouble = ""
+        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self._wake.set()
+        self._thread.start()
+
+    def __call__(self, event: Event) -> None:
+        """Take note of an event."""
+        self._append(self._diary.entries(event))
+
+    @property
+    def pending(self) -> int:
+        """Operations that MLflow does not have yet."""
+        return self._spool.pending
+
+    @property
+    def trouble(self) -> str:
+        """Why nothing can be sent at present; "" while all is well."""
+        return self._trouble
+
+    def log_outcome(
+        self,
+        outcome: Outcome,
+        files: Sequence[Path],
+        best: Mapping[str, float],
+        winner: int | None = None,
+    ) -> None:
+        """The search's summary, the ``best`` trial's figures, and files as artifacts."""
+        paths = [os.path.relpath(file.absolute(), self._folder) for file in files]
+        self._append(self._diary.summary(outcome, paths, best, winner))
+
+    def log_winner(
+        self,
+        network: Network,
+        images: Tensor,
+        *,
+        name: str = "student",
+        trial: int | None = None,
+        classes: Sequence[str] = (),
+        register: str | None = None,
+    ) -> None:
+        """The winner as an MLflow model on the search's run, or on a trial's.
+
+        It is exported and saved in the folder before this returns (seconds), and stays there
+        until MLflow has it.
+
+        Args:
+            images: two or more examples in 0..1, [N, channels, height, width].
+            classes: names of the logits.
+            register: also a version of this registered model, with the alias ``best``.
+
+        Raises:
+            ConfigError: ``register`` is no name for a model.
+        """
+        if register is not None:
+            check_name(register)
+        place = f"models/{name}-{uuid.uuid4().hex[:8]}"
+        save_classifier(network, images, self._folder / "tracking" / place, classes)
+        run = SEARCH if trial is None else trial_run(trial)
+        self._append([op.model(run, now(), place, name, register)])
+
+    def close(self, timeout: float) -> int:
+        """Send what is left for at most ``timeout`` seconds; returns how much could not be sent.
+
+        That stays in the folder, for the next tracker there or for :func:`send_pending`.
+        """
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(timeout)
+        return self._spool.pending
+
+    def _append(self, operations: Sequence[Operation]) -> None:
+        self._spool.append(*operations)
+        self._wake.set()
+
+    def _work(self) -> None:
+        failures = 0
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            closing = self._closing.is_set()
+            failures = 0 if self._send_all() else failures + 1
+            if closing:
+                break
+            pause = min(2.0**failures, _LONGEST_PAUSE) if failures else GATHER
+            self._closing.wait(pause)
+            if failures:
+                self._wake.set()
+        self._spool.close()
+
+    def _send_all(self) -> bool:
+        try:
+            drain(self._spool, self._sender)
+        except Exception as error:
+            # Whatever it is, the search goes on and the spool keeps what was to be sent.
+            trouble = first_line(error)
+            if trouble != self._trouble:
+                log.warning("MLflow gets nothing at present: %s", trouble)
+            self._trouble = trouble
+            return False
+        self._trouble = ""
+        return True
+
+
+def drain(spool: Spool, sender: Sender) -> None:
+    """Send all that the spool holds.
+
+    Raises:
+        Exception: MLflow has trouble; what it has not got stays.
+    """
+    with client_settings():
+        while spool.pending:
+            operations, end = spool.read(_MOST)
+            sender.send(operations)
+            spool.forget(len(operations), end)
+
+
+def send_pending(folder: Path) -> int:
+    """Send what a search in ``folder`` could not; returns how many operations are still unsent.
+
+    A search that is running sends them itself.
+    """
+    own = folder.absolute() / "tracking"
+    if not (own / "search.json").exists():
+        return 0
+    told = json.loads((own / "search.json").read_text())
+    try:
+        spool = Spool(own, patience=0)
+    except Busy:
+        return waiting(own)
+    try:
+        drain(spool, Sender(told["uri"], told["name"], told["token"], own))
+    except Exception as error:
+        log.warning("MLflow gets nothing at present: %s", first_line(error))
+    finally:
+        spool.close()
+    return spool.pending
+
+
+def _token(folder: Path, uri: str, name: str) -> str:
+    """What tells this search from all others; the file lets ``send_pending`` go on alone."""
+    path = folder / "search.json"
+    told = json.loads(path.read_text()) if path.exists() else {"token": uuid.uuid4().hex[:12]}
+    new = path.with_suffix(".new")
+    new.touch(mode=0o600)  # the URI may hold a password
+    new.write_text(json.dumps({"token": told["token"], "uri": uri, "name": name}))
+    new.replace(path)
+    return str(told["token"])
