@@ -27,8 +27,8 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
+from search.announcer import Announcer
 from search.events import StageChanged
-from search.ledger import Announcer
 from search.library.record import Record
 from search.library.store import Library
 from search.make import Missing, make

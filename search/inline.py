@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from search.announcer import Announcer
 from search.attempt import reason, run_trial
 from search.events import StageChanged
 from search.experiment import Experiment
-from search.ledger import Announcer, Ledger
+from search.ledger import Ledger
 from search.library.store import Library
 from search.make import make_all
 from search.stage import Stage

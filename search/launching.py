@@ -15,12 +15,13 @@ from typing import Any, Protocol
 
 from methods.core.data.dataset import open_data
 from methods.core.evaluation import evaluate
+from search.announcer import Announcer
 from search.document import read_document
 from search.events import Observer, SearchEnded, SearchStarted, SearchState
 from search.experiment import Experiment, to_yaml
 from search.folder import RunFolder
 from search.inline import Inline
-from search.ledger import Announcer, Ledger
+from search.ledger import Ledger
 from search.library.record import Record
 from search.library.store import Library
 from search.loading import load_experiment

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
+from search.announcer import Announcer
 from search.events import (
-    Event,
-    Observer,
     StageChanged,
     TrialEnded,
     TrialReported,
@@ -17,34 +15,6 @@ from search.events import (
 from search.library.store import Library
 from search.stage import Stage
 from search.study import Proposal, Study
-
-
-class Announcer:
-    """Passes events to all observers, one at a time whichever thread they come from."""
-
-    def __init__(self, observers: Sequence[Observer]) -> None:
-        self._observers = tuple(observers)
-        self._lock = threading.Lock()
-        self.made: set[str] = set()
-        self.reused: set[str] = set()
-        self._told: set[str] = set()
-
-    def __call__(self, event: Event) -> None:
-        with self._lock:
-            if isinstance(event, StageChanged) and not self._is_news(event):
-                return
-            for observer in self._observers:
-                observer(event)
-
-    def _is_news(self, event: StageChanged) -> bool:
-        """Whether the end of a stage is told for the first time; keeps count of both kinds."""
-        if event.state not in ("made", "reused"):
-            return True
-        if event.key in self._told:
-            return False
-        self._told.add(event.key)
-        (self.made if event.state == "made" else self.reused).add(event.key)
-        return True
 
 
 class Ledger:

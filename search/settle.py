@@ -40,7 +40,7 @@ def contenders(experiment: Experiment, ranked: Sequence[Trial]) -> list[Contende
     first = 1 if experiment.search else 0
     seeds = range(first, first + repeats.seeds) if repeats.top else range(1)
     best = [
-        Contender(f"trial {t.number}", t.values, _over(experiment, t.values, seeds))
+        _contender(f"trial {t.number}", experiment, t.values, seeds)
         for t in _distinct(ranked)[: max(repeats.top, 1)]
     ]
     return best + (
@@ -66,10 +66,11 @@ def baselines(
     labels_only = {"cross_entropy": {**labels, "weight": 1.0}}
     plain = {**final, "objective": labels_only, "teachers": []}
     direct = {**final, "teachers": roots}
-    changed = {"plain": plain, "direct": direct}
     return [
-        Contender(role, values, _over(_with_final(experiment, stages, final), {}, seeds))
-        for role, final in changed.items()
+        replace(
+            _contender(role, _with_final(experiment, stages, changed), {}, seeds), values=values
+        )
+        for role, changed in {"plain": plain, "direct": direct}.items()
     ]
 
 
@@ -79,10 +80,15 @@ def _with_final(
     return replace(experiment, stages={**stages, experiment.final: final}, search={})
 
 
-def _over(
-    experiment: Experiment, values: Mapping[str, Any], seeds: Iterable[int]
-) -> dict[int, Recipe]:
-    return {seed: experiment.recipe(values, reseed=seed) for seed in seeds}
+def _contender(
+    role: str, experiment: Experiment, values: Mapping[str, Any], seeds: Iterable[int]
+) -> Contender:
+    recipes = {}
+    for seed in seeds:
+        recipe = experiment.recipe(values, reseed=seed)
+        label = f"{recipe.student.label} ({role}, seed {seed})"
+        recipes[seed] = replace(recipe, student=replace(recipe.student, label=label))
+    return Contender(role, values, recipes)
 
 
 def _distinct(ranked: Sequence[Trial]) -> list[Trial]:

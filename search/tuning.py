@@ -12,9 +12,10 @@ import ray
 from ray import tune
 from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialScheduler
 
+from search.announcer import Announcer
 from search.experiment import Experiment
 from search.foundry import Orders
-from search.ledger import Announcer, Ledger
+from search.ledger import Ledger
 from search.library.store import Library
 from search.sampler import Sampler
 from search.settings import Asha, Median, Resources

@@ -115,7 +115,8 @@ class LiveView:
 
     def _say(self, line: str) -> None:
         if self._plain:
-            self._console.print(line, soft_wrap=True, markup=False)
+            elapsed = time.monotonic() - self._since
+            self._console.print(f"{elapsed:7.1f} s  {line}", soft_wrap=True, markup=False)
 
     # Drawing
 
