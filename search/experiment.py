@@ -61,8 +61,8 @@ class Experiment:
     def recipe(self, values: Mapping[str, Any] | None = None, reseed: int = 0) -> Recipe:
         """The recipe with ``values`` in place.
 
-        ``reseed`` is added to the seed of every entry that learns from another: a repetition
-        trains assistants and student anew and keeps the teacher.
+        ``reseed`` is added to the seed of the student and of every entry that learns from
+        another: a repetition trains assistants and student anew and keeps the teacher.
 
         Raises:
             ConfigError: a value does not fit.
@@ -70,8 +70,12 @@ class Experiment:
         stages, data = self.with_values(values or {})
         entries = parse_entries(stages)
         if reseed:
-            entries = {name: _reseeded(entry, reseed) for name, entry in entries.items()}
+            entries = {name: self._reseeded(name, entry, reseed) for name, entry in entries.items()}
         return lay_out(entries, data, self.final)
+
+    def _reseeded(self, name: str, entry: Kind, reseed: int) -> Kind:
+        taught = bool(entry.needs()) or name == self.final
+        return entry.model_copy(update={"seed": entry.seed + reseed}) if taught else entry
 
     def draw(self, chooser: Chooser) -> dict[str, Any]:
         """Ask ``chooser`` for every searched value that applies, given those drawn before it."""
@@ -120,10 +124,6 @@ class Experiment:
         for path, value in sorted(values.items(), key=lambda item: len(parts(item[0]))):
             put(whole, path, value)
         return whole, DataConfig.parse(whole.pop("data"), "data")
-
-
-def _reseeded(entry: Kind, reseed: int) -> Kind:
-    return entry.model_copy(update={"seed": entry.seed + reseed}) if entry.needs() else entry
 
 
 def to_yaml(told: Mapping[str, Any]) -> str:

@@ -23,6 +23,8 @@ from search.stage import Stage
 from search.trial import Trial
 from spaces.problem import ConfigError, Problem
 
+_KEEP_WORKERS = {"num_workers_soft_limit": 16, "idle_worker_killing_time_threshold_ms": 600_000}
+"""On a Ray of our own: a worker that has loaded torch is kept for the next stage or trial."""
 LOST_WORKERS = 3
 """How often a trial whose worker was lost is started again."""
 
@@ -51,6 +53,7 @@ def connect(address: str | None) -> None:
             logging_level=logging.ERROR,
             include_dashboard=False if not address else None,
             runtime_env=shipped,
+            _system_config=None if address else _KEEP_WORKERS,
         )
     except (ConnectionError, ValueError) as error:
         reason = str(error).splitlines()[0]
