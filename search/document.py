@@ -14,6 +14,10 @@ from spaces.problem import ConfigError, Problem
 _PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
 
 
+MOST_VALUES = 100_000
+DEEPEST = 60
+
+
 class _Loader(yaml.SafeLoader):
     """YAML as people expect it: ``1e-4`` is a number (YAML 1.1 wants a dot), a date is text."""
 
@@ -73,10 +77,7 @@ def parse_document(text: str, file: str = "<text>") -> Document:
     except yaml.YAMLError as error:
         raise ConfigError([Problem(file, f"is not valid YAML: {error}")]) from None
     reader = _Reader(file)
-    try:
-        data = reader.value(root, "") if root is not None else None
-    except RecursionError:
-        raise ConfigError([Problem(file, "holds a value that contains itself")]) from None
+    data = reader.value(root, "") if root is not None else None
     if reader.problems:
         raise ConfigError(reader.problems)
     return Document(file, data, reader.lines)
@@ -92,6 +93,10 @@ class _Reader:
 
     def value(self, node: yaml.Node, path: str) -> Any:
         self.lines.setdefault(path, node.start_mark.line + 1)
+        # An alias may name what it stands in, or double what it names again and again.
+        if len(self.lines) > MOST_VALUES or path.count(".") > DEEPEST:
+            message = "is too deep or too large; does an alias (*name) contain itself?"
+            raise ConfigError([Problem(f"{self.file}:{node.start_mark.line + 1}", message)])
         match node:
             case yaml.MappingNode(tag="tag:yaml.org,2002:map"):
                 return self._mapping(node, path)
