@@ -21,7 +21,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from methods.core.data.batch import Batch
-from methods.core.method import Method, MethodConfig, Pair, Progress, generator_for
+from methods.core.method import (
+    Method,
+    MethodConfig,
+    Pair,
+    Progress,
+    generator_for,
+    require_equal_logits,
+)
 from spaces.config import knob
 from spaces.domain import Choice, LogUniform
 from spaces.network import Output
@@ -48,6 +55,7 @@ class SoftTargets(Method):
         if config.drop >= len(pair.teachers):
             found = f"leaves no teacher: {config.drop} of {len(pair.teachers)} dropped"
             raise ConfigError([Problem("drop", found)])
+        require_equal_logits(pair)
 
     def forward(
         self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from methods.core.average import Average
 from methods.core.data.batch import Batch
 from methods.core.method import Progress
 from methods.core.objective import ObjectiveModule
@@ -41,15 +40,12 @@ class Learner:
         trained = nn.ModuleList([student, objective])
         self._parameters = [p for p in trained.parameters() if p.requires_grad]
         self._optimizer = _optimizer(self._parameters, training)
-        self._average: AveragedModel | None = None
-        if training.ema is not None:
-            average = get_ema_multi_avg_fn(training.ema)  # type: ignore[no-untyped-call]
-            self._average = AveragedModel(student, multi_avg_fn=average, use_buffers=True)
+        self._average = None if training.ema is None else Average(student, training.ema)
 
     @property
     def result(self) -> Network:
         """What the run is about: the student, or the average of its weights."""
-        return self._student if self._average is None else cast(Network, self._average.module)
+        return self._student if self._average is None else self._average.network
 
     def train(self) -> None:
         """Make ready for steps: dropout and batch statistics on."""
@@ -84,14 +80,14 @@ class Learner:
             group["lr"] = self._training.rate_at(progress.position)
         self._optimizer.step()
         if self._average is not None:
-            self._average.update_parameters(self._student)
+            self._average.update(progress.steps_done)
 
     def state(self) -> dict[str, Tensor]:
         """All that a later :meth:`load` needs to go on from here, bit for bit."""
         tensors = {f"student.{k}": v for k, v in self._student.state_dict().items()}
         tensors |= {f"objective.{k}": v for k, v in self._objective.state_dict().items()}
         if self._average is not None:
-            tensors |= {f"average.{k}": v for k, v in self._average.state_dict().items()}
+            tensors |= {f"average.{k}": v for k, v in self._average.network.state_dict().items()}
         for i, parameter in enumerate(self._parameters):
             for name, value in self._optimizer.state[parameter].items():
                 tensors[f"optimizer.{i}.{name}"] = value
@@ -102,7 +98,7 @@ class Learner:
         self._student.load_state_dict(below("student", tensors))
         self._objective.load_state_dict(below("objective", tensors))
         if self._average is not None:
-            self._average.load_state_dict(below("average", tensors))
+            self._average.network.load_state_dict(below("average", tensors))
         for i, parameter in enumerate(self._parameters):
             for name, value in below(f"optimizer.{i}", tensors).items():
                 # Fused kernels walk memory in order: a moment must lie there as its weights do.

@@ -15,6 +15,7 @@ from methods.core.seeding import seed_from
 from spaces.config import Config, knob
 from spaces.domain import Uniform
 from spaces.network import Network, Output
+from spaces.problem import ConfigError
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,11 @@ class Progress:
     step: int
     steps_per_epoch: int
     seed: int
+
+    @property
+    def steps_done(self) -> int:
+        """Steps taken before this one, in all epochs."""
+        return self.epoch * self.steps_per_epoch + self.step
 
     @property
     def position(self) -> float:
@@ -102,6 +108,22 @@ class Method(nn.Module):
     ) -> Tensor:
         """The loss, a scalar averaged over the batch."""
         raise NotImplementedError
+
+
+def require_equal_logits(pair: Pair) -> None:
+    """For methods that compare logits one by one: all networks must give equally many.
+
+    Raises:
+        ConfigError: a teacher knows other classes than the student.
+    """
+    with torch.no_grad():
+        widths = [n(pair.sample, ()).logits.shape[1] for n in (pair.student, *pair.teachers)]
+    for teacher, width in enumerate(widths[1:], start=1):
+        if width != widths[0]:
+            raise ConfigError(
+                f"compares logits, but the student has {widths[0]} and teacher {teacher} has "
+                f"{width}; teach it on the same classes"
+            )
 
 
 def generator_for(progress: Progress, salt: int = 0) -> torch.Generator:

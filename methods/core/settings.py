@@ -27,7 +27,7 @@ class Training(Config):
     schedule: Schedule = knob(Cosine(), "factor on the learning rate")
     ema: float | None = knob(
         None,
-        "average weights over steps with this decay; the result is the average",
+        "average the weights over steps with this decay: the result",
         gt=0.0,
         lt=1.0,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -70,19 +71,26 @@ def test_steps_are_those_of_the_plain_optimiser(digits, build, name, settings, r
 
 
 def test_the_average_is_the_closed_form(digits, build):
-    """e_1 = w_1, then e_n = d e_(n-1) + (1 - d) w_n; statistics are averaged alike."""
+    """The weight of w_k in the end is (1 - d_k) times all later d; statistics alike."""
     data, student = digits(), build("resnet8")
-    learner, decay, expected = learner_of(student, data, ema=0.8), 0.8, None
+    learner = learner_of(student, data, ema=0.3)
+    seen = [copy.deepcopy(student.state_dict())]
     for _ in take(learner, data):
-        now = {k: v.double().clone() for k, v in student.state_dict().items()}
-        if expected is None:
-            expected = now
-        else:
-            expected = {k: decay * expected[k] + (1 - decay) * now[k] for k in now}
+        seen.append(copy.deepcopy(student.state_dict()))
+    decays = [min(0.3, (1 + n) / (10 + n)) for n in range(len(seen) - 1)]
+    assert decays[:4] == pytest.approx([1 / 10, 2 / 11, 3 / 12, 0.3])
+    shares = [math.prod(decays)]
+    shares += [(1 - d) * math.prod(decays[k + 1 :]) for k, d in enumerate(decays)]
+    assert sum(shares) == pytest.approx(1)
     found = learner.result.state_dict()
-    for name, value in expected.items():
-        if "num_batches" not in name:
-            torch.testing.assert_close(found[name].double(), value, rtol=1e-5, atol=1e-6)
+    for name, value in found.items():
+        if value.is_floating_point():
+            terms = [
+                share * state[name].double() for share, state in zip(shares, seen, strict=True)
+            ]
+            torch.testing.assert_close(value.double(), sum(terms), rtol=1e-4, atol=1e-6)
+        else:
+            assert torch.equal(value, seen[-1][name])
     assert torch.equal(found["mean"], student.mean)
 
 

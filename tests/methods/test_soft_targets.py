@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -123,3 +125,9 @@ def test_mean_after_dropping_is_over_those_heard(pair, progress):
 def test_one_teacher_must_remain(pair):
     with pytest.raises(ConfigError, match="drop: leaves no teacher: 2 of 2 dropped"):
         SoftTargets(SoftTargets.Config(drop=2), pair(teachers=2))
+
+
+def test_student_and_teachers_must_know_the_same_classes(pair):
+    uneven = replace(pair(), teachers=[*pair().teachers, *pair(classes=7).teachers])
+    with pytest.raises(ConfigError, match="student has 10 and teacher 2 has 7"):
+        SoftTargets(SoftTargets.Config(), uneven)

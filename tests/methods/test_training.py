@@ -157,6 +157,18 @@ def test_the_same_seed_gives_the_same_bits(digits, build, augment):
     assert not same(results[0][1], results[2][1])
 
 
+def test_every_epoch_draws_other_random_numbers(digits):
+    drawn = []
+
+    class Drawing(nn.Module):
+        def forward(self, x):
+            drawn.append(torch.rand(()).item())
+            return x
+
+    list(run(Network({"drawing": Drawing(), "head": bare().blocks["head"]}), digits(), epochs=3))
+    assert len(set(drawn)) == len(drawn)
+
+
 def test_the_callers_random_numbers_are_left_alone(digits, build):
     torch.manual_seed(7)
     expected = torch.rand(4)

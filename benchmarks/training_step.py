@@ -1,0 +1,189 @@
+"""One distilling step, the plain way and this product's, side by side.
+
+ResNet-20 learns from ResNet-56 on random 32x32 images, batch 128, one core (or a CUDA device).
+The plain way is what a straightforward PyTorch loop does; the product's rows call the very
+``Learner.step`` that ``train`` calls. All ways take turns within one run, so that whatever else
+the machine does falls on all of them. Batches lie ready in memory in each way's own layout.
+
+Where a row says ``kept``, the teacher's outputs come from the pass over the view that the first
+epoch made, as they do whenever views repeat (no augmentation, or a fixed number of views); that
+pass is not timed. Where it says ``run``, the teacher runs in every step, as it must where every
+epoch shows new views. The ratios in the last two lines are those of the ``kept`` rows; the rows
+with ``run`` stand beside them in the table.
+
+    python benchmarks/training_step.py [--device cuda] [--rounds 5] [--steps 4]
+
+Exit status 1 if a ratio falls short of its target.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import torch
+import torch.nn.functional as F
+
+from methods.core.data.batch import Batch
+from methods.core.learner import Learner
+from methods.core.method import Pair, Progress
+from methods.core.objective import Objective
+from methods.core.precision import resolve_precision
+from methods.core.settings import Training
+from methods.core.teacher import FrozenTeacher, Teachers
+from spaces.network import Network
+from spaces.networks import resolve
+
+SHAPE, CLASSES, SIZE = (3, 32, 32), 10, 128
+TARGETS = {"training_step_float32": 1.5, "training_step": 2.5}
+OBJECTIVE = {"cross_entropy": {"weight": 0.1}, "soft_targets": {"weight": 0.9}}
+
+Step = Callable[[int], object]
+"""Takes one training step, on batch number so and so."""
+
+
+@dataclass(frozen=True)
+class Way:
+    """One row of the table."""
+
+    name: str
+    format: str
+    layout: str
+    teacher: str
+    step: Step
+
+
+class RandomImages:
+    """As much of a data set as a step needs: a few batches of noise, the same every epoch."""
+
+    def __init__(self, device: torch.device, repeats: bool, batches: int = 4) -> None:
+        generator = torch.Generator().manual_seed(0)
+        count = batches * SIZE
+        images = torch.rand(count, *SHAPE, generator=generator).to(device)
+        self.images = images.contiguous(memory_format=torch.channels_last)
+        self.labels = torch.randint(0, CLASSES, (count,), generator=generator).to(device)
+        self.places = torch.arange(count, device=device)
+        self.repeats = repeats
+        self.config = SimpleNamespace(identity=lambda: {"noise": repeats})
+
+    def view(self, epoch: int) -> int:
+        return 0
+
+    def batch(self, number: int) -> Batch:
+        start = number * SIZE % len(self.labels)
+        rows = slice(start, start + SIZE)
+        return Batch(self.images[rows], self.labels[rows], self.places[rows])
+
+    def view_batches(self, view: int, *, batch_size: int, device: object) -> Iterator[Batch]:
+        rows = (self.images, self.labels, self.places)
+        return map(Batch._make, zip(*(part.split(batch_size) for part in rows), strict=True))
+
+
+def network(name: str) -> Network:
+    torch.manual_seed(0)
+    return resolve(name)[1].build(SHAPE, CLASSES)
+
+
+def plain(device: torch.device) -> Way:
+    """Float32, channels first, the teacher as it is and run in every step, default optimiser."""
+    student = network("resnet20").to(device).train()
+    teacher = network("resnet56").to(device).eval()
+    optimizer = torch.optim.SGD(
+        student.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=5e-4
+    )
+    data = RandomImages(device, repeats=False)
+    batches = [Batch(b.images.contiguous(), b.labels, b.indices) for b in map(data.batch, range(4))]
+
+    def step(number: int) -> None:
+        images, labels, _ = batches[number % len(batches)]
+        with torch.no_grad():
+            target = (teacher(images, ()).logits / 4).softmax(dim=1)
+        logits = student(images, ()).logits
+        imitation = F.kl_div((logits / 4).log_softmax(dim=1), target, reduction="batchmean")
+        loss = 0.1 * F.cross_entropy(logits, labels) + 0.9 * 16 * imitation
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return Way("plain PyTorch", "float32", "channels first", "run", step)
+
+
+def product(device: torch.device, precision: str, kept: bool) -> Way:
+    """What ``train`` does with these settings."""
+    data = RandomImages(device, repeats=kept)
+    training = Training.parse({"schedule": "constant", "precision": precision})
+    dtype = resolve_precision(training.precision, device, SHAPE)
+    student = network("resnet20").to(device).to(memory_format=torch.channels_last).eval()
+    sample = data.images[:8]
+    teachers = Teachers([FrozenTeacher(network("resnet56"))], data, sample, dtype)
+    pair = Pair(student, teachers.originals, CLASSES, len(data.labels), sample)
+    objective = Objective.parse(OBJECTIVE).build(pair)
+    learner = Learner(student, teachers, objective, training, dtype, device)
+    learner.train()
+
+    def step(number: int) -> None:
+        learner.step(data.batch(number), Progress(0, 60, 0, 4, 0))
+
+    name = f"stillhouse, precision {precision}"
+    format = str(dtype).removeprefix("torch.")
+    return Way(name, format, "channels last", "kept" if kept else "run, folded", step)
+
+
+def seconds(way: Way, steps: int, device: torch.device) -> float:
+    """Of one step, over ``steps`` of them."""
+    began = time.perf_counter()
+    for number in range(steps):
+        way.step(number)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return (time.perf_counter() - began) / steps
+
+
+def measure(ways: list[Way], rounds: int, steps: int, device: torch.device) -> list[float]:
+    """Median seconds a step of every way, in turn, each round beginning with another."""
+    for way in ways:
+        seconds(way, 2, device)
+    taken: list[list[float]] = [[] for _ in ways]
+    for turn in range(rounds):
+        for place in range(len(ways)):
+            which = (turn + place) % len(ways)
+            taken[which].append(seconds(ways[which], steps, device))
+    return [statistics.median(times) for times in taken]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=4)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    device = torch.device(options.device)
+    ways = [
+        plain(device),
+        product(device, "float32", kept=False),
+        product(device, "float32", kept=True),
+        product(device, "auto", kept=False),
+        product(device, "auto", kept=True),
+    ]
+    medians = measure(ways, options.rounds, options.steps, device)
+    head = f"{'way':32}{'format':10}{'layout':16}{'teacher':13}{'ms/step':>9}{'images/s':>10}"
+    print(f"{head}{'x plain':>9}")
+    for way, median in zip(ways, medians, strict=True):
+        print(
+            f"{way.name:32}{way.format:10}{way.layout:16}{way.teacher:13}"
+            f"{median * 1e3:9.1f}{SIZE / median:10.0f}{medians[0] / median:9.2f}"
+        )
+    ratios = dict(zip(TARGETS, (medians[0] / medians[2], medians[0] / medians[4]), strict=True))
+    for name, target in TARGETS.items():
+        print(f"{name} ratio={ratios[name]:.2f} target={target}")
+    return 0 if all(ratios[name] >= target for name, target in TARGETS.items()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
