@@ -1,0 +1,51 @@
+"""The report of a search: pictures, a table of its trials, and one page that holds it all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from search.outcome import Outcome
+from search.report import curves, influence, seeds, size, tree
+from search.report.cast import cast
+from search.report.page import page
+from search.report.picture import look
+from search.report.trials import write_trials
+
+__all__ = ["write_report"]
+
+
+def write_report(
+    outcome: Outcome, experiment: Mapping[str, Any], folder: Path, best_yaml: str = ""
+) -> list[Path]:
+    """Write ``trials.csv``, ``report.html`` and every picture, as SVG and PNG, into ``folder``.
+
+    Pictures that would be empty are left out.
+
+    Args:
+        outcome: what the search came to; it may be without any finished trial.
+        experiment: the experiment as plain data.
+        folder: must be there; files of the same names are replaced.
+        best_yaml: the best configuration as an experiment file.
+
+    Returns:
+        The files written.
+    """
+    taking_part = cast(outcome, experiment)
+    files = [write_trials(outcome, folder / "trials.csv")]
+    with look():
+        drawn = (
+            seeds.draw(outcome),
+            size.draw(outcome, taking_part),
+            tree.draw(outcome, taking_part),
+            curves.draw(outcome, taking_part),
+            influence.draw(outcome),
+        )
+        pictures = [picture for picture in drawn if picture]
+        for picture in pictures:
+            files += picture.save(folder)
+        text = page(outcome, experiment, taking_part, pictures, best_yaml)
+    report = folder / "report.html"
+    report.write_text(text, encoding="utf-8")
+    return [*files, report]

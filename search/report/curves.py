@@ -1,0 +1,167 @@
+"""Learning curves by epoch: students on the left, their teachers and assistants on the right."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from search.library.record import Record
+from search.outcome import Outcome
+from search.report import picture as look
+from search.report import wording
+from search.report.cast import Cast
+from search.report.picture import Picture
+from search.report.plane import plane
+from search.report.spacing import apart
+from search.report.summary import ranking
+
+HIGHLIGHTED = 3
+_SHADES = (look.TRIAL, look.SECOND, look.INK)
+_LABELS = 8  # most labels in a panel
+_INCHES, _BOTTOM, _HEIGHT = (7.6, 3.7), 0.13, 0.76
+_LABEL_GAP = 11.5  # points from line to line
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One student's or teacher's figure by epoch. An unnamed one stays in the background."""
+
+    name: str
+    epochs: tuple[float, ...]
+    values: tuple[float, ...]
+    last: str  # the last value, worded
+    colour: str = look.FAINT
+
+
+def draw(outcome: Outcome, cast: Cast) -> Picture | None:
+    """The picture; none where nothing was trained for more than one epoch."""
+    figure = _followed(outcome, cast)
+    students, teachers = _students(outcome, cast, figure), _teachers(cast, figure)
+    if not students + teachers:
+        return None
+    picture = Figure(figsize=_INCHES)
+    limits = _limits(students + teachers)
+    left = picture.add_axes((0.06, _BOTTOM, 0.43, _HEIGHT), ylim=limits)
+    right = picture.add_axes((0.61, _BOTTOM, 0.27, _HEIGHT), ylim=limits)
+    _panel(left, students)
+    _panel(right, teachers)
+    _stopped(left, cast, figure, limits[0])
+    left.set_title(f"students: {wording.axis(figure)}")
+    right.set_title("teachers and assistants")
+    right.tick_params("y", labelleft=False)
+    return Picture("curves", "Learning curves", _caption(students, figure), picture)
+
+
+def _caption(students: Sequence[Curve], figure: str) -> str:
+    named = sum(bool(curve.name) for curve in students)
+    told = f"The {named} best of {len(students)} students in colour" if named else "No student"
+    return f"{told}; circles are where others were stopped early. Figures are of the last epoch."
+
+
+def _followed(outcome: Outcome, cast: Cast) -> str:
+    """The goal's figure if it was taken every epoch, else accuracy."""
+    wanted = plane(outcome.goals).quality.figure
+    records = [s.record for s in cast.students if s.record]
+    taken = any(wanted in report for record in records for report in record.curve)
+    return wanted if taken else "val_accuracy"
+
+
+def _curve(name: str, record: Record, figure: str, colour: str = look.FAINT) -> Curve | None:
+    points = [
+        (report["epoch"], wording.shown(figure, report[figure]))
+        for report in record.curve
+        if figure in report and "epoch" in report and math.isfinite(report[figure])
+    ]
+    if len(points) < 2:
+        return None
+    epochs, values = zip(*points, strict=True)
+    last = wording.number(figure, record.curve[-1].get(figure, math.nan))
+    return Curve(name, epochs, values, last, colour)
+
+
+def _students(outcome: Outcome, cast: Cast, figure: str) -> list[Curve]:
+    best = [trial.number for trial in ranking(outcome)[:HIGHLIGHTED]]
+    found = []
+    for student in cast.students:
+        if student.record:
+            number = student.trial.number
+            shown = number in best
+            colour = _SHADES[best.index(number)] if shown else look.FAINT
+            name = f"trial {number}" if shown else ""
+            found.append(_curve(name, student.record, figure, colour))
+    return [curve for curve in found if curve]
+
+
+def _teachers(cast: Cast, figure: str) -> list[Curve]:
+    """All of them; of those with one name the best is named."""
+    shared = sorted(cast.shared.values(), key=lambda one: one.figure(figure), reverse=True)
+    found, named = [], set[str]()
+    for one in shared:
+        name = "" if one.name in named or len(named) == _LABELS else one.name or one.label
+        named.add(one.name)
+        colour = look.TEACHER if one.root else look.ASSISTANT
+        found.append(_curve(name, one.record, figure, colour))
+    return [curve for curve in found if curve]
+
+
+def _limits(curves: Sequence[Curve]) -> tuple[float, float]:
+    """From where the named curves are after a sixth of their epochs: all begin low alike."""
+    named = [curve for curve in curves if curve.name] or curves
+    values = [v for curve in named for v in curve.values[len(curve.values) // 6 :]]
+    low, high = min(values), max(values)
+    room = 0.06 * (high - low) or 0.05 * abs(high) or 0.05
+    return low - room, high + room
+
+
+def _panel(axes: Axes, curves: Sequence[Curve]) -> None:
+    for curve in curves:
+        axes.plot(
+            curve.epochs,
+            curve.values,
+            color=curve.colour,
+            lw=1.7 if curve.name else 0.8,
+            alpha=1.0 if curve.name else 0.6,
+            zorder=3 if curve.name else 2,
+        )
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
+    axes.grid(axis="x", visible=False)
+    axes.margins(x=0.02)
+    _label_ends(axes, [curve for curve in curves if curve.name])
+
+
+def _label_ends(axes: Axes, curves: Sequence[Curve]) -> None:
+    """Names and last values behind the curves' ends, set apart from each other."""
+    low, high = axes.get_ylim()
+    points = 72 * _INCHES[1] * _HEIGHT / (high - low)
+    ends = [curve.values[-1] * points for curve in curves]
+    for curve, end, moved in zip(curves, ends, apart(ends, _LABEL_GAP), strict=True):
+        axes.annotate(
+            f"{wording.short(curve.name, 13)}  {curve.last}",
+            (1.0, curve.values[-1]),
+            xycoords=axes.get_yaxis_transform(),
+            xytext=(5, moved - end),
+            textcoords="offset points",
+            va="center_baseline",
+            fontsize=8,
+            annotation_clip=False,
+            # The assistants' amber is too pale for letters.
+            color=look.INK if curve.colour == look.ASSISTANT else curve.colour,
+        )
+
+
+def _stopped(axes: Axes, cast: Cast, figure: str, low: float) -> None:
+    """Circles where students were stopped early; those below the picture lie on its edge."""
+    ends: Iterable[tuple[float, float]] = [
+        (s.trial.figures["epoch"], max(wording.shown(figure, s.figure(figure)), low))
+        for s in cast.students
+        if s.trial.state == "pruned" and "epoch" in s.trial.figures
+    ]
+    for epoch, value in ends:
+        if math.isfinite(value):
+            axes.scatter([epoch], [value], s=18, fc=look.GROUND, ec=look.FAINT, lw=0.9, zorder=4)

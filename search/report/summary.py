@@ -1,0 +1,105 @@
+"""What a search's figures say, without pictures: ranking, verdicts, seconds saved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from search.outcome import Outcome, Repeated, Trial, winner
+from search.report.wording import difference as worded
+
+NOISE = 2.0
+"""Standard errors of a difference below which it is called a tie."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How one configuration compares with another in one figure.
+
+    ``difference`` is the first one's mean less the other's; ``error`` its standard error, not a
+    number where seeds are too few to know it; ``text`` says it all in words.
+    """
+
+    difference: float
+    tie: bool
+    text: str
+    error: float = math.nan
+
+
+def verdict(best: Repeated, other: Repeated, figure: str) -> Verdict:
+    """Compare the means of ``figure`` over the seeds of two configurations.
+
+    The standard error is Welch's, sqrt(s1^2 / n1 + s2^2 / n2): it pools the spreads of both
+    without taking them for equal, since a student taught by labels alone often spreads more than
+    a distilled one. Less than two standard errors apart is a tie: published gains of distillation
+    are often no larger than what another seed does, and two is where, with many seeds, about one
+    equal pair in twenty would still look different. With three seeds each it is about one in
+    eight: what is called a tie is well within noise, what is not deserves more seeds before it
+    is believed.
+
+    Raises:
+        KeyError: a record of either lacks the figure.
+    """
+    difference = best.mean(figure) - other.mean(figure)
+    told = worded(figure, difference)
+    if min(len(best.records), len(other.records)) < 2:
+        return Verdict(difference, False, f"{told}; one seed only: no spread known")
+    error = math.hypot(*(r.spread(figure) / math.sqrt(len(r.records)) for r in (best, other)))
+    tie = abs(difference) < NOISE * error or difference == 0.0
+    if tie:
+        return Verdict(difference, True, f"a tie within seed noise ({told})", error)
+    sure = f"{abs(difference) / error:.1f} standard errors" if error else "no spread over seeds"
+    return Verdict(difference, False, f"{told} ({sure})", error)
+
+
+def ranking(outcome: Outcome) -> list[Trial]:
+    """Trials that finished within all limits, best in the first goal first.
+
+    Without that figure, or where it is not a number, a trial comes last; equals keep the order
+    in which they were tried.
+    """
+    goal = outcome.goals[0]
+
+    def place(trial: Trial) -> tuple[bool, float, int]:
+        value = trial.figures.get(goal.figure, math.nan)
+        if math.isnan(value):
+            return True, 0.0, trial.number
+        return False, -value if goal.maximize else value, trial.number
+
+    return sorted((t for t in outcome.trials if t.state == "finished" and t.feasible), key=place)
+
+
+def seconds_saved(outcome: Outcome) -> float:
+    """Seconds that stages found in the library, instead of made, had once taken to make."""
+    return sum(outcome.stages[key].seconds for key in outcome.reused if key in outcome.stages)
+
+
+def settled(outcome: Outcome) -> tuple[Repeated, ...]:
+    """The repeated configurations of which the first goal's figure is known for every seed."""
+    return tuple(r for r in outcome.repeats if r.records and _known(r, outcome.goals[0].figure))
+
+
+def champion(outcome: Outcome) -> Repeated | None:
+    """The best repeated trial, as :func:`winner`, among those of which the figure is known."""
+    return winner(replace(outcome, repeats=settled(outcome)))
+
+
+def pareto(points: Sequence[Sequence[float]], maximize: Sequence[bool]) -> list[int]:
+    """Indices of the points that no other point dominates, in their order.
+
+    A point dominates another if it is as good in every coordinate and better in one. Equal
+    points stand together; a point with a coordinate that is not a number is never in the front.
+    """
+    turned = [[-x if up else x for x, up in zip(p, maximize, strict=True)] for p in points]
+    whole = [i for i, point in enumerate(turned) if not any(map(math.isnan, point))]
+    return [i for i in whole if not any(_dominates(turned[j], turned[i]) for j in whole)]
+
+
+def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether ``one`` is nowhere larger than ``other`` and somewhere smaller."""
+    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
+
+
+def _known(repeated: Repeated, figure: str) -> bool:
+    return all(math.isfinite(r.figures.get(figure, math.nan)) for r in repeated.records)

@@ -1,0 +1,199 @@
+"""Drawing the tree of chains, and beside each of its leaves the students that it bore."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from search.outcome import Goal, Outcome
+from search.report import picture as look
+from search.report import wording
+from search.report.cast import Cast, Student
+from search.report.family import Forest, Leaf, Node, forest
+from search.report.picture import Picture
+from search.report.plane import plane
+from search.report.spacing import worth_showing
+
+MOST_LEAVES = 24
+_WIDE, _SHARE = 7.6, 0.63  # the picture in inches, the tree's part of it
+_BEND = 0.16  # where a line turns, in columns behind the teacher
+
+
+def draw(outcome: Outcome, cast: Cast) -> Picture | None:
+    """The picture; none where no student had a teacher."""
+    goal = plane(outcome.goals).quality
+    grown = forest(cast, goal, MOST_LEAVES)
+    if not grown.roots:
+        return None
+    rows = max(grown.rows, 2)
+    tall = 0.95 + 0.34 * rows
+    figure = Figure(figsize=(_WIDE, tall))
+    bottom, height = 0.5 / tall, 1 - 0.55 / tall
+    branches = figure.add_axes((0.01, bottom, _SHARE, height), ylim=(rows - 0.4, -0.9))
+    strip = figure.add_axes((0.67, bottom, 0.32, height), ylim=(rows - 0.4, -0.9))
+    _branches(branches, grown, goal)
+    _strip(strip, grown, goal)
+    return Picture("chains", "Who taught whom", _caption(grown), figure)
+
+
+def _caption(grown: Forest) -> str:
+    told = (
+        "Every line is a chain from the teacher to the students at its end, whose figures stand "
+        "to the right: the best one in full colour, hollow ones were stopped early."
+    )
+    if any(node.others for node in grown.nodes):
+        told += " Dotted arcs are further teachers of a dense chain."
+    if grown.left_out:
+        told += f" Only the best {grown.rows} ends of {grown.rows + grown.left_out} are shown."
+    return told
+
+
+def _branches(axes: Axes, grown: Forest, goal: Goal) -> None:
+    look.bare(axes)
+    last = grown.depth + 1
+    axes.set_xlim(-0.85, last + 0.02)
+    letters = int((72 * _WIDE * _SHARE * (1 - _BEND) / (last + 0.87) - 10) / 4.9)
+    nodes = {node.shared.key: node for node in grown.nodes}
+    best = grown.best(goal)
+    for node in nodes.values():
+        for child in node.nodes:
+            _line(axes, node, child.depth, child.row, any(best is x for x in child.all_leaves()))
+        for leaf in node.leaves:
+            _line(axes, node, last, leaf.row, leaf is best)
+            _write(axes, last, leaf.row, _ends(leaf, letters), up=True, aside=1)
+        _further(axes, node, nodes)
+        _node(axes, node, goal, letters)
+
+
+def _write(axes: Axes, depth: float, row: float, text: str, *, up: bool, aside: float) -> None:
+    """A label on the line that leads to a place, or below it."""
+    axes.annotate(
+        text,
+        (depth, row),
+        xytext=(-aside, 2 if up else -2.5),
+        textcoords="offset points",
+        ha="right",
+        va="bottom" if up else "top",
+        fontsize=8 if up else 7.5,
+        color=look.INK if up else look.MUTED,
+    )
+
+
+def _line(axes: Axes, node: Node, depth: int, row: float, best: bool) -> None:
+    """Along, down, and along again, as in a pedigree."""
+    bend = node.depth + _BEND
+    axes.plot(
+        [node.depth, bend, bend, depth],
+        [node.row, node.row, row, row],
+        color=look.TRIAL if best else look.FAINT,
+        lw=1.6 if best else 1.0,
+        solid_joinstyle="round",
+        zorder=2 if best else 1,
+    )
+
+
+def _node(axes: Axes, node: Node, goal: Goal, letters: int) -> None:
+    """Its mark, its name above the line that leads to it and its figure below."""
+    marker, colour, size = ("D", look.ASSISTANT, 32) if node.depth else ("^", look.TEACHER, 60)
+    axes.scatter(
+        [node.depth], [node.row], s=size, c=colour, marker=marker, ec=look.GROUND, zorder=3
+    )
+    name = wording.short(node.shared.name or node.shared.label, max(letters, 5))
+    _write(axes, node.depth, node.row, name, up=True, aside=8)
+    figure = node.shared.figure(goal.figure)
+    if math.isfinite(figure):
+        told = wording.number(goal.figure, figure)
+        _write(axes, node.depth, node.row, told, up=False, aside=8)
+
+
+def _further(axes: Axes, node: Node, nodes: Mapping[str, Node]) -> None:
+    """Arcs from the other teachers of a dense chain."""
+    for key in node.others:
+        if key in nodes:
+            other = nodes[key]
+            axes.annotate(
+                "",
+                (node.depth, node.row),
+                (other.depth, other.row),
+                arrowprops={
+                    "arrowstyle": "-",
+                    "linestyle": ":",
+                    "color": look.FAINT,
+                    "connectionstyle": "arc3,rad=0.25",
+                },
+            )
+
+
+def _ends(leaf: Leaf, letters: int) -> str:
+    count = f"  ×{len(leaf.students)}" if len(leaf.students) > 1 else ""
+    return wording.short(leaf.network, max(letters - len(count), 5)) + count
+
+
+def _strip(axes: Axes, grown: Forest, goal: Goal) -> None:
+    """A dot a student, beside the leaf it belongs to, and the best one's figure."""
+    leaves = grown.leaves
+    bests = {leaf.row: leaf.best(goal) for leaf in leaves}
+    top = grown.best(goal)
+    look.bare(axes)
+    if top is None:
+        return
+    low, high = _range(leaves, goal)
+    axes.set_xlim(low - 0.03 * (high - low), high + 0.25 * (high - low))
+    for leaf in leaves:
+        axes.plot([low, high], [leaf.row] * 2, color=look.RULE, lw=0.8, zorder=0)
+        for student in leaf.students:
+            value = wording.shown(goal.figure, student.figure(goal.figure))
+            if math.isfinite(value):
+                best = student.figure(goal.figure) == bests[leaf.row]
+                marker = "<" if value < low else ">" if value > high else "o"
+                _dot(axes, min(max(value, low), high), leaf.row, student, best, marker)
+        known = math.isfinite(bests[leaf.row])
+        axes.annotate(
+            wording.number(goal.figure, bests[leaf.row]) if known else _state(leaf),
+            (1.0, leaf.row),
+            xycoords=axes.get_yaxis_transform(),
+            ha="right",
+            va="center_baseline",
+            fontsize=8 if known else 7.5,
+            fontweight="bold" if leaf is top else "normal",
+            color=look.INK if known else look.MUTED,
+        )
+    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10], prune="upper"))
+    axes.set_xlabel(wording.axis(goal.figure))
+
+
+def _range(leaves: Sequence[Leaf], goal: Goal) -> tuple[float, float]:
+    """What the strip shows: the finished students without those that failed."""
+    values = [
+        wording.shown(goal.figure, student.figure(goal.figure))
+        for leaf in leaves
+        for student in leaf.students
+        if student.trial.state == "finished"
+    ]
+    low, high = worth_showing([v for v in values if math.isfinite(v)], goal.maximize)
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def _state(leaf: Leaf) -> str:
+    """What became of students of whom none finished."""
+    states = {student.trial.state for student in leaf.students}
+    return "stopped" if "pruned" in states else min(states)
+
+
+def _dot(axes: Axes, x: float, row: int, student: Student, best: bool, marker: str) -> None:
+    done = student.trial.state == "finished"
+    axes.scatter(
+        [x],
+        [row],
+        marker=marker,
+        s=34 if best else 24,
+        fc=look.TRIAL if done else look.GROUND,
+        ec=look.GROUND if done else look.FAINT,
+        lw=0.7,
+        alpha=1.0 if best or not done else 0.4,
+        zorder=4 if best else 3 if done else 2,
+    )

@@ -1,0 +1,47 @@
+"""``trials.csv``: one row a trial, for whoever wants to look for themselves."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from search.outcome import Outcome, Trial
+
+SHORT = 12
+"""Letters of a key that are shown."""
+
+
+def write_trials(outcome: Outcome, path: Path) -> Path:
+    """Number, state, reason, every searched value, every figure, and the keys as ``key.<label>``.
+
+    Numbers are written in full; lists and mappings as JSON; what does not apply is empty.
+    """
+    trials = outcome.trials
+    values, figures = _names(t.values for t in trials), _names(t.figures for t in trials)
+    labels = _names(trial.keys for trial in trials)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        header = ["number", "state", "feasible", "reason", *values, *figures]
+        writer.writerow([*header, *(f"key.{label}" for label in labels)])
+        for trial in trials:
+            keys = [trial.keys.get(label, "")[:SHORT] for label in labels]
+            searched = [_cell(trial.values.get(name, "")) for name in values]
+            reached = [_cell(trial.figures.get(name, "")) for name in figures]
+            writer.writerow([*_about(trial), *searched, *reached, *keys])
+    return path
+
+
+def _about(trial: Trial) -> list[Any]:
+    return [trial.number, trial.state, _cell(trial.feasible), trial.reason]
+
+
+def _names(mappings: Iterable[Mapping[str, Any]]) -> list[str]:
+    """All names, in the order in which they first turn up."""
+    return list(dict.fromkeys(name for mapping in mappings for name in mapping))
+
+
+def _cell(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

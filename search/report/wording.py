@@ -1,0 +1,150 @@
+"""How figures, sizes, times and searched values are worded for people."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from search.outcome import Repeated
+
+_NAMES = {
+    "val_accuracy": "validation accuracy",
+    "best_val_accuracy": "best validation accuracy",
+    "val_nll": "validation negative log-likelihood",
+    "val_ece": "validation calibration error",
+    "val_agreement": "agreement with the teacher",
+    "flops": "FLOPs an image",
+    "latency_ms": "latency",
+}
+
+
+def is_share(figure: str) -> bool:
+    """Whether a figure is a share of examples, told in per cent."""
+    return figure.endswith(("accuracy", "agreement"))
+
+
+def unit(figure: str) -> str:
+    """What stands behind a figure's number, with its leading space."""
+    return " %" if is_share(figure) else " ms" if figure.endswith("_ms") else ""
+
+
+def name(figure: str) -> str:
+    """``val_accuracy`` as ``validation accuracy``."""
+    return _NAMES.get(figure, figure.replace("_", " "))
+
+
+def axis(figure: str) -> str:
+    """A figure's name with its unit, for an axis or a column."""
+    behind = unit(figure).strip()
+    return f"{name(figure)}, {behind}" if behind else name(figure)
+
+
+def number(figure: str, value: float) -> str:
+    """A figure's value without its unit: ``91.39``, ``19,882``, ``0.3127``."""
+    if not math.isfinite(value):
+        return "-"
+    if is_share(figure):
+        return f"{100 * value:.2f}"
+    return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.4g}"
+
+
+def value(figure: str, value: float) -> str:
+    """A figure's value with its unit: ``91.39 %``."""
+    return number(figure, value) + unit(figure)
+
+
+def shown(figure: str, value: float) -> float:
+    """A figure's value as pictures draw it: shares in per cent."""
+    return 100 * value if is_share(figure) else value
+
+
+def mean_and_spread(figure: str, repeated: Repeated) -> str:
+    """``91.39 ± 0.21 %``; without a spread where there is one seed only."""
+    mean, spread = repeated.mean(figure), repeated.spread(figure)
+    if len(repeated.records) < 2:
+        return value(figure, mean)
+    told = f"{100 * spread:.2f}" if is_share(figure) else f"{spread:.2g}"
+    return f"{number(figure, mean)} ± {told}{unit(figure)}"
+
+
+def difference(figure: str, value: float) -> str:
+    """``1.20 points higher``: a difference of two values of a figure."""
+    if value == 0.0:
+        return "no difference"
+    if is_share(figure):
+        size, behind = f"{abs(100 * value):.2f}", " points"
+    else:
+        size, behind = f"{abs(value):,.4g}", unit(figure)
+    return f"{size}{behind} {'higher' if value > 0 else 'lower'}"
+
+
+def compact(value: float) -> str:
+    """A size in few letters: ``19.9 k``, ``1.2 M``."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= 0.9995 * size:
+            return f"{value / size:.3g} {letter}"
+    return f"{value:.3g}"
+
+
+def duration(seconds: float) -> str:
+    """``1 h 04 min``, ``3 min 20 s``, ``12 s`` or ``0.4 s``."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def short(text: str, most: int) -> str:
+    """``text`` in at most so many letters, the middle left out where it is longer."""
+    if len(text) <= most:
+        return text
+    behind = (most - 1) // 2
+    return text[: most - 1 - behind] + "…" + text[len(text) - behind :]
+
+
+def distinct(paths: Iterable[str]) -> dict[str, str]:
+    """Each path's last steps, at least two and as many as set it apart from the others."""
+    steps = {path: path.split(".") for path in paths}
+    told = {}
+    for path, own in steps.items():
+        others = [other for name, other in steps.items() if name != path]
+        count = 2
+        while count < len(own) and any(other[-count:] == own[-count:] for other in others):
+            count += 1
+        told[path] = ".".join(own[-count:])
+    return told
+
+
+def setting(value: Any) -> str:
+    """A searched value: numbers in four digits, chains as ``cnn8 → cnn6``, mappings as YAML."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return " → ".join(map(setting, value)) or "none"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {setting(inner)}" for key, inner in value.items())
+    return str(value)
+
+
+def domain(described: Any) -> str:
+    """A searched path's domain, as the experiment file has it, in one line."""
+    if not (isinstance(described, Mapping) and len(described) == 1):
+        return str(described)
+    kind, body = next(iter(described.items()))
+    match kind, body:
+        case (("uniform" | "log_uniform"), [low, high]):
+            return f"{setting(low)} … {setting(high)}{', log' * (kind == 'log_uniform')}"
+        case "integers", [low, high, *step]:
+            return f"{low} … {high}" + (f" in steps of {step[0]}" if step and step[0] > 1 else "")
+        case "choice", [*options]:
+            return " | ".join(map(setting, options))
+        case "chain", {"of": of, **limits}:
+            most, least = limits.get("at_most", len(of)), limits.get("at_least", 0)
+            return f"{least} … {most} of {', '.join(map(setting, of))}"
+    return f"{kind} {body}"
