@@ -13,9 +13,9 @@ from spaces.problem import ConfigError, Problem
 
 _PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
 
-
 MOST_VALUES = 100_000
 DEEPEST = 60
+"""Levels of nesting; like the number of values, far above any experiment's."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -23,12 +23,12 @@ class _Loader(yaml.SafeLoader):
 
 
 _UNWANTED = ("timestamp", "merge")
-_EXPONENT = re.compile(r"^[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$")
+_EXPONENT = re.compile(r"^[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$")
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(_UNWANTED)]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,10 @@ def parse_document(text: str, file: str = "<text>") -> Document:
         what = " ".join(filter(None, (error.context, error.problem)))
         raise ConfigError([Problem(f"{file}:{line}", f"is not valid YAML: {what}")]) from None
     except yaml.YAMLError as error:
-        raise ConfigError([Problem(file, f"is not valid YAML: {error}")]) from None
+        what = " ".join(str(error).split())
+        raise ConfigError([Problem(file, f"is not valid YAML: {what}")]) from None
+    except RecursionError:
+        raise ConfigError([Problem(file, "is not valid YAML: it is nested too deep")]) from None
     reader = _Reader(file)
     data = reader.value(root, "") if root is not None else None
     if reader.problems:
