@@ -112,17 +112,18 @@ def prepare(uri: str, experiment_name: str) -> str:
 def runs_url(uri: str, name: str, port: int = 5000) -> str:
     """The page of the search's runs, for a server at ``uri`` or one on this machine's ``port``.
 
-    Where MLflow does not answer, the page that lists all experiments.
+    Where MLflow does not answer or knows of no such search: the list of all experiments.
     """
     base = uri.rstrip("/") if is_server(uri) else f"http://127.0.0.1:{port}"
+    file = sqlite_file(uri)
+    if file and not file.exists():
+        return f"{base}/#/experiments"
     with client_settings():
         try:
-            _, experiment = open_experiment(uri, name)
-        except ConfigError:
-            return f"{base}/#/experiments"
+            found = _connect(uri).get_experiment_by_name(name)
         except troubles():
-            return f"{base}/#/experiments"
-    return f"{base}/#/experiments/{experiment}/runs"
+            found = None
+    return f"{base}/#/experiments" + (f"/{found.experiment_id}/runs" if found else "")
 
 
 def reachable(uri: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -78,19 +79,11 @@ class Diary:
         metrics = {f"best.{name}": value for name, value in best.items()}
         metrics |= {"seconds": outcome.seconds}
         metrics |= {"stages.made": len(outcome.made), "stages.reused": len(outcome.reused)}
-        for trial in outcome.trials:
-            metrics[f"trials.{trial.state}"] = metrics.get(f"trials.{trial.state}", 0) + 1
-        for path, share in outcome.importances.items():
-            metrics[f"importance.{self._short(path)}"] = share
-        for repeated in outcome.repeats:
-            for figure in {goal.figure for goal in outcome.goals} & _shared_figures(
-                repeated.records
-            ):
-                name = f"repeats.{repeated.role}.{figure}"
-                metrics |= {
-                    f"{name}.mean": repeated.mean(figure),
-                    f"{name}.spread": repeated.spread(figure),
-                }
+        states = Counter(trial.state for trial in outcome.trials)
+        metrics |= {f"trials.{state}": count for state, count in states.items()}
+        shares = outcome.importances.items()
+        metrics |= {f"importance.{self._short(path)}": share for path, share in shares}
+        metrics |= _repeated(outcome)
         tags = {} if winner is None else {"stillhouse.winner": f"trial {winner}"}
         told = op.log(SEARCH, at, metrics=_numbers(metrics), tags=tags)
         return [*told, op.files(SEARCH, at, files)] if files else told
@@ -278,5 +271,13 @@ def _git(revision: str | None) -> dict[str, str]:
     return {"mlflow.source.git.commit": revision} if revision else {}
 
 
-def _shared_figures(records: Sequence[Record]) -> set[str]:
-    return set.intersection(*(set(record.figures) for record in records)) if records else set()
+def _repeated(outcome: Outcome) -> dict[str, float]:
+    """Mean and spread over seeds of the goals' figures."""
+    metrics = {}
+    for repeated in outcome.repeats:
+        for figure in {goal.figure for goal in outcome.goals}:
+            if repeated.records and all(figure in r.figures for r in repeated.records):
+                name = f"repeats.{repeated.role}.{figure}"
+                metrics[f"{name}.mean"] = repeated.mean(figure)
+                metrics[f"{name}.spread"] = repeated.spread(figure)
+    return metrics

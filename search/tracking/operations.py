@@ -23,10 +23,12 @@ _TAG = 8000
 
 
 def trial_run(number: int) -> str:
+    """A trial's run."""
     return f"trial-{number}"
 
 
 def stage_run(key: str) -> str:
+    """A shared stage's run."""
     return f"stage-{key[:12]}"
 
 
@@ -109,10 +111,10 @@ def valid_key(name: str) -> str:
 
 
 def plain_text(value: Any) -> str:
-    """A string as it is, everything else as canonical JSON."""
-    if isinstance(value, str):
-        return value
-    return json.dumps(value, sort_keys=True, default=str)
+    """A string as it is, everything else as JSON; what no database takes is replaced."""
+    if not isinstance(value, str):
+        return json.dumps(value, sort_keys=True, default=str)
+    return value.replace("\0", "?").encode(errors="replace").decode()
 
 
 def _tags(tags: Mapping[str, Any]) -> dict[str, str]:

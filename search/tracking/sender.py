@@ -15,6 +15,7 @@ from search.tracking.model import log_saved_model
 from search.tracking.operations import SEARCH
 from search.tracking.place import is_server
 from search.tracking.spool import Operation
+from spaces.problem import ConfigError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# What MLflow will say again however often it is asked. The rest (not reachable, busy, not
-# allowed yet) may change, and waits.
+# The rest (not reachable, busy, not allowed yet) may change, and waits.
 _REFUSALS = {"INVALID_PARAMETER_VALUE", "INVALID_STATE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
 _GONE = "RESOURCE_DOES_NOT_EXIST"
 _METRICS, _PARAMS, _TAGS = 800, 100, 50
@@ -64,32 +64,40 @@ class Sender:
         return self._opened
 
     def _deliver(self, operations: Sequence[Operation], again: bool = False) -> None:
-        from mlflow.exceptions import MlflowException
-
         try:
             self._perform(operations)
-        except (MlflowException, FileNotFoundError) as error:
-            code = getattr(error, "error_code", "INVALID_PARAMETER_VALUE")
-            if code == _GONE and not again:
+        except Exception as error:
+            if getattr(error, "error_code", "") == _GONE and not again:
                 # The database was replaced or cleaned up: look for everything anew.
                 self._opened = None
                 self._handles.doubt_all()
                 self._deliver(operations, again=True)
-            elif not self._is_refusal(error, code):
+            elif not self._is_refusal(error):
                 raise
             elif len(operations) > 1:
                 for operation in operations:
                     self._deliver([operation])
             else:
+                self._opened = None
+                self._open()  # raises if it is the whole experiment that takes nothing now
                 self._set_aside(operations[0], error)
 
-    def _is_refusal(self, error: Exception, code: str) -> bool:
-        from mlflow.exceptions import RestException
+    def _is_refusal(self, error: Exception) -> bool:
+        """Whether the same would happen again however often it is sent."""
+        from mlflow.exceptions import MlflowException, RestException
 
-        if code == "BAD_REQUEST" and is_server(self._uri):
-            # A proxy's error page is no answer of MLflow's.
-            return isinstance(error, RestException)
-        return code in {*_REFUSALS, _GONE}
+        match error:
+            case MlflowException(error_code="BAD_REQUEST") if is_server(self._uri):
+                return isinstance(error, RestException)  # no proxy's error page
+            case MlflowException(error_code=code):
+                return code in {*_REFUSALS, _GONE}
+            case FileNotFoundError():
+                return True
+            case OSError():  # the network's, or an upload too large for a proxy
+                return getattr(getattr(error, "response", None), "status_code", 0) == 413
+            case ConfigError():  # the experiment was deleted, and may be restored
+                return False
+        return isinstance(error, ValueError | TypeError | KeyError)
 
     def _set_aside(self, operation: Operation, error: Exception) -> None:
         log.warning("MLflow refused %s: %s", operation["do"], first_line(error))
@@ -98,8 +106,7 @@ class Sender:
 
     def _perform(self, operations: Sequence[Operation]) -> None:
         """The operations of one run, in order; logs between two other operations in one call."""
-        first = operations[0]
-        run_id = self._run(first)
+        run_id = self._run(operations[0])
         logs: list[Operation] = []
         for operation in operations:
             if operation["do"] == "log":
@@ -153,7 +160,7 @@ class Sender:
         run = operation["run"]
         tags = {
             **operation.get("tags", {}),
-            "mlflow.user": getpass.getuser(),
+            **_user(),
             "mlflow.source.name": "stillhouse",
             "stillhouse.handle": f"{self._token}/{run}",
             "stillhouse.launch": self._token,
@@ -209,6 +216,13 @@ class Sender:
                 raise
             for batch in _batches(new, metrics, tags):
                 client.log_batch(run_id, **batch)
+
+
+def _user() -> dict[str, str]:
+    try:
+        return {"mlflow.user": getpass.getuser()}
+    except (KeyError, OSError):
+        return {}  # a container's user without a name
 
 
 def _by_run(operations: Sequence[Operation]) -> Iterator[list[Operation]]:

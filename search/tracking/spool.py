@@ -82,13 +82,13 @@ class Spool:
     def forget(self, count: int, end: int) -> None:
         """``count`` operations up to ``end`` have been sent; an empty spool is an empty file."""
         with self._guard:
+            self._pending -= count
             if end == self._file.tell():
                 # In this order: `_sent` reads a place beyond the end as an interrupted cut.
                 self._file.truncate(0)
                 self._file.seek(0)
-                end = 0
+                self._pending = end = 0
             self._sent = end
-            self._pending -= count
             _replace(self._sent_path, json.dumps({"bytes": end}))
 
     def close(self) -> None:

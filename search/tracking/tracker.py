@@ -166,10 +166,11 @@ def drain(spool: Spool, sender: Sender) -> None:
         Exception: MLflow has trouble; what it has not got stays.
     """
     with client_settings():
-        while spool.pending:
-            operations, end = spool.read(_MOST)
+        operations, end = spool.read(_MOST)
+        while operations:
             sender.send(operations)
             spool.forget(len(operations), end)
+            operations, end = spool.read(_MOST)
 
 
 def send_pending(folder: Path) -> int:

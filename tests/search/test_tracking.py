@@ -1,11 +1,13 @@
 """A search in a real MLflow database: runs, parameters, curves, states, resumption."""
 
+import contextlib
 import json
 import math
 import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -330,6 +332,24 @@ def test_what_mlflow_refuses_is_set_aside_and_the_rest_goes_on(uri, track, tmp_p
     assert "active" in json.loads(refused)["reason"]
 
 
+def test_an_experiment_deleted_under_a_search_may_be_restored(uri, tmp_path, track):
+    track(SearchStarted("tiny", EXPERIMENT, False), started(0))
+    client, found = runs(uri)
+    experiment = found["tiny"].info.experiment_id
+    tracker = Tracker(uri, "tiny", tmp_path / "search", {})
+    client.delete_experiment(experiment)
+    tracker(TrialReported(0, 1, {"val_accuracy": 0.5}))
+    tracker(started(1))
+    assert tracker.close(60) == 3
+    assert "mlflow experiments restore" in tracker.trouble
+    assert not (tmp_path / "search/tracking/refused.jsonl").exists()
+    client.restore_experiment(experiment)
+    assert send_pending(tmp_path / "search") == 0
+    client, found = runs(uri)
+    assert history(client, found["trial 0"], "val_accuracy") == [(1, 0.5)]
+    assert set(found) == {"tiny", "trial 0", "trial 1"}
+
+
 def test_a_database_replaced_under_a_search_gets_its_runs(track, tmp_path, empty_database):
     track(SearchStarted("tiny", EXPERIMENT, False), started(0))
     elsewhere = tmp_path / "elsewhere"
@@ -489,6 +509,14 @@ def test_a_database_that_cannot_be_used_is_the_users_mistake(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="tracking: sqlite"):
         prepare(resolve_uri(None, tmp_path / "file"), "tiny")
+
+
+def test_a_database_of_an_older_mlflow_is_the_users_to_upgrade(uri, tmp_path):
+    with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as database:
+        database.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
+        database.commit()
+    with pytest.raises(ConfigError, match="mlflow db upgrade"):
+        prepare(uri, "tiny")
 
 
 def test_trying_a_store_leaves_nothing_there(uri, tmp_path):

@@ -193,3 +193,7 @@ class TestLimits:
         told, file = log("trial-1", 0, params={"a": "x" * 9000})
         assert len(told["tags"]["stillhouse.value.a"]) == 8000
         assert (file["path"], file["content"]) == ("stillhouse.value.a.txt", "x" * 9000)
+
+    def test_texts_no_database_takes(self):
+        (told,) = log("trial-1", 0, tags={"stillhouse.reason": "a\0b\udcffc"})
+        assert told["tags"] == {"stillhouse.reason": "a?b?c"}
