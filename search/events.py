@@ -19,11 +19,16 @@ StageState = Literal["queued", "running", "made", "reused", "failed"]
 
 @dataclass(frozen=True)
 class SearchStarted:
-    """``experiment`` is the experiment as plain data; ``resumed`` if it had been started before."""
+    """``experiment`` is the experiment as plain data; ``resumed`` if it had been started before,
+    with ``ended``, the trials that have ended already by state, and the ``best`` of them as
+    (value of the first goal, number).
+    """
 
     name: str
     experiment: Mapping[str, Any]
     resumed: bool
+    ended: Mapping[str, int] = field(default_factory=dict)
+    best: tuple[float, int] | None = None
 
 
 @dataclass(frozen=True)

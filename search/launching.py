@@ -8,6 +8,7 @@ import signal
 import statistics
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -206,7 +207,7 @@ class _Driver:
         state: SearchState = "interrupted"
         settled: list[Contender] = []
         self._note("running")
-        self.announce(SearchStarted(self.folder.name, self.experiment.plain(), resumed))
+        self.announce(self._started(resumed))
         try:
             with _termination_as_interrupt(), self._workshop(address, inline) as workshop:
                 if workshop.search(ledger, self.experiment.run.trials):
@@ -222,6 +223,13 @@ class _Driver:
         if state == "interrupted":
             ledger.interrupted()
         return self._end(state, self._outcome(settled))
+
+    def _started(self, resumed: bool) -> SearchStarted:
+        so_far = self._outcome([])
+        ended = Counter[str](t.state for t in so_far.trials if t.state != "running")
+        first = next(iter(ranking(so_far)), None)
+        best = (first.figures[so_far.goals[0].figure], first.number) if first else None
+        return SearchStarted(self.folder.name, self.experiment.plain(), resumed, ended, best)
 
     @contextlib.contextmanager
     def _workshop(self, address: str | None, inline: bool) -> Iterator[Workshop]:

@@ -58,6 +58,7 @@ class LiveView:
     def __call__(self, event: Event) -> None:
         match event:
             case SearchStarted():
+                self._ended, self._best = dict(event.ended), event.best
                 again = "resumed" if event.resumed else "started"
                 self._say(f"{event.name} {again}: {self._experiment.run.trials} trials")
             case StageChanged():

@@ -20,6 +20,8 @@ Set = Annotated[
 ]
 
 console = Console(highlight=False)
+if not console.is_terminal:
+    console = Console(highlight=False, width=160)  # a pipe has no edge to wrap at
 
 
 def as_json(value: Any) -> None:
