@@ -111,7 +111,9 @@ class Diary:
             case "queued":
                 return []
             case "running":
-                return self._begin_stage(event, at)
+                # A stage that is there already reports once more when it is asked for again.
+                there = self._shared["made"] | self._shared["reused"]
+                return [] if event.key in there else self._begin_stage(event, at)
             case "reused":
                 return self._count(event, at)
         told = self._begin_stage(event, at)
@@ -268,7 +270,7 @@ def _because(reason: str) -> dict[str, str]:
 
 
 def _git(revision: str | None) -> dict[str, str]:
-    return {"mlflow.source.git.commit": revision} if revision else {}
+    return {"mlflow.source.git.commit": revision} if revision not in (None, "unknown") else {}
 
 
 def _repeated(outcome: Outcome) -> dict[str, float]:
