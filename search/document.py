@@ -13,7 +13,7 @@ from spaces.problem import ConfigError, Problem
 
 _PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
 
-MOST_VALUES = 100_000
+MOST_VALUES = 20_000
 DEEPEST = 60
 """Levels of nesting; like the number of values, far above any experiment's."""
 

@@ -111,7 +111,7 @@ def test_doubling_aliases_are_refused_before_they_fill_the_memory():
     assert "is too deep or too large; does an alias" in line
 
 
-@pytest.mark.parametrize("text", ["[" * 3000, "{a: " * 3000 + "1" + "}" * 3000])
+@pytest.mark.parametrize("text", ["[" * 600, "{a: " * 600 + "1" + "}" * 600])
 def test_a_bottomless_value_is_refused(text):
     (line,) = refused(text)
     assert line.startswith("a.yaml")
