@@ -54,10 +54,10 @@ def draw(outcome: Outcome, cast: Cast) -> Picture | None:
     left.set_title(f"students: {wording.axis(figure)}")
     right.set_title("teachers and assistants")
     right.tick_params("y", labelleft=False)
-    return Picture("curves", "Learning curves", _caption(students, figure), picture)
+    return Picture("curves", "Learning curves", _caption(students), picture)
 
 
-def _caption(students: Sequence[Curve], figure: str) -> str:
+def _caption(students: Sequence[Curve]) -> str:
     named = sum(bool(curve.name) for curve in students)
     told = f"The {named} best of {len(students)} students in colour" if named else "No student"
     return f"{told}; circles are where others were stopped early. Figures are of the last epoch."

@@ -63,7 +63,7 @@ def comparisons(outcome: Outcome) -> list[str]:
 
 def trials(outcome: Outcome) -> str:
     """How many trials ended how."""
-    counts = Counter(trial.state for trial in outcome.trials)
+    counts = Counter[str](trial.state for trial in outcome.trials)
     told = ", ".join(f"{counts[s]} {words}" for s, words in _STATES.items() if counts[s])
     unfit = sum(t.state == "finished" and not t.feasible for t in outcome.trials)
     beyond = f"; {unfit} of the finished ones beyond a limit" if unfit else ""

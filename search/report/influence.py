@@ -33,7 +33,8 @@ def draw(outcome: Outcome) -> Picture | None:
     names = wording.distinct([path for path, _ in shares])
     figure = Figure(figsize=_INCHES)
     _bars(figure.add_axes((0.24, 0.11, 0.17, 0.825)), shares, names)
-    for place, (path, _) in enumerate(shares[:PANELS]):
+    tried = [p for p, _ in shares if any(value_at(trial, p) is not None for trial in trials)]
+    for place, path in enumerate(tried[:PANELS]):
         row, column = divmod(place, 2)
         box = (0.515 + 0.265 * column, 0.6 - 0.49 * row, *_PANEL)
         axes = figure.add_axes(box)
@@ -100,13 +101,13 @@ def _scatter(axes: Axes, trials: Sequence[Trial], path: str, goal: Goal) -> None
     values = [value_at(trial, path) for trial in shown]
     heights = [wording.shown(goal.figure, trial.figures[goal.figure]) for trial in shown]
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-    if numbers and values:
+    if numbers:
         xs = [float(value) for value in values]
         _number_axis(axes, xs)
     else:
         xs = _categories(axes, values, heights)
     axes.scatter(xs, heights, s=_DOT**2, c=look.TRIAL, ec=look.GROUND, lw=0.6, clip_on=True)
-    if shown and shown[0] is trials[0]:
+    if shown[0] is trials[0]:
         axes.scatter(xs[:1], heights[:1], s=(2.1 * _DOT) ** 2, fc="none", ec=look.INK, lw=1.0)
 
 
@@ -128,7 +129,7 @@ def _categories(axes: Axes, values: Sequence[Any], heights: Sequence[float]) -> 
     names = sorted({wording.setting(value) for value in values})
     places = {name: place for place, name in enumerate(names)}
     low, high = axes.get_ylim()
-    wide = 72 * _INCHES[0] * _PANEL[0] / max(len(names), 1)
+    wide = 72 * _INCHES[0] * _PANEL[0] / len(names)
     tall = 72 * _INCHES[1] * _PANEL[1] / (high - low)
     columns = [places[wording.setting(value)] for value in values]
     moved = beside(

@@ -28,7 +28,7 @@ def join(parts: Iterable[Any]) -> Html:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, sortable: bool = False) -> Html:
-    """A table that scrolls by itself where it is too wide; columns of numbers stand to the right."""
+    """A table that scrolls by itself where it is too wide; numbers stand to the right."""
     rows = [list(row) for row in rows]
     right = [all(map(_is_number, column)) for column in zip(*rows, strict=True)]
     right = right or [False] * len(columns)

@@ -131,14 +131,8 @@ def _best(outcome: Outcome, cast: Cast) -> Html | None:
         for trial in ranked
     ]
     names = wording.distinct(paths)
-    heads = (
-        "trial",
-        *map(wording.axis, figures),
-        "Pareto front",
-        *(names[p] for p in paths),
-        "key",
-    )
-    return table(heads, rows, sortable=True)
+    heads = ["trial", *map(wording.axis, figures), "Pareto front", *(names[p] for p in paths)]
+    return table([*heads, "key"], rows, sortable=True)
 
 
 def _stages(outcome: Outcome, keys: Iterable[str]) -> Html | None:

@@ -76,7 +76,8 @@ class _Canvas:
         self, students: Sequence[Student], shared: Sequence[Shared], repeats: Sequence[Repeated]
     ) -> None:
         """Limits, scales and names of both axes."""
-        xs = [self._place(one)[0] for one in (*students, *shared)]
+        both: list[Student | Shared] = [*students, *shared]
+        xs = [self._place(one)[0] for one in both]
         self._log = min(xs) > 0 and max(xs) / min(xs) > 3
         left, right = self._scaled(min(xs)), self._scaled(max(xs))
         room = 0.14 * (right - left) or 0.2 * abs(right) or 1.0

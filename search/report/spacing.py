@@ -104,7 +104,7 @@ def worth_showing(values: Sequence[float], maximize: bool) -> tuple[float, float
     """
     if len(values) < 4:
         return min(values), max(values)
-    first, _, third = statistics.quantiles(values, n=4)
+    first, _, third = statistics.quantiles(values, n=4, method="inclusive")
     reach = 3 * (third - first)
     if maximize:
         return min(v for v in values if v >= first - reach), max(values)

@@ -129,7 +129,7 @@ def _further(axes: Axes, node: Node, nodes: Mapping[str, Node]) -> None:
 
 
 def _ends(leaf: Leaf, letters: int) -> str:
-    count = f"  ×{len(leaf.students)}" if len(leaf.students) > 1 else ""
+    count = f"  \u00d7{len(leaf.students)}" if len(leaf.students) > 1 else ""
     return wording.short(leaf.network, max(letters - len(count), 5)) + count
 
 
