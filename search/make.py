@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Generator, Iterable, Mapping
 from dataclasses import dataclass, field
+from importlib import metadata
 from typing import Any
 
 import torch
@@ -139,14 +140,19 @@ def make_all(
 @functools.cache
 def versions() -> Mapping[str, str]:
     """Versions of what decides numbers, and the git revision this runs from."""
-    from importlib.metadata import version
-
     names = ("torch", "torchvision", "ray", "optuna", "mlflow", "pyarrow", "numpy", "stillhouse")
     return {
         "python": platform.python_version(),
-        **{name: version(name) for name in names},
+        **{name: _version(name) for name in names},
         "git": _revision(),
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def _revision() -> str:

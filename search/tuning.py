@@ -25,6 +25,16 @@ from spaces.problem import ConfigError, Problem
 
 _KEEP_WORKERS = {"num_workers_soft_limit": 16, "idle_worker_killing_time_threshold_ms": 600_000}
 """On a Ray of our own: a worker that has loaded torch is kept for the next stage or trial."""
+_WORKERS_READ = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # glibc gives freed memory back at once and asks for it again in the next step: 15 % of a
+    # float32 step of a small network on a CPU.
+    "MALLOC_TRIM_THRESHOLD_": "1073741824",
+    "MALLOC_MMAP_THRESHOLD_": "1073741824",
+    "MALLOC_TOP_PAD_": "67108864",
+}
+"""What the workers of a Ray of our own find in their environment."""
 LOST_WORKERS = 3
 """How often a trial whose worker was lost is started again."""
 
@@ -35,8 +45,8 @@ def connect(address: str | None) -> None:
     Raises:
         ConfigError: there is no cluster at that address.
     """
-    os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    for name, value in _WORKERS_READ.items():
+        os.environ.setdefault(name, value)
     shipped = None
     if address:
         import methods

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import subprocess
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,7 +20,7 @@ from search.launching import resume as resume_search
 from search.loading import load_experiment
 from search.outcome import Outcome, to_plain, winner
 from search.report.summary import seconds_saved, verdict
-from search.tracking import resolve_uri, ui_command
+from search.tracking import SERVER_SETTINGS, resolve_uri, runs_url, send_pending, ui_command
 
 File = Annotated[Path, typer.Argument(help="Experiment file (YAML).")]
 Name = Annotated[str, typer.Argument(help="A run (name-3), or an experiment: its newest run.")]
@@ -108,6 +110,7 @@ def report(name: Name, json: Json = False) -> None:
     folder = RunFolder.find(name)
     experiment = load_experiment(folder.path / "experiment.yaml")
     files = write_outcome(experiment, read_outcome(folder), folder)
+    send_pending(folder.path)
     if json:
         as_json([str(file) for file in files])
         return
@@ -122,9 +125,18 @@ def ui(
     host: str = "127.0.0.1",
 ) -> None:
     """Open MLflow on the tracking store; Ctrl-C ends it."""
+    title = None
     if name:
-        tracking = load_experiment(RunFolder.find(name).path / "experiment.yaml").tracking
-    subprocess.run(ui_command(resolve_uri(tracking, Path.cwd()), host, port), check=False)
+        folder = RunFolder.find(name)
+        experiment = load_experiment(folder.path / "experiment.yaml")
+        tracking, title = experiment.tracking, experiment.name
+        send_pending(folder.path)
+    uri = resolve_uri(tracking, Path.cwd())
+    command = ui_command(uri, host, port)
+    page = runs_url(uri, title, port) if title else f"http://{host}:{port}"
+    console.print(f"open {page} (Ctrl-C ends it)", markup=False)
+    with contextlib.suppress(KeyboardInterrupt):
+        subprocess.run(command, check=False, env={**os.environ, **SERVER_SETTINGS})
 
 
 def _go_on(name: str, address: str | None, inline: bool, trials: int, json: bool) -> None:
