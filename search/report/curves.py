@@ -46,8 +46,8 @@ def draw(outcome: Outcome, cast: Cast) -> Picture | None:
         return None
     picture = Figure(figsize=_INCHES)
     limits = _limits(students + teachers)
-    left = picture.add_axes((0.06, _BOTTOM, 0.43, _HEIGHT), ylim=limits)
-    right = picture.add_axes((0.61, _BOTTOM, 0.27, _HEIGHT), ylim=limits)
+    left = picture.add_axes((0.06, _BOTTOM, 0.42, _HEIGHT), ylim=limits)
+    right = picture.add_axes((0.63, _BOTTOM, 0.205, _HEIGHT), ylim=limits)
     _panel(left, students)
     _panel(right, teachers)
     _stopped(left, cast, figure, limits[0])
@@ -119,13 +119,14 @@ def _limits(curves: Sequence[Curve]) -> tuple[float, float]:
 
 
 def _panel(axes: Axes, curves: Sequence[Curve]) -> None:
+    faint = min(0.6, max(0.15, 15 / (len(curves) or 1)))
     for curve in curves:
         axes.plot(
             curve.epochs,
             curve.values,
             color=curve.colour,
             lw=1.7 if curve.name else 0.8,
-            alpha=1.0 if curve.name else 0.6,
+            alpha=1.0 if curve.name else faint,
             zorder=3 if curve.name else 2,
         )
     axes.set_xlabel("epoch")
@@ -140,9 +141,10 @@ def _label_ends(axes: Axes, curves: Sequence[Curve]) -> None:
     low, high = axes.get_ylim()
     points = 72 * _INCHES[1] * _HEIGHT / (high - low)
     ends = [curve.values[-1] * points for curve in curves]
+    names = wording.fitted([curve.name for curve in curves], 10)
     for curve, end, moved in zip(curves, ends, apart(ends, _LABEL_GAP), strict=True):
         axes.annotate(
-            f"{wording.short(curve.name, 13)}  {curve.last}",
+            f"{names[curve.name]}  {curve.last}",
             (1.0, curve.values[-1]),
             xycoords=axes.get_yaxis_transform(),
             xytext=(5, moved - end),

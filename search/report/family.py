@@ -29,7 +29,8 @@ class Leaf:
 class Node:
     """A teacher or an assistant, what it taught, and where it stands.
 
-    ``others`` holds keys of further teachers it learnt from, besides the one it hangs from.
+    ``others`` holds keys of further teachers it learnt from that stand on other lines;
+    ``line`` keys of all before it on its own, of which it learnt from several if ``dense``.
     """
 
     shared: Shared
@@ -37,6 +38,8 @@ class Node:
     nodes: list[Node] = field(default_factory=list)
     leaves: list[Leaf] = field(default_factory=list)
     others: tuple[str, ...] = ()
+    dense: bool = False
+    line: frozenset[str] = frozenset()
     row: float = 0.0
 
     def walk(self) -> Iterator[Node]:
@@ -115,7 +118,10 @@ def _grow(cast: Cast, leaves: dict[tuple[str, str], Leaf]) -> list[Node]:
             shared = cast.shared[key]
             above = [parent for parent in shared.record.parents if parent in cast.shared]
             before = node(above[-1]) if above else None
-            nodes[key] = Node(shared, before.depth + 1 if before else 0, others=tuple(above[:-1]))
+            line = {before.shared.key} | before.line if before else set()
+            others = tuple(parent for parent in above if parent not in line)
+            depth, dense = before.depth + 1 if before else 0, len(line & set(above)) > 1
+            nodes[key] = Node(shared, depth, others=others, dense=dense, line=frozenset(line))
             (before.nodes if before else roots).append(nodes[key])
         return nodes[key]
 

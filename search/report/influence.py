@@ -19,7 +19,7 @@ from search.report.summary import ranking
 
 BARS, PANELS = 10, 4
 _INCHES = (7.6, 3.9)
-_DOT = 5.0
+_DOTS = (5.0, 3.2)  # points across, and with more than a hundred trials
 _PANEL = (0.215, 0.335)  # of the picture
 
 
@@ -106,9 +106,10 @@ def _scatter(axes: Axes, trials: Sequence[Trial], path: str, goal: Goal) -> None
         _number_axis(axes, xs)
     else:
         xs = _categories(axes, values, heights)
-    axes.scatter(xs, heights, s=_DOT**2, c=look.TRIAL, ec=look.GROUND, lw=0.6, clip_on=True)
+    dot = _DOTS[len(trials) > 100]
+    axes.scatter(xs, heights, s=dot**2, c=look.TRIAL, ec=look.GROUND, lw=0.6, clip_on=True)
     if shown[0] is trials[0]:
-        axes.scatter(xs[:1], heights[:1], s=(2.1 * _DOT) ** 2, fc="none", ec=look.INK, lw=1.0)
+        axes.scatter(xs[:1], heights[:1], s=10.0**2, fc="none", ec=look.INK, lw=1.0)
 
 
 def _number_axis(axes: Axes, xs: Sequence[float]) -> None:
@@ -132,8 +133,9 @@ def _categories(axes: Axes, values: Sequence[Any], heights: Sequence[float]) -> 
     wide = 72 * _INCHES[0] * _PANEL[0] / len(names)
     tall = 72 * _INCHES[1] * _PANEL[1] / (high - low)
     columns = [places[wording.setting(value)] for value in values]
+    dot = _DOTS[len(values) > 100]
     moved = beside(
-        [column * wide for column in columns], [y * tall for y in heights], _DOT, wide / 2
+        [column * wide for column in columns], [y * tall for y in heights], dot, wide / 2 - dot
     )
     letters = max(int(wide / 4.6), 3)
     axes.set_xlim(-0.5, len(names) - 0.5)

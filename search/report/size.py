@@ -20,7 +20,7 @@ from search.report.spacing import beside, labelled, worth_showing
 
 _INCHES = (7.6, 4.4)
 _FRAME = (0.06, 0.12, 0.92, 0.77)  # left, bottom, width, height of the axes in the picture
-_DOT = 5.5  # points across
+_DOTS = (5.5, 3.8)  # points across, and with more than a hundred students
 
 
 def draw(outcome: Outcome, cast: Cast) -> Picture | None:
@@ -141,22 +141,26 @@ class _Canvas:
     def students(self, students: Sequence[Student]) -> None:
         """Dots; those of one size beside each other, those that did not finish hollow."""
         low, high = self._edges
-        inset = 0.5 * _DOT / self._tall
+        dot = _DOTS[len(students) > 100]
+        inset = 0.5 * dot / self._tall
         places = [self._place(s) for s in students]
         ys = [min(max(y, low + inset), high - inset) for _, y in places]
         heights = [y * self._tall for y in ys]
-        offsets = beside([self._scaled(x) * self._wide for x, _ in places], heights, _DOT)
+        offsets = beside([self._scaled(x) * self._wide for x, _ in places], heights, dot)
         for student, (x, true), y, offset in zip(students, places, ys, offsets, strict=True):
             if y == true:
                 self._taken[x] = max(self._taken.get(x, 0.0), offset)
-            self._student(self._aside(x, offset), y, student, true)
+            self._student((self._aside(x, offset), y), dot, student, true)
 
-    def _student(self, x: float, y: float, student: Student, true: float) -> None:
+    def _student(
+        self, place: tuple[float, float], dot: float, student: Student, true: float
+    ) -> None:
+        x, y = place
         done = student.trial.state == "finished"
         fill, edge = (look.TRIAL, look.GROUND) if done else (look.GROUND, look.FAINT)
         marker = "o" if y == true else "v" if y > true else "^"
         mark = self.axes.scatter(
-            [x], [y], s=_DOT**2, fc=fill, ec=edge, lw=0.7, marker=marker, zorder=3
+            [x], [y], s=dot**2, fc=fill, ec=edge, lw=0.7, marker=marker, zorder=3
         )
         if marker == "o":
             self._legend["trial" if done else "stopped early"] = mark
@@ -171,13 +175,18 @@ class _Canvas:
     def name_teachers(self, shared: Sequence[Shared]) -> None:
         """Labels, one a name: several chains hold assistants of one name."""
         best = {one.name: one for one in sorted(shared, key=lambda one: self._place(one)[1])}
-        names = [wording.short(name, 18) for name in best]
+        names = list(wording.fitted(best, 16).values())
         places = [self._place(one) for one in best.values()]
         marks = [
             (self._scaled(x) * self._wide, y * self._tall, 5.0 * len(name))
             for (x, y), name in zip(places, names, strict=True)
         ]
-        for name, place, moved in zip(names, places, labelled(marks, 10.0), strict=True):
+        others = [
+            (self._scaled(x) * self._wide, y * self._tall)
+            for x, y in (self._place(one) for one in shared if one not in best.values())
+        ]
+        sides = labelled(marks, 10.0, others)
+        for name, place, moved in zip(names, places, sides, strict=True):
             self.axes.annotate(
                 name,
                 place,

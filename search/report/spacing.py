@@ -34,17 +34,22 @@ Box = tuple[float, float, float, float]
 _SIDES = ((0.0, 1.0), (0.0, -1.0), (1.0, 0.0), (-1.0, 0.0), (1.0, 1.0), (-1.0, 1.0))
 
 
-def labelled(marks: Sequence[tuple[float, float, float]], tall: float) -> list[tuple[float, float]]:
+def labelled(
+    marks: Sequence[tuple[float, float, float]],
+    tall: float,
+    others: Sequence[tuple[float, float]] = (),
+) -> list[tuple[float, float]]:
     """Where to write labels around marks so that they cover neither each other nor the marks.
 
     Args:
         marks: place to the right, place upwards and the label's width, in points.
         tall: a label's height, and about a mark's.
+        others: places of marks without labels.
 
     Returns:
         For each mark the middle of its label, seen from the mark.
     """
-    taken = [_box(x, y, tall, tall) for x, y, _ in marks]
+    taken = [_box(x, y, tall, tall) for x, y in [*others, *(mark[:2] for mark in marks)]]
     moved = []
     for x, y, wide in marks:
         reach, rise = wide / 2 + 0.7 * tall, 1.05 * tall

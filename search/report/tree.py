@@ -45,8 +45,10 @@ def _caption(grown: Forest) -> str:
         "Every line is a chain from the teacher to the students at its end, whose figures stand "
         "to the right: the best one in full colour, hollow ones were stopped early."
     )
+    if any(node.dense for node in grown.nodes):
+        told += " In dense chains each learnt from all before it on its line."
     if any(node.others for node in grown.nodes):
-        told += " Dotted arcs are further teachers of a dense chain."
+        told += " Dotted arcs are further teachers."
     if grown.left_out:
         told += f" Only the best {grown.rows} ends of {grown.rows + grown.left_out} are shown."
     return told
@@ -58,15 +60,18 @@ def _branches(axes: Axes, grown: Forest, goal: Goal) -> None:
     axes.set_xlim(-0.85, last + 0.02)
     letters = int((72 * _WIDE * _SHARE * (1 - _BEND) / (last + 0.87) - 10) / 4.9)
     nodes = {node.shared.key: node for node in grown.nodes}
+    names = wording.fitted([_name(node) for node in nodes.values()], max(letters, 5))
+    ends = wording.fitted([leaf.network for leaf in grown.leaves], max(letters - 5, 5))
     best = grown.best(goal)
     for node in nodes.values():
         for child in node.nodes:
             _line(axes, node, child.depth, child.row, any(best is x for x in child.all_leaves()))
         for leaf in node.leaves:
             _line(axes, node, last, leaf.row, leaf is best)
-            _write(axes, last, leaf.row, _ends(leaf, letters), up=True, aside=1)
+            count = f"  \u00d7{len(leaf.students)}" if len(leaf.students) > 1 else ""
+            _write(axes, last, leaf.row, ends[leaf.network] + count, up=True, aside=1)
         _further(axes, node, nodes)
-        _node(axes, node, goal, letters)
+        _node(axes, node, goal, names[_name(node)])
 
 
 def _write(axes: Axes, depth: float, row: float, text: str, *, up: bool, aside: float) -> None:
@@ -96,13 +101,16 @@ def _line(axes: Axes, node: Node, depth: int, row: float, best: bool) -> None:
     )
 
 
-def _node(axes: Axes, node: Node, goal: Goal, letters: int) -> None:
+def _name(node: Node) -> str:
+    return node.shared.name or node.shared.label
+
+
+def _node(axes: Axes, node: Node, goal: Goal, name: str) -> None:
     """Its mark, its name above the line that leads to it and its figure below."""
     marker, colour, size = ("D", look.ASSISTANT, 32) if node.depth else ("^", look.TEACHER, 60)
     axes.scatter(
         [node.depth], [node.row], s=size, c=colour, marker=marker, ec=look.GROUND, zorder=3
     )
-    name = wording.short(node.shared.name or node.shared.label, max(letters, 5))
     _write(axes, node.depth, node.row, name, up=True, aside=8)
     figure = node.shared.figure(goal.figure)
     if math.isfinite(figure):
@@ -111,7 +119,7 @@ def _node(axes: Axes, node: Node, goal: Goal, letters: int) -> None:
 
 
 def _further(axes: Axes, node: Node, nodes: Mapping[str, Node]) -> None:
-    """Arcs from the other teachers of a dense chain."""
+    """Arcs from teachers that stand on other lines."""
     for key in node.others:
         if key in nodes:
             other = nodes[key]
@@ -126,11 +134,6 @@ def _further(axes: Axes, node: Node, nodes: Mapping[str, Node]) -> None:
                     "connectionstyle": "arc3,rad=0.25",
                 },
             )
-
-
-def _ends(leaf: Leaf, letters: int) -> str:
-    count = f"  \u00d7{len(leaf.students)}" if len(leaf.students) > 1 else ""
-    return wording.short(leaf.network, max(letters - len(count), 5)) + count
 
 
 def _strip(axes: Axes, grown: Forest, goal: Goal) -> None:
@@ -162,7 +165,8 @@ def _strip(axes: Axes, grown: Forest, goal: Goal) -> None:
             fontweight="bold" if leaf is top else "normal",
             color=look.INK if known else look.MUTED,
         )
-    axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10], prune="upper"))
+    ticks = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, high)
+    axes.set_xticks([tick for tick in ticks if low <= tick <= high])
     axes.set_xlabel(wording.axis(goal.figure))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -117,6 +118,18 @@ def distinct(paths: Iterable[str]) -> dict[str, str]:
             count += 1
         told[path] = ".".join(own[-count:])
     return told
+
+
+def fitted(names: Iterable[str], most: int) -> dict[str, str]:
+    """Names in at most so many letters; longer ones lose what all of these begin with."""
+    told = {name: name for name in names}
+    long = [name for name in told if len(name) > most]
+    if len(long) > 1:
+        letters = zip(*long, strict=False)
+        shared = sum(1 for _ in itertools.takewhile(lambda some: len(set(some)) == 1, letters))
+        if 1 < shared < min(map(len, long)):
+            told |= {name: "…" + name[shared:] for name in long}
+    return {name: short(text, most) for name, text in told.items()}
 
 
 def setting(value: Any) -> str:

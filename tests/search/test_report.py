@@ -440,10 +440,10 @@ def test_dense_chains_hang_from_their_closest_teacher():
     trial = Trial(0, "finished", {}, {**keys, "student": student}, {"val_accuracy": 0.8})
     outcome = replace(search.outcome(seeds=()), trials=(trial,))
     grown = forest(cast(outcome, EXPERIMENT), ACCURACY[0], 9)
-    assert [(n.shared.name, n.depth, n.others) for n in grown.nodes] == [
-        ("cnn10", 0, ()),
-        ("cnn8", 1, ()),
-        ("cnn4", 2, (teacher,)),
+    assert [(n.shared.name, n.depth, n.others, n.dense) for n in grown.nodes] == [
+        ("cnn10", 0, (), False),
+        ("cnn8", 1, (), False),
+        ("cnn4", 2, (), True),
     ]
     assert [leaf.network for leaf in grown.leaves] == ["cnn2"]
 

@@ -241,3 +241,14 @@ def test_paths_are_told_by_what_sets_them_apart():
         "student.network",
         "lr",
     ]
+
+
+def test_names_that_are_too_long_lose_what_they_share():
+    assert wording.fitted(["wide_resnet40-2", "wide_resnet16-2", "cnn8"], 6) == {
+        "wide_resnet40-2": "…40-2",
+        "wide_resnet16-2": "…16-2",
+        "cnn8": "cnn8",
+    }
+    assert wording.fitted(["cnn8", "cnn6"], 6) == {"cnn8": "cnn8", "cnn6": "cnn6"}
+    assert wording.fitted(["resnet_b", "resnet"], 6) == {"resnet_b": "res…_b", "resnet": "resnet"}
+    assert wording.fitted([], 6) == {}
