@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from methods.core.data.augment import Augment
+from methods.core.data.config import DataConfig
 from methods.core.data.facts import facts
 from search.experiment import Experiment
 from search.kind import Kind
-from search.recipe import parse_entries
+from search.reach import out_of_reach
+from search.recipe import Recipe, data_for, parse_entries
 from search.settings import MEASURED, STATIC, ExperimentFile
 from search.space import Space, has, parts, without_star
-from spaces.domain import Chain, Choice, Domain, parse_domain
+from search.stages.chain import Chain as ChainEntry
+from spaces.domain import Chain, Choice, Domain, Integers, parse_domain
 from spaces.problem import ConfigError, Problem, unknown
 
 
-def read_space(told: ExperimentFile, entries: Mapping[str, Kind]) -> Space:
-    """The searched paths with their domains; ``declared`` takes the one beside the field.
+def read_space(
+    told: ExperimentFile, entries: Mapping[str, Kind]
+) -> tuple[Space, tuple[Problem, ...]]:
+    """The searched paths with their domains, and what is wrong with the others.
 
-    Raises:
-        ConfigError: a path that leads nowhere, or no such domain.
+    ``declared`` takes the domain that is written beside the field.
     """
     space: dict[str, Domain] = {}
     problems: list[Problem] = []
@@ -28,39 +33,50 @@ def read_space(told: ExperimentFile, entries: Mapping[str, Kind]) -> Space:
             space[path] = _domain(path, data, entries)
         except ConfigError as error:
             problems.extend(error.under("search").problems)
-    if problems:
-        raise ConfigError(problems)
-    return space
+    return space, tuple(problems)
 
 
 def _domain(path: str, data: Any, entries: Mapping[str, Kind]) -> Domain:
     name, *rest = parts(path)
     if name != "data" and name not in entries:
         raise ConfigError([Problem(path, unknown("stage", name, entries))])
+    if not rest:
+        message = f"names all of {name!r}; say which of its settings, like {name}.seed"
+        raise ConfigError([Problem(path, message)])
     if data != "declared":
         return parse_domain(data, path)
-    found = entries[name].declared(tuple(rest)) if name != "data" else None
+    declared = _declared_data if name == "data" else entries[name].declared
+    found = declared(tuple(rest))
     if found is None:
         message = "no range is declared beside this field; write one, like {uniform: [0, 1]}"
         raise ConfigError([Problem(path, message)])
     return found
 
 
-def check(experiment: Experiment) -> None:
+def _declared_data(path: tuple[str, ...]) -> Domain | None:
+    match path:
+        case ("augment", field):
+            return Augment.space().get(field)
+    return None
+
+
+def check(experiment: Experiment, known: Iterable[Problem] = ()) -> None:
     """Everything about an experiment that can be known before it runs.
+
+    Args:
+        known: problems that were found on the way here, to be told with the others.
 
     Raises:
         ConfigError: all that is wrong, with paths into the file.
     """
-    problems: list[Problem] = []
-    for part in (_check_names, _check_data, _check_goal, _check_run):
+    problems = [*known, *_check_names(experiment)]
+    for part in (_check_goal, _check_run, _check_links, _check_paths):
         problems.extend(part(experiment))
+    if experiment.final in experiment.stages:
+        unsound = list(_check_data(experiment)) or list(_check_recipe(experiment))
+        problems.extend(unsound or _check_values(experiment))
     if not problems:
-        problems.extend(_check_recipe(experiment))
-    if not problems:
-        problems.extend(_check_space(experiment))
-    if not problems:
-        problems.extend(_check_reachable(experiment))
+        problems.extend(out_of_reach(experiment))
     if problems:
         raise ConfigError(dict.fromkeys(problems))
 
@@ -74,14 +90,23 @@ def _check_names(experiment: Experiment) -> Iterator[Problem]:
 
 
 def _check_data(experiment: Experiment) -> Iterator[Problem]:
+    shared = list(_data_problems(experiment.data, "data"))
+    yield from shared
+    for name, entry in experiment.entries.items():
+        if entry.data and not shared:
+            try:
+                yield from _data_problems(data_for(entry, experiment.data), f"stages.{name}.data")
+            except ConfigError as error:
+                yield from error.under(f"stages.{name}").problems
+
+
+def _data_problems(data: DataConfig, place: str) -> Iterator[Problem]:
     try:
-        facts(experiment.data)
+        facts(data)
     except ConfigError as error:
-        yield from (p if p.path.startswith("data") else _under("data", p) for p in error.problems)
-
-
-def _under(prefix: str, problem: Problem) -> Problem:
-    return Problem(f"{prefix}.{problem.path}" if problem.path else prefix, problem.message)
+        for problem in error.problems:
+            inner = problem.path.removeprefix("data").removeprefix(".")
+            yield Problem(f"{place}.{inner}" if inner else place, problem.message)
 
 
 def _check_goal(experiment: Experiment) -> Iterator[Problem]:
@@ -93,11 +118,12 @@ def _check_goal(experiment: Experiment) -> Iterator[Problem]:
     named = [("maximize", p) for p in goal.maximize] + [("minimize", p) for p in goal.minimize]
     places = [(f"goal.{where}", path) for where, path in named]
     places += [(f"goal.subject_to.{path}", path) for path in goal.subject_to]
+    known = experiment.final in experiment.stages
     for place, path in places:
         stage, _, figure = path.partition(".")
         if stage not in experiment.stages:
             yield Problem(place, unknown("stage", stage, experiment.stages))
-        elif stage != experiment.final:
+        elif known and stage != experiment.final:
             yield Problem(place, f"trials make {experiment.final!r}; only its figures can be used")
         elif figure not in STATIC + MEASURED:
             yield Problem(place, unknown("figure", figure, STATIC + MEASURED))
@@ -108,66 +134,119 @@ def _check_run(experiment: Experiment) -> Iterator[Problem]:
     if run.scheduler.kind != "none":
         if several:
             yield Problem("run.scheduler", "needs a single goal; with several, leave it out")
-        elif not experiment.goals[0].figure.startswith(("val_", "train_")):
+        elif experiment.goals[0].figure in (*STATIC, "latency_ms"):
             figure = experiment.goals[0].figure
             yield Problem("run.scheduler", f"{figure} is not reported by epoch; leave it out")
+
+
+def _check_links(experiment: Experiment) -> Iterator[Problem]:
+    """What ``links`` names can be in the chain, as written or as searched."""
+    for name, entry in experiment.entries.items():
+        if isinstance(entry, ChainEntry):
+            possible = [spec.label for spec in entry.networks]
+            for value in _searched(f"{name}.networks", experiment):
+                possible += [str(network) for network in value]
+            try:
+                entry.check_links(tuple(dict.fromkeys(possible)))
+            except ConfigError as error:
+                yield from error.under(f"stages.{name}").problems
+
+
+def _searched(path: str, experiment: Experiment) -> tuple[Any, ...]:
+    """All lists that a searched field with a list may hold."""
+    domain = experiment.search.get(path)
+    found = domain.grid(1) if isinstance(domain, Chain | Choice) else ()
+    return tuple(value for value in found if isinstance(value, list | tuple))
 
 
 def _check_recipe(experiment: Experiment) -> Iterator[Problem]:
     try:
         recipe = experiment.recipe()
-        for stage in recipe.student.lineage():
-            stage.work.costs(stage.data)
-            stage.work.identity()
     except ConfigError as error:
-        yield from (_in_stages(p, experiment) for p in error.problems)
+        yield from error.under("stages").problems
         return
+    for name, entry in recipe.entries.items():
+        try:
+            entry.stage.work.identity()
+        except ConfigError as error:
+            yield from error.under(f"stages.{name}").problems
+    yield from _check_figures(experiment, recipe)
     if experiment.search:
-        needed = {name for name in experiment.stages if _leads_to(name, experiment)}
-        for name in experiment.stages.keys() - needed:
-            yield Problem(f"stages.{name}", f"nothing that leads to {experiment.final!r} needs it")
+        needed = _needed(experiment)
+        for name in experiment.stages:
+            if name not in needed and name != "data":
+                message = f"nothing that leads to {experiment.final!r} needs it"
+                yield Problem(f"stages.{name}", message)
 
 
-def _in_stages(problem: Problem, experiment: Experiment) -> Problem:
-    inside = parts(problem.path)[0] in experiment.stages
-    return _under("stages", problem) if inside else problem
+def _check_figures(experiment: Experiment, recipe: Recipe) -> Iterator[Problem]:
+    """Figures that the student will not have."""
+    student = recipe.student
+    wanted = {goal.figure for goal in experiment.goals} | set(experiment.limits)
+    validated = sorted(figure for figure in wanted if "val_" in figure)
+    if validated and not facts(student.data).sizes["validation"]:
+        message = f"holds nothing out, and {validated[0]} is measured there; set 0.1"
+        yield Problem("data.validation", message)
+    teachers = student.parents or _searched(f"{experiment.final}.teachers", experiment)
+    if "val_agreement" in wanted and not teachers:
+        message = "val_agreement compares with a teacher, and the student has none"
+        yield Problem("goal", message)
 
 
-def _leads_to(name: str, experiment: Experiment) -> bool:
-    open_names, seen = [experiment.final], set()
-    while open_names:
-        current = open_names.pop()
-        seen.add(current)
-        open_names += [n for n in experiment.entries[current].needs() if n not in seen]
-    return name in seen
+def _needed(experiment: Experiment) -> set[str]:
+    """The stages that lead to the final one, as written or as searched."""
+    found: set[str] = set()
+    ahead = [experiment.final]
+    while ahead:
+        name = ahead.pop()
+        if name in found or name not in experiment.entries:
+            continue
+        found.add(name)
+        ahead += experiment.entries[name].needs()
+        ahead += [n for value in _searched(f"{name}.teachers", experiment) for n in value]
+        teacher = experiment.search.get(f"{name}.teacher")
+        ahead += teacher.values if isinstance(teacher, Choice) else ()
+    return found
 
 
-def _check_space(experiment: Experiment) -> Iterator[Problem]:
-    for path, domain in experiment.search.items():
+def _check_paths(experiment: Experiment) -> Iterator[Problem]:
+    for path in experiment.search:
         if not _exists(path, experiment):
             yield Problem(f"search.{path}", _nowhere(path, experiment))
-            continue
-        if parts(path)[0] == "data" or "*" in path:
-            continue
-        problems = [
-            p for value in _extremes(domain) for p in _value_problems(path, value, experiment)
-        ]
-        yield from dict.fromkeys(problems)
 
 
-def _extremes(domain: Domain) -> tuple[Any, ...]:
+def _check_values(experiment: Experiment) -> Iterator[Problem]:
+    for path, domain in experiment.search.items():
+        if _exists(path, experiment):
+            # What all links may be given in common, each may be given alone.
+            common = without_star(path)
+            for value in _extremes(domain):
+                for problem in _value_problems(common, value, experiment):
+                    message = f"the value {_shown(value)} is not allowed: {problem}"
+                    yield Problem(f"search.{path}", message)
+
+
+def _extremes(domain: Domain) -> Sequence[Any]:
     """The values whose fitness vouches for the rest: all of a few, the ends of a range."""
-    if isinstance(domain, Chain):
-        return (*((member,) for member in domain.of), domain.of)
+    match domain:
+        case Chain():
+            return [*((member,) for member in domain.of), domain.of]
+        case Integers(low, high, step):
+            return sorted({low, range(low, high + 1, step)[-1]})
     return domain.grid(2)
 
 
-def _value_problems(path: str, value: Any, experiment: Experiment) -> Iterator[Problem]:
+def _value_problems(path: str, value: Any, experiment: Experiment) -> Iterable[Problem]:
+    values = _surroundings(path, experiment) | {path: value}
     try:
-        experiment.recipe(_surroundings(path, experiment) | {path: value})
+        if parts(path)[0] == "data":
+            _, data = experiment.with_values(values)
+            if problems := list(_data_problems(data, "data")):
+                return problems
+        experiment.recipe(values)
     except ConfigError as error:
-        for problem in error.problems:
-            yield Problem(f"search.{path}", f"the value {_shown(value)} is not allowed: {problem}")
+        return error.problems
+    return ()
 
 
 def _shown(value: Any) -> str:
@@ -177,6 +256,11 @@ def _shown(value: Any) -> str:
 def _exists(path: str, experiment: Experiment) -> bool:
     if parts(path)[0] == "data":
         return has({"data": experiment.data.plain()}, path)
+    if "*" in path:
+        entry = experiment.entries[parts(path)[0]]
+        starred = parts(path)[1:3] == ("links", "*") and isinstance(entry, ChainEntry)
+        if not (starred and parts(path)[3:] and "*" not in without_star(path)):
+            return False
     return _surroundings(path, experiment, probe=True) is not None
 
 
@@ -199,6 +283,12 @@ def _surroundings(path: str, experiment: Experiment, probe: bool = False) -> Any
 
 def _nowhere(path: str, experiment: Experiment) -> str:
     """Where a path stops being known, and what could follow."""
+    if "*" in path:
+        starred = f"{parts(path)[0]}.links.*"
+        if not isinstance(experiment.entries[parts(path)[0]], ChainEntry):
+            return "leads nowhere: only a chain has links"
+        if parts(path)[:3] != parts(starred) or not parts(path)[3:]:
+            return f"leads nowhere: * stands for a link's name, like {starred}.training.lr"
     current: Any = {name: entry.plain() for name, entry in experiment.entries.items()}
     current["data"] = experiment.data.plain()
     walked: list[str] = []
@@ -211,39 +301,3 @@ def _nowhere(path: str, experiment: Experiment) -> str:
         current = current[step]
         walked.append(step)
     return "leads nowhere"
-
-
-def _check_reachable(experiment: Experiment) -> Iterator[Problem]:
-    """A limit on a cost that not even the cheapest configuration keeps."""
-    moving = {p: d for p, d in experiment.search.items() if _sizes(p, experiment)}
-    limits = {f: limit for f, limit in experiment.limits.items() if f in STATIC}
-    if not limits:
-        return
-    costs = list(_reachable_costs(experiment, moving))
-    if any(all(limit.excess(c[f]) <= 0 for f, limit in limits.items()) for c in costs):
-        return
-    for figure, limit in limits.items():
-        values = [cost[figure] for cost in costs]
-        yield Problem(
-            f"goal.subject_to.{experiment.final}.{figure}",
-            f"no network of this search keeps it ({limit}): they have "
-            f"{min(values):,.0f} to {max(values):,.0f}",
-        )
-
-
-def _sizes(path: str, experiment: Experiment) -> bool:
-    return parts(path)[:2] == (experiment.final, "network") or parts(path)[0] == "data"
-
-
-def _reachable_costs(
-    experiment: Experiment, moving: Mapping[str, Domain]
-) -> Iterator[dict[str, float]]:
-    values: list[dict[str, Any]] = [{}]
-    for path, domain in moving.items():
-        values = [v | {path: choice} for v in values for choice in domain.grid(2)][:4096]
-    for value in values:
-        try:
-            student = experiment.recipe(value).student
-            yield student.work.costs(student.data)
-        except ConfigError:
-            continue  # settings of another choice; the walk through the space skips them too

@@ -33,22 +33,39 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.012
 
 @dataclass(frozen=True)
 class Document:
-    """``data`` as plain values; ``lines`` maps a dotted path to its line, counted from 1."""
+    """``data`` as plain values; ``lines`` maps a dotted path to its line, counted from 1.
+
+    ``laid_over`` holds the paths whose values were not read from the file, but given with --set.
+    """
 
     file: str
     data: Any
     lines: dict[str, int] = field(default_factory=dict)
+    laid_over: set[str] = field(default_factory=set)
 
     def place(self, path: str) -> str:
         """``file:line`` of the value at ``path``, or of the nearest value around it."""
-        while path and path not in self.lines:
-            path = path.rpartition(".")[0]
-        line = self.lines.get(path)
+        around = [path[:end] for end in (*_dots(path), len(path))]
+        made = path not in self.lines and any(p.startswith(f"{path}.") for p in self.laid_over)
+        if made or self.laid_over.intersection(around):
+            return "--set"
+        known = [self.lines[outer] for outer in around if outer in self.lines]
+        line = known[-1] if known else self.lines.get("")
         return f"{self.file}:{line}" if line else self.file
 
     def locate(self, error: ConfigError) -> ConfigError:
         """The same problems, each beginning with the file and line it stands on."""
-        return ConfigError(Problem(f"{self.place(p.path)}", str(p)) for p in error.problems)
+        return ConfigError(Problem(self.place(_whole(p)), str(p)) for p in error.problems)
+
+
+def _dots(path: str) -> list[int]:
+    return [place for place, letter in enumerate(path) if letter == "."]
+
+
+def _whole(problem: Problem) -> str:
+    """The path, down to the field where one that does not exist is told at its owner."""
+    found = re.match(r"unknown field '(.+?)'", problem.message)
+    return f"{problem.path}.{found[1]}".removeprefix(".") if found else problem.path
 
 
 def read_document(file: Path) -> Document:

@@ -21,7 +21,7 @@ StageState = Literal["queued", "running", "made", "reused", "failed"]
 class SearchStarted:
     """``experiment`` is the experiment as plain data; ``resumed`` if it had been started before,
     with ``ended``, the trials that have ended already by state, and the ``best`` of them as
-    (value of the first goal, number).
+    (value of the first goal, number). ``trials`` is how many there are to be in all.
     """
 
     name: str
@@ -29,6 +29,7 @@ class SearchStarted:
     resumed: bool
     ended: Mapping[str, int] = field(default_factory=dict)
     best: tuple[float, int] | None = None
+    trials: int = 0
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -15,7 +15,7 @@ from search.kind import Kind
 from search.outcome import Goal
 from search.recipe import Recipe, lay_out, parse_entries, parse_entry
 from search.settings import GoalSettings, Limit, Run
-from search.space import Space, concrete, ordered, parts, put
+from search.space import Space, concrete, leaves, ordered, parts, put
 from spaces.domain import Chooser, describe
 
 
@@ -40,18 +40,23 @@ class Experiment:
         return list(self.stages)[-1]
 
     @property
+    def trials(self) -> int:
+        """How many configurations are tried; one where nothing is searched."""
+        return self.run.trials if self.search else 1
+
+    @property
     def goals(self) -> tuple[Goal, ...]:
         """What to drive where; validation accuracy upwards if nothing is said."""
         if not self.goal:
             return (Goal("val_accuracy", True),)
-        up = [Goal(parts(path)[1], True) for path in self.goal.maximize]
-        return (*up, *(Goal(parts(path)[1], False) for path in self.goal.minimize))
+        up = [Goal(_figure(path), True) for path in self.goal.maximize]
+        return (*up, *(Goal(_figure(path), False) for path in self.goal.minimize))
 
     @property
     def limits(self) -> dict[str, Limit]:
         """Figure of the student -> the range it must keep."""
         kept = self.goal.subject_to if self.goal else {}
-        return {parts(path)[1]: limit for path, limit in kept.items()}
+        return {_figure(path): limit for path, limit in kept.items()}
 
     @cached_property
     def entries(self) -> dict[str, Kind]:
@@ -78,7 +83,11 @@ class Experiment:
         return entry.model_copy(update={"seed": entry.seed + reseed}) if taught else entry
 
     def draw(self, chooser: Chooser) -> dict[str, Any]:
-        """Ask ``chooser`` for every searched value that applies, given those drawn before it."""
+        """Ask ``chooser`` for every searched value that applies, given those drawn before it.
+
+        Raises:
+            ConfigError: values that do not go together.
+        """
         values: dict[str, Any] = {}
         entries = dict(self.entries)
         for path, domain in ordered(self.search):
@@ -92,6 +101,13 @@ class Experiment:
                 entries[name] = parse_entry(stages[name], name)
         return values
 
+    def configurations(self, points: int) -> Iterator[dict[str, Any]]:
+        """All there are, with ranges at ``points`` places; what does not fit is left out."""
+        drawn: list[dict[str, Any]] = []
+        for _ in leaves(lambda chooser: drawn.append(self.draw(chooser)), points):
+            yield from drawn
+            drawn.clear()
+
     def plain(self) -> dict[str, Any]:
         """The experiment as its file would say it."""
         told: dict[str, Any] = {
@@ -104,6 +120,8 @@ class Experiment:
         if self.goal:
             told["goal"] = self.goal.model_dump(mode="json", exclude_defaults=True)
         told["run"] = self.run.model_dump(mode="json", exclude_defaults=True)
+        if "scheduler" in told["run"]:  # its kind is the default of its class
+            told["run"]["scheduler"] = {self.run.scheduler.kind: told["run"]["scheduler"]}
         told["library"] = self.library
         if self.tracking:
             told["tracking"] = self.tracking
@@ -114,6 +132,7 @@ class Experiment:
         told = {key: value for key, value in self.plain().items() if key != "search"}
         stages, data = self.with_values(values)
         told["name"], told["stages"] = name, stages
+        told["run"].pop("trials", None)
         told["data"] = data.model_dump(mode="json", exclude_defaults=True)
         return told
 
@@ -124,6 +143,11 @@ class Experiment:
         for path, value in sorted(values.items(), key=lambda item: len(parts(item[0]))):
             put(whole, path, value)
         return whole, DataConfig.parse(whole.pop("data"), "data")
+
+
+def _figure(path: str) -> str:
+    """``val_accuracy`` of ``student.val_accuracy``."""
+    return path.partition(".")[2]
 
 
 def to_yaml(told: Mapping[str, Any]) -> str:

@@ -210,7 +210,7 @@ class _Driver:
         self.announce(self._started(resumed))
         try:
             with _termination_as_interrupt(), self._workshop(address, inline) as workshop:
-                if workshop.search(ledger, self.experiment.run.trials):
+                if workshop.search(ledger, self.experiment.trials):
                     settled = self._settle(workshop)
                     state = "finished"
         except KeyboardInterrupt:
@@ -229,7 +229,8 @@ class _Driver:
         ended = Counter[str](t.state for t in so_far.trials if t.state != "running")
         first = next(iter(ranking(so_far)), None)
         best = (first.figures[so_far.goals[0].figure], first.number) if first else None
-        return SearchStarted(self.folder.name, self.experiment.plain(), resumed, ended, best)
+        told, trials = self.experiment.plain(), self.experiment.trials
+        return SearchStarted(self.folder.name, told, resumed, ended, best, trials)
 
     @contextlib.contextmanager
     def _workshop(self, address: str | None, inline: bool) -> Iterator[Workshop]:

@@ -25,10 +25,13 @@ class Ledger:
         self.announce = announce
         self._library = library
         self._running: dict[int, Proposal] = {}
+        self._found: set[int] = set()
 
     def started(self, proposal: Proposal) -> None:
         """A trial is handed to a worker."""
         self._running[proposal.number] = proposal
+        if self._library.has(proposal.recipe.student.key):
+            self._found.add(proposal.number)
         keys, number = proposal.recipe.keys, proposal.number
         self.announce(TrialStarted(number, proposal.values, keys, proposal.costs))
 
@@ -39,7 +42,7 @@ class Ledger:
     def finished(self, number: int, figures: Mapping[str, float]) -> None:
         """A trial ran to its end."""
         student = self._close(number)
-        told = self.study.tell(number, figures, {})
+        told = self.study.tell(number, figures, number in self._found)
         record = self._library.record(student.key)
         state: TrialState = "finished" if told.state == "finished" else "failed"
         self.announce(TrialEnded(number, state, figures, told.reason, record))

@@ -9,6 +9,7 @@ from typing import Any
 from search.checks import check, read_space
 from search.document import Document, parse_document, read_document
 from search.experiment import Experiment, to_yaml
+from search.kind import Kind
 from search.recipe import parse_entries
 from search.settings import ExperimentFile
 from search.space import parts, put
@@ -29,14 +30,16 @@ def load_experiment(
         ConfigError: everything that is wrong, one line each, with file, line and path.
     """
     if isinstance(file, Mapping):
-        document = parse_document(to_yaml(file), "experiment")
+        document = parse_document(to_yaml(_listed(file)), "experiment")
     else:
         document = read_document(Path(file))
     if not isinstance(document.data, dict):
         raise ConfigError([Problem(document.file, "needs name, data and stages; see experiments/")])
     for path, value in (changes or {}).items():
         short = parts(path)[0] in (document.data.get("stages") or {})
-        put(document.data, f"stages.{path}" if short else path, value)
+        whole = f"stages.{path}" if short else path
+        put(document.data, whole, value)
+        document.laid_over.add(whole)
     try:
         return _checked(document)
     except ConfigError as error:
@@ -44,23 +47,40 @@ def load_experiment(
 
 
 def _checked(document: Document) -> Experiment:
-    told = ExperimentFile.parse(document.data)
-    try:
-        entries = parse_entries(told.stages)
-    except ConfigError as error:
-        raise error.under("stages") from None
+    told, entries = _parsed(document.data)
+    space, problems = read_space(told, entries)
     experiment = Experiment(
         name=told.name,
         data=told.data,
         stages=_listed(told.stages),
-        search=read_space(told, entries),
+        search=space,
         goal=told.goal,
         run=told.run,
         library=told.library,
         tracking=told.tracking,
     )
-    check(experiment)
+    check(experiment, problems)
     return experiment
+
+
+def _parsed(data: Mapping[str, Any]) -> tuple[ExperimentFile, dict[str, Kind]]:
+    """The file and its stages, each as settings; what is wrong with both is told together."""
+    problems: list[Problem] = []
+    entries: dict[str, Kind] = {}
+    try:
+        told = ExperimentFile.parse(data)
+    except ConfigError as error:
+        problems.extend(error.problems)
+    stages = data.get("stages")
+    if isinstance(stages, Mapping):
+        try:
+            whole = {name: entry for name, entry in stages.items() if isinstance(entry, Mapping)}
+            entries = parse_entries(whole)
+        except ConfigError as error:
+            problems.extend(error.under("stages").problems)
+    if problems:
+        raise ConfigError(problems)
+    return told, entries
 
 
 def _listed(data: Any) -> Any:

@@ -13,7 +13,7 @@ from search.library.record import Record
 
 @dataclass(frozen=True)
 class Trial:
-    """One trial, ended or not."""
+    """One trial, ended or not; ``reused`` if its student was in the library already."""
 
     number: int
     state: TrialState | Literal["running"]
@@ -22,6 +22,7 @@ class Trial:
     figures: Mapping[str, float] = field(default_factory=dict)
     reason: str = ""
     feasible: bool = True
+    reused: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -18,10 +19,10 @@ from search.library.store import Library
 from search.outcome import Trial
 from search.recipe import Recipe
 from search.settle import contenders
-from search.space import leaves
 from search.stage import Stage
 from search.stages.train import TrainNetwork
 from spaces.domain import LogUniform, Uniform
+from spaces.problem import ConfigError
 from spaces.spec import NetworkSpec
 
 MOST_CONFIGURATIONS = 2000
@@ -65,7 +66,7 @@ def plan(experiment: Experiment, slots: int = 0) -> Plan:
     shared = {s.key: s for recipe in recipes for s in recipe.prerequisites}
     stages = tuple(_planned(stage, library, stopwatch) for stage in shared.values())
     students = [stopwatch.seconds(recipe.student) for recipe in recipes]
-    trials = experiment.run.trials if experiment.search else 1
+    trials = experiment.trials
     repeats = _repeats(experiment)
     each = sum(students) / len(students)
     missing = sum(stage.seconds for stage in stages if not stage.there)
@@ -78,24 +79,20 @@ def _recipes(experiment: Experiment) -> tuple[list[Recipe], bool]:
     shared = [p for p in experiment.search if not p.startswith(f"{experiment.final}.")]
     finite = not any(isinstance(experiment.search[p], Uniform | LogUniform) for p in shared)
     if finite:
-        small = _narrowed(experiment, shared)
-        values = itertools.islice(_all_values(small), MOST_CONFIGURATIONS + 1)
-        found = [experiment.recipe(v) for v in values]
-        if len(found) <= MOST_CONFIGURATIONS:
-            return found, True
+        small = replace(experiment, search={path: experiment.search[path] for path in shared})
+        values = list(itertools.islice(small.configurations(1), MOST_CONFIGURATIONS + 1))
+        if len(values) <= MOST_CONFIGURATIONS:
+            return [experiment.recipe(each) for each in values], True
+    return list(_sampled(experiment)), False
+
+
+def _sampled(experiment: Experiment) -> Iterator[Recipe]:
+    """Some of the recipes there can be: the one in the file, and others at random."""
+    yield experiment.recipe()
     chooser = _Dice(experiment.run.seed)
-    drawn = (experiment.draw(chooser) for _ in range(min(experiment.run.trials, 200)))
-    return [experiment.recipe(values) for values in drawn], False
-
-
-def _narrowed(experiment: Experiment, paths: Sequence[str]) -> Experiment:
-    return replace(experiment, search={path: experiment.search[path] for path in paths})
-
-
-def _all_values(experiment: Experiment) -> Iterator[Mapping[str, Any]]:
-    drawn: list[Mapping[str, Any]] = []
-    for _ in leaves(lambda chooser: drawn.append(experiment.draw(chooser)), 1):
-        yield drawn.pop()
+    for _ in range(min(experiment.run.trials, 200)):
+        with contextlib.suppress(ConfigError):  # values that do not go together are refused
+            yield experiment.recipe(experiment.draw(chooser))
 
 
 def _repeats(experiment: Experiment) -> int:

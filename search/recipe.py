@@ -62,22 +62,34 @@ def lay_out(entries: Mapping[str, Kind], data: DataConfig, final: str) -> Recipe
     """The stages that ``entries`` stand for.
 
     Raises:
-        ConfigError: a reference to nothing, a cycle, or an entry that cannot be laid out.
+        ConfigError: a reference to nothing, a cycle, or entries that cannot be laid out.
     """
     done: dict[str, Entry] = {}
+    problems: list[Problem] = []
     for name in in_order(entries):
-        kind = entries[name]
-        own = data
-        if kind.data:
-            own = DataConfig.parse(merged(data.plain(), kind.data), f"{name}.data")
-        if own.root is not None:  # workers have working directories of their own
-            absolute = str(Path(own.root).expanduser().absolute())
-            own = own.model_copy(update={"root": absolute})
+        if not done.keys() >= set(entries[name].needs()):
+            continue  # what it rests on is wrong already
         try:
-            done[name] = kind.lay_out(name, done, own)
+            done[name] = entries[name].lay_out(name, done, data_for(entries[name], data))
+            done[name].stage.work.costs(done[name].stage.data)
         except ConfigError as error:
-            raise error.under(name) from None
+            problems.extend(error.under(name).problems)
+    if problems:
+        raise ConfigError(problems)
     return Recipe(done, done[final].stage)
+
+
+def data_for(entry: Kind, data: DataConfig) -> DataConfig:
+    """The experiment's data with the changes that ``entry`` wants.
+
+    Raises:
+        ConfigError: they do not fit, with paths from ``data`` on.
+    """
+    own = DataConfig.parse(merged(data.plain(), entry.data), "data") if entry.data else data
+    if own.root is not None:  # workers have working directories of their own
+        absolute = str(Path(own.root).expanduser().absolute())
+        own = own.model_copy(update={"root": absolute})
+    return own
 
 
 def in_order(entries: Mapping[str, Kind]) -> Iterator[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from methods.core.data.config import DataConfig
 from spaces.config import Config, knob
+from spaces.problem import ConfigError, unknown
 
 STATIC = ("parameters", "flops", "bytes")
 """Costs known before a network is trained."""
@@ -102,12 +104,23 @@ class NoScheduler(Config):
     kind: Literal["none"] = "none"
 
 
+_SCHEDULERS = ("none", "asha", "median")
+
+
 def _as_kind(data: Any) -> Any:
+    if isinstance(data, Config):
+        return data
     if isinstance(data, str):
-        return {"kind": data}
-    if isinstance(data, dict) and len(data) == 1 and "kind" not in data:
-        kind, settings = next(iter(data.items()))
-        return {"kind": kind, **(settings or {})}
+        data = {"kind": data}
+    if isinstance(data, Mapping) and len(data) == 1 and "kind" not in data:
+        ((kind, settings),) = data.items()
+        if not isinstance(settings, Mapping | None):
+            raise ConfigError(f"needs {{{kind}: {{settings}}}}, found {data!r}")
+        data = {"kind": kind, **(settings or {})}
+    if not (isinstance(data, Mapping) and "kind" in data):
+        raise ConfigError(f"needs a name or {{name: {{settings}}}}, found {data!r}")
+    if data["kind"] not in _SCHEDULERS:
+        raise ConfigError(unknown("scheduler", data["kind"], _SCHEDULERS))
     return data
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from spaces.domain import Chooser, Domain, LogUniform, Uniform
+from spaces.problem import ConfigError
 
 Space = Mapping[str, Domain]
 """Searched path -> the values it may take; ``*`` stands for each network of a chain."""
@@ -16,16 +19,29 @@ def parts(path: str) -> tuple[str, ...]:
     return tuple(path.split("."))
 
 
+# Fields that may be given by name alone, and what the name is called among the settings.
+_NAMED = {"network": "family", "schedule": "kind", "scheduler": "kind", "weights": "path"}
+
+
 def put(data: dict[str, Any], path: str, value: Any) -> None:
-    """Set the value at ``path``; a network given by name opens up into its settings."""
-    *outer, last = parts(path)
-    for step in outer:
-        inner = data.get(step)
-        if isinstance(inner, str):
-            inner = {"family": inner}
-        data[step] = inner = dict(inner) if isinstance(inner, Mapping) else {}
+    """Set the value at ``path``; what was given by name opens up into its settings."""
+    steps = parts(path)
+    for step, following in itertools.pairwise(steps):
+        data[step] = inner = _opened(step, data.get(step), following)
         data = inner
-    data[last] = list(value) if isinstance(value, tuple) else value
+    data[steps[-1]] = list(value) if isinstance(value, tuple) else value
+
+
+def _opened(field: str, inner: Any, following: str) -> dict[str, Any]:
+    """``cosine`` and ``{cosine: {warmup: 5}}`` as ``{kind: cosine, warmup: 5}``."""
+    name = _NAMED.get(field)
+    if name and isinstance(inner, str):
+        return {inner: {}} if following == inner else {name: inner}
+    if name and isinstance(inner, Mapping) and len(inner) == 1:
+        ((first, settings),) = inner.items()
+        if isinstance(settings, Mapping) and following != first:
+            return {name: first, **settings}
+    return dict(inner) if isinstance(inner, Mapping) else {}
 
 
 def has(data: Any, path: str) -> bool:
@@ -98,11 +114,13 @@ def leaves(draw: Callable[[Chooser], Any], points: int) -> Iterator[dict[str, An
     """Every way to answer the questions that ``draw(chooser)`` asks, as name -> answer.
 
     Questions may depend on earlier answers, so this is a walk through a tree, not a product.
+    Answers that do not go together end a way early; it is a way none the less.
     """
     answers: tuple[int, ...] = ()
     while True:
         recorded = Recorded(answers, points)
-        draw(recorded)
+        with contextlib.suppress(ConfigError):
+            draw(recorded)
         yield recorded.chosen
         taken = list(answers) + [0] * (len(recorded.asked) - len(answers))
         while taken and taken[-1] + 1 == recorded.asked[len(taken) - 1]:

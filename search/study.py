@@ -97,17 +97,17 @@ class Study:
                 return proposal
         return None
 
-    def tell(self, number: int, figures: Mapping[str, float], extra: Mapping[str, Any]) -> Trial:
+    def tell(self, number: int, figures: Mapping[str, float], reused: bool = False) -> Trial:
         """A trial ran to its end with ``figures``; the goal's must be among them.
 
-        A goal that is missing or not a number makes it a failure.
+        ``reused`` notes that its student was in the library already. A goal that is missing or not a number makes it a failure.
         """
         values = [figures.get(goal.figure, math.nan) for goal in self._experiment.goals]
         if not all(math.isfinite(value) for value in values):
             names = ", ".join(goal.figure for goal in self._experiment.goals)
             return self.fail(number, f"{names} is not a finite number: {values}")
         trial = self._open.pop(number)
-        self._note(trial, {"figures": dict(figures), **extra})
+        self._note(trial, {"figures": dict(figures), "reused": reused})
         for figure, limit in self._experiment.limits.items():
             if figure not in STATIC:
                 trial.set_constraint(figure, limit.excess(figures.get(figure, math.inf)))
@@ -217,6 +217,7 @@ class Study:
             keys=facts.get("keys", {}),
             figures=facts.get("figures", {}),
             reason=facts.get("reason", ""),
+            reused=facts.get("reused", False),
             feasible=all(value <= 0 for value in frozen.constraints.values()),
         )
 

@@ -38,13 +38,13 @@ class LiveView:
         self._console = console
         self._plain = not console.is_terminal
         self._since = time.monotonic()
+        self._total = experiment.trials
+        self._earlier = 0
         self._running: dict[int, tuple[TrialStarted, int, float | None]] = {}
         self._stages: dict[str, StageChanged] = {}
         self._ended: dict[str, int] = {}
         self._best: tuple[float, int] | None = None
         self._made = self._reused = 0
-        self._durations: list[float] = []
-        self._starts: dict[int, float] = {}
 
     @contextmanager
     def showing(self) -> Iterator[None]:
@@ -59,13 +59,13 @@ class LiveView:
         match event:
             case SearchStarted():
                 self._ended, self._best = dict(event.ended), event.best
+                self._total, self._earlier = event.trials, sum(event.ended.values())
                 again = "resumed" if event.resumed else "started"
-                self._say(f"{event.name} {again}: {self._experiment.run.trials} trials")
+                self._say(f"{event.name} {again}: {self._total} trials")
             case StageChanged():
                 self._stage(event)
             case TrialStarted():
                 self._running[event.number] = (event, 0, None)
-                self._starts[event.number] = time.monotonic()
             case TrialReported():
                 if event.number in self._running:
                     started, _, _ = self._running[event.number]
@@ -93,7 +93,6 @@ class LiveView:
     def _trial_ended(self, event: TrialEnded) -> None:
         self._running.pop(event.number, None)
         self._ended[event.state] = self._ended.get(event.state, 0) + 1
-        self._durations.append(time.monotonic() - self._starts.pop(event.number, self._since))
         value = event.figures.get(self._goal.figure)
         if event.state == "finished" and value is not None and self._feasible(event):
             better = self._best is None or (value > self._best[0]) == self._goal.maximize
@@ -101,7 +100,7 @@ class LiveView:
                 self._best = (value, event.number)
         told = f" {self._goal.figure} {value:.4f}" if value is not None else ""
         reason = f": {event.reason}" if event.reason else ""
-        done = f"[{sum(self._ended.values())}/{self._experiment.run.trials}]"
+        done = f"[{sum(self._ended.values())}/{self._total}]"
         self._say(f"{done} trial {event.number} {event.state}{told}{reason}{self._told_best()}")
 
     def _feasible(self, event: TrialEnded) -> bool:
@@ -122,7 +121,7 @@ class LiveView:
     # Drawing
 
     def _draw(self) -> RenderableType:
-        done, total = sum(self._ended.values()), self._experiment.run.trials
+        done, total = sum(self._ended.values()), self._total
         head = Table.grid(padding=(0, 2))
         head.add_row(
             Text(self._experiment.name, style="bold"),
@@ -137,9 +136,10 @@ class LiveView:
         return Group(*parts, self._trials(), self._waiting())
 
     def _time_left(self, done: int, total: int) -> str:
-        if not done or done >= total:
+        here = done - self._earlier
+        if here <= 0 or done >= total:
             return ""
-        left = (time.monotonic() - self._since) / done * (total - done)
+        left = (time.monotonic() - self._since) / here * (total - done)
         return f", about {duration(left)} left"
 
     def _trials(self) -> RenderableType:

@@ -196,9 +196,15 @@ def _tell(outcome: Outcome) -> None:
         console.print(f"test accuracy of {names.get(role, role)}: {told}")
     console.print(
         f"stages: {len(outcome.made)} made, {len(outcome.reused)} reused "
-        f"(saved {duration(seconds_saved(outcome))}); {len(outcome.trials)} trials "
-        f"in {duration(outcome.seconds)}"
+        f"(saved {duration(seconds_saved(outcome))}); {_trials(outcome)}, "
+        f"{sum(t.reused for t in outcome.trials)} of them found in the library; "
+        f"{duration(outcome.seconds)}"
     )
+
+
+def _trials(outcome: Outcome) -> str:
+    count = len(outcome.trials)
+    return f"{count} trial{'s' * (count != 1)}"
 
 
 def _spread(repeated: Any, figure: str) -> str:
