@@ -40,7 +40,7 @@ def write_report(
             size.draw(outcome, taking_part),
             tree.draw(outcome, taking_part),
             curves.draw(outcome, taking_part),
-            influence.draw(outcome),
+            influence.draw(outcome, experiment.get("search", {})),
         )
         pictures = [picture for picture in drawn if picture]
         for picture in pictures:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matplotlib.axes import Axes
@@ -50,17 +50,19 @@ def draw(outcome: Outcome, cast: Cast) -> Picture | None:
     right = picture.add_axes((0.63, _BOTTOM, 0.205, _HEIGHT), ylim=limits)
     _panel(left, students)
     _panel(right, teachers)
-    _stopped(left, cast, figure, limits[0])
+    stopped = _stopped(left, cast, figure, limits[0])
     left.set_title(f"students: {wording.axis(figure)}")
     right.set_title("teachers and assistants")
     right.tick_params("y", labelleft=False)
-    return Picture("curves", "Learning curves", _caption(students), picture)
+    return Picture("curves", "Learning curves", _caption(students, stopped), picture)
 
 
-def _caption(students: Sequence[Curve]) -> str:
+def _caption(students: Sequence[Curve], stopped: bool) -> str:
     named = sum(bool(curve.name) for curve in students)
     told = f"The {named} best of {len(students)} students in colour" if named else "No student"
-    return f"{told}; circles are where others were stopped early. Figures are of the last epoch."
+    if stopped:
+        told += "; circles are where others were stopped early"
+    return f"{told}. Figures are of the last epoch."
 
 
 def _followed(outcome: Outcome, cast: Cast) -> str:
@@ -157,13 +159,13 @@ def _label_ends(axes: Axes, curves: Sequence[Curve]) -> None:
         )
 
 
-def _stopped(axes: Axes, cast: Cast, figure: str, low: float) -> None:
-    """Circles where students were stopped early; those below the picture lie on its edge."""
-    ends: Iterable[tuple[float, float]] = [
+def _stopped(axes: Axes, cast: Cast, figure: str, low: float) -> bool:
+    """Circles where students were stopped early, those below the picture on its edge; if any."""
+    ends = [
         (s.trial.figures["epoch"], max(wording.shown(figure, s.figure(figure)), low))
         for s in cast.students
-        if s.trial.state == "pruned" and "epoch" in s.trial.figures
+        if s.trial.state == "pruned" and {"epoch", figure} <= set(s.trial.figures)
     ]
     for epoch, value in ends:
-        if math.isfinite(value):
-            axes.scatter([epoch], [value], s=18, fc=look.GROUND, ec=look.FAINT, lw=0.9, zorder=4)
+        axes.scatter([epoch], [value], s=18, fc=look.GROUND, ec=look.FAINT, lw=0.9, zorder=4)
+    return bool(ends)

@@ -74,9 +74,12 @@ def trials(outcome: Outcome) -> str:
 
 def sharing(outcome: Outcome, cast: Cast) -> str:
     """What was made once and what was found ready."""
-    saved, reused = wording.duration(seconds_saved(outcome)), len(outcome.reused)
-    told = f"Shared stages: {len(outcome.made)} made, {reused} reused from the library"
-    told += f" (saved {saved})." if reused else "."
+    made, reused = len(outcome.made), len(outcome.reused)
+    students = sum(trial.reused for trial in outcome.trials)
+    told = f"Stages besides the trials: {made} made, {reused} reused from the library"
+    told += f", as were the students of {students} trials" if students else ""
+    saved = seconds_saved(outcome)
+    told += f" (saved {wording.duration(saved)})." if saved else "."
     uses = Counter(k for t in outcome.trials for k in t.keys.values() if k in cast.shared)
     again = sum((count - 1) * cast.shared[key].record.seconds for key, count in uses.items())
     if again > 0:

@@ -23,8 +23,8 @@ _DOTS = (5.0, 3.2)  # points across, and with more than a hundred trials
 _PANEL = (0.215, 0.335)  # of the picture
 
 
-def draw(outcome: Outcome) -> Picture | None:
-    """The picture; none where importances are not known."""
+def draw(outcome: Outcome, space: Mapping[str, Any]) -> Picture | None:
+    """The picture; none where importances are not known. ``space`` holds the searched domains."""
     goal = outcome.goals[0]
     shares = sorted(outcome.importances.items(), key=lambda item: -item[1])[:BARS]
     trials = [t for t in ranking(outcome) if math.isfinite(t.figures.get(goal.figure, math.nan))]
@@ -38,7 +38,9 @@ def draw(outcome: Outcome) -> Picture | None:
         row, column = divmod(place, 2)
         box = (0.515 + 0.265 * column, 0.6 - 0.49 * row, *_PANEL)
         axes = figure.add_axes(box)
-        _scatter(axes, trials, path, goal)
+        domain = space.get(path)
+        even = isinstance(domain, Mapping) and "uniform" in domain
+        _scatter(axes, trials, path, goal, even)
         axes.set_title(wording.short(names[path], 24))
         axes.tick_params("y", labelleft=column == 0)
     return Picture("importances", "What mattered", _caption(outcome, shares, trials), figure)
@@ -89,7 +91,7 @@ def _bars(axes: Axes, shares: Sequence[tuple[str, float]], names: Mapping[str, s
         )
 
 
-def _scatter(axes: Axes, trials: Sequence[Trial], path: str, goal: Goal) -> None:
+def _scatter(axes: Axes, trials: Sequence[Trial], path: str, goal: Goal, even: bool) -> None:
     """The goal over a searched value; names stand on the axis as categories."""
     shown = [trial for trial in trials if value_at(trial, path) is not None]
     ys = [wording.shown(goal.figure, trial.figures[goal.figure]) for trial in trials]
@@ -103,7 +105,7 @@ def _scatter(axes: Axes, trials: Sequence[Trial], path: str, goal: Goal) -> None
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
     if numbers:
         xs = [float(value) for value in values]
-        _number_axis(axes, xs)
+        _number_axis(axes, xs, even)
     else:
         xs = _categories(axes, values, heights)
     dot = _DOTS[len(trials) > 100]
@@ -112,9 +114,9 @@ def _scatter(axes: Axes, trials: Sequence[Trial], path: str, goal: Goal) -> None
         axes.scatter(xs[:1], heights[:1], s=10.0**2, fc="none", ec=look.INK, lw=1.0)
 
 
-def _number_axis(axes: Axes, xs: Sequence[float]) -> None:
-    """Logarithmic where the values span more than a factor of ten."""
-    if min(xs) > 0 and max(xs) / min(xs) > 10:
+def _number_axis(axes: Axes, xs: Sequence[float], even: bool) -> None:
+    """Logarithmic where values span more than a factor of ten and were not drawn evenly."""
+    if not even and min(xs) > 0 and max(xs) / min(xs) > 10:
         axes.set_xscale("log")
         wide = max(xs) / min(xs) > 100
         axes.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))

@@ -44,7 +44,8 @@ def draw(outcome: Outcome, cast: Cast) -> Picture | None:
     canvas.legend()
     quality, cost = wording.name(spanned.quality.figure), wording.name(spanned.cost.figure)
     title = f"{quality} against {cost}"
-    return Picture("size", title[0].upper() + title[1:], _caption(cast, students, best), figure)
+    caption = _caption(cast, students, best, canvas)
+    return Picture("size", title[0].upper() + title[1:], caption, figure)
 
 
 def _measured(repeated: Repeated, plane: Plane) -> bool:
@@ -52,14 +53,19 @@ def _measured(repeated: Repeated, plane: Plane) -> bool:
     return all(wanted <= set(record.figures) for record in repeated.records)
 
 
-def _caption(cast: Cast, students: Sequence[Student], best: Sequence[Student]) -> str:
+def _caption(
+    cast: Cast, students: Sequence[Student], best: Sequence[Student], canvas: _Canvas
+) -> str:
     told = [f"{len(students)} students"]
     if missing := len(cast.students) - len(students):
         told.append(f"{missing} more without these figures are not shown")
     if len(best) > 1:
         told.append(f"the line joins the {len(best)} that none beats in both")
-    told.append("dots of one size lie beside each other, triangles at the edge lie beyond it")
-    told.append("squares, set to the right, are means over seeds with one standard deviation")
+    told.append("dots of one size lie beside each other")
+    if canvas.beyond:
+        told.append(f"the {canvas.beyond} triangles at the edge lie beyond it")
+    if canvas.squares:
+        told.append("squares, set to the right, are means over seeds with one standard deviation")
     return "; ".join(told) + "."
 
 
@@ -70,6 +76,7 @@ class _Canvas:
         self.plane = plane
         self.axes = figure.add_axes(_FRAME)
         self._legend: dict[str, Any] = {}
+        self.beyond = self.squares = 0
         self._taken: dict[float, float] = {}  # cost -> points to the right that marks reach
 
     def stake_out(
@@ -162,6 +169,7 @@ class _Canvas:
         mark = self.axes.scatter(
             [x], [y], s=dot**2, fc=fill, ec=edge, lw=0.7, marker=marker, zorder=3
         )
+        self.beyond += marker != "o"
         if marker == "o":
             self._legend["trial" if done else "stopped early"] = mark
 
@@ -202,6 +210,7 @@ class _Canvas:
         quality, cost = self.plane.quality.figure, self.plane.cost.figure
         x = wording.shown(cost, repeated.mean(cost))
         self._taken[x] = self._taken.get(x, 0.0) + 13
+        self.squares += 1
         self._legend[role] = self.axes.errorbar(
             [self._aside(x, self._taken[x])],
             [wording.shown(quality, repeated.mean(quality))],

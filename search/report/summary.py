@@ -71,8 +71,10 @@ def ranking(outcome: Outcome) -> list[Trial]:
 
 
 def seconds_saved(outcome: Outcome) -> float:
-    """Seconds that stages found in the library, instead of made, had once taken to make."""
-    return sum(outcome.stages[key].seconds for key in outcome.reused if key in outcome.stages)
+    """Seconds that what was found in the library, instead of made, had once taken to make."""
+    students = {list(t.keys.values())[-1] for t in outcome.trials if t.reused and t.keys}
+    found = outcome.reused | students
+    return sum(outcome.stages[key].seconds for key in found if key in outcome.stages)
 
 
 def settled(outcome: Outcome) -> tuple[Repeated, ...]:

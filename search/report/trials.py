@@ -17,14 +17,15 @@ SHORT = 12
 def write_trials(outcome: Outcome, path: Path) -> Path:
     """Number, state, reason, every searched value, every figure, and the keys as ``key.<label>``.
 
-    Numbers are written in full; lists and mappings as JSON; what does not apply is empty.
+    ``feasible`` and ``reused`` are as in :class:`Trial`. Numbers are written in full, lists and
+    mappings as JSON; what does not apply is empty.
     """
     trials = outcome.trials
     values, figures = _names(t.values for t in trials), _names(t.figures for t in trials)
     labels = _names(trial.keys for trial in trials)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        header = ["number", "state", "feasible", "reason", *values, *figures]
+        header = ["number", "state", "feasible", "reused", "reason", *values, *figures]
         writer.writerow([*header, *(f"key.{label}" for label in labels)])
         for trial in trials:
             keys = [trial.keys.get(label, "")[:SHORT] for label in labels]
@@ -35,7 +36,7 @@ def write_trials(outcome: Outcome, path: Path) -> Path:
 
 
 def _about(trial: Trial) -> list[Any]:
-    return [trial.number, trial.state, _cell(trial.feasible), trial.reason]
+    return [trial.number, trial.state, _cell(trial.feasible), _cell(trial.reused), trial.reason]
 
 
 def _names(mappings: Iterable[Mapping[str, Any]]) -> list[str]:

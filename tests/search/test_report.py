@@ -418,6 +418,7 @@ def test_table_of_trials_reads_back(whole):
         rows = list(csv.DictReader(file))
     assert len(rows) == len(outcome.trials)
     for row, trial in zip(rows, outcome.trials, strict=True):
+        assert json.loads(row["reused"]) is trial.reused
         assert (int(row["number"]), row["state"], row["reason"]) == (
             trial.number,
             trial.state,

@@ -2,10 +2,11 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from sklearn.isotonic import IsotonicRegression
@@ -47,6 +48,7 @@ def outcome(trials=(), repeats=(), goal=None, **changes):
 accuracies = st.lists(st.floats(0.0, 1.0), min_size=2, max_size=6)
 
 
+@settings(deadline=None)
 @given(accuracies, accuracies)
 def test_verdict_is_welchs(one, other):
     found = verdict(repeated("trial 1", one), repeated("plain", other), "val_accuracy")
@@ -128,8 +130,12 @@ def test_champion_is_the_best_mean_of_those_known():
 def test_seconds_saved_counts_what_was_reused():
     keys = {name: name * 64 for name in "abc"}
     stages = {key: record(key, seconds=float(i)) for i, key in enumerate(keys.values(), 1)}
-    found = outcome(stages=stages, made={keys["a"]}, reused={keys["b"], keys["c"], "gone"})
+    found = outcome(
+        stages=stages, made=frozenset(), reused=frozenset({keys["b"], keys["c"], "gone"})
+    )
     assert seconds_saved(found) == 5.0
+    student = Trial(0, "finished", {}, {"teacher": keys["b"], "student": keys["a"]}, reused=True)
+    assert seconds_saved(replace(found, trials=(student,))) == 6.0
 
 
 points = st.integers(1, 3).flatmap(
@@ -142,6 +148,7 @@ points = st.integers(1, 3).flatmap(
 )
 
 
+@settings(deadline=None)
 @given(points)
 def test_pareto_against_the_definition(drawn):
     given_, maximize = drawn
@@ -169,6 +176,7 @@ def test_plane_puts_costs_to_the_right():
         assert (found.cost, found.quality) == expected
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(-100, 100), max_size=12), st.floats(0.1, 20))
 def test_labels_are_set_apart_by_the_least_squares(places, gap):
     moved = apart(places, gap)
@@ -182,6 +190,7 @@ def test_labels_are_set_apart_by_the_least_squares(places, gap):
         assert np.array(moved)[order] == pytest.approx(expected, abs=1e-6)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0, 40), max_size=15))
 def test_dots_do_not_cover_each_other(heights):
     xs = [0.0] * len(heights)
