@@ -220,17 +220,23 @@ def _check_values(experiment: Experiment) -> Iterator[Problem]:
         if _exists(path, experiment):
             # What all links may be given in common, each may be given alone.
             common = without_star(path)
-            for value in _extremes(domain):
-                for problem in _value_problems(common, value, experiment):
-                    message = f"the value {_shown(value)} is not allowed: {problem}"
-                    yield Problem(f"search.{path}", message)
+            found = list(_unfit(common, _extremes(domain), experiment))
+            if isinstance(domain, Chain) and not found:
+                found = list(_unfit(common, [domain.of], experiment))
+            yield from (Problem(f"search.{path}", message) for message in found)
+
+
+def _unfit(path: str, values: Iterable[Any], experiment: Experiment) -> Iterator[str]:
+    for value in values:
+        for problem in _value_problems(path, value, experiment):
+            yield f"the value {_shown(value)} is not allowed: {problem}"
 
 
 def _extremes(domain: Domain) -> Sequence[Any]:
     """The values whose fitness vouches for the rest: all of a few, the ends of a range."""
     match domain:
-        case Chain():
-            return [*((member,) for member in domain.of), domain.of]
+        case Chain(of):
+            return [(member,) for member in of]
         case Integers(low, high, step):
             return sorted({low, range(low, high + 1, step)[-1]})
     return domain.grid(2)

@@ -70,10 +70,12 @@ def lay_out(entries: Mapping[str, Kind], data: DataConfig, final: str) -> Recipe
         if not done.keys() >= set(entries[name].needs()):
             continue  # what it rests on is wrong already
         try:
-            done[name] = entries[name].lay_out(name, done, data_for(entries[name], data))
-            done[name].stage.work.costs(done[name].stage.data)
+            entry = entries[name].lay_out(name, done, data_for(entries[name], data))
+            entry.stage.work.costs(entry.stage.data)
         except ConfigError as error:
             problems.extend(error.under(name).problems)
+        else:
+            done[name] = entry
     if problems:
         raise ConfigError(problems)
     return Recipe(done, done[final].stage)

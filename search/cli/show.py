@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import typer
-import yaml
 from rich.console import Console
 from rich.table import Table
 
+from search.document import parse_document
 from spaces.problem import ConfigError, Problem
 
 Json = Annotated[bool, typer.Option("--json", help="Answer with one JSON value.")]
@@ -53,8 +53,8 @@ def parse_changes(pairs: list[str] | None) -> dict[str, Any]:
         if not (path and equals):
             raise ConfigError([Problem("--set", f"needs PATH=VALUE, found {pair!r}")])
         try:
-            changes[path] = yaml.safe_load(text)
-        except yaml.YAMLError:
+            changes[path] = parse_document(text).data
+        except ConfigError:
             raise ConfigError([Problem("--set", f"the value of {pair!r} is not YAML")]) from None
     return changes
 

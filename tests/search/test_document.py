@@ -71,6 +71,24 @@ def test_problems_get_their_places():
     assert str(located).splitlines() == ["a.yaml:2: b.c: is wrong", "a.yaml:1: a: too"]
 
 
+def test_an_unknown_field_is_found_on_its_own_line():
+    document = parse_document("a:\n  b: 1\n  c: 2\nd: 3\n", "a.yaml")
+    problems = [Problem("a", "unknown field 'c'; allowed: b"), Problem("", "unknown field 'd'; x")]
+    assert str(document.locate(ConfigError(problems))).splitlines() == [
+        "a.yaml:3: a: unknown field 'c'; allowed: b",
+        "a.yaml:4: unknown field 'd'; x",
+    ]
+
+
+def test_what_was_laid_over_the_file_has_no_line():
+    document = parse_document("a:\n  b: 1\nc: 2\n", "a.yaml")
+    document.laid_over.update(("a.b", "a.new.e"))
+    assert document.place("a.new") == "--set"
+    assert document.place("a.b.d") == "--set"
+    assert document.place("a.bc") == "a.yaml:1"
+    assert document.place("a") == "a.yaml:1"
+
+
 def test_a_key_given_twice_is_refused():
     assert refused("a: 1\nb:\n  c: 2\n  d: 3\n  c: 4\n") == [
         "a.yaml:5: b.c: this key is given twice (first on line 3)"

@@ -1,0 +1,65 @@
+"""A search so small that every test can afford one."""
+
+import copy
+
+import pytest
+import torch
+
+from search.library.store import Library
+from search.loading import load_experiment
+
+FAST = {"epochs": 2, "batch_size": 32, "lr": 0.05}
+TAUGHT = {"cross_entropy": {"weight": 0.5}, "soft_targets": {"weight": 0.5, "temperature": 2.0}}
+TINY = {
+    "name": "tiny",
+    "data": {"source": "digits", "limit": 100},
+    "stages": {
+        "teacher": {"network": "cnn8", "objective": {"cross_entropy": {}}, "training": FAST},
+        "assistants": {
+            "do": "chain",
+            "teacher": "teacher",
+            "networks": ["cnn6"],
+            "objective": TAUGHT,
+            "training": FAST,
+        },
+        "student": {
+            "network": {"cnn2": {"width": 0.25}},
+            "teachers": ["assistants"],
+            "objective": TAUGHT,
+            "training": FAST,
+        },
+    },
+    "search": {
+        "assistants.networks": {"chain": {"of": ["cnn6", "cnn4"]}},
+        "student.objective.soft_targets.weight": {"choice": [0.3, 0.9]},
+        "student.training.lr": {"log_uniform": [0.01, 0.1]},
+    },
+    "goal": {"maximize": "student.val_accuracy", "subject_to": {"student.parameters": 1000}},
+    "run": {"trials": 6, "sampler": "random", "repeats": {"top": 0}, "baselines": False},
+}
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """The experiment's file as plain data, its library in the test's own folder."""
+    return {**copy.deepcopy(TINY), "library": str(tmp_path / "library")}
+
+
+@pytest.fixture
+def load(tiny):
+    """The experiment, with dotted path -> value laid over it first."""
+
+    def loaded(changes=None, **top):
+        return load_experiment({**tiny, **top}, changes)
+
+    return loaded
+
+
+@pytest.fixture
+def library(tmp_path):
+    return Library(str(tmp_path / "library"))
