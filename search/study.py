@@ -100,7 +100,8 @@ class Study:
     def tell(self, number: int, figures: Mapping[str, float], reused: bool = False) -> Trial:
         """A trial ran to its end with ``figures``; the goal's must be among them.
 
-        ``reused`` notes that its student was in the library already. A goal that is missing or not a number makes it a failure.
+        ``reused`` notes that its student was in the library already. A goal that is missing or
+        not a number makes it a failure.
         """
         values = [figures.get(goal.figure, math.nan) for goal in self._experiment.goals]
         if not all(math.isfinite(value) for value in values):
