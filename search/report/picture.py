@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -97,13 +98,13 @@ class Picture:
     def save(self, folder: Path) -> list[Path]:
         """Write ``<name>.svg`` and ``<name>.png``."""
         vector, raster = folder / f"{self.name}.svg", folder / f"{self.name}.png"
-        vector.write_text(self._svg(), encoding="utf-8")
+        vector.write_text(self._svg, encoding="utf-8")
         self.figure.savefig(raster, dpi=160, metadata={"Software": None})
         return [vector, raster]
 
     def inline(self) -> str:
         """The SVG as an element of a page that defines the colours as ``--c-<hexadecimal>``."""
-        text = self._svg()
+        text = self._svg
         text = text[text.index("<svg") :]
         text = re.sub(r"<(metadata|style)\b.*?</\1>", "", text, flags=re.DOTALL)
         text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)
@@ -114,6 +115,7 @@ class Picture:
         title = html.escape(self.title)
         return text.replace("<svg", f'<svg role="img" aria-label="{title}"', 1)
 
+    @cached_property
     def _svg(self) -> str:
         buffer = io.StringIO()
         self.figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})

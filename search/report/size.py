@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -154,22 +155,25 @@ class _Canvas:
         ys = [min(max(y, low + inset), high - inset) for _, y in places]
         heights = [y * self._tall for y in ys]
         offsets = beside([self._scaled(x) * self._wide for x, _ in places], heights, dot)
+        groups: defaultdict[tuple[bool, str], list[tuple[float, float]]] = defaultdict(list)
         for student, (x, true), y, offset in zip(students, places, ys, offsets, strict=True):
-            if y == true:
+            marker = "o" if y == true else "v" if y > true else "^"
+            groups[student.trial.state == "finished", marker].append((self._aside(x, offset), y))
+            if marker == "o":
                 self._taken[x] = max(self._taken.get(x, 0.0), offset)
-            self._student((self._aside(x, offset), y), dot, student, true)
+            else:
+                self.beyond += 1
+        for (done, marker), marks in groups.items():
+            self._dots(marks, dot, done, marker)
 
-    def _student(
-        self, place: tuple[float, float], dot: float, student: Student, true: float
+    def _dots(
+        self, places: Sequence[tuple[float, float]], dot: float, done: bool, marker: str
     ) -> None:
-        x, y = place
-        done = student.trial.state == "finished"
         fill, edge = (look.TRIAL, look.GROUND) if done else (look.GROUND, look.FAINT)
-        marker = "o" if y == true else "v" if y > true else "^"
+        xs, ys = zip(*places, strict=True)
         mark = self.axes.scatter(
-            [x], [y], s=dot**2, fc=fill, ec=edge, lw=0.7, marker=marker, zorder=3
+            xs, ys, s=dot**2, fc=fill, ec=edge, lw=0.7, marker=marker, zorder=3
         )
-        self.beyond += marker != "o"
         if marker == "o":
             self._legend["trial" if done else "stopped early"] = mark
 
