@@ -27,10 +27,10 @@ from search.library.record import Record
 from search.library.store import Library
 from search.loading import load_experiment
 from search.make import pick_device, versions
-from search.outcome import Outcome, Repeated, Trial, to_plain, winner
+from search.outcome import Outcome, Repeated, Trial, to_plain, winner, with_measured
 from search.report import write_report
 from search.report.summary import ranking
-from search.settle import Contender, contenders
+from search.settle import Contender, baselines, contenders
 from search.stage import Stage
 from search.stages.train import rebuild
 from search.study import Study
@@ -145,7 +145,11 @@ def read_outcome(folder: RunFolder) -> Outcome:
     keys = {key for trial in trials for key in trial.keys.values()} | set(told.get("stages", ()))
     records = _present(library, keys)
     repeats = [
-        Repeated(r["role"], tuple(r["seeds"]), tuple(records[key] for key in r["keys"]))
+        Repeated(
+            r["role"],
+            tuple(r["seeds"]),
+            tuple(with_measured(records[key], r["measured"]) for key in r["keys"]),
+        )
         for r in told.get("repeats", ())
         if all(key in records for key in r["keys"])
     ]
@@ -248,10 +252,16 @@ class _Driver:
             shop.close()
 
     def _settle(self, workshop: Workshop) -> list[Contender]:
-        """Have the best configurations and the baselines made over fresh seeds."""
+        """Have the best configurations made over fresh seeds, then the best one's baselines."""
         settled = contenders(self.experiment, ranking(self._outcome([])))
         workshop.make([r.student for c in settled for r in c.recipes.values()])
-        return settled
+        best = winner(self._outcome(settled))
+        if best is None or not self.experiment.run.baselines:
+            return settled
+        chosen = next(contender for contender in settled if contender.role == best.role)
+        against = baselines(self.experiment, chosen)
+        workshop.make([r.student for c in against for r in c.recipes.values()])
+        return settled + against
 
     def _outcome(self, settled: Sequence[Contender]) -> Outcome:
         """What is known so far."""

@@ -80,6 +80,16 @@ class Outcome:
     """Role of a repeated configuration -> accuracy on the test split, one value a seed."""
 
 
+def measured(figures: Mapping[str, float]) -> dict[str, float]:
+    """What was measured of a network on a device, and so is no part of its record."""
+    return {name: value for name, value in figures.items() if name.startswith("latency")}
+
+
+def with_measured(record: Record, known: Mapping[str, float]) -> Record:
+    """The record with what was measured of its network elsewhere."""
+    return record.model_copy(update={"figures": {**record.figures, **known}})
+
+
 def winner(outcome: Outcome) -> Repeated | None:
     """The repeated trial with the best mean in the first goal; none if none was repeated."""
     goal = outcome.goals[0]
@@ -94,7 +104,12 @@ def to_plain(outcome: Outcome) -> dict[str, Any]:
         "name": outcome.name,
         "goals": [asdict(goal) for goal in outcome.goals],
         "repeats": [
-            {"role": r.role, "seeds": list(r.seeds), "keys": [x.key for x in r.records]}
+            {
+                "role": r.role,
+                "seeds": list(r.seeds),
+                "keys": [record.key for record in r.records],
+                "measured": measured(r.records[0].figures) if r.records else {},
+            }
             for r in outcome.repeats
         ],
         "stages": sorted(outcome.stages),

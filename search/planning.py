@@ -18,7 +18,7 @@ from search.experiment import Experiment
 from search.library.store import Library
 from search.outcome import Trial
 from search.recipe import Recipe
-from search.settle import contenders
+from search.settle import baselines, contenders
 from search.stage import Stage
 from search.stages.train import TrainNetwork
 from spaces.domain import LogUniform, Uniform
@@ -96,11 +96,12 @@ def _sampled(experiment: Experiment) -> Iterator[Recipe]:
 
 
 def _repeats(experiment: Experiment) -> int:
-    """How many students the repetitions and baselines make, were trial 0 the best."""
-    repeats = experiment.run.repeats
-    best = Trial(0, "finished", {}, {"student": "0"})
-    count = sum(len(contender.recipes) for contender in contenders(experiment, [best]))
-    return count + max(repeats.top - 1, 0) * repeats.seeds
+    """How many students the repetitions and baselines make."""
+    run = experiment.run
+    best = contenders(experiment, [Trial(0, "finished", {}, {"student": ""})])[0]
+    against = baselines(experiment, best) if run.baselines else []
+    new = run.repeats.seeds if run.repeats.top else 0
+    return run.repeats.top * new + sum(len(baseline.recipes) for baseline in against)
 
 
 def _planned(stage: Stage, library: Library, stopwatch: _Stopwatch) -> PlannedStage:

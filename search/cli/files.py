@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from search.cli.show import Json, Set, as_json, as_table, console, duration, parse_changes
+from search.cli.show import Json, Set, as_json, as_table, console, parse_changes
 from search.loading import load_experiment
 from search.planning import plan as make_plan
+from search.report.wording import duration
 
 File = Annotated[Path, typer.Argument(help="Experiment file (YAML).")]
 

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from search.cli.show import Json, as_json, as_table, console, duration
+from search.cli.show import Json, as_json, as_table, console
 from search.library.store import Damaged, Library
+from search.report.wording import duration
 
 app = typer.Typer(help="What is kept in a library.", no_args_is_help=True)
 

@@ -12,7 +12,6 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.cli.show import duration
 from search.events import (
     Event,
     SearchEnded,
@@ -23,6 +22,7 @@ from search.events import (
     TrialStarted,
 )
 from search.experiment import Experiment
+from search.report.wording import duration
 
 SHOWN = 8
 """Rows of running trials and stages shown at once."""

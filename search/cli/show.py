@@ -59,15 +59,6 @@ def parse_changes(pairs: list[str] | None) -> dict[str, Any]:
     return changes
 
 
-def duration(seconds: float) -> str:
-    """``1 h 04 min``, ``3 min 20 s`` or ``12 s``."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
-
-
 def _text(cell: Any) -> str:
     if isinstance(cell, float):
         return f"{cell:,.4f}" if abs(cell) < 1000 else f"{cell:,.0f}"
