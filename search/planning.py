@@ -145,10 +145,15 @@ class _Stopwatch:
         about = facts(stage.data)
         examples = about.sizes["train"] if work.objective else about.sizes["validation"]
         each = self._per_image(stage, work.network, training=work.objective is not None)
+        total = each * examples * work.epochs
+        # What a teacher says of a view is kept: it passes over each view once.
+        augment = stage.data.augment
+        views = min(work.epochs, augment.views or work.epochs) if augment.active else 1
         for parent in stage.parents:
             assert isinstance(parent.work, TrainNetwork)
-            each += self._per_image(parent, parent.work.network, training=False)
-        return each * examples * work.epochs
+            heard = self._per_image(parent, parent.work.network, training=False)
+            total += heard * examples * views
+        return total
 
     def _per_image(self, stage: Stage, spec: NetworkSpec, training: bool) -> float:
         about = facts(stage.data)

@@ -8,6 +8,7 @@ again under the same number.
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -73,8 +74,9 @@ class Study:
         self._leaves: Iterator[dict[str, Any]] | None = None
         if experiment.run.sampler == "grid":
             self._leaves = leaves(experiment.draw, experiment.run.grid_points)
-            for _ in self._study.get_trials(deepcopy=False):
-                next(self._leaves, None)
+            for trial in self._study.get_trials(deepcopy=False):
+                if trial.user_attrs.keys() & {"values", "refused"}:
+                    next(self._leaves, None)
 
     def ask(self) -> Proposal | None:
         """The next configuration within all limits that are known beforehand.
@@ -84,12 +86,9 @@ class Study:
         """
         if self._left_over:
             return self._take_up(self._left_over.pop(0))
-        for _ in range(MOST_REFUSALS):
-            if self._leaves is not None:
-                leaf = next(self._leaves, None)
-                if leaf is None:
-                    return None
-                self._study.enqueue_trial(leaf)
+        for _ in itertools.count() if self._leaves is not None else range(MOST_REFUSALS):
+            if not self._next_leaf():
+                return None
             trial = self._ask()
             proposal = self._proposal(trial)
             if proposal is not None:
@@ -100,19 +99,20 @@ class Study:
     def tell(self, number: int, figures: Mapping[str, float], reused: bool = False) -> Trial:
         """A trial ran to its end with ``figures``; the goal's must be among them.
 
-        ``reused`` notes that its student was in the library already. A goal that is missing or
-        not a number makes it a failure.
+        ``reused`` notes that its student was in the library already. A goal, or a figure under a
+        limit, that is missing or not a number makes it a failure.
         """
-        values = [figures.get(goal.figure, math.nan) for goal in self._experiment.goals]
-        if not all(math.isfinite(value) for value in values):
-            names = ", ".join(goal.figure for goal in self._experiment.goals)
-            return self.fail(number, f"{names} is not a finite number: {values}")
+        measured = {f: limit for f, limit in self._experiment.limits.items() if f not in STATIC}
+        goals = [goal.figure for goal in self._experiment.goals]
+        for figure in (*goals, *measured):
+            if not math.isfinite(figures.get(figure, math.nan)):
+                found = figures.get(figure, "none")
+                return self.fail(number, f"{figure} is not a finite number, found {found}")
         trial = self._open.pop(number)
         self._note(trial, {"figures": dict(figures), "reused": reused})
-        for figure, limit in self._experiment.limits.items():
-            if figure not in STATIC:
-                trial.set_constraint(figure, limit.excess(figures.get(figure, math.inf)))
-        self._study.tell(trial, values)
+        for figure, limit in measured.items():
+            trial.set_constraint(figure, limit.excess(figures[figure]))
+        self._study.tell(trial, [figures[figure] for figure in goals])
         return self._trial(self._frozen(number))
 
     def prune(self, number: int, figures: Mapping[str, float], reason: str) -> Trial:
@@ -130,9 +130,9 @@ class Study:
         return self._trial(self._frozen(number))
 
     def trials(self) -> list[Trial]:
-        """Every trial that was let run, by number; refused ones are left out."""
+        """Every trial that was handed out, by number; refused ones are left out."""
         frozen = self._study.get_trials(deepcopy=False)
-        return [self._trial(t) for t in frozen if "refused" not in t.user_attrs]
+        return [self._trial(t) for t in frozen if "values" in t.user_attrs]
 
     def importances(self) -> dict[str, float]:
         """Each searched value's share in the first goal (PED-ANOVA); empty if it can't be told."""
@@ -151,6 +151,17 @@ class Study:
 
     # Asking
 
+    def _next_leaf(self) -> bool:
+        """In a grid: have the next leaf asked for. Returns whether there is anything to ask for."""
+        if self._leaves is None:
+            return True
+        if self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            return True  # stopped before it was asked for
+        leaf = next(self._leaves, None)
+        if leaf is not None:
+            self._study.enqueue_trial(leaf)
+        return leaf is not None
+
     def _ask(self) -> optuna.Trial:
         with warnings.catch_warnings():
             # TPE tells of every value it draws by itself where a chain made a knob conditional.
@@ -159,10 +170,10 @@ class Study:
 
     def _proposal(self, trial: optuna.Trial) -> Proposal | None:
         """What the trial stands for; none if it lies over budget or cannot be laid out."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            values = self._experiment.draw(_Asked(trial))
         try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                values = self._experiment.draw(_Asked(trial))
             recipe = self._experiment.recipe(values)
         except ConfigError as error:
             self._refuse(trial, {"refused": str(error)})

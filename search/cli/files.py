@@ -47,7 +47,7 @@ def plan(
     there = sum(stage.there for stage in planned.stages)
     how = "at most" if planned.exact else "about"
     console.print(
-        f"{how} {len(planned.stages)} shared stages, {there} of them in the library; "
+        f"shared stages: {how} {len(planned.stages)}, {there} of them in the library; "
         f"{planned.trials} trials; {planned.repeats} repetitions and baselines"
     )
     console.print(
