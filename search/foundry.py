@@ -10,6 +10,7 @@ who wait, with the same reason.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import threading
 import time
@@ -37,6 +38,7 @@ from search.stage import Report, Stage
 
 LOST_WORKER = (WorkerCrashedError, NodeDiedError, ObjectLostError, OutOfMemoryError)
 RETRIES = 3
+NAMESPACE = "stillhouse"
 SILENCE = 60.0
 """Seconds after which a driver that no longer asks counts as gone."""
 
@@ -86,12 +88,19 @@ class Foundry:
                     flight = self._flights[needed.key] = _Flight(needed, resources)
                     flight.task = asyncio.create_task(self._fly(flight))
                     flight.task.add_done_callback(_seen)
+                elif _landed(flight) and needed is stage:  # its news may be older than the driver
+                    self._tell(stage, "reused", record=self._library.record(stage.key))
                 flight.clients.add(client)
 
     async def news(self, client: str, since: int) -> tuple[int, list[StageChanged]]:
         """What has changed since the ``since``-th change; asking keeps a driver's wishes alive."""
         self._heard[client] = time.monotonic()
         return len(self._news), self._news[since:]
+
+    async def settled(self, keys: list[str]) -> None:
+        """Return when none of the stages is on its way any more, made or not."""
+        flights = [self._flights[key].task for key in keys if key in self._flights]
+        await asyncio.gather(*map(asyncio.shield, filter(None, flights)), return_exceptions=True)
 
     async def leave(self, client: str) -> None:
         """A driver wants nothing any more: what only it wanted is stopped."""
@@ -194,6 +203,26 @@ class Foundry:
         self._news.append(event)
 
 
+def await_stages(library: Library, stages: Iterable[Stage]) -> None:
+    """Wait for stages that the library's foundry is making; at once where there is none."""
+    missing = [stage.key for stage in stages if not library.has(stage.key)]
+    if missing:
+        try:
+            foundry: Any = ray.get_actor(_name(library), namespace=NAMESPACE)
+        except ValueError:  # nobody makes stages here: the trial does
+            return
+        ray.get(foundry.settled.remote(missing))
+
+
+def _name(library: Library) -> str:
+    return f"foundry-{hashlib.sha256(library.uri.encode()).hexdigest()[:16]}"
+
+
+def _landed(flight: _Flight) -> bool:
+    task = flight.task
+    return task is not None and task.done() and not task.cancelled() and not task.exception()
+
+
 def _seen(task: asyncio.Task[Record]) -> None:
     """A failure is told as news; asyncio need not warn that nobody awaited it."""
     if not task.cancelled():
@@ -223,8 +252,17 @@ class Orders:
         self._state: dict[str, str] = {}
         self._reasons: dict[str, str] = {}
         self._flying: set[str] = set()
+        self._orders: dict[str, Stage] = {}
         self._client = ray.get_runtime_context().get_job_id()
-        digest = hashlib.sha256(library.uri.encode()).hexdigest()[:16]
+        self._hire()
+        self._lost = ""
+        self._stop = threading.Event()
+        self._listener = threading.Thread(target=self._listen, name="foundry-news", daemon=True)
+        self._listener.start()
+
+    def _hire(self) -> None:
+        """Find this library's foundry on the cluster, or set one up."""
+        digest = hashlib.sha256(self._library.uri.encode()).hexdigest()[:16]
         actor: Any = ray.remote(num_cpus=0, max_restarts=0)(Foundry)
         self._foundry: Any = actor.options(
             name=f"foundry-{digest}",
@@ -232,22 +270,20 @@ class Orders:
             get_if_exists=True,
             lifetime="detached",
             max_concurrency=1000,
-        ).remote(library.uri)
+        ).remote(self._library.uri)
         self._since, _ = ray.get(self._foundry.news.remote(self._client, 0))
-        self._stop = threading.Event()
-        self._listener = threading.Thread(target=self._listen, name="foundry-news", daemon=True)
-        self._listener.start()
 
     def place(self, stages: Iterable[Stage]) -> None:
         """Ask for stages; what is in the library already is announced as reused."""
         missing = []
         for stage in stages:
-            if self._state.get(stage.key) in ("ready", "wanted"):
+            if stage.key in self._state:  # what failed once in this search fails all who need it
                 continue
             record = self._library.record(stage.key)
             if record is None:
                 missing.append(stage)
                 self._state[stage.key] = "wanted"
+                self._orders[stage.key] = stage
             else:
                 self._state[stage.key] = "ready"
                 self._announce(StageChanged(stage.key, stage.label, "reused", record=record))
@@ -255,7 +291,12 @@ class Orders:
             ray.get(self._foundry.want.remote(self._client, missing, self._resources))
 
     def ready(self, stages: Iterable[Stage]) -> bool:
-        """Whether all of them are in the library."""
+        """Whether all of them are in the library.
+
+        Raises:
+            RuntimeError: the cluster was lost.
+        """
+        self._check()
         return all(self._state.get(stage.key) == "ready" for stage in stages)
 
     def failure(self, stages: Iterable[Stage]) -> str:
@@ -273,6 +314,7 @@ class Orders:
         self.place(stages)
         open_keys = {stage.key for stage in stages}
         while any(self._state[key] == "wanted" for key in open_keys):
+            self._check()
             time.sleep(0.05)
         return {key: self._reasons[key] for key in open_keys if self._state[key] == "failed"}
 
@@ -280,20 +322,35 @@ class Orders:
         """Want nothing any more."""
         self._stop.set()
         self._listener.join(timeout=10)
-        ray.get(self._foundry.leave.remote(self._client))
+        with contextlib.suppress(ray.exceptions.RayError):  # gone already
+            ray.get(self._foundry.leave.remote(self._client))
+
+    def _check(self) -> None:
+        if self._lost:
+            raise RuntimeError(f"the foundry is lost: {self._lost}")
 
     def _listen(self) -> None:
         while not self._stop.wait(0.1):
             try:
                 asked = self._foundry.news.remote(self._client, self._since)
                 self._since, changes = ray.get(asked)
-            except ray.exceptions.RayError:
-                if self._stop.is_set():
-                    return
-                raise
-            for change in changes:
-                if change.key in self._state:
-                    self._hear(change)
+                for change in changes:
+                    if change.key in self._state:
+                        self._hear(change)
+            except ray.exceptions.RayError as error:
+                if not self._stop.is_set():
+                    self._replace(error)
+
+    def _replace(self, error: Exception) -> None:
+        """The foundry's node or process died: another one is told all that is still wanted."""
+        try:
+            self._hire()
+            wanted = [s for key, s in self._orders.items() if self._state[key] == "wanted"]
+            self._flying.clear()
+            ray.get(self._foundry.want.remote(self._client, wanted, self._resources))
+        except ray.exceptions.RayError:
+            self._lost = str(error).splitlines()[0]
+            self._stop.set()
 
     def _hear(self, change: StageChanged) -> None:
         if change.state in ("queued", "running"):

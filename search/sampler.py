@@ -38,7 +38,7 @@ class Sampler(Searcher):
         self._left = trials - len(done)
         self._waiting: list[Proposal] = []
         self._running: dict[str, Proposal] = {}
-        self._failures: dict[str, str] = {}
+        self._begun = False
         self._last: dict[str, dict[str, float]] = {}
 
     @property
@@ -61,6 +61,7 @@ class Sampler(Searcher):
         proposal = self._next_ready()
         if proposal is None:
             return None
+        self._begun = True
         self._running[trial_id] = proposal
         self._ledger.started(proposal)
         return {"number": proposal.number, "values": dict(proposal.values)}
@@ -134,6 +135,10 @@ class Sampler(Searcher):
             ):
                 self._waiting.remove(proposal)
                 return proposal
+        if self._begun and self._waiting and not self._running:
+            # With nothing to run Tune stands still and all its idle actors keep their slots: those
+            # for which the foundry may wait. So a trial waits in one of them, and Tune goes on.
+            return self._waiting.pop(0)
         return None
 
 

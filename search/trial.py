@@ -11,6 +11,7 @@ from ray import tune
 
 from search.attempt import reason, run_trial
 from search.experiment import Experiment
+from search.foundry import await_stages
 from search.library.store import Library
 
 
@@ -39,6 +40,7 @@ class Trial(tune.Trainable):
         try:
             if self._reports is None:
                 recipe = self._experiment.recipe(self._values)
+                await_stages(self._library, recipe.prerequisites)
                 self._reports = run_trial(self._experiment, recipe, self._library)
             return dict(next(self._reports))
         except Exception as error:

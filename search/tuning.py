@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialSchedule
 
 from search.announcer import Announcer
 from search.experiment import Experiment
-from search.foundry import Orders
+from search.foundry import NAMESPACE, Orders
 from search.ledger import Ledger
 from search.library.store import Library
 from search.sampler import Sampler
@@ -54,11 +55,12 @@ def connect(address: str | None) -> None:
         import spaces
 
         shipped = {"py_modules": [search, methods, spaces]}
+    _check_listening(address)
     try:
         ray.init(
             # Never neither: a crashed run leaves an address behind that would be picked up.
             address=address or "local",
-            namespace="stillhouse",
+            namespace=NAMESPACE,
             log_to_driver=False,
             logging_level=logging.ERROR,
             include_dashboard=False if not address else None,
@@ -70,6 +72,18 @@ def connect(address: str | None) -> None:
         raise ConfigError(
             [Problem("--address", f"no Ray cluster at {address}: {reason}")]
         ) from None
+
+
+def _check_listening(address: str | None) -> None:
+    """Ray itself tries a dead address for over a minute."""
+    host, _, port = (address or "").rpartition(":")
+    if not (host and port.isdigit()) or "/" in host:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except OSError as error:
+        message = f"nothing answers at {address}: {error}; is the cluster up?"
+        raise ConfigError([Problem("--address", message)]) from None
 
 
 def slots(resources: Resources) -> int:
