@@ -1,0 +1,114 @@
+"""What a trial costs besides its training: a search of trivial trials, tracking included.
+
+The search is the whole of ``launch``: Ray is started and stopped, every trial is proposed by the
+study, run by Tune, kept in the library and told to MLflow on SQLite, and the report is written. The
+plain way trains the same students in a loop and keeps nothing. What is left of a trial's wall time
+when its training is taken off is its overhead:
+
+    (launch - plain loop / slots) / trials      in seconds, the `ratio` of the last line
+
+    python benchmarks/overhead.py [--trials 200]
+
+Exit status 1 if the overhead exceeds the target.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from search.events import Event, SearchStarted, TrialStarted
+from search.launching import Launched, launch
+from search.loading import load_experiment
+from search.stage import Bench, Stage
+
+TARGET = 0.15
+
+
+def experiment(folder: Path, trials: int) -> dict[str, Any]:
+    """Students of one epoch on fifty images."""
+    return {
+        "name": "overhead",
+        "data": {"source": "digits", "limit": 50, "validation": 0.1},
+        "stages": {
+            "student": {
+                "network": {"cnn2": {"width": 0.25}},
+                "objective": {"cross_entropy": {}},
+                "training": {"epochs": 1},
+            }
+        },
+        "search": {"student.training.lr": {"log_uniform": [0.001, 0.1]}},
+        "goal": {"maximize": "student.val_accuracy"},
+        "run": {
+            "trials": trials,
+            "sampler": "random",
+            "repeats": {"top": 0, "seeds": 1},
+            "baselines": False,
+        },
+        "library": str(folder / "library"),
+        "tracking": f"sqlite:///{folder}/mlflow.db",
+    }
+
+
+def plain(launched: Launched, told: dict[str, Any]) -> float:
+    """Seconds to train the students of all trials one after the other, keeping nothing."""
+    torch.set_num_threads(1)
+    checked = load_experiment(told)
+    students = [checked.recipe(trial.values).student for trial in launched.outcome.trials]
+    train(students[0])  # the data is opened once, as a worker does
+    started = time.perf_counter()
+    for student in students:
+        train(student)
+    return time.perf_counter() - started
+
+
+def train(student: Stage) -> None:
+    """A stage's work without library or reports."""
+    for _ in student.work.run(student.data, [], Bench(torch.device("cpu"))):
+        pass
+
+
+def main() -> int:
+    """Launch, then loop, then compare."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trials", type=int, default=200)
+    args = parser.parse_args()
+    slots = os.cpu_count() or 1
+    moments: list[float] = []
+
+    def watch(event: Event) -> None:
+        if isinstance(event, SearchStarted | TrialStarted):
+            moments.append(time.perf_counter())
+
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["STILLHOUSE_RUNS"] = f"{folder}/runs"
+        told = experiment(Path(folder), args.trials)
+        started = time.perf_counter()
+        launched = launch(load_experiment(told), observers=[watch])
+        whole = time.perf_counter() - started
+        assert launched.unsent == 0
+        loop = plain(launched, told)
+    until_first = moments[1] - started
+    rows = {
+        "launch, whole": whole,
+        "  until the first trial starts": until_first,
+        "  from then on": whole - until_first,
+        "plain loop": loop,
+    }
+    print(f"{args.trials} trials, {slots} slots\n{'':34} {'seconds':>9} {'a trial':>9}")
+    for name, seconds in rows.items():
+        print(f"{name:34} {seconds:9.2f} {seconds / args.trials:9.4f}")
+    overhead = (whole - loop / slots) / args.trials
+    print(f"overhead ratio={overhead:.3f} target={TARGET}")
+    return int(overhead > TARGET)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

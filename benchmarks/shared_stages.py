@@ -1,0 +1,124 @@
+"""A search over assistants with shared stages, against every trial training its own chain.
+
+Both ways run the same configurations with the same code, as many at once as there are cores. The
+product makes every teacher and assistant once, in a library of its own that is empty at first; the
+plain way gives each trial a library of its own, so that it trains teacher, assistants and student,
+as a Tune trial does that builds its whole chain. Both times are whole: start and stop of the
+workers included. The students' figures must be the same.
+
+    python benchmarks/shared_stages.py [--trials 48]
+
+Exit status 1 if the plain way takes less than the target times as long.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from search.launching import launch
+from search.library.store import Library
+from search.loading import load_experiment
+from search.make import make_all
+
+TARGET = 3.0
+LEARNER = {
+    "objective": {"cross_entropy": {"weight": 0.3}, "soft_targets": {"weight": 0.7}},
+    "training": {"epochs": 30, "batch_size": 64},
+}
+
+Job = tuple[dict[str, Any], Mapping[str, Any]]
+
+
+def experiment(folder: str, trials: int) -> dict[str, Any]:
+    """Digits at 16 x 16 pixels: a teacher of ten layers, up to three assistants, one student."""
+    return {
+        "name": "shared-stages",
+        "data": {"source": "digits", "resize": 16},
+        "stages": {
+            "teacher": {
+                "network": "cnn10",
+                "objective": {"cross_entropy": {}},
+                "training": LEARNER["training"],
+            },
+            "assistants": {"do": "chain", "teacher": "teacher", **LEARNER},
+            "student": {
+                "network": {"cnn2": {"width": 0.25}},
+                "teachers": ["assistants"],
+                **LEARNER,
+            },
+        },
+        "search": {
+            "assistants.networks": {"chain": ["cnn8", "cnn6", "cnn4"]},
+            "student.objective.soft_targets.weight": {"uniform": [0.1, 1.0]},
+        },
+        "goal": {"maximize": "student.val_accuracy"},
+        "run": {
+            "trials": trials,
+            "sampler": "random",
+            "repeats": {"top": 0, "seeds": 1},
+            "baselines": False,
+        },
+        "library": f"{folder}/library",
+        "tracking": f"sqlite:///{folder}/mlflow.db",
+    }
+
+
+def alone(job: Job) -> tuple[float, int]:
+    """One trial with its whole chain; validation accuracy and networks trained."""
+    told, values = job
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = load_experiment({**told, "library": folder}).recipe(values)
+        library = Library(folder)
+        for _ in make_all([recipe.student], library):
+            pass
+        records = library.records()
+    student = next(record for record in records if record.key == recipe.student.key)
+    return student.figures["val_accuracy"], len(records)
+
+
+def main() -> int:
+    """Search, replay the same configurations the plain way, compare."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trials", type=int, default=48)
+    args = parser.parse_args()
+    slots = os.cpu_count() or 1
+
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["STILLHOUSE_RUNS"] = f"{folder}/runs"
+        told = experiment(folder, args.trials)
+        started = time.perf_counter()
+        launched = launch(load_experiment(told))
+        shared_seconds = time.perf_counter() - started
+        trials = launched.outcome.trials
+        networks = len(launched.outcome.stages)
+
+    jobs: list[Job] = [(told, trial.values) for trial in trials]
+    started = time.perf_counter()
+    with multiprocessing.get_context("spawn").Pool(slots) as pool:
+        found = pool.map(alone, jobs, chunksize=1)
+    plain_seconds = time.perf_counter() - started
+
+    same = all(
+        t.figures["val_accuracy"] == value for t, (value, _) in zip(trials, found, strict=True)
+    )
+    print(f"{len(trials)} trials, {slots} at a time; same results: {'yes' if same else 'NO'}")
+    print(f"{'':22} {'seconds':>9} {'networks trained':>18}")
+    print(f"{'every trial its chain':22} {plain_seconds:9.1f} {sum(n for _, n in found):18}")
+    print(f"{'shared stages':22} {shared_seconds:9.1f} {networks:18}")
+    ratio = plain_seconds / shared_seconds
+    print(f"shared_stages ratio={ratio:.2f} target={TARGET}")
+    return int(ratio < TARGET or not same)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
