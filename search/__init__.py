@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from search.experiment import Experiment
-    from search.launching import Launched, again, launch, read_outcome, resume
+    from search.launching import Launched, launch, resume
     from search.library.store import Library
     from search.loading import load_experiment
     from search.make import make_all
     from search.outcome import Outcome
     from search.planning import plan
+    from search.results import again, read_outcome
     from search.stages.train import rebuild
 
 __all__ = [
@@ -44,12 +45,12 @@ _HOMES = {
     "Launched": "launching",
     "Library": "library.store",
     "Outcome": "outcome",
-    "again": "launching",
+    "again": "results",
     "launch": "launching",
     "load_experiment": "loading",
     "make_all": "make",
     "plan": "planning",
-    "read_outcome": "launching",
+    "read_outcome": "results",
     "rebuild": "stages.train",
     "resume": "launching",
 }

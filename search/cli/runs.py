@@ -14,13 +14,14 @@ import yaml
 from search.cli.live import LiveView
 from search.cli.show import Json, Set, as_json, as_table, console, parse_changes
 from search.folder import RunFolder
-from search.launching import Launched, again, read_outcome, write_outcome
+from search.launching import Launched
 from search.launching import launch as launch_search
 from search.launching import resume as resume_search
 from search.loading import load_experiment
 from search.outcome import Outcome, to_plain, winner
 from search.report.summary import seconds_saved, verdict
 from search.report.wording import duration
+from search.results import again, read_outcome, write_outcome
 from search.tracking import SERVER_SETTINGS, resolve_uri, runs_url, send_pending, ui_command
 
 File = Annotated[Path, typer.Argument(help="Experiment file (YAML).")]
@@ -174,6 +175,8 @@ def _conclude(launched: Launched, json: bool) -> None:
         )
     if launched.state != "finished":
         raise typer.Exit(130)
+    if winner(launched.outcome) is None:
+        raise typer.Exit(1)
 
 
 def _tell(outcome: Outcome) -> None:

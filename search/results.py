@@ -1,0 +1,117 @@
+"""What a run left behind: read again, written out, and made the start of another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from search.document import read_document
+from search.experiment import Experiment, to_yaml
+from search.folder import RunFolder
+from search.library.record import Record
+from search.library.store import Library
+from search.loading import load_experiment
+from search.outcome import Outcome, Repeated, to_plain, winner, with_measured
+from search.report import write_report
+from search.study import Study
+from search.tracking import fetch_artifact, resolve_uri
+from spaces.problem import ConfigError, Problem
+
+
+def again(name: str, changes: Mapping[str, Any], seeds: int, register: str | None) -> Experiment:
+    """The winning recipe of a run as an experiment of its own, over ``seeds`` fresh seeds.
+
+    Args:
+        name: a run, an experiment (its newest run), or the id of a search's MLflow run.
+        changes: laid over it: other data, a longer schedule.
+
+    Raises:
+        ConfigError: no such run, it has no winner yet, or the changes do not fit.
+    """
+    file = _best_file(name)
+    told = read_document(file).data
+    repeats = {"run.repeats.top": 1, "run.repeats.seeds": seeds, "run.trials": 1}
+    laid_over = {**repeats, **({"run.register_as": register} if register else {}), **changes}
+    return load_experiment({**told, "name": f"{told['name']}-again"}, laid_over)
+
+
+def _best_file(name: str) -> Path:
+    try:
+        folder = RunFolder.find(name)
+    except ConfigError as missing:
+        found = fetch_artifact(resolve_uri(None, Path.cwd()), name, "best.yaml")
+        if found is None:
+            raise missing from None
+        return found
+    file = folder.path / "best.yaml"
+    if not file.exists():
+        message = f"has no best configuration yet; stillhouse resume {folder.name}"
+        raise ConfigError([Problem(folder.name, message)])
+    return file
+
+
+def read_outcome(folder: RunFolder) -> Outcome:
+    """What a run came to, from its study, its ``outcome.json`` and the library.
+
+    Raises:
+        ConfigError: the run's experiment is not valid any more.
+    """
+    experiment = load_experiment(folder.path / "experiment.yaml")
+    library, told = Library(experiment.library), folder.read_json("outcome.json")
+    study = Study(experiment, folder.path)
+    trials = study.trials()
+    keys = {key for trial in trials for key in trial.keys.values()} | set(told.get("stages", ()))
+    records = present(library, keys)
+    repeats = [
+        Repeated(
+            r["role"],
+            tuple(r["seeds"]),
+            tuple(with_measured(records[key], r["measured"]) for key in r["keys"]),
+        )
+        for r in told.get("repeats", ())
+        if all(key in records for key in r["keys"])
+    ]
+    return Outcome(
+        name=folder.name,
+        goals=experiment.goals,
+        trials=tuple(trials),
+        repeats=tuple(repeats),
+        stages=records,
+        labels={key: record.name for key, record in records.items()},
+        made=frozenset(told.get("made", ())),
+        reused=frozenset(told.get("reused", ())),
+        importances=told.get("importances", {}),
+        seconds=folder.read_json("state.json").get("seconds", 0.0),
+        tests={role: tuple(values) for role, values in told.get("tests", {}).items()},
+    )
+
+
+def present(library: Library, keys: Iterable[str]) -> dict[str, Record]:
+    """The records among ``keys`` that the library has, by key."""
+    found = {key: library.record(key) for key in sorted(keys)}
+    return {key: record for key, record in found.items() if record is not None}
+
+
+def write_outcome(experiment: Experiment, outcome: Outcome, folder: RunFolder) -> list[Path]:
+    """Write ``best.yaml``, ``outcome.json``, the trial table, the pictures and the page."""
+    best = winner(outcome)
+    text = best_yaml(experiment, outcome, best) if best else ""
+    files = [folder.write("best.yaml", text)] if text else []
+    folder.write_json("outcome.json", to_plain(outcome))
+    return files + write_report(outcome, experiment.plain(), folder.path, best_yaml=text)
+
+
+def best_yaml(experiment: Experiment, outcome: Outcome, best: Repeated) -> str:
+    """The winning configuration as an experiment file, its evidence in the header."""
+    figure = outcome.goals[0].figure
+    values = next(t.values for t in outcome.trials if best.role == f"trial {t.number}")
+    told = experiment.settled(values, f"{experiment.name}-best")
+    seeds = f"{len(best.seeds)} seed{'s' * (len(best.seeds) != 1)}"
+    header = [
+        f"# The best of {len(outcome.trials)} trials of {outcome.name} ({best.role}).",
+        f"# {figure} {best.mean(figure):.4f} +- {best.spread(figure):.4f} over {seeds}.",
+        f"# Student {best.records[0].key[:12]}, "
+        f"{best.records[0].figures.get('parameters', 0):,.0f} parameters.",
+    ]
+    return "\n".join(header) + "\n" + to_yaml(told)
