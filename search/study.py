@@ -31,6 +31,11 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 MOST_REFUSALS = 1000
 """Proposals over budget in a row after which the search ends."""
+PATIENCE = {"gp": 1}
+"""Refusals in a row after which a sampler's next proposals are drawn at random, if not 10: a
+Gaussian process learns from values only, and proposes again what was refused."""
+
+_LAID_OUT = {"values", "refused"}
 
 _STATES = {
     TrialState.RUNNING: "running",
@@ -68,14 +73,16 @@ class Study:
             load_if_exists=True,
         )
         # After a resume the random numbers go on; the same seed would repeat the first trials.
-        self._study.sampler = _sampler(experiment, len(self._study.get_trials(deepcopy=False)))
+        salt = len(self._study.get_trials(deepcopy=False))
+        self._sampler = _sampler(experiment, salt)
+        self._dice = optuna.samplers.RandomSampler(seed=experiment.run.seed + salt)
         self._open: dict[int, optuna.Trial] = {}
         self._left_over = self._interrupted()
         self._leaves: Iterator[dict[str, Any]] | None = None
         if experiment.run.sampler == "grid":
             self._leaves = leaves(experiment.draw, experiment.run.grid_points)
             for trial in self._study.get_trials(deepcopy=False):
-                if trial.user_attrs.keys() & {"values", "refused"}:
+                if trial.state == TrialState.WAITING or _LAID_OUT & trial.user_attrs.keys():
                     next(self._leaves, None)
 
     def ask(self) -> Proposal | None:
@@ -86,9 +93,11 @@ class Study:
         """
         if self._left_over:
             return self._take_up(self._left_over.pop(0))
-        for _ in itertools.count() if self._leaves is not None else range(MOST_REFUSALS):
+        for refused in itertools.count() if self._leaves is not None else range(MOST_REFUSALS):
             if not self._next_leaf():
                 return None
+            patience = PATIENCE.get(self._experiment.run.sampler, 10)
+            self._study.sampler = self._sampler if refused < patience else self._dice
             trial = self._ask()
             proposal = self._proposal(trial)
             if proposal is not None:
