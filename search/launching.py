@@ -137,18 +137,19 @@ class _Driver:
         settled: list[Contender] = []
         self._note("running")
         self.announce(self._started(resumed))
+        stopped = threading.Event()
         try:
-            with _termination_as_interrupt(), self._workshop(address, inline) as workshop:
+            with _stoppable(stopped), self._workshop(address, inline) as workshop:
                 if workshop.search(ledger, self.experiment.trials):
                     settled = self._settle(workshop)
                     state = "finished"
-        except KeyboardInterrupt:
-            state = "interrupted"
         except BaseException as error:
-            self._note("failed")
-            self.announce(SearchEnded("failed", str(error)))
-            self.tracker.close(timeout=10.0)
-            raise
+            # A stop in the middle of Ray's start comes out of it as an error of Ray's.
+            if not (stopped.is_set() or isinstance(error, KeyboardInterrupt)):
+                self._note("failed")
+                self.announce(SearchEnded("failed", str(error)))
+                self.tracker.close(timeout=10.0)
+                raise
         if state == "interrupted":
             ledger.interrupted()
         return self._end(state, self._outcome(settled))
@@ -264,12 +265,17 @@ class _Driver:
 
 
 @contextlib.contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
+def _stoppable(stopped: threading.Event) -> Iterator[None]:
     """SIGTERM stops a search as Ctrl-C does: Tune listens to the one, clusters send the other."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+
+    def stop(*_: object) -> None:
+        stopped.set()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:

@@ -7,6 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 
+MOST_NAMES = 24
+"""Of more names than these a message lists the nearest half as many."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """One mistake. ``path`` is the dotted place in the experiment (or the file) it concerns."""
@@ -38,8 +42,12 @@ class ConfigError(ValueError):
 
 
 def unknown(what: str, found: object, allowed: Iterable[str]) -> str:
-    """The message for a name that does not exist: nearest match first, then all there are."""
+    """The message for a name that does not exist: nearest match first, then what there is."""
     names = sorted(allowed)
     near = difflib.get_close_matches(str(found), names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"unknown {what} {found!r}; {hint}allowed: {', '.join(names) or 'none'}"
+    told = ", ".join(names) or "none"
+    if len(names) > MOST_NAMES:
+        some = sorted(difflib.get_close_matches(str(found), names, n=MOST_NAMES // 2, cutoff=0.0))
+        told = f"{', '.join(some)} and {len(names) - len(some)} more"
+    return f"unknown {what} {found!r}; {hint}allowed: {told}"
