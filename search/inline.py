@@ -22,19 +22,12 @@ class Inline:
         self._experiment = experiment
         self._library = library
         self._announce = announce
+        self._failed: dict[str, str] = {}
 
     def make(self, stages: Iterable[Stage]) -> dict[str, str]:
         """Make stages and all they rest on; returns key -> reason for those that failed."""
-        failed: dict[str, str] = {}
-        for stage in stages:
-            try:
-                self._make(stage)
-            except Exception as error:
-                failed[stage.key] = reason(error)
-                self._announce(
-                    StageChanged(stage.key, stage.label, "failed", reason=failed[stage.key])
-                )
-        return failed
+        found = {stage.key: self._make(stage) for stage in stages}
+        return {key: why for key, why in found.items() if why}
 
     def search(self, ledger: Ledger, trials: int) -> bool:
         """Ask, make, run and tell until ``trials`` have been tried."""
@@ -51,9 +44,11 @@ class Inline:
         """Nothing is left open."""
 
     def _try(self, proposal: Proposal, ledger: Ledger) -> None:
+        for stage in proposal.recipe.prerequisites:
+            if why := self._make(stage):
+                ledger.failed(proposal.number, f"{stage.label}: {why}")
+                return
         try:
-            for stage in proposal.recipe.prerequisites:
-                self._make(stage)
             for report in run_trial(self._experiment, proposal.recipe, self._library):
                 figures = {name: value for name, value in report.items() if name != "done"}
                 ledger.reported(proposal.number, figures)
@@ -62,14 +57,35 @@ class Inline:
         except Exception as error:
             ledger.failed(proposal.number, reason(error))
 
-    def _make(self, stage: Stage) -> None:
+    def _make(self, stage: Stage) -> str:
+        """Make a stage after all it rests on; returns why that failed, if it did.
+
+        What has failed once fails again: other settings are needed, not another attempt.
+        """
         for needed in stage.lineage():
-            known = self._library.record(needed.key)
-            if known is not None:
-                self._announce(StageChanged(needed.key, needed.label, "reused", record=known))
-                continue
-            for made, report in make_all([needed], self._library):
+            why = self._failed.get(needed.key) or self._make_one(needed)
+            if why and needed is stage:
+                return why
+            if why:
+                return self._fail(stage, f"{needed.label}, which it needs, failed: {why}")
+        return ""
+
+    def _make_one(self, stage: Stage) -> str:
+        known = self._library.record(stage.key)
+        if known is not None:
+            self._announce(StageChanged(stage.key, stage.label, "reused", record=known))
+            return ""
+        try:
+            for made, report in make_all([stage], self._library):
                 epoch, epochs = int(report.get("epoch", 0)), made.work.epochs
                 self._announce(StageChanged(made.key, made.label, "running", epoch, epochs))
-            record = self._library.record(needed.key)
-            self._announce(StageChanged(needed.key, needed.label, "made", record=record))
+        except Exception as error:
+            return self._fail(stage, reason(error))
+        record = self._library.record(stage.key)
+        self._announce(StageChanged(stage.key, stage.label, "made", record=record))
+        return ""
+
+    def _fail(self, stage: Stage, why: str) -> str:
+        self._failed[stage.key] = why
+        self._announce(StageChanged(stage.key, stage.label, "failed", reason=why))
+        return why

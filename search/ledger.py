@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from search.announcer import Announcer
 from search.events import (
     StageChanged,
+    StageState,
     TrialEnded,
     TrialReported,
     TrialStarted,
@@ -32,6 +33,7 @@ class Ledger:
         self._running[proposal.number] = proposal
         if self._library.has(proposal.recipe.student.key):
             self._found.add(proposal.number)
+        self._tell_stages(proposal, "reused")
         keys, number = proposal.recipe.keys, proposal.number
         self.announce(TrialStarted(number, proposal.values, keys, proposal.costs))
 
@@ -66,10 +68,14 @@ class Ledger:
             self.announce(TrialEnded(number, "interrupted", {}, "the search was stopped"))
 
     def _close(self, number: int) -> Stage:
-        """Announces stages that the trial itself made or found on its way."""
-        recipe = self._running.pop(number).recipe
-        for stage in recipe.prerequisites:
+        """Announces stages that the trial itself made on its way."""
+        proposal = self._running.pop(number)
+        self._tell_stages(proposal, "made")
+        return proposal.recipe.student
+
+    def _tell_stages(self, proposal: Proposal, state: StageState) -> None:
+        """Announce what the trial rests on and the library has, if nobody else has done so."""
+        for stage in proposal.recipe.prerequisites:
             record = self._library.record(stage.key)
             if record is not None:
-                self.announce(StageChanged(stage.key, stage.label, "made", record=record))
-        return recipe.student
+                self.announce(StageChanged(stage.key, stage.label, state, record=record))

@@ -99,7 +99,7 @@ def collect(
         for record in library.records()
         if record.key not in kept and datetime.datetime.fromisoformat(record.made_at) <= before
     ]
-    leftovers = library.leftovers()
+    leftovers = library.leftovers(before)
     freed = sum(record.payload.size for record in unneeded)
     if yes:
         for path in leftovers:

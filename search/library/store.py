@@ -14,6 +14,8 @@ and the record that lands last names one of them.
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import hashlib
 import json
 import uuid
@@ -74,12 +76,22 @@ class Library:
         return self.record(key) is not None
 
     def record(self, key: str) -> Record | None:
-        """The record of ``key``; none if there is no whole artifact."""
+        """The record of ``key``; none if there is no whole artifact.
+
+        Raises:
+            ConfigError: the record has another form than this version writes.
+        """
         if key not in self._records:
-            text = self._read(f"{_folder(key)}/record.json")
+            place = f"{_folder(key)}/record.json"
+            text = self._read(place)
             if text is None:
                 return None
-            self._records[key] = Record.parse(json.loads(text))
+            try:
+                told = json.loads(text)
+            except ValueError:  # not even a record: damaged like a payload
+                self.set_aside(key)
+                return None
+            self._records[key] = Record.parse(told, f"{self.uri}/{place}")
         return self._records[key]
 
     def publish(self, record: Record, data: bytes) -> None:
@@ -109,8 +121,14 @@ class Library:
     def set_aside(self, key: str) -> None:
         """Move a damaged artifact out of the way, so that it is made again."""
         self._records.pop(key, None)
-        self._files.create_dir("damaged")
-        self._files.move(_folder(key), f"damaged/{key}-{uuid.uuid4().hex[:8]}")
+        aside = f"damaged/{key}-{uuid.uuid4().hex[:8]}"
+        self._files.create_dir(aside)
+        # One by one, as object stores do not move folders; the record first, so that nobody
+        # finds it without its payload.
+        files = sorted(self._list(_folder(key)), key=lambda info: info.base_name != "record.json")
+        for info in files:
+            with contextlib.suppress(FileNotFoundError):  # another reader was faster
+                self._files.move(info.path, f"{aside}/{info.base_name}")
 
     def keys(self) -> Iterator[str]:
         """The keys of all whole artifacts."""
@@ -183,12 +201,16 @@ class Library:
                 found[info.base_name.removesuffix(".json")] = set(json.loads(text or b"[]"))
         return found
 
-    def leftovers(self) -> list[str]:
-        """Files that belong to no artifact: torn writes, damaged copies, superseded payloads."""
+    def leftovers(self, before: datetime.datetime) -> list[str]:
+        """Files of no artifact: torn writes, damaged copies, superseded payloads, half-done stages.
+
+        Only those written ``before`` a moment: what is being made just now looks the same.
+        """
         kept = {f"{_folder(r.key)}/{r.payload.name}" for r in self.records()}
-        parts = [i.path for i in self._list("artifacts") if i.base_name != "record.json"]
-        torn = [i.path for i in self._list("scratch") if ".part-" in i.base_name]
-        return [p for p in parts if p not in kept] + torn + [i.path for i in self._list("damaged")]
+        kept |= {f"{_folder(r.key)}/record.json" for r in self.records()}
+        folders = ("artifacts", "scratch", "damaged")
+        infos = [info for folder in folders for info in self._list(folder)]
+        return [info.path for info in infos if info.path not in kept and info.mtime < before]
 
     def remove_file(self, path: str) -> None:
         """Delete one of the :meth:`leftovers`."""

@@ -14,6 +14,7 @@ from search.loading import load_experiment
 from search.study import MOST_REFUSALS, Study
 
 FIGURES = {"val_accuracy": 0.5, "val_nll": 1.0, "epoch": 2.0}
+ONE_GOAL = {"maximize": "student.val_accuracy"}
 TWO_GOALS = {"maximize": ["student.val_accuracy"], "minimize": ["student.val_nll"]}
 
 

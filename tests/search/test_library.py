@@ -1,0 +1,403 @@
+"""The library: whole artifacts or none, checked whenever they are read."""
+
+import datetime
+import hashlib
+import json
+import multiprocessing
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from search.library.record import Record
+from search.library.store import Damaged, Library, pack
+from spaces.problem import ConfigError
+
+NOW = datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=1)
+LONG_AGO = NOW - datetime.timedelta(hours=1)
+
+
+def key(name):
+    return hashlib.sha256(name.encode()).hexdigest()
+
+
+def tensors(seed=0):
+    """Every type that a stage may leave behind."""
+    chance = torch.Generator().manual_seed(seed)
+    weights = torch.randn(3, 4, 2, 2, generator=chance)
+    return {
+        "conv.weight": weights.to(memory_format=torch.channels_last),
+        "half": weights.bfloat16(),
+        "count": torch.tensor(7),
+        "turned": torch.arange(6.0).reshape(2, 3).T,
+        "odd": torch.tensor([float("nan"), float("inf"), -0.0, 1e-45]),
+        "empty": torch.empty(0, 3),
+    }
+
+
+def publish(library, name="teacher", seed=0, parents=(), **changed):
+    payload, data = pack(tensors(seed))
+    fields = {
+        "key": key(name),
+        "name": name,
+        "kind": "train",
+        "identity": {"seed": seed},
+        "parents": tuple(key(parent) for parent in parents),
+        "payload": payload,
+        "figures": {"val_accuracy": 0.5},
+        "curve": ({"epoch": 1.0}, {"epoch": 2.0}),
+        "facts": {"device": "none", "names": ("a", "b")},
+        "seconds": 1.5,
+        "made_at": "2026-01-01T00:00:00+00:00",
+    }
+    record = Record(**{**fields, **changed})
+    library.publish(record, data)
+    return record
+
+
+def same_bits(a, b):
+    return all(
+        torch.equal(a[name].contiguous().view(torch.uint8), b[name].contiguous().view(torch.uint8))
+        if a[name].dim()
+        else torch.equal(a[name], b[name])
+        for name in a.keys() | b.keys()
+    )
+
+
+def payload_file(library, record):
+    folder = Path(library.uri) / "artifacts" / record.key[:2] / record.key
+    return folder / record.payload.name
+
+
+# Round trip
+
+
+def test_what_is_published_is_opened_bit_for_bit(library):
+    record = publish(library)
+    for reader in (library, Library(library.uri)):
+        artifact = reader.open(record.key)
+        assert artifact.record == record
+        assert artifact.tensors.keys() == tensors().keys()
+        assert same_bits(artifact.tensors, tensors())
+        assert all(artifact.tensors[n].dtype == t.dtype for n, t in tensors().items())
+        assert all(artifact.tensors[n].shape == t.shape for n, t in tensors().items())
+
+
+def test_a_record_says_what_its_payload_is(library):
+    record = publish(library)
+    data = payload_file(library, record).read_bytes()
+    assert len(data) == record.payload.size
+    assert hashlib.sha256(data).hexdigest() == record.payload.sha256
+    assert record.payload.name.startswith(record.payload.sha256[:32])
+
+
+def test_equal_tensors_are_equal_bytes():
+    (first, data), (again, same) = pack(tensors()), pack(dict(reversed(tensors().items())))
+    assert first == again
+    assert data == same
+    assert pack(tensors(seed=1))[0].sha256 != first.sha256
+
+
+def test_what_is_not_there_is_not_there(library):
+    assert not library.has(key("teacher"))
+    assert library.record(key("teacher")) is None
+    assert list(library.keys()) == library.records() == []
+    with pytest.raises(KeyError):
+        library.open(key("teacher"))
+
+
+def test_a_library_travels_to_workers_as_its_address(library):
+    record = publish(library)
+    assert pickle.loads(pickle.dumps(library)).record(record.key) == record
+
+
+@pytest.mark.parametrize("name", ["with space", "per%20cent", "hash#1", "ümlaut", "deep/er"])
+def test_a_library_may_lie_in_any_folder(tmp_path, name):
+    library = Library(str(tmp_path / name))
+    library.check_writable()
+    record = publish(library)
+    assert (tmp_path / name / "artifacts").is_dir()
+    assert Library(str(tmp_path / name)).open(record.key).record == record
+
+
+def test_a_relative_folder_is_meant_from_here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    library = Library("here")
+    publish(library)
+    monkeypatch.chdir("/")
+    assert library.uri == str(tmp_path / "here")
+    assert len(Library(library.uri).records()) == 1
+
+
+def test_a_library_may_be_a_uri(tmp_path):
+    library = Library(f"file://{tmp_path}/store")
+    record = publish(library)
+    assert Library(str(tmp_path / "store")).has(record.key)
+
+
+def test_any_file_system_of_pyarrow_will_do():
+    """One in memory, reached by its URI; what this library remembers of it is forgotten."""
+    library = Library("mock:///bucket/library")
+    library.check_writable()
+    record = publish(library)
+    library.save_scratch("k", tensors())
+    library.note_search("run-1", {record.key})
+    library._records.clear()
+    assert same_bits(library.load_scratch("k"), tensors())
+    assert same_bits(library.open(record.key).tensors, tensors())
+    assert library.needed() == {"run-1": {record.key}}
+    library.set_aside(record.key)
+    assert library.records() == []
+    assert len(library.leftovers(NOW)) == 3
+    publish(library)
+    library.remove(record.key)
+    assert not library.has(record.key)
+
+
+def test_being_writable_leaves_nothing_behind(library, tmp_path):
+    library.check_writable()
+    assert [p for p in (tmp_path / "library").rglob("*") if p.is_file()] == []
+
+
+# Damage
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda _: b"",
+        lambda data: data[:-1],
+        lambda data: data[:100] + bytes([data[100] ^ 1]) + data[101:],
+        lambda data: data + b"\0",
+    ],
+    ids=["empty", "cut", "one bit", "longer"],
+)
+def test_a_damaged_payload_is_set_aside_and_never_served(library, damage):
+    record = publish(library)
+    path = payload_file(library, record)
+    path.write_bytes(damage(path.read_bytes()))
+    reader = Library(library.uri)
+    with pytest.raises(Damaged, match=r"\(teacher\) is damaged and was set aside"):
+        reader.open(record.key)
+    assert not reader.has(record.key)
+    assert not Library(library.uri).has(record.key)
+    (copy,) = [p for p in reader.leftovers(NOW) if p.endswith(".safetensors")]
+    assert copy.startswith(f"damaged/{record.key}-")
+    publish(reader)
+    assert same_bits(reader.open(record.key).tensors, tensors())
+
+
+def test_a_missing_payload_is_damage_too(library, tmp_path):
+    record = publish(library)
+    next((tmp_path / "library").rglob("*.safetensors")).unlink()
+    with pytest.raises(Damaged):
+        library.open(record.key)
+    assert not library.has(record.key)
+
+
+def test_two_readers_may_find_the_same_damage(library, tmp_path):
+    record = publish(library)
+    readers = [Library(library.uri), Library(library.uri)]
+    assert all(reader.has(record.key) for reader in readers)
+    next((tmp_path / "library").rglob("*.safetensors")).write_bytes(b"")
+    for reader in readers:
+        with pytest.raises(Damaged):
+            reader.open(record.key)
+        assert not reader.has(record.key)
+
+
+def test_damage_does_not_touch_other_artifacts(library):
+    bad, good = publish(library), publish(library, "other", parents=["teacher"])
+    payload_file(library, bad).write_bytes(b"")
+    with pytest.raises(Damaged):
+        library.open(bad.key)
+    assert same_bits(Library(library.uri).open(good.key).tensors, tensors())
+    assert [record.key for record in Library(library.uri).records()] == [good.key]
+
+
+@pytest.mark.parametrize("text", ["", "{", "\udcff"])
+def test_a_record_that_is_none_is_set_aside(library, tmp_path, text):
+    record = publish(library)
+    file = next((tmp_path / "library").rglob("record.json"))
+    file.write_text(text, errors="surrogateescape")
+    reader = Library(library.uri)
+    assert reader.record(record.key) is None
+    assert reader.records() == []
+    publish(reader)
+    assert Library(library.uri).has(record.key)
+
+
+def test_a_record_of_another_version_is_left_alone(library, tmp_path):
+    record = publish(library)
+    file = next((tmp_path / "library").rglob("record.json"))
+    file.write_text(json.dumps({**record.plain(), "colour": "red"}))
+    with pytest.raises(ConfigError, match=r"record\.json: unknown field 'colour'"):
+        Library(library.uri).record(record.key)
+    assert file.exists()
+
+
+# Writes that were torn, and writers at the same time
+
+
+def test_a_payload_without_a_record_is_no_artifact(library, monkeypatch):
+    write = Library._write
+
+    def torn(self, path, data):
+        if path.endswith("record.json"):
+            raise OSError("the machine went down")
+        write(self, path, data)
+
+    monkeypatch.setattr(Library, "_write", torn)
+    with pytest.raises(OSError, match="went down"):
+        publish(library)
+    monkeypatch.undo()
+    reader = Library(library.uri)
+    assert not reader.has(key("teacher"))
+    assert list(reader.keys()) == []
+    assert len(reader.leftovers(NOW)) == 1
+    publish(reader)
+    assert reader.leftovers(NOW) == []
+
+
+def test_a_half_written_file_is_never_seen(library):
+    """A reader meets the old file or the new one, whole."""
+    first = publish(library)
+    handler = Library(library.uri)
+    handler._files = Torn(library._files)
+    with pytest.raises(OSError, match="went down"):
+        publish(handler, seed=1)
+    reader = Library(library.uri)
+    assert reader.record(first.key) == first
+    assert same_bits(reader.open(first.key).tensors, tensors())
+    assert [".part-" in path for path in reader.leftovers(NOW)] == [True]
+    for path in reader.leftovers(NOW):
+        reader.remove_file(path)
+    assert reader.leftovers(NOW) == []
+
+
+class Torn:
+    """A file system whose machine goes down before a file is moved into place."""
+
+    def __init__(self, files):
+        self._files = files
+
+    def __getattr__(self, name):
+        return getattr(self._files, name)
+
+    def move(self, source, target):
+        raise OSError("the machine went down")
+
+
+def _publish_often(uri, seed, times):
+    library = Library(uri)
+    for _ in range(times):
+        publish(library, seed=seed)
+
+
+def _open_often(uri, times, found):
+    for _ in range(times):
+        try:
+            library = Library(uri)
+            seed = library.open(key("teacher")).record.identity["seed"]
+            found.put(("whole", seed))
+        except KeyError:
+            found.put(("none", 0))
+        except Damaged as error:
+            found.put(("damaged", str(error)))
+
+
+def test_publishers_of_one_key_do_not_harm_each_other(library):
+    """Four processes write two contents under one key while another reads all the time."""
+    spawn = multiprocessing.get_context("fork")
+    found = spawn.Queue()
+    writers = [
+        spawn.Process(target=_publish_often, args=(library.uri, seed % 2, 25)) for seed in range(4)
+    ]
+    reader = spawn.Process(target=_open_often, args=(library.uri, 60, found))
+    for process in (*writers, reader):
+        process.start()
+    seen = [found.get(timeout=60) for _ in range(60)]
+    for process in (*writers, reader):
+        process.join(60)
+        assert process.exitcode == 0
+    assert {what for what, _ in seen} <= {"whole", "none"}
+    artifact = Library(library.uri).open(key("teacher"))
+    assert same_bits(artifact.tensors, tensors(artifact.record.identity["seed"]))
+    assert not [p for p in library.leftovers(NOW) if ".part-" in p]
+
+
+# Half-done stages
+
+
+def test_a_half_done_stage_is_kept_until_it_is_whole(library):
+    assert library.load_scratch(key("teacher")) is None
+    library.save_scratch(key("teacher"), tensors())
+    library.save_scratch(key("teacher"), tensors(1))
+    assert same_bits(Library(library.uri).load_scratch(key("teacher")), tensors(1))
+    assert not library.has(key("teacher"))
+    publish(library)
+    assert library.load_scratch(key("teacher")) is None
+    library.clear_scratch(key("teacher"))
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda _: b"", lambda d: d[:20], lambda d: d[:-1], lambda d: d + b"x"]
+)
+def test_a_torn_half_done_stage_counts_as_none(library, tmp_path, damage):
+    library.save_scratch("k", tensors())
+    file = tmp_path / "library" / "scratch" / "k.safetensors"
+    file.write_bytes(damage(file.read_bytes()))
+    assert library.load_scratch("k") is None
+
+
+# Finding and collecting
+
+
+def test_a_record_is_found_by_the_beginning_of_its_key(library):
+    records = [publish(library, f"stage {i}") for i in range(20)]
+    for record in records:
+        assert Library(library.uri).find(record.key[:16]) == record
+    with pytest.raises(ConfigError, match="begins with 'zz'; none does"):
+        library.find("zz")
+    with pytest.raises(ConfigError, match="begins with ''; 20 do"):
+        library.find("")
+
+
+def test_records_come_newest_first(library):
+    for day in (2, 3, 1):
+        publish(library, f"day {day}", made_at=f"2026-01-0{day}T00:00:00+00:00")
+    assert [record.name for record in Library(library.uri).records()] == ["day 3", "day 2", "day 1"]
+
+
+def test_what_is_removed_is_gone(library, tmp_path):
+    record, other = publish(library), publish(library, "other")
+    library.remove(record.key)
+    assert not library.has(record.key)
+    assert Library(library.uri).records() == [other]
+    assert len([p for p in (tmp_path / "library").rglob("*") if p.is_file()]) == 2
+
+
+def test_searches_say_what_they_need(library):
+    library.note_search("one-1", {"a", "b"})
+    library.note_search("one-1", {"b", "c"})
+    library.note_search("two-1", {"d"})
+    assert Library(library.uri).needed() == {"one-1": {"b", "c"}, "two-1": {"d"}}
+    library.forget_search("one-1")
+    library.forget_search("one-1")
+    assert library.needed() == {"two-1": {"d"}}
+
+
+def test_leftovers_are_what_belongs_to_nothing_and_lies_there_for_a_while(library):
+    publish(library)
+    publish(library, seed=1)  # the first payload is superseded
+    library.save_scratch("half-done", tensors())
+    library.note_search("run-1", {key("teacher")})
+    assert library.leftovers(LONG_AGO) == []
+    found = library.leftovers(NOW)
+    assert len(found) == 2
+    assert found[1] == "scratch/half-done.safetensors"
+    for path in found:
+        library.remove_file(path)
+    assert library.leftovers(NOW) == []
+    assert same_bits(Library(library.uri).open(key("teacher")).tensors, tensors(1))
