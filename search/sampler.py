@@ -148,6 +148,7 @@ def _figures(result: Mapping[str, Any]) -> dict[str, float]:
         name: float(value)
         for name, value in result.items()
         if name not in _TUNES_OWN
+        and "/" not in name  # Tune's flattened config
         and isinstance(value, int | float)
         and not isinstance(value, bool)
         and (math.isfinite(value) or name.startswith(("val_", "train_")))
