@@ -1,0 +1,53 @@
+"""Ctrl-C and SIGTERM leave a search that resume continues; nothing finished is done again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+
+from search.launching import resume
+from search.library.store import Library
+
+COMMAND = [sys.executable, "-c", "from search.cli import main; main()"]
+
+
+def wait_for(text, file, process, seconds=180):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and process.poll() is None:
+        if file.read_text(encoding="utf-8").count(text):
+            return
+        time.sleep(0.2)
+    raise AssertionError(f"{text!r} never came:\n{file.read_text(encoding='utf-8')}")
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_search_goes_on(how, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny["run"] = {"trials": 12, "sampler": "random", "repeats": {"top": 0}, "baselines": False}
+    tiny["stages"]["student"]["training"] = {"epochs": 30, "batch_size": 32}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny), encoding="utf-8")
+    output = tmp_path / "output"
+    with output.open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            [*COMMAND, "launch", "tiny.yaml"], stdout=log, stderr=log, env=os.environ.copy()
+        )
+        wait_for("[2/12]", output, process)
+        process.send_signal(how)
+        assert process.wait(timeout=120) == 130
+    assert "go on with: stillhouse resume tiny-1" in output.read_text(encoding="utf-8")
+    state = tmp_path / "stillhouse-runs" / "tiny-1" / "state.json"
+    assert json.loads(state.read_text(encoding="utf-8"))["state"] == "interrupted"
+
+    made_before = {record.key: record.made_at for record in Library(tiny["library"]).records()}
+    launched = resume("tiny-1", inline=True)
+    assert launched.state == "finished"
+    assert [trial.state for trial in launched.outcome.trials] == ["finished"] * 12
+    after = {record.key: record.made_at for record in Library(tiny["library"]).records()}
+    assert made_before.items() <= after.items()
