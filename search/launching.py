@@ -139,7 +139,12 @@ class _Driver:
         self.announce(self._started(resumed))
         stopped = threading.Event()
         try:
-            with _stoppable(stopped), self._workshop(address, inline) as workshop:
+            # Twice: Ray, when it starts, puts a handler of its own in place.
+            with (
+                _stoppable(stopped),
+                self._workshop(address, inline) as workshop,
+                _stoppable(stopped),
+            ):
                 if workshop.search(ledger, self.experiment.trials):
                     settled = self._settle(workshop)
                     state = "finished"
