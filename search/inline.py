@@ -77,6 +77,8 @@ class Inline:
             return ""
         try:
             for made, report in make_all([stage], self._library):
+                if self._library.has(made.key):
+                    continue  # it was there, and only says again how it ended
                 epoch, epochs = int(report.get("epoch", 0)), made.work.epochs
                 self._announce(StageChanged(made.key, made.label, "running", epoch, epochs))
         except Exception as error:
