@@ -1,0 +1,181 @@
+"""The experiments that ship: each loads where its data is, and is what its comments say."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from methods.core.data.facts import facts
+from search.loading import load_experiment
+from search.space import leaves
+
+FOLDER = Path(__file__).parents[1] / "experiments"
+SHIPPED = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+QUICK = "quickstart"
+CNN, RESNET = "assistants-cifar10-cnn", "assistants-cifar100-resnet"
+FASHION = "assistants-fashion-mnist"
+
+
+@pytest.fixture(scope="session")
+def cifar100(tmp_path_factory):
+    """Two images of every class, in the files and columns in which data hubs keep CIFAR-100."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (32, 32)).save(buffer, "PNG")
+    image = {"bytes": buffer.getvalue(), "path": None}
+    fine = [label for label in range(100) for _ in range(2)]
+    columns = {"img": [image] * 200, "fine_label": fine, "coarse_label": [0] * 200}
+    root = tmp_path_factory.mktemp("data")
+    (root / "cifar100").mkdir()
+    for part in ("train", "test"):
+        pq.write_table(pa.table(columns), root / "cifar100" / f"{part}-00000-of-00001.parquet")
+    return root
+
+
+@pytest.fixture
+def load(request, tmp_path, monkeypatch):
+    """A shipped experiment by name, on the real data or, for CIFAR-100, on a few grey images."""
+    monkeypatch.setenv("STILLHOUSE_CACHE", str(tmp_path))
+
+    def loaded(name):
+        if name == QUICK:
+            return load_experiment(FOLDER / f"{name}.yaml")
+        if name == RESNET:
+            root = str(request.getfixturevalue("cifar100"))
+        elif not (root := os.environ.get("STILLHOUSE_TEST_DATA", "")):
+            pytest.skip(f"{name} needs its data set: set STILLHOUSE_TEST_DATA to a folder of them")
+        return load_experiment(FOLDER / f"{name}.yaml", {"data.root": root})
+
+    return loaded
+
+
+@pytest.fixture(params=SHIPPED)
+def shipped(request, load):
+    """Each shipped experiment in turn."""
+    return load(request.param)
+
+
+def parameters(stage):
+    return int(stage.work.costs(stage.data)["parameters"])
+
+
+def test_all_four_are_there():
+    assert {QUICK, CNN, RESNET, FASHION} <= set(SHIPPED)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_is_named_as_its_file(load, name):
+    assert load(name).name == name
+
+
+def test_every_path_shrinks_from_teacher_to_student(shipped):
+    for chain in shipped.search["assistants.networks"].grid(0):
+        sizes = [
+            parameters(s) for s in shipped.recipe({"assistants.networks": chain}).student.lineage()
+        ]
+        assert len(sizes) == len(chain) + 2
+        assert sizes == sorted(set(sizes), reverse=True)
+
+
+def test_whatever_is_searched_lays_out_within_its_limits(shipped):
+    drawn = []
+    walk = leaves(lambda chooser: drawn.append(shipped.draw(chooser)), 2)
+    for _ in itertools.islice(walk, 64):
+        student = shipped.recipe(drawn[-1]).student
+        costs = student.work.costs(student.data)
+        assert student.parents
+        assert all(limit.excess(costs[figure]) <= 0 for figure, limit in shipped.limits.items())
+    assert drawn
+
+
+def test_the_winner_is_held_against_noise(shipped):
+    assert shipped.run.repeats.seeds >= 5
+    assert shipped.run.repeats.top >= 2
+    assert shipped.run.baselines
+
+
+def test_what_the_file_runs_as_it_stands_is_among_what_it_searches(shipped):
+    chain = shipped.entries["assistants"].networks
+    assert shipped.search["assistants.networks"].contains([spec.label for spec in chain])
+
+
+def test_quickstart_is_as_small_as_it_says(load):
+    experiment = load(QUICK)
+    student = experiment.recipe().student
+    sizes = facts(student.data).sizes
+    assert (sizes["train"], sizes["validation"]) == (500, 719)
+    assert parameters(student) == 374
+    assert parameters(next(student.lineage())) == 303_098
+    assert experiment.run.trials >= 24
+
+
+def test_the_published_cnn_study(load):
+    """Sizes, schedule and the eight paths of Mirzadeh et al. 2020: sixteen networks in all."""
+    experiment = load(CNN)
+    paths = experiment.search["assistants.networks"].grid(0)
+    recipes = [experiment.recipe({"assistants.networks": path}) for path in paths]
+    assert len(paths) == 8
+    assert len({stage.key for recipe in recipes for stage in recipe.student.lineage()}) == 16
+    longest = [stage.work for stage in max(recipes, key=lambda r: len(r.keys)).student.lineage()]
+    assert [work.network.label for work in longest] == ["cnn10", "cnn8", "cnn6", "cnn4", "cnn2"]
+    for work in longest:
+        training = work.training
+        assert (training.epochs, training.batch_size, training.weight_decay) == (150, 128, 1e-4)
+        assert {training.rate_at(epoch) for epoch in range(150)} == {0.1}
+    about = facts(experiment.data)
+    assert about.sizes == {"train": 45_000, "validation": 5_000, "test": 10_000}
+    assert (about.mean, about.std) == ((0.5,) * 3, (0.5,) * 3)
+    assert experiment.run.trials == 120
+
+
+def test_the_published_resnet_study(load):
+    experiment = load(RESNET)
+    longest = [f"resnet{depth}" for depth in (56, 20)]
+    works = [s.work for s in experiment.recipe({"assistants.networks": longest}).student.lineage()]
+    assert [w.network.label for w in works] == ["resnet110", "resnet56", "resnet20", "resnet8"]
+    for work in works:
+        rates = [work.training.rate_at(epoch) for epoch in (0, 79.9, 80, 119.9, 120, 149.9)]
+        assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+        assert work.training.weight_decay == 1e-4
+    assert experiment.data.augment.active
+
+
+def quotient(objective, temperature, classes=1):
+    """How much larger soft targets' gradient is than the labels', T^2 and the mean included."""
+    share = objective["soft_targets"]["weight"] / objective["cross_entropy"]["weight"]
+    return share * temperature**2 / classes
+
+
+@pytest.mark.parametrize(("name", "classes"), [(CNN, 10), (RESNET, 100)])
+def test_assistants_are_taught_as_strongly_as_published(load, name, classes):
+    """Published: both weights 0.5, temperature 5, the divergence averaged over classes too."""
+    entry = load(name).entries["assistants"].objective.plain()
+    published = quotient({k: {"weight": 0.5} for k in entry}, 5.0, classes)
+    assert quotient(entry, entry["soft_targets"]["temperature"]) == pytest.approx(published)
+
+
+@pytest.mark.parametrize(("name", "classes"), [(CNN, 10), (RESNET, 100)])
+def test_the_searched_weights_hold_what_the_published_ones_came_to(load, name, classes):
+    """The paper's weights are lambda for soft targets and 1 - lambda for the labels."""
+    experiment = load(name)
+    domain = experiment.search["student.objective.soft_targets.weight"]
+    labels = experiment.entries["student"].objective.terms["cross_entropy"].weight
+    for step in range(1, 20):
+        share = 0.05 * step
+        assert domain.contains(labels * share / (1 - share) / classes)
+
+
+def test_fashion_mnist_asks_dense_chains_too(load):
+    experiment = load(FASHION)
+    values = {"assistants.networks": ["cnn6", "cnn4"]}
+    plain, dense = (
+        experiment.recipe({**values, "assistants.dense": dense}).student for dense in (False, True)
+    )
+    assert [len(stage.parents) for stage in plain.lineage()] == [0, 1, 1, 1]
+    assert [len(stage.parents) for stage in dense.lineage()] == [0, 1, 2, 3]
