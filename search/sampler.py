@@ -13,8 +13,8 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from search.foundry import Orders
 from search.ledger import Ledger
+from search.orders import Orders
 from search.study import Proposal
 
 

@@ -15,9 +15,10 @@ from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialSchedule
 
 from search.announcer import Announcer
 from search.experiment import Experiment
-from search.foundry import NAMESPACE, Orders
+from search.foundry import NAMESPACE
 from search.ledger import Ledger
 from search.library.store import Library
+from search.orders import Orders
 from search.sampler import Sampler
 from search.settings import Asha, Median, Resources
 from search.stage import Stage

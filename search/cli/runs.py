@@ -162,10 +162,14 @@ def _conclude(launched: Launched, json: bool) -> None:
         as_json({**to_plain(launched.outcome), "state": launched.state, "folder": str(folder)})
     elif launched.state == "finished":
         _tell(launched.outcome)
-        console.print(f"\nbest configuration  {folder / 'best.yaml'}", markup=False)
+        found = winner(launched.outcome) is not None
+        console.print()
+        if found:
+            console.print(f"best configuration  {folder / 'best.yaml'}", markup=False)
         console.print(f"pictures and page   {folder / 'report.html'}", markup=False)
         console.print(f"open MLflow         stillhouse ui {name}", markup=False)
-        console.print(f"run the best again  stillhouse reuse {name}", markup=False)
+        if found:
+            console.print(f"run the best again  stillhouse reuse {name}", markup=False)
     else:
         console.print(f"{name} was stopped; go on with: stillhouse resume {name}", markup=False)
     if launched.unsent and not json:
