@@ -1,0 +1,31 @@
+"""Whatever lies in a plug-in folder can be loaded, and says what it is."""
+
+import inspect
+
+import pytest
+
+from methods.core.data.sources import SOURCES
+from methods.core.objective import METHODS
+from search.kind import KINDS
+from spaces.networks import FAMILIES
+
+PLUGINS = [
+    (folder, name) for folder in (FAMILIES, METHODS, SOURCES, KINDS) for name in folder.names()
+]
+MOST_LINES = 300
+
+
+@pytest.mark.parametrize(("folder", "name"), PLUGINS, ids=lambda part: getattr(part, "what", part))
+def test_a_file_is_a_plugin(folder, name):
+    plugin = folder.load(name)
+    assert issubclass(plugin, folder.base)
+    assert plugin is not folder.base
+    assert inspect.getdoc(plugin) != inspect.getdoc(folder.base)
+    assert isinstance(getattr(plugin, "version", 1), int)
+    source = inspect.getsource(inspect.getmodule(plugin))
+    assert len(source.splitlines()) <= MOST_LINES
+
+
+@pytest.mark.parametrize("folder", [FAMILIES, METHODS, SOURCES, KINDS], ids=lambda f: f.what)
+def test_no_folder_is_empty(folder):
+    assert folder.names()
