@@ -205,13 +205,14 @@ def await_stages(library: Library, stages: Iterable[Stage]) -> None:
     missing = [stage.key for stage in stages if not library.has(stage.key)]
     if missing:
         try:
-            foundry: Any = ray.get_actor(_name(library), namespace=NAMESPACE)
+            foundry: Any = ray.get_actor(foundry_name(library), namespace=NAMESPACE)
         except ValueError:  # nobody makes stages here: the trial does
             return
         ray.get(foundry.settled.remote(missing))
 
 
-def _name(library: Library) -> str:
+def foundry_name(library: Library) -> str:
+    """What the one foundry of a library is called on a cluster."""
     return f"foundry-{hashlib.sha256(library.uri.encode()).hexdigest()[:16]}"
 
 

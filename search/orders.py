@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -13,7 +12,7 @@ import ray
 
 from search.announcer import Announcer
 from search.events import StageChanged
-from search.foundry import Foundry
+from search.foundry import NAMESPACE, Foundry, foundry_name
 from search.library.store import Library
 from search.settings import Resources
 from search.stage import Stage
@@ -45,11 +44,10 @@ class Orders:
 
     def _hire(self) -> None:
         """Find this library's foundry on the cluster, or set one up."""
-        digest = hashlib.sha256(self._library.uri.encode()).hexdigest()[:16]
         actor: Any = ray.remote(num_cpus=0, max_restarts=0)(Foundry)
         self._foundry: Any = actor.options(
-            name=f"foundry-{digest}",
-            namespace="stillhouse",
+            name=foundry_name(self._library),
+            namespace=NAMESPACE,
             get_if_exists=True,
             lifetime="detached",
             max_concurrency=1000,
