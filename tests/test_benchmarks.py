@@ -1,0 +1,33 @@
+"""The benchmarks run, and say what they found in their last line."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+SMALL = {
+    "overhead": ("--trials", "4"),
+    "shared_stages": ("--trials", "2"),
+    "training_step": ("--rounds", "1", "--steps", "1"),
+}
+
+
+def test_every_benchmark_is_tried():
+    assert {path.stem for path in FOLDER.glob("*.py")} == set(SMALL)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.parametrize("name", SMALL)
+def test_runs(name, tmp_path):
+    """Small: whether it reaches its target is another matter; 1 says that it did not."""
+    command = [sys.executable, str(FOLDER / f"{name}.py"), *SMALL[name]]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    last = done.stdout.splitlines()[-1]
+    told = re.fullmatch(r"\w+ ratio=(\d+\.\d+) target=\d+(\.\d+)?", last)
+    assert told, done.stdout + done.stderr
+    assert float(told[1]) > 0
