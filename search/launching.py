@@ -10,6 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -126,7 +127,8 @@ class _Driver:
         self.uri = resolve_uri(experiment.tracking, Path.cwd())
         self.started = time.monotonic()
         self.earlier = float(folder.read_json("state.json").get("seconds", 0.0))
-        prepare(self.uri, experiment.name)
+        # A new database takes seconds, and so does the start of Ray: side by side.
+        self.prepared = ThreadPoolExecutor(1).submit(prepare, self.uri, experiment.name)
         self.tracker = Tracker(self.uri, experiment.name, folder.path, dict(versions()))
         self.announce = Announcer((self.tracker, *observers))
         self.study = Study(experiment, folder.path)
@@ -145,6 +147,7 @@ class _Driver:
                 self._workshop(address, inline) as workshop,
                 _stoppable(stopped),
             ):
+                self.prepared.result()
                 if workshop.search(ledger, self.experiment.trials):
                     settled = self._settle(workshop)
                     state = "finished"

@@ -36,16 +36,22 @@ class Orders:
         self._flying: set[str] = set()
         self._orders: dict[str, Stage] = {}
         self._client = ray.get_runtime_context().get_job_id()
-        self._hire()
         self._lost = ""
         self._stop = threading.Event()
-        self._listener = threading.Thread(target=self._listen, name="foundry-news", daemon=True)
-        self._listener.start()
+        self._foundry: Any = None
+        self._listener: threading.Thread | None = None
+
+    def _open(self) -> None:
+        """The first order hires the foundry; a search without shared stages never needs one."""
+        if self._listener is None:
+            self._hire()
+            self._listener = threading.Thread(target=self._listen, name="foundry", daemon=True)
+            self._listener.start()
 
     def _hire(self) -> None:
         """Find this library's foundry on the cluster, or set one up."""
         actor: Any = ray.remote(num_cpus=0, max_restarts=0)(Foundry)
-        self._foundry: Any = actor.options(
+        self._foundry = actor.options(
             name=foundry_name(self._library),
             namespace=NAMESPACE,
             get_if_exists=True,
@@ -69,6 +75,7 @@ class Orders:
                 self._state[stage.key] = "ready"
                 self._announce(StageChanged(stage.key, stage.label, "reused", record=record))
         if missing:
+            self._open()
             ray.get(self._foundry.want.remote(self._client, missing, self._resources))
 
     def ready(self, stages: Iterable[Stage]) -> bool:
@@ -102,6 +109,8 @@ class Orders:
     def close(self) -> None:
         """Want nothing any more."""
         self._stop.set()
+        if self._listener is None:
+            return
         self._listener.join(timeout=10)
         with contextlib.suppress(ray.exceptions.RayError):  # gone already
             ray.get(self._foundry.leave.remote(self._client))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pkgutil
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
 from spaces.problem import ConfigError, unknown
@@ -25,8 +27,8 @@ class Folder(Generic[Base]):
 
     def names(self) -> tuple[str, ...]:
         """All plug-ins, sorted; sub-packages and files that begin with ``_`` are machinery."""
-        found = pkgutil.iter_modules(importlib.import_module(self.package).__path__)
-        return tuple(sorted(m.name for m in found if not m.ispkg and not m.name.startswith("_")))
+        places = tuple(importlib.import_module(self.package).__path__)
+        return _modules(places, tuple(os.stat(place).st_mtime_ns for place in places))
 
     def load(self, name: str) -> type[Base]:
         """The class that the file ``name`` defines.
@@ -48,3 +50,10 @@ class Folder(Generic[Base]):
             and value.__module__ == module.__name__
             and not value.__name__.startswith("_")
         )
+
+
+@lru_cache
+def _modules(places: tuple[str, ...], _changed: tuple[int, ...]) -> tuple[str, ...]:
+    """Read again only when a folder has changed: a search asks with every proposal."""
+    found = pkgutil.iter_modules(places)
+    return tuple(sorted(m.name for m in found if not m.ispkg and not m.name.startswith("_")))

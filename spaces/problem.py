@@ -6,7 +6,6 @@ import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-
 MOST_NAMES = 24
 """Of more names than these a message lists the nearest half as many."""
 

@@ -14,8 +14,8 @@ from search.library.record import Record
 from search.library.store import Damaged, Library, pack
 from spaces.problem import ConfigError
 
-NOW = datetime.datetime.now(datetime.UTC) + datetime.timedelta(minutes=1)
-LONG_AGO = NOW - datetime.timedelta(hours=1)
+NOW = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
+LONG_AGO = NOW - datetime.timedelta(days=1, hours=1)
 
 
 def key(name):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -66,6 +67,10 @@ class Splits:
 
     def digest(self) -> str:
         """sha256 (hexadecimal) over all rows: two runs that agree saw the same examples."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         return digest(self.train, self.validation, self.test)
 
 

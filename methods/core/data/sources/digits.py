@@ -24,8 +24,7 @@ class Digits(Source):
         return []
 
     def fingerprint(self) -> str:
-        images, labels = _all()
-        return digest(images.ravel(), labels)
+        return _fingerprint()
 
     def facts(self) -> SourceFacts:
         return SourceFacts((1, 8, 8), tuple("0123456789"))
@@ -49,3 +48,9 @@ def _rows(part: Part) -> Labels:
     order = stratified_order(labels, _TEST_SEED)
     tests = round(len(labels) * _TEST_SHARE)
     return np.sort(order[:tests] if part == "test" else order[tests:])
+
+
+@lru_cache(maxsize=1)
+def _fingerprint() -> str:
+    images, labels = _all()
+    return digest(images.ravel(), labels)
