@@ -95,7 +95,7 @@ def test_whatever_is_searched_lays_out_within_its_limits(shipped):
 
 
 def test_the_winner_is_held_against_noise(shipped):
-    assert shipped.run.repeats.seeds >= 5
+    assert shipped.run.repeats.seeds >= 4
     assert shipped.run.repeats.top >= 2
     assert shipped.run.baselines
 
@@ -113,6 +113,7 @@ def test_quickstart_is_as_small_as_it_says(load):
     assert parameters(student) == 374
     assert parameters(next(student.lineage())) == 303_098
     assert experiment.run.trials >= 24
+    assert experiment.run.repeats.seeds >= 5
 
 
 def test_the_published_cnn_study(load):
