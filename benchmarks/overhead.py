@@ -5,11 +5,13 @@ study, run by Tune, kept in the library and told to MLflow on SQLite, and the re
 plain way trains the same students in a loop and keeps nothing. What is left of a trial's wall time
 when its training is taken off is its overhead:
 
-    (launch - plain loop / slots) / trials      in seconds, the `ratio` of the last line
+    (launch - plain loop / slots) / trials
+
+The ratio is that of the seconds a trial may cost to those it costs: 1 or more is well.
 
     python benchmarks/overhead.py [--trials 200]
 
-Exit status 1 if the overhead exceeds the target.
+Exit status 1 if a trial costs more than it may.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ from search.launching import Launched, launch
 from search.loading import load_experiment
 from search.stage import Bench, Stage
 
-TARGET = 0.15
+ALLOWED = 0.15
+"""Seconds that a trial may cost."""
+TARGET = 1.0
 
 
 def experiment(folder: Path, trials: int) -> dict[str, Any]:
@@ -96,18 +100,20 @@ def main() -> int:
         assert launched.unsent == 0
         loop = plain(launched, told)
     until_first = moments[1] - started
+    overhead = whole - loop / slots
     rows = {
         "launch, whole": whole,
         "  until the first trial starts": until_first,
         "  from then on": whole - until_first,
         "plain loop": loop,
+        "overhead": overhead,
     }
     print(f"{args.trials} trials, {slots} slots\n{'':34} {'seconds':>9} {'a trial':>9}")
     for name, seconds in rows.items():
         print(f"{name:34} {seconds:9.2f} {seconds / args.trials:9.4f}")
-    overhead = (whole - loop / slots) / args.trials
-    print(f"overhead ratio={overhead:.3f} target={TARGET}")
-    return int(overhead > TARGET)
+    ratio = ALLOWED / (overhead / args.trials)
+    print(f"overhead ratio={ratio:.2f} target={TARGET}")
+    return int(ratio < TARGET)
 
 
 if __name__ == "__main__":
