@@ -169,6 +169,8 @@ class Chain:
     def __post_init__(self) -> None:
         if not self.of:
             raise ValueError("needs at least one member, found an empty list")
+        if not all(isinstance(member, str) for member in self.of):
+            raise ValueError(f"needs names of networks, found {list(self.of)}")
         if len(set(self.of)) != len(self.of):
             raise ValueError(f"names a member twice: {list(self.of)}")
         if not 0 <= self.at_least <= self.at_most <= len(self.of):

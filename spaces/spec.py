@@ -55,11 +55,14 @@ class NetworkSpec:
 
 
 def _label(data: Any, family: str, settings: Family) -> str:
-    """The name people gave; for settings of their own, the family and what sets it apart."""
+    """The name people gave; for settings of their own, the family and what sets it apart.
+
+    Without dots, as dots separate the steps of a path to one of several networks.
+    """
     if isinstance(data, str):
         return data
     for name, size in type(settings).sizes.items():
         if type(settings).parse(dict(size)) == settings:
             return name
     changed = settings.model_dump(mode="json", exclude_defaults=True)
-    return "-".join([family, *(f"{key}{value}" for key, value in changed.items())])
+    return "-".join([family, *(f"{k}{v}" for k, v in changed.items())]).replace(".", "_")

@@ -326,6 +326,10 @@ SEARCH = {
         "assistants.networks: {chain: []}",
         "search.assistants.networks: chain: needs at least one member, found an empty list",
     ),
+    "a chain of what are no names": (
+        "assistants.networks: {chain: [{cnn6: {width: 0.5}}]}",
+        "search.assistants.networks: chain: needs names of networks, found [{'cnn6': {'width': 0",
+    ),
     "a chain with an impossible length": (
         "assistants.networks: {chain: {of: [cnn6], at_least: 2}}",
         "search.assistants.networks: chain: needs 0 <= at_least <= at_most <= 1, found at_least 2",

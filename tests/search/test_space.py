@@ -229,6 +229,14 @@ def test_a_star_stands_for_every_link_there_is(load):
 # Draws of whole experiments
 
 
+def test_links_with_settings_of_their_own_have_paths_too(load):
+    changes = {"assistants.networks": [{"cnn6": {"width": 0.5}}]}
+    rates = {"assistants.links.*.training.lr": {"choice": [0.1, 0.2]}}
+    found = list(load(changes, search=rates).configurations(1))
+    path = "assistants.links.plain_cnn-depth6-width0_5.training.lr"
+    assert found == [{path: 0.1}, {path: 0.2}]
+
+
 def test_a_knob_is_drawn_only_where_it_exists(load):
     experiment = load(
         search={
