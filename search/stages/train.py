@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Generator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import torch
+from pydantic import BeforeValidator, model_validator
 
 from methods.core.data.config import DataConfig
 from methods.core.data.dataset import open_data
@@ -35,17 +37,40 @@ class Weights(Config):
     mean: tuple[float, ...] | None = knob(None, "per-channel mean of inputs in 0..1")
     std: tuple[float, ...] | None = knob(None, "per-channel standard deviation")
 
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Self:
+        if (self.mean is None) != (self.std is None):
+            raise ValueError("needs mean and std, or neither")
+        return self
+
     def digest(self) -> str:
-        """sha256 of the file.
+        """sha256 of the file; read once in this process while its size and time stay the same.
 
         Raises:
             ConfigError: it cannot be read.
         """
         try:
-            return hashlib.sha256(Path(self.path).read_bytes()).hexdigest()
+            status = Path(self.path).stat()
+            return _digest(_File(self.path, status.st_size, status.st_mtime_ns))
         except OSError as error:
             message = f"cannot read {self.path}: {error.strerror}; name a local weights file"
             raise ConfigError([Problem("weights.path", message)]) from None
+
+
+class _File(NamedTuple):
+    path: str
+    size: int
+    modified: int
+
+
+@lru_cache(maxsize=32)
+def _digest(file: _File) -> str:
+    with open(file.path, "rb") as data:
+        return hashlib.file_digest(data, "sha256").hexdigest()
+
+
+def _as_weights(data: Any) -> Any:
+    return {"path": data} if isinstance(data, str) else data
 
 
 class TrainNetwork(Work):
@@ -137,13 +162,15 @@ class Train(Kind):
     teachers: tuple[str, ...] = knob((), "entries it learns from")
     objective: Objective | None = knob(None, "weighted sum of methods")
     training: Training = knob(Training(), "optimiser, epochs, schedule")
-    weights: str | Weights | None = knob(None, "file of published weights to start from")
+    weights: Annotated[Weights | None, BeforeValidator(_as_weights)] = knob(
+        None, "file of published weights to start from, or {path, mean, std}"
+    )
 
     def needs(self) -> tuple[str, ...]:
         return self.teachers
 
     def lay_out(self, name: str, needed: Mapping[str, Entry], data: DataConfig) -> Entry:
-        weights = Weights(path=self.weights) if isinstance(self.weights, str) else self.weights
+        weights = self.weights
         if weights is not None:  # workers have working directories of their own
             absolute = str(Path(weights.path).expanduser().absolute())
             weights = weights.model_copy(update={"path": absolute})

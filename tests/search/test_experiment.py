@@ -194,6 +194,10 @@ GRAPH = {
         ("    network: cnn8", "    network: cnn8\n    weights: /nowhere/w.pt"),
         "e.yaml:6: stages.teacher.weights.path: cannot read /nowhere/w.pt: No such file",
     ),
+    "half of a normalisation": (
+        ("    network: cnn8", "    network: cnn8\n    weights: {path: w.pt, mean: [0.5]}"),
+        "e.yaml:6: stages.teacher.weights: needs mean and std, or neither",
+    ),
     "neither objective nor weights": (
         ("    objective: {cross_entropy: {}}\n", ""),
         "e.yaml:4: stages.teacher.objective: is missing; name methods, or give weights",
