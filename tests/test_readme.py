@@ -51,7 +51,7 @@ def test_the_commands_exist():
 
 def test_files_it_names_exist():
     root = Path(__file__).parents[1]
-    folders = "search|methods|spaces|benchmarks|experiments|docs"
-    named = re.findall(rf"(?:{folders})/[\w/.-]+\.\w+", README)
+    folders = "search|methods|spaces|tests|benchmarks|experiments|docs"
+    named = re.findall(rf"(?<![\w/])(?:{folders})/[\w/.-]+\.\w+", README)
     assert named
     assert [name for name in named if not (root / name).exists()] == []
