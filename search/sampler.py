@@ -15,6 +15,7 @@ from ray.tune.search import Searcher
 
 from search.ledger import Ledger
 from search.orders import Orders
+from search.scheduling import ENDED
 from search.study import Proposal
 
 
@@ -67,7 +68,7 @@ class Sampler(Searcher):
         return {"number": proposal.number, "values": dict(proposal.values)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        if trial_id in self._running and "failed" not in result and not result.get("done"):
+        if trial_id in self._running and not result.get(ENDED):
             figures = self._last[trial_id] = _figures(result)
             self._ledger.reported(self._running[trial_id].number, figures)
 

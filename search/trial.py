@@ -13,6 +13,7 @@ from search.attempt import reason, run_trial
 from search.experiment import Experiment
 from search.foundry import await_stages
 from search.library.store import Library
+from search.scheduling import ENDED
 
 
 class Trial(tune.Trainable):
@@ -42,10 +43,11 @@ class Trial(tune.Trainable):
                 recipe = self._experiment.recipe(self._values)
                 await_stages(self._library, recipe.prerequisites)
                 self._reports = run_trial(self._experiment, recipe, self._library)
-            return dict(next(self._reports))
+            report = dict(next(self._reports))
+            return {ENDED: report.pop("done", False), **report}
         except Exception as error:
             traceback.print_exc()
-            return {"failed": reason(error), "done": True}
+            return {"failed": reason(error), ENDED: True}
 
     def cleanup(self) -> None:
         self._reports = None

@@ -11,7 +11,6 @@ from typing import Any
 
 import ray
 from ray import tune
-from ray.tune.schedulers import ASHAScheduler, MedianStoppingRule, TrialScheduler
 
 from search.announcer import Announcer
 from search.experiment import Experiment
@@ -20,13 +19,20 @@ from search.ledger import Ledger
 from search.library.store import Library
 from search.orders import Orders
 from search.sampler import Sampler
-from search.settings import Asha, Median, Resources
+from search.scheduling import scheduler
+from search.settings import Resources
 from search.stage import Stage
 from search.trial import Trial
 from spaces.problem import ConfigError, Problem
 
-_KEEP_WORKERS = {"num_workers_soft_limit": 16, "idle_worker_killing_time_threshold_ms": 600_000}
-"""On a Ray of our own: a worker that has loaded torch is kept for the next stage or trial."""
+_OWN_WORKERS = {
+    # A worker that has loaded torch is kept for the next stage.
+    "num_workers_soft_limit": 16,
+    "idle_worker_killing_time_threshold_ms": 600_000,
+    # Loaded while the driver still connects, not when the first stage arrives.
+    "preload_python_modules": ["search.foundry"],
+}
+"""How workers are kept on a Ray of our own."""
 _WORKERS_READ = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
@@ -66,7 +72,7 @@ def connect(address: str | None) -> None:
             logging_level=logging.ERROR,
             include_dashboard=False if not address else None,
             runtime_env=shipped,
-            _system_config=None if address else _KEEP_WORKERS,
+            _system_config=None if address else _OWN_WORKERS,
         )
     except (ConnectionError, ValueError) as error:
         reason = str(error).splitlines()[0]
@@ -169,7 +175,7 @@ class OnRay:
             tune.with_resources(trainable, {k: v for k, v in wish.items() if v}),
             tune_config=tune.TuneConfig(
                 search_alg=sampler,
-                scheduler=_scheduler(experiment),
+                scheduler=scheduler(experiment),
                 metric=goal.figure,
                 mode="max" if goal.maximize else "min",
                 num_samples=-1,
@@ -197,22 +203,3 @@ def _quiet(concurrent: int) -> None:
         RAY_AIR_NEW_OUTPUT="0",
     )
     logging.getLogger("ray.tune").setLevel(logging.ERROR)
-
-
-def _scheduler(experiment: Experiment) -> TrialScheduler | None:
-    settings: Any = experiment.run.scheduler
-    most = experiment.recipe().student.work.epochs
-    if isinstance(settings, Asha):
-        return ASHAScheduler(
-            time_attr="epoch",
-            max_t=max(most, settings.grace_epochs),
-            grace_period=settings.grace_epochs,
-            reduction_factor=settings.reduction_factor,
-        )
-    if isinstance(settings, Median):
-        return MedianStoppingRule(
-            time_attr="epoch",
-            grace_period=settings.grace_epochs,
-            min_samples_required=settings.min_trials,
-        )
-    return None

@@ -10,7 +10,10 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("spaces", "methods", "search")
 MAY_IMPORT = {"spaces": {"spaces"}, "methods": {"spaces", "methods"}, "search": set(PACKAGES)}
 HOMES = {
-    "ray": {f"search/{name}.py" for name in ("foundry", "orders", "sampler", "trial", "tuning")},
+    "ray": {
+        f"search/{name}.py"
+        for name in ("foundry", "orders", "sampler", "scheduling", "trial", "tuning")
+    },
     "optuna": {"search/study.py"},
     "mlflow": {"search/tracking/"},
     "pyarrow": {"search/library/store.py", "methods/core/data/parquet_images.py"},

@@ -11,6 +11,8 @@ import pytest
 import ray
 import torch
 from optuna.trial import TrialState
+from ray import tune
+from ray.tune.search import Searcher
 
 from methods.core.data.config import DataConfig
 from search import make as making
@@ -21,6 +23,7 @@ from search.inline import Inline
 from search.ledger import Ledger
 from search.library.store import Library
 from search.orders import Orders
+from search.scheduling import scheduler
 from search.settings import Resources
 from search.stage import Stage
 from search.study import Study
@@ -35,10 +38,12 @@ PLUGINS = '''
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import ClassVar
 
 import torch
+from ray import tune
 
 from search.stage import Product, Work
 
@@ -87,6 +92,22 @@ class Broken(Noted):
     def happen(self, epoch):
         if epoch == 1:
             raise ArithmeticError("nine is not prime")
+
+
+class Brief(tune.Trainable):
+    """A trial that is over long before another actor has started."""
+
+    def setup(self, config):
+        self.steps = 0
+
+    def reset_config(self, new_config):
+        self.steps = 0
+        return True
+
+    def step(self):
+        time.sleep(0.02)
+        self.steps += 1
+        return {"process": os.getpid(), "val_accuracy": 0.5, "ended": self.steps == 3}
 '''
 
 
@@ -425,3 +446,61 @@ def test_a_damaged_parent_is_made_again(works, orders, library, tmp_path):
     assert orders().make([child]) == {}
     assert lines(log) == ["parent from 0", "parent from 0", "child from 0"]
     assert Library(library.uri).open(child.key).record.figures == {"sum": 2.0}
+
+
+class Ordered(Searcher):
+    """Ten short trials, two at a time, the second one once the first one runs."""
+
+    def __init__(self):
+        super().__init__()
+        self.handed, self.running, self.heard = 0, set(), False
+        self.processes = []
+
+    def set_search_properties(self, metric, mode, config, **spec):
+        return True
+
+    def suggest(self, trial_id):
+        if self.handed == 10:
+            return self.FINISHED
+        if len(self.running) == 2 or (self.handed == 1 and not self.heard):
+            return None
+        self.handed += 1
+        self.running.add(trial_id)
+        return {}
+
+    def on_trial_result(self, trial_id, result):
+        self.heard = True
+
+    def on_trial_complete(self, trial_id, result=None, error=False):
+        self.running.discard(trial_id)
+        self.processes.append(result["process"])
+
+    def save(self, checkpoint_path):
+        pass
+
+    def restore(self, checkpoint_path):
+        pass
+
+
+def test_short_trials_use_every_slot(works, load, tmp_path):
+    searcher = Ordered()
+    tune.Tuner(
+        tune.with_resources(works.Brief, {"cpu": 1}),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=None,
+            metric="val_accuracy",
+            mode="max",
+            num_samples=-1,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            storage_path=str(tmp_path),
+            checkpoint_config=tune.CheckpointConfig(
+                checkpoint_frequency=0, checkpoint_at_end=False
+            ),
+            verbose=0,
+        ),
+    ).fit()
+    assert len(searcher.processes) == 10
+    assert len(set(searcher.processes)) == SLOTS

@@ -11,14 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from methods.core.data.config import DataConfig
 from methods.core.data.dataset import open_data
 from methods.core.data.facts import facts
-from methods.core.data.source import Source
+from methods.core.data.source import Part, Source
 from methods.core.data.sources import SOURCES, resolve
 from spaces.problem import ConfigError
 
+PARTS: tuple[Part, ...] = ("train", "test")
 PUBLISHED = ("cifar10", "cifar100", "fashion_mnist", "mnist")
 
 
@@ -336,3 +338,13 @@ def test_large_folders_are_known_by_names_and_sizes(
 )
 def test_wrong_sources_are_explained(spec: Any, expected: str) -> None:
     assert problem(lambda: DataConfig.parse({"source": spec})).startswith(expected)
+
+
+def test_digits_are_those_of_scikit_learn() -> None:
+    loaded = load_digits()
+    train, test = (DataConfig.parse({"source": "digits"}).origin()[1].read(p) for p in PARTS)
+    grey = np.concatenate([train[0], test[0]])[:, 0]
+    labels = np.concatenate([train[1], test[1]])
+    ours = sorted(zip(labels, (image.tobytes() for image in grey), strict=True))
+    theirs = np.rint(loaded.images * (255 / 16)).astype(np.uint8)
+    assert ours == sorted(zip(loaded.target, (image.tobytes() for image in theirs), strict=True))
