@@ -98,8 +98,11 @@ class Orders:
         return len(self._flying)
 
     def make(self, stages: Sequence[Stage]) -> dict[str, str]:
-        """Have stages made and wait for them; returns key -> reason for those that failed."""
-        self.place(stages)
+        """Have stages made and wait for them; returns key -> reason for those that failed.
+
+        What they rest on is ordered by name too, so that it is announced like every stage.
+        """
+        self.place(needed for stage in stages for needed in stage.lineage())
         open_keys = {stage.key for stage in stages}
         while any(self._state[key] == "wanted" for key in open_keys):
             self._check()

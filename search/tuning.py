@@ -27,7 +27,6 @@ from spaces.problem import ConfigError, Problem
 
 _OWN_WORKERS = {
     # A worker that has loaded torch is kept for the next stage.
-    "num_workers_soft_limit": 16,
     "idle_worker_killing_time_threshold_ms": 600_000,
     # Loaded while the driver still connects, not when the first stage arrives.
     "preload_python_modules": ["search.foundry"],

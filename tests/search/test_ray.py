@@ -280,6 +280,15 @@ def test_one_student_is_trained_once_however_often_it_is_proposed(search):
     assert len({trial.keys["student"] for trial in done.study.trials()}) == 1
 
 
+def test_what_a_stage_rests_on_is_told_too(works, orders, tmp_path):
+    """Repeats are ordered by their students alone; their assistants are stages made as well."""
+    events = []
+    first = stage(works.Noted(log=str(tmp_path / "log"), name="first"))
+    second = stage(works.Noted(log=str(tmp_path / "log"), name="second"), first)
+    assert orders(events.append).make([second]) == {}
+    assert [e.label for e in events if e.state == "made"] == ["first", "second"]
+
+
 def test_one_slot_is_enough(search):
     """A trial makes what it rests on by itself, since nobody else could."""
     changes = {"run.trials": 4, "run.resources.cpu": SLOTS}
@@ -488,7 +497,7 @@ def test_short_trials_use_every_slot(works, load, tmp_path):
         tune.with_resources(works.Brief, {"cpu": 1}),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=None,
+            scheduler=scheduler(load()),
             metric="val_accuracy",
             mode="max",
             num_samples=-1,
