@@ -57,7 +57,11 @@ class _Patient(TrialScheduler):
 
 
 def _starting(controller: Any) -> bool:
-    return any(trial.status == Trial.PENDING for trial in controller.get_live_trials())
+    """Whether a trial waits for an actor of its own; one that was given another's has it."""
+    return any(
+        trial.status == Trial.PENDING and trial.temporary_state.ray_actor is None
+        for trial in controller.get_live_trials()
+    )
 
 
 class _Fifo(_Patient, FIFOScheduler):

@@ -146,8 +146,11 @@ class Study:
     def importances(self) -> dict[str, float]:
         """Each searched value's share in the first goal (PED-ANOVA); empty if it can't be told."""
         done = [t for t in self._study.get_trials(deepcopy=False) if t.values]
-        if len(done) < 4 or not any(t.params for t in done):
+        searched = {name for trial in done for name in trial.params}
+        if len(done) < 4 or not searched:
             return {}
+        if len(searched) == 1:
+            return dict.fromkeys(searched, 1.0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from search.outcome import Outcome, Repeated, Trial, winner
 from search.report.wording import difference as worded
 
-NOISE = 2.0
-"""Standard errors of a difference below which it is called a tie."""
+LEVEL = 0.05
+"""A difference that seeds alone make more often than this is called a tie."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,10 @@ class Verdict:
 def verdict(best: Repeated, other: Repeated, figure: str) -> Verdict:
     """Compare the means of ``figure`` over the seeds of two configurations.
 
-    The standard error is Welch's, sqrt(s1^2 / n1 + s2^2 / n2): it pools the spreads of both
-    without taking them for equal, since a student taught by labels alone often spreads more than
-    a distilled one. Less than two standard errors apart is a tie: published gains of distillation
-    are often no larger than what another seed does, and two is where, with many seeds, about one
-    equal pair in twenty would still look different. With three seeds each it is about one in
-    eight: what is called a tie is well within noise, what is not deserves more seeds before it
-    is believed.
+    Welch's t test: it pools the spreads of both without taking them for equal, since a student
+    taught by labels alone often spreads more than a distilled one, and it knows how little two
+    or three seeds say of a spread. A tie is what is not significant at 5 %, two-sided: published
+    gains of distillation are often no larger than what another seed does.
 
     Raises:
         KeyError: a record of either lacks the figure.
@@ -46,11 +43,23 @@ def verdict(best: Repeated, other: Repeated, figure: str) -> Verdict:
     if min(len(best.records), len(other.records)) < 2:
         return Verdict(difference, False, f"{told}; one seed only: no spread known")
     error = math.hypot(*(r.spread(figure) / math.sqrt(len(r.records)) for r in (best, other)))
-    tie = abs(difference) < NOISE * error or difference == 0.0
-    if tie:
+    if difference == 0.0:
         return Verdict(difference, True, f"a tie within seed noise ({told})", error)
-    sure = f"{abs(difference) / error:.1f} standard errors" if error else "no spread over seeds"
+    if error == 0.0:
+        return Verdict(difference, False, f"{told} (no spread over seeds)", error)
+    chance = _chance(best, other, figure)
+    if chance >= LEVEL:
+        return Verdict(difference, True, f"a tie within seed noise ({told})", error)
+    sure = f"p = {chance:.2g}, {abs(difference) / error:.1f} standard errors"
     return Verdict(difference, False, f"{told} ({sure})", error)
+
+
+def _chance(best: Repeated, other: Repeated, figure: str) -> float:
+    """How often seeds alone would make a difference of means as large as this one."""
+    from scipy.stats import ttest_ind_from_stats  # a second, which a check need not wait
+
+    told = [(r.mean(figure), r.spread(figure), len(r.records)) for r in (best, other)]
+    return float(ttest_ind_from_stats(*told[0], *told[1], equal_var=False).pvalue)
 
 
 def ranking(outcome: Outcome) -> list[Trial]:

@@ -21,7 +21,10 @@ class Controller:
     """What a scheduler sees of Tune: trials by their status."""
 
     def __init__(self, **status):
-        self.trials = {name: Told(trial_id=name, status=told) for name, told in status.items()}
+        self.trials = {
+            name: Told(trial_id=name, status=told, temporary_state=SimpleNamespace(ray_actor=None))
+            for name, told in status.items()
+        }
         self.stopped = []
 
     def get_trials(self):
@@ -66,6 +69,12 @@ def test_an_ended_trial_is_held_until_the_other_runs(patient):
     controller.trials["second"].status = "RUNNING"
     patient.choose_trial_to_run(controller)
     assert controller.stopped == ["first"]
+
+
+def test_nobody_waits_for_a_trial_that_was_given_an_actor(patient):
+    controller = Controller(first="RUNNING", second="PENDING")
+    controller.trials["second"].temporary_state.ray_actor = object()
+    assert end(patient, controller, "first") == TrialScheduler.STOP
 
 
 def test_no_trial_is_held_for_long(patient, clock):
