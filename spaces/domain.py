@@ -3,7 +3,7 @@
 A domain is a frozen value that can be printed, compared and hashed. It does not know who draws
 from it: ``draw`` asks a :class:`Chooser`, which the search implements with Optuna, a grid or a
 random generator. A chain asks one yes/no question per member, so that a sampler which models
-each question by itself (TPE) can learn that one particular assistant helps.
+each question by itself (TPE) can learn that one particular assistant helps; so do cuts.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from spaces.problem import ConfigError, Problem, unknown
 
 Scalar = bool | int | float | str
+
+Member = TypeVar("Member", str, int)
 
 
 class Chooser(Protocol):
@@ -173,35 +175,86 @@ class Chain:
             raise ValueError(f"needs names of networks, found {list(self.of)}")
         if len(set(self.of)) != len(self.of):
             raise ValueError(f"names a member twice: {list(self.of)}")
-        if not 0 <= self.at_least <= self.at_most <= len(self.of):
-            raise ValueError(
-                f"needs 0 <= at_least <= at_most <= {len(self.of)}, "
-                f"found at_least {self.at_least} and at_most {self.at_most}"
-            )
+        _check_lengths(len(self.of), self.at_least, self.at_most)
 
     def draw(self, name: str, chooser: Chooser) -> tuple[str, ...]:
-        chosen: list[str] = []
-        for position, member in enumerate(self.of):
-            remaining = len(self.of) - position
-            if len(chosen) == self.at_most:
-                break
-            must = self.at_least - len(chosen) == remaining
-            if must or chooser.choice(f"{name}.{member}", 2, ["without", "with"]):
-                chosen.append(member)
-        return tuple(chosen)
+        return _drawn(self.of, self.at_least, self.at_most, name, chooser)
 
     def contains(self, value: Any) -> bool:
         return tuple(value) in self.grid(0) if isinstance(value, list | tuple) else False
 
     def grid(self, points: int) -> tuple[tuple[str, ...], ...]:
-        lengths = range(self.at_least, self.at_most + 1)
-        return tuple(c for n in lengths for c in itertools.combinations(self.of, n))
+        return _subsets(self.of, self.at_least, self.at_most)
 
     def __str__(self) -> str:
         return f"chain of {list(self.of)}, {self.at_least} to {self.at_most} long"
 
 
-KINDS = ("uniform", "log_uniform", "integers", "choice", "chain")
+@dataclass(frozen=True)
+class Cuts:
+    """Points at which a network is cut: some of ``of``, which is given in increasing order.
+
+    Every subset of ``at_least`` to ``at_most`` points is a value, in increasing order.
+    """
+
+    of: tuple[int, ...]
+    at_most: int
+    at_least: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.of:
+            raise ValueError("needs at least one point, found an empty list")
+        if not all(type(point) is int for point in self.of):
+            raise ValueError(f"needs whole numbers, found {list(self.of)}")
+        if any(after <= before for before, after in itertools.pairwise(self.of)):
+            raise ValueError(f"needs points in increasing order, found {list(self.of)}")
+        _check_lengths(len(self.of), self.at_least, self.at_most)
+
+    def draw(self, name: str, chooser: Chooser) -> tuple[int, ...]:
+        return _drawn(self.of, self.at_least, self.at_most, name, chooser)
+
+    def contains(self, value: Any) -> bool:
+        if not (isinstance(value, list | tuple) and all(type(point) is int for point in value)):
+            return False
+        long_enough = self.at_least <= len(value) <= self.at_most
+        return long_enough and tuple(value) == tuple(p for p in self.of if p in value)
+
+    def grid(self, points: int) -> tuple[tuple[int, ...], ...]:
+        return _subsets(self.of, self.at_least, self.at_most)
+
+    def __str__(self) -> str:
+        return f"cuts at {list(self.of)}, {self.at_least} to {self.at_most} of them"
+
+
+def _check_lengths(members: int, at_least: int, at_most: int) -> None:
+    if not 0 <= at_least <= at_most <= members:
+        raise ValueError(
+            f"needs 0 <= at_least <= at_most <= {members}, "
+            f"found at_least {at_least} and at_most {at_most}"
+        )
+
+
+def _drawn(
+    of: tuple[Member, ...], at_least: int, at_most: int, name: str, chooser: Chooser
+) -> tuple[Member, ...]:
+    """One question a member, as long as its answer is open."""
+    chosen: list[Member] = []
+    for position, member in enumerate(of):
+        remaining = len(of) - position
+        if len(chosen) == at_most:
+            break
+        must = at_least - len(chosen) == remaining
+        if must or chooser.choice(f"{name}.{member}", 2, ["without", "with"]):
+            chosen.append(member)
+    return tuple(chosen)
+
+
+def _subsets(of: tuple[Member, ...], at_least: int, at_most: int) -> tuple[tuple[Member, ...], ...]:
+    lengths = range(at_least, at_most + 1)
+    return tuple(c for n in lengths for c in itertools.combinations(of, n))
+
+
+KINDS = ("uniform", "log_uniform", "integers", "choice", "chain", "cuts")
 
 
 def parse_domain(data: Any, path: str = "") -> Domain:
@@ -222,12 +275,13 @@ def parse_domain(data: Any, path: str = "") -> Domain:
 
 
 def _parse_body(kind: str, body: Any) -> Domain:
-    if kind == "chain":
+    if kind in ("chain", "cuts"):
         fields = dict(body) if isinstance(body, Mapping) else {"of": body}
         if extra := set(fields) - {"of", "at_most", "at_least"}:
             raise ValueError(unknown("field", min(extra), ("of", "at_most", "at_least")))
         of = tuple(_listed(fields.pop("of", None)))
-        return Chain(of, **{"at_most": len(of), **fields})
+        selection = Chain if kind == "chain" else Cuts
+        return selection(of, **{"at_most": len(of), **fields})
     values = _listed(body)
     if kind == "choice":
         return Choice(tuple(values))
@@ -263,4 +317,6 @@ def describe(domain: Domain) -> dict[str, Any]:
             return {"choice": list(values)}
         case Chain(of, at_most, at_least):
             return {"chain": {"of": list(of), "at_most": at_most, "at_least": at_least}}
+        case Cuts(of, at_most, at_least):
+            return {"cuts": {"of": list(of), "at_most": at_most, "at_least": at_least}}
     raise TypeError(f"not a domain: {domain!r}")

@@ -38,7 +38,7 @@ class ConvUnit(nn.Sequential):
         inputs: int,
         outputs: int,
         kernel: int = 3,
-        stride: int = 1,
+        stride: int | tuple[int, int] = 1,
         groups: int = 1,
         bias: bool = False,
         activation: type[nn.ReLU] | type[nn.ReLU6] | None = nn.ReLU,

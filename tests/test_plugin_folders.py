@@ -7,11 +7,11 @@ import pytest
 from methods.core.data.sources import SOURCES
 from methods.core.objective import METHODS
 from search.kind import KINDS
+from spaces.blocks import BLOCKS
 from spaces.networks import FAMILIES
 
-PLUGINS = [
-    (folder, name) for folder in (FAMILIES, METHODS, SOURCES, KINDS) for name in folder.names()
-]
+FOLDERS = (FAMILIES, BLOCKS, METHODS, SOURCES, KINDS)
+PLUGINS = [(folder, name) for folder in FOLDERS for name in folder.names()]
 MOST_LINES = 300
 
 
@@ -26,6 +26,6 @@ def test_a_file_is_a_plugin(folder, name):
     assert len(source.splitlines()) <= MOST_LINES
 
 
-@pytest.mark.parametrize("folder", [FAMILIES, METHODS, SOURCES, KINDS], ids=lambda f: f.what)
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.what)
 def test_no_folder_is_empty(folder):
     assert folder.names()

@@ -1,0 +1,60 @@
+"""Ghost modules: cheap features made from a few dear ones (Han et al. 2020, section 3.1)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from spaces.block import Block
+from spaces.blocks._site import Site, Stride, stack
+from spaces.config import knob
+from spaces.domain import Choice, Integers
+from spaces.layers import ConvUnit
+from spaces.network import Shape
+from spaces.problem import ConfigError
+
+
+class Ghost(Block):
+    """One channel in ``ratio`` from a 1x1 convolution, the others from k x k filters of those.
+
+    Where the size changes, a strided filter of each channel comes first (there, section 3.2);
+    the input is added where its shape allows.
+    """
+
+    ratio: int = knob(2, "channels for each that is convolved in full", Integers(2, 4), ge=2)
+    kernel: Literal[3, 5, 7] = knob(3, "pixels of the cheap filters' side", Choice((3, 5)))
+    depth: int = knob(1, "modules in a row", Integers(1, 3), ge=1)
+
+    def build(self, span: nn.Sequential, inputs: Shape, outputs: Shape) -> nn.Module:
+        if outputs[0] < self.ratio:
+            raise ConfigError(
+                f"ghost: a ratio of {self.ratio} needs as many channels, found {outputs[0]}"
+            )
+        return stack(Site.of(span, inputs, outputs), self.depth, self._layers)
+
+    def _layers(self, inputs: int, outputs: int, stride: Stride) -> nn.Module:
+        module = _GhostModule(inputs, outputs, self.ratio, self.kernel)
+        if stride == (1, 1):
+            return module
+        filters = ConvUnit(inputs, inputs, self.kernel, stride, groups=inputs, activation=None)
+        return nn.Sequential(filters, module)
+
+
+class _GhostModule(nn.Module):
+    """[N, inputs, H, W] -> [N, outputs, H, W], before the activation of both kinds of channels."""
+
+    def __init__(self, inputs: int, outputs: int, ratio: int, kernel: int) -> None:
+        super().__init__()
+        self.outputs = outputs
+        dear = -(-outputs // ratio)
+        cheap = dear * (ratio - 1)
+        self.primary = ConvUnit(inputs, dear, kernel=1, activation=None)
+        self.cheap = ConvUnit(dear, cheap, kernel, groups=dear, activation=None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        dear = self.primary(x)
+        both = torch.cat([dear, self.cheap(F.relu(dear))], dim=1)
+        return both[:, : self.outputs]

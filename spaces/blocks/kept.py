@@ -1,0 +1,19 @@
+"""The teacher's own blocks, kept."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+
+from torch import nn
+
+from spaces.block import Block
+from spaces.blocks._site import Site, trainable
+from spaces.network import Shape
+
+
+class Kept(Block):
+    """A copy of the teacher's blocks: nothing saved, nothing lost. At full width only."""
+
+    def build(self, span: nn.Sequential, inputs: Shape, outputs: Shape) -> nn.Module:
+        Site.of(span, inputs, outputs).require_full("kept")
+        return trainable(deepcopy(span))
