@@ -10,6 +10,7 @@ import pytest
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 SMALL = {
     "overhead": ("--trials", "4"),
+    "planner": ("--graphs", "1", "--cuts", "6"),
     "shared_stages": ("--trials", "2"),
     "training_step": ("--rounds", "1", "--steps", "1"),
 }

@@ -1,0 +1,128 @@
+"""The best assemblies under any number of budgets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from search.planner.budget import Budget, Row
+from search.planner.graph import Edge, Graph, graph_of
+from search.planner.infeasible import explained
+from search.planner.program import Cut, Path, cheapest
+
+NOTHING: Mapping[str, float] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A path from the source to the sink.
+
+    ``edges`` are indices of the edges that were given; ``costs`` has every cost that each of them
+    tells, what is fixed included. Sums are correctly rounded.
+    """
+
+    edges: tuple[int, ...]
+    score: float
+    costs: Mapping[str, float]
+
+
+def assemblies(
+    edges: Sequence[Edge],
+    source: Hashable,
+    sink: Hashable,
+    budgets: Mapping[str, Budget],
+    *,
+    fixed: Mapping[str, float] = NOTHING,
+    best: int = 1,
+    apart: int = 1,
+) -> list[Assembly]:
+    """The assemblies of least summed score that keep all budgets, the best first.
+
+    An integer program over the graph of cuts (after Puzzle, Bercovich et al. 2025, section on the
+    search, and LANA, Molchanov et al. 2022, section 3.3), solved to proved optimality; every
+    answer is added up again exactly and checked.
+
+    Args:
+        edges: the neighbourhoods; those with a score or cost that is not finite are left out.
+        source: the node where assemblies start.
+        sink: the node where they end.
+        budgets: the range of each summed cost.
+        fixed: what an assembly costs whatever its edges (stem and head).
+        best: how many are wanted; fewer come if there are no more.
+        apart: how many edges of each of two assemblies must be missing in the other. Each
+            assembly is the best of those that are so far apart from all better ones.
+
+    Raises:
+        Infeasible: no assembly keeps the budgets.
+        Disconnected: the edges leave a gap between source and sink.
+        ValueError: edges in a circle, a cost that an edge does not tell, ``best`` below 1, ...
+        ArithmeticError: the solver failed.
+    """
+    if best < 1 or apart < 1:
+        raise ValueError(f"best and apart are 1 or more, found {best} and {apart}")
+    whole = graph_of(edges, source, sink)
+    every = rows_of(whole, budgets, fixed)
+    kept = _undominated(whole, list(every.values()), best if apart == 1 else len(edges))
+    graph, rows = whole.subset(kept), [row.subset(kept) for row in every.values()]
+    found: list[Path] = []
+    while len(found) < best:
+        cuts = [Cut(path, apart) for path in found]
+        path = cheapest(graph, graph.scores, rows, cuts)
+        if path is None:
+            break
+        found.append(path)
+    if not found:
+        raise explained(whole, every)
+    return [assembly(graph, path, fixed) for path in found]
+
+
+def rows_of(
+    graph: Graph, budgets: Mapping[str, Budget], fixed: Mapping[str, float]
+) -> dict[str, Row]:
+    """The budgets over a graph's edges."""
+    for name, value in fixed.items():
+        if not math.isfinite(value):
+            raise ValueError(f"what is fixed of {name!r} is not finite: {value}")
+    return {n: Row(graph.costs(n), budgets[n], fixed.get(n, 0.0)) for n in budgets}
+
+
+def assembly(graph: Graph, path: Path, fixed: Mapping[str, float]) -> Assembly:
+    """A path added up."""
+    taken = [graph.edges[place] for place in path]
+    told = [n for n in taken[0].costs if all(n in edge.costs for edge in taken)]
+    return Assembly(
+        tuple(graph.indices[place] for place in path),
+        math.fsum(edge.score for edge in taken),
+        {n: math.fsum([fixed.get(n, 0.0), *(edge.costs[n] for edge in taken)]) for n in told},
+    )
+
+
+def _undominated(graph: Graph, rows: Sequence[Row], best: int) -> np.ndarray:
+    """Which edges may be wanted among so many best: not those with as many better ones beside.
+
+    Beside an edge stand those between the same nodes, and better are those with no larger score
+    and no cost that keeps a budget less well. Taken in its place they make as many assemblies
+    that are no worse.
+    """
+    figures = np.stack([graph.scores, *(f for row in rows for f in _reluctant(row))], axis=1)
+    beside: dict[tuple[int, int], list[int]] = {}
+    for place, ends in enumerate(zip(graph.tails.tolist(), graph.heads.tolist(), strict=True)):
+        beside.setdefault(ends, []).append(place)
+    kept = np.ones(len(graph.edges), bool)
+    for places in beside.values():
+        own = figures[places]
+        better = np.all(own[:, None] <= own[None, :], axis=2)
+        earlier = np.triu(np.ones_like(better), 1)  # of two that are alike, the first is better
+        better &= ~better.T | earlier
+        kept[places] = better.sum(axis=0) < best
+    return kept
+
+
+def _reluctant(row: Row) -> list[np.ndarray]:
+    """The figures that a budget would have small."""
+    ends = ((row.budget.most, row.values), (row.budget.least, -row.values))
+    return [values for end, values in ends if end is not None]
