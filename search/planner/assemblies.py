@@ -42,9 +42,9 @@ def assemblies(
 ) -> list[Assembly]:
     """The assemblies of least summed score that keep all budgets, the best first.
 
-    An integer program over the graph of cuts (after Puzzle, Bercovich et al. 2025, section on the
-    search, and LANA, Molchanov et al. 2022, section 3.3), solved to proved optimality; every
-    answer is added up again exactly and checked.
+    An integer program over the graph of cuts (after Puzzle, Bercovich et al. 2025, and the second
+    phase of LANA, Molchanov et al. 2022), solved to proved optimality; every answer is added up
+    again exactly and checked.
 
     Args:
         edges: the neighbourhoods; those with a score or cost that is not finite are left out.
