@@ -150,7 +150,7 @@ def _end(span: nn.Sequential, inputs: Shape) -> tuple[tuple[int, ...], bool]:
     called: list[nn.Module] = []
     twin = on_meta(span)
     for module in twin.modules():
-        if not any(module.children()) and not isinstance(module, _PASSIVE):
+        if not list(module.children()) and not isinstance(module, _PASSIVE):
             module.register_forward_hook(lambda layer, *_: called.append(layer))
     with torch.no_grad():
         output = twin(torch.empty((1, *inputs), device="meta"))

@@ -29,11 +29,12 @@ class Ghost(Block):
     depth: int = knob(1, "modules in a row", Integers(1, 3), ge=1)
 
     def build(self, span: nn.Sequential, inputs: Shape, outputs: Shape) -> nn.Module:
+        site = Site.of(span, inputs, outputs)
         if outputs[0] < self.ratio:
             raise ConfigError(
                 f"ghost: a ratio of {self.ratio} needs as many channels, found {outputs[0]}"
             )
-        return stack(Site.of(span, inputs, outputs), self.depth, self._layers)
+        return stack(site, self.depth, self._layers)
 
     def _layers(self, inputs: int, outputs: int, stride: Stride) -> nn.Module:
         module = _GhostModule(inputs, outputs, self.ratio, self.kernel)

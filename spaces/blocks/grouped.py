@@ -30,12 +30,13 @@ class Grouped(Block):
     depth: int = knob(1, "such pairs in a row", Integers(1, 3), ge=1)
 
     def build(self, span: nn.Sequential, inputs: Shape, outputs: Shape) -> nn.Module:
+        site = Site.of(span, inputs, outputs)
         if inputs[0] % self.groups or outputs[0] % self.groups:
             raise ConfigError(
                 f"grouped: {self.groups} groups need multiples of {self.groups} channels at both "
                 f"ends, found {inputs[0]} and {outputs[0]}"
             )
-        return stack(Site.of(span, inputs, outputs), self.depth, self._layers)
+        return stack(site, self.depth, self._layers)
 
     def _layers(self, inputs: int, outputs: int, stride: Stride) -> nn.Module:
         within = ConvUnit(inputs, outputs, self.kernel, stride, self.groups)
