@@ -77,7 +77,8 @@ def assemblies(
         found.append(path)
     if not found:
         raise explained(whole, every)
-    return [assembly(graph, path, fixed) for path in found]
+    # the solver's order holds within its tolerance
+    return sorted((assembly(graph, path, fixed) for path in found), key=lambda each: each.score)
 
 
 def rows_of(

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -305,6 +306,19 @@ def test_scores_of_any_magnitude_are_told_apart():
         edges = chain([(3 * unit, 1), (2 * unit, 1)], [(1e-6 * unit, 1), (2e-6 * unit, 1)])
         (found,) = assemblies(edges, 0, 2, {"parameters": Budget(most=2)})
         assert found.edges == (1, 2)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_scores_that_differ_by_orders_of_magnitude(seed):
+    rng = np.random.default_rng(seed)
+    edges, source, sink = random_edges(rng, whole=False)
+    scores = rng.uniform(1, 9, len(edges)) * 10.0 ** rng.integers(-4, 5, len(edges))
+    edges = [replace(edge, score=s) for edge, s in zip(edges, scores.tolist(), strict=True)]
+    paths = list(all_paths(edges, source, sink))
+    budgets = {"flops": Budget(most=float(np.median([total(edges, p, "flops") for p in paths])))}
+    feasible = [score(edges, path) for path in paths if kept(edges, path, budgets, {})]
+    found = assemblies(edges, source, sink, budgets, best=3)
+    assert [each.score for each in found] == pytest.approx(sorted(feasible)[:3], rel=1e-9)
 
 
 def test_fewer_come_where_there_are_no_more():
