@@ -15,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from search.assembly import rebuild
     from search.experiment import Experiment
     from search.launching import Launched, launch, resume
     from search.library.store import Library
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from search.outcome import Outcome
     from search.planning import plan
     from search.results import again, read_outcome
-    from search.stages.train import rebuild
 
 __all__ = [
     "Experiment",
@@ -51,7 +51,7 @@ _HOMES = {
     "make_all": "make",
     "plan": "planning",
     "read_outcome": "results",
-    "rebuild": "stages.train",
+    "rebuild": "assembly",
     "resume": "launching",
 }
 

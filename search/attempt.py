@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
+from search.assembly import rebuild
 from search.experiment import Experiment
 from search.library.store import Library
 from search.make import make_all
 from search.recipe import Recipe
 from search.stage import Stage
-from search.stages.train import rebuild
 from spaces.cost import measure_latency
 
 

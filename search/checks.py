@@ -15,7 +15,7 @@ from search.recipe import Recipe, data_for, parse_entries
 from search.settings import MEASURED, STATIC, ExperimentFile
 from search.space import Space, has, parts, without_star
 from search.stages.chain import Chain as ChainEntry
-from spaces.domain import Chain, Choice, Domain, Integers, parse_domain
+from spaces.domain import Chain, Choice, Cuts, Domain, Integers, parse_domain
 from spaces.problem import ConfigError, Problem, unknown
 
 
@@ -237,6 +237,8 @@ def _extremes(domain: Domain) -> Sequence[Any]:
     match domain:
         case Chain(of):
             return [(member,) for member in of]
+        case Cuts(of):
+            return [(cut,) for cut in of]
         case Integers(low, high, step):
             return sorted({low, range(low, high + 1, step)[-1]})
     return domain.grid(2)

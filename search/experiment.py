@@ -67,7 +67,8 @@ class Experiment:
         """The recipe with ``values`` in place.
 
         ``reseed`` is added to the seed of the student and of every entry that learns from
-        another: a repetition trains assistants and student anew and keeps the teacher.
+        another: a repetition trains assistants and student anew, and keeps the teacher and what
+        was cut from it.
 
         Raises:
             ConfigError: a value does not fit.
@@ -79,8 +80,8 @@ class Experiment:
         return lay_out(entries, data, self.final)
 
     def _reseeded(self, name: str, entry: Kind, reseed: int) -> Kind:
-        taught = bool(entry.needs()) or name == self.final
-        return entry.model_copy(update={"seed": entry.seed + reseed}) if taught else entry
+        again = entry.repeated or name == self.final
+        return entry.model_copy(update={"seed": entry.seed + reseed}) if again else entry
 
     def draw(self, chooser: Chooser) -> dict[str, Any]:
         """Ask ``chooser`` for every searched value that applies, given those drawn before it.

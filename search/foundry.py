@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -29,13 +30,17 @@ from ray.exceptions import (
 from search.events import StageChanged
 from search.library.record import Record
 from search.library.store import Library
-from search.make import Missing, make
+from search.make import Missing, make, make_together
 from search.settings import Resources
 from search.stage import Report, Stage
 
 LOST_WORKER = (WorkerCrashedError, NodeDiedError, ObjectLostError, OutOfMemoryError)
 RETRIES = 3
 NAMESPACE = "stillhouse"
+GATHER = 0.5
+"""Seconds in which stages that can be made in one pass are gathered."""
+LEAST, MOST = 4, 64
+"""Stages made in one pass."""
 SILENCE = 60.0
 """Seconds after which a driver that no longer asks counts as gone."""
 
@@ -44,6 +49,20 @@ SILENCE = 60.0
 def _make_remotely(stage: Stage, library: str, threads: int) -> Iterator[Report | Record]:
     torch.set_num_threads(threads)
     making = make(stage, Library(library))
+    while True:
+        try:
+            yield next(making)
+        except StopIteration as end:
+            yield end.value
+            return
+
+
+@ray.remote(max_retries=0)
+def _make_together_remotely(
+    stages: list[Stage], library: str, threads: int
+) -> Iterator[list[Report] | list[Record]]:
+    torch.set_num_threads(threads)
+    making = make_together(stages, Library(library))
     while True:
         try:
             yield next(making)
@@ -66,6 +85,8 @@ class _Flight:
     clients: set[str] = field(default_factory=set)
     task: asyncio.Task[Record] | None = None
     running: Any = None
+    companions: tuple[_Flight, ...] = ()
+    """Who is made by the same running task."""
 
 
 class Foundry:
@@ -78,6 +99,8 @@ class Foundry:
         self._news: list[StageChanged] = []
         self._heard: dict[str, float] = {}
         self._reaper: asyncio.Task[None] | None = None
+        self._gathering: dict[str, list[tuple[_Flight, asyncio.Future[Record]]]] = {}
+        self._departures: set[asyncio.Task[None]] = set()
 
     async def want(self, client: str, stages: list[Stage], resources: Resources) -> None:
         """Have ``stages`` made, and before them all they rest on. Returns at once."""
@@ -108,13 +131,14 @@ class Foundry:
     async def leave(self, client: str) -> None:
         """A driver wants nothing any more: what only it wanted is stopped."""
         self._heard.pop(client, None)
-        for key, flight in list(self._flights.items()):
+        for flight in self._flights.values():
             flight.clients.discard(client)
+        for key, flight in list(self._flights.items()):
             if not flight.clients:
                 self._flights.pop(key)
                 if flight.task is not None and not flight.task.done():
                     flight.task.cancel()
-                if flight.running is not None:
+                if flight.running is not None and not any(f.clients for f in flight.companions):
                     ray.cancel(flight.running, force=True)
 
     async def _fly(self, flight: _Flight) -> Record:
@@ -127,7 +151,7 @@ class Foundry:
             if found is not None:
                 self._tell(stage, "reused", record=found)
                 return found
-            record = await self._try(flight)
+            record = await (self._join(flight) if stage.group else self._try(flight))
         except Exception as error:
             self._flights.pop(stage.key, None)  # not kept: who asks again gets a new attempt
             self._tell(stage, "failed", reason=_reason(error))
@@ -166,6 +190,66 @@ class Foundry:
             self._tell(stage, "running", epoch=int(said.get("epoch", 0)))
         raise RuntimeError("ended without a record")
 
+    async def _join(self, flight: _Flight) -> Record:
+        """Be made in one pass with all that ask for the same pass within a moment."""
+        group = flight.stage.group
+        landed: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
+        if group not in self._gathering:
+            self._gathering[group] = []
+            departure = asyncio.create_task(self._depart(group))
+            self._departures.add(departure)
+            departure.add_done_callback(self._departures.discard)
+        self._gathering[group].append((flight, landed))
+        return await landed
+
+    async def _depart(self, group: str) -> None:
+        await asyncio.sleep(GATHER)
+        waiting = [(f, landed) for f, landed in self._gathering.pop(group) if not landed.done()]
+        for some in _shared_out(waiting):
+            passage = asyncio.create_task(self._carry(some))
+            self._departures.add(passage)
+            passage.add_done_callback(self._departures.discard)
+
+    async def _carry(self, some: list[tuple[_Flight, asyncio.Future[Record]]]) -> None:
+        """Make some stages in one task; if that is not to be, each alone."""
+        flights = tuple(flight for flight, _ in some)
+        records: list[Record] = []
+        for _ in range(RETRIES if len(some) > 1 else 0):
+            try:
+                records = await self._run_together(flights)
+                break
+            except RayTaskError:
+                break  # alone, each says what is wrong with itself
+            except LOST_WORKER:
+                continue
+        for i, (flight, landed) in enumerate(some):
+            flight.companions = ()
+            try:
+                record = records[i] if records else await self._try(flight)
+            except Exception as error:
+                if not landed.done():
+                    landed.set_exception(error)
+            else:
+                if not landed.done():
+                    landed.set_result(record)
+
+    async def _run_together(self, flights: tuple[_Flight, ...]) -> list[Record]:
+        wish, stages = flights[0].resources, [flight.stage for flight in flights]
+        name = f"{stages[0].work.kind} x {len(stages)}"
+        options = {"num_cpus": wish.cpu, "num_gpus": wish.gpu, "name": name}
+        threads = max(1, int(wish.cpu))
+        task: Any = _make_together_remotely
+        running = task.options(**options).remote(stages, self._uri, threads)
+        for flight in flights:
+            flight.running, flight.companions = running, flights
+        async for reference in running:
+            said = await reference
+            if said and isinstance(said[0], Record):
+                return list(said)
+            for stage, report in zip(stages, said, strict=True):
+                self._tell(stage, "running", epoch=int(report.get("epoch", 0)))
+        raise RuntimeError("ended without records")
+
     async def _make_again(self, flight: _Flight, key: str) -> None:
         """A parent was damaged or removed: forget it, make it, then go on."""
         again = [stage for stage in flight.stage.lineage() if stage.key == key]
@@ -198,6 +282,14 @@ class Foundry:
             stage.key, stage.label, state, epoch, stage.work.epochs, record, reason
         )
         self._news.append(event)
+
+
+def _shared_out(waiting: list[Any]) -> list[list[Any]]:
+    """In as many parts as the cluster has processors, none so small that a pass is wasted."""
+    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    processors = max(1, int(found.get("CPU", 1)))
+    parts = max(1, min(processors, len(waiting) // LEAST), math.ceil(len(waiting) / MOST))
+    return [waiting[i::parts] for i in range(parts)]
 
 
 def await_stages(library: Library, stages: Iterable[Stage]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from search.announcer import Announcer
 from search.attempt import reason, run_trial
@@ -10,7 +10,7 @@ from search.events import StageChanged
 from search.experiment import Experiment
 from search.ledger import Ledger
 from search.library.store import Library
-from search.make import make_all
+from search.make import make_all, make_together
 from search.stage import Stage
 from search.study import Proposal
 
@@ -23,10 +23,13 @@ class Inline:
         self._library = library
         self._announce = announce
         self._failed: dict[str, str] = {}
+        self._made: set[str] = set()
 
     def make(self, stages: Iterable[Stage]) -> dict[str, str]:
         """Make stages and all they rest on; returns key -> reason for those that failed."""
-        found = {stage.key: self._make(stage) for stage in stages}
+        wanted = list(stages)
+        self._make_groups(needed for stage in wanted for needed in stage.lineage())
+        found = {stage.key: self._make(stage) for stage in wanted}
         return {key: why for key, why in found.items() if why}
 
     def search(self, ledger: Ledger, trials: int) -> bool:
@@ -44,6 +47,7 @@ class Inline:
         """Nothing is left open."""
 
     def _try(self, proposal: Proposal, ledger: Ledger) -> None:
+        self._make_groups(proposal.recipe.prerequisites)
         for stage in proposal.recipe.prerequisites:
             if why := self._make(stage):
                 ledger.failed(proposal.number, f"{stage.label}: {why}")
@@ -56,6 +60,30 @@ class Inline:
                     ledger.finished(proposal.number, figures)
         except Exception as error:
             ledger.failed(proposal.number, reason(error))
+
+    def _make_groups(self, stages: Iterable[Stage]) -> None:
+        """Make in one pass what can be; what goes wrong there is tried alone, and told, later."""
+        groups: dict[str, dict[str, Stage]] = {}
+        for stage in stages:
+            if stage.group and not self._library.has(stage.key):
+                groups.setdefault(stage.group, {})[stage.key] = stage
+        for group in groups.values():
+            some = list(group.values())
+            if len(some) > 1 and not any(self._make(p) for stage in some for p in stage.parents):
+                self._make_together(some)
+
+    def _make_together(self, stages: Sequence[Stage]) -> None:
+        try:
+            for reports in make_together(stages, self._library):
+                for stage, report in zip(stages, reports, strict=True):
+                    epoch, epochs = int(report.get("epoch", 0)), stage.work.epochs
+                    self._announce(StageChanged(stage.key, stage.label, "running", epoch, epochs))
+        except Exception:
+            return
+        for stage in stages:
+            record = self._library.record(stage.key)
+            self._announce(StageChanged(stage.key, stage.label, "made", record=record))
+            self._made.add(stage.key)
 
     def _make(self, stage: Stage) -> str:
         """Make a stage after all it rests on; returns why that failed, if it did.
@@ -71,6 +99,8 @@ class Inline:
         return ""
 
     def _make_one(self, stage: Stage) -> str:
+        if stage.key in self._made:
+            return ""
         known = self._library.record(stage.key)
         if known is not None:
             self._announce(StageChanged(stage.key, stage.label, "reused", record=known))

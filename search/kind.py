@@ -38,6 +38,11 @@ class Kind(Config):
         """Names of the entries it refers to."""
         return ()
 
+    @property
+    def repeated(self) -> bool:
+        """Whether a repetition over seeds makes it anew: what learns does, a teacher stays."""
+        return bool(self.needs())
+
     def lay_out(self, name: str, needed: Mapping[str, Entry], data: DataConfig) -> Entry:
         """The stages this entry stands for.
 

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from methods.core.data.dataset import open_data
 from methods.core.evaluation import evaluate
 from search.announcer import Announcer
+from search.assembly import rebuild
 from search.events import Observer, SearchEnded, SearchStarted, SearchState
 from search.experiment import Experiment, to_yaml
 from search.folder import RunFolder
@@ -32,7 +33,6 @@ from search.report.summary import ranking
 from search.results import present, write_outcome
 from search.settle import Contender, baselines, contenders
 from search.stage import Stage
-from search.stages.train import rebuild
 from search.study import Study
 from search.tracking import Tracker, prepare, resolve_uri
 

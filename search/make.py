@@ -7,7 +7,7 @@ import functools
 import platform
 import subprocess
 import time
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
@@ -18,6 +18,7 @@ from torch import Tensor
 from search.library.record import Record
 from search.library.store import Damaged, Library, pack
 from search.stage import Artifact, Bench, Product, Report, Stage
+from spaces.config import fingerprint
 
 SAVE_EVERY = 20.0
 """Seconds between two saves of a half-done stage."""
@@ -84,6 +85,52 @@ def make(
             yield curve[-1]
     except StopIteration as end:
         product: Product = end.value
+    return _publish(stage, product, curve, bench, time.time() - started, library)
+
+
+def make_together(
+    stages: Sequence[Stage], library: Library, every: float = SAVE_EVERY
+) -> Generator[list[Report], None, list[Record]]:
+    """Make stages of one group whose parents are in the library in one pass, none of them there.
+
+    Yields their reports of an epoch, in their order. Each lands as an artifact of its own, with
+    its share of the seconds.
+
+    Raises:
+        Missing: a parent is not in the library (any more).
+    """
+    started = time.time()
+    parents = [[_parent(parent, library) for parent in stage.parents] for stage in stages]
+    name = fingerprint([stage.key for stage in stages])
+    bench = Bench(pick_device(), LibrarySaves(library, name, every))
+    curves: list[list[Report]] = [[] for _ in stages]
+    first = stages[0].work
+    work = first.run_together([stage.work for stage in stages], stages[0].data, parents, bench)
+    try:
+        while True:
+            reports = next(work)
+            for curve, report in zip(curves, reports, strict=True):
+                curve.append(report)
+            yield reports
+    except StopIteration as end:
+        products: list[Product] = end.value
+    seconds = (time.time() - started) / len(stages)
+    records = [
+        _publish(stage, product, curve, bench, seconds, library)
+        for stage, product, curve in zip(stages, products, curves, strict=True)
+    ]
+    library.clear_scratch(name)
+    return records
+
+
+def _publish(
+    stage: Stage,
+    product: Product,
+    curve: Sequence[Report],
+    bench: Bench,
+    seconds: float,
+    library: Library,
+) -> Record:
     payload, data = pack(product.tensors)
     record = Record(
         key=stage.key,
@@ -95,7 +142,7 @@ def make(
         figures={name: float(value) for name, value in product.figures.items()},
         curve=tuple(curve),
         facts={**product.facts, **_here(bench.device)},
-        seconds=time.time() - started,
+        seconds=seconds,
         made_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
     library.publish(record, data)

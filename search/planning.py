@@ -139,9 +139,13 @@ class _Stopwatch:
         self._known: dict[tuple[str, bool], float] = {}
 
     def seconds(self, stage: Stage) -> float:
-        """About how long a stage takes: its epochs over its examples, teachers included."""
+        """About how long a stage takes: its epochs over its examples, teachers included.
+
+        Zero where its network is known only when it is made.
+        """
         work = stage.work
-        assert isinstance(work, TrainNetwork)
+        if not isinstance(work, TrainNetwork) or work.network is None:
+            return 0.0
         about = facts(stage.data)
         examples = about.sizes["train"] if work.objective else about.sizes["validation"]
         each = self._per_image(stage, work.network, training=work.objective is not None)
@@ -150,7 +154,8 @@ class _Stopwatch:
         augment = stage.data.augment
         views = min(work.epochs, augment.views or work.epochs) if augment.active else 1
         for parent in stage.parents:
-            assert isinstance(parent.work, TrainNetwork)
+            if not isinstance(parent.work, TrainNetwork) or parent.work.network is None:
+                continue
             heard = self._per_image(parent, parent.work.network, training=False)
             total += heard * examples * views
         return total

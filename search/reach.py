@@ -57,9 +57,12 @@ def _costs(experiment: Experiment) -> list[Costs]:
     for each in values:
         try:
             student = experiment.recipe(each).student
-            found.append(student.work.costs(student.data))
+            costs = student.work.costs(student.data)
         except ConfigError:
             continue  # the search refuses it too
+        if not costs:
+            return []  # what an assembly costs is known when it is made
+        found.append(costs)
     return found
 
 

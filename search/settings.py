@@ -54,7 +54,8 @@ class Limit(Config):
         return " and ".join(parts)
 
 
-def _as_limit(data: Any) -> Any:
+def as_limit(data: Any) -> Any:
+    """A bare number is the most that is allowed."""
     number = isinstance(data, int | float) and not isinstance(data, bool)
     return {"max": data} if number else data
 
@@ -71,7 +72,7 @@ class GoalSettings(Config):
 
     maximize: Figures = knob((), "stage.figure, or several")
     minimize: Figures = knob((), "stage.figure, or several")
-    subject_to: dict[str, Annotated[Limit, BeforeValidator(_as_limit)]] = knob(
+    subject_to: dict[str, Annotated[Limit, BeforeValidator(as_limit)]] = knob(
         {}, "stage.figure -> the largest allowed value, or {min: ..., max: ...}"
     )
 

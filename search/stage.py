@@ -58,6 +58,8 @@ class Work(Config):
 
     version: ClassVar[int] = 1
     kind: ClassVar[str] = ""
+    makes_network: ClassVar[bool] = False
+    """Whether what is made can teach, be cut, or be started from."""
 
     def identity(self) -> dict[str, Any]:
         """The plain data that decides the result, parents and data set apart.
@@ -71,6 +73,23 @@ class Work(Config):
     def epochs(self) -> int:
         """How many reports the work yields."""
         return 1
+
+    @property
+    def together(self) -> str:
+        """Stages of one kind, of one first parent and one data set that say the same here may be
+        made in one pass by :meth:`run_together`; empty where each is made alone."""
+        return ""
+
+    @classmethod
+    def run_together(
+        cls,
+        works: Sequence[Work],
+        data: DataConfig,
+        parents: Sequence[Sequence[Artifact]],
+        bench: Bench,
+    ) -> Generator[list[Report], None, list[Product]]:
+        """:meth:`run` for several: yield their reports of an epoch, then return their products."""
+        raise NotImplementedError
 
     def costs(self, data: DataConfig) -> dict[str, float]:
         """What is known before running: ``parameters``, ``flops``, ``bytes``."""
@@ -107,6 +126,14 @@ class Stage:
     def key(self) -> str:
         """sha256 (hexadecimal) of the identity: known before anything runs."""
         return fingerprint(self.identity)
+
+    @property
+    def group(self) -> str:
+        """Stages that say the same here may be made in one pass; empty where made alone."""
+        if not (self.work.together and self.parents):
+            return ""
+        data = fingerprint(self.data.identity())
+        return f"{self.work.kind} {self.parents[0].key} {data} {self.work.together}"
 
     def lineage(self) -> Iterator[Stage]:
         """This stage and all it rests on, each once, parents first."""

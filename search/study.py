@@ -111,7 +111,8 @@ class Study:
         ``reused`` notes that its student was in the library already. A goal, or a figure under a
         limit, that is missing or not a number makes it a failure.
         """
-        measured = {f: limit for f, limit in self._experiment.limits.items() if f not in STATIC}
+        known = self._frozen(number).user_attrs.get("known", STATIC)
+        measured = {f: limit for f, limit in self._experiment.limits.items() if f not in known}
         goals = [goal.figure for goal in self._experiment.goals]
         for figure in (*goals, *measured):
             if not math.isfinite(figures.get(figure, math.nan)):
@@ -193,13 +194,14 @@ class Study:
         costs = recipe.student.work.costs(recipe.student.data)
         over = False
         for figure, limit in self._experiment.limits.items():
-            if figure in STATIC:
+            if figure in costs:
                 trial.set_constraint(figure, limit.excess(costs[figure]))
                 over |= limit.excess(costs[figure]) > 0
         if over:
             self._refuse(trial, {"refused": f"over budget: {costs}"})
             return None
-        self._note(trial, {"values": _plain(values), "keys": recipe.keys})
+        known = {"known": [figure for figure in STATIC if figure in costs]}
+        self._note(trial, {"values": _plain(values), "keys": recipe.keys, **known})
         return Proposal(trial.number, values, recipe, costs)
 
     def _refuse(self, trial: optuna.Trial, why: Mapping[str, Any]) -> None:

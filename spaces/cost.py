@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
@@ -36,6 +36,10 @@ class Costs:
     parameters: int
     flops: int
     bytes: int
+
+    def plain(self) -> dict[str, float]:
+        """As the figures of a record."""
+        return {name: float(value) for name, value in asdict(self).items()}
 
 
 def costs(network: nn.Module, shape: Shape) -> Costs:

@@ -39,7 +39,7 @@ class Learner:
         self._taps = objective.student_taps()
         trained = nn.ModuleList([student, objective])
         self._parameters = [p for p in trained.parameters() if p.requires_grad]
-        self._optimizer = _optimizer(self._parameters, training)
+        self._optimizer = optimizer(self._parameters, training)
         self._average = None if training.ema is None else Average(student, training.ema)
 
     @property
@@ -113,7 +113,8 @@ def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
 
 
-def _optimizer(parameters: list[nn.Parameter], training: Training) -> torch.optim.Optimizer:
+def optimizer(parameters: list[nn.Parameter], training: Training) -> torch.optim.Optimizer:
+    """The optimiser that ``training`` asks for, over ``parameters``."""
     if training.optimizer == "adamw":
         return torch.optim.AdamW(
             parameters, lr=training.lr, weight_decay=training.weight_decay, fused=True

@@ -7,6 +7,7 @@ learns from the teacher and all larger links at once (DGKD, Son et al. 2021).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -95,7 +96,7 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 
 
 def _check_smaller(link: Stage, before: Stage) -> None:
-    size, limit = (s.work.costs(s.data).get("parameters", 0.0) for s in (link, before))
+    size, limit = (s.work.costs(s.data).get("parameters", math.inf) for s in (link, before))
     if size >= limit:
         message = (
             f"a chain must shrink: {link.label} has {size:,.0f} parameters, "

@@ -19,10 +19,11 @@ from methods.core.evaluation import evaluate
 from methods.core.objective import METHODS, Objective
 from methods.core.teacher import FrozenTeacher
 from methods.core.training import Training, train
+from search.assembly import described, rebuild
 from search.kind import Entry, Kind
 from search.stage import Artifact, Bench, Product, Report, Stage, Work
 from spaces.config import Config, knob
-from spaces.cost import network_costs
+from spaces.cost import costs, network_costs
 from spaces.domain import Domain
 from spaces.network import Network
 from spaces.problem import ConfigError, Problem
@@ -78,8 +79,9 @@ class TrainNetwork(Work):
 
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "train"
+    makes_network: ClassVar[bool] = True
 
-    network: NetworkSpec = knob(..., "the network")
+    network: NetworkSpec | None = knob(None, "the network; none: the first parent's, to go on from")
     objective: Objective | None = knob(None, "what it learns from; none with weights alone")
     training: Training = knob(Training(), "how it is trained")
     weights: Weights | None = knob(None, "published weights to start from, or to use as they are")
@@ -97,20 +99,17 @@ class TrainNetwork(Work):
         if self.objective:
             taught = {"objective": self.objective.identity(), "training": self.training.plain()}
         return {
-            "network": self.network.identity(),
+            "network": self.network.identity() if self.network else None,
             "weights": start,
             "taught": taught,
             "seed": self.seed if self.objective or not self.weights else 0,
         }
 
     def costs(self, data: DataConfig) -> dict[str, float]:
+        if self.network is None:
+            return {}
         about = facts(data)
-        costs = network_costs(self.network.plain(), about.shape, about.classes)
-        return {
-            "parameters": float(costs.parameters),
-            "flops": float(costs.flops),
-            "bytes": float(costs.bytes),
-        }
+        return network_costs(self.network.plain(), about.shape, about.classes).plain()
 
     def run(
         self, data: DataConfig, parents: Sequence[Artifact], bench: Bench
@@ -118,8 +117,9 @@ class TrainNetwork(Work):
         dataset = open_data(data)
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            network = self._start(data)
-        teachers = [_frozen(parent, bench.device) for parent in parents]
+            network = self._start(data) if self.network else rebuild(parents[0])
+        began = () if self.network else parents[:1]
+        teachers = [_frozen(parent, bench.device) for parent in parents[len(began) :]]
         report: Report = {}
         if self.objective:
             for report in train(
@@ -139,10 +139,16 @@ class TrainNetwork(Work):
             )
             report = {"epoch": 1.0} | {f"val_{name}": value for name, value in scores.items()}
             yield report
-        figures = {k: v for k, v in report.items() if k != "epoch"} | self.costs(data)
-        return Product(network.state_dict(), figures, {"data": facts(data).plain()})
+        about = facts(data)
+        figures = {k: v for k, v in report.items() if k != "epoch"}
+        figures |= self.costs(data) or costs(network, about.shape).plain()
+        told: dict[str, Any] = {"data": about.plain()}
+        for parent in began:
+            told["assembly"] = described(parent)
+        return Product(network.state_dict(), figures, told)
 
     def _start(self, data: DataConfig) -> Network:
+        assert self.network is not None
         about = facts(data)
         network = self.network.build(about.shape, about.classes)
         network = network.normalised_with(about.mean, about.std)
@@ -158,7 +164,10 @@ class TrainNetwork(Work):
 class Train(Kind):
     """An entry that makes one network."""
 
-    network: NetworkSpec = knob(..., "name of a network, or {name: {settings}}")
+    network: NetworkSpec | None = knob(None, "name of a network, or {name: {settings}}")
+    start: str | None = knob(
+        None, "an entry whose network it goes on from, instead of one of its own"
+    )
     teachers: tuple[str, ...] = knob((), "entries it learns from")
     objective: Objective | None = knob(None, "weighted sum of methods")
     training: Training = knob(Training(), "optimiser, epochs, schedule")
@@ -167,7 +176,7 @@ class Train(Kind):
     )
 
     def needs(self) -> tuple[str, ...]:
-        return self.teachers
+        return (self.start, *self.teachers) if self.start else self.teachers
 
     def lay_out(self, name: str, needed: Mapping[str, Entry], data: DataConfig) -> Entry:
         weights = self.weights
@@ -177,7 +186,15 @@ class Train(Kind):
         teachers = [member for teacher in self.teachers for member in needed[teacher].members]
         if self.objective is None and weights is None:
             raise ConfigError([Problem("objective", "is missing; name methods, or give weights")])
+        if (self.network is None) == (self.start is None):
+            message = (
+                "is missing; name one, or an entry to start from"
+                if not self.start
+                else (f"has no place beside start: {self.start}, whose network it goes on from")
+            )
+            raise ConfigError([Problem("network", message)])
         check_taught(self.objective, teachers)
+        began = _network_of("start", needed[self.start]) if self.start else ()
         work = TrainNetwork(
             network=self.network,
             objective=self.objective,
@@ -185,7 +202,7 @@ class Train(Kind):
             weights=weights,
             seed=self.seed,
         )
-        return Entry((Stage(name, work, data, tuple(teachers)),))
+        return Entry((Stage(name, work, data, (*began, *teachers)),))
 
     def declared(self, path: tuple[str, ...]) -> Domain | None:
         return declared_field(self, path)
@@ -200,6 +217,10 @@ def check_taught(objective: Objective | None, teachers: Sequence[Stage]) -> None
     if objective is not None and objective.needs_teacher and not teachers:
         message = "has a method that needs a teacher, and `teachers:` names none"
         raise ConfigError([Problem("objective", message)])
+    for teacher in teachers:
+        if not teacher.work.makes_network:
+            message = f"{teacher.label} is a {teacher.work.kind}, no network that could teach"
+            raise ConfigError([Problem("teachers", message)])
     terms = objective.terms if objective else ()
     if teachers and not any(METHODS.load(name).needs_teacher for name in terms):
         message = "names teachers, but no method of the objective listens to them"
@@ -219,17 +240,11 @@ def declared_field(entry: Any, path: tuple[str, ...]) -> Domain | None:
     return None
 
 
-def rebuild(artifact: Artifact) -> Network:
-    """The network that a ``train`` stage left in the library, in eval mode on the CPU."""
-    record = artifact.record
-    plain = {k: v for k, v in record.identity["work"]["network"].items() if k != "version"}
-    channels, height, width = record.facts["data"]["shape"]
-    classes = record.facts["data"]["classes"]
-    network = NetworkSpec.parse(plain).build((channels, height, width), classes)
-    mean = artifact.tensors["mean"].flatten().tolist()
-    network = network.normalised_with(mean, artifact.tensors["std"].flatten().tolist())
-    network.load_state_dict(dict(artifact.tensors))
-    return network.eval()
+def _network_of(field: str, entry: Entry) -> tuple[Stage, ...]:
+    if not entry.stage.work.makes_network:
+        message = f"{entry.stage.label} is a {entry.stage.work.kind}, no network to go on from"
+        raise ConfigError([Problem(field, message)])
+    return (entry.stage,)
 
 
 # Frozen teachers stay on the device for the next trial of this worker.

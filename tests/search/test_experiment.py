@@ -93,7 +93,7 @@ FIELDS = {
     ),
     "a missing field": (
         ("    network: cnn8\n", ""),
-        "e.yaml:4: stages.teacher.network: is required and missing",
+        "e.yaml:4: stages.teacher.network: is missing; name one",
     ),
     "an unknown network": (
         ("network: cnn8", "network: cnn9"),

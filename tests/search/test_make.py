@@ -13,10 +13,11 @@ from methods.core.data.config import DataConfig
 from methods.core.data.dataset import open_data
 from methods.core.evaluation import evaluate
 from search import make as making
+from search.assembly import rebuild
 from search.library.store import Library
 from search.make import Missing, make, make_all, versions
 from search.stage import Product, Stage, Work
-from search.stages.train import TrainNetwork, rebuild
+from search.stages.train import TrainNetwork
 
 TIMED = {"seconds", "images_per_second"}
 

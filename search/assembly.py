@@ -1,0 +1,116 @@
+"""Assembly: a network put together from a teacher's ends and replacements between its cuts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from search.stage import Artifact
+from spaces.block import BlockSpec
+from spaces.boundary import Narrow, Widen
+from spaces.cuts import narrowed, positions
+from spaces.network import Network, Shape
+from spaces.spec import NetworkSpec
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A replacement for blocks ``start`` .. ``stop`` - 1; ``enter`` and ``leave`` are the shares
+    of the teacher's channels at its ends."""
+
+    start: int
+    stop: int
+    block: BlockSpec
+    enter: float = 1.0
+    leave: float = 1.0
+
+    def build(self, teacher: Network, shape: Shape) -> nn.Module:
+        """The replacement, before it has learnt anything.
+
+        Raises:
+            ConfigError: this kind of block does not fit there.
+        """
+        at = positions(teacher, shape)
+        inputs, outputs = narrowed(at[self.start], self.enter), narrowed(at[self.stop], self.leave)
+        return self.block.build(teacher.span(self.start, self.stop), inputs, outputs)
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON types."""
+        ends = {"start": self.start, "stop": self.stop, "enter": self.enter, "leave": self.leave}
+        return {**ends, "block": self.block.plain()}
+
+    @classmethod
+    def parse(cls, data: dict[str, Any]) -> Piece:
+        """From :meth:`plain`."""
+        block = BlockSpec.parse(data["block"])
+        return cls(data["start"], data["stop"], block, data["enter"], data["leave"])
+
+
+def assembled(
+    teacher: Network, shape: Shape, pieces: Sequence[Piece], modules: Sequence[nn.Module] = ()
+) -> Network:
+    """The teacher's stem, the pieces in order, the teacher's head.
+
+    Args:
+        teacher: gives stem and head, which are shared, and what ``pieces`` are built from.
+        modules: the pieces as they have learnt; built anew, for weights to be loaded, without.
+
+    Returns:
+        Blocks are named after the teacher's: a piece of one block as that, a longer one as
+        ``<first>_to_<last>``. Where the first or last width is narrow, the stem ends in a fixed
+        :class:`Narrow` and the head begins with a :class:`Widen`, both empty without ``modules``.
+    """
+    names, at = teacher.names, positions(teacher, shape)
+    made = list(modules) or [piece.build(teacher, shape) for piece in pieces]
+    blocks: dict[str, nn.Module] = {names[0]: teacher.blocks[names[0]]}
+    first, last = pieces[0], pieces[-1]
+    if first.enter < 1.0:
+        channels = at[first.start][0], narrowed(at[first.start], first.enter)[0]
+        blocks[names[0]] = nn.Sequential(blocks[names[0]], Narrow.empty(channels[1], channels[0]))
+    for piece, module in zip(pieces, made, strict=True):
+        blocks[_name(names, piece)] = module
+    blocks[names[-1]] = teacher.blocks[names[-1]]
+    if last.leave < 1.0:
+        channels = at[last.stop][0], narrowed(at[last.stop], last.leave)[0]
+        blocks[names[-1]] = nn.Sequential(Widen.empty(channels[1], channels[0]), blocks[names[-1]])
+    network = Network(blocks)
+    mean, std = teacher.mean.flatten().tolist(), teacher.std.flatten().tolist()
+    return network.normalised_with(mean, std)
+
+
+def _name(names: Sequence[str], piece: Piece) -> str:
+    first, last = names[piece.start], names[piece.stop - 1]
+    return first if first == last else f"{first}_to_{last}"
+
+
+def rebuild(artifact: Artifact) -> Network:
+    """The network that a stage left in the library, in eval mode on the CPU."""
+    facts = artifact.record.facts
+    channels, height, width = facts["data"]["shape"]
+    shape, classes = (channels, height, width), facts["data"]["classes"]
+    told = described(artifact)
+    network = NetworkSpec.parse(told["teacher"]).build(shape, classes)
+    if told["pieces"]:
+        network = assembled(network, shape, [Piece.parse(piece) for piece in told["pieces"]])
+    mean = artifact.tensors["mean"].flatten().tolist()
+    network = network.normalised_with(mean, artifact.tensors["std"].flatten().tolist())
+    network.load_state_dict(dict(artifact.tensors))
+    return network.eval()
+
+
+def described(artifact: Artifact) -> dict[str, Any]:
+    """A network's structure as plain data: the named network, and the pieces put into it."""
+    told: dict[str, Any] = artifact.record.facts.get("assembly") or {
+        "teacher": specified(artifact).plain(),
+        "pieces": [],
+    }
+    return told
+
+
+def specified(artifact: Artifact) -> NetworkSpec:
+    """The named network that a ``train`` stage made."""
+    told = artifact.record.identity["work"]["network"]
+    return NetworkSpec.parse({k: v for k, v in told.items() if k != "version"})

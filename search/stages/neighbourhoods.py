@@ -1,0 +1,146 @@
+"""``do: neighbourhoods``: replacements for runs of a teacher's blocks, each distilled alone.
+
+Every interval of blocks between two cuts, with every candidate and every pair of widths, is a stage
+of its own (Shao et al. 2020; widths by principal channels). One more candidate, a longer interval
+or another budget later leaves all that are there untouched.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+
+import torch
+
+from methods.core.data.config import DataConfig
+from methods.core.data.facts import facts
+from methods.core.neighbourhood import Inputs
+from methods.core.training import Training
+from search.assembly import Piece
+from search.kind import Entry, Kind
+from search.neighbourhood import DistilNeighbourhood, LearnBoundary
+from search.stage import Stage
+from search.stages.train import TrainNetwork
+from spaces.block import BlockSpec
+from spaces.config import canonical_json, fingerprint, knob
+from spaces.cuts import intervals, positions
+from spaces.domain import Choice, Domain, Integers
+from spaces.network import Network, Shape
+from spaces.problem import ConfigError, Problem
+from spaces.spec import NetworkSpec
+
+
+class Neighbourhoods(Kind):
+    """An entry that distils all candidates for all intervals of a teacher."""
+
+    teacher: str = knob(..., "the entry whose network is cut")
+    candidates: tuple[BlockSpec, ...] = knob(..., "kinds of block: names, or {name: {settings}}")
+    longest: int = knob(2, "blocks an interval may have", Integers(1, 4), ge=1)
+    cuts: tuple[int, ...] | None = knob(None, "where it may be cut; none means between all blocks")
+    widths: tuple[float, ...] = knob((1.0,), "shares of the teacher's channels at a cut")
+    training: Training = knob(Training(epochs=4, lr=0.02), "how each is distilled")
+    inputs: Inputs = knob(
+        "data", "images, or Gaussian noise in their place", Choice(("data", "noise"))
+    )
+
+    def needs(self) -> tuple[str, ...]:
+        return (self.teacher,)
+
+    @property
+    def repeated(self) -> bool:
+        return False
+
+    def lay_out(self, name: str, needed: Mapping[str, Entry], data: DataConfig) -> Entry:
+        teacher = needed[self.teacher].stage
+        told = (name, teacher.key, fingerprint(data.identity()), self.fingerprint())
+        if told not in _LAID_OUT:  # thousands of stages, the same for every proposal of a search
+            _LAID_OUT.clear()
+            _LAID_OUT[told] = self._lay_out(name, teacher, data)
+        return _LAID_OUT[told]
+
+    def _lay_out(self, name: str, teacher: Stage, data: DataConfig) -> Entry:
+        spec, about = cut_open(teacher), facts(data)
+        pieces = self._pieces(spec, about.shape, about.classes)
+        return Entry(tuple(self._stage(name, teacher, data, piece) for piece in pieces))
+
+    def _pieces(self, spec: NetworkSpec, shape: Shape, classes: int) -> Iterator[Piece]:
+        network = example(spec, shape, classes)
+        at = positions(network, shape)
+        for each in intervals(at, self.longest, self.cuts):
+            for enter in self.widths:
+                for leave in self.widths:
+                    for block in self.candidates:
+                        piece = Piece(each.start, each.stop, block, enter, leave)
+                        if _fits(spec, shape, classes, canonical_json(piece.plain())):
+                            yield piece
+
+    def _stage(self, name: str, teacher: Stage, data: DataConfig, piece: Piece) -> Stage:
+        work = DistilNeighbourhood(
+            start=piece.start,
+            stop=piece.stop,
+            block=piece.block,
+            enter=piece.enter,
+            leave=piece.leave,
+            training=self.training,
+            inputs=self.inputs,
+            seed=self.seed,
+        )
+        ends = {piece.start: piece.enter, piece.stop: piece.leave}
+        bases = tuple(
+            Stage(f"{name}/cut{cut}", LearnBoundary(cut=cut), data, (teacher,))
+            for cut, width in ends.items()
+            if width < 1.0
+        )
+        widths = "" if piece.enter == piece.leave == 1.0 else f" {piece.enter:g}-{piece.leave:g}"
+        label = f"{name}/{piece.start}-{piece.stop} {piece.block.label}{widths}"
+        return Stage(label, work, data, (teacher, *bases))
+
+    def declared(self, path: tuple[str, ...]) -> Domain | None:
+        match path:
+            case ("training", field):
+                return Training.space().get(field)
+            case (field,):
+                return type(self).space().get(field)
+        return None
+
+
+_LAID_OUT: dict[tuple[str, ...], Entry] = {}
+
+
+def cut_open(teacher: Stage) -> NetworkSpec:
+    """The network of a teacher that is to be cut.
+
+    Raises:
+        ConfigError: its structure is not known before it is made.
+    """
+    if isinstance(teacher.work, TrainNetwork) and teacher.work.network is not None:
+        return teacher.work.network
+    message = f"{teacher.label} is no network that an experiment names; cut one that is"
+    raise ConfigError([Problem("teacher", message)])
+
+
+def example(spec: NetworkSpec, shape: Shape, classes: int) -> Network:
+    """A network of this structure, with weights that mean nothing."""
+    return _example(canonical_json(spec.plain()), shape, classes)
+
+
+@lru_cache(maxsize=8)
+def _example(spec: str, shape: Shape, classes: int) -> Network:
+    with torch.random.fork_rng():
+        return NetworkSpec.parse(json.loads(spec)).build(shape, classes).eval()
+
+
+def _fits(spec: NetworkSpec, shape: Shape, classes: int, piece: str) -> bool:
+    return _built(canonical_json(spec.plain()), shape, classes, piece)
+
+
+@lru_cache(maxsize=16384)
+def _built(spec: str, shape: Shape, classes: int, piece: str) -> bool:
+    """Whether a kind of block fits a place; tried once in this process."""
+    try:
+        with torch.random.fork_rng():
+            Piece.parse(json.loads(piece)).build(_example(spec, shape, classes), shape)
+    except ConfigError:
+        return False
+    return True

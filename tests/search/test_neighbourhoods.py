@@ -1,0 +1,216 @@
+"""Neighbourhoods: distilled once, found again, assembled under budgets and gone on from."""
+
+import copy
+
+import pytest
+import torch
+
+from methods.core.data.config import DataConfig
+from methods.core.data.dataset import open_data
+from search import make as making
+from search.announcer import Announcer
+from search.assembly import rebuild
+from search.inline import Inline
+from search.library.store import Library
+from search.loading import load_experiment
+from spaces.cost import costs
+from spaces.problem import ConfigError
+
+FAST = {"epochs": 1, "batch_size": 50, "lr": 0.02}
+CUT = {
+    "name": "cut",
+    "data": {"source": "digits", "limit": 150, "validation": 0.2},
+    "stages": {
+        "teacher": {
+            "network": {"resnet14": {"width": 0.25}},
+            "objective": {"cross_entropy": {}},
+            "training": FAST,
+        },
+        "parts": {
+            "do": "neighbourhoods",
+            "teacher": "teacher",
+            "candidates": ["kept", "depthwise", "identity"],
+            "longest": 1,
+            "training": FAST,
+        },
+        "assembled": {"do": "assemble", "neighbourhoods": "parts", "recalibrate": 2},
+        "student": {
+            "start": "assembled",
+            "teachers": ["teacher"],
+            "objective": {"cross_entropy": {"weight": 0.5}, "soft_targets": {"weight": 0.5}},
+            "training": FAST,
+        },
+    },
+    "goal": {"maximize": "student.val_accuracy"},
+    "run": {"repeats": {"top": 0}, "baselines": False},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """One library for all tests here: whatever one has made, the others find."""
+    return tmp_path_factory.mktemp("cut")
+
+
+@pytest.fixture
+def load(folder):
+    def loaded(changes=None):
+        told = {**copy.deepcopy(CUT), "library": str(folder / "library")}
+        return load_experiment(told, changes)
+
+    return loaded
+
+
+@pytest.fixture
+def make():
+    """Make an experiment's student; returns its artifact, and the labels of what was made."""
+
+    def made(experiment):
+        making._OPENED.clear()
+        library, events = Library(experiment.library), []
+        shop = Inline(experiment, library, Announcer([events.append]))
+        student = experiment.recipe().student
+        failed = shop.make([student])
+        assert failed == {}
+        labels = [e.label for e in events if getattr(e, "state", "") == "made"]
+        return library.open(student.key), labels
+
+    return made
+
+
+def stages(experiment, kind):
+    return [s for s in experiment.recipe().student.lineage() if s.work.kind == kind]
+
+
+def test_every_interval_has_every_candidate_that_fits(load):
+    experiment = load()
+    made = stages(experiment, "neighbourhood")
+    assert len(made) == 6 * 3
+    assert {(s.work.start, s.work.stop) for s in made} == {(i, i + 1) for i in range(1, 7)}
+    assert len({s.label for s in made}) == len(made)
+    longer = stages(load({"parts.longest": 2}), "neighbourhood")
+    assert {s.key for s in made} < {s.key for s in longer}
+
+
+def test_budgets_do_not_touch_neighbourhoods_and_a_candidate_adds_its_own(load):
+    keys = {s.key for s in stages(load(), "neighbourhood")}
+    other = load({"assembled.budgets.parameters": 5000, "assembled.rank": 1})
+    assert {s.key for s in stages(other, "neighbourhood")} == keys
+    more = load({"parts.candidates": ["kept", "depthwise", "identity", "ghost"]})
+    new = [s for s in stages(more, "neighbourhood") if s.key not in keys]
+    assert {s.work.block.kind for s in new} == {"ghost"}
+    assert {s.key for s in stages(more, "neighbourhood")} > keys
+
+
+def test_without_budgets_the_teacher_comes_back_to_the_bit(load, make):
+    experiment = load({"assembled.recalibrate": 0, "assembled.score": "nmse"})
+    make(experiment)
+    library = Library(experiment.library)
+    recipe = experiment.recipe()
+    whole = rebuild(library.open(recipe.entries["assembled"].stage.key))
+    teacher = rebuild(library.open(recipe.entries["teacher"].stage.key))
+    data = open_data(DataConfig.parse(CUT["data"]))
+    images = next(data.batches("validation", batch_size=30, device="cpu")).images
+    with torch.no_grad():
+        assert torch.equal(whole(images).logits, teacher(images).logits)
+    assert whole.names == teacher.names
+
+
+def test_a_budget_is_kept_and_another_makes_no_neighbourhood(load, make):
+    make(load())
+    whole = stages(load(), "assemble")[0]
+    experiment = load({"assembled.budgets.parameters": 5000})
+    student, made = make(experiment)
+    assert made == ["assembled", "student"]
+    library = Library(experiment.library)
+    record = library.record(stages(experiment, "assemble")[0].key)
+    teacher = library.record(experiment.recipe().entries["teacher"].stage.key)
+    assert record.figures["parameters"] <= 5000 < teacher.figures["parameters"]
+    assert record.figures["planned_score"] >= library.record(whole.key).figures["planned_score"]
+    network = rebuild(student)
+    assert costs(network, (1, 8, 8)).plain() == {
+        name: student.record.figures[name] for name in ("parameters", "flops", "bytes")
+    }
+    assert student.record.figures["parameters"] == record.figures["parameters"]
+
+
+def test_ranks_are_other_networks_in_the_order_of_their_scores(load, make):
+    found = []
+    for rank in range(3):
+        experiment = load({"assembled.budgets.parameters": 5000, "assembled.rank": rank})
+        make(experiment)
+        key = stages(experiment, "assemble")[0].key
+        found.append(Library(experiment.library).record(key))
+    assert len({tuple(record.facts["chosen"]) for record in found}) == 3
+    scores = [record.figures["planned_score"] for record in found]
+    assert scores == sorted(scores)
+
+
+def test_narrow_boundaries_make_narrow_students(load, make):
+    changes = {
+        "parts.candidates": ["bottleneck"],
+        "parts.widths": [0.5],
+        "parts.cuts": [1, 4, 7],
+        "parts.longest": 3,
+    }
+    student, made = make(load(changes))
+    assert {label for label in made if "/cut" in label} == {
+        "parts/cut1",
+        "parts/cut4",
+        "parts/cut7",
+    }
+    network = rebuild(student)
+    widths = [f.shape[1] for f in network(torch.rand(2, 1, 8, 8)).features.values()]
+    assert widths[:-1] == [2, 4, 8]
+
+
+def test_a_diverging_candidate_is_left_out(load, make, monkeypatch):
+    experiment = load({"parts.candidates": ["kept", "ghost"], "parts.training.lr": 0.03})
+    ghost = type(experiment.entries["parts"].candidates[1].settings)
+    build = ghost.build
+
+    def wild(self, span, inputs, outputs):
+        module = build(self, span, inputs, outputs)
+        if inputs == (4, 8, 8):
+            for parameter in module.parameters():
+                parameter.data.fill_(float("nan"))
+        return module
+
+    monkeypatch.setattr(ghost, "build", wild)
+    student, _ = make(experiment)
+    library = Library(experiment.library)
+    lost = [
+        record
+        for stage in stages(experiment, "neighbourhood")
+        if "diverged" in (record := library.record(stage.key)).facts
+    ]
+    assert lost
+    assert all("ghost" in record.name for record in lost)
+    assert "diverged in epoch 1" in lost[0].facts["diverged"]
+    assert student.record.figures["val_accuracy"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"parts.cuts": [1, 7]}, "no interval of at most 1"),
+        ({"parts.cuts": [1, 99]}, "99"),
+        ({"parts.candidates": ["kept", "gost"]}, "ghost"),
+        ({"assembled.budgets": {"parameter": 3}}, "parameters"),
+        ({"assembled.neighbourhoods": "teacher"}, "do: neighbourhoods"),
+        ({"student.start": "parts"}, "no network to go on from"),
+        ({"student.network": "cnn2"}, "has no place beside start"),
+        ({"student.teachers": ["parts"]}, "no network that could teach"),
+    ],
+)
+def test_mistakes_are_told_before_anything_runs(load, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        load(changes)
+
+
+def test_a_budget_out_of_reach_names_what_can_be_reached(load):
+    experiment = load({"assembled.budgets.parameters": 10})
+    shop = Inline(experiment, Library(experiment.library), Announcer([]))
+    (reason,) = shop.make([stages(experiment, "assemble")[0]]).values()
+    assert "parameters" in reason
+    assert "10" in reason
