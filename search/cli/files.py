@@ -8,11 +8,20 @@ from typing import Annotated
 import typer
 
 from search.cli.show import Json, Set, as_json, as_table, console, parse_changes
+from search.experiment import Experiment
 from search.loading import load_experiment
+from search.offers import offers, write_offers
 from search.planning import plan as make_plan
-from search.report.wording import duration
+from search.report.wording import compact, duration
+from search.settings import Limit, as_limit
+from search.stages.assemble import COSTS
+from spaces.problem import ConfigError, Problem, unknown
 
 File = Annotated[Path, typer.Argument(help="Experiment file (YAML).")]
+Budget = Annotated[
+    list[str] | None,
+    typer.Option(metavar="COST=MOST", help="Plan assemblies from the library; repeatable."),
+]
 
 
 def check(file: File, changes: Set = None, json: Json = False) -> None:
@@ -30,10 +39,17 @@ def plan(
     file: File,
     changes: Set = None,
     slots: Annotated[int, typer.Option(help="Trials at once, for the estimate.")] = 0,
+    budget: Budget = None,
+    best: Annotated[int, typer.Option(min=1, help="With --budget: how many plans.")] = 1,
+    into: Annotated[Path, typer.Option(help="With --budget: folder of the files.")] = Path("plans"),
     json: Json = False,
 ) -> None:
-    """Show what a launch would run: the graph, what is there already, how long it may take."""
-    planned = make_plan(load_experiment(file, parse_changes(changes)), slots)
+    """Show what a launch would run, or, with --budget, what the library's parts would make."""
+    experiment = load_experiment(file, parse_changes(changes))
+    if budget:
+        _offer(experiment, parse_budgets(budget), best, into, json)
+        return
+    planned = make_plan(experiment, slots)
     if json:
         as_json(planned.plain())
         return
@@ -54,3 +70,33 @@ def plan(
         f"about {duration(planned.seconds)} with {planned.slots} at a time, judged by a few "
         "steps of each network on this machine"
     )
+
+
+def parse_budgets(pairs: list[str]) -> dict[str, Limit]:
+    """``parameters=50_000`` or ``parameters={min: 1, max: 2}`` as limits.
+
+    Raises:
+        ConfigError: a cost there is none of, or no number.
+    """
+    found = {}
+    for cost, told in parse_changes(pairs, "--budget").items():
+        if cost not in COSTS:
+            raise ConfigError([Problem("--budget", unknown("cost", cost, COSTS))])
+        found[cost] = Limit.parse(as_limit(told), f"--budget {cost}")
+    return found
+
+
+def _offer(
+    experiment: Experiment, budgets: dict[str, Limit], best: int, into: Path, json: bool
+) -> None:
+    found = offers(experiment, budgets, best)
+    files = write_offers(experiment, budgets, found, into)
+    if json:
+        as_json([{**o.plain(), "file": str(f)} for o, f in zip(found, files, strict=True)])
+        return
+    rows = [
+        (o.rank, f"{o.score:.4g}", *(compact(o.costs[c]) for c in COSTS), ", ".join(o.chosen))
+        for o in found
+    ]
+    as_table(("rank", "score", *COSTS, "made of"), rows)
+    console.print(f"files for launch: {into}/{experiment.name}-<rank>.yaml")

@@ -41,7 +41,7 @@ def as_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str =
     console.print(table)
 
 
-def parse_changes(pairs: list[str] | None) -> dict[str, Any]:
+def parse_changes(pairs: list[str] | None, option: str = "--set") -> dict[str, Any]:
     """``PATH=VALUE`` pairs with the values read as YAML.
 
     Raises:
@@ -51,11 +51,11 @@ def parse_changes(pairs: list[str] | None) -> dict[str, Any]:
     for pair in pairs or []:
         path, equals, text = pair.partition("=")
         if not (path and equals):
-            raise ConfigError([Problem("--set", f"needs PATH=VALUE, found {pair!r}")])
+            raise ConfigError([Problem(option, f"needs PATH=VALUE, found {pair!r}")])
         try:
             changes[path] = parse_document(text).data
         except ConfigError:
-            raise ConfigError([Problem("--set", f"the value of {pair!r} is not YAML")]) from None
+            raise ConfigError([Problem(option, f"the value of {pair!r} is not YAML")]) from None
     return changes
 
 

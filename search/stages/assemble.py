@@ -96,11 +96,13 @@ class Pool:
             if artifact.record.kind == "neighbourhood" and "diverged" not in artifact.record.facts
         ]
 
-    def plans(self, score: Score, budgets: Budgets, best: int, apart: int) -> list[Assembly]:
-        """The best plans in order; fewer where there are no more.
+    def plans(
+        self, score: Score, budgets: Budgets, best: int, apart: int, fewer: bool = False
+    ) -> list[Assembly]:
+        """The ``best`` plans in order; with ``fewer``, all there are if they are not so many.
 
         Raises:
-            ConfigError: a budget that cannot be kept, with what can; or cuts with a gap.
+            ConfigError: a budget that cannot be kept, with what can; cuts with a gap; too few.
         """
         limits = {name: Budget(limit.max, limit.min) for name, limit in budgets.items()}
         edges = [self._edge(artifact, score) for artifact in self._made] + self._ends()
@@ -109,8 +111,8 @@ class Pool:
             found = assemblies(edges, _IN, _OUT, limits, fixed=mean, best=best, apart=apart)
         except (Infeasible, Disconnected) as error:
             raise ConfigError([Problem("budgets", str(error))]) from None
-        if len(found) < best:
-            message = f"there are {len(found)} plans within the budgets, and rank starts at 0"
+        if len(found) < best and not fewer:
+            message = f"the budgets leave {len(found)} plans, ranks 0 to {len(found) - 1}"
             raise ConfigError([Problem("rank", message)])
         return found
 

@@ -67,10 +67,16 @@ class Neighbourhoods(Kind):
     def _pieces(self, spec: NetworkSpec, shape: Shape, classes: int) -> Iterator[Piece]:
         network = example(spec, shape, classes)
         at = positions(network, shape)
-        for each in intervals(at, self.longest, self.cuts):
+        found = intervals(at, self.longest, self.cuts)
+        cuts = {each.start for each in found}
+        for each in found:
+            # Blocks kept one by one are the same network as a run of them kept.
+            divided = any(each.start < cut < each.stop for cut in cuts)
             for enter in self.widths:
                 for leave in self.widths:
                     for block in self.candidates:
+                        if block.kind == "kept" and divided:
+                            continue
                         piece = Piece(each.start, each.stop, block, enter, leave)
                         if _fits(spec, shape, classes, canonical_json(piece.plain())):
                             yield piece

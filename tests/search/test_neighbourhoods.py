@@ -13,6 +13,8 @@ from search.assembly import rebuild
 from search.inline import Inline
 from search.library.store import Library
 from search.loading import load_experiment
+from search.offers import offers, write_offers
+from search.settings import Limit
 from spaces.cost import costs
 from spaces.problem import ConfigError
 
@@ -90,6 +92,7 @@ def test_every_interval_has_every_candidate_that_fits(load):
     assert len({s.label for s in made}) == len(made)
     longer = stages(load({"parts.longest": 2}), "neighbourhood")
     assert {s.key for s in made} < {s.key for s in longer}
+    assert len(longer) == len(made) + 5 * 2  # a run kept whole is its blocks kept one by one
 
 
 def test_budgets_do_not_touch_neighbourhoods_and_a_candidate_adds_its_own(load):
@@ -214,3 +217,19 @@ def test_a_budget_out_of_reach_names_what_can_be_reached(load):
     (reason,) = shop.make([stages(experiment, "assemble")[0]]).values()
     assert "parameters" in reason
     assert "10" in reason
+
+
+def test_plans_from_the_library_are_files_to_launch(load, make, tmp_path):
+    make(load())
+    limits = {"parameters": Limit(max=4000)}
+    found = offers(load(), limits, best=3)
+    assert [offer.rank for offer in found] == [0, 1, 2]
+    assert all(offer.costs["parameters"] <= 4000 for offer in found)
+    files = write_offers(load(), limits, found, tmp_path)
+    for offer, file in zip(found, files, strict=True):
+        student, made = make(load_experiment(file))
+        assert "assembled" in made
+        assert not [label for label in made if label.startswith("parts/")]
+        assert student.record.figures["parameters"] == offer.costs["parameters"]
+        assert student.record.figures["bytes"] == offer.costs["bytes"]
+        assert student.record.figures["flops"] == offer.costs["flops"]
