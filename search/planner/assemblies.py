@@ -12,6 +12,7 @@ import numpy as np
 from search.planner.budget import Budget, Row
 from search.planner.graph import Edge, Graph, graph_of
 from search.planner.infeasible import explained
+from search.planner.narrowing import wanted
 from search.planner.program import Cut, Path, cheapest
 
 NOTHING: Mapping[str, float] = MappingProxyType({})
@@ -66,8 +67,11 @@ def assemblies(
         raise ValueError(f"best and apart are 1 or more, found {best} and {apart}")
     whole = graph_of(edges, source, sink)
     every = rows_of(whole, budgets, fixed)
-    kept = _undominated(whole, list(every.values()), best if apart == 1 else len(edges))
-    graph, rows = whole.subset(kept), [row.subset(kept) for row in every.values()]
+    graph, rows = whole, list(every.values())
+    if best == 1 or apart == 1:  # else what is far enough from the others need not be good
+        for narrow in (_undominated, wanted):
+            kept = narrow(graph, rows, best)
+            graph, rows = graph.subset(kept), [row.subset(kept) for row in rows]
     found: list[Path] = []
     while len(found) < best:
         cuts = [Cut(path, apart) for path in found]

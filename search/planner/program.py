@@ -78,7 +78,7 @@ def _solved(
     """What the solver makes of it, which may overstep a row by the solver's tolerance."""
     kept = np.logical_and.reduce([row.possible(graph) for row in rows], initial=True)
     places = np.flatnonzero(np.broadcast_to(kept, len(graph.edges)))
-    limits = [_flow(graph), *(_budget(row, tightened) for row in rows)]
+    limits = [flow(graph), *(_budget(row, tightened) for row in rows)]
     limits += [limit for cut in cuts for limit in _away(cut, len(graph.edges))]
     matrix = vstack([limit[0] for limit in limits], format="csc")[:, places]
     low, high = (np.concatenate([limit[side] for limit in limits]) for side in (1, 2))
@@ -123,7 +123,7 @@ def _levelled(graph: Graph, weights: Values) -> Values:
 Limit = tuple[csr_array, Values, Values]
 
 
-def _flow(graph: Graph) -> Limit:
+def flow(graph: Graph) -> Limit:
     """What enters a node leaves it; one unit leaves the source and enters the sink."""
     count = len(graph.edges)
     signs = np.repeat([1.0, -1.0], count)
