@@ -18,9 +18,11 @@ from search.space import leaves
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 SHIPPED = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+CHAINS = [name for name in SHIPPED if not name.startswith("neighbourhoods")]
 QUICK = "quickstart"
 CNN, RESNET = "assistants-cifar10-cnn", "assistants-cifar100-resnet"
 FASHION = "assistants-fashion-mnist"
+PARTS = "neighbourhoods-cifar10-resnet20"
 
 
 @pytest.fixture(scope="session")
@@ -50,14 +52,18 @@ def load(request, tmp_path, monkeypatch):
             root = str(request.getfixturevalue("cifar100"))
         elif not (root := os.environ.get("STILLHOUSE_TEST_DATA", "")):
             pytest.skip(f"{name} needs its data set: set STILLHOUSE_TEST_DATA to a folder of them")
-        return load_experiment(FOLDER / f"{name}.yaml", {"data.root": root})
+        changes = {"data.root": root}
+        if name == PARTS:
+            weights = Path(root, "teachers", "cifar10-resnet20-option-a.safetensors")
+            changes["teacher.weights.path"] = str(weights)
+        return load_experiment(FOLDER / f"{name}.yaml", changes)
 
     return loaded
 
 
-@pytest.fixture(params=SHIPPED)
+@pytest.fixture(params=CHAINS)
 def shipped(request, load):
-    """Each shipped experiment in turn."""
+    """Each shipped experiment with a chain of assistants in turn."""
     return load(request.param)
 
 
@@ -65,8 +71,8 @@ def parameters(stage):
     return int(stage.work.costs(stage.data)["parameters"])
 
 
-def test_all_four_are_there():
-    assert {QUICK, CNN, RESNET, FASHION} <= set(SHIPPED)
+def test_all_are_there():
+    assert {QUICK, CNN, RESNET, FASHION, PARTS} <= set(SHIPPED)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -180,3 +186,13 @@ def test_fashion_mnist_asks_dense_chains_too(load):
     )
     assert [len(stage.parents) for stage in plain.lineage()] == [0, 1, 1, 1]
     assert [len(stage.parents) for stage in dense.lineage()] == [0, 1, 2, 3]
+
+
+def test_budgets_and_ranks_share_all_neighbourhoods(load):
+    experiment = load(PARTS)
+    keys = set()
+    for values in experiment.configurations(2):
+        student = experiment.recipe(values).student
+        keys.add(frozenset(s.key for s in student.lineage() if s.work.kind == "neighbourhood"))
+    (shared,) = keys
+    assert len(shared) > 60
