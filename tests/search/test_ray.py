@@ -94,6 +94,30 @@ class Broken(Noted):
             raise ArithmeticError("nine is not prime")
 
 
+class Carried(Noted):
+    """Made in one pass with others of its kind; one whose name says so breaks the pass."""
+
+    kind: ClassVar[str] = "carried"
+
+    @property
+    def together(self):
+        return "all"
+
+    @classmethod
+    def run_together(cls, works, data, parents, bench):
+        names = " ".join(sorted(work.name for work in works))
+        with open(works[0].log, "a", encoding="utf-8") as file:
+            file.write(f"{names} together\\n")
+        if any(work.name == "rotten" for work in works):
+            raise ArithmeticError("a rotten one")
+        yield [{"epoch": 1.0} for _ in works]
+        return [Product({"sum": torch.ones(1)}, {"sum": 1.0}) for _ in works]
+
+    def happen(self, epoch):
+        if self.name == "rotten":
+            raise ArithmeticError("a rotten one")
+
+
 class Brief(tune.Trainable):
     """A trial that is over long before another actor has started."""
 
@@ -287,6 +311,30 @@ def test_what_a_stage_rests_on_is_told_too(works, orders, tmp_path):
     second = stage(works.Noted(log=str(tmp_path / "log"), name="second"), first)
     assert orders(events.append).make([second]) == {}
     assert [e.label for e in events if e.state == "made"] == ["first", "second"]
+
+
+def carried(works, log, *names):
+    teacher = stage(works.Noted(log=str(log), name="teacher"))
+    return [stage(works.Carried(log=str(log), name=name), teacher) for name in names]
+
+
+def test_what_can_be_made_in_one_pass_is(works, orders, tmp_path):
+    """Also when two searches ask for parts of it at the same time; each lands by itself."""
+    log = tmp_path / "log"
+    first, second = orders(), orders()
+    stages = carried(works, log, "a", "b", "c", "d", "e")
+    first.place(stages[:3])
+    second.place(stages[2:])
+    assert first.make(stages[:3]) == second.make(stages[2:]) == {}
+    assert [line for line in lines(log) if "together" in line] == ["a b c d e together"]
+    assert all(Library(first._library.uri).has(each.key) for each in stages)
+
+
+def test_a_pass_that_breaks_is_made_one_by_one(works, orders, tmp_path):
+    log = tmp_path / "log"
+    good, bad = carried(works, log, "good", "rotten")
+    assert orders().make([good, bad]) == {bad.key: "ArithmeticError: a rotten one"}
+    assert "good from 0" in lines(log)
 
 
 def test_one_slot_is_enough(search):
