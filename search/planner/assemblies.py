@@ -67,22 +67,42 @@ def assemblies(
         raise ValueError(f"best and apart are 1 or more, found {best} and {apart}")
     whole = graph_of(edges, source, sink)
     every = rows_of(whole, budgets, fixed)
-    graph, rows = whole, list(every.values())
-    if best == 1 or apart == 1:  # else what is far enough from the others need not be good
-        for narrow in (_undominated, wanted):
-            kept = narrow(graph, rows, best)
-            graph, rows = graph.subset(kept), [row.subset(kept) for row in rows]
-    found: list[Path] = []
+    rows = list(every.values())
+    first = _first(whole, rows)
+    if first is None:
+        raise explained(whole, every)
+    graph, found = whole, [first]
+    if apart == 1:  # else what is far enough from the others need not be good itself
+        kept = _undominated(graph, rows, best)
+        kept[list(first)] = True
+        graph, rows, first = _subset(graph, rows, first, kept)
+        graph, rows, first = _subset(graph, rows, first, wanted(graph, rows, best, first))
+        found = [first]
     while len(found) < best:
         cuts = [Cut(path, apart) for path in found]
         path = cheapest(graph, graph.scores, rows, cuts)
         if path is None:
             break
         found.append(path)
-    if not found:
-        raise explained(whole, every)
     # the solver's order holds within its tolerance
     return sorted((assembly(graph, path, fixed) for path in found), key=lambda each: each.score)
+
+
+def _first(graph: Graph, rows: Sequence[Row]) -> Path | None:
+    """The best path of all."""
+    kept = _undominated(graph, rows, 1)
+    kept[kept] = wanted(graph.subset(kept), [row.subset(kept) for row in rows], 1)
+    narrowed = graph.subset(kept)
+    path = cheapest(narrowed, narrowed.scores, [row.subset(kept) for row in rows])
+    return None if path is None else tuple(np.flatnonzero(kept)[list(path)].tolist())
+
+
+def _subset(
+    graph: Graph, rows: Sequence[Row], path: Path, kept: np.ndarray
+) -> tuple[Graph, list[Row], Path]:
+    """Graph, rows and a path in it without the edges that are not kept."""
+    places = (np.cumsum(kept) - 1)[list(path)]
+    return graph.subset(kept), [row.subset(kept) for row in rows], tuple(places.tolist())
 
 
 def rows_of(

@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +70,7 @@ class Graph:
     heads: NDArray[np.intp]
     nodes: int
 
-    @property
+    @cached_property
     def scores(self) -> Values:
         """The scores of the edges."""
         return np.array([edge.score for edge in self.edges])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from scipy.optimize import linprog
@@ -21,12 +21,17 @@ from search.planner.program import Path, flow
 
 _HARDER = (1.0, 1.02, 1.05, 1.1, 1.2)
 """What the multipliers are multiplied by to find paths that keep the budgets."""
+_ROUNDS = 3
+"""How often paths are sought that differ by an edge from the best known."""
 _TRIED = 1000
 """Edges, those of least bound, through which such paths are sought."""
 
 
-def wanted(graph: Graph, rows: Sequence[Row], best: int) -> np.ndarray:
-    """Which edges may be taken by one of the so many best assemblies; True of all if unknown."""
+def wanted(graph: Graph, rows: Sequence[Row], best: int, known: Path | None = None) -> np.ndarray:
+    """Which edges may be taken by one of the so many best assemblies; True of all if unknown.
+
+    ``known`` is an assembly that keeps the budgets; others are sought around it.
+    """
     everything = np.ones(len(graph.edges), bool)
     limits = [limit for row in rows for limit in _limits(row)]
     found = _multipliers(graph, limits)
@@ -41,14 +46,39 @@ def wanted(graph: Graph, rows: Sequence[Row], best: int) -> np.ndarray:
         for factor in (_HARDER if limits else (1.0,))
         for path in _routes(graph, _weights(graph, limits, factor * found), nearest)
     }
-    scores = graph.scores
-    known = (math.fsum(scores[list(p)]) for p in paths if all(row.keeps(p) for row in rows))
-    lowest = heapq.nsmallest(best, known)
-    if len(lowest) < best:
+    paths |= set() if known is None else {known}
+    for _ in range(_ROUNDS if best > 1 else 1):
+        lightest = _lightest_kept(graph, rows, paths, best)
+        paths = {*lightest, *(near for path in lightest for near in _beside(graph, path))}
+    lightest = _lightest_kept(graph, rows, paths, best)
+    if len(lightest) < best:
         return everything
-    room = 1e-9 * (np.abs(at_least[np.isfinite(at_least)]).max() + np.abs(scores).max())
-    kept: np.ndarray = at_least <= lowest[-1] + room
+    most = _score(graph, lightest[-1])
+    finite = np.abs(at_least[np.isfinite(at_least)]).max()
+    room = 1e-9 * (finite + np.abs(graph.scores).max())
+    kept: np.ndarray = at_least <= most + room
     return kept
+
+
+def _score(graph: Graph, path: Path) -> float:
+    return math.fsum(graph.scores[list(path)])
+
+
+def _lightest_kept(
+    graph: Graph, rows: Sequence[Row], paths: Iterable[Path], best: int
+) -> list[Path]:
+    kept = (path for path in paths if all(row.keeps(path) for row in rows))
+    return heapq.nsmallest(best, kept, key=lambda path: _score(graph, path))
+
+
+def _beside(graph: Graph, path: Path) -> Iterator[Path]:
+    """The paths that another edge makes, where it runs between two stops of a path."""
+    stops = np.full(graph.nodes, -1)
+    stops[graph.tails[list(path)]] = np.arange(len(path))
+    stops[-1] = len(path)
+    between = (stops[graph.tails] >= 0) & (stops[graph.heads] >= 0)
+    for edge in np.flatnonzero(between).tolist():
+        yield (*path[: stops[graph.tails[edge]]], edge, *path[stops[graph.heads[edge]] :])
 
 
 Limit = tuple[Values, float]
