@@ -200,5 +200,7 @@ def _quiet(concurrent: int) -> None:
         TUNE_DISABLE_STRICT_METRIC_CHECKING="1",  # a failed trial has no metric: it ends, not Tune
         TUNE_MAX_PENDING_TRIALS_PG=str(concurrent),  # what an autoscaler sees as demand
         RAY_AIR_NEW_OUTPUT="0",
+        # Tune's own looks for Ctrl-C between two steps, and one may wait ten minutes for a stage.
+        TUNE_DISABLE_SIGINT_HANDLER="1",
     )
     logging.getLogger("ray.tune").setLevel(logging.ERROR)

@@ -25,6 +25,31 @@ def wait_for(text, file, process, seconds=180):
     raise AssertionError(f"{text!r} never came:\n{file.read_text(encoding='utf-8')}")
 
 
+def stop(how, when, tiny, folder):
+    """Launch, and send a signal once the output says ``when``."""
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny), encoding="utf-8")
+    output = folder / "output"
+    with output.open("w", encoding="utf-8") as log:
+        process = subprocess.Popen(
+            [*COMMAND, "launch", "tiny.yaml"], stdout=log, stderr=log, env=os.environ.copy()
+        )
+        wait_for(when, output, process)
+        process.send_signal(how)
+        assert process.wait(timeout=60) == 130
+    assert "go on with: stillhouse resume tiny-1" in output.read_text(encoding="utf-8")
+    state = folder / "stillhouse-runs" / "tiny-1" / "state.json"
+    assert json.loads(state.read_text(encoding="utf-8"))["state"] == "interrupted"
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_a_search_that_waits_for_a_stage_stops_at_once(how, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny["stages"]["assistants"]["training"] = {"epochs": 100_000, "batch_size": 32}
+    stop(how, "stage teacher made", tiny, tmp_path)
+
+
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
@@ -32,18 +57,7 @@ def test_a_stopped_search_goes_on(how, tiny, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     tiny["run"] = {"trials": 12, "sampler": "random", "repeats": {"top": 0}, "baselines": False}
     tiny["stages"]["student"]["training"] = {"epochs": 30, "batch_size": 32}
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny), encoding="utf-8")
-    output = tmp_path / "output"
-    with output.open("w", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            [*COMMAND, "launch", "tiny.yaml"], stdout=log, stderr=log, env=os.environ.copy()
-        )
-        wait_for("[2/12]", output, process)
-        process.send_signal(how)
-        assert process.wait(timeout=120) == 130
-    assert "go on with: stillhouse resume tiny-1" in output.read_text(encoding="utf-8")
-    state = tmp_path / "stillhouse-runs" / "tiny-1" / "state.json"
-    assert json.loads(state.read_text(encoding="utf-8"))["state"] == "interrupted"
+    stop(how, "[2/12]", tiny, tmp_path)
 
     made_before = {record.key: record.made_at for record in Library(tiny["library"]).records()}
     launched = resume("tiny-1", inline=True)
