@@ -9,6 +9,7 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 SMALL = {
+    "neighbourhoods": ("--candidates", "2", "--steps", "1", "--rounds", "1"),
     "overhead": ("--trials", "4"),
     "planner": ("--graphs", "1", "--cuts", "6"),
     "shared_stages": ("--trials", "2"),

@@ -1,0 +1,100 @@
+"""Sixteen neighbourhoods fed by one pass of the teacher, against sixteen distillations alone.
+
+The teacher is a ResNet-56 on 32x32 images; each candidate is a depthwise separable unit in place of
+three blocks, spread over the whole network. Both ways take the same steps over the same images on
+one core and come to the same weights; alone, each runs the teacher as far as its own end, together
+it runs once. What counts is candidate-images a second: images times candidates taught with them.
+
+    python benchmarks/neighbourhoods.py [--candidates 16] [--steps 4]
+
+Exit status 1 if one pass for all is less than the target times as fast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+
+import torch
+from torch import nn
+
+from methods.core.data.config import DataConfig
+from methods.core.data.dataset import Dataset, open_data
+from methods.core.neighbourhood import Distillation, Neighbourhood
+from methods.core.settings import Training
+from search.assembly import Piece
+from spaces.block import BlockSpec
+from spaces.network import Network
+from spaces.networks.resnet import ResNet
+
+TARGET = 4.0
+BATCH, BLOCKS, LENGTH = 64, 27, 3
+
+
+def candidates(teacher: Network, data: Dataset, count: int) -> list[Neighbourhood]:
+    """Replacements for runs of three blocks, their places spread evenly over the teacher."""
+    found = []
+    for i in range(count):
+        start = 1 + i * (BLOCKS - LENGTH) // max(1, count - 1)
+        piece = Piece(start, start + LENGTH, BlockSpec.parse("depthwise"))
+        torch.manual_seed(i)
+        module = piece.build(teacher, data.shape)
+        same = nn.Identity()
+        found.append(Neighbourhood(piece.start, piece.stop, module, same, same, same))
+    return found
+
+
+def seconds(teacher: Network, data: Dataset, some: list[Neighbourhood]) -> float:
+    """Of one epoch in which all of ``some`` are taught by one pass."""
+    learning = Distillation(
+        teacher,
+        some,
+        data,
+        Training(epochs=2, batch_size=BATCH, lr=0.02),
+        inputs="data",
+        seed=0,
+        device=torch.device("cpu"),
+    )
+    learning.run_epoch()  # warm
+    started = time.perf_counter()
+    learning.run_epoch()
+    return time.perf_counter() - started
+
+
+def main() -> int:
+    """Both ways in turn, three rounds; medians."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--candidates", type=int, default=16)
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    images = args.steps * BATCH
+    told = {"source": "digits", "resize": 32, "limit": images, "validation": 0.1}
+    data = open_data(DataConfig.parse(told))
+    teacher = ResNet(depth=56).build(data.shape, data.classes)
+    alone, together = [], []
+    for _ in range(args.rounds):
+        parts, others = (candidates(teacher, data, args.candidates) for _ in range(2))
+        alone.append(sum(seconds(teacher, data, [part]) for part in parts))
+        together.append(seconds(teacher, data, others))
+    same = all(
+        torch.allclose(a, b, atol=1e-5)
+        for one, other in zip(parts, others, strict=True)
+        for a, b in zip(one.module.parameters(), other.module.parameters(), strict=True)
+    )
+    work = args.candidates * data.facts.sizes["train"]
+    print(f"{args.candidates} candidates, batches of {BATCH}, one core; same weights: {same}")
+    print(f"{'':20} {'seconds':>9} {'candidate-images/s':>20}")
+    for name, times in (("each alone", alone), ("one pass for all", together)):
+        median = statistics.median(times)
+        print(f"{name:20} {median:9.2f} {work / median:20.0f}")
+    ratio = statistics.median(alone) / statistics.median(together)
+    print(f"neighbourhoods ratio={ratio:.2f} target={TARGET}")
+    return int(ratio < TARGET or not same)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
