@@ -19,7 +19,7 @@ def blocks(language):
 
 
 def test_the_experiment_is_valid(tmp_path):
-    (text,) = blocks("yaml")
+    (text,) = [block for block in blocks("yaml") if "name: assistants" in block]
     file = tmp_path / "experiment.yaml"
     file.write_text(text.replace("sqlite:///mlflow.db", f"sqlite:///{tmp_path}/mlflow.db"))
     experiment = load_experiment(file)
@@ -29,6 +29,15 @@ def test_the_experiment_is_valid(tmp_path):
         "student.objective.soft_targets.weight",
         "student.training.lr",
     }
+
+
+def test_the_neighbourhoods_are_valid(tmp_path):
+    (text,) = [block for block in blocks("yaml") if "do: neighbourhoods" in block]
+    file = tmp_path / "experiment.yaml"
+    file.write_text(text)
+    kinds = [stage.work.kind for stage in load_experiment(file).recipe().student.lineage()]
+    assert kinds.count("assemble") == 1
+    assert kinds.count("neighbourhood") > 60
 
 
 def test_the_method_is_one():
