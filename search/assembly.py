@@ -27,6 +27,13 @@ class Piece:
     enter: float = 1.0
     leave: float = 1.0
 
+    @property
+    def label(self) -> str:
+        """``3-5 ghost``: where it goes and what it is; the widths as well where it is narrow."""
+        narrow = self.enter < 1.0 or self.leave < 1.0
+        widths = f" {self.enter:g}-{self.leave:g}" if narrow else ""
+        return f"{self.start}-{self.stop} {self.block.label}{widths}"
+
     def build(self, teacher: Network, shape: Shape) -> nn.Module:
         """The replacement, before it has learnt anything.
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from methods.core.data.facts import facts
 from search.assembly import rebuild
+from search.calibration import FEWEST, Calibrated, calibrated
 from search.experiment import Experiment, to_yaml
 from search.library.store import Library
+from search.planner import Edge
 from search.recipe import Recipe
 from search.settings import Limit
 from search.stage import Stage
-from search.stages.assemble import AssembleNetwork, Pool
+from search.stages.assemble import AssembleNetwork, Pool, piece_of
 from spaces.problem import ConfigError, Problem
 
 
@@ -26,13 +28,29 @@ class Offer:
     score: float
     costs: Mapping[str, float]
     chosen: tuple[str, ...]
+    measured: float | None
+    """Accuracy lost as assembled, if that was done before."""
 
     def plain(self) -> dict[str, Any]:
         """As JSON types."""
         return asdict(self)
 
 
-def offers(experiment: Experiment, budgets: Mapping[str, Limit], best: int) -> list[Offer]:
+@dataclass(frozen=True)
+class Offers:
+    """Plans in order, and how far what was assembled before bears the planner out.
+
+    ``calibration`` is none where fewer than three assemblies of these parts are in the library;
+    else the scores are corrected by them, to accuracy lost (DONNA, Moons et al. 2021).
+    """
+
+    found: tuple[Offer, ...]
+    assembled: int
+    """How many assemblies of these parts are in the library."""
+    calibration: Calibrated | None
+
+
+def offers(experiment: Experiment, budgets: Mapping[str, Limit], best: int) -> Offers:
     """The best assemblies of what is in the library, under ``budgets`` and the file's own.
 
     Raises:
@@ -44,33 +62,45 @@ def offers(experiment: Experiment, budgets: Mapping[str, Limit], best: int) -> l
     assert isinstance(work, AssembleNetwork)
     pool = _pool(experiment, stage)
     limits = {**work.budgets, **budgets}
-    found = pool.plans(work.score, limits, best, work.apart, fewer=True)
-    return [
+    edges = pool.edges(work.score)
+    known = pool.measured(Library(experiment.library).records())
+    calibration = calibrated(edges, known, kind=_candidate) if len(known) >= FEWEST else None
+    if calibration:
+        edges = list(calibration.edges)
+    found = pool.plans_over(edges, limits, best, work.apart, fewer=True)
+    offered = (
         Offer(
             rank,
-            plan.score,
+            plan.score + (calibration.fixed if calibration else 0.0),
             dict(plan.costs),
-            tuple(artifact.record.name for artifact in pool.chosen(plan)),
+            tuple(piece_of(artifact).label for artifact in pool.chosen(plan)),
+            known.get(plan.edges),
         )
         for rank, plan in enumerate(found)
-    ]
+    )
+    return Offers(tuple(offered), len(known), calibration)
 
 
 def write_offers(
-    experiment: Experiment, budgets: Mapping[str, Limit], found: list[Offer], folder: Path
+    experiment: Experiment, budgets: Mapping[str, Limit], found: Sequence[Offer], folder: Path
 ) -> list[Path]:
     """One experiment file for each offer, for ``launch``; returns their places."""
     name, _ = _assembly(experiment)
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for offer in found:
-        values: dict[str, Any] = {f"{name}.rank": offer.rank}
+        values: dict[str, Any] = {f"{name}.chosen": list(offer.chosen)}
         for cost, limit in budgets.items():
             values[f"{name}.budgets.{cost}"] = limit.model_dump(exclude_none=True)
         told = experiment.settled(values, f"{experiment.name}-{offer.rank}")
         files.append(folder / f"{experiment.name}-{offer.rank}.yaml")
         files[-1].write_text(to_yaml(told), encoding="utf-8")
     return files
+
+
+def _candidate(edge: Edge) -> str:
+    """Candidates of one kind share a correction: ``3-5 ghost`` is a ghost."""
+    return edge.name.partition(" ")[2] or edge.name
 
 
 def _assembly(experiment: Experiment) -> tuple[str, Stage]:

@@ -89,14 +89,29 @@ def parse_budgets(pairs: list[str]) -> dict[str, Limit]:
 def _offer(
     experiment: Experiment, budgets: dict[str, Limit], best: int, into: Path, json: bool
 ) -> None:
-    found = offers(experiment, budgets, best)
+    offered = offers(experiment, budgets, best)
+    found, calibration = offered.found, offered.calibration
     files = write_offers(experiment, budgets, found, into)
     if json:
         as_json([{**o.plain(), "file": str(f)} for o, f in zip(found, files, strict=True)])
         return
     rows = [
-        (o.rank, f"{o.score:.4g}", *(compact(o.costs[c]) for c in COSTS), ", ".join(o.chosen))
+        (
+            o.rank,
+            f"{o.score:.4g}",
+            "" if o.measured is None else f"{o.measured:.4g}",
+            *(compact(o.costs[c]) for c in COSTS),
+            ", ".join(o.chosen),
+        )
         for o in found
     ]
-    as_table(("rank", "score", *COSTS, "made of"), rows)
+    predicted = "accuracy lost" if calibration else "score"
+    as_table(("rank", predicted, "measured", *COSTS, "made of"), rows)
+    if calibration:
+        before, left_out = calibration.before, calibration.left_out
+        console.print(
+            f"corrected by {offered.assembled} assemblies made before: rank correlation "
+            f"with them {before.spearman:.2f} as added up, {left_out.spearman:.2f} corrected (each "
+            f"by the others), off by {left_out.mean_absolute_error:.3f}"
+        )
     console.print(f"files for launch: {into}/{experiment.name}-<rank>.yaml")

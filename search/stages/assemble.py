@@ -8,8 +8,8 @@ by what they really reach.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator
 from torch import nn
@@ -21,6 +21,7 @@ from methods.core.evaluation import evaluate
 from methods.core.neighbourhood import recalibrate
 from search.assembly import Piece, assembled, described, rebuild
 from search.kind import Entry, Kind
+from search.library.record import Record
 from search.neighbourhood import boundary
 from search.planner import Assembly, Budget, Disconnected, Edge, Infeasible, assemblies
 from search.settings import Limit, as_limit
@@ -69,13 +70,16 @@ class AssembleNetwork(Work):
         network.cpu()
         figures = {k: v for k, v in report.items() if k != "epoch"}
         figures |= costs(network, dataset.shape).plain() | {"planned_score": plan.score}
-        pieces = [_piece(artifact) for artifact in chosen]
+        pieces = [piece_of(artifact) for artifact in chosen]
         told = {"teacher": described(parents[0])["teacher"], "pieces": [p.plain() for p in pieces]}
-        names = [artifact.record.name for artifact in chosen]
         return Product(
             network.state_dict(),
             figures,
-            {"data": facts(data).plain(), "assembly": told, "chosen": names},
+            {
+                "data": facts(data).plain(),
+                "assembly": told,
+                "chosen": [piece.label for piece in pieces],
+            },
         )
 
 
@@ -104,8 +108,39 @@ class Pool:
         Raises:
             ConfigError: a budget that cannot be kept, with what can; cuts with a gap; too few.
         """
+        return self.plans_over(self.edges(score), budgets, best, apart, fewer)
+
+    def edges(self, score: Score) -> list[Edge]:
+        """Everything a plan may be made of: the neighbourhoods first, then stems and heads."""
+        return [self._edge(artifact, score) for artifact in self._made] + self._ends()
+
+    def measured(self, records: Iterable[Record]) -> dict[tuple[int, ...], float]:
+        """What assemblies of these neighbourhoods, made before, lost in accuracy: 1 - accuracy.
+
+        Returns:
+            By a plan's edges, as :meth:`edges` has them.
+        """
+        edges, found = self._ends(), {}
+        places = {artifact.record.key: i for i, artifact in enumerate(self._made)}
+        pieces = {i: piece_of(artifact).plain() for i, artifact in enumerate(self._made)}
+        for record in records:
+            if record.kind != "assemble":
+                continue
+            own = [places[key] for key in record.parents if key in places]
+            told = record.facts["assembly"]["pieces"]
+            chosen = [i for piece in told for i in own if pieces[i] == piece]
+            if len(chosen) == len(told):
+                stem = edges.index(next(e for e in edges if e.head == _first(told)))
+                head = edges.index(next(e for e in edges if e.tail == _last(told)))
+                path = (len(self._made) + stem, *chosen, len(self._made) + head)
+                found[path] = 1.0 - record.figures["val_accuracy"]
+        return found
+
+    def plans_over(
+        self, edges: Sequence[Edge], budgets: Budgets, best: int, apart: int, fewer: bool
+    ) -> list[Assembly]:
+        """:meth:`plans` over edges whose scores were corrected."""
         limits = {name: Budget(limit.max, limit.min) for name, limit in budgets.items()}
-        edges = [self._edge(artifact, score) for artifact in self._made] + self._ends()
         mean = {"bytes": 8.0 * len(self._teacher.mean.flatten())}  # mean and standard deviation
         try:
             found = assemblies(edges, _IN, _OUT, limits, fixed=mean, best=best, apart=apart)
@@ -122,7 +157,7 @@ class Pool:
 
     def network(self, chosen: Sequence[Artifact]) -> Network:
         """The network they make, with what they learnt."""
-        pieces = [_piece(artifact) for artifact in chosen]
+        pieces = [piece_of(artifact) for artifact in chosen]
         modules = []
         for piece, artifact in zip(pieces, chosen, strict=True):
             module = piece.build(self._teacher, self._shape)
@@ -138,18 +173,18 @@ class Pool:
         return network
 
     def _edge(self, artifact: Artifact, score: Score) -> Edge:
-        piece, figures = _piece(artifact), artifact.record.figures
+        piece, figures = piece_of(artifact), artifact.record.figures
         return Edge(
             (piece.start, piece.enter),
             (piece.stop, piece.leave),
-            artifact.record.name,
+            piece.label,
             figures[score],
             {name: figures[name] for name in COSTS},
         )
 
     def _ends(self) -> list[Edge]:
         """Stem and head at each width that occurs there."""
-        pieces = [_piece(artifact) for artifact in self._made]
+        pieces = [piece_of(artifact) for artifact in self._made]
         first, last = min(self._at), max(self._at)
         found = []
         for width in sorted({p.enter for p in pieces if p.start == first}):
@@ -171,7 +206,16 @@ class Pool:
         return nn.Sequential(widen, head) if widen else head
 
 
-def _piece(artifact: Artifact) -> Piece:
+def _first(pieces: Sequence[Mapping[str, Any]]) -> tuple[int, float]:
+    return pieces[0]["start"], pieces[0]["enter"]
+
+
+def _last(pieces: Sequence[Mapping[str, Any]]) -> tuple[int, float]:
+    return pieces[-1]["stop"], pieces[-1]["leave"]
+
+
+def piece_of(artifact: Artifact) -> Piece:
+    """What a neighbourhood's artifact is, and where it goes."""
     work = artifact.record.identity["work"]
     block = {k: v for k, v in work["block"].items() if k != "version"}
     return Piece.parse({**work, "block": block})
@@ -190,6 +234,7 @@ class Assemble(Kind):
     rank: int = knob(0, "0 the best plan, 1 the second best, ...", Integers(0, 7), ge=0)
     apart: int = knob(1, "places in which two plans differ at least", Integers(1, 3), ge=1)
     recalibrate: int = knob(20, "training batches of 256 for batch-norm statistics", ge=0)
+    chosen: tuple[str, ...] = knob((), "these parts, like `3-5 ghost`, instead of planning")
 
     def needs(self) -> tuple[str, ...]:
         return (self.neighbourhoods,)
@@ -206,6 +251,8 @@ class Assemble(Kind):
         for cost in self.budgets:
             if cost not in COSTS:
                 raise ConfigError([Problem("budgets", unknown("cost", cost, COSTS))])
+        if self.chosen:
+            made = self._those(made)
         teacher = made[0].parents[0]
         cut_open(teacher)
         bases = {base.key: base for stage in made for base in stage.parents[1:]}
@@ -217,6 +264,13 @@ class Assemble(Kind):
             recalibrate=self.recalibrate,
         )
         return Entry((Stage(name, work, data, (teacher, *bases.values(), *made)),))
+
+    def _those(self, made: Sequence[Stage]) -> tuple[Stage, ...]:
+        by_label = {stage.label.partition("/")[2]: stage for stage in made}
+        for label in self.chosen:
+            if label not in by_label:
+                raise ConfigError([Problem("chosen", unknown("part", label, by_label))])
+        return tuple(by_label[label] for label in self.chosen)
 
     def declared(self, path: tuple[str, ...]) -> Domain | None:
         return type(self).space().get(path[0]) if len(path) == 1 else None

@@ -98,9 +98,7 @@ class Neighbourhoods(Kind):
             for cut, width in ends.items()
             if width < 1.0
         )
-        widths = "" if piece.enter == piece.leave == 1.0 else f" {piece.enter:g}-{piece.leave:g}"
-        label = f"{name}/{piece.start}-{piece.stop} {piece.block.label}{widths}"
-        return Stage(label, work, data, (teacher, *bases))
+        return Stage(f"{name}/{piece.label}", work, data, (teacher, *bases))
 
     def declared(self, path: tuple[str, ...]) -> Domain | None:
         match path:

@@ -222,7 +222,7 @@ def test_a_budget_out_of_reach_names_what_can_be_reached(load):
 def test_plans_from_the_library_are_files_to_launch(load, make, tmp_path):
     make(load())
     limits = {"parameters": Limit(max=4000)}
-    found = offers(load(), limits, best=3)
+    found = offers(load(), limits, best=3).found
     assert [offer.rank for offer in found] == [0, 1, 2]
     assert all(offer.costs["parameters"] <= 4000 for offer in found)
     files = write_offers(load(), limits, found, tmp_path)
@@ -230,6 +230,27 @@ def test_plans_from_the_library_are_files_to_launch(load, make, tmp_path):
         student, made = make(load_experiment(file))
         assert "assembled" in made
         assert not [label for label in made if label.startswith("parts/")]
-        assert student.record.figures["parameters"] == offer.costs["parameters"]
-        assert student.record.figures["bytes"] == offer.costs["bytes"]
-        assert student.record.figures["flops"] == offer.costs["flops"]
+        for cost in ("parameters", "flops", "bytes"):
+            assert student.record.figures[cost] == offer.costs[cost]
+        stage = stages(load_experiment(file), "assemble")[0]
+        record = Library(load().library).record(stage.key)
+        assert tuple(record.facts["chosen"]) == offer.chosen
+
+
+def test_what_was_assembled_corrects_the_plans(load, make):
+    for rank in range(4):
+        make(load({"assembled.rank": rank, "assembled.budgets.parameters": 4500}))
+    offered = offers(load(), {"parameters": Limit(max=4500)}, best=8)
+    assert offered.assembled >= 4
+    assert offered.calibration is not None
+    known = [offer for offer in offered.found if offer.measured is not None]
+    assert known
+    for offer in known:
+        assert 0 <= offer.measured <= 1
+    scores = [offer.score for offer in offered.found]
+    assert scores == sorted(scores)
+
+
+def test_a_chosen_part_that_is_none_is_a_mistake(load):
+    with pytest.raises(ConfigError, match="did you mean '1-2 kept'"):
+        load({"assembled.chosen": ["1-2 keptt"]})
