@@ -11,6 +11,8 @@ from search.library.record import Record
 from search.outcome import Outcome, Trial
 
 Plain = Mapping[str, Any]
+_PARTS = ("neighbourhood", "boundary")
+"""Kinds of stage that make parts of networks, too many to be told one by one."""
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,10 @@ def cast(outcome: Outcome, experiment: Plain) -> Cast:
     shared: dict[str, Shared] = {}
     for trial in tried:
         for label, key in list(trial.keys.items())[:-1]:
-            if key in outcome.stages and key not in shared:
+            record = outcome.stages.get(key)
+            if record is not None and record.kind not in _PARTS and key not in shared:
                 name = _network(label, experiment, trial.values)
-                shared[key] = Shared(key, label, name, outcome.stages[key])
+                shared[key] = Shared(key, label, name, record)
     students = [_student(trial, outcome, experiment) for trial in tried]
     return Cast(shared, tuple(_sized(students)))
 
@@ -116,7 +119,7 @@ def _network(label: str, experiment: Plain, values: Plain) -> str:
         return link
     said = values.get(f"{entry}.network")
     if said is None:
-        said = experiment.get("stages", {}).get(entry, {}).get("network", "")
+        said = experiment.get("stages", {}).get(entry, {}).get("network", entry)
     if isinstance(said, Mapping):
         return str(said.get("family") or next(iter(said), ""))
     return str(said)

@@ -11,9 +11,11 @@ from search import make as making
 from search.announcer import Announcer
 from search.assembly import rebuild
 from search.inline import Inline
+from search.launching import launch
 from search.library.store import Library
 from search.loading import load_experiment
 from search.offers import offers, write_offers
+from search.report.cast import cast
 from search.settings import Limit
 from spaces.cost import costs
 from spaces.problem import ConfigError
@@ -254,3 +256,25 @@ def test_what_was_assembled_corrects_the_plans(load, make):
 def test_a_chosen_part_that_is_none_is_a_mistake(load):
     with pytest.raises(ConfigError, match="did you mean '1-2 kept'"):
         load({"assembled.chosen": ["1-2 keptt"]})
+
+
+def test_a_search_chooses_among_plans(folder, tmp_path, monkeypatch):
+    """Budgets and ranks are searched; parts are made once and are nobody's teachers."""
+    monkeypatch.chdir(tmp_path)
+    told = {**copy.deepcopy(CUT), "library": str(folder / "library")}
+    told["stages"]["assembled"]["budgets"] = {"parameters": 6000}
+    told["search"] = {
+        "assembled.rank": {"integers": [0, 1]},
+        "assembled.budgets.parameters": {"choice": [4500, 6000]},
+    }
+    told["goal"]["subject_to"] = {"student.parameters": 6000}
+    told["run"] = {**told["run"], "sampler": "grid"}
+    launched = launch(load_experiment(told), inline=True)
+    assert launched.state == "finished"
+    trials = launched.outcome.trials
+    assert [trial.state for trial in trials] == ["finished"] * 4
+    assert all(trial.feasible for trial in trials)
+    shared = cast(launched.outcome, told).shared.values()
+    assert {each.label for each in shared} == {"teacher", "assembled"}
+    best = load_experiment(launched.folder.path / "best.yaml")
+    assert best.recipe().student.key in {trial.keys["student"] for trial in trials}
