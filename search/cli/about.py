@@ -1,9 +1,10 @@
-"""Commands about what is there: methods, networks, this machine."""
+"""Commands about what is there: methods, networks, blocks, this machine."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +17,8 @@ from search.folder import runs_root
 from search.library.store import Library
 from search.make import versions
 from search.tracking import reachable, resolve_uri
+from spaces.blocks import BLOCKS
+from spaces.config import Config
 from spaces.cost import network_costs
 from spaces.networks import sizes
 from spaces.problem import ConfigError
@@ -23,25 +26,35 @@ from spaces.problem import ConfigError
 
 def methods(json: Json = False) -> None:
     """Every method, its settings, defaults and ranges."""
+    _settings("method", {name: METHODS.load(name).Config for name in METHODS.names()}, json)
+
+
+def blocks(json: Json = False) -> None:
+    """Every kind of replacement block, its settings, defaults and ranges."""
+    _settings("block", {name: BLOCKS.load(name) for name in BLOCKS.names()}, json)
+
+
+def _settings(what: str, found: Mapping[str, type[Config]], json: bool) -> None:
+    """The settings of plug-ins, a row each; a plug-in without any has a row of its own."""
     rows = []
-    for name in METHODS.names():
-        config = METHODS.load(name).Config
+    for name, config in found.items():
         ranges = {field: str(domain) for field, domain in config.space().items()}
-        for field, info in config.model_fields.items():
-            rows.append(
-                {
-                    "method": name,
-                    "setting": field,
-                    "default": info.default,
-                    "range": ranges.get(field, ""),
-                    "meaning": info.description or "",
-                }
-            )
+        none = {what: name, "setting": "", "default": "", "range": "", "meaning": ""}
+        rows += [
+            {
+                what: name,
+                "setting": field,
+                "default": str(info.default),
+                "range": ranges.get(field, ""),
+                "meaning": info.description or "",
+            }
+            for field, info in config.model_fields.items()
+        ] or [none]
     if json:
-        as_json([row | {"default": str(row["default"])} for row in rows])
+        as_json(rows)
         return
-    columns = ("method", "setting", "default", "range", "meaning")
-    as_table(columns, [[str(row[column]) for column in columns] for row in rows])
+    columns = (what, "setting", "default", "range", "meaning")
+    as_table(columns, [[row[column] for column in columns] for row in rows])
 
 
 def networks(

@@ -28,6 +28,7 @@ for command in (
     runs.ui,
     about.methods,
     about.networks,
+    about.blocks,
     about.doctor,
 ):
     app.command()(command)

@@ -72,6 +72,7 @@ def test_every_command_that_answers_takes_json(call, place):
         ("library", "collect", "--older", "0"): lambda a: a["artifacts"] == [],
         ("methods",): lambda a: {"cross_entropy", "soft_targets"} <= {row["method"] for row in a},
         ("networks",): lambda a: {row["network"] for row in a} >= {"cnn10", "resnet20", "vgg8"},
+        ("blocks",): lambda a: {row["block"] for row in a} >= {"kept", "ghost", "identity"},
         ("doctor",): lambda a: all(finding["good"] for finding in a),
     }
     for words, right in answers.items():
@@ -83,7 +84,7 @@ def test_all_commands_answer_help():
     commands = typer.main.get_command(app).commands
     assert set(commands) == {
         *("launch", "resume", "extend", "check", "plan", "best", "reuse", "library", "report"),
-        *("ui", "methods", "networks", "doctor"),
+        *("ui", "methods", "networks", "blocks", "doctor"),
     }
     for name in commands:
         assert CliRunner().invoke(app, [name, "--help"]).exit_code == 0
