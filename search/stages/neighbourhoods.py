@@ -61,6 +61,9 @@ class Neighbourhoods(Kind):
 
     def _lay_out(self, name: str, teacher: Stage, data: DataConfig) -> Entry:
         spec, about = cut_open(teacher), facts(data)
+        if not about.sizes["validation"]:
+            message = "holds nothing out, and neighbourhoods are scored there; set validation: 0.1"
+            raise ConfigError([Problem("data", message)])
         pieces = self._pieces(spec, about.shape, about.classes)
         return Entry(tuple(self._stage(name, teacher, data, piece) for piece in pieces))
 
