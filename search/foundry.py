@@ -13,9 +13,9 @@ import asyncio
 import hashlib
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import ray
 import torch
@@ -44,17 +44,14 @@ LEAST, MOST = 4, 64
 SILENCE = 60.0
 """Seconds after which a driver that no longer asks counts as gone."""
 
+_Yielded = TypeVar("_Yielded")
+_Made = TypeVar("_Made")
+
 
 @ray.remote(max_retries=0)
 def _make_remotely(stage: Stage, library: str, threads: int) -> Iterator[Report | Record]:
     torch.set_num_threads(threads)
-    making = make(stage, Library(library))
-    while True:
-        try:
-            yield next(making)
-        except StopIteration as end:
-            yield end.value
-            return
+    yield from _with_result(make(stage, Library(library)))
 
 
 @ray.remote(max_retries=0)
@@ -62,13 +59,13 @@ def _make_together_remotely(
     stages: list[Stage], library: str, threads: int
 ) -> Iterator[list[Report] | list[Record]]:
     torch.set_num_threads(threads)
-    making = make_together(stages, Library(library))
-    while True:
-        try:
-            yield next(making)
-        except StopIteration as end:
-            yield end.value
-            return
+    yield from _with_result(make_together(stages, Library(library)))
+
+
+def _with_result(making: Generator[_Yielded, None, _Made]) -> Iterator[_Yielded | _Made]:
+    """What a generator yields, and then what it returns: Ray passes on the former only."""
+    made = yield from making
+    yield made
 
 
 @dataclass
