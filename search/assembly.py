@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,13 +34,15 @@ class Piece:
         widths = f" {self.enter:g}-{self.leave:g}" if narrow else ""
         return f"{self.start}-{self.stop} {self.block.label}{widths}"
 
-    def build(self, teacher: Network, shape: Shape) -> nn.Module:
+    def build(self, teacher: Network, at: Mapping[int, Shape]) -> nn.Module:
         """The replacement, before it has learnt anything.
+
+        Args:
+            at: the teacher's :func:`spaces.cuts.positions`.
 
         Raises:
             ConfigError: this kind of block does not fit there.
         """
-        at = positions(teacher, shape)
         inputs, outputs = narrowed(at[self.start], self.enter), narrowed(at[self.stop], self.leave)
         return self.block.build(teacher.span(self.start, self.stop), inputs, outputs)
 
@@ -71,7 +73,7 @@ def assembled(
         :class:`Narrow` and the head begins with a :class:`Widen`, both empty without ``modules``.
     """
     names, at = teacher.names, positions(teacher, shape)
-    made = list(modules) or [piece.build(teacher, shape) for piece in pieces]
+    made = list(modules) or [piece.build(teacher, at) for piece in pieces]
     blocks: dict[str, nn.Module] = {names[0]: teacher.blocks[names[0]]}
     first, last = pieces[0], pieces[-1]
     if first.enter < 1.0:

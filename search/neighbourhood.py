@@ -109,9 +109,8 @@ class DistilNeighbourhood(Work):
     ) -> Generator[list[Report], None, list[Product]]:
         own = [work for work in works if isinstance(work, cls)]
         dataset, teacher = open_data(data), rebuild(parents[0][0])
-        made = [
-            work._start(teacher, dataset.shape, p) for work, p in zip(own, parents, strict=True)
-        ]
+        at = positions(teacher, dataset.shape)
+        made = [work._start(teacher, at, p) for work, p in zip(own, parents, strict=True)]
         learning = Distillation(
             teacher,
             made,
@@ -137,17 +136,18 @@ class DistilNeighbourhood(Work):
             yield [curve[-1] for curve in curves]
         scores = learning.scores()
         return [
-            work._product(each, score, curve, teacher, dataset.shape)
+            work._product(each, score, curve, narrowed(at[work.start], work.enter))
             for work, each, score, curve in zip(own, made, scores, curves, strict=True)
         ]
 
-    def _start(self, teacher: Network, shape: Shape, parents: Sequence[Artifact]) -> Neighbourhood:
+    def _start(
+        self, teacher: Network, at: Mapping[int, Shape], parents: Sequence[Artifact]
+    ) -> Neighbourhood:
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            module = self.piece.build(teacher, shape)
+            module = self.piece.build(teacher, at)
         if self.block.kind == "kept":
             module.requires_grad_(False)
-        at = positions(teacher, shape)
         bases = {p.record.identity["work"]["cut"]: p.tensors for p in parents[1:]}
         identity = nn.Identity()
         return Neighbourhood(
@@ -164,11 +164,9 @@ class DistilNeighbourhood(Work):
         each: Neighbourhood,
         score: Report,
         curve: Sequence[Report],
-        teacher: Network,
-        shape: Shape,
+        inputs: Shape,
     ) -> Product:
         lost = [i + 1 for i, report in enumerate(curve) if "train_loss" not in report]
-        inputs = narrowed(positions(teacher, shape)[self.start], self.enter)
         figures = costs(each.module, inputs).plain()
         if lost or not all(map(math.isfinite, score.values())):
             reason = f"diverged in epoch {lost[0]}" if lost else "its scores are no finite numbers"

@@ -160,7 +160,7 @@ class Pool:
         pieces = [piece_of(artifact) for artifact in chosen]
         modules = []
         for piece, artifact in zip(pieces, chosen, strict=True):
-            module = piece.build(self._teacher, self._shape)
+            module = piece.build(self._teacher, self._at)
             module.load_state_dict(dict(artifact.tensors))
             modules.append(module.eval())
         network = assembled(self._teacher, self._shape, pieces, modules)

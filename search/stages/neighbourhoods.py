@@ -7,6 +7,7 @@ or another budget later leaves all that are there untouched.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -68,21 +69,18 @@ class Neighbourhoods(Kind):
         return Entry(tuple(self._stage(name, teacher, data, piece) for piece in pieces))
 
     def _pieces(self, spec: NetworkSpec, shape: Shape, classes: int) -> Iterator[Piece]:
-        network = example(spec, shape, classes)
-        at = positions(network, shape)
-        found = intervals(at, self.longest, self.cuts)
+        told = canonical_json(spec.plain())
+        found = intervals(_example(told, shape, classes)[1], self.longest, self.cuts)
         cuts = {each.start for each in found}
         for each in found:
             # Blocks kept one by one are the same network as a run of them kept.
             divided = any(each.start < cut < each.stop for cut in cuts)
-            for enter in self.widths:
-                for leave in self.widths:
-                    for block in self.candidates:
-                        if block.kind == "kept" and divided:
-                            continue
-                        piece = Piece(each.start, each.stop, block, enter, leave)
-                        if _fits(spec, shape, classes, canonical_json(piece.plain())):
-                            yield piece
+            for enter, leave in itertools.product(self.widths, repeat=2):
+                for block in self.candidates:
+                    piece = Piece(each.start, each.stop, block, enter, leave)
+                    redundant = block.kind == "kept" and divided
+                    if not redundant and _fits(told, shape, classes, canonical_json(piece.plain())):
+                        yield piece
 
     def _stage(self, name: str, teacher: Stage, data: DataConfig, piece: Piece) -> Stage:
         work = DistilNeighbourhood(
@@ -127,27 +125,21 @@ def cut_open(teacher: Stage) -> NetworkSpec:
     raise ConfigError([Problem("teacher", message)])
 
 
-def example(spec: NetworkSpec, shape: Shape, classes: int) -> Network:
-    """A network of this structure, with weights that mean nothing."""
-    return _example(canonical_json(spec.plain()), shape, classes)
-
-
 @lru_cache(maxsize=8)
-def _example(spec: str, shape: Shape, classes: int) -> Network:
-    with torch.random.fork_rng():
-        return NetworkSpec.parse(json.loads(spec)).build(shape, classes).eval()
-
-
-def _fits(spec: NetworkSpec, shape: Shape, classes: int, piece: str) -> bool:
-    return _built(canonical_json(spec.plain()), shape, classes, piece)
+def _example(spec: str, shape: Shape, classes: int) -> tuple[Network, Mapping[int, Shape]]:
+    """A network of this structure without weights, and where it may be cut."""
+    with torch.device("meta"):
+        network = NetworkSpec.parse(json.loads(spec)).build(shape, classes).eval()
+    return network, positions(network, shape)
 
 
 @lru_cache(maxsize=16384)
-def _built(spec: str, shape: Shape, classes: int, piece: str) -> bool:
-    """Whether a kind of block fits a place; tried once in this process."""
+def _fits(spec: str, shape: Shape, classes: int, piece: str) -> bool:
+    """Whether a kind of block fits a place; tried once in this process, without weights."""
+    network, at = _example(spec, shape, classes)
     try:
-        with torch.random.fork_rng():
-            Piece.parse(json.loads(piece)).build(_example(spec, shape, classes), shape)
+        with torch.device("meta"):
+            Piece.parse(json.loads(piece)).build(network, at)
     except ConfigError:
         return False
     return True
