@@ -202,7 +202,7 @@ class Foundry:
     async def _depart(self, group: str) -> None:
         await asyncio.sleep(GATHER)
         waiting = [(f, landed) for f, landed in self._gathering.pop(group) if not landed.done()]
-        for some in _shared_out(waiting):
+        for some in _shared_out(waiting, waiting[0][0].resources) if waiting else ():
             passage = asyncio.create_task(self._carry(some))
             self._departures.add(passage)
             passage.add_done_callback(self._departures.discard)
@@ -215,12 +215,14 @@ class Foundry:
             try:
                 records = await self._run_together(flights)
                 break
-            except RayTaskError:
-                break  # alone, each says what is wrong with itself
-            except LOST_WORKER:
-                continue
+            except Exception as error:
+                unwanted = all(landed.done() for _, landed in some)
+                if unwanted or not isinstance(error, LOST_WORKER):
+                    break  # alone, each says what is wrong with itself
         for i, (flight, landed) in enumerate(some):
             flight.companions = ()
+            if landed.done():  # its drivers left
+                continue
             try:
                 record = records[i] if records else await self._try(flight)
             except Exception as error:
@@ -281,11 +283,13 @@ class Foundry:
         self._news.append(event)
 
 
-def _shared_out(waiting: list[Any]) -> list[list[Any]]:
-    """In as many parts as the cluster has processors, none so small that a pass is wasted."""
+def _shared_out(waiting: list[Any], wish: Resources) -> list[list[Any]]:
+    """In as many parts as run at once on the cluster, none so small that a pass is wasted."""
     found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    processors = max(1, int(found.get("CPU", 1)))
-    parts = max(1, min(processors, len(waiting) // LEAST), math.ceil(len(waiting) / MOST))
+    room = [found.get("CPU", 0.0) / wish.cpu]
+    if wish.gpu:
+        room.append(found.get("GPU", 0.0) / wish.gpu)
+    parts = max(1, min(int(min(room)), len(waiting) // LEAST), math.ceil(len(waiting) / MOST))
     return [waiting[i::parts] for i in range(parts)]
 
 

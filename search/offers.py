@@ -67,7 +67,7 @@ def offers(experiment: Experiment, budgets: Mapping[str, Limit], best: int) -> O
     calibration = calibrated(edges, known, kind=_candidate) if len(known) >= FEWEST else None
     if calibration:
         edges = list(calibration.edges)
-    found = pool.plans_over(edges, limits, best, work.apart, fewer=True)
+    found = pool.plans(edges, limits, best, work.apart, fewer=True)
     offered = (
         Offer(
             rank,

@@ -59,7 +59,7 @@ class AssembleNetwork(Work):
     ) -> Generator[Report, None, Product]:
         dataset, teacher = open_data(data), rebuild(parents[0])
         made = Pool(teacher, dataset.shape, parents[1:])
-        plan = made.plans(self.score, self.budgets, self.rank + 1, self.apart)[-1]
+        plan = made.plans(made.edges(self.score), self.budgets, self.rank + 1, self.apart)[-1]
         chosen = made.chosen(plan)
         network = made.network(chosen)
         if self.recalibrate:
@@ -100,16 +100,6 @@ class Pool:
             if artifact.record.kind == "neighbourhood" and "diverged" not in artifact.record.facts
         ]
 
-    def plans(
-        self, score: Score, budgets: Budgets, best: int, apart: int, fewer: bool = False
-    ) -> list[Assembly]:
-        """The ``best`` plans in order; with ``fewer``, all there are if they are not so many.
-
-        Raises:
-            ConfigError: a budget that cannot be kept, with what can; cuts with a gap; too few.
-        """
-        return self.plans_over(self.edges(score), budgets, best, apart, fewer)
-
     def edges(self, score: Score) -> list[Edge]:
         """Everything a plan may be made of: the neighbourhoods first, then stems and heads."""
         return [self._edge(artifact, score) for artifact in self._made] + self._ends()
@@ -136,10 +126,22 @@ class Pool:
                 found[path] = 1.0 - record.figures["val_accuracy"]
         return found
 
-    def plans_over(
-        self, edges: Sequence[Edge], budgets: Budgets, best: int, apart: int, fewer: bool
+    def plans(
+        self,
+        edges: Sequence[Edge],
+        budgets: Budgets,
+        best: int,
+        apart: int,
+        fewer: bool = False,
     ) -> list[Assembly]:
-        """:meth:`plans` over edges whose scores were corrected."""
+        """The ``best`` plans in order; with ``fewer``, all there are if they are not so many.
+
+        Args:
+            edges: as :meth:`edges` has them, perhaps with corrected scores.
+
+        Raises:
+            ConfigError: a budget that cannot be kept, with what can; cuts with a gap; too few.
+        """
         limits = {name: Budget(limit.max, limit.min) for name, limit in budgets.items()}
         mean = {"bytes": 8.0 * len(self._teacher.mean.flatten())}  # mean and standard deviation
         try:
