@@ -13,10 +13,11 @@ from search.calibration import FEWEST, Calibrated, calibrated
 from search.experiment import Experiment, to_yaml
 from search.library.store import Library
 from search.planner import Edge
+from search.pool import Pool, piece_of
 from search.recipe import Recipe
 from search.settings import Limit
 from search.stage import Stage
-from search.stages.assemble import AssembleNetwork, Pool, piece_of
+from search.stages.assemble import AssembleNetwork
 from spaces.problem import ConfigError, Problem
 
 

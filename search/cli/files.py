@@ -12,9 +12,9 @@ from search.experiment import Experiment
 from search.loading import load_experiment
 from search.offers import offers, write_offers
 from search.planning import plan as make_plan
+from search.pool import COSTS
 from search.report.wording import compact, duration
 from search.settings import Limit, as_limit
-from search.stages.assemble import COSTS
 from spaces.problem import ConfigError, Problem, unknown
 
 File = Annotated[Path, typer.Argument(help="Experiment file (YAML).")]
