@@ -84,6 +84,7 @@ class _Flight:
     running: Any = None
     companions: tuple[_Flight, ...] = ()
     """Who is made by the same running task."""
+    landed_as: Literal["made", "reused"] = "reused"
 
 
 class Foundry:
@@ -112,7 +113,9 @@ class Foundry:
                     flight.task = asyncio.create_task(self._fly(flight))
                     flight.task.add_done_callback(_seen)
                 elif _landed(flight) and needed is stage:  # its news may be older than the driver
-                    self._tell(stage, "reused", record=self._library.record(stage.key))
+                    own = client in flight.clients
+                    told = flight.landed_as if own else "reused"
+                    self._tell(stage, told, record=self._library.record(stage.key))
                 flight.clients.add(client)
 
     async def news(self, client: str, since: int) -> tuple[int, list[StageChanged]]:
@@ -153,6 +156,7 @@ class Foundry:
             self._flights.pop(stage.key, None)  # not kept: who asks again gets a new attempt
             self._tell(stage, "failed", reason=_reason(error))
             raise
+        flight.landed_as = "made"
         self._tell(stage, "made", record=record)
         return record
 

@@ -33,9 +33,12 @@ class Ledger:
         self._running[proposal.number] = proposal
         if self._library.has(proposal.recipe.student.key):
             self._found.add(proposal.number)
-        self._tell_stages(proposal, "reused")
         keys, number = proposal.recipe.keys, proposal.number
         self.announce(TrialStarted(number, proposal.values, keys, proposal.costs))
+
+    def found(self, proposal: Proposal) -> None:
+        """A trial is about to make what it rests on: all that is there already was not made."""
+        self._tell_stages(proposal, "reused")
 
     def reported(self, number: int, report: Mapping[str, float]) -> None:
         """One epoch of a trial is done."""

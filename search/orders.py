@@ -51,14 +51,16 @@ class Orders:
     def _hire(self) -> None:
         """Find this library's foundry on the cluster, or set one up."""
         actor: Any = ray.remote(num_cpus=0, max_restarts=0)(Foundry)
-        self._foundry = actor.options(
+        foundry = actor.options(
             name=foundry_name(self._library),
             namespace=NAMESPACE,
             get_if_exists=True,
             lifetime="detached",
             max_concurrency=1000,
         ).remote(self._library.uri)
-        self._since, _ = ray.get(self._foundry.news.remote(self._client, 0))
+        if foundry != self._foundry:  # of one that was out of reach only, no news is missed
+            self._since, _ = ray.get(foundry.news.remote(self._client, 0))
+            self._foundry = foundry
 
     def place(self, stages: Iterable[Stage]) -> None:
         """Ask for stages; what is in the library already is announced as reused."""
@@ -123,7 +125,9 @@ class Orders:
             raise RuntimeError(f"the foundry is lost: {self._lost}")
 
     def _listen(self) -> None:
-        while not self._stop.wait(0.1):
+        stopped = False
+        while not stopped:
+            stopped = self._stop.wait(0.1)  # what was told meanwhile is still heard
             try:
                 asked = self._foundry.news.remote(self._client, self._since)
                 self._since, changes = ray.get(asked)
@@ -135,7 +139,7 @@ class Orders:
                     self._replace(error)
 
     def _replace(self, error: Exception) -> None:
-        """The foundry's node or process died: another one is told all that is still wanted."""
+        """The foundry is gone or out of reach: it, or another, is told all that is still wanted."""
         try:
             self._hire()
             wanted = [s for key, s in self._orders.items() if self._state[key] == "wanted"]

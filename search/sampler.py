@@ -64,6 +64,8 @@ class Sampler(Searcher):
             return None
         self._begun = True
         self._running[trial_id] = proposal
+        if self._orders is None:  # else the foundry's news says what was made and what was there
+            self._ledger.found(proposal)
         self._ledger.started(proposal)
         return {"number": proposal.number, "values": dict(proposal.values)}
 

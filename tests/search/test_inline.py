@@ -9,6 +9,7 @@ from search.announcer import Announcer
 from search.events import StageChanged, TrialEnded, TrialReported, TrialStarted
 from search.inline import Inline
 from search.ledger import Ledger
+from search.make import make_all
 from search.library.store import Library
 from search.stages.train import TrainNetwork
 from search.study import Study
@@ -210,6 +211,18 @@ def test_a_stop_ends_what_is_running_as_interrupted(load, tmp_path):
     (ended,) = done.of(TrialEnded)
     assert (ended.number, ended.state) == (0, "interrupted")
     assert done.study.trials()[0].state == "running"
+
+
+def test_a_trial_that_starts_says_nothing_of_stages_whose_news_is_on_its_way(load, tmp_path):
+    """They may just have been made; only a trial that makes them itself knows what it found."""
+    done = Searched(load(), tmp_path / "run")
+    first, second = done.study.ask(), done.study.ask()
+    for _ in make_all(first.recipe.prerequisites, done.library):
+        pass
+    done.ledger.started(first)
+    assert done.of(StageChanged) == []
+    done.ledger.found(second)
+    assert "teacher" in [event.label for event in done.of(StageChanged, state="reused")]
 
 
 def test_latency_is_measured_where_it_is_asked_for(search):

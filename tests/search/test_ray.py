@@ -5,6 +5,8 @@ import functools
 import os
 import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -116,6 +118,33 @@ class Carried(Noted):
     def happen(self, epoch):
         if self.name == "rotten":
             raise ArithmeticError("a rotten one")
+
+
+class Falling(Carried):
+    """Its worker dies in the third epoch of the pass, once."""
+
+    @classmethod
+    def run_together(cls, works, data, parents, bench):
+        names = " ".join(sorted(work.name for work in works))
+        done = works[0].start(bench)
+        for epoch in range(done, 4):
+            if epoch == 2 and not done:
+                os.kill(os.getpid(), signal.SIGKILL)
+            bench.saves.store({"epoch": torch.tensor(epoch + 1)})
+            yield [{"epoch": epoch + 1.0} for _ in works]
+        return [Product({"sum": torch.ones(1)}, {"sum": 1.0}) for _ in works]
+
+
+class Waiting(Carried):
+    """Its pass goes on when there is a file beside the log."""
+
+    @classmethod
+    def run_together(cls, works, data, parents, bench):
+        making = super().run_together(works, data, parents, bench)
+        yield next(making)
+        while not Path(works[0].log).with_name("go").exists():
+            time.sleep(0.05)
+        return (yield from making)
 
 
 class Brief(tune.Trainable):
@@ -313,9 +342,17 @@ def test_what_a_stage_rests_on_is_told_too(works, orders, tmp_path):
     assert [e.label for e in events if e.state == "made"] == ["first", "second"]
 
 
-def carried(works, log, *names):
+def carried(works, log, *names, kind="Carried"):
     teacher = stage(works.Noted(log=str(log), name="teacher"))
-    return [stage(works.Carried(log=str(log), name=name), teacher) for name in names]
+    return [stage(getattr(works, kind)(log=str(log), name=name), teacher) for name in names]
+
+
+def within(seconds, holds):
+    """Whether something comes to hold in time."""
+    until = time.monotonic() + seconds
+    while not holds() and time.monotonic() < until:
+        time.sleep(0.05)
+    return holds()
 
 
 def test_what_can_be_made_in_one_pass_is(works, orders, tmp_path):
@@ -335,6 +372,50 @@ def test_a_pass_that_breaks_is_made_one_by_one(works, orders, tmp_path):
     good, bad = carried(works, log, "good", "rotten")
     assert orders().make([good, bad]) == {bad.key: "ArithmeticError: a rotten one"}
     assert "good from 0" in lines(log)
+
+
+def test_a_pass_that_loses_its_worker_goes_on_from_its_last_epoch(works, orders, tmp_path):
+    log, heard = tmp_path / "log", []
+    first, second = carried(works, log, "a", "b", kind="Falling")
+    assert orders(heard.append).make([first, second]) == {}
+    assert lines(log) == ["teacher from 0", "a from 0", "a from 2"]
+    for each in (first, second):
+        told = [e.epoch for e in heard if e.key == each.key and e.state == "running"]
+        assert told == [1, 2, 3, 4]
+
+
+def test_a_pass_that_nobody_wants_any_more_is_stopped_for_good(works, orders, tmp_path):
+    """Not taken up again one by one, as a pass that broke is; who asks later has it made."""
+    log = tmp_path / "log"
+    stages = carried(works, log, "a", "b", kind="Waiting")
+    left = orders()
+    left.place([*stages[0].parents, *stages])
+    assert within(30, lambda: log.exists() and "a b together" in lines(log))
+    left.close()
+    time.sleep(2.0)
+    assert lines(log) == ["teacher from 0", "a b together"]
+    log.with_name("go").touch()
+    assert orders().make(stages) == {}
+    assert lines(log) == ["teacher from 0", "a b together", "a b together"]
+
+
+def test_no_news_is_lost_where_the_foundry_was_out_of_reach(works, orders, library, tmp_path):
+    """What a search had made counts as made, also where it was told while nobody listened."""
+    work = stage(works.Noted(log=str(tmp_path / "log"), name="work"))
+    heard, deaf = [], threading.Event()
+
+    def listen(event):
+        heard.append(event.state)
+        deaf.wait(30)
+
+    wanting = orders(listen)
+    wanting.place([work])
+    assert within(30, lambda: library.has(work.key) and heard)
+    time.sleep(0.5)  # the foundry tells a little later
+    wanting._replace(ray.exceptions.RayError("out of reach"))
+    deaf.set()
+    assert within(30, lambda: wanting.ready([work]))
+    assert [state for state in heard if state != "running"] == ["queued", "made"]
 
 
 def test_one_slot_is_enough(search):
