@@ -12,7 +12,9 @@ from torch import nn
 
 from methods.core.data.config import DataConfig
 from methods.core.data.dataset import open_data
-from methods.core.neighbourhood import Distillation, Inputs, Neighbourhood
+from methods.core.neighbourhood import Distillation, Neighbourhood
+from methods.core.seeding import seeded
+from methods.core.synthetic import MEANING, Inputs, gaussian, normed_by_batch
 from methods.core.training import Training
 from search.assembly import Piece, rebuild
 from search.stage import Artifact, Bench, Product, Report, Work
@@ -25,13 +27,20 @@ from spaces.network import Network, Shape
 
 
 class LearnBoundary(Work):
-    """The principal channels of a teacher's feature at one cut, from training images."""
+    """The principal channels of a teacher's feature at one cut, from what it looks at."""
 
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "boundary"
 
     cut: int = knob(..., "between which blocks: the number of blocks before it", ge=1)
     images: int = knob(1024, "training images looked at", ge=1)
+    inputs: Inputs = knob("data", MEANING)
+
+    def identity(self) -> dict[str, Any]:
+        told = self.plain()
+        if self.inputs == "data":  # as it was called when there was nothing else
+            del told["inputs"]
+        return told
 
     def run(
         self, data: DataConfig, parents: Sequence[Artifact], bench: Bench
@@ -39,11 +48,14 @@ class LearnBoundary(Work):
         dataset, teacher = open_data(data), rebuild(parents[0]).to(bench.device)
         channels = positions(teacher, dataset.shape)[self.cut][0]
         moments, seen = Moments(channels, bench.device), 0
-        front = teacher.span(0, self.cut)
+        drawn = self.inputs == "statistics"
+        front = normed_by_batch(teacher, self.cut) if drawn else teacher.span(0, self.cut)
         batches = dataset.train_batches(batch_size=256, epoch=0, seed=0, device=bench.device)
-        with torch.no_grad():
+        with torch.no_grad(), seeded(bench.device, 0):
             for batch in batches:
                 images = batch.images[: self.images - seen]
+                if self.inputs != "data":
+                    images = gaussian(images, teacher)
                 moments.add(front((images - teacher.mean) / teacher.std))
                 seen += len(images)
                 if seen >= self.images:
@@ -67,7 +79,7 @@ class DistilNeighbourhood(Work):
     enter: float = knob(1.0, "share of the teacher's channels that enter it", gt=0.0, le=1.0)
     leave: float = knob(1.0, "share of the teacher's channels that leave it", gt=0.0, le=1.0)
     training: Training = knob(Training(), "how it is distilled")
-    inputs: Inputs = knob("data", "images, or Gaussian noise in their place")
+    inputs: Inputs = knob("data", MEANING)
     seed: int = knob(0, "initialisation and order of examples", ge=0)
 
     @property
@@ -130,7 +142,8 @@ class DistilNeighbourhood(Work):
             reports = learning.run_epoch()
             for curve, report in zip(curves, reports, strict=True):
                 curve.append({k: v for k, v in report.items() if math.isfinite(v)})
-            if bench.saves is not None and bench.saves.due():
+            # Many stages at once are a lot to lose: they are saved after every epoch.
+            if bench.saves is not None and learning.epoch < own[0].epochs:
                 text = torch.frombuffer(bytearray(json.dumps(curves).encode()), dtype=torch.uint8)
                 bench.saves.store({**learning.state(), "curves": text})
             yield [curve[-1] for curve in curves]

@@ -2,15 +2,15 @@
 
 Each learns to answer the teacher's own feature at its beginning with the teacher's own feature at
 its end (Shao et al. 2020, section 3). One pass of the teacher feeds any number of them; none sees
-another one's gradient, so that together they come to what each would come to alone.
+another one's gradient, so that together they come to what each would come to alone. Being shallow
+they also learn without images (:mod:`methods.core.synthetic`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +21,8 @@ from methods.core.learner import below, optimizer
 from methods.core.precision import autocast, resolve_precision
 from methods.core.seeding import seeded
 from methods.core.settings import Training
+from methods.core.synthetic import Inputs, gaussian, normed_by_batch
 from spaces.network import Network
-
-Inputs = Literal["data", "noise"]
-"""What the teacher looks at while neighbourhoods learn: images, or Gaussian noise."""
 
 Report = dict[str, float]
 
@@ -49,7 +47,11 @@ class Distillation:
     """Neighbourhoods of one teacher that learn from one pass over the data, epoch after epoch.
 
     One whose loss is no finite number any more is left as it is, and its reports say so with a
-    ``train_loss`` that is not a number.
+    ``train_loss`` that is not a number. Whatever the ``inputs``, an epoch has as many steps as
+    over the training images, and :meth:`scores` looks at real images that were held out.
+
+    Raises:
+        ConfigError: ``statistics`` of a teacher without batch norm.
     """
 
     def __init__(
@@ -76,6 +78,9 @@ class Distillation:
         ]
         self._optimizers = [optimizer(p, training) if p else None for p in self._parameters]
         self._lost = [False] * len(self._all)
+        self._cuts = {cut for each in self._all for cut in (each.start, each.stop)}
+        if inputs == "statistics":
+            self._drawing = normed_by_batch(self._teacher, max(each.start for each in self._all))
         self.epoch = 0
 
     def run_epoch(self) -> list[Report]:
@@ -155,28 +160,49 @@ class Distillation:
 
     def _step(self, batch: Batch, position: float) -> Tensor:
         """One batch for all; their losses, 0 for those that are lost."""
-        images = batch.images
-        if self._inputs == "noise":
-            images = self._noise(images)
         with torch.no_grad():
-            features, _ = self._features(images, logits=False)
+            ends = self._ends(batch.images)
         losses = torch.zeros(len(self._all), device=self._device)
         for i, each in enumerate(self._all):
             held = self._optimizers[i]
             if not self._lost[i]:
-                losses[i] = self._teach(each, features, held, position)
+                losses[i] = self._teach(each, *ends[each.start, each.stop], held, position)
         return losses
+
+    def _ends(self, images: Tensor) -> dict[tuple[int, int], tuple[Tensor, Tensor]]:
+        """Interval -> the teacher's features at its beginning and at its end."""
+        intervals = {(each.start, each.stop) for each in self._all}
+        if self._inputs == "statistics":
+            return self._drawn(images, intervals)
+        if self._inputs == "noise":
+            images = gaussian(images, self._teacher)
+        features, _ = self._features(images, logits=False)
+        return {(start, stop): (features[start], features[stop]) for start, stop in intervals}
+
+    def _drawn(
+        self, images: Tensor, intervals: Collection[tuple[int, int]]
+    ) -> dict[tuple[int, int], tuple[Tensor, Tensor]]:
+        """The same, drawn at each beginning; from there on it is the teacher's own function."""
+        noise = torch.randn(images.shape, device=images.device)
+        given, _ = self._along(self._drawing, noise, 0)
+        found = {}
+        for start in {start for start, _ in intervals}:
+            stops = [stop for first, stop in intervals if first == start]
+            blocks = self._teacher.span(start, max(stops))
+            wanted, _ = self._along(blocks, given[start], start)
+            found.update({(start, stop): (given[start], wanted[stop]) for stop in stops})
+        return found
 
     def _teach(
         self,
         each: Neighbourhood,
-        features: Mapping[int, Tensor],
+        given: Tensor,
+        wanted: Tensor,
         held: torch.optim.Optimizer | None,
         position: float,
     ) -> Tensor:
         with torch.no_grad():
-            given = each.enter(features[each.start])
-            wanted = each.leave(features[each.stop]).float()
+            given, wanted = each.enter(given), each.leave(wanted).float()
             size = wanted.square().mean().clamp(min=1e-12)
         with torch.set_grad_enabled(held is not None), autocast(self._dtype, self._device):
             answer = each.module(given)
@@ -194,15 +220,20 @@ class Distillation:
 
     def _features(self, images: Tensor, logits: bool = True) -> tuple[dict[int, Tensor], Tensor]:
         """The teacher's feature at every cut that is needed, and its logits."""
-        wanted = {p for each in self._all for p in (each.start, each.stop)}
-        last = len(self._teacher.names) if logits else max(wanted)
+        last = len(self._teacher.names) if logits else max(self._cuts)
+        x = (images - self._teacher.mean) / self._teacher.std
+        return self._along(self._teacher.span(0, last), x, 0)
+
+    def _along(
+        self, blocks: Iterable[nn.Module], x: Tensor, first: int
+    ) -> tuple[dict[int, Tensor], Tensor]:
+        """From cut ``first`` on: the feature at every cut that is needed, and the last of all."""
         found: dict[int, Tensor] = {}
         with autocast(self._dtype, self._device):
-            x = (images - self._teacher.mean) / self._teacher.std
-            for place, block in enumerate(list(self._teacher.blocks.values())[:last]):
+            for cut, block in enumerate(blocks, start=first + 1):
                 x = block(x)
-                if place + 1 in wanted:
-                    found[place + 1] = x.float()
+                if cut in self._cuts:
+                    found[cut] = x.float()
         return found, x.float()
 
     def _score(
@@ -224,11 +255,6 @@ class Distillation:
         p, q = logits.log_softmax(1), x.float().log_softmax(1)
         told["kl"] += (p.exp() * (p - q)).sum().item()
         told["right"] += (x.argmax(1) == batch.labels).sum().item()
-
-    def _noise(self, images: Tensor) -> Tensor:
-        """Gaussian images as the teacher sees them: normal after its own normalisation."""
-        noise = torch.randn(images.shape, device=images.device)
-        return noise * self._teacher.std + self._teacher.mean
 
 
 def _scores(told: Mapping[str, float], seen: int, accuracy: float) -> Report:

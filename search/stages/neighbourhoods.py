@@ -16,7 +16,7 @@ import torch
 
 from methods.core.data.config import DataConfig
 from methods.core.data.facts import facts
-from methods.core.neighbourhood import Inputs
+from methods.core.synthetic import MEANING, Inputs, require_norms
 from methods.core.training import Training
 from search.assembly import Piece
 from search.kind import Entry, Kind
@@ -41,9 +41,7 @@ class Neighbourhoods(Kind):
     cuts: tuple[int, ...] | None = knob(None, "where it may be cut; none means between all blocks")
     widths: tuple[float, ...] = knob((1.0,), "shares of the teacher's channels at a cut")
     training: Training = knob(Training(epochs=4, lr=0.02), "how each is distilled")
-    inputs: Inputs = knob(
-        "data", "images, or Gaussian noise in their place", Choice(("data", "noise"))
-    )
+    inputs: Inputs = knob("data", MEANING, Choice(("data", "noise", "statistics")))
 
     def needs(self) -> tuple[str, ...]:
         return (self.teacher,)
@@ -65,6 +63,8 @@ class Neighbourhoods(Kind):
         if not about.sizes["validation"]:
             message = "holds nothing out, and neighbourhoods are scored there; set validation: 0.1"
             raise ConfigError([Problem("data", message)])
+        if self.inputs == "statistics":
+            require_norms(_example(canonical_json(spec.plain()), about.shape, about.classes)[0])
         pieces = self._pieces(spec, about.shape, about.classes)
         return Entry(tuple(self._stage(name, teacher, data, piece) for piece in pieces))
 
@@ -95,7 +95,7 @@ class Neighbourhoods(Kind):
         )
         ends = {piece.start: piece.enter, piece.stop: piece.leave}
         bases = tuple(
-            Stage(f"{name}/cut{cut}", LearnBoundary(cut=cut), data, (teacher,))
+            Stage(f"{name}/cut{cut}", LearnBoundary(cut=cut, inputs=self.inputs), data, (teacher,))
             for cut, width in ends.items()
             if width < 1.0
         )

@@ -1,20 +1,30 @@
 """Neighbourhoods: each learns alone, whoever learns beside it; their scores are what they say."""
 
 import copy
+import io
 import math
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from methods.core.data.config import DataConfig
 from methods.core.data.dataset import open_data
 from methods.core.neighbourhood import Distillation, Neighbourhood, recalibrate
 from methods.core.settings import Training
+from methods.core.synthetic import gaussian, normed_by_batch, norms
+from spaces.networks import resolve
 from spaces.networks.resnet import ResNet
+from spaces.problem import ConfigError
 
 CPU = torch.device("cpu")
 SAME = nn.Identity()
+EVERY = ("data", "noise", "statistics")
+DATA_FREE = ("noise", "statistics")
 
 
 @pytest.fixture(scope="module")
@@ -39,28 +49,29 @@ def small(start, stop, seed=0, inputs=8, outputs=8):
     return Neighbourhood(start, stop, module, SAME, SAME, SAME)
 
 
-def learn(teacher, data, some, epochs=2, **changes):
+def learn(teacher, data, some, epochs=2, inputs="data", **changes):
     settings = {"epochs": epochs, "batch_size": 32, "lr": 0.02, **changes}
     learning = Distillation(
         teacher,
         some,
         data,
         Training(**settings),
-        inputs="data",
+        inputs=inputs,
         seed=0,
         device=CPU,
     )
     return learning, [learning.run_epoch() for _ in range(epochs)]
 
 
-def test_together_is_as_alone(teacher, data):
+@pytest.mark.parametrize("inputs", EVERY)
+def test_together_is_as_alone(teacher, data, inputs):
     places = [(1, 2), (1, 3), (2, 3)]
     together = [small(*place, seed=i) for i, place in enumerate(places)]
-    learning, reports = learn(teacher, data, together)
+    learning, reports = learn(teacher, data, together, inputs=inputs)
     scores = learning.scores()
     for i, place in enumerate(places):
         alone = small(*place, seed=i)
-        learning, told = learn(teacher, data, [alone])
+        learning, told = learn(teacher, data, [alone], inputs=inputs)
         for a, b in zip(alone.module.parameters(), together[i].module.parameters(), strict=True):
             assert torch.allclose(a, b, atol=1e-6)
         assert [t[0]["train_loss"] for t in told] == pytest.approx(
@@ -76,11 +87,15 @@ def test_it_learns(teacher, data):
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_the_teachers_own_blocks_score_nothing(teacher, data):
+@pytest.mark.parametrize("inputs", EVERY)
+def test_the_teachers_own_blocks_score_nothing(teacher, data, inputs):
+    """So whatever goes in, what is asked for at the other end is the teacher's own function."""
     kept = copy.deepcopy(teacher.span(2, 4)).requires_grad_(False)
-    learning, reports = learn(teacher, data, [Neighbourhood(2, 4, kept, SAME, SAME, SAME)])
+    own = Neighbourhood(2, 4, kept, SAME, SAME, SAME)
+    learning, reports = learn(teacher, data, [own, small(1, 3)], inputs=inputs)
+    reports = [told[:1] for told in reports]
     assert [told[0]["train_loss"] for told in reports] == pytest.approx([0.0, 0.0], abs=1e-10)
-    (score,) = learning.scores()
+    score = learning.scores()[0]
     assert score["nmse"] == pytest.approx(0.0, abs=1e-10)
     assert score["kl"] == pytest.approx(0.0, abs=1e-6)
     assert score["accuracy_drop"] == 0.0
@@ -118,11 +133,12 @@ def test_one_that_diverges_leaves_the_others_alone(teacher, data):
     assert torch.allclose(quiet.module[0].weight, alone.module[0].weight, atol=1e-6)
 
 
-def test_it_goes_on_where_it_was_stopped(teacher, data):
+@pytest.mark.parametrize("inputs", EVERY)
+def test_it_goes_on_where_it_was_stopped(teacher, data, inputs):
     whole = small(1, 2)
-    learn(teacher, data, [whole], epochs=4)
+    learn(teacher, data, [whole], epochs=4, inputs=inputs)
     settings = Training(epochs=4, batch_size=32, lr=0.02)
-    args = {"inputs": "data", "seed": 0, "device": CPU}
+    args = {"inputs": inputs, "seed": 0, "device": CPU}
     first = Distillation(teacher, [small(1, 2)], data, settings, **args)
     first.run_epoch()
     first.run_epoch()
@@ -135,19 +151,82 @@ def test_it_goes_on_where_it_was_stopped(teacher, data):
         assert torch.equal(tensor, later.module.state_dict()[name])
 
 
-def test_noise_needs_no_image(teacher, data):
-    each = small(1, 2)
-    learning = Distillation(
-        teacher,
-        [each],
-        data,
-        Training(epochs=3, batch_size=32, lr=0.02),
-        inputs="noise",
-        seed=0,
-        device=CPU,
-    )
-    losses = [learning.run_epoch()[0]["train_loss"] for _ in range(3)]
-    assert losses[-1] < losses[0]
+@pytest.mark.parametrize("inputs", DATA_FREE)
+def test_it_learns_without_images(teacher, data, inputs):
+    _, reports = learn(teacher, data, [small(1, 2)], epochs=3, inputs=inputs)
+    assert reports[-1][0]["train_loss"] < 0.8 * reports[0][0]["train_loss"]
+
+
+@pytest.fixture(scope="module")
+def pixels(tmp_path_factory):
+    """A set of 60 grey images of chance as a Parquet file: ``pixels(seed)``."""
+
+    def written(seed):
+        random, rows = np.random.default_rng(seed), []
+        for _ in range(60):
+            buffer = io.BytesIO()
+            Image.fromarray(random.integers(0, 256, (8, 8), dtype=np.uint8)).save(buffer, "PNG")
+            rows.append(buffer.getvalue())
+        path = tmp_path_factory.mktemp("pixels") / "all.parquet"
+        pq.write_table(pa.table({"image": rows, "label": [i % 10 for i in range(60)]}), path)
+        source = {"parquet": {"train": path.name, "test": path.name}}
+        normalise = {"mean": [0.5], "std": [0.25]}
+        told = {"source": source, "root": str(path.parent), "normalise": normalise}
+        return open_data(DataConfig.parse({**told, "validation": 0.2}))
+
+    return written
+
+
+@pytest.mark.parametrize("inputs", EVERY)
+def test_pixels_matter_only_where_data_is_looked_at(teacher, pixels, inputs):
+    found = []
+    for seed in (1, 2):
+        each = small(1, 2)
+        learn(teacher, pixels(seed), [each], inputs=inputs, batch_size=16)
+        found.append(each.module.state_dict())
+    equal = [torch.equal(a, b) for a, b in zip(*(f.values() for f in found), strict=True)]
+    assert all(equal) == (inputs != "data")
+
+
+def test_drawn_activations_have_the_moments_that_norms_remember(teacher):
+    """Mean beta and standard deviation |gamma| in every channel, whatever these are."""
+    teacher, found = copy.deepcopy(teacher), []
+    torch.manual_seed(1)
+    for norm in norms(teacher):
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
+    before = copy.deepcopy(teacher.state_dict())
+    drawing = normed_by_batch(teacher, 5)
+
+    def look(norm, _, output):
+        mean, std = output.mean(dim=(0, 2, 3)), output.std(dim=(0, 2, 3), unbiased=False)
+        found.append((norm.bias - mean).abs().max().item())
+        found.append((norm.weight.abs() - std).abs().max().item())
+
+    for norm in norms(drawing):
+        norm.register_forward_hook(look)
+    with torch.no_grad():
+        drawing(torch.randn(64, 1, 8, 8))
+    assert len(found) == 2 * len(norms(drawing)) > 16
+    assert max(found) < 2e-3
+    for name, tensor in teacher.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_gaussian_images_are_normal_after_the_networks_normalisation(teacher):
+    torch.manual_seed(0)
+    images = gaussian(torch.empty(400, 1, 8, 8), teacher)
+    x = (images - teacher.mean) / teacher.std
+    assert x.mean().item() == pytest.approx(0.0, abs=0.02)
+    assert x.std().item() == pytest.approx(1.0, abs=0.02)
+
+
+def test_statistics_need_batch_norm(data):
+    torch.manual_seed(0)
+    plain = resolve("lenet5")[1].build((1, 28, 28), 10)
+    with pytest.raises(ConfigError, match="has none; use noise or data") as caught:
+        learn(plain, data, [small(1, 2)], inputs="statistics")
+    assert caught.value.problems[0].path == "inputs"
 
 
 def test_recalibrated_statistics_are_the_batches_own(data):
