@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from search.outcome import Outcome
-from search.report import curves, influence, seeds, size, tree
+from search.report import assemblies, curves, influence, prediction, seeds, size, tree
 from search.report.cast import cast
 from search.report.page import page
 from search.report.picture import look
@@ -39,6 +39,8 @@ def write_report(
             seeds.draw(outcome),
             size.draw(outcome, taking_part),
             tree.draw(outcome, taking_part),
+            assemblies.draw(outcome),
+            prediction.draw(outcome),
             curves.draw(outcome, taking_part),
             influence.draw(outcome, experiment.get("search", {})),
         )

@@ -11,8 +11,14 @@ from search.library.record import Record
 from search.outcome import Outcome, Trial
 
 Plain = Mapping[str, Any]
-_PARTS = ("neighbourhood", "boundary")
-"""Kinds of stage that make parts of networks, too many to be told one by one."""
+_PARTS = ("neighbourhood", "boundary", "latency")
+"""Kinds of stage that make or measure parts of networks, too many to be told one by one."""
+
+
+def is_part(record: Record) -> bool:
+    """Whether it serves assemblies alone: a part, or an assembly that others are calibrated by."""
+    calibrates = record.kind == "assemble" and record.identity["work"].get("share") is not None
+    return record.kind in _PARTS or calibrates
 
 
 @dataclass(frozen=True)
@@ -67,7 +73,7 @@ def cast(outcome: Outcome, experiment: Plain) -> Cast:
     for trial in tried:
         for label, key in list(trial.keys.items())[:-1]:
             record = outcome.stages.get(key)
-            if record is not None and record.kind not in _PARTS and key not in shared:
+            if record is not None and not is_part(record) and key not in shared:
                 name = _network(label, experiment, trial.values)
                 shared[key] = Shared(key, label, name, record)
     students = [_student(trial, outcome, experiment) for trial in tried]

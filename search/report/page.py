@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from search.library.record import Record
 from search.outcome import Outcome, Trial
 from search.report import wording
-from search.report.cast import Cast
+from search.report.cast import Cast, is_part
 from search.report.headline import comparisons, headline, sharing, trials
+from search.report.inventory import inventory
 from search.report.markup import Html, element, join, table
 from search.report.picture import Picture
 from search.report.plane import front, plane
@@ -20,6 +21,12 @@ from search.report.summary import champion, ranking
 from search.report.trials import SHORT
 
 BEST = 20
+_PARTS = {
+    "boundary": "boundaries",
+    "neighbourhood": "neighbourhoods",
+    "latency": "latencies",
+    "assemble": "assemblies to calibrate by",
+}
 
 
 def page(
@@ -39,6 +46,7 @@ def page(
         *(_picture(picture) for picture in pictures),
         *_section("What was searched", _searched(outcome, experiment)),
         *_section("The best trials", _best(outcome, cast)),
+        *_section("Assemblies", inventory(outcome)),
         *_section("Shared stages", _stages(outcome, cast.shared)),
         *_section("Not finished", _failures(outcome)),
         *_section("Best configuration", element("pre", best_yaml) if best_yaml else None),
@@ -144,7 +152,6 @@ def _stages(outcome: Outcome, keys: Iterable[str]) -> Html | None:
 def _stage(outcome: Outcome, record: Record) -> tuple[Any, ...]:
     key, figures = record.key, record.figures
     state = "reused" if key in outcome.reused else "made" if key in outcome.made else ""
-    parents = [outcome.labels.get(parent, parent[:SHORT]) for parent in record.parents]
     return (
         outcome.labels.get(key, record.name),
         _key(key),
@@ -152,7 +159,18 @@ def _stage(outcome: Outcome, record: Record) -> tuple[Any, ...]:
         f"{record.seconds:.1f}",
         wording.number("val_accuracy", figures.get("val_accuracy", math.nan)),
         wording.number("parameters", figures.get("parameters", math.nan)),
-        ", ".join(parents),
+        _made_from(outcome, record),
+    )
+
+
+def _made_from(outcome: Outcome, record: Record) -> str:
+    """Its parents' names; the parts of an assembly, which are many, by their number."""
+    known = [(parent, outcome.stages.get(parent)) for parent in record.parents]
+    named = [parent for parent, made in known if made is None or not is_part(made)]
+    told = [outcome.labels.get(parent, parent[:SHORT]) for parent in named]
+    counts = Counter(made.kind for _, made in known if made is not None and is_part(made))
+    return ", ".join(
+        told + [f"{counts[kind]} {many}" for kind, many in _PARTS.items() if counts[kind]]
     )
 
 

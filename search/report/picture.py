@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 
 GROUND, INK, MUTED, RULE, FAINT = "#ffffff", "#1f2328", "#6b7280", "#e4e7eb", "#b9c0c9"
 TRIAL, ASSISTANT, TEACHER, DIRECT, PLAIN = "#0072b2", "#e69f00", "#d55e00", "#cc79a7", "#7a7f87"
-SECOND = "#009e73"
-"""Okabe and Ito's colours, which people with colour-blindness tell apart."""
+SECOND, THIRD = "#009e73", "#7a5bb0"
+"""Okabe and Ito's colours, which people with colour-blindness tell apart, and a purple."""
 
 DARK = {
     GROUND: "#16191d",
@@ -33,6 +33,7 @@ DARK = {
     DIRECT: "#e8a3c8",
     PLAIN: "#a3a9b1",
     SECOND: "#2fc79a",
+    THIRD: "#b59df0",
 }
 """Each colour's counterpart on a dark page."""
 

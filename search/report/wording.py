@@ -17,6 +17,10 @@ _NAMES = {
     "val_agreement": "agreement with the teacher",
     "flops": "FLOPs an image",
     "latency_ms": "latency",
+    "latency_spread_ms": "spread of the latency",
+    "planned_score": "predicted score",
+    "planned_latency_ms": "predicted latency",
+    "summed_latency_ms": "added-up latency",
 }
 
 
