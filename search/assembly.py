@@ -12,6 +12,7 @@ from search.stage import Artifact
 from spaces.block import BlockSpec
 from spaces.boundary import Narrow, Widen
 from spaces.cuts import narrowed, positions
+from spaces.layers import initialise
 from spaces.network import Network, Shape
 from spaces.spec import NetworkSpec
 
@@ -97,6 +98,29 @@ def _name(names: Sequence[str], piece: Piece) -> str:
 
 def rebuild(artifact: Artifact) -> Network:
     """The network that a stage left in the library, in eval mode on the CPU."""
+    network = _structure(artifact)
+    network.load_state_dict(dict(artifact.tensors))
+    return network.eval()
+
+
+def anew(artifact: Artifact) -> Network:
+    """The same architecture with weights from torch's global generator: nothing learnt is in it.
+
+    All convolutions start as those of a new network do, also where a piece would take over some
+    of its teacher's. What no training changes is part of the architecture and stays: the images'
+    normalisation, and the projections onto a teacher's principal channels.
+    """
+    network = _structure(artifact)
+    initialise(network)
+    for name, module in network.named_modules():
+        if isinstance(module, Narrow):
+            fixed = {part: artifact.tensors[f"{name}.{part}"] for part in module.state_dict()}
+            module.load_state_dict(fixed)
+    return network.eval()
+
+
+def _structure(artifact: Artifact) -> Network:
+    """A stage's network with its normalisation, before it has learnt anything."""
     facts = artifact.record.facts
     channels, height, width = facts["data"]["shape"]
     shape, classes = (channels, height, width), facts["data"]["classes"]
@@ -105,9 +129,7 @@ def rebuild(artifact: Artifact) -> Network:
     if told["pieces"]:
         network = assembled(network, shape, [Piece.parse(piece) for piece in told["pieces"]])
     mean = artifact.tensors["mean"].flatten().tolist()
-    network = network.normalised_with(mean, artifact.tensors["std"].flatten().tolist())
-    network.load_state_dict(dict(artifact.tensors))
-    return network.eval()
+    return network.normalised_with(mean, artifact.tensors["std"].flatten().tolist())
 
 
 def described(artifact: Artifact) -> dict[str, Any]:

@@ -131,12 +131,25 @@ def _check_goal(experiment: Experiment) -> Iterator[Problem]:
 
 def _check_run(experiment: Experiment) -> Iterator[Problem]:
     run, several = experiment.run, len(experiment.goals) > 1
+    yield from _check_of_each(run.repeats.of_each, experiment)
     if run.scheduler.kind != "none":
         if several:
             yield Problem("run.scheduler", "needs a single goal; with several, leave it out")
         elif experiment.goals[0].figure in (*STATIC, "latency_ms"):
             figure = experiment.goals[0].figure
             yield Problem("run.scheduler", f"{figure} is not reported by epoch; leave it out")
+
+
+def _check_of_each(path: str | None, experiment: Experiment) -> Iterator[Problem]:
+    if path is None:
+        return
+    place, domain = "run.repeats.of_each", experiment.search.get(path)
+    countable = [p for p, d in experiment.search.items() if isinstance(d, Choice | Integers)]
+    if domain is None:
+        yield Problem(place, unknown("searched path", path, countable))
+    elif path not in countable or "*" in path:
+        message = f"needs a path with a choice or integers, found {path} with {domain}"
+        yield Problem(place, message)
 
 
 def _check_links(experiment: Experiment) -> Iterator[Problem]:
@@ -171,6 +184,9 @@ def _check_recipe(experiment: Experiment) -> Iterator[Problem]:
         except ConfigError as error:
             yield from error.under(f"stages.{name}").problems
     yield from _check_figures(experiment, recipe)
+    if experiment.run.baselines and recipe.student.data.augment.noise:
+        message = "hold the student against one taught by labels, and noise has none; set false"
+        yield Problem("run.baselines", message)
     if experiment.search:
         needed = _needed(experiment)
         for name in experiment.stages:

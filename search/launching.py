@@ -19,6 +19,7 @@ from methods.core.data.dataset import open_data
 from methods.core.evaluation import evaluate
 from search.announcer import Announcer
 from search.assembly import rebuild
+from search.baselines import baselines
 from search.events import Observer, SearchEnded, SearchStarted, SearchState
 from search.experiment import Experiment, to_yaml
 from search.folder import RunFolder
@@ -28,10 +29,10 @@ from search.library.record import Record
 from search.library.store import Library
 from search.loading import load_experiment
 from search.make import pick_device, versions
-from search.outcome import Outcome, Repeated, Trial, winner
+from search.outcome import Outcome, Repeated, Trial, winner, winners
 from search.report.summary import ranking
 from search.results import present, write_outcome
-from search.settle import Contender, baselines, contenders
+from search.settle import Contender, contenders
 from search.stage import Stage
 from search.study import Study
 from search.tracking import Tracker, prepare, resolve_uri
@@ -186,14 +187,15 @@ class _Driver:
             shop.close()
 
     def _settle(self, workshop: Workshop) -> list[Contender]:
-        """Have the best configurations made over fresh seeds, then the best one's baselines."""
+        """Have the best configurations made over fresh seeds, then the baselines of the best one
+        (of each group)."""
         settled = contenders(self.experiment, ranking(self._outcome([])))
         workshop.make([r.student for c in settled for r in c.recipes.values()])
-        best = winner(self._outcome(settled))
-        if best is None or not self.experiment.run.baselines:
+        if not self.experiment.run.baselines:
             return settled
-        chosen = next(contender for contender in settled if contender.role == best.role)
-        against = baselines(self.experiment, chosen)
+        best = {(r.role, r.group) for r in winners(self._outcome(settled)).values()}
+        chosen = [contender for contender in settled if (contender.role, contender.group) in best]
+        against = [b for c in chosen for b in baselines(self.experiment, c, self.library)]
         workshop.make([r.student for c in against for r in c.recipes.values()])
         return settled + against
 
@@ -226,7 +228,7 @@ class _Driver:
         self.announce(SearchEnded(state))
         if state == "finished":
             if self.test:
-                tests = {repeated.role: self._tested(repeated) for repeated in outcome.repeats}
+                tests = {repeated.name: self._tested(repeated) for repeated in outcome.repeats}
                 outcome = replace(outcome, tests=tests)
             self._log_outcome(outcome)
         self._note(state)
@@ -243,7 +245,7 @@ class _Driver:
         pick = max if goal.maximize else min
         record = pick(best.records, key=lambda record: record.figures[goal.figure])
         number = int(best.role.removeprefix("trial "))
-        tests = {f"test_{role}": statistics.fmean(v) for role, v in outcome.tests.items()}
+        tests = {f"test_{name}": statistics.fmean(v) for name, v in outcome.tests.items()}
         self.tracker.log_outcome(outcome, files, {**record.figures, **tests}, number)
         data = self.experiment.recipe(self._values(number)).student.data
         examples = next(open_data(data).batches("validation", batch_size=4, device="cpu"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -27,15 +27,27 @@ class Trial:
 
 @dataclass(frozen=True)
 class Repeated:
-    """One configuration over several seeds. ``role`` is ``trial N``, ``plain`` or ``direct``.
+    """One configuration over several seeds.
 
-    ``plain`` is the same student taught by labels alone, ``direct`` the same student taught by
-    the chain's first teacher without assistants.
+    ``role`` is ``trial N``, or what the best of them is held against: ``plain``, ``direct``,
+    ``assembled``, ``scratch``, ``end to end``, ``uniform`` (see :mod:`search.baselines`).
+    ``group`` is the value of ``run.repeats.of_each`` that it belongs to, with its path.
     """
 
     role: str
     seeds: tuple[int, ...]
     records: tuple[Record, ...]
+    group: str = ""
+
+    @property
+    def name(self) -> str:
+        """The role, behind its group where there are several."""
+        return f"{self.group}: {self.role}" if self.group else self.role
+
+    @property
+    def tried(self) -> bool:
+        """Whether it is a trial's configuration, and no baseline."""
+        return self.role.startswith("trial ")
 
     def values(self, figure: str) -> tuple[float, ...]:
         return tuple(record.figures[figure] for record in self.records)
@@ -77,7 +89,7 @@ class Outcome:
     importances: Mapping[str, float]
     seconds: float
     tests: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """Role of a repeated configuration -> accuracy on the test split, one value a seed."""
+    """Name of a repeated configuration -> accuracy on the test split, one value a seed."""
 
 
 def measured(figures: Mapping[str, float]) -> dict[str, float]:
@@ -92,8 +104,21 @@ def with_measured(record: Record, known: Mapping[str, float]) -> Record:
 
 def winner(outcome: Outcome) -> Repeated | None:
     """The repeated trial with the best mean in the first goal; none if none was repeated."""
+    return _best(outcome, [r for r in outcome.repeats if r.tried and r.records])
+
+
+def winners(outcome: Outcome) -> dict[str, Repeated]:
+    """Of each group the best repeated trial, as :func:`winner`."""
+    found: dict[str, list[Repeated]] = {}
+    for repeated in outcome.repeats:
+        if repeated.tried and repeated.records:
+            found.setdefault(repeated.group, []).append(repeated)
+    best = {group: _best(outcome, some) for group, some in found.items()}
+    return {group: repeated for group, repeated in best.items() if repeated}
+
+
+def _best(outcome: Outcome, found: Sequence[Repeated]) -> Repeated | None:
     goal = outcome.goals[0]
-    found = [r for r in outcome.repeats if r.role.startswith("trial") and r.records]
     pick = max if goal.maximize else min
     return pick(found, key=lambda repeated: repeated.mean(goal.figure)) if found else None
 
@@ -106,6 +131,7 @@ def to_plain(outcome: Outcome) -> dict[str, Any]:
         "repeats": [
             {
                 "role": r.role,
+                **({"group": r.group} if r.group else {}),
                 "seeds": list(r.seeds),
                 "keys": [record.key for record in r.records],
                 "measured": measured(r.records[0].figures) if r.records else {},

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 
 from methods.core.data.facts import facts
+from search.baselines import baselines
 from search.experiment import Experiment
 from search.library.store import Library
 from search.outcome import Trial
 from search.recipe import Recipe
-from search.settle import baselines, contenders
+from search.settle import contenders
 from search.stage import Stage
 from search.stages.train import TrainNetwork
 from spaces.domain import LogUniform, Uniform
@@ -67,7 +68,7 @@ def plan(experiment: Experiment, slots: int = 0) -> Plan:
     stages = tuple(_planned(stage, library, stopwatch) for stage in shared.values())
     students = [stopwatch.seconds(recipe.student) for recipe in recipes]
     trials = experiment.trials
-    repeats = _repeats(experiment)
+    repeats = _repeats(experiment, library)
     each = sum(students) / len(students)
     missing = sum(stage.seconds for stage in stages if not stage.there)
     total = missing + each * (trials + repeats)
@@ -95,13 +96,17 @@ def _sampled(experiment: Experiment) -> Iterator[Recipe]:
             yield experiment.recipe(experiment.draw(chooser))
 
 
-def _repeats(experiment: Experiment) -> int:
+def _repeats(experiment: Experiment, library: Library) -> int:
     """How many students the repetitions and baselines make."""
-    run = experiment.run
-    best = contenders(experiment, [Trial(0, "finished", {}, {"student": ""})])[0]
-    against = baselines(experiment, best) if run.baselines else []
+    run, path = experiment.run, experiment.run.repeats.of_each
+    groups = len(experiment.search[path].grid(1)) if path else 1
+    together = run.repeats.model_copy(update={"of_each": None})
+    whole = replace(experiment, run=run.model_copy(update={"repeats": together}))
+    best = contenders(whole, [Trial(0, "finished", {}, {"student": ""})])[0]
+    against = baselines(whole, best, library) if run.baselines else []
+    made = [len(each.recipes) for each in against if each.role != "assembled"]
     new = run.repeats.seeds if run.repeats.top else 0
-    return run.repeats.top * new + sum(len(baseline.recipes) for baseline in against)
+    return groups * (run.repeats.top * new + sum(made))
 
 
 def _planned(stage: Stage, library: Library, stopwatch: _Stopwatch) -> PlannedStage:

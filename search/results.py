@@ -68,6 +68,7 @@ def read_outcome(folder: RunFolder) -> Outcome:
             r["role"],
             tuple(r["seeds"]),
             tuple(with_measured(records[key], r["measured"]) for key in r["keys"]),
+            r.get("group", ""),
         )
         for r in told.get("repeats", ())
         if all(key in records for key in r["keys"])

@@ -149,6 +149,9 @@ class Repeats(Config):
 
     top: int = knob(3, "configurations to repeat; 0 for none", ge=0)
     seeds: int = knob(3, "seeds for each", ge=1)
+    of_each: str | None = knob(
+        None, "a searched path: so many of each of its values, each with baselines of its own"
+    )
 
 
 class LatencySettings(Config):

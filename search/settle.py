@@ -1,4 +1,4 @@
-"""Settling a search: the best few again over fresh seeds, beside honest baselines.
+"""Settling a search: the best few again over fresh seeds.
 
 The seeds a configuration was chosen by are not among those it is judged by: the best of many
 noisy trials is partly lucky, and its own figure says too much of it.
@@ -14,6 +14,7 @@ from search.experiment import Experiment
 from search.library.store import Library
 from search.outcome import Repeated, Trial, measured, with_measured
 from search.recipe import Recipe
+from spaces.domain import Choice
 
 
 @dataclass(frozen=True)
@@ -21,73 +22,78 @@ class Contender:
     """One configuration to be made over several seeds.
 
     ``values`` are those searched; ``measured`` what its trial measured of the network, which is
-    the same for every seed.
+    the same for every seed; ``group`` as in :class:`Repeated`.
     """
 
     role: str
     values: Mapping[str, Any]
     recipes: Mapping[int, Recipe]
     measured: Mapping[str, float]
+    group: str = ""
 
     def repeated(self, library: Library) -> Repeated:
         """Its records; seeds that failed are left out."""
         found = {s: library.record(recipe.student.key) for s, recipe in self.recipes.items()}
         kept = {s: with_measured(r, self.measured) for s, r in found.items() if r is not None}
-        return Repeated(self.role, tuple(kept), tuple(kept.values()))
+        return Repeated(self.role, tuple(kept), tuple(kept.values()), self.group)
 
 
 def contenders(experiment: Experiment, ranked: Sequence[Trial]) -> list[Contender]:
-    """The best trials over fresh seeds; with ``repeats.top: 0`` the best one as it is."""
+    """The best trials over fresh seeds; with ``repeats.top: 0`` the best one as it is.
+
+    With ``repeats.of_each`` the best of each of its values; those that no trial has are absent.
+    """
     repeats = experiment.run.repeats
     # Where nothing was searched nothing was chosen, and the first seed is as fresh as any.
     first = 1 if experiment.search else 0
     seeds = range(first, first + repeats.seeds) if repeats.top else range(1)
     return [
-        _contender(f"trial {trial.number}", experiment, trial.values, seeds, trial.figures)
-        for trial in _distinct(ranked)[: max(repeats.top, 1)]
+        contender(f"trial {trial.number}", experiment, trial.values, seeds, trial.figures, group)
+        for group, trials in _grouped(experiment, ranked).items()
+        for trial in _distinct(trials)[: max(repeats.top, 1)]
     ]
 
 
-def baselines(experiment: Experiment, best: Contender) -> list[Contender]:
-    """What the best configuration is held against, over the same seeds.
-
-    ``plain``: the same student and training, labels alone. ``direct``: the same student and
-    objective, taught by the teacher at the root instead of by assistants. There are none for a
-    student that has no teacher.
-    """
-    entry = experiment.recipe(best.values).entries[experiment.final]
-    roots = [s.label for s in entry.stage.lineage() if not s.parents and s is not entry.stage]
-    stages, data = experiment.with_values(best.values)
-    final = stages[experiment.final]
-    objective = final.get("objective")
-    if not (roots and objective):
-        return []
-    labels = {"cross_entropy": {**(objective.get("cross_entropy") or {}), "weight": 1.0}}
-    changed = {
-        "plain": {**final, "objective": labels, "teachers": []},
-        "direct": {**final, "teachers": roots},
-    }
-    found = []
-    for role, entry_as_changed in changed.items():
-        whole = {**stages, experiment.final: entry_as_changed}
-        other = replace(experiment, stages=whole, data=data, search={})
-        found.append(_contender(role, other, {}, best.recipes, best.measured))
-    return found
-
-
-def _contender(
+def contender(
     role: str,
     experiment: Experiment,
     values: Mapping[str, Any],
     seeds: Iterable[int],
     figures: Mapping[str, float],
+    group: str = "",
 ) -> Contender:
+    """The student of ``values`` over ``seeds``, labelled with its role and seed."""
     recipes = {}
     for seed in seeds:
         recipe = experiment.recipe(values, reseed=seed)
-        label = f"{recipe.student.label} ({role}, seed {seed})"
+        told = ", ".join(filter(None, (role, group, f"seed {seed}")))
+        label = f"{recipe.student.label} ({told})"
         recipes[seed] = replace(recipe, student=replace(recipe.student, label=label))
-    return Contender(role, values, recipes, measured(figures))
+    return Contender(role, values, recipes, measured(figures), group)
+
+
+def _grouped(experiment: Experiment, ranked: Sequence[Trial]) -> dict[str, list[Trial]]:
+    """Trials by their value of ``repeats.of_each``, in the order in which the search names them."""
+    path = experiment.run.repeats.of_each
+    if path is None or path not in experiment.search:
+        return {"": list(ranked)}
+    domain = experiment.search[path]
+    options = domain.values if isinstance(domain, Choice) else domain.grid(1)
+    found: dict[str, list[Trial]] = {_told(path, option): [] for option in options}
+    for trial in ranked:
+        if path in trial.values:
+            found.setdefault(_told(path, trial.values[path]), []).append(trial)
+    return {group: trials for group, trials in found.items() if trials}
+
+
+def _told(path: str, value: Any) -> str:
+    """``assembled.budgets.parameters 67,000``."""
+    if isinstance(value, Mapping):
+        return f"{path} {', '.join(f'{key} {inner}' for key, inner in value.items())}"
+    if isinstance(value, tuple | list):
+        return f"{path} {', '.join(map(str, value)) or 'none'}"
+    number = isinstance(value, int) and not isinstance(value, bool)
+    return f"{path} {value:,}" if number else f"{path} {value}"
 
 
 def _distinct(ranked: Sequence[Trial]) -> list[Trial]:

@@ -19,7 +19,7 @@ from methods.core.evaluation import evaluate
 from methods.core.objective import METHODS, Objective
 from methods.core.teacher import FrozenTeacher
 from methods.core.training import Training, train
-from search.assembly import described, rebuild
+from search.assembly import anew, described, rebuild
 from search.kind import Entry, Kind
 from search.stage import Artifact, Bench, Product, Report, Stage, Work
 from spaces.config import Config, knob
@@ -82,6 +82,7 @@ class TrainNetwork(Work):
     makes_network: ClassVar[bool] = True
 
     network: NetworkSpec | None = knob(None, "the network; none: the first parent's, to go on from")
+    anew: bool = knob(False, "the first parent's architecture alone, its weights from the seed")
     objective: Objective | None = knob(None, "what it learns from; none with weights alone")
     training: Training = knob(Training(), "how it is trained")
     weights: Weights | None = knob(None, "published weights to start from, or to use as they are")
@@ -98,12 +99,13 @@ class TrainNetwork(Work):
         taught: dict[str, Any] | None = None
         if self.objective:
             taught = {"objective": self.objective.identity(), "training": self.training.plain()}
-        return {
+        told = {
             "network": self.network.identity() if self.network else None,
             "weights": start,
             "taught": taught,
             "seed": self.seed if self.objective or not self.weights else 0,
         }
+        return {**told, "anew": True} if self.anew else told
 
     def costs(self, data: DataConfig) -> dict[str, float]:
         if self.network is None:
@@ -117,7 +119,7 @@ class TrainNetwork(Work):
         dataset = open_data(data)
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            network = self._start(data) if self.network else rebuild(parents[0])
+            network = self._start(data) if self.network else self._go_on(parents[0])
         began = () if self.network else parents[:1]
         teachers = [_frozen(parent, bench.device) for parent in parents[len(began) :]]
         report: Report = {}
@@ -147,6 +149,9 @@ class TrainNetwork(Work):
             told["assembly"] = described(parent)
         return Product(network.state_dict(), figures, told)
 
+    def _go_on(self, parent: Artifact) -> Network:
+        return anew(parent) if self.anew else rebuild(parent)
+
     def _start(self, data: DataConfig) -> Network:
         assert self.network is not None
         about = facts(data)
@@ -167,6 +172,9 @@ class Train(Kind):
     network: NetworkSpec | None = knob(None, "name of a network, or {name: {settings}}")
     start: str | None = knob(
         None, "an entry whose network it goes on from, instead of one of its own"
+    )
+    anew: bool = knob(
+        False, "of the entry it starts from, take the architecture alone, and new weights"
     )
     teachers: tuple[str, ...] = knob((), "entries it learns from")
     objective: Objective | None = knob(None, "weighted sum of methods")
@@ -193,10 +201,16 @@ class Train(Kind):
                 else (f"has no place beside start: {self.start}, whose network it goes on from")
             )
             raise ConfigError([Problem("network", message)])
+        if self.anew and not self.start:
+            message = "needs start: <an entry>, whose architecture gets new weights"
+            raise ConfigError([Problem("anew", message)])
+        if self.anew and weights is not None:
+            raise ConfigError([Problem("weights", "has no place beside anew: true; leave one out")])
         check_taught(self.objective, teachers)
         began = _network_of("start", needed[self.start]) if self.start else ()
         work = TrainNetwork(
             network=self.network,
+            anew=self.anew,
             objective=self.objective,
             training=self.training,
             weights=weights,

@@ -1,0 +1,169 @@
+"""What the best student is held against: baselines over the same seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from methods.core.data.config import DataConfig
+from methods.core.data.facts import facts
+from search.experiment import Experiment
+from search.library.store import Library
+from search.recipe import Recipe
+from search.settings import STATIC, Limit
+from search.settle import Contender, contender
+from search.stage import Stage
+from search.stages.assemble import AssembleNetwork
+from search.stages.train import Train, TrainNetwork
+from search.uniform import uniform
+
+
+def baselines(experiment: Experiment, best: Contender, library: Library) -> list[Contender]:
+    """What a configuration is held against, over the same seeds.
+
+    ``plain``: the same student and training, labels alone. ``direct``: the same student and
+    objective, taught by the teacher at the root instead of by assistants. A student that goes on
+    from an assembly has more, all for as many images as it and its neighbourhoods have seen:
+    ``scratch``, its architecture from random weights, labels alone; ``end to end``, the same with
+    its own objective and teachers; ``uniform``, the assembly's teacher narrowed uniformly under
+    the assembly's budgets; and ``assembled``, what it goes on from, which has no seeds.
+
+    What would be the best configuration's own student is left out. There are none for a student
+    that has no teacher and goes on from no assembly.
+    """
+    stages, data = experiment.with_values(best.values)
+    settled = replace(experiment, stages=stages, data=data, search={})
+    recipe = settled.recipe()
+    if not isinstance(recipe.student.work, TrainNetwork) or not isinstance(
+        settled.entries[settled.final], Train
+    ):
+        return []
+    student = _Student(settled, recipe.student, best)
+    assembly = assembly_of(recipe.student)
+    found = [] if assembly is None else [student.as_assembled(recipe, assembly)]
+    found += student.otherwise(student.taught_otherwise())
+    if assembly is not None:
+        found += student.otherwise(student.made_otherwise(assembly, library))
+    return list(_distinct(best, found))
+
+
+@dataclass(frozen=True)
+class _Student:
+    """The student that others are held against: ``experiment`` is settled, ``stage`` its own."""
+
+    experiment: Experiment
+    stage: Stage
+    best: Contender
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        """As it is written."""
+        return dict(self.experiment.stages[self.experiment.final])
+
+    @property
+    def teachers(self) -> tuple[Stage, ...]:
+        work = self.stage.work
+        assert isinstance(work, TrainNetwork)
+        return self.stage.parents[work.network is None :]
+
+    def otherwise(self, entries: Mapping[str, dict[str, Any]]) -> Iterator[Contender]:
+        """A contender for each role whose student is written otherwise."""
+        for role, entry in entries.items():
+            stages = {**self.experiment.stages, self.experiment.final: entry}
+            other = replace(self.experiment, stages=stages)
+            same = role != "uniform"
+            figures = self.best.measured if same else {}
+            yield contender(role, other, {}, self.best.recipes, figures, self.best.group)
+
+    def as_assembled(self, recipe: Recipe, assembly: Stage) -> Contender:
+        """The assembly itself: made once, so there is no seed to repeat it over."""
+        made = Recipe(recipe.entries, assembly)
+        return Contender("assembled", {}, {0: made}, self.best.measured, self.best.group)
+
+    def taught_otherwise(self) -> dict[str, dict[str, Any]]:
+        """The same start and training, other teachers."""
+        lineages = [stage for teacher in self.teachers for stage in teacher.lineage()]
+        roots = list(dict.fromkeys(s.label for s in lineages if not s.parents))
+        if not (roots and self.entry.get("objective")):
+            return {}
+        return {
+            "plain": {**self.entry, **self._labels},
+            "direct": {**self.entry, "teachers": roots},
+        }
+
+    def made_otherwise(self, assembly: Stage, library: Library) -> dict[str, dict[str, Any]]:
+        """The same objective for the same images, from random weights."""
+        training = {**(self.entry.get("training") or {}), "epochs": same_images(self.stage)}
+        fresh = {**self.entry, "start": assembly.label, "anew": True, "training": training}
+        found = {"scratch": {**fresh, **self._labels}, "end to end": fresh}
+        record = library.record(assembly.key)
+        if record is not None and (spec := _narrowed(assembly, record.figures["parameters"])):
+            rest = {k: v for k, v in fresh.items() if k not in ("start", "anew")}
+            found["uniform"] = {**rest, "network": spec}
+        return found
+
+    @property
+    def _labels(self) -> dict[str, Any]:
+        """What learning from labels alone says; the student's own where it has no teacher."""
+        if not self.teachers:
+            return {}
+        told = (self.entry["objective"].get("cross_entropy")) or {}
+        return {"objective": {"cross_entropy": {**told, "weight": 1.0}}, "teachers": []}
+
+
+def assembly_of(student: Stage) -> Stage | None:
+    """The assembly that a student goes on from, perhaps by way of other students."""
+    stage = student
+    while isinstance(stage.work, TrainNetwork) and stage.work.network is None:
+        if stage.work.anew:
+            return None
+        stage = stage.parents[0]
+    return stage if isinstance(stage.work, AssembleNetwork) else None
+
+
+def same_images(student: Stage) -> int:
+    """Epochs of its data in which a student sees as many images as it and all it goes on from.
+
+    The neighbourhoods of an assembly are distilled side by side and count as one of them. Not
+    counted is what is looked at without learning: principal channels, batch-norm statistics.
+    """
+    images, stage = 0, student
+    while isinstance(stage.work, TrainNetwork):
+        images += stage.work.epochs * _images(stage.data)
+        if stage.work.network is not None or stage.work.anew:
+            break
+        stage = stage.parents[0]
+    parts = [part for part in stage.parents if part.work.kind == "neighbourhood"]
+    images += max((part.work.epochs * _images(part.data) for part in parts), default=0)
+    return -(-images // _images(student.data))
+
+
+def _images(data: DataConfig) -> int:
+    return facts(data).sizes["train"]
+
+
+def _narrowed(assembly: Stage, parameters: float) -> dict[str, Any] | None:
+    """The teacher's family at the assembly's budgets, or at its size where they do not decide."""
+    work, teacher = assembly.work, assembly.parents[0].work
+    assert isinstance(work, AssembleNetwork)
+    assert isinstance(teacher, TrainNetwork)
+    if teacher.network is None:
+        return None
+    limits = {name: limit for name, limit in work.budgets.items() if name in STATIC}
+    unknown = len(limits) < len(work.budgets)
+    if unknown or all(limit.max is None for limit in limits.values()):
+        limits["parameters"] = Limit(max=parameters)
+    about = facts(assembly.data)
+    found = uniform(teacher.network, about.shape, about.classes, limits)
+    return found.plain() if found else None
+
+
+def _distinct(best: Contender, found: list[Contender]) -> Iterator[Contender]:
+    """One contender for each student, and none for the best configuration's own."""
+    seen = {recipe.student.key for recipe in best.recipes.values()}
+    for each in found:
+        keys = {recipe.student.key for recipe in each.recipes.values()}
+        if not keys & seen:
+            yield each
+        seen |= keys
