@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
+import torch
 from torch import nn
 
 from search.stage import Artifact
@@ -75,20 +78,27 @@ def assembled(
     """
     names, at = teacher.names, positions(teacher, shape)
     made = list(modules) or [piece.build(teacher, at) for piece in pieces]
-    blocks: dict[str, nn.Module] = {names[0]: teacher.blocks[names[0]]}
-    first, last = pieces[0], pieces[-1]
-    if first.enter < 1.0:
-        channels = at[first.start][0], narrowed(at[first.start], first.enter)[0]
-        blocks[names[0]] = nn.Sequential(blocks[names[0]], Narrow.empty(channels[1], channels[0]))
+    blocks: dict[str, nn.Module] = {names[0]: stem(teacher, at, pieces[0].enter)}
     for piece, module in zip(pieces, made, strict=True):
         blocks[_name(names, piece)] = module
-    blocks[names[-1]] = teacher.blocks[names[-1]]
-    if last.leave < 1.0:
-        channels = at[last.stop][0], narrowed(at[last.stop], last.leave)[0]
-        blocks[names[-1]] = nn.Sequential(Widen.empty(channels[1], channels[0]), blocks[names[-1]])
+    blocks[names[-1]] = head(teacher, at, pieces[-1].leave)
     network = Network(blocks)
     mean, std = teacher.mean.flatten().tolist(), teacher.std.flatten().tolist()
     return network.normalised_with(mean, std)
+
+
+def stem(teacher: Network, at: Mapping[int, Shape], width: float) -> nn.Module:
+    """A teacher's first block, projected onto a share of its channels."""
+    block, channels = teacher.blocks[teacher.names[0]], at[min(at)][0]
+    kept = narrowed(at[min(at)], width)[0]
+    return nn.Sequential(block, Narrow.empty(kept, channels)) if width < 1.0 else block
+
+
+def head(teacher: Network, at: Mapping[int, Shape], width: float) -> nn.Module:
+    """A teacher's last block behind the projection from a share of the channels."""
+    block, channels = teacher.blocks[teacher.names[-1]], at[max(at)][0]
+    kept = narrowed(at[max(at)], width)[0]
+    return nn.Sequential(Widen.empty(kept, channels), block) if width < 1.0 else block
 
 
 def _name(names: Sequence[str], piece: Piece) -> str:
@@ -145,3 +155,11 @@ def specified(artifact: Artifact) -> NetworkSpec:
     """The named network that a ``train`` stage made."""
     told = artifact.record.identity["work"]["network"]
     return NetworkSpec.parse({k: v for k, v in told.items() if k != "version"})
+
+
+@lru_cache(maxsize=8)
+def outline(spec: str, shape: Shape, classes: int) -> tuple[Network, Mapping[int, Shape]]:
+    """A network without weights, and where it may be cut; ``spec`` is a network's JSON."""
+    with torch.device("meta"):
+        network = NetworkSpec.parse(json.loads(spec)).build(shape, classes).eval()
+    return network, positions(network, shape)

@@ -13,7 +13,6 @@ from search.library.store import Library
 from search.make import make_all
 from search.recipe import Recipe
 from search.stage import Stage
-from spaces.cost import measure_latency
 
 
 def run_trial(experiment: Experiment, recipe: Recipe, library: Library) -> Iterator[dict[str, Any]]:
@@ -44,15 +43,8 @@ def _measured(experiment: Experiment, student: Stage, library: Library) -> dict[
     if "latency_ms" not in wanted:
         return {}
     artifact = library.open(student.key)
-    settings = experiment.run.latency
-    latency = measure_latency(
-        rebuild(artifact),
-        tuple(artifact.record.facts["data"]["shape"]),
-        device=settings.device,
-        batch=settings.batch,
-        precision=settings.precision,
-    )
-    return {"latency_ms": latency.median_ms, "latency_spread_ms": latency.spread_ms}
+    shape = tuple(artifact.record.facts["data"]["shape"])
+    return experiment.run.latency.measure(rebuild(artifact), shape)
 
 
 def reason(error: Exception) -> str:

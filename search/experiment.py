@@ -77,7 +77,8 @@ class Experiment:
         entries = parse_entries(stages)
         if reseed:
             entries = {name: self._reseeded(name, entry, reseed) for name, entry in entries.items()}
-        return lay_out(entries, data, self.final)
+        timed = {name: entry.timed_by(self.run.latency) for name, entry in entries.items()}
+        return lay_out(timed, data, self.final)
 
     def _reseeded(self, name: str, entry: Kind, reseed: int) -> Kind:
         again = entry.repeated or name == self.final

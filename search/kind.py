@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from methods.core.data.config import DataConfig
+from search.settings import LatencySettings
 from search.stage import Stage
 from spaces.config import Config, knob
 from spaces.domain import Domain
@@ -42,6 +43,10 @@ class Kind(Config):
     def repeated(self) -> bool:
         """Whether a repetition over seeds makes it anew: what learns does, a teacher stays."""
         return bool(self.needs())
+
+    def timed_by(self, latency: LatencySettings) -> Kind:
+        """The entry with how the experiment measures latency, where that is its business."""
+        return self
 
     def lay_out(self, name: str, needed: Mapping[str, Entry], data: DataConfig) -> Entry:
         """The stages this entry stands for.

@@ -9,11 +9,11 @@ from typing import Any
 
 from methods.core.data.facts import facts
 from search.assembly import rebuild
-from search.calibration import FEWEST, Calibrated, calibrated
+from search.estimate import Estimate, estimate
 from search.experiment import Experiment, to_yaml
 from search.library.store import Library
-from search.planner import Edge
-from search.pool import Pool, piece_of
+from search.planner import Assembly
+from search.pool import LATENCY, Pool, piece_of
 from search.recipe import Recipe
 from search.settings import Limit
 from search.stage import Stage
@@ -39,20 +39,18 @@ class Offer:
 
 @dataclass(frozen=True)
 class Offers:
-    """Plans in order, and how far what was assembled before bears the planner out.
-
-    ``calibration`` is none where fewer than three assemblies of these parts are in the library;
-    else the scores are corrected by them, to accuracy lost (DONNA, Moons et al. 2021).
-    """
+    """Plans in order, and how far what was assembled before bears the planner out."""
 
     found: tuple[Offer, ...]
-    assembled: int
-    """How many assemblies of these parts are in the library."""
-    calibration: Calibrated | None
+    known: Estimate
 
 
-def offers(experiment: Experiment, budgets: Mapping[str, Limit], best: int) -> Offers:
+def offers(
+    experiment: Experiment, budgets: Mapping[str, Limit], best: int, along: str = ""
+) -> Offers:
     """The best assemblies of what is in the library, under ``budgets`` and the file's own.
+
+    With ``along``, so many of the Pareto front of score against that cost instead.
 
     Raises:
         ConfigError: the experiment assembles nothing, the library has no neighbourhoods for it,
@@ -62,24 +60,26 @@ def offers(experiment: Experiment, budgets: Mapping[str, Limit], best: int) -> O
     work = stage.work
     assert isinstance(work, AssembleNetwork)
     pool = _pool(experiment, stage)
+    known = estimate(pool, work.score, Library(experiment.library).records())
     limits = {**work.budgets, **budgets}
-    edges = pool.edges(work.score)
-    known = pool.measured(Library(experiment.library).records())
-    calibration = calibrated(edges, known, kind=_candidate) if len(known) >= FEWEST else None
-    if calibration:
-        edges = list(calibration.edges)
-    found = pool.plans(edges, limits, best, work.apart, fewer=True)
-    offered = (
-        Offer(
-            rank,
-            plan.score + (calibration.fixed if calibration else 0.0),
-            dict(plan.costs),
-            tuple(piece_of(artifact).label for artifact in pool.chosen(plan)),
-            known.get(plan.edges),
-        )
-        for rank, plan in enumerate(found)
+    if along:
+        own = {cost: limit for cost, limit in limits.items() if cost != along or cost in budgets}
+        found = known.front(along, own, best)
+    else:
+        found = known.plans(limits, best, work.apart, fewer=True)
+    offered = (_offer(rank, plan, known, pool) for rank, plan in enumerate(found))
+    return Offers(tuple(offered), known)
+
+
+def _offer(rank: int, plan: Assembly, known: Estimate, pool: Pool) -> Offer:
+    loss, record = known.expected_loss(plan), known.measured.get(plan.edges)
+    return Offer(
+        rank,
+        plan.score if loss is None else loss,
+        dict(plan.costs),
+        tuple(piece_of(artifact).label for artifact in pool.chosen(plan.edges)),
+        1.0 - record.figures["val_accuracy"] if record else None,
     )
-    return Offers(tuple(offered), len(known), calibration)
 
 
 def write_offers(
@@ -90,18 +90,19 @@ def write_offers(
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for offer in found:
-        values: dict[str, Any] = {f"{name}.chosen": list(offer.chosen)}
-        for cost, limit in budgets.items():
-            values[f"{name}.budgets.{cost}"] = limit.model_dump(exclude_none=True)
-        told = experiment.settled(values, f"{experiment.name}-{offer.rank}")
+        values = {f"{name}.{field}": value for field, value in _as_chosen(offer, budgets).items()}
+        settled = experiment.settled(values, f"{experiment.name}-{offer.rank}")
         files.append(folder / f"{experiment.name}-{offer.rank}.yaml")
-        files[-1].write_text(to_yaml(told), encoding="utf-8")
+        files[-1].write_text(to_yaml(settled), encoding="utf-8")
     return files
 
 
-def _candidate(edge: Edge) -> str:
-    """Candidates of one kind share a correction: ``3-5 ghost`` is a ghost."""
-    return edge.name.partition(" ")[2] or edge.name
+def _as_chosen(offer: Offer, budgets: Mapping[str, Limit]) -> dict[str, Any]:
+    """Fields of an entry that assembles one offer. A latency is timed and not planned by: it was
+    expected with corrections that one assembly alone does not have."""
+    kept = {c: b.model_dump(exclude_none=True) for c, b in budgets.items() if c != LATENCY}
+    timed: dict[str, Any] = {"latency": {}} if LATENCY in budgets else {}
+    return {"chosen": list(offer.chosen), "budgets": kept, "rank": 0, "calibrate": 0, **timed}
 
 
 def _assembly(experiment: Experiment) -> tuple[str, Stage]:
@@ -121,4 +122,5 @@ def _pool(experiment: Experiment, stage: Stage) -> Pool:
         message = f"{experiment.library} has no neighbourhoods for it yet; launch it once"
         raise ConfigError([Problem("library", message)])
     made = [library.open(parent.key) for parent in there]
-    return Pool(rebuild(made[0]), facts(stage.data).shape, made[1:])
+    assert isinstance(stage.work, AssembleNetwork)
+    return Pool(rebuild(made[0]), facts(stage.data).shape, made[1:], stage.work.timed)

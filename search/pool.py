@@ -2,33 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from torch import nn
 
-from search.assembly import Piece, assembled
+from search.assembly import Piece, assembled, head, stem
 from search.library.record import Record
-from search.neighbourhood import boundary
-from search.planner import Assembly, Budget, Disconnected, Edge, Infeasible, assemblies
-from search.settings import Limit
+from search.planner import Edge
 from search.stage import Artifact
-from spaces.boundary import Narrow, Widen
+from spaces.boundary import Narrow
 from spaces.cost import costs
 from spaces.cuts import narrowed, positions
 from spaces.network import Network, Shape
-from spaces.problem import ConfigError, Problem
 
 Score = Literal["kl", "nmse", "accuracy_drop"]
-Budgets = Mapping[str, Limit]
 COSTS = ("parameters", "flops", "bytes")
-_IN, _OUT = ("in", 0.0), ("out", 0.0)
+LATENCY = "latency_ms"
+BUDGETS = (*COSTS, LATENCY)
+"""Costs that a budget may be on."""
+IN, OUT = ("in", 0.0), ("out", 0.0)
+"""Where an assembly's path begins and ends: before the stem, behind the head."""
+Path = tuple[int, ...]
+"""An assembly as the places of its edges."""
 
 
 class Pool:
-    """The neighbourhoods of one teacher as the library has them, for the planner."""
+    """What assemblies can be made of: neighbourhoods, and stems and heads for their widths.
 
-    def __init__(self, teacher: Network, shape: Shape, made: Sequence[Artifact]) -> None:
+    Args:
+        teacher: whose blocks they replace.
+        shape: of its images.
+        made: the artifacts an assemble stage rests on, the teacher's apart.
+        timed: label of a part -> key of its latency among ``made``.
+    """
+
+    def __init__(
+        self,
+        teacher: Network,
+        shape: Shape,
+        made: Sequence[Artifact],
+        timed: Mapping[str, str] | None = None,
+    ) -> None:
         self._teacher, self._shape = teacher, shape
         self._at = positions(teacher, shape)
         self._bases = {
@@ -41,18 +56,25 @@ class Pool:
             for artifact in made
             if artifact.record.kind == "neighbourhood" and "diverged" not in artifact.record.facts
         ]
+        times = {
+            a.record.key: a.record.figures[LATENCY] for a in made if LATENCY in a.record.figures
+        }
+        known = (timed or {}).items()
+        self._latency = {label: times[key] for label, key in known if key in times}
+
+    @property
+    def fixed(self) -> dict[str, float]:
+        """What every assembly costs besides its parts: the mean and deviation of its images."""
+        return {"bytes": 8.0 * len(self._teacher.mean.flatten())}
 
     def edges(self, score: Score) -> list[Edge]:
         """Everything a plan may be made of: the neighbourhoods first, then stems and heads."""
         return [self._edge(artifact, score) for artifact in self._made] + self._ends()
 
-    def measured(self, records: Iterable[Record]) -> dict[tuple[int, ...], float]:
-        """What assemblies of these neighbourhoods, made before, lost in accuracy: 1 - accuracy.
-
-        Returns:
-            By a plan's edges, as :meth:`edges` has them.
-        """
-        edges, found = self._ends(), {}
+    def paths(self, records: Iterable[Record]) -> dict[Path, Record]:
+        """Assemblies of these neighbourhoods that were made before, by their edges."""
+        edges = self._ends()
+        found: dict[Path, Record] = {}
         places = {artifact.record.key: i for i, artifact in enumerate(self._made)}
         pieces = {i: piece_of(artifact).plain() for i, artifact in enumerate(self._made)}
         for record in records:
@@ -62,42 +84,25 @@ class Pool:
             told = record.facts["assembly"]["pieces"]
             chosen = [i for piece in told for i in own if pieces[i] == piece]
             if len(chosen) == len(told):
-                stem = edges.index(next(e for e in edges if e.head == _first(told)))
-                head = edges.index(next(e for e in edges if e.tail == _last(told)))
-                path = (len(self._made) + stem, *chosen, len(self._made) + head)
-                found[path] = 1.0 - record.figures["val_accuracy"]
+                first = edges.index(next(e for e in edges if e.head == _first(told)))
+                last = edges.index(next(e for e in edges if e.tail == _last(told)))
+                path = (len(self._made) + first, *chosen, len(self._made) + last)
+                found.setdefault(path, record)
         return found
 
-    def plans(
-        self,
-        edges: Sequence[Edge],
-        budgets: Budgets,
-        best: int,
-        apart: int,
-        fewer: bool = False,
-    ) -> list[Assembly]:
-        """The ``best`` plans in order; with ``fewer``, all there are if they are not so many.
+    def parts(self, path: Path, score: Score) -> Iterator[dict[str, Any]]:
+        """Each part of an assembly, from the stem to the head: where it stands, what it costs."""
+        edges = self.edges(score)
+        ends: dict[Any, Any] = {IN: (0, 1.0), OUT: (len(self._teacher.names), 1.0)}
+        for edge in (edges[place] for place in path):
+            start, enter = ends.get(edge.tail, edge.tail)
+            stop, leave = ends.get(edge.head, edge.head)
+            told = {"name": edge.name, "score": edge.score, "costs": dict(edge.costs)}
+            yield {**told, "start": start, "stop": stop, "enter": enter, "leave": leave}
 
-        Args:
-            edges: as :meth:`edges` has them, perhaps with corrected scores.
-
-        Raises:
-            ConfigError: a budget that cannot be kept, with what can; cuts with a gap; too few.
-        """
-        limits = {name: Budget(limit.max, limit.min) for name, limit in budgets.items()}
-        mean = {"bytes": 8.0 * len(self._teacher.mean.flatten())}  # mean and standard deviation
-        try:
-            found = assemblies(edges, _IN, _OUT, limits, fixed=mean, best=best, apart=apart)
-        except (Infeasible, Disconnected) as error:
-            raise ConfigError([Problem("budgets", str(error))]) from None
-        if len(found) < best and not fewer:
-            message = f"the budgets leave {len(found)} plans, ranks 0 to {len(found) - 1}"
-            raise ConfigError([Problem("rank", message)])
-        return found
-
-    def chosen(self, plan: Assembly) -> list[Artifact]:
-        """The neighbourhoods of a plan, in order."""
-        return [self._made[i] for i in plan.edges if i < len(self._made)]
+    def chosen(self, path: Path) -> list[Artifact]:
+        """The neighbourhoods of an assembly, in order."""
+        return [self._made[i] for i in path if i < len(self._made)]
 
     def network(self, chosen: Sequence[Artifact]) -> Network:
         """The network they make, with what they learnt."""
@@ -108,23 +113,24 @@ class Pool:
             module.load_state_dict(dict(artifact.tensors))
             modules.append(module.eval())
         network = assembled(self._teacher, self._shape, pieces, modules)
-        first, last = network.names[0], network.names[-1]
-        for name, end in (
-            (first, self._stem(pieces[0].enter)),
-            (last, self._head(pieces[-1].leave)),
-        ):
-            network.blocks[name].load_state_dict(end.state_dict())
+        for place, width in ((0, pieces[0].enter), (-1, pieces[-1].leave)):
+            end = network.blocks[network.names[place]]
+            if width < 1.0:  # a projection beside the teacher's own block
+                self._project(end, min(self._at) if place == 0 else max(self._at), width)
         return network
+
+    def _project(self, end: nn.Module, cut: int, width: float) -> None:
+        """Load the principal channels at a cut into a stem or head."""
+        tensors, kept = self._bases[cut], narrowed(self._at[cut], width)[0]
+        state = {"basis": tensors["basis"][:kept], "mean": tensors["mean"]}
+        projection = next(m for m in end.modules() if isinstance(m, Narrow))
+        projection.load_state_dict(state)
 
     def _edge(self, artifact: Artifact, score: Score) -> Edge:
         piece, figures = piece_of(artifact), artifact.record.figures
-        return Edge(
-            (piece.start, piece.enter),
-            (piece.stop, piece.leave),
-            piece.label,
-            figures[score],
-            {name: figures[name] for name in COSTS},
-        )
+        tail, head_ = (piece.start, piece.enter), (piece.stop, piece.leave)
+        known = {name: figures[name] for name in COSTS}
+        return Edge(tail, head_, piece.label, figures[score], self._timed(known, piece.label))
 
     def _ends(self) -> list[Edge]:
         """Stem and head at each width that occurs there."""
@@ -132,22 +138,24 @@ class Pool:
         first, last = min(self._at), max(self._at)
         found = []
         for width in sorted({p.enter for p in pieces if p.start == first}):
-            cost = costs(self._stem(width), self._shape).plain()
-            found.append(Edge(_IN, (first, width), "stem", 0.0, cost))
+            cost = costs(stem(self._teacher, self._at, width), self._shape).plain()
+            told = self._timed(cost, end_label("stem", width))
+            found.append(Edge(IN, (first, width), "stem", 0.0, told))
         for width in sorted({p.leave for p in pieces if p.stop == last}):
-            cost = costs(self._head(width), narrowed(self._at[last], width)).plain()
-            found.append(Edge((last, width), _OUT, "head", 0.0, cost))
+            inputs = narrowed(self._at[last], width)
+            cost = costs(head(self._teacher, self._at, width), inputs).plain()
+            told = self._timed(cost, end_label("head", width))
+            found.append(Edge((last, width), OUT, "head", 0.0, told))
         return found
 
-    def _stem(self, width: float) -> nn.Module:
-        stem = self._teacher.blocks[self._teacher.names[0]]
-        narrow = boundary(Narrow, self._bases, min(self._at), self._at, width)
-        return nn.Sequential(stem, narrow) if narrow else stem
+    def _timed(self, known: Mapping[str, float], label: str) -> dict[str, float]:
+        latency = self._latency.get(label)
+        return {**known, **({} if latency is None else {LATENCY: latency})}
 
-    def _head(self, width: float) -> nn.Module:
-        head = self._teacher.blocks[self._teacher.names[-1]]
-        widen = boundary(Widen, self._bases, max(self._at), self._at, width)
-        return nn.Sequential(widen, head) if widen else head
+
+def end_label(end: str, width: float) -> str:
+    """``stem``, ``head 0.5``: a teacher's end and its share of channels where that is narrow."""
+    return end if width >= 1.0 else f"{end} {width:g}"
 
 
 def _first(pieces: Sequence[Mapping[str, Any]]) -> tuple[int, float]:

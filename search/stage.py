@@ -60,6 +60,8 @@ class Work(Config):
     kind: ClassVar[str] = ""
     makes_network: ClassVar[bool] = False
     """Whether what is made can teach, be cut, or be started from."""
+    uses_data: ClassVar[bool] = True
+    """Whether the data set has a part in the result."""
 
     def identity(self) -> dict[str, Any]:
         """The plain data that decides the result, parents and data set apart.
@@ -76,8 +78,9 @@ class Work(Config):
 
     @property
     def together(self) -> str:
-        """Stages of one kind, of one first parent and one data set that say the same here may be
-        made in one pass by :meth:`run_together`; empty where each is made alone."""
+        """Stages of one kind, with the same first parent and data set if they have any, that say
+        the same here may be made in one pass by :meth:`run_together`; empty where each is made
+        alone."""
         return ""
 
     @classmethod
@@ -88,8 +91,13 @@ class Work(Config):
         parents: Sequence[Sequence[Artifact]],
         bench: Bench,
     ) -> Generator[list[Report], None, list[Product]]:
-        """:meth:`run` for several: yield their reports of an epoch, then return their products."""
-        raise NotImplementedError
+        """:meth:`run` for several: yield their reports of an epoch, then return their products.
+
+        One after the other, with one report at the end, where a kind knows nothing better.
+        """
+        made = [_drained(w.run(data, p, bench)) for w, p in zip(works, parents, strict=True)]
+        yield [report for report, _ in made]
+        return [product for _, product in made]
 
     def costs(self, data: DataConfig) -> dict[str, float]:
         """What is known before running: ``parameters``, ``flops``, ``bytes``."""
@@ -100,6 +108,16 @@ class Work(Config):
     ) -> Generator[Report, None, Product]:
         """Yield a report an epoch, then return what was made."""
         raise NotImplementedError
+
+
+def _drained(running: Generator[Report, None, Product]) -> tuple[Report, Product]:
+    """The last report of a work, and what it made."""
+    report: Report = {}
+    while True:
+        try:
+            report = next(running)
+        except StopIteration as end:
+            return report, end.value
 
 
 @dataclass(frozen=True)
@@ -118,7 +136,7 @@ class Stage:
             "kind": self.work.kind,
             "version": self.work.version,
             "work": self.work.identity(),
-            "data": self.data.identity(),
+            "data": self.data.identity() if self.work.uses_data else None,
             "parents": [parent.key for parent in self.parents],
         }
 
@@ -130,10 +148,11 @@ class Stage:
     @property
     def group(self) -> str:
         """Stages that say the same here may be made in one pass; empty where made alone."""
-        if not (self.work.together and self.parents):
+        if not self.work.together:
             return ""
-        data = fingerprint(self.data.identity())
-        return f"{self.work.kind} {self.parents[0].key} {data} {self.work.together}"
+        first = self.parents[0].key if self.parents else ""
+        data = fingerprint(self.data.identity()) if self.work.uses_data else ""
+        return f"{self.work.kind} {first} {data} {self.work.together}"
 
     def lineage(self) -> Iterator[Stage]:
         """This stage and all it rests on, each once, parents first."""

@@ -108,13 +108,15 @@ def measure_latency(
     device: str = "cpu",
     batch: int = 1,
     precision: Precision = "float32",
+    threads: int | None = None,
     warmup: int = 10,
     repeats: int = 50,
 ) -> Latency:
     """Time a network, or some of its blocks, for images (or a feature) of ``shape``.
 
     A copy is measured, in evaluation mode and without gradients, weights and images in
-    ``precision``; on a GPU by its own clock. ``warmup`` passes are not counted.
+    ``precision``; on a GPU by its own clock, on a processor by so many ``threads`` (none: as many
+    as torch has now). ``warmup`` passes are not counted.
     """
     if repeats < 2:
         raise ValueError(f"quartiles need 2 or more repeats, found {repeats}")
@@ -122,10 +124,21 @@ def measure_latency(
     model = deepcopy(network).to(device=device, dtype=dtype).eval()
     images = torch.rand((batch, *shape), device=device, dtype=dtype)
     taps = {"taps": ()} if isinstance(model, Network) else {}
-    with torch.no_grad():
+    with torch.no_grad(), _threads(threads):
         times = _times(partial(model, images, **taps), images, warmup, repeats)
     low, median, high = statistics.quantiles(times, n=4, method="inclusive")
     return Latency(median, high - low, batch, precision, device_name(device), repeats)
+
+
+@contextmanager
+def _threads(threads: int | None) -> Iterator[None]:
+    """So many threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _times(run: Callable[[], Any], images: Tensor, warmup: int, repeats: int) -> list[float]:

@@ -12,7 +12,7 @@ from search.experiment import Experiment
 from search.loading import load_experiment
 from search.offers import offers, write_offers
 from search.planning import plan as make_plan
-from search.pool import COSTS
+from search.pool import BUDGETS
 from search.report.wording import compact, duration
 from search.settings import Limit, as_limit
 from spaces.problem import ConfigError, Problem, unknown
@@ -40,14 +40,19 @@ def plan(
     changes: Set = None,
     slots: Annotated[int, typer.Option(help="Trials at once, for the estimate.")] = 0,
     budget: Budget = None,
-    best: Annotated[int, typer.Option(min=1, help="With --budget: how many plans.")] = 1,
-    into: Annotated[Path, typer.Option(help="With --budget: folder of the files.")] = Path("plans"),
+    front: Annotated[
+        str, typer.Option(metavar="COST", help="Plans that none beats in score and this cost.")
+    ] = "",
+    best: Annotated[int, typer.Option(min=1, help="With --budget, --front: how many plans.")] = 1,
+    into: Annotated[Path, typer.Option(help="Folder of the plans' files.")] = Path("plans"),
     json: Json = False,
 ) -> None:
-    """Show what a launch would run, or, with --budget, what the library's parts would make."""
+    """Show what a launch would run, or, with --budget or --front, what the library's parts make."""
     experiment = load_experiment(file, parse_changes(changes))
-    if budget:
-        _offer(experiment, parse_budgets(budget), best, into, json)
+    if budget or front:
+        if front and front not in BUDGETS:
+            raise ConfigError([Problem("--front", unknown("cost", front, BUDGETS))])
+        _offer(experiment, parse_budgets(budget or []), front, best, into, json)
         return
     planned = make_plan(experiment, slots)
     if json:
@@ -80,38 +85,51 @@ def parse_budgets(pairs: list[str]) -> dict[str, Limit]:
     """
     found = {}
     for cost, told in parse_changes(pairs, "--budget").items():
-        if cost not in COSTS:
-            raise ConfigError([Problem("--budget", unknown("cost", cost, COSTS))])
+        if cost not in BUDGETS:
+            raise ConfigError([Problem("--budget", unknown("cost", cost, BUDGETS))])
         found[cost] = Limit.parse(as_limit(told), f"--budget {cost}")
     return found
 
 
 def _offer(
-    experiment: Experiment, budgets: dict[str, Limit], best: int, into: Path, json: bool
+    experiment: Experiment,
+    budgets: dict[str, Limit],
+    front: str,
+    best: int,
+    into: Path,
+    json: bool,
 ) -> None:
-    offered = offers(experiment, budgets, best)
-    found, calibration = offered.found, offered.calibration
+    offered = offers(experiment, budgets, best, front)
+    found, known = offered.found, offered.known
     files = write_offers(experiment, budgets, found, into)
     if json:
         as_json([{**o.plain(), "file": str(f)} for o, f in zip(found, files, strict=True)])
         return
+    costs = [cost for cost in BUDGETS if all(cost in o.costs for o in found)]
     rows = [
         (
             o.rank,
             f"{o.score:.4g}",
             "" if o.measured is None else f"{o.measured:.4g}",
-            *(compact(o.costs[c]) for c in COSTS),
+            *(compact(o.costs[c]) for c in costs),
             ", ".join(o.chosen),
         )
         for o in found
     ]
-    predicted = "accuracy lost" if calibration else "score"
-    as_table(("rank", predicted, "measured", *COSTS, "made of"), rows)
-    if calibration:
-        before, left_out = calibration.before, calibration.left_out
+    predicted = "accuracy lost" if known.loss else "score"
+    as_table(("rank", predicted, "measured", *costs, "made of"), rows)
+    if known.loss:
+        before, left_out = known.loss.before, known.loss.left_out
         console.print(
-            f"corrected by {offered.assembled} assemblies made before: rank correlation "
+            f"corrected by {len(known.measured)} assemblies made before: rank correlation "
             f"with them {before.spearman:.2f} as added up, {left_out.spearman:.2f} corrected (each "
             f"by the others), off by {left_out.mean_absolute_error:.3f}"
+        )
+    if known.latency:
+        before, left_out = known.latency.before, known.latency.left_out
+        console.print(
+            f"latency, against {len(known.measured)} whole networks: off by "
+            f"{before.mean_absolute_error:.3g} ms as added up, by "
+            f"{left_out.mean_absolute_error:.3g} ms corrected (each by the others)"
         )
     console.print(f"files for launch: {into}/{experiment.name}-<rank>.yaml")

@@ -1,0 +1,86 @@
+"""Latency of a part: measured once for each structure, shape and device, whoever uses it.
+
+Weights do not matter, so no teacher and no data set is in the key: parts of the same layers for the
+same feature are one measurement, also across teachers and searches.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import nn
+
+from methods.core.data.config import DataConfig
+from search.assembly import Piece, head, outline, stem
+from search.settings import LatencySettings
+from search.stage import Artifact, Bench, Product, Report, Work
+from spaces.block import BlockSpec
+from spaces.config import canonical_json, fingerprint, knob
+from spaces.cuts import narrowed, positions
+from spaces.network import Network, Shape
+from spaces.spec import NetworkSpec
+
+
+class MeasureLatency(Work):
+    """The latency of a teacher's stem, its head, or a replacement for a run of its blocks."""
+
+    version: ClassVar[int] = 1
+    kind: ClassVar[str] = "latency"
+    uses_data: ClassVar[bool] = False
+
+    network: NetworkSpec = knob(..., "the teacher")
+    shape: tuple[int, int, int] = knob(..., "of its images")
+    classes: int = knob(..., "it tells apart", ge=1)
+    part: Literal["stem", "piece", "head"] = knob(..., "what is measured")
+    start: int = knob(0, "first block of a piece")
+    stop: int = knob(0, "first block after it")
+    block: BlockSpec | None = knob(None, "what takes their place")
+    enter: float = knob(1.0, "share of the teacher's channels that enter", gt=0.0, le=1.0)
+    leave: float = knob(1.0, "share of the teacher's channels that leave", gt=0.0, le=1.0)
+    how: LatencySettings = knob(LatencySettings(), "how it is measured")
+
+    @property
+    def together(self) -> str:
+        return canonical_json(self.how.plain())
+
+    def identity(self) -> dict[str, Any]:
+        told = self.model_copy(update={"how": LatencySettings()}).plain()
+        structure, inputs = _structure(canonical_json(told))
+        return {"structure": structure, "inputs": list(inputs), "how": self.how.identity()}
+
+    def run(
+        self, data: DataConfig, parents: Sequence[Artifact], bench: Bench
+    ) -> Generator[Report, None, Product]:
+        yield {"epoch": 1.0}
+        teacher = self.network.build(self.shape, self.classes).eval()
+        module, inputs = self._built(teacher, positions(teacher, self.shape))
+        return Product({}, self.how.measure(module, inputs))
+
+    def _built(self, teacher: Network, at: Mapping[int, Shape]) -> tuple[nn.Module, Shape]:
+        """The part without anything learnt, and the shape of what enters it."""
+        if self.part == "stem":
+            return stem(teacher, at, self.leave), self.shape
+        if self.part == "head":
+            return head(teacher, at, self.enter), narrowed(at[max(at)], self.enter)
+        assert self.block is not None
+        piece = Piece(self.start, self.stop, self.block, self.enter, self.leave)
+        return piece.build(teacher, at), narrowed(at[self.start], self.enter)
+
+
+@lru_cache(maxsize=16384)
+def _structure(told: str) -> tuple[str, Shape]:
+    """Fingerprint of a part's layers and the sizes of its weights, and what enters it."""
+    work = MeasureLatency.parse(json.loads(told))
+    teacher, at = outline(canonical_json(work.network.plain()), work.shape, work.classes)
+    with torch.device("meta"):
+        module, inputs = work._built(teacher, at)
+    layers = [
+        [name, f"{type(m).__module__}.{type(m).__qualname__}", m.extra_repr()]
+        for name, m in module.named_modules()
+    ]
+    sizes = [[name, list(t.shape), str(t.dtype)] for name, t in module.state_dict().items()]
+    return fingerprint([layers, sizes]), inputs
