@@ -13,7 +13,7 @@ import asyncio
 import hashlib
 import math
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
@@ -290,11 +290,20 @@ class Foundry:
 def _shared_out(waiting: list[Any], wish: Resources) -> list[list[Any]]:
     """In as many parts as run at once on the cluster, none so small that a pass is wasted."""
     found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    room = [found.get("CPU", 0.0) / wish.cpu]
+    count = passes(len(waiting), wish, found)
+    return [waiting[i::count] for i in range(count)]
+
+
+def passes(stages: int, wish: Resources, cluster: Mapping[str, float]) -> int:
+    """How many passes ``stages`` that could be made in one are shared out over.
+
+    As many as the cluster's processors and GPUs have room for at once, of no fewer than ``LEAST``
+    stages and no more than ``MOST``.
+    """
+    room = [cluster.get("CPU", 0.0) / wish.cpu]
     if wish.gpu:
-        room.append(found.get("GPU", 0.0) / wish.gpu)
-    parts = max(1, min(int(min(room)), len(waiting) // LEAST), math.ceil(len(waiting) / MOST))
-    return [waiting[i::parts] for i in range(parts)]
+        room.append(cluster.get("GPU", 0.0) / wish.gpu)
+    return max(1, min(int(min(room)), stages // LEAST), math.ceil(stages / MOST))
 
 
 def await_stages(library: Library, stages: Iterable[Stage]) -> None:

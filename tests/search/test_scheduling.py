@@ -6,7 +6,9 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 
 from search import scheduling
+from search.foundry import passes
 from search.scheduling import ENDED, HELD, IMPATIENT, scheduler
+from search.settings import Resources
 
 KINDS = ["none", {"asha": {"grace_epochs": 1}}, {"median": {"grace_epochs": 1, "min_trials": 1}}]
 
@@ -86,3 +88,20 @@ def test_no_trial_is_held_for_long(patient, clock):
     assert end(patient, controller, "third") == TrialScheduler.STOP
     clock.seconds += IMPATIENT + 1
     assert end(patient, controller, "third") == TrialScheduler.NOOP
+
+
+@pytest.mark.parametrize(
+    ("stages", "wish", "cluster", "count"),
+    [
+        (64, Resources(cpu=1), {"CPU": 2.0}, 2),
+        (64, Resources(cpu=1, gpu=1), {"CPU": 32.0, "GPU": 8.0}, 8),
+        (64, Resources(cpu=1, gpu=0.5), {"CPU": 32.0, "GPU": 4.0}, 8),
+        (64, Resources(cpu=8, gpu=0.5), {"CPU": 32.0, "GPU": 4.0}, 4),
+        (9, Resources(cpu=1), {"CPU": 16.0}, 2),  # a pass of two would hardly share its teacher
+        (3, Resources(cpu=1), {"CPU": 16.0}, 1),
+        (300, Resources(cpu=1), {"CPU": 2.0}, 5),  # more in turn than at once
+        (8, Resources(cpu=1), {}, 1),
+    ],
+)
+def test_a_group_is_shared_out_over_what_the_cluster_has(stages, wish, cluster, count):
+    assert passes(stages, wish, cluster) == count
