@@ -34,6 +34,7 @@ class CrossEntropy(Method):
 
     config: Config
     needs_teacher = False
+    needs_labels = True
 
     def forward(
         self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress

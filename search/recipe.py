@@ -11,6 +11,7 @@ from methods.core.data.config import DataConfig
 from search.kind import KINDS, Entry, Kind
 from search.stage import Stage
 from search.stages.chain import merged
+from search.stages.train import TrainNetwork
 from spaces.problem import ConfigError, Problem, unknown
 
 
@@ -72,6 +73,8 @@ def lay_out(entries: Mapping[str, Kind], data: DataConfig, final: str) -> Recipe
         try:
             entry = entries[name].lay_out(name, done, data_for(entries[name], data))
             entry.stage.work.costs(entry.stage.data)
+            for stage in entry.members:
+                _check_labels(stage)
         except ConfigError as error:
             problems.extend(error.under(name).problems)
         else:
@@ -79,6 +82,18 @@ def lay_out(entries: Mapping[str, Kind], data: DataConfig, final: str) -> Recipe
     if problems:
         raise ConfigError(problems)
     return Recipe(done, done[final].stage)
+
+
+def _check_labels(stage: Stage) -> None:
+    """Noise in an image's place has nothing to do with the image's label.
+
+    Raises:
+        ConfigError: labels are learnt from all the same.
+    """
+    taught = isinstance(stage.work, TrainNetwork) and stage.work.objective
+    if taught and taught.needs_labels and stage.data.augment.noise:
+        message = "learns from labels, and data.augment.noise leaves none; keep to the teachers"
+        raise ConfigError([Problem("objective", message)])
 
 
 def data_for(entry: Kind, data: DataConfig) -> DataConfig:

@@ -79,7 +79,8 @@ class Method(nn.Module):
     a method only says what the loss is. It is computed in float32 whatever the networks ran in.
 
     ``version`` rises when the same settings come to mean another loss. ``zero_when_equal`` says
-    that the loss is 0 where the student's outputs are the teacher's.
+    that the loss is 0 where the student's outputs are the teacher's, ``needs_labels`` that it
+    reads the labels.
 
     Raises:
         ConfigError: on construction, where settings do not fit the networks.
@@ -87,6 +88,7 @@ class Method(nn.Module):
 
     version: ClassVar[int] = 1
     needs_teacher: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = False
     zero_when_equal: ClassVar[bool] = False
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     config: Any

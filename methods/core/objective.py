@@ -59,6 +59,11 @@ class Objective:
         """Whether any method that counts learns from a teacher."""
         return any(METHODS.load(name).needs_teacher for name in self._counting())
 
+    @property
+    def needs_labels(self) -> bool:
+        """Whether any method that counts reads the labels."""
+        return any(METHODS.load(name).needs_labels for name in self._counting())
+
     def plain(self) -> dict[str, Any]:
         """Every setting, defaults included; :meth:`parse` reads it back."""
         return {name: term.plain() for name, term in self.terms.items()}

@@ -1,4 +1,4 @@
-"""Augmentation: flips, shifts and squares, for a whole batch at once on the device.
+"""Augmentation: flips, shifts, squares, or noise, for a whole batch at once on the device.
 
 Every random choice belongs to an example and a view, not to a place in some batch: a view of the
 training split is one fixed set of images, whatever the order or the batch size.
@@ -6,13 +6,15 @@ training split is one fixed set of images, whatever the order or the batch size.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
+from pydantic import model_validator
 from torch import Tensor
 
 from methods.core.data.chance import generator
+from methods.core.data.noise import normal
 from spaces.config import Config, knob
 from spaces.domain import Choice, Integers
 
@@ -29,16 +31,34 @@ class Augment(Config):
     views: int | None = knob(
         None, "so many fixed views, in turn, an epoch each; none means a new view every epoch", ge=1
     )
+    noise: bool = knob(
+        False, "Gaussian noise in place of each image: a student learns without data"
+    )
     seed: int = knob(0, "from which all choices are drawn", ge=0)
+
+    @model_validator(mode="after")
+    def _noise_is_all(self) -> Self:
+        if self.noise and (self.flip or self.crop or self.cutout):
+            raise ValueError(
+                "noise leaves nothing of an image to change; set flip: false, crop: 0, cutout: 0"
+            )
+        return self
 
     @property
     def active(self) -> bool:
         """Whether any image is changed at all."""
-        return self.flip or self.crop > 0 or self.cutout > 0
+        return self.flip or self.crop > 0 or self.cutout > 0 or self.noise
+
+    def identity(self) -> dict[str, Any]:
+        """The plain data that decides every view."""
+        told = self.plain()
+        if not self.noise:  # as views were called when there was none
+            del told["noise"]
+        return told
 
     def draw(self, view: int, examples: int, height: int, width: int) -> View:
         """The choices of view number ``view`` for all ``examples`` of a split."""
-        flip = shift = centre = None
+        flip = shift = centre = noise = None
         if self.flip:
             flip = generator(self.seed, view, 0).randint(0, 2, examples).astype(bool)
         if self.crop:
@@ -46,7 +66,10 @@ class Augment(Config):
         if self.cutout:
             # Uniform over the pixels, so that a square may hang over the border (section 3.1).
             centre = generator(self.seed, view, 2).randint(0, (height, width), (examples, 2))
-        return View(*(None if part is None else _tensor(part) for part in (flip, shift, centre)))
+        if self.noise:
+            noise = generator(self.seed, view, 3).randint(0, 2**63 - 1, examples, dtype=np.int64)
+        found = (flip, shift, centre, noise)
+        return View(*(None if part is None else _tensor(part) for part in found))
 
 
 class View(NamedTuple):
@@ -58,6 +81,8 @@ class View(NamedTuple):
     """[n, 2], int64: rows and columns by which the window moves over the padded image."""
     centre: Tensor | None
     """[n, 2], int64: row and column of the cut-out square's centre."""
+    noise: Tensor | None = None
+    """[n], int64: what the noise that takes an image's place is drawn from."""
 
     def to(self, device: torch.device) -> View:
         """The same choices on ``device``."""
@@ -71,12 +96,16 @@ class View(NamedTuple):
 UNCHANGED = View(None, None, None)
 
 
-def render(images: Tensor, view: View, augment: Augment, mean: Tensor) -> Tensor:
+def render(images: Tensor, view: View, augment: Augment, mean: Tensor, std: Tensor) -> Tensor:
     """uint8 [B, H, W, C] -> float32 [B, C, H, W] in 0..1, channels last, as ``view`` says.
 
     The order is shift, flip, square. The square takes the value ``mean`` ([C], in 0..1), which
-    a network's normalisation makes 0 (DeVries and Taylor 2017, section 3.2).
+    a network's normalisation makes 0 (DeVries and Taylor 2017, section 3.2). Noise has this mean
+    and the standard deviation ``std`` ([C]), so that it is standard normal after normalisation,
+    and lies outside 0..1 as well.
     """
+    if view.noise is not None:
+        return (normal(view.noise, tuple(images.shape[1:])) * std + mean).permute(0, 3, 1, 2)
     if view.flip is not None or view.shift is not None:
         images = _moved(images, view, zero=augment.pad_mode == "zero")
     x = images.to(torch.float32).div_(255)

@@ -77,6 +77,7 @@ class DataConfig(Config):
         elsewhere = {"source", "root", "download", "resident_mb"}
         return {
             **{key: value for key, value in self.plain().items() if key not in elsewhere},
+            "augment": self.augment.identity(),
             "version": self.version,
             "source": {name: source.identity()},
         }

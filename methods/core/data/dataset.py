@@ -132,12 +132,12 @@ class Dataset:
         indices = torch.from_numpy(order).to(device)
         labels = labels.to(device).index_select(0, indices)
         choices = self._choices(view).to(device)
-        mean = torch.tensor(self.mean, device=device)
+        mean, std = (torch.tensor(each, device=device) for each in (self.mean, self.std))
         pixels = self._held.pixels("test" if split == "test" else "train")
         read = pixels.gathered if self._resident else pixels.streamed
         parts = zip(torch.split(labels, size), torch.split(indices, size), strict=True)
         for images, (some, places) in zip(read(rows, size, device), parts, strict=True):
-            shown = render(images, choices.of(places), self.config.augment, mean)
+            shown = render(images, choices.of(places), self.config.augment, mean, std)
             yield Batch(shown, some, places)
 
     def _examples(self, split: Split) -> tuple[Rows, Tensor]:

@@ -37,11 +37,19 @@ def test_where_and_how_is_not_in_the_identity(settings: dict[str, Any]) -> None:
         {"augment": {"crop": 1, "pad_mode": "reflect"}},
         {"augment": {"views": 3}},
         {"augment": {"seed": 3}},
+        {"augment": {"noise": True}},
         {"normalise": {"mean": [0.5], "std": [0.5]}},
     ],
 )
 def test_what_decides_the_result_is(settings: dict[str, Any]) -> None:
     assert fingerprint(data(**settings).identity()) != fingerprint(data().identity())
+
+
+def test_what_was_made_before_there_was_noise_keeps_its_name() -> None:
+    """Were ``noise: false`` in the identity, every stage ever made would be made again."""
+    known = {"crop": 0, "cutout": 0, "flip": True, "pad_mode": "zero", "seed": 0, "views": None}
+    assert data(augment={"flip": True}).identity()["augment"] == known
+    assert data(augment={"noise": False}).identity() == data().identity()
 
 
 def test_two_ways_to_write_a_source_are_one() -> None:

@@ -215,16 +215,36 @@ def test_a_view_is_the_split_rendered_with_its_choices() -> None:
     original = in_order(epoch(plain)).images
     images = (original * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
     choices = varied.config.augment.draw(2, 100, 8, 8)
-    expected = render(images, choices, varied.config.augment, torch.tensor(varied.mean))
+    mean, std = torch.tensor(varied.mean), torch.tensor(varied.std)
+    expected = render(images, choices, varied.config.augment, mean, std)
     found = joined(list(varied.view_batches(2, batch_size=100, device="cpu"))).images
     assert torch.equal(found, expected)
 
 
-def test_measuring_is_never_augmented() -> None:
+@pytest.mark.parametrize("resident_mb", [0, 4096])
+def test_noise_is_each_examples_own_in_every_batch(resident_mb: int) -> None:
+    dataset = digits(augment={"noise": True}, limit=100, resident_mb=resident_mb)
+    assert dataset.views is None
+    batches = [
+        in_order(found).images
+        for found in (
+            epoch(dataset, 3, size=50),
+            epoch(dataset, 3, size=7),
+            epoch(dataset, 3, size=30, seed=1),
+            list(dataset.view_batches(3, batch_size=64, device="cpu")),
+            epoch(digits(augment={"noise": True}, limit=100), 3),
+        )
+    ]
+    assert all(torch.equal(batches[0], other) for other in batches[1:])
+    assert not torch.equal(batches[0], in_order(epoch(dataset, 4)).images)
+
+
+@pytest.mark.parametrize("augment", [ALL, {"noise": True}])
+def test_measuring_is_never_augmented(augment: dict[str, Any]) -> None:
     for split in ("train", "validation", "test"):
         plain, varied = (
             list(d.batches(split, batch_size=99, device="cpu"))
-            for d in (digits(), digits(augment=ALL))
+            for d in (digits(), digits(augment=augment))
         )
         assert same(plain, varied)
 
