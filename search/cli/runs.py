@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,9 @@ from search.launching import launch as launch_search
 from search.launching import resume as resume_search
 from search.loading import load_experiment
 from search.outcome import Outcome, to_plain, winner
-from search.report.summary import seconds_saved, verdict
+from search.report.headline import difference
+from search.report.roles import ROLES, Group, groups
+from search.report.summary import seconds_saved
 from search.report.wording import duration
 from search.results import again, read_outcome, write_outcome
 from search.tracking import SERVER_SETTINGS, resolve_uri, runs_url, send_pending, ui_command
@@ -190,24 +193,27 @@ def _tell(outcome: Outcome) -> None:
     if chosen is None:
         console.print(f"{outcome.name}: no trial has finished; the reasons are in its table")
         return
-    rows: list[tuple[Any, ...]] = []
-    compared = [chosen, *(r for r in outcome.repeats if r.role in ("plain", "direct"))]
-    names = {"plain": "plain student (labels only)", "direct": "directly distilled student"}
-    for repeated in compared:
-        against = "" if repeated is chosen else verdict(chosen, repeated, figure).text
-        label = names.get(repeated.role, f"best student ({repeated.role})")
-        size = repeated.records[0].figures.get("parameters", 0)
-        rows.append((label, int(size), _spread(repeated, figure), against))
+    rows = [row for group in groups(outcome) for row in _rows(group, figure)]
     as_table(("", "parameters", figure, "against the best"), rows)
-    for role, values in outcome.tests.items():
+    for name, values in outcome.tests.items():
         told = ", ".join(f"{value:.4f}" for value in values)
-        console.print(f"test accuracy of {names.get(role, role)}: {told}")
+        console.print(f"test accuracy of {ROLES[name].short if name in ROLES else name}: {told}")
     console.print(
         f"stages: {len(outcome.made)} made, {len(outcome.reused)} reused "
         f"(saved {duration(seconds_saved(outcome))}); {_trials(outcome)}, "
         f"{sum(t.reused for t in outcome.trials)} of them found in the library; "
         f"{duration(outcome.seconds)}"
     )
+
+
+def _rows(group: Group, figure: str) -> Iterator[tuple[Any, ...]]:
+    """The best of a group and its baselines."""
+    where = f"{group.name}, " if group.name else ""
+    for role, repeated in {"": group.best, **group.against}.items():
+        label = ROLES[role].short if role else f"best student ({where}{repeated.role})"
+        size = repeated.records[0].figures.get("parameters", 0)
+        against = difference(group.best, repeated, figure) if role else ""
+        yield label, int(size), _spread(repeated, figure), against
 
 
 def _trials(outcome: Outcome) -> str:

@@ -5,17 +5,14 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from search.outcome import Outcome, Repeated
 from search.report import wording
 from search.report.cast import Cast
-from search.report.summary import champion, ranking, seconds_saved, settled, verdict
+from search.report.roles import ROLES, Group, groups
+from search.report.summary import champion, ranking, seconds_saved, verdict
 
-_WHO: Mapping[str, str] = {
-    "direct": "the direct student, taught by the teacher without assistants",
-    "plain": "the plain student, taught by labels alone",
-}
 _STATES: Mapping[str, str] = {
     "finished": "finished",
     "pruned": "stopped early",
@@ -44,21 +41,38 @@ def headline(outcome: Outcome) -> str:
 
 
 def comparisons(outcome: Outcome) -> list[str]:
-    """The best student against each baseline, the runners-up and the test split."""
-    best, figure = champion(outcome), outcome.goals[0].figure
-    if best is None:
-        return []
-    told = [
-        f"Against {_WHO[r.role]} ({_reached(r, figure)}{_other_size(r, best)}): "
-        f"{verdict(best, r, figure).text}."
-        for role in _WHO
-        for r in settled(outcome)
-        if r.role == role
-    ]
-    rivals = [r for r in settled(outcome) if r is not best and r.role not in _WHO]
-    if level := [r.role for r in rivals if verdict(best, r, figure).tie]:
-        told.append(f"Within seed noise of the best: {', '.join(level)}.")
-    return told + _tested(outcome, best)
+    """The best student (of each group) against its baselines and runners-up, and the test split."""
+    found, figure = groups(outcome), outcome.goals[0].figure
+    told = [sentence for group in found for sentence in _compared(group, figure)]
+    if any("scratch" in group.against and "uniform" not in group.against for group in found):
+        told.append(
+            "Without a student of uniform width: the teacher's family has no width to set, or "
+            "none keeps the budget."
+        )
+    return told + _tested(outcome, found)
+
+
+def _compared(group: Group, figure: str) -> Iterator[str]:
+    """With a group's name in front of each sentence, where it has one."""
+    best = group.best
+    before = f"{group.name}: " if group.name else ""
+    if before:
+        told = f"{best.role}{_size(best)}"
+        yield f"{before}the best ({told}) reaches {_reached(best, figure)} {_seeds(best)}."
+    for role, other in group.against.items():
+        about = f"{_reached(other, figure)}{_other_size(other, best)}"
+        told = difference(best, other, figure)
+        yield f"{before}{'against' if before else 'Against'} {ROLES[role].whole} ({about}): {told}."
+    if level := [r.role for r in group.others if verdict(best, r, figure).tie]:
+        word = "within" if before else "Within"
+        yield f"{before}{word} seed noise of the best: {', '.join(level)}."
+
+
+def difference(best: Repeated, other: Repeated, figure: str) -> str:
+    """The verdict in words; what is made once has no spread, and no lack of seeds either."""
+    if other.role == "assembled":
+        return wording.difference(figure, best.mean(figure) - other.mean(figure))
+    return verdict(best, other, figure).text
 
 
 def trials(outcome: Outcome) -> str:
@@ -109,11 +123,21 @@ def _other_size(repeated: Repeated, best: Repeated) -> str:
     return _size(repeated) if _size(repeated) != _size(best) else ""
 
 
-def _tested(outcome: Outcome, best: Repeated) -> list[str]:
+def _tested(outcome: Outcome, found: Sequence[Group]) -> list[str]:
     """Accuracy on the test split, which no choice was made by."""
     told = []
-    for role in (best.role, *_WHO):
-        if values := [100 * value for value in outcome.tests.get(role, ())]:
-            spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-            told.append(f"{role} {statistics.fmean(values):.2f}{spread} %")
-    return [f"On the test split, looked at once: {', '.join(told)}."] if told else []
+    for group in found:
+        every = (group.best, *group.against.values())
+        if figures := [
+            f"{r.role} {_shares(outcome.tests[r.name])}" for r in every if r.name in outcome.tests
+        ]:
+            where = f" ({group.name})" if group.name else ""
+            told.append(f"On the test split, looked at once{where}: {', '.join(figures)}.")
+    return told
+
+
+def _shares(values: Sequence[float]) -> str:
+    """Mean and standard deviation in per cent."""
+    shares = [100 * value for value in values]
+    spread = f" ± {statistics.stdev(shares):.2f}" if len(shares) > 1 else ""
+    return f"{statistics.fmean(shares):.2f}{spread} %"

@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 GROUND, INK, MUTED, RULE, FAINT = "#ffffff", "#1f2328", "#6b7280", "#e4e7eb", "#b9c0c9"
 TRIAL, ASSISTANT, TEACHER, DIRECT, PLAIN = "#0072b2", "#e69f00", "#d55e00", "#cc79a7", "#7a7f87"
 SECOND, THIRD = "#009e73", "#7a5bb0"
-"""Okabe and Ito's colours, which people with colour-blindness tell apart, and a purple."""
+SCRATCH, UNIFORM = "#111827", "#8c5a2b"
+"""Okabe and Ito's colours, which people with colour-blindness tell apart, a purple and a brown."""
 
 DARK = {
     GROUND: "#16191d",
@@ -34,6 +35,8 @@ DARK = {
     PLAIN: "#a3a9b1",
     SECOND: "#2fc79a",
     THIRD: "#b59df0",
+    SCRATCH: "#f3f4f6",
+    UNIFORM: "#cf9a63",
 }
 """Each colour's counterpart on a dark page."""
 

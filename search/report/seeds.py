@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,64 +12,110 @@ from search.outcome import Outcome, Repeated
 from search.report import picture as look
 from search.report import wording
 from search.report.picture import Picture
-from search.report.summary import champion, settled
+from search.report.roles import BEST, ROLES, Group, Role, groups
+from search.report.spacing import worth_showing
 
-COLOURS: Mapping[str, str] = {"best": look.TRIAL, "direct": look.DIRECT, "plain": look.PLAIN}
-NAMES: Mapping[str, str] = {
-    "direct": "direct: the teacher alone",
-    "plain": "plain: labels alone",
-}
-
-
-def compared(outcome: Outcome) -> dict[str, Repeated]:
-    """The best configuration and its baselines, as far as they were made over seeds."""
-    best = champion(outcome)
-    found = {"best": best} if best else {}
-    return found | {role: r for role in NAMES for r in settled(outcome) if r.role == role}
+_ROW, _HEAD = 0.3, 0.36
+"""Inches that a row takes, and a group's name above its rows."""
+_OTHER = Role("", "", look.FAINT, "s")
 
 
 def draw(outcome: Outcome) -> Picture | None:
     """One row a configuration, a small dot a seed; none where nothing was repeated."""
-    rows = _rows(outcome)
-    if not rows:
+    found, goal = groups(outcome), outcome.goals[0]
+    if not found:
         return None
-    goal, best = outcome.goals[0], champion(outcome)
-    figure = Figure(figsize=(7.6, 0.75 + 0.36 * len(rows)), layout="constrained")
+    rows = [repeated for group in found for repeated in _rows(group)]
+    height = sum(map(len, map(list, map(_rows, found)))) * _ROW
+    height += sum(_HEAD for group in found if group.name)
+    figure = Figure(figsize=(7.6, 0.75 + height), layout="constrained")
     axes = figure.add_subplot()
-    for place, repeated in enumerate(rows):
-        colour = look.TRIAL if repeated is best else COLOURS.get(repeated.role, look.FAINT)
-        _row(axes, -place, repeated, goal.figure, colour)
     look.bare(axes, keep=("bottom",))
-    axes.set_yticks(
-        [-place for place in range(len(rows))],
-        [("best: " if r is best else "") + NAMES.get(r.role, r.role) for r in rows],
-    )
+    low, high = _limits(rows, goal.figure, goal.maximize)
+    axes.set_xlim(low, high)
+    ticks, names, place = [], [], 0.0
+    for group in found:
+        if group.name:
+            _head(axes, place + _ROW / 2 - 0.62 * _HEAD, group.name)
+            place -= _HEAD
+        for repeated in _rows(group):
+            _row(axes, place, repeated, goal.figure, _role(repeated, group))
+            ticks.append(place)
+            names.append(_name(repeated, group))
+            place -= _ROW
+    axes.set_yticks(ticks, names)
     axes.tick_params("y", labelsize=9, labelcolor=look.INK)
-    axes.set_ylim(-len(rows) + 0.4, 0.6)
-    axes.margins(x=0.06)
+    axes.set_ylim(place + 0.4 * _ROW, 0.6 * _ROW)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.set_xlabel(wording.axis(goal.figure))
     axes.grid(axis="x")
     return Picture("seeds", "Settled over fresh seeds", _caption(rows), figure)
 
 
-def _rows(outcome: Outcome) -> list[Repeated]:
-    """Repeated trials from the best down, then the baselines."""
-    goal, known = outcome.goals[0], settled(outcome)
-    trials = [r for r in known if r.role not in NAMES]
-    trials.sort(key=lambda r: r.mean(goal.figure), reverse=goal.maximize)
-    return trials + [r for role in NAMES for r in known if r.role == role]
+def _rows(group: Group) -> Iterator[Repeated]:
+    """The best, the runners-up, then the baselines."""
+    yield group.best
+    yield from group.others
+    yield from group.against.values()
 
 
-def _row(axes: Axes, height: float, repeated: Repeated, figure: str, colour: str) -> None:
-    told = wording.mean_and_spread(figure, repeated)
+def _role(repeated: Repeated, group: Group) -> Role:
+    return BEST if repeated is group.best else ROLES.get(repeated.role, _OTHER)
+
+
+def _name(repeated: Repeated, group: Group) -> str:
+    if repeated is group.best:
+        return f"best: {repeated.role}"
+    return ROLES[repeated.role].short if repeated.role in ROLES else repeated.role
+
+
+def _limits(rows: Sequence[Repeated], figure: str, maximize: bool) -> tuple[float, float]:
+    """The range of the settled; assemblies before fine-tuning may lie far beyond it."""
+    ends = [[r.mean(figure) + sign * r.spread(figure) for r in rows] for sign in (1, -1)]
+    values = [v for r in rows if r.role != "assembled" for v in r.values(figure)]
+    values += [v for some in ends for v, r in zip(some, rows, strict=True) if len(r.records) > 1]
+    low, high = worth_showing([wording.shown(figure, v) for v in values], maximize)
+    for value in (wording.shown(figure, v) for r in rows for v in r.values(figure)):
+        if low - 0.5 * (high - low) <= value <= high + 0.5 * (high - low):
+            low, high = min(low, value), max(high, value)
+    room = 0.06 * (high - low) or 0.05 * abs(high) or 0.05
+    return low - room, high + room
+
+
+def _head(axes: Axes, height: float, name: str) -> None:
+    axes.annotate(
+        name,
+        (0.0, height),
+        xycoords=axes.get_yaxis_transform(),
+        xytext=(-4, 0),
+        textcoords="offset points",
+        ha="right",
+        va="center",
+        fontweight="bold",
+        annotation_clip=False,
+    )
+    axes.axhline(height, color=look.RULE, lw=0.8, zorder=0)
+
+
+def _row(axes: Axes, height: float, repeated: Repeated, figure: str, role: Role) -> None:
+    told, colour = wording.mean_and_spread(figure, repeated), role.colour
     values = [wording.shown(figure, value) for value in repeated.values(figure)]
     mean, spread = (
         wording.shown(figure, x) for x in (repeated.mean(figure), repeated.spread(figure))
     )
-    axes.plot([mean - spread, mean + spread], [height] * 2, color=colour, lw=2.2, alpha=0.55)
-    axes.scatter(values, [height] * len(values), s=15, c=colour, ec=look.GROUND, lw=0.6, zorder=3)
-    axes.scatter([mean], [height], s=60, c=colour, marker="s", ec=look.GROUND, lw=0.8, zorder=4)
+    low, high = axes.get_xlim()
+    if low <= mean <= high:
+        axes.plot([mean - spread, mean + spread], [height] * 2, color=colour, lw=2.2, alpha=0.55)
+        dots = [height] * len(values)
+        axes.scatter(values, dots, s=15, c=colour, ec=look.GROUND, lw=0.6, zorder=3)
+        hollow = role.marker == "o"
+        fill, edge = (look.GROUND, colour) if hollow else (colour, look.GROUND)
+        size, line = (40, 1.5) if hollow else (75 if role.marker in "XP" else 55, 0.8)
+        axes.scatter(
+            [mean], [height], s=size, c=fill, marker=role.marker, ec=edge, lw=line, zorder=4
+        )
+    else:
+        _beyond(axes, height, mean < low, colour)
     axes.annotate(
         told,
         (1.0, height),
@@ -80,12 +126,34 @@ def _row(axes: Axes, height: float, repeated: Repeated, figure: str, colour: str
     )
 
 
-def _caption(rows: list[Repeated]) -> str:
-    counts = {len(r.records) for r in rows}
+def _beyond(axes: Axes, height: float, left: bool, colour: str) -> None:
+    """A hollow triangle at the edge beyond which the row lies."""
+    axes.scatter(
+        [0.012 if left else 0.988],
+        [height],
+        transform=axes.get_yaxis_transform(),
+        s=36,
+        c=look.GROUND,
+        ec=colour,
+        lw=1.5,
+        marker="<" if left else ">",
+        zorder=4,
+    )
+
+
+def _caption(rows: Sequence[Repeated]) -> str:
+    once = any(r.role == "assembled" for r in rows)
+    counts = {len(r.records) for r in rows if r.role != "assembled"}
     if counts == {1}:
         return "One seed each: no spread is known, and no difference proven."
     many = "/".join(map(str, sorted(counts)))
-    return (
-        f"Made anew over {many} seeds: small dots are students, squares their means, bars one "
+    told = (
+        f"Made anew over {many} seeds: small dots are students, large marks their means, bars one "
         "standard deviation."
     )
+    if once:
+        told += (
+            " Parts and assembly (hollow) are made once, not per seed; a triangle points to one "
+            "that lies beyond the axis."
+        )
+    return told

@@ -102,6 +102,18 @@ def beside(
     return moved
 
 
+def aside(box: Box, taken: Sequence[Box], step: float = 2.0, most: float = 160.0) -> float:
+    """How far to move a box to the right so that it covers none of those that are there.
+
+    Beyond ``most`` points it may cover others after all, and stays where it is.
+    """
+    for i in range(int(most / step) + 1):
+        left, right = box[0] + i * step, box[2] + i * step
+        if not any(_overlap((left, box[1], right, box[3]), other) for other in taken):
+            return i * step
+    return 0.0
+
+
 def worth_showing(values: Sequence[float], maximize: bool) -> tuple[float, float]:
     """The range of ``values`` without what lies far on the bad side: one failure would flatten all.
 

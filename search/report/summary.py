@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from search.outcome import Outcome, Repeated, Trial, winner
+from search.outcome import Outcome, Repeated, Trial, winner, winners
 from search.report.wording import difference as worded
 
 LEVEL = 0.05
@@ -94,6 +94,11 @@ def settled(outcome: Outcome) -> tuple[Repeated, ...]:
 def champion(outcome: Outcome) -> Repeated | None:
     """The best repeated trial, as :func:`winner`, among those of which the figure is known."""
     return winner(replace(outcome, repeats=settled(outcome)))
+
+
+def champions(outcome: Outcome) -> dict[str, Repeated]:
+    """Of each group the best repeated trial among those of which the figure is known."""
+    return winners(replace(outcome, repeats=settled(outcome)))
 
 
 def pareto(points: Sequence[Sequence[float]], maximize: Sequence[bool]) -> list[int]:
