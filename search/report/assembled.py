@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from search.library.record import Record
 from search.outcome import Outcome, Trial
 from search.report.summary import ranking
 
+MOST = 6
+"""Assemblies that are drawn."""
 ENDS = ("stem", "head")
 """What every assembly takes over from its teacher."""
 
@@ -79,6 +81,11 @@ class Assembled:
         found = [r.figures.get("val_accuracy", math.nan) for r in self.students]
         return max((value for value in found if math.isfinite(value)), default=math.nan)
 
+    def joined(self, other: Assembled) -> Assembled:
+        """With what went on from another, as one assembly."""
+        both = self.trials + other.trials, self.students + other.students
+        return replace(self, trials=both[0], students=both[1])
+
     @property
     def parts(self) -> list[Part]:
         """From the stem to the head."""
@@ -108,6 +115,31 @@ def assembled(outcome: Outcome) -> list[Assembled]:
             label = labels.get(key, outcome.labels.get(key, record.name))
             found.append(Assembled(record, label, tuple(trial for trial, _ in own), students))
     return sorted(found, key=lambda one: _order(one, place, last))
+
+
+def distinct(rows: Sequence[Assembled]) -> list[Assembled]:
+    """One of those that are the same network, as under two budgets, with the trials of all."""
+    found: dict[Any, Assembled] = {}
+    for row in rows:
+        facts, accuracy = row.record.facts, row.figure("val_accuracy")
+        same = row.record.parents[:1], tuple(facts.get("chosen", ())), row.score, accuracy
+        known = found.get(same)
+        found[same] = known.joined(row) if known else row
+    return list(found.values())
+
+
+def chosen(outcome: Outcome) -> list[Assembled]:
+    """The best at most six: those of repeated trials and the best of each budget come first."""
+    able = [one for one in distinct(assembled(outcome)) if one.trials and one.parts]
+    repeated = {r.role for r in outcome.repeats}
+    seen, first = set[str](), list[Assembled]()
+    for one in able:
+        budgets = repr(one.work.get("budgets"))
+        if budgets not in seen or any(f"trial {t.number}" in repeated for t in one.trials):
+            first.append(one)
+        seen.add(budgets)
+    wanted = [*first, *(one for one in able if one not in first)][:MOST]
+    return [one for one in able if one in wanted]
 
 
 def _order(one: Assembled, place: Mapping[int, int], last: int) -> tuple[int, float, str]:

@@ -15,10 +15,9 @@ from matplotlib.patches import Patch, Polygon, Rectangle
 from search.outcome import Outcome
 from search.report import picture as look
 from search.report import wording
-from search.report.assembled import ENDS, Assembled, Part, assembled
+from search.report.assembled import ENDS, Assembled, Part, assembled, chosen, distinct
 from search.report.picture import Picture
 
-MOST = 6
 _WIDE, _LEFT, _RIGHT = 7.6, 1.84, 1.2  # inches: the picture, and the words beside the boxes
 _ABOVE, _BELOW = 0.62, 0.42  # inches: the legend and heads, the axis
 _BOX, _BAR, _NUMBER, _GAP = 0.5, 0.15, 0.13, 0.2  # inches: a row from top to bottom
@@ -63,20 +62,6 @@ def draw(outcome: Outcome) -> Picture | None:
     return Picture("assemblies", "The chosen assemblies", _caption(outcome, rows, costs), figure)
 
 
-def chosen(outcome: Outcome) -> list[Assembled]:
-    """At most six: those of repeated trials and the best of each budget come first."""
-    able = [one for one in assembled(outcome) if one.trials and one.parts]
-    repeated = {r.role for r in outcome.repeats}
-    seen, first = set[str](), list[Assembled]()
-    for one in able:
-        budgets = repr(one.work.get("budgets"))
-        if budgets not in seen or any(f"trial {t.number}" in repeated for t in one.trials):
-            first.append(one)
-        seen.add(budgets)
-    wanted = [*first, *(one for one in able if one not in first)][:MOST]
-    return [one for one in able if one in wanted]
-
-
 def _costs(rows: Sequence[Assembled]) -> list[str]:
     """Costs told of every part: parameters, and the first other one that has a budget."""
     parts = [part for row in rows for part in row.parts]
@@ -118,7 +103,7 @@ def _caption(outcome: Outcome, rows: Sequence[Assembled], costs: Sequence[str]) 
         size = figures.get("parameters", math.nan)
         told += f"; the teacher reached {wording.value('val_accuracy', accuracy)}"
         told += f" with {wording.number('parameters', size)} parameters"
-    left_out = sum(bool(one.trials) for one in assembled(outcome)) - len(rows)
+    left_out = sum(bool(one.trials) for one in distinct(assembled(outcome))) - len(rows)
     return told + "." + (f" {left_out} more are in the table below." if left_out else "")
 
 

@@ -83,13 +83,22 @@ def cast(outcome: Outcome, experiment: Plain) -> Cast:
 def _student(trial: Trial, outcome: Outcome, experiment: Plain) -> Student:
     label, key = list(trial.keys.items())[-1]
     record = outcome.stages.get(key)
-    rest = [k for k in list(trial.keys.values())[:-1] if k in outcome.stages]
+    rest = [k for k in list(trial.keys.values())[:-1] if _teaches(outcome.stages.get(k))]
     # An early stopped student left no record: the stages nobody else in its recipe learnt from
     # are its teachers.
     used = {parent for k in rest for parent in outcome.stages[k].parents}
     taught_by = record.parents if record else tuple(k for k in rest if k not in used)
-    known = tuple(parent for parent in taught_by if parent in outcome.stages)
+    known = tuple(
+        parent
+        for parent in taught_by
+        if parent in outcome.stages and not is_part(outcome.stages[parent])
+    )
     return Student(trial, label, _network(label, experiment, trial.values), known, record)
+
+
+def _teaches(record: Record | None) -> bool:
+    """Whether it may be someone's teacher; from assemblies students go on."""
+    return record is not None and not is_part(record) and record.kind != "assemble"
 
 
 def _sized(students: list[Student]) -> list[Student]:

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from search.outcome import Outcome
 from search.report import picture as look
 from search.report import wording
-from search.report.assembled import Assembled, assembled
+from search.report.assembled import Assembled, assembled, distinct
 from search.report.picture import Picture
 
 FEWEST = 3
@@ -75,7 +75,7 @@ def after(rows: Sequence[Assembled]) -> Ranked | None:
 def by_score(outcome: Outcome) -> dict[str, list[Assembled]]:
     """Assemblies by what their planner added up, the most frequent first: scores do not compare."""
     found: defaultdict[str, list[Assembled]] = defaultdict(list)
-    for one in assembled(outcome):
+    for one in distinct(assembled(outcome)):
         if math.isfinite(one.figure("planned_score")):
             found[one.score].append(one)
     return dict(sorted(found.items(), key=lambda pair: (-len(pair[1]), pair[0])))
