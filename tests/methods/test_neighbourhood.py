@@ -15,8 +15,11 @@ from torch import nn
 from methods.core.data.config import DataConfig
 from methods.core.data.dataset import open_data
 from methods.core.neighbourhood import Distillation, Neighbourhood, recalibrate
+from methods.core.objective import Objective
 from methods.core.settings import Training
 from methods.core.synthetic import gaussian, normed_by_batch, norms
+from methods.core.teacher import FrozenTeacher
+from methods.core.training import train
 from spaces.networks import resolve
 from spaces.networks.resnet import ResNet
 from spaces.problem import ConfigError
@@ -161,7 +164,7 @@ def test_it_learns_without_images(teacher, data, inputs):
 def pixels(tmp_path_factory):
     """A set of 60 grey images of chance as a Parquet file: ``pixels(seed)``."""
 
-    def written(seed):
+    def written(seed, **more):
         random, rows = np.random.default_rng(seed), []
         for _ in range(60):
             buffer = io.BytesIO()
@@ -172,7 +175,7 @@ def pixels(tmp_path_factory):
         source = {"parquet": {"train": path.name, "test": path.name}}
         normalise = {"mean": [0.5], "std": [0.25]}
         told = {"source": source, "root": str(path.parent), "normalise": normalise}
-        return open_data(DataConfig.parse({**told, "validation": 0.2}))
+        return open_data(DataConfig.parse({**told, "validation": 0.2, **more}))
 
     return written
 
@@ -186,6 +189,24 @@ def test_pixels_matter_only_where_data_is_looked_at(teacher, pixels, inputs):
         found.append(each.module.state_dict())
     equal = [torch.equal(a, b) for a, b in zip(*(f.values() for f in found), strict=True)]
     assert all(equal) == (inputs != "data")
+
+
+@pytest.mark.parametrize("noise", [False, True])
+def test_a_student_taught_on_noise_knows_no_pixel(teacher, pixels, noise):
+    """End to end on noise, which neighbourhoods on noise are held against."""
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(0)
+        student = ResNet(depth=8, width=0.25).build((1, 8, 8), 10)
+        data = pixels(seed, augment={"noise": noise})
+        objective = Objective.parse({"soft_targets": {}})
+        settings = Training(epochs=2, batch_size=16, lr=0.02)
+        list(
+            train(student, [FrozenTeacher(teacher)], objective, data, settings, seed=0, device=CPU)
+        )
+        found.append(student.state_dict())
+    equal = [torch.equal(a, b) for a, b in zip(*(f.values() for f in found), strict=True)]
+    assert all(equal) == noise
 
 
 def test_drawn_activations_have_the_moments_that_norms_remember(teacher):

@@ -363,3 +363,33 @@ def test_a_group_that_is_lost_goes_on_from_its_last_whole_epoch(load, make):
     for part, product in zip(parts, products, strict=True):
         for name, tensor in library.open(part.key).tensors.items():
             assert torch.equal(tensor, product.tensors[name])
+
+
+NOISE = {
+    "student.data": {"augment": {"noise": True}},
+    "student.objective.cross_entropy.weight": 0.0,
+}
+
+
+def test_a_student_learns_on_noise_from_its_teacher_alone(load, make):
+    student, made = make(load(NOISE))
+    plain, _ = make(load({**NOISE, "student.data": {}}))
+    assert "student" in made
+    assert student.record.key != plain.record.key
+    assert student.record.figures["val_accuracy"] >= 0  # on real images, held out
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"student.objective.cross_entropy.weight": 0.1},
+            r"student\.objective.*learns from labels",
+        ),
+        ({"teacher.data": {"augment": {"noise": True}}}, r"teacher\.objective.*learns from labels"),
+        ({"run.baselines": True}, r"run\.baselines.*set false"),
+    ],
+)
+def test_labels_of_noise_are_nothing_to_learn_from(load, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        load({**NOISE, **changes})
