@@ -71,6 +71,11 @@ class Assembled:
         return self.record.figures.get(figure, math.nan)
 
     @property
+    def structure(self) -> tuple[str, ...]:
+        """``1-2 kept``, ``2-4 ghost``, ...: two of the same teacher and parts are one network."""
+        return *self.record.parents[:1], *self.record.facts.get("chosen", ())
+
+    @property
     def first(self) -> bool:
         """Whether it was made first, for others to be calibrated by."""
         return self.work.get("share") is not None
@@ -121,8 +126,7 @@ def distinct(rows: Sequence[Assembled]) -> list[Assembled]:
     """One of those that are the same network, as under two budgets, with the trials of all."""
     found: dict[Any, Assembled] = {}
     for row in rows:
-        facts, accuracy = row.record.facts, row.figure("val_accuracy")
-        same = row.record.parents[:1], tuple(facts.get("chosen", ())), row.score, accuracy
+        same = row.structure, row.score, row.figure("val_accuracy")
         known = found.get(same)
         found[same] = known.joined(row) if known else row
     return list(found.values())

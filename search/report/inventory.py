@@ -64,18 +64,18 @@ def _calibrations(rows: Sequence[Assembled]) -> list[str]:
 
 
 def _calibrated(facts: Mapping[str, Any], figure: str, score: str) -> str:
-    before, after, left = (
-        _apart(facts[figure][k], figure) for k in ("before", "after", "left_out")
-    )
+    ways = [facts[figure][way] for way in ("before", "after", "left_out")]
+    before, after, left_out = (_apart(way, figure) for way in ways)
     told = (
         f"Calibrated by {facts['assemblies']} assemblies: {_CALIBRATED[figure]} were apart by "
         f"{before} before and by {after} after. The honest figure, each assembly predicted by a "
-        f"fit to the others, is {left}."
+        f"fit to the others, is {left_out}."
     )
+    first, _, last = (_number(way.get("mean_absolute_error")) for way in ways)
+    if last >= first:
+        told += " That is no better than before: calibrate by more assemblies."
     if figure == "score" and score != "accuracy_drop":
-        told += (
-            f" (Before, the added-up {score} is read as accuracy lost, which it only resembles.)"
-        )
+        told += f" Before, the added-up {score} is read as accuracy lost, which it only resembles."
     return told
 
 
@@ -96,8 +96,9 @@ def _number(value: float | None) -> float:
 
 
 def _planned(rows: Sequence[Assembled]) -> Iterator[str]:
-    """How far off the predictions of what was planned with them were."""
-    planned = [row for row in rows if not row.first]
+    """How far off predictions were of what had not been measured before."""
+    known = {row.structure for row in rows if row.first}
+    planned = [row for row in rows if row.structure not in known]
     losses = _pairs(planned, "planned_loss", "val_accuracy")
     if losses:
         error = _error([(1.0 - loss, accuracy) for loss, accuracy in losses])

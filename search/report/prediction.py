@@ -138,8 +138,8 @@ def _panel(axes: Axes, known: Ranked, score: str, which: str) -> None:
     axes.set_title(f"{which}: {known.told}")
     axes.set_xlabel(f"predicted {score}")
     axes.set_ylabel(wording.axis(figure))
-    axes.xaxis.set_major_locator(MaxNLocator(6))
-    axes.yaxis.set_major_locator(MaxNLocator(6))
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.margins(0.07)
 
 
