@@ -27,6 +27,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
+from search.cluster import NAMESPACE
 from search.events import StageChanged
 from search.library.record import Record
 from search.library.store import Library
@@ -36,7 +37,6 @@ from search.stage import Report, Stage
 
 LOST_WORKER = (WorkerCrashedError, NodeDiedError, ObjectLostError, OutOfMemoryError)
 RETRIES = 3
-NAMESPACE = "stillhouse"
 GATHER = 0.5
 """Seconds in which stages that can be made in one pass are gathered."""
 LEAST, MOST = 4, 64

@@ -11,8 +11,9 @@ from typing import Any
 import ray
 
 from search.announcer import Announcer
+from search.cluster import NAMESPACE
 from search.events import StageChanged
-from search.foundry import NAMESPACE, Foundry, foundry_name
+from search.foundry import Foundry, foundry_name
 from search.library.store import Library
 from search.settings import Resources
 from search.stage import Stage

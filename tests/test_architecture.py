@@ -12,7 +12,7 @@ MAY_IMPORT = {"spaces": {"spaces"}, "methods": {"spaces", "methods"}, "search": 
 HOMES = {
     "ray": {
         f"search/{name}.py"
-        for name in ("foundry", "orders", "sampler", "scheduling", "trial", "tuning")
+        for name in ("cluster", "foundry", "orders", "sampler", "scheduling", "trial", "tuning")
     },
     "optuna": {"search/study.py"},
     "mlflow": {"search/tracking/"},

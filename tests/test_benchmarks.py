@@ -9,9 +9,11 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 SMALL = {
+    "architectures": ("--distilled", "1"),
     "neighbourhoods": ("--candidates", "2", "--steps", "1", "--rounds", "1"),
     "overhead": ("--trials", "4"),
     "planner": ("--graphs", "1", "--cuts", "6"),
+    "second_search": ("--rounds", "1"),
     "shared_stages": ("--trials", "2"),
     "training_step": ("--rounds", "1", "--steps", "1"),
 }

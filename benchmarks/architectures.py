@@ -1,0 +1,320 @@
+"""64 architectures out of one pass of neighbourhoods, against 64 distillations end to end.
+
+Both ways see the same images for the same number of epochs. The library's way: one pass in which
+all candidates are distilled, then 64 assemblies, each planned, its batch-norm statistics taken
+anew, and evaluated. End to end: each of the same 64 architectures from random weights, by the
+teacher's soft targets. The teacher is there in both and not counted.
+
+Measured: a narrow ResNet-56 on handwritten digits, nine runs of three blocks, everything with the
+product's own stages on one core; of the 64 end to end every eighth is run, and counted eightfold.
+
+Counted: images x FLOPs of the real networks on CIFAR-10, with FLOPs as ``spaces.cost`` has them and
+backward as twice forward. The pass: one forward a batch of the teacher and of what is kept as it
+is, forward and backward of every candidate that learns, and the scoring of each on held-out images,
+which runs the teacher's rest behind it. An assembly: forward over 20 batches of 256 and over the
+held-out images. End to end: forward and backward of the student, its held-out images after each
+epoch, and the teacher, whose outputs are kept, once an image for all 64; beside it stands the ratio
+where the teacher must run in every step, as it must for augmented images. The first row has the
+architectures that the measured run chose; the others have the planner's for scores drawn at random.
+
+    python benchmarks/architectures.py [--distilled 8]
+
+Exit status 1 if either way of looking at it, measured or counted (first row), misses the target.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from search.assembly import Piece
+from search.experiment import Experiment
+from search.foundry import MOST
+from search.library.store import Library
+from search.loading import load_experiment
+from search.make import make, make_together
+from search.neighbourhood import DistilNeighbourhood
+from search.planner import Budget, Edge, assemblies
+from search.stage import Stage
+from spaces.cost import costs
+from spaces.cuts import positions
+from spaces.network import Network, Shape
+from spaces.spec import NetworkSpec
+
+TARGET = 8.0
+WINDOWS, RANKS = 8, 8
+SMALLEST, LARGEST = 0.25, 0.65
+"""Students have these shares of the teacher's parameters, in windows that do not overlap."""
+CIFAR: Shape = (3, 32, 32)
+SHIPPED_56 = [
+    "kept",
+    "shallower",
+    {"shallower": {"depth": 2}},
+    "pruned",
+    "bottleneck",
+    "ghost",
+    "identity",
+]
+SHIPPED_20 = ["kept", "pruned", "bottleneck", "depthwise", "ghost", "identity"]
+RUNS_OF_3 = {"cuts": list(range(1, 29, 3)), "longest": 3, "candidates": SHIPPED_56}
+
+Architecture = tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A search at full size: what is distilled, from what, over how many images."""
+
+    name: str
+    network: dict[str, Any]
+    parts: dict[str, Any]
+    images: int
+    held_out: int
+    epochs: int
+
+
+RUNS_OF_6 = {**RUNS_OF_3, "longest": 6}
+BLOCKS = {"candidates": SHIPPED_20}
+TWENTY: dict[str, Any] = {"resnet20": {"shortcut": "A"}}
+FIFTY_SIX: dict[str, Any] = {"resnet56": {"shortcut": "A"}}
+SETTINGS = (
+    Setting("ResNet-56, 9 runs of 3", FIFTY_SIX, RUNS_OF_3, 47_500, 2_500, 4),
+    Setting("the same and runs of 6", FIFTY_SIX, RUNS_OF_6, 47_500, 2_500, 4),
+    Setting("  as its experiment has it", FIFTY_SIX, RUNS_OF_6, 4_750, 250, 3),
+    Setting("ResNet-20, runs of 1", TWENTY, {**BLOCKS, "longest": 1}, 47_500, 2_500, 4),
+    Setting("ResNet-20, runs of 1 or 2", TWENTY, BLOCKS, 47_500, 2_500, 4),
+    Setting("  as its experiment has it", TWENTY, BLOCKS, 9_500, 500, 2),
+)
+
+
+# The experiment, and the 64 that come out of it
+
+
+def experiment(library: str, network: Any, parts: dict[str, Any], **data: Any) -> Experiment:
+    """Neighbourhoods, an assembly of them, and its architecture distilled end to end."""
+    training = {"epochs": 4, "batch_size": 64, "lr": 0.02}
+    return load_experiment(
+        {
+            "name": "architectures",
+            "data": {"source": "digits", "validation": 0.1, **data},
+            "stages": {
+                "teacher": {
+                    "network": network,
+                    "objective": {"cross_entropy": {}},
+                    "training": training,
+                },
+                "parts": {
+                    "do": "neighbourhoods",
+                    "teacher": "teacher",
+                    "training": training,
+                    **parts,
+                },
+                # One batch of these few images is about as much of them as 20 are of CIFAR-10's.
+                "assembled": {"do": "assemble", "neighbourhoods": "parts", "recalibrate": 1},
+                "student": {
+                    "start": "assembled",
+                    "anew": True,
+                    "teachers": ["teacher"],
+                    "objective": {"soft_targets": {}},
+                    "training": training,
+                },
+            },
+            "library": library,
+        }
+    )
+
+
+def windows(whole: float) -> Iterator[tuple[float, float]]:
+    """The least and the most parameters of each group of students."""
+    step = (LARGEST - SMALLEST) / WINDOWS
+    for i in range(WINDOWS):
+        yield whole * (SMALLEST + i * step) + 1, whole * (SMALLEST + (i + 1) * step)
+
+
+def sixty_four(told: Experiment, parameters: float) -> Iterator[Stage]:
+    """The student of each window and rank; its first parent is the assembly."""
+    for least, most in windows(parameters):
+        for rank in range(RANKS):
+            stages = copy.deepcopy(dict(told.stages))
+            stages["assembled"] |= {
+                "rank": rank,
+                "budgets": {"parameters": {"min": least, "max": most}},
+            }
+            yield replace(told, stages=stages).recipe().student
+
+
+# Measured
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of each part of both ways, and what came of them."""
+
+    distilled: float
+    assembled: float
+    end_to_end: float
+    architectures: list[Architecture]
+    accuracies: tuple[float, float]
+
+    @property
+    def ratio(self) -> float:
+        return self.end_to_end / (self.distilled + self.assembled)
+
+
+def measure(distilled: int) -> Measured:
+    """Both ways, one after the other, with a library of their own."""
+    with tempfile.TemporaryDirectory() as folder:
+        network = {"resnet56": {"width": 0.5}}
+        told = experiment(folder, network, RUNS_OF_3, resize=16)
+        library, recipe = Library(folder), told.recipe()
+        exhaust(make(recipe.entries["teacher"].stage, library))
+        teacher = library.record(recipe.entries["teacher"].stage.key)
+        assert teacher is not None
+        parts = seconds(make_together(recipe.entries["parts"].members, library))
+        students = list(sixty_four(told, teacher.figures["parameters"]))
+        assembled = sum(seconds(make(student.parents[0], library)) for student in students)
+        some = students[:: len(students) // distilled]
+        end_to_end = sum(seconds(make(student, library)) for student in some)
+        records = [library.record(student.parents[0].key) for student in students]
+        found = [record for record in records if record is not None]
+        ends = [library.open(student.key).record for student in some]
+    pieces = [record.facts["assembly"]["pieces"] for record in found]
+    accuracies = [statistics.fmean(r.figures["val_accuracy"] for r in rs) for rs in (found, ends)]
+    return Measured(
+        distilled=parts,
+        assembled=assembled,
+        end_to_end=end_to_end * len(students) / len(some),
+        architectures=[tuple(map(Piece.parse, each)) for each in pieces],
+        accuracies=(accuracies[0], accuracies[1]),
+    )
+
+
+def seconds(making: Iterator[object]) -> float:
+    started = time.perf_counter()
+    exhaust(making)
+    return time.perf_counter() - started
+
+
+def exhaust(making: Iterator[object]) -> None:
+    for _ in making:
+        pass
+
+
+# Counted
+
+
+class Counted:
+    """Image-FLOPs of both ways at full size."""
+
+    def __init__(self, setting: Setting) -> None:
+        self._setting = setting
+        self._network: Network = NetworkSpec.parse(setting.network).build(CIFAR, 10)
+        self._at = positions(self._network, CIFAR)
+        inputs = [CIFAR, *(self._at[place] for place in sorted(self._at))]
+        blocks = self._network.blocks.values()
+        self._blocks = [costs(b, s).flops for b, s in zip(blocks, inputs, strict=True)]
+        with tempfile.TemporaryDirectory() as folder:
+            told = experiment(folder, setting.network, setting.parts, resize=32)
+            made = told.recipe().entries["parts"].members
+        works = [stage.work for stage in made]
+        self.pieces = [w.piece for w in works if isinstance(w, DistilNeighbourhood)]
+        self._costs = {piece.label: self._cost(piece) for piece in self.pieces}
+
+    def _cost(self, piece: Piece) -> dict[str, float]:
+        return costs(piece.build(self._network, self._at), self._at[piece.start]).plain()
+
+    def drawn(self) -> list[Architecture]:
+        """What the planner chooses for scores drawn at random."""
+        dice, last = np.random.default_rng(0), max(self._at)
+        edges = [
+            Edge(p.start, p.stop, p.label, float(score), self._costs[p.label])
+            for p, score in zip(self.pieces, dice.uniform(size=len(self.pieces)), strict=True)
+        ]
+        found: list[Architecture] = []
+        for least, most in windows(costs(self._network, CIFAR).parameters):
+            budget = {"parameters": Budget(most, least)}
+            plans = assemblies(edges, 1, last, budget, best=RANKS)
+            found += [tuple(self.pieces[i] for i in plan.edges) for plan in plans]
+        return found
+
+    def distilling(self) -> float:
+        """The pass, or as many as it takes, and the scores."""
+        told, teacher = self._setting, sum(self._blocks)
+        passes = -(-len(self.pieces) // MOST)
+        taught = sum(self._flops(p) * (1 if p.block.kind == "kept" else 3) for p in self.pieces)
+        scored = sum(self._flops(p) + sum(self._blocks[p.stop :]) for p in self.pieces)
+        learning = told.epochs * told.images * (passes * teacher + taught)
+        return learning + told.held_out * (passes * teacher + scored)
+
+    def assembling(self, architectures: Sequence[Architecture]) -> float:
+        """Batch-norm statistics and evaluation of each."""
+        seen = min(20 * 256, self._setting.images) + self._setting.held_out
+        return seen * sum(map(self._student, architectures))
+
+    def end_to_end(self, architectures: Sequence[Architecture], kept: bool) -> float:
+        """Every one distilled by itself; the teacher's outputs ``kept``, or run in every step."""
+        told, teacher = self._setting, sum(self._blocks)
+        seen = told.epochs * (3 * told.images + told.held_out)
+        looks = 1 if kept else told.epochs * len(architectures)
+        return seen * sum(map(self._student, architectures)) + looks * told.images * teacher
+
+    def _flops(self, piece: Piece) -> float:
+        return self._costs[piece.label]["flops"]
+
+    def _student(self, architecture: Architecture) -> float:
+        return self._blocks[0] + sum(map(self._flops, architecture)) + self._blocks[-1]
+
+
+def row(setting: Setting, chosen: list[Architecture]) -> float:
+    """A line of the table; returns the ratio with the teacher's outputs kept."""
+    counted = Counted(setting)
+    chosen = chosen or counted.drawn()
+    library = counted.distilling(), counted.assembling(chosen)
+    alone, run = (counted.end_to_end(chosen, kept) for kept in (True, False))
+    ratio = alone / sum(library)
+    print(
+        f"{setting.name:27}{len(counted.pieces):6}{len(set(chosen)):6}{setting.images:8,}"
+        f"{setting.epochs:7}{library[0] / 1e15:8.2f}{library[1] / 1e15:10.2f}{alone / 1e15:11.2f}"
+        f"{ratio:8.2f}{run / sum(library):9.2f}",
+        flush=True,
+    )
+    return ratio
+
+
+def main() -> int:
+    """Measure, then count, then compare."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--distilled", type=int, default=8, help="how many end to end")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    found = measure(args.distilled)
+    different = len(set(found.architectures))
+    print(f"measured: {different} architectures of a narrow ResNet-56, {args.distilled} end to end")
+    print(f"{'':34}{'seconds':>9}{'mean accuracy':>15}")
+    print(f"{'one pass for all neighbourhoods':34}{found.distilled:9.1f}")
+    print(f"{'64 assemblies':34}{found.assembled:9.1f}{found.accuracies[0]:15.3f}")
+    print(f"{'64 distillations end to end':34}{found.end_to_end:9.1f}{found.accuracies[1]:15.3f}")
+    print(f"measured ratio={found.ratio:.2f}\n")
+    print(f"counted, 10^15 image-FLOPs{'neighbourhoods':>33}{'assemble':>10}{'end to end':>11}")
+    head = f"{'parts':>6}{'64':>6}{'images':>8}{'epochs':>7}{'':8}{'':10}{'':11}"
+    print(f"{'':27}{head}{'ratio':>8}{'run':>9}")
+    ratios = [
+        row(setting, found.architectures if i == 0 else []) for i, setting in enumerate(SETTINGS)
+    ]
+    ratio = min(found.ratio, ratios[0])
+    print(f"architectures ratio={ratio:.2f} target={TARGET}")
+    return int(ratio < TARGET or different < WINDOWS * RANKS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

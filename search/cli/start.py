@@ -1,0 +1,51 @@
+"""Where the program begins. Ray's processes start while this one still imports what it needs."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+_SEARCHING = ("launch", "resume", "extend", "reuse")
+_WITHOUT = ("--address", "--inline", "--help", "-h")
+
+
+def main() -> None:
+    """Run the command line: :func:`search.cli.app.main`, after a start of Ray if it is of use."""
+    try:
+        if wants_ray(sys.argv[1:]):
+            _start_ray()
+        from search.cli.app import main as run  # seconds, for torch and all that comes with it
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+    run()
+
+
+def wants_ray(words: Sequence[str]) -> bool:
+    """Whether these words ask for a search on a Ray of its own on this machine.
+
+    A guess that costs nothing but time: a Ray that is not wanted after all ends with the program,
+    and one that is wanted and was not started is started later.
+    """
+    told = {word.partition("=")[0] for word in words}
+    return len(words) > 1 and words[0] in _SEARCHING and told.isdisjoint(_WITHOUT)
+
+
+def _start_ray() -> None:
+    """Start Ray here, where its processes may be born, and import the rest in another thread.
+
+    Ray's processes die with the thread that started them, so it cannot be the other way round.
+    """
+    from search.cluster import connect
+
+    with ThreadPoolExecutor(1) as aside:
+        # What goes wrong there goes wrong again, and is told, where it is imported next.
+        aside.submit(_import, ("search.cli.app", "search.tuning"))
+        connect(None)
+
+
+def _import(modules: Sequence[str]) -> None:
+    for module in modules:
+        importlib.import_module(module)
