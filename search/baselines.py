@@ -29,8 +29,9 @@ def baselines(experiment: Experiment, best: Contender, library: Library) -> list
     its own objective and teachers; ``uniform``, the assembly's teacher narrowed uniformly under
     the assembly's budgets; and ``assembled``, what it goes on from, which has no seeds.
 
-    What would be the best configuration's own student is left out. There are none for a student
-    that has no teacher and goes on from no assembly.
+    What would be one student under two names, like ``direct`` of a student that the root itself
+    teaches, is left out there. There are none for a student that has no teacher and goes on from
+    no assembly.
     """
     stages, data = experiment.with_values(best.values)
     settled = replace(experiment, stages=stages, data=data, search={})
@@ -41,11 +42,11 @@ def baselines(experiment: Experiment, best: Contender, library: Library) -> list
         return []
     student = _Student(settled, recipe.student, best)
     assembly = assembly_of(recipe.student)
-    found = [] if assembly is None else [student.as_assembled(recipe, assembly)]
-    found += student.otherwise(student.taught_otherwise())
-    if assembly is not None:
-        found += student.otherwise(student.made_otherwise(assembly, library))
-    return list(_distinct(best, found))
+    taught = list(student.otherwise(student.taught_otherwise()))
+    if assembly is None:
+        return taught
+    made = student.otherwise(student.made_otherwise(assembly, library))
+    return list(_distinct(best, [student.as_assembled(recipe, assembly), *taught, *made]))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,28 +13,45 @@ from search.folder import RunFolder
 from search.library.record import Record
 from search.library.store import Library
 from search.loading import load_experiment
-from search.outcome import Outcome, Repeated, to_plain, winner, with_measured
+from search.outcome import Outcome, Repeated, to_plain, winner, winners, with_measured
 from search.report import write_report
+from search.report.roles import brief
 from search.study import Study
 from search.tracking import fetch_artifact, resolve_uri
-from spaces.problem import ConfigError, Problem
+from spaces.problem import ConfigError, Problem, unknown
 
 
-def again(name: str, changes: Mapping[str, Any], seeds: int, register: str | None) -> Experiment:
+def again(
+    name: str, changes: Mapping[str, Any], seeds: int, register: str | None, of: str = ""
+) -> Experiment:
     """The winning recipe of a run as an experiment of its own, over ``seeds`` fresh seeds.
 
     Args:
         name: a run, an experiment (its newest run), or the id of a search's MLflow run.
         changes: laid over it: other data, a longer schedule.
+        of: a value of ``run.repeats.of_each``, whose best is meant instead of the best of all.
 
     Raises:
         ConfigError: no such run, it has no winner yet, or the changes do not fit.
     """
-    file = _best_file(name)
+    file = _best_of(name, of) if of else _best_file(name)
     told = read_document(file).data
     repeats = {"run.repeats.top": 1, "run.repeats.seeds": seeds, "run.trials": 1}
     laid_over = {**repeats, **({"run.register_as": register} if register else {}), **changes}
     return load_experiment({**told, "name": f"{told['name']}-again"}, laid_over)
+
+
+def _best_of(name: str, value: str) -> Path:
+    folder = RunFolder.find(name)
+    found = {path.stem.rpartition("-")[2]: path for path in folder.path.glob("best-*.yaml")}
+    if slug(value) not in found:
+        raise ConfigError([Problem("--of", unknown("value", value, found))])
+    return found[slug(value)]
+
+
+def slug(text: str) -> str:
+    """Text as part of a file's name: ``67000`` for ``67,000``, nothing but word letters."""
+    return re.sub(r"\W+", "_", re.sub(r"(?<=\d)[,_](?=\d)", "", text)).strip("_")
 
 
 def _best_file(name: str) -> Path:
@@ -95,10 +113,18 @@ def present(library: Library, keys: Iterable[str]) -> dict[str, Record]:
 
 
 def write_outcome(experiment: Experiment, outcome: Outcome, folder: RunFolder) -> list[Path]:
-    """Write ``best.yaml``, ``outcome.json``, the trial table, the pictures and the page."""
+    """Write ``best.yaml``, ``outcome.json``, the trial table, the pictures and the page.
+
+    With ``run.repeats.of_each`` also the best of each value: ``best-parameters-67000.yaml``.
+    """
     best = winner(outcome)
     text = best_yaml(experiment, outcome, best) if best else ""
     files = [folder.write("best.yaml", text)] if text else []
+    for group, own in winners(outcome).items():
+        if group:
+            what, _, value = brief(group).partition(" ")
+            file = f"best-{slug(what)}-{slug(value)}.yaml"
+            files.append(folder.write(file, best_yaml(experiment, outcome, own)))
     folder.write_json("outcome.json", to_plain(outcome))
     return files + write_report(outcome, experiment.plain(), folder.path, best_yaml=text)
 
@@ -110,7 +136,7 @@ def best_yaml(experiment: Experiment, outcome: Outcome, best: Repeated) -> str:
     told = experiment.settled(values, f"{experiment.name}-best")
     seeds = f"{len(best.seeds)} seed{'s' * (len(best.seeds) != 1)}"
     header = [
-        f"# The best of {len(outcome.trials)} trials of {outcome.name} ({best.role}).",
+        f"# The best of {len(outcome.trials)} trials of {outcome.name} ({best.name}).",
         f"# {figure} {best.mean(figure):.4f} +- {best.spread(figure):.4f} over {seeds}.",
         f"# Student {best.records[0].key[:12]}, "
         f"{best.records[0].figures.get('parameters', 0):,.0f} parameters.",

@@ -88,6 +88,9 @@ def reuse(
     data: Annotated[str | None, typer.Option(help="Another data source.")] = None,
     changes: Set = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 3,
+    of: Annotated[
+        str, typer.Option(help="A value of run.repeats.of_each: its best, not the best of all.")
+    ] = "",
     register: Annotated[str | None, typer.Option(help="Name in MLflow's registry.")] = None,
     address: Address = None,
     inline: Inline = False,
@@ -97,7 +100,7 @@ def reuse(
     laid_over = parse_changes(changes)
     if data:
         laid_over["data.source"] = data
-    experiment = again(name, laid_over, seeds, register)
+    experiment = again(name, laid_over, seeds, register, of)
     view = LiveView(experiment, console)
     with view.showing():
         launched = launch_search(

@@ -9,8 +9,8 @@ from search.announcer import Announcer
 from search.events import StageChanged, TrialEnded, TrialReported, TrialStarted
 from search.inline import Inline
 from search.ledger import Ledger
-from search.make import make_all
 from search.library.store import Library
+from search.make import make_all
 from search.stages.train import TrainNetwork
 from search.study import Study
 

@@ -17,8 +17,8 @@ import yaml
 from PIL import Image
 
 from search.library.record import Payload, Record
-from search.outcome import Goal, Outcome, Repeated, Trial, winner
-from search.report import write_report
+from search.outcome import Goal, Outcome, Repeated, Trial, winner, winners
+from search.report import wording, write_report
 from search.report.cast import cast
 from search.report.family import forest
 from search.report.plane import front, plane
@@ -460,3 +460,74 @@ def test_tree_gives_every_leaf_a_row_and_keeps_branches_together():
     for depth in range(grown.depth + 1):
         rows = sorted(node.row for node in grown.nodes if node.depth == depth)
         assert all(b - a >= 1 for a, b in itertools.pairwise(rows))
+
+
+GROUPS = {"student.network cnn2": "cnn2", "student.network cnn3": "cnn3"}
+HELD_AGAINST = ("plain", "direct", "scratch", "end to end", "uniform")
+
+
+def grouped():
+    """An outcome with the best student of each size, all baselines beside each."""
+    search, repeats, before = Search(24), [], {}
+    for group, network in GROUPS.items():
+        done = [t for t in search.trials if t.state == "finished"]
+        own = [t for t in done if t.values["student.network"] == network]
+        best = max(own, key=lambda t: t.figures["val_accuracy"])
+        accuracy = best.figures["val_accuracy"]
+        key = search.made("assembled", network, [], accuracy / 2)
+        search.stages[key] = search.stages[key].model_copy(update={"kind": "assemble"})
+        before[group] = Repeated("assembled", (0,), (search.stages[key],))
+        of = {
+            f"trial {best.number}": 0.0,
+            **{r: 0.01 * (i + 1) for i, r in enumerate(HELD_AGAINST)},
+        }
+        some = [
+            search.repeated(r, network, accuracy - less, (1, 2, 3), r) for r, less in of.items()
+        ]
+        repeats += [replace(r, group=group) for r in (some[0], before[group], *some[1:])]
+    outcome = search.outcome(repeats=tuple(repeats))
+    tests = {r.name: tuple(0.5 + i / 100 for i in range(len(r.records))) for r in outcome.repeats}
+    return replace(outcome, tests=tests)
+
+
+def test_every_group_is_told_with_all_its_baselines(tmp_path):
+    outcome = grouped()
+    page = reported(outcome, tmp_path)
+    for group, best in winners(outcome).items():
+        short = group.replace("student.", "")
+        assert f"{short}: the best ({best.role}, " in page.text
+        others = [r for r in outcome.repeats if r.group == group and r is not best]
+        assert [r.role for r in others] == ["assembled", *HELD_AGAINST]
+        for other in others[1:]:
+            about = wording.mean_and_spread("val_accuracy", other)
+            told = verdict(best, other, "val_accuracy").text
+            assert re.search(rf"{short}: against [^.]*{re.escape(about)}", page.text)
+            assert told in page.text
+        (once,) = others[0].values("val_accuracy")
+        gain = wording.difference("val_accuracy", best.mean("val_accuracy") - once)
+        assert f"not per seed ({100 * once:.2f} %): {gain}." in page.text
+        assert (
+            f"On the test split, looked at once ({short}): {best.role} 51.00 ± 1.00 %" in page.text
+        )
+    for picture in ("seeds", "size"):
+        words = "".join(ElementTree.parse(tmp_path / f"{picture}.svg").getroot().itertext())
+        for role in ("assembled", *HELD_AGAINST):
+            assert words.count(role) == (len(GROUPS) if picture == "seeds" else 1)
+    words = "".join(ElementTree.parse(tmp_path / "seeds.svg").getroot().itertext())
+    assert all(f"network {network}" in words for network in GROUPS.values())
+
+
+def test_a_family_without_width_is_told_once(tmp_path):
+    outcome = grouped()
+    kept = tuple(r for r in outcome.repeats if r.role != "uniform")
+    text = "Without a student of uniform width"
+    assert text not in reported(outcome, tmp_path / "with").text
+    page = reported(replace(outcome, repeats=kept), tmp_path / "without")
+    assert page.text.count(text) == 1
+
+
+def test_the_best_of_all_is_the_best_of_the_groups():
+    outcome = grouped()
+    means = {group: r.mean("val_accuracy") for group, r in winners(outcome).items()}
+    assert list(means) == list(GROUPS)
+    assert winner(outcome).mean("val_accuracy") == max(means.values())

@@ -15,7 +15,7 @@ from search.library.record import Payload, Record
 from search.outcome import Goal, Outcome, Repeated, Trial
 from search.report import wording
 from search.report.plane import plane
-from search.report.spacing import apart, beside, labelled, worth_showing
+from search.report.spacing import apart, aside, beside, labelled, worth_showing
 from search.report.summary import champion, pareto, ranking, seconds_saved, verdict
 
 
@@ -220,6 +220,15 @@ def test_labels_avoid_marks_and_each_other():
             one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
         )
         assert apart_
+
+
+def test_a_box_is_set_aside_until_it_covers_nothing():
+    taken = [(0.0, 0.0, 10.0, 10.0), (14.0, 0.0, 20.0, 10.0)]
+    assert aside((2.0, 12.0, 8.0, 18.0), taken) == 0.0
+    moved = aside((2.0, 2.0, 8.0, 8.0), taken, step=1.0)
+    assert moved == 18.0
+    assert aside((2.0, 2.0, 5.0, 8.0), taken, step=1.0) == 8.0
+    assert aside((2.0, 2.0, 8.0, 8.0), taken, step=1.0, most=5.0) == 0.0
 
 
 def test_one_failure_does_not_stretch_the_range():
