@@ -23,6 +23,9 @@ QUICK = "quickstart"
 CNN, RESNET = "assistants-cifar10-cnn", "assistants-cifar100-resnet"
 FASHION = "assistants-fashion-mnist"
 PARTS = "neighbourhoods-cifar10-resnet20"
+DATA_FREE, END_TO_END = "neighbourhoods-noise-cifar10", "neighbourhoods-noise-cifar10-end-to-end"
+RESNET20 = "cifar10-resnet20-option-a.safetensors"
+PUBLISHED = dict.fromkeys((PARTS, DATA_FREE, END_TO_END), RESNET20)
 
 
 @pytest.fixture(scope="session")
@@ -53,8 +56,8 @@ def load(request, tmp_path, monkeypatch):
         elif not (root := os.environ.get("STILLHOUSE_TEST_DATA", "")):
             pytest.skip(f"{name} needs its data set: set STILLHOUSE_TEST_DATA to a folder of them")
         changes = {"data.root": root}
-        if name == PARTS:
-            weights = Path(root, "teachers", "cifar10-resnet20-option-a.safetensors")
+        if name in PUBLISHED:
+            weights = Path(root, "teachers", PUBLISHED[name])
             changes["teacher.weights.path"] = str(weights)
         return load_experiment(FOLDER / f"{name}.yaml", changes)
 
@@ -72,7 +75,7 @@ def parameters(stage):
 
 
 def test_all_are_there():
-    assert {QUICK, CNN, RESNET, FASHION, PARTS} <= set(SHIPPED)
+    assert {QUICK, CNN, RESNET, FASHION, *PUBLISHED} <= set(SHIPPED)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -196,3 +199,19 @@ def test_budgets_and_ranks_share_all_neighbourhoods(load):
         keys.add(frozenset(s.key for s in student.lineage() if s.work.kind == "neighbourhood"))
     (shared,) = keys
     assert len(shared) > 60
+
+
+def test_what_learns_without_data_is_held_against_as_much_noise(load):
+    """The same parts, made once; a student of the same architecture that sees no image either."""
+    apart, whole = load(DATA_FREE), load(END_TO_END)
+    assembly = "assembled.budgets.parameters"
+    domains = [experiment.search[assembly] for experiment in (apart, whole)]
+    assert domains[0] == domains[1]
+    parts = apart.recipe({"parts.inputs": "statistics"}).student
+    student = whole.recipe().student
+    assert parts.key in {stage.key for stage in student.lineage()}
+    assert student.data.augment.noise
+    assert student.work.anew
+    seen = {s.work.epochs * facts(s.data).sizes["train"] for s in (student, parts.parents[1])}
+    assert seen == {15_000}
+    assert parts.work.recalibrate == 0
