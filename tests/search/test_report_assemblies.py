@@ -8,7 +8,9 @@ from xml.etree import ElementTree
 import pytest
 from scipy.stats import kendalltau, spearmanr
 
+from search.launching import launch
 from search.library.record import Payload, Record
+from search.loading import load_experiment
 from search.outcome import Goal, Outcome, Repeated, Trial
 from search.report import write_report
 from search.report.assembled import MOST, assembled, chosen
@@ -365,9 +367,34 @@ def test_calibration_is_told_before_after_and_left_out():
         assert words in told[0]
     assert "apart by 1.25 ms (Spearman 0.90) before and by 0.05 ms (Spearman 1.00)" in told[1]
     assert "is 0.0712 ms (Spearman 0.90)" in told[1]
+    assert not any("no better than before" in text for text in told)
     assert "2 assemblies planned with a calibration" in told[2]
     assert "was 1.00 points off" in told[2]
     assert "latency was 0.1 ms off, the plain sum of their parts' 1 ms" in told[3]
+
+
+def test_a_calibration_that_foretells_nothing_is_said_to():
+    known = {"mean_absolute_error": 0.1, "spearman": 0.5, "kendall": 0.5}
+    score = {"before": known, "after": known | {"mean_absolute_error": 0.0}, "left_out": known}
+    search = Search()
+    facts = {"assemblies": 3, "score": score}
+    search.assembly(0.3, 0.7, work={"score": "accuracy_drop"}, calibration=facts)
+    (told,) = sentences(search.outcome())
+    assert "That is no better than before" in told
+    assert "resembles" not in told
+
+
+def test_networks_measured_before_are_not_counted_as_predicted():
+    search = Search()
+    figures = {"planned_loss": 0.4}
+    for accuracy in (0.6, 0.5):
+        search.assembly(0.3, accuracy, figures=figures)
+    same = search.stages["assembly0"]
+    work = {"work": {**same.identity["work"], "share": 0.5}}
+    search.stages["first"] = same.model_copy(update={"key": "first", "identity": work})
+    (told,) = sentences(search.outcome())
+    assert "Of 1 assembly planned with a calibration" in told
+    assert "10.00 points off" in told
 
 
 def test_what_serves_assemblies_alone_is_nobodys_teacher():
@@ -427,3 +454,56 @@ def test_names_are_escaped(tmp_path):
     assert NASTY not in text
     assert str(join([NASTY])) in text
     assert kind in page.text
+
+
+def test_a_real_search_tells_its_assemblies(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fast = {"epochs": 1, "batch_size": 50, "lr": 0.02}
+    labels = {"cross_entropy": {}}
+    told = {
+        "name": "cut",
+        "library": str(tmp_path / "library"),
+        "data": {"source": "digits", "limit": 150, "validation": 0.2},
+        "stages": {
+            "teacher": {
+                "network": {"resnet8": {"width": 0.25}},
+                "objective": labels,
+                "training": fast,
+            },
+            "parts": {
+                "do": "neighbourhoods",
+                "teacher": "teacher",
+                "candidates": ["kept", "depthwise", "identity"],
+                "longest": 1,
+                "training": fast,
+            },
+            "assembled": {
+                "do": "assemble",
+                "neighbourhoods": "parts",
+                "calibrate": 6,
+                "latency": {},
+                "recalibrate": 1,
+            },
+            "student": {"start": "assembled", "objective": labels, "training": fast},
+        },
+        "search": {"assembled.rank": {"integers": [0, 2]}},
+        "goal": {"maximize": "student.val_accuracy"},
+        "run": {"repeats": {"top": 0}, "baselines": False, "sampler": "grid"},
+    }
+    launched = launch(load_experiment(told), inline=True)
+    outcome, folder = launched.outcome, launched.folder.path
+    drawn = ElementTree.parse(folder / "assemblies.svg").getroot().iter()
+    found = {e.get("id") for e in drawn if (e.get("id") or "").startswith("row")}
+    rows = chosen(outcome)
+    assert len(rows) == 3
+    assert len(found) == sum(len(row.record.facts["chosen"]) + 2 for row in rows)
+    for row in rows:
+        assert row.parts[0].start == 0
+        assert row.parts[-1].stop == 5  # a stem, three blocks, a head
+        assert sum(part.costs["parameters"] for part in row.parts) == row.figure("parameters")
+    page = Text((folder / "report.html").read_text(encoding="utf-8"))
+    table = page.table("predicted score")
+    assert len(table) == sum(r.kind == "assemble" for r in outcome.stages.values())
+    assert all(row["predicted latency, ms"] and row["latency, ms"] for row in table)
+    assert "Calibrated by" in page.text
+    assert {each.label for each in cast(outcome, told).shared.values()} == {"teacher", "assembled"}
