@@ -27,7 +27,9 @@ def baselines(experiment: Experiment, best: Contender, library: Library) -> list
     from an assembly has more, all for as many images as it and its neighbourhoods have seen:
     ``scratch``, its architecture from random weights, labels alone; ``end to end``, the same with
     its own objective and teachers; ``uniform``, the assembly's teacher narrowed uniformly under
-    the assembly's budgets; and ``assembled``, what it goes on from, which has no seeds.
+    the assembly's budgets (these three with ``run.repeats.from_random``, since a fine-tuning's
+    learning rate is too small for random weights); and ``assembled``, what it goes on from, which
+    has no seeds.
 
     What would be one student under two names, like ``direct`` of a student that the root itself
     teaches, is left out there. There are none for a student that has no teacher and goes on from
@@ -95,7 +97,9 @@ class _Student:
 
     def made_otherwise(self, assembly: Stage, library: Library) -> dict[str, dict[str, Any]]:
         """The same objective for the same images, from random weights."""
-        training = {**(self.entry.get("training") or {}), "epochs": same_images(self.stage)}
+        otherwise = self.experiment.run.repeats.from_random
+        own = {**(self.entry.get("training") or {}), **otherwise}
+        training = {**own, "epochs": same_images(self.stage)}
         fresh = {**self.entry, "start": assembly.label, "anew": True, "training": training}
         found = {"scratch": {**fresh, **self._labels}, "end to end": fresh}
         record = library.record(assembly.key)

@@ -9,6 +9,7 @@ from methods.core.data.augment import Augment
 from methods.core.data.config import DataConfig
 from methods.core.data.facts import facts
 from search.experiment import Experiment
+from search.how_to_run import check_run
 from search.kind import Kind
 from search.reach import out_of_reach
 from search.recipe import Recipe, data_for, parse_entries
@@ -70,7 +71,7 @@ def check(experiment: Experiment, known: Iterable[Problem] = ()) -> None:
         ConfigError: all that is wrong, with paths into the file.
     """
     problems = [*known, *_check_names(experiment)]
-    for part in (_check_goal, _check_run, _check_links, _check_paths):
+    for part in (_check_goal, check_run, _check_links, _check_paths):
         problems.extend(part(experiment))
     if experiment.final in experiment.stages:
         unsound = list(_check_data(experiment)) or list(_check_recipe(experiment))
@@ -127,29 +128,6 @@ def _check_goal(experiment: Experiment) -> Iterator[Problem]:
             yield Problem(place, f"trials make {experiment.final!r}; only its figures can be used")
         elif figure not in STATIC + MEASURED:
             yield Problem(place, unknown("figure", figure, STATIC + MEASURED))
-
-
-def _check_run(experiment: Experiment) -> Iterator[Problem]:
-    run, several = experiment.run, len(experiment.goals) > 1
-    yield from _check_of_each(run.repeats.of_each, experiment)
-    if run.scheduler.kind != "none":
-        if several:
-            yield Problem("run.scheduler", "needs a single goal; with several, leave it out")
-        elif experiment.goals[0].figure in (*STATIC, "latency_ms"):
-            figure = experiment.goals[0].figure
-            yield Problem("run.scheduler", f"{figure} is not reported by epoch; leave it out")
-
-
-def _check_of_each(path: str | None, experiment: Experiment) -> Iterator[Problem]:
-    if path is None:
-        return
-    place, domain = "run.repeats.of_each", experiment.search.get(path)
-    countable = [p for p, d in experiment.search.items() if isinstance(d, Choice | Integers)]
-    if domain is None:
-        yield Problem(place, unknown("searched path", path, countable))
-    elif path not in countable or "*" in path:
-        message = f"needs a path with a choice or integers, found {path} with {domain}"
-        yield Problem(place, message)
 
 
 def _check_links(experiment: Experiment) -> Iterator[Problem]:

@@ -156,6 +156,9 @@ class Repeats(Config):
     of_each: str | None = knob(
         None, "a searched path: so many of each of its values, each with baselines of its own"
     )
+    from_random: dict[str, Any] = knob(
+        {}, "changes to the training of baselines from random weights, such as {lr: 0.1}"
+    )
 
 
 class LatencySettings(Config):

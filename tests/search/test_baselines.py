@@ -130,6 +130,33 @@ def test_values_that_cannot_be_told_apart_are_refused(load, path, message):
         load(changes)
 
 
+def test_baselines_from_random_weights_may_be_trained_otherwise(load, made):
+    """A fine-tuning's learning rate would be too small for them; all else stays the student's."""
+    experiment = load({"run.repeats.from_random": {"lr": 0.3}})
+    (best,) = contenders(experiment, trials(0))
+    student = best.recipes[1].student
+    library = made(experiment, student.parents[0])
+    found = {c.role: c.recipes for c in baselines(experiment, best, library)}
+    own = student.work.training
+    for role in ("scratch", "end to end", "uniform"):
+        changed = {"lr": 0.3, "epochs": 3}
+        assert found[role][1].student.work.training == own.model_copy(update=changed)
+    assert found["plain"][1].student.work.training == own
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rate": 0.3}, "run.repeats.from_random: unknown field 'rate'"),
+        ({"lr": "high"}, "run.repeats.from_random.lr"),
+        ({"epochs": 3}, "run.repeats.from_random.epochs: is as many as see the images"),
+    ],
+)
+def test_what_random_weights_cannot_be_trained_with_is_told(load, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        load({"run.repeats.from_random": changes})
+
+
 def test_new_weights_need_an_architecture(load):
     with pytest.raises(ConfigError, match="anew: needs start"):
         load({"teacher.anew": True})

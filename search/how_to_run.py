@@ -1,0 +1,48 @@
+"""What must hold of an experiment's ``run:`` before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from methods.core.training import Training
+from search.experiment import Experiment
+from search.settings import STATIC
+from search.stages.chain import merged
+from spaces.domain import Choice, Integers
+from spaces.problem import ConfigError, Problem, unknown
+
+
+def check_run(experiment: Experiment) -> Iterator[Problem]:
+    """Whatever of it does not go together, or with the rest."""
+    run, several = experiment.run, len(experiment.goals) > 1
+    yield from _check_of_each(run.repeats.of_each, experiment)
+    yield from _check_from_random(run.repeats.from_random)
+    if run.scheduler.kind != "none":
+        if several:
+            yield Problem("run.scheduler", "needs a single goal; with several, leave it out")
+        elif experiment.goals[0].figure in (*STATIC, "latency_ms"):
+            figure = experiment.goals[0].figure
+            yield Problem("run.scheduler", f"{figure} is not reported by epoch; leave it out")
+
+
+def _check_from_random(changes: Mapping[str, Any]) -> Iterator[Problem]:
+    try:
+        Training.parse(merged(Training().plain(), changes), "run.repeats.from_random")
+    except ConfigError as error:
+        yield from error.problems
+    if "epochs" in changes:
+        message = "is as many as see the images that the student and its neighbourhoods saw"
+        yield Problem("run.repeats.from_random.epochs", message)
+
+
+def _check_of_each(path: str | None, experiment: Experiment) -> Iterator[Problem]:
+    if path is None:
+        return
+    place, domain = "run.repeats.of_each", experiment.search.get(path)
+    countable = [p for p, d in experiment.search.items() if isinstance(d, Choice | Integers)]
+    if domain is None:
+        yield Problem(place, unknown("searched path", path, countable))
+    elif path not in countable or "*" in path:
+        message = f"needs a path with a choice or integers, found {path} with {domain}"
+        yield Problem(place, message)
