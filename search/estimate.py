@@ -101,8 +101,11 @@ class Estimate:
         return plan.score + self.loss.fixed if self.loss else None
 
     def told(self) -> dict[str, Any]:
-        """How far prediction and truth are apart, before and after, as JSON types."""
-        if not self.loss:
+        """How far prediction and truth are apart, before and after, as JSON types.
+
+        Of too few measured assemblies, only how many there are; of none, nothing.
+        """
+        if not self.measured:
             return {}
         both = {"score": self.loss, LATENCY: self.latency}
         found = {

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from search.calibration import FEWEST
 from search.outcome import Outcome
 from search.report import prediction, wording
 from search.report.assembled import ENDS, Assembled, assembled
@@ -55,6 +56,12 @@ def _calibrations(rows: Sequence[Assembled]) -> list[str]:
     """What each calibration came to; assemblies that share theirs tell it once."""
     known = [row for row in rows if row.record.facts.get("calibration")]
     told = [
+        f"Nothing was calibrated: the assemblies made first are {count} different networks, and "
+        f"a line needs {FEWEST}; ask for more of them, or offer more candidates."
+        for row in known
+        if (count := row.record.facts["calibration"]["assemblies"]) < FEWEST
+    ]
+    told += [
         _calibrated(row.record.facts["calibration"], figure, row.score)
         for row in known
         for figure in _CALIBRATED

@@ -195,6 +195,14 @@ def test_assemblies_to_calibrate_by_are_spread_and_shared_by_all_budgets(load, m
     assert "planned_loss" in record.figures
 
 
+def test_first_assemblies_that_are_the_same_calibrate_nothing_and_say_so(load, make):
+    """Where little can be chosen they coincide; a line is not fitted to fewer than three."""
+    few = {"parts.candidates": ["kept"], "parts.widths": [1.0], "assembled.calibrate": 3}
+    record, _ = make(load(few))
+    assert record.facts["calibration"] == {"assemblies": 1}
+    assert "planned_loss" not in record.figures
+
+
 def test_too_few_assemblies_to_calibrate_by_are_a_mistake(load):
     with pytest.raises(ConfigError, match="needs 3 or more to fit a line, or 0, found 2"):
         load({"assembled.calibrate": 2})
