@@ -245,8 +245,9 @@ class _Driver:
         pick = max if goal.maximize else min
         record = pick(best.records, key=lambda record: record.figures[goal.figure])
         number = int(best.role.removeprefix("trial "))
-        tests = {f"test_{name}": statistics.fmean(v) for name, v in outcome.tests.items()}
-        self.tracker.log_outcome(outcome, files, {**record.figures, **tests}, number)
+        tests = outcome.tests.items()
+        tested = {f"test_{n.replace(',', '')}": statistics.fmean(values) for n, values in tests}
+        self.tracker.log_outcome(outcome, files, {**record.figures, **tested}, number)
         data = self.experiment.recipe(self._values(number)).student.data
         examples = next(open_data(data).batches("validation", batch_size=4, device="cpu"))
         self.tracker.log_winner(

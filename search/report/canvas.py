@@ -57,6 +57,8 @@ class Canvas:
         figure = self.plane.quality.figure
         others = [self._place(one)[1] for one in shared if one.record.kind != "assemble"]
         some = [r for r in repeats if r.role != "assembled"]
+        ends = [r.mean(figure) + sign * r.spread(figure) for r in some for sign in (-1, 1)]
+        others += [wording.shown(figure, v) for v in ends]
         others += [wording.shown(figure, v) for r in some for v in r.values(figure)]
         low, high = worth_showing(
             [self._place(s)[1] for s in students if s.trial.state == "finished"] + others
@@ -240,8 +242,9 @@ class Canvas:
         self.axes.annotate(
             f"{y:.1f}" if wording.is_share(self.plane.quality.figure) else f"{y:.3g}",
             (self._aside(x, moved), edge),
-            xytext=(7, 0),
+            xytext=(-7, 0),
             textcoords="offset points",
+            ha="right",
             va="center_baseline",
             fontsize=7.5,
             color=look.MUTED,

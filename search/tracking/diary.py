@@ -279,7 +279,7 @@ def _repeated(outcome: Outcome) -> dict[str, float]:
     for repeated in outcome.repeats:
         for figure in {goal.figure for goal in outcome.goals}:
             if repeated.records and all(figure in r.figures for r in repeated.records):
-                name = f"repeats.{repeated.name}.{figure}"
+                name = f"repeats.{repeated.name.replace(',', '')}.{figure}"
                 metrics[f"{name}.mean"] = repeated.mean(figure)
                 metrics[f"{name}.spread"] = repeated.spread(figure)
     return metrics
