@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
+import scipy  # its parts when they are first used: a second, which a search need not wait for
 from numpy.typing import NDArray
-from scipy.optimize import lsq_linear
-from scipy.stats import kendalltau, spearmanr
 
 from search.planner import Edge
 
@@ -163,7 +162,10 @@ def _factors(
     differences = pull * np.hstack([-np.ones((count, 1)), np.eye(count)])
     errors = np.hstack([np.zeros((len(sums), 1)), (sums - sums.mean(axis=0)) / unit])
     goal = np.concatenate([truth - truth.mean(), np.zeros(count)])
-    solved = lsq_linear(np.vstack([errors, differences]), goal, (0, np.inf), tol=1e-12).x / unit
+    solved = (
+        scipy.optimize.lsq_linear(np.vstack([errors, differences]), goal, (0, np.inf), tol=1e-12).x
+        / unit
+    )
     return float(solved[0]), solved[1:]
 
 
@@ -172,8 +174,10 @@ def agreement(predicted: Sequence[float], measured: Sequence[float]) -> Agreemen
     error = float(np.mean(np.abs(np.subtract(predicted, measured))))
     if len(set(predicted)) < 2 or len(set(measured)) < 2:
         return Agreement(error, math.nan, math.nan)
-    spearman = spearmanr(predicted, measured).statistic
-    return Agreement(error, float(spearman), float(kendalltau(predicted, measured).statistic))
+    spearman = scipy.stats.spearmanr(predicted, measured).statistic
+    return Agreement(
+        error, float(spearman), float(scipy.stats.kendalltau(predicted, measured).statistic)
+    )
 
 
 def _parts(taken: Sequence[Edge], cost: str | None, kind: Kind) -> dict[str, float]:

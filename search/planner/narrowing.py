@@ -12,8 +12,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
-from scipy.optimize import linprog
-from scipy.sparse import csr_array
+import scipy
 
 from search.planner.budget import Row
 from search.planner.graph import Graph, Values
@@ -98,9 +97,9 @@ def _multipliers(graph: Graph, limits: Sequence[Limit]) -> Values | None:
     if not limits:
         return np.zeros(0)
     matrix, net, _ = flow(graph)
-    relaxed = linprog(
+    relaxed = scipy.optimize.linprog(
         graph.scores,
-        A_ub=csr_array(np.stack([values for values, _ in limits])),
+        A_ub=scipy.sparse.csr_array(np.stack([values for values, _ in limits])),
         b_ub=[most for _, most in limits],
         A_eq=matrix,
         b_eq=net,

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import Bounds, LinearConstraint, OptimizeResult, milp
-from scipy.sparse import csr_array, vstack
+import scipy  # its parts when they are first used: a second, which only a plan need wait for
 
 from search.planner.budget import Row
 from search.planner.graph import Graph, Values
@@ -80,7 +79,7 @@ def _solved(
     places = np.flatnonzero(np.broadcast_to(kept, len(graph.edges)))
     limits = [flow(graph), *(_budget(row, tightened) for row in rows)]
     limits += [limit for cut in cuts for limit in _away(cut, len(graph.edges))]
-    matrix = vstack([limit[0] for limit in limits], format="csc")[:, places]
+    matrix = scipy.sparse.vstack([limit[0] for limit in limits], format="csc")[:, places]
     low, high = (np.concatenate([limit[side] for limit in limits]) for side in (1, 2))
     if not len(places):
         return None
@@ -90,17 +89,19 @@ def _solved(
     return graph.path(places[np.round(result.x) == 1].tolist())
 
 
-def _minimised(weights: Values, matrix: csr_array, low: Values, high: Values) -> OptimizeResult:
+def _minimised(
+    weights: Values, matrix: scipy.sparse.csr_array, low: Values, high: Values
+) -> scipy.optimize.OptimizeResult:
     """The solver's optimum or its proof that there is none."""
     for presolve in (True, False):  # presolve may leave open whether it is infeasible or unbounded
         with warnings.catch_warnings():
             # scipy hands on the tolerances, which it does not know, with a warning
             warnings.filterwarnings("ignore", "Unrecognized options", RuntimeWarning)
-            result = milp(
+            result = scipy.optimize.milp(
                 weights,
                 integrality=np.ones(len(weights)),
-                bounds=Bounds(0, 1),
-                constraints=LinearConstraint(matrix, low, high),
+                bounds=scipy.optimize.Bounds(0, 1),
+                constraints=scipy.optimize.LinearConstraint(matrix, low, high),
                 options={**_OPTIONS, "presolve": presolve},
             )
         if result.status in (_OPTIMAL, _INFEASIBLE):
@@ -120,7 +121,7 @@ def _levelled(graph: Graph, weights: Values) -> Values:
     return excess / np.median(positive) if len(positive) else excess
 
 
-Limit = tuple[csr_array, Values, Values]
+Limit = tuple["scipy.sparse.csr_array", Values, Values]
 
 
 def flow(graph: Graph) -> Limit:
@@ -130,12 +131,12 @@ def flow(graph: Graph) -> Limit:
     ends = np.concatenate([graph.tails, graph.heads]), np.tile(np.arange(count), 2)
     net = np.zeros(graph.nodes)
     net[0], net[-1] = 1.0, -1.0
-    return csr_array((signs, ends), shape=(graph.nodes, count)), net, net
+    return scipy.sparse.csr_array((signs, ends), shape=(graph.nodes, count)), net, net
 
 
 def _budget(row: Row, tightened: float) -> Limit:
     low, high = row.bounds(tightened)
-    matrix = csr_array(row.values[None, :] / row.scale)
+    matrix = scipy.sparse.csr_array(row.values[None, :] / row.scale)
     return matrix, np.array([low / row.scale]), np.array([high / row.scale])
 
 
@@ -144,9 +145,13 @@ def _away(cut: Cut, count: int) -> list[Limit]:
     within = np.zeros(count)
     within[list(cut.path)] = 1.0
     missing = (
-        csr_array(within[None, :]),
+        scipy.sparse.csr_array(within[None, :]),
         np.array([-math.inf]),
         np.array([len(cut.path) - cut.apart]),
     )
-    others = csr_array(1.0 - within[None, :]), np.array([cut.apart]), np.array([math.inf])
+    others = (
+        scipy.sparse.csr_array(1.0 - within[None, :]),
+        np.array([cut.apart]),
+        np.array([math.inf]),
+    )
     return [missing] if cut.apart == 1 else [missing, others]

@@ -7,11 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from search.outcome import Outcome
-from search.report import assemblies, curves, influence, prediction, seeds, size, tree
-from search.report.cast import cast
-from search.report.page import page
-from search.report.picture import look
-from search.report.trials import write_trials
 
 __all__ = ["write_report"]
 
@@ -32,6 +27,13 @@ def write_report(
     Returns:
         The files written.
     """
+    # Here, since matplotlib takes a second, which a search's first trial need not wait for.
+    from search.report import assemblies, curves, influence, prediction, seeds, size, tree
+    from search.report.cast import cast
+    from search.report.page import page
+    from search.report.picture import look
+    from search.report.trials import write_trials
+
     taking_part = cast(outcome, experiment)
     files = [write_trials(outcome, folder / "trials.csv")]
     with look():

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+if TYPE_CHECKING:  # colours and names are wanted where nothing is drawn
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 GROUND, INK, MUTED, RULE, FAINT = "#ffffff", "#1f2328", "#6b7280", "#e4e7eb", "#b9c0c9"
 TRIAL, ASSISTANT, TEACHER, DIRECT, PLAIN = "#0072b2", "#e69f00", "#d55e00", "#cc79a7", "#7a7f87"
@@ -84,6 +84,8 @@ _LOOK: dict[Any, Any] = {
 @contextmanager
 def look() -> Iterator[None]:
     """Draw and save within this, so that all pictures look alike whatever the user's settings."""
+    import matplotlib
+
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_LOOK)

@@ -60,3 +60,10 @@ def test_a_mistake_is_told_though_ray_was_started(tmp_path):
     assert done.returncode == 2
     assert "wrong.yaml" in done.stderr
     assert done.stderr.startswith("error: ")
+
+
+def test_a_search_starts_without_what_only_plans_and_pictures_need():
+    """Seconds in the driver and in every worker."""
+    code = "import sys, search.cli.app, search.trial, search.stages.assemble; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"matplotlib", "scipy.optimize", "scipy.stats", "mlflow"} & set(done.stdout.split())
