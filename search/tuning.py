@@ -138,5 +138,9 @@ def _quiet(concurrent: int) -> None:
         RAY_AIR_NEW_OUTPUT="0",
         # Tune's own looks for Ctrl-C between two steps, and one may wait ten minutes for a stage.
         TUNE_DISABLE_SIGINT_HANDLER="1",
+        # A search that waits for its first stages has no trial yet, and after half an hour Tune's
+        # warning about that breaks on the missing one.
+        TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S="inf",
+        TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S_AUTOSCALER="inf",
     )
     logging.getLogger("ray.tune").setLevel(logging.ERROR)

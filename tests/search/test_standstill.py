@@ -1,7 +1,9 @@
 """Tune stands still while it has nothing to run, and its idle actors keep every slot."""
 
 import pytest
+from ray.tune.execution import insufficient_resources_manager as tunes
 
+from search import tuning
 from search.events import StageChanged, TrialStarted
 from search.launching import launch
 
@@ -28,3 +30,25 @@ def test_a_stage_is_made_though_idle_actors_hold_every_slot(load, tmp_path, monk
     needing = [isinstance(e, TrialStarted) and e.number == STUDENTS for e in heard]
     assert made.count(True) == 1
     assert needing.index(True) < made.index(True)
+
+
+def test_hours_without_any_trial_do_not_end_a_search(monkeypatch):
+    """Tune warns when nothing has run for a while, and its warning needs a trial to speak of."""
+    now = [0.0]
+    monkeypatch.setattr(tunes.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(tunes, "_is_ray_cluster", lambda: True)
+    for name in ("", "_AUTOSCALER"):
+        monkeypatch.setenv(f"TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S{name}", "60")
+    tunes._get_insufficient_resources_warning_threshold.cache_clear()
+    with pytest.raises(IndexError):  # as it comes from the box
+        _waits(now)
+    tuning._quiet(2)
+    tunes._get_insufficient_resources_warning_threshold.cache_clear()
+    _waits(now)
+
+
+def _waits(now):
+    watch = tunes._InsufficientResourcesManager()
+    for _ in range(9):  # Tune looks every ten minutes
+        watch.on_no_available_trials([])
+        now[0] += 600.0
