@@ -14,8 +14,9 @@ NAMESPACE = "stillhouse"
 _OWN_WORKERS = {
     # A worker that has loaded torch is kept for the next stage.
     "idle_worker_killing_time_threshold_ms": 600_000,
-    # Loaded while the driver still connects, not when the first stage arrives.
-    "preload_python_modules": ["search.foundry"],
+    # Loaded while the driver still connects, not when the first stage arrives. The second
+    # brings the work of every kind of stage with it.
+    "preload_python_modules": ["search.foundry", "search.stages.assemble"],
 }
 """How workers are kept on a Ray of our own."""
 _WORKERS_READ = {
