@@ -14,19 +14,27 @@ from typing import Any
 import torch
 
 from methods.core.data.facts import facts
+from search.assembly import outline
 from search.baselines import baselines
 from search.experiment import Experiment
 from search.library.store import Library
+from search.neighbourhood import DistilNeighbourhood
 from search.outcome import Trial
 from search.recipe import Recipe
 from search.settle import contenders
 from search.stage import Stage
+from search.stages.assemble import AssembleNetwork
+from search.stages.neighbourhoods import cut_open
 from search.stages.train import TrainNetwork
+from spaces.config import canonical_json
+from spaces.cost import Costs, costs
+from spaces.cuts import narrowed
 from spaces.domain import LogUniform, Uniform
 from spaces.problem import ConfigError
-from spaces.spec import NetworkSpec
 
 MOST_CONFIGURATIONS = 2000
+MOST = 64
+"""Neighbourhoods of one pass, as the foundry makes them."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,7 @@ class PlannedStage:
 
     key: str
     label: str
+    kind: str
     teachers: tuple[str, ...]
     parameters: int
     there: bool
@@ -110,12 +119,13 @@ def _repeats(experiment: Experiment, library: Library) -> int:
 
 
 def _planned(stage: Stage, library: Library, stopwatch: _Stopwatch) -> PlannedStage:
-    costs = stage.work.costs(stage.data)
+    known = stage.work.costs(stage.data)
     return PlannedStage(
         key=stage.key,
         label=stage.label,
+        kind=stage.work.kind,
         teachers=tuple(parent.label for parent in stage.parents),
-        parameters=int(costs.get("parameters", 0)),
+        parameters=int(known.get("parameters", 0)),
         there=library.has(stage.key),
         seconds=stopwatch.seconds(stage),
     )
@@ -146,33 +156,71 @@ class _Stopwatch:
     def seconds(self, stage: Stage) -> float:
         """About how long a stage takes: its epochs over its examples, teachers included.
 
-        Zero where its network is known only when it is made.
+        A student that goes on from an assembly counts with the budgets' share of the teacher;
+        a neighbourhood with its share of a pass. Zero where nothing is known.
         """
-        work = stage.work
-        if not isinstance(work, TrainNetwork) or work.network is None:
-            return 0.0
+        if isinstance(stage.work, TrainNetwork):
+            return self._training(stage, stage.work)
+        if isinstance(stage.work, DistilNeighbourhood):
+            return self._neighbourhood(stage, stage.work)
+        return 0.0
+
+    def _training(self, stage: Stage, work: TrainNetwork) -> float:
         about = facts(stage.data)
         examples = about.sizes["train"] if work.objective else about.sizes["validation"]
-        each = self._per_image(stage, work.network, training=work.objective is not None)
+        each = self._per_image(stage, training=work.objective is not None)
         total = each * examples * work.epochs
         # What a teacher says of a view is kept: it passes over each view once.
         augment = stage.data.augment
         views = min(work.epochs, augment.views or work.epochs) if augment.active else 1
-        for parent in stage.parents:
-            if not isinstance(parent.work, TrainNetwork) or parent.work.network is None:
-                continue
-            heard = self._per_image(parent, parent.work.network, training=False)
-            total += heard * examples * views
-        return total
+        began = 0 if work.network else 1
+        heard = sum(self._per_image(parent, training=False) for parent in stage.parents[began:])
+        return total + heard * examples * views
 
-    def _per_image(self, stage: Stage, spec: NetworkSpec, training: bool) -> float:
+    def _neighbourhood(self, stage: Stage, work: DistilNeighbourhood) -> float:
+        teacher = stage.parents[0]
+        whole = teacher.work.costs(stage.data)["flops"]
+        share = _neighbourhood_costs(stage, work).flops / max(whole, 1.0)
+        each = share * self._per_image(teacher, training=True)
+        each += self._per_image(teacher, training=False) / MOST
+        return each * facts(stage.data).sizes["train"] * work.epochs
+
+    def _per_image(self, stage: Stage, training: bool) -> float:
+        """Seconds of one image's pass through what a stage makes."""
+        work = stage.work
+        if isinstance(work, AssembleNetwork):
+            return _share(stage, work) * self._per_image(stage.parents[0], training)
+        if not isinstance(work, TrainNetwork):
+            return 0.0
+        if work.network is None:
+            return self._per_image(stage.parents[0], training)
         about = facts(stage.data)
-        name = (f"{spec.plain()}{about.shape}", training)
+        name = (f"{work.network.plain()}{about.shape}", training)
         if name not in self._known:
-            network = spec.build(about.shape, about.classes).train(training)
+            network = work.network.build(about.shape, about.classes).train(training)
             images = torch.rand(32, *about.shape)
             self._known[name] = _time(network, images, training) / len(images)
         return self._known[name]
+
+
+def _neighbourhood_costs(stage: Stage, work: DistilNeighbourhood) -> Costs:
+    """Those of a replacement that is not there yet."""
+    about, spec = facts(stage.data), cut_open(stage.parents[0])
+    teacher, at = outline(canonical_json(spec.plain()), about.shape, about.classes)
+    with torch.device("meta"):
+        module = work.piece.build(teacher, at)
+    return costs(module, narrowed(at[work.start], work.enter))
+
+
+def _share(assembly: Stage, work: AssembleNetwork) -> float:
+    """Of the teacher's work, what the budgets leave."""
+    whole = assembly.parents[0].work.costs(assembly.data)
+    shares = [
+        limit.max / whole[cost]
+        for cost, limit in work.budgets.items()
+        if limit.max is not None and whole.get(cost)
+    ]
+    return min([1.0, *shares])
 
 
 def _time(network: torch.nn.Module, images: torch.Tensor, training: bool) -> float:

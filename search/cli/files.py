@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -11,12 +11,15 @@ from search.cli.show import Json, Set, as_json, as_table, console, parse_changes
 from search.experiment import Experiment
 from search.loading import load_experiment
 from search.offers import offers, write_offers
+from search.planning import Plan, PlannedStage
 from search.planning import plan as make_plan
 from search.pool import BUDGETS
-from search.report.wording import compact, duration
+from search.report.wording import PARTS, compact, duration
 from search.settings import Limit, as_limit
 from spaces.problem import ConfigError, Problem, unknown
 
+_TOGETHER = {**PARTS, "assemble": "assemblies"}
+"""Kinds of stage of which a search may have hundreds -> what several are called."""
 File = Annotated[Path, typer.Argument(help="Experiment file (YAML).")]
 Budget = Annotated[
     list[str] | None,
@@ -58,13 +61,7 @@ def plan(
     if json:
         as_json(planned.plain())
         return
-    as_table(
-        ("shared stage", "taught by", "parameters", "in library", "seconds"),
-        [
-            (s.label, ", ".join(s.teachers), s.parameters, "yes" if s.there else "no", s.seconds)
-            for s in planned.stages
-        ],
-    )
+    as_table(("shared stage", "taught by", "parameters", "in library", "seconds"), _rows(planned))
     there = sum(stage.there for stage in planned.stages)
     how = "at most" if planned.exact else "about"
     console.print(
@@ -75,6 +72,26 @@ def plan(
         f"about {duration(planned.seconds)} with {planned.slots} at a time, judged by a few "
         "steps of each network on this machine"
     )
+
+
+def _rows(planned: Plan) -> list[tuple[Any, ...]]:
+    """A row a stage; parts of networks, of which there may be hundreds, together by their kind."""
+    rows: list[tuple[Any, ...]] = []
+    parts: dict[tuple[str, str], list[PlannedStage]] = {}
+    told_together = {stage.label for stage in planned.stages if stage.kind in _TOGETHER}
+    for stage in planned.stages:
+        if stage.kind in _TOGETHER:
+            parts.setdefault((stage.label.partition("/")[0], stage.kind), []).append(stage)
+            continue
+        taught_by = ", ".join(label for label in stage.teachers if label not in told_together)
+        there = "yes" if stage.there else "no"
+        rows.append((stage.label, taught_by, stage.parameters or "", there, stage.seconds or ""))
+    for (entry, kind), some in parts.items():
+        ready = sum(stage.there for stage in some)
+        seconds = sum(stage.seconds for stage in some)
+        what = f"{entry}: {len(some)} {_TOGETHER[kind]}"
+        rows.append((what, "", "", f"{ready} of {len(some)}", seconds or ""))
+    return rows
 
 
 def parse_budgets(pairs: list[str]) -> dict[str, Limit]:

@@ -9,16 +9,15 @@ from typing import Any
 
 from search.library.record import Record
 from search.outcome import Outcome, Trial
+from search.report.wording import PARTS
 
 Plain = Mapping[str, Any]
-_PARTS = ("neighbourhood", "boundary", "latency")
-"""Kinds of stage that make or measure parts of networks, too many to be told one by one."""
 
 
 def is_part(record: Record) -> bool:
     """Whether it serves assemblies alone: a part, or an assembly that others are calibrated by."""
     calibrates = record.kind == "assemble" and record.identity["work"].get("share") is not None
-    return record.kind in _PARTS or calibrates
+    return record.kind in PARTS or calibrates
 
 
 @dataclass(frozen=True)

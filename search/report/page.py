@@ -21,12 +21,7 @@ from search.report.summary import champion, ranking
 from search.report.trials import SHORT
 
 BEST = 20
-_PARTS = {
-    "boundary": "boundaries",
-    "neighbourhood": "neighbourhoods",
-    "latency": "latencies",
-    "assemble": "assemblies to calibrate by",
-}
+_TOGETHER = {**wording.PARTS, "assemble": "assemblies to calibrate by"}
 
 
 def page(
@@ -170,7 +165,7 @@ def _made_from(outcome: Outcome, record: Record) -> str:
     told = [outcome.labels.get(parent, parent[:SHORT]) for parent in named]
     counts = Counter(made.kind for _, made in known if made is not None and is_part(made))
     return ", ".join(
-        told + [f"{counts[kind]} {many}" for kind, many in _PARTS.items() if counts[kind]]
+        told + [f"{counts[kind]} {many}" for kind, many in _TOGETHER.items() if counts[kind]]
     )
 
 

@@ -23,6 +23,13 @@ _NAMES = {
     "summed_latency_ms": "added-up latency",
 }
 
+PARTS: Mapping[str, str] = {
+    "boundary": "boundaries",
+    "neighbourhood": "neighbourhoods",
+    "latency": "latencies",
+}
+"""Kinds of stage too many to be told one by one -> what several are called."""
+
 
 def is_share(figure: str) -> bool:
     """Whether a figure is a share of examples, told in per cent."""

@@ -10,12 +10,14 @@ from methods.core.data.dataset import open_data
 from search import make as making
 from search.announcer import Announcer
 from search.assembly import rebuild
+from search.cli import files
 from search.inline import Inline
 from search.launching import launch
 from search.library.store import Library
 from search.loading import load_experiment
 from search.neighbourhood import DistilNeighbourhood
 from search.offers import offers, write_offers
+from search.planning import plan
 from search.report.cast import cast
 from search.settings import Limit
 from search.stage import Bench
@@ -393,3 +395,15 @@ def test_a_student_learns_on_noise_from_its_teacher_alone(load, make):
 def test_labels_of_noise_are_nothing_to_learn_from(load, changes, message):
     with pytest.raises(ConfigError, match=message):
         load({**NOISE, **changes})
+
+
+def test_what_a_launch_would_make_is_told_with_parts_together(load):
+    """Hundreds of neighbourhoods are one row, and count in the estimate."""
+    planned = plan(load({"parts.seed": 9, "assembled.calibrate": 3}), slots=1)
+    parts = [s for s in planned.stages if s.kind == "neighbourhood"]
+    assert len(parts) == 18
+    assert all(stage.seconds > 0 for stage in parts if "identity" not in stage.label)
+    assert planned.seconds >= sum(stage.seconds for stage in parts)
+    rows = {row[0]: row for row in files._rows(planned)}
+    assert set(rows) == {"teacher", "parts: 18 neighbourhoods", "assembled: 4 assemblies"}
+    assert rows["parts: 18 neighbourhoods"][3] == "0 of 18"
