@@ -25,7 +25,11 @@ FASHION = "assistants-fashion-mnist"
 PARTS = "neighbourhoods-cifar10-resnet20"
 DATA_FREE, END_TO_END = "neighbourhoods-noise-cifar10", "neighbourhoods-noise-cifar10-end-to-end"
 RESNET20 = "cifar10-resnet20-option-a.safetensors"
-PUBLISHED = dict.fromkeys((PARTS, DATA_FREE, END_TO_END), RESNET20)
+DEEPER, CLOTHES = "neighbourhoods-cifar10-resnet56", "neighbourhoods-fashion-mnist"
+PUBLISHED = {
+    **dict.fromkeys((PARTS, DATA_FREE, END_TO_END), RESNET20),
+    DEEPER: "cifar10-resnet56-option-a.safetensors",
+}
 
 
 @pytest.fixture(scope="session")
@@ -75,7 +79,7 @@ def parameters(stage):
 
 
 def test_all_are_there():
-    assert {QUICK, CNN, RESNET, FASHION, *PUBLISHED} <= set(SHIPPED)
+    assert {QUICK, CNN, RESNET, FASHION, CLOTHES, *PUBLISHED} <= set(SHIPPED)
 
 
 @pytest.mark.parametrize("name", SHIPPED)

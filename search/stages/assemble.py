@@ -127,7 +127,12 @@ class Assemble(Kind):
     )
     rank: int = knob(0, "0 the best plan, 1 the second best, ...", Integers(0, 7), ge=0)
     apart: int = knob(1, "places in which two plans differ at least", Integers(1, 3), ge=1)
-    recalibrate: int = knob(20, "training batches of 256 for batch-norm statistics", ge=0)
+    recalibrate: int | None = knob(
+        None,
+        "training batches of 256 for batch-norm statistics; none means 20, or 0 where parts were "
+        "learnt from drawn statistics, which fit as they are",
+        ge=0,
+    )
     calibrate: int = knob(
         0, "assemblies made first, by which sums of scores and latencies are corrected", ge=0
     )
@@ -173,7 +178,7 @@ class Assemble(Kind):
             score=self.score,
             rank=self.rank,
             apart=self.apart,
-            recalibrate=self.recalibrate,
+            recalibrate=self._batches(made),
             latency=self.latency,
             timed={label: stage.key for label, stage in latencies.items()},
         )
@@ -205,6 +210,12 @@ class Assemble(Kind):
         )
         for label, change in _timed_parts(made):
             yield label, Stage(f"{name}/time {label}", one.model_copy(update=change), data)
+
+    def _batches(self, made: Sequence[Stage]) -> int:
+        if self.recalibrate is not None:
+            return self.recalibrate
+        drawn = any(getattr(stage.work, "inputs", "data") == "statistics" for stage in made)
+        return 0 if drawn else 20
 
     def _those(self, made: Sequence[Stage]) -> tuple[Stage, ...]:
         by_label = {stage.label.partition("/")[2]: stage for stage in made}

@@ -18,16 +18,16 @@ from methods.core.data.config import DataConfig
 from methods.core.data.facts import facts
 from methods.core.synthetic import MEANING, Inputs, require_norms
 from methods.core.training import Training
-from search.assembly import Piece
+from search.assembly import Piece, outline
 from search.kind import Entry, Kind
 from search.neighbourhood import DistilNeighbourhood, LearnBoundary
 from search.stage import Stage
 from search.stages.train import TrainNetwork
 from spaces.block import BlockSpec
 from spaces.config import canonical_json, fingerprint, knob
-from spaces.cuts import intervals, positions
+from spaces.cuts import intervals
 from spaces.domain import Choice, Domain, Integers
-from spaces.network import Network, Shape
+from spaces.network import Shape
 from spaces.problem import ConfigError, Problem
 from spaces.spec import NetworkSpec
 
@@ -64,13 +64,13 @@ class Neighbourhoods(Kind):
             message = "holds nothing out, and neighbourhoods are scored there; set validation: 0.1"
             raise ConfigError([Problem("data", message)])
         if self.inputs == "statistics":
-            require_norms(_example(canonical_json(spec.plain()), about.shape, about.classes)[0])
+            require_norms(outline(canonical_json(spec.plain()), about.shape, about.classes)[0])
         pieces = self._pieces(spec, about.shape, about.classes)
         return Entry(tuple(self._stage(name, teacher, data, piece) for piece in pieces))
 
     def _pieces(self, spec: NetworkSpec, shape: Shape, classes: int) -> Iterator[Piece]:
         told = canonical_json(spec.plain())
-        found = intervals(_example(told, shape, classes)[1], self.longest, self.cuts)
+        found = intervals(outline(told, shape, classes)[1], self.longest, self.cuts)
         cuts = {each.start for each in found}
         for each in found:
             # Blocks kept one by one are the same network as a run of them kept.
@@ -125,18 +125,10 @@ def cut_open(teacher: Stage) -> NetworkSpec:
     raise ConfigError([Problem("teacher", message)])
 
 
-@lru_cache(maxsize=8)
-def _example(spec: str, shape: Shape, classes: int) -> tuple[Network, Mapping[int, Shape]]:
-    """A network of this structure without weights, and where it may be cut."""
-    with torch.device("meta"):
-        network = NetworkSpec.parse(json.loads(spec)).build(shape, classes).eval()
-    return network, positions(network, shape)
-
-
 @lru_cache(maxsize=16384)
 def _fits(spec: str, shape: Shape, classes: int, piece: str) -> bool:
     """Whether a kind of block fits a place; tried once in this process, without weights."""
-    network, at = _example(spec, shape, classes)
+    network, at = outline(spec, shape, classes)
     try:
         with torch.device("meta"):
             Piece.parse(json.loads(piece)).build(network, at)

@@ -407,3 +407,13 @@ def test_what_a_launch_would_make_is_told_with_parts_together(load):
     rows = {row[0]: row for row in files._rows(planned)}
     assert set(rows) == {"teacher", "parts: 18 neighbourhoods", "assembled: 4 assemblies"}
     assert rows["parts: 18 neighbourhoods"][3] == "0 of 18"
+
+
+def test_parts_of_drawn_statistics_are_left_with_theirs(load):
+    """Their moments are the teacher's, and taking them anew would take training images."""
+    bare = {"assembled.recalibrate": None}
+    assert stages(load(bare), "assemble")[0].work.recalibrate == 20
+    drawn = {**bare, "parts.inputs": "statistics"}
+    assert stages(load(drawn), "assemble")[0].work.recalibrate == 0
+    said = load({**drawn, "assembled.recalibrate": 5})
+    assert stages(said, "assemble")[0].work.recalibrate == 5
