@@ -284,6 +284,8 @@ def _stoppable(stopped: threading.Event) -> Iterator[None]:
 
     def stop(*_: object) -> None:
         stopped.set()
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         os.kill(os.getpid(), signal.SIGINT)
 
     before = signal.signal(signal.SIGTERM, stop)

@@ -25,13 +25,17 @@ def wait_for(text, file, process, seconds=180):
     raise AssertionError(f"{text!r} never came:\n{file.read_text(encoding='utf-8')}")
 
 
-def stop(how, when, tiny, folder):
-    """Launch, and send a signal once the output says ``when``."""
+def stop(how, when, tiny, folder, ctrl_c=signal.SIG_DFL):
+    """Launch, and send a signal once the output says ``when``; ``ctrl_c``: what SIGINT does."""
     (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny), encoding="utf-8")
     output = folder / "output"
     with output.open("w", encoding="utf-8") as log:
         process = subprocess.Popen(
-            [*COMMAND, "launch", "tiny.yaml"], stdout=log, stderr=log, env=os.environ.copy()
+            [*COMMAND, "launch", "tiny.yaml"],
+            stdout=log,
+            stderr=log,
+            env=os.environ.copy(),
+            preexec_fn=lambda: signal.signal(signal.SIGINT, ctrl_c),
         )
         wait_for(when, output, process)
         process.send_signal(how)
@@ -48,6 +52,15 @@ def test_a_search_that_waits_for_a_stage_stops_at_once(how, tiny, tmp_path, monk
     monkeypatch.chdir(tmp_path)
     tiny["stages"]["assistants"]["training"] = {"epochs": 100_000, "batch_size": 32}
     stop(how, "stage teacher made", tiny, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_search_in_the_background_of_a_shell_stops_too(tiny, tmp_path, monkeypatch):
+    """A shell has what it runs with ``&`` ignore Ctrl-C; that leaves SIGTERM."""
+    monkeypatch.chdir(tmp_path)
+    tiny["stages"]["assistants"]["training"] = {"epochs": 100_000, "batch_size": 32}
+    stop(signal.SIGTERM, "stage teacher made", tiny, tmp_path, ctrl_c=signal.SIG_IGN)
 
 
 @pytest.mark.slow
