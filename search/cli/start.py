@@ -6,9 +6,10 @@ import importlib
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 _SEARCHING = ("launch", "resume", "extend", "reuse")
-_WITHOUT = ("--address", "--inline", "--help", "-h")
+_WITHOUT = {"--address", "--inline", "--help", "-h"}
 
 
 def main() -> None:
@@ -30,7 +31,9 @@ def wants_ray(words: Sequence[str]) -> bool:
     and one that is wanted and was not started is started later.
     """
     told = {word.partition("=")[0] for word in words}
-    return len(words) > 1 and words[0] in _SEARCHING and told.isdisjoint(_WITHOUT)
+    if len(words) < 2 or words[0] not in _SEARCHING or told & _WITHOUT:
+        return False
+    return words[0] != "launch" or any(Path(word).is_file() for word in words[1:])
 
 
 def _start_ray() -> None:

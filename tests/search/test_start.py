@@ -18,7 +18,9 @@ from search.cli.start import wants_ray
         ("reuse", "tiny-2"),
     ],
 )
-def test_a_search_of_its_own_starts_ray_ahead(words):
+def test_a_search_of_its_own_starts_ray_ahead(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").touch()
     assert wants_ray(words)
 
 
@@ -28,6 +30,7 @@ def test_a_search_of_its_own_starts_ray_ahead(words):
         (),
         ("launch",),
         ("launch", "--help"),
+        ("launch", "missing.yaml"),
         ("launch", "tiny.yaml", "--inline"),
         ("launch", "tiny.yaml", "--address", "auto"),
         ("launch", "tiny.yaml", "--address=10.0.0.1:6379"),
@@ -35,7 +38,9 @@ def test_a_search_of_its_own_starts_ray_ahead(words):
         ("plan", "tiny.yaml"),
     ],
 )
-def test_nothing_else_does(words):
+def test_nothing_else_does(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny.yaml").touch()
     assert not wants_ray(words)
 
 
