@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -77,6 +78,11 @@ class Calibrated:
     after: Agreement
     left_out: Agreement
 
+    @property
+    def helps(self) -> bool:
+        """Whether what was left out is foretold better than by the plain sum, in the same unit."""
+        return self.left_out.mean_absolute_error < self.before.mean_absolute_error
+
 
 def same_kind(_: Edge) -> str:
     """The default: one factor for all."""
@@ -108,11 +114,11 @@ def calibrated(
     """
     parts = [_parts([edges[i] for i in path], cost, kind) for path in measured]
     truth = list(measured.values())
-    model = fit(parts, truth, ridge=ridge)
+    # What a network costs besides its parts is nothing or something: no less.
+    fitted = partial(fit, ridge=ridge, least=-math.inf if cost is None else 0.0)
+    model = fitted(parts, truth)
     others = [
-        fit(_without(parts, i), _without(truth, i), ridge=ridge, fewest=FEWEST - 1).predict(
-            parts[i]
-        )
+        fitted(_without(parts, i), _without(truth, i), fewest=FEWEST - 1).predict(parts[i])
         for i in range(len(parts))
     ]
     return Calibrated(
@@ -126,14 +132,19 @@ def calibrated(
 
 
 def fit(
-    parts: Sequence[Parts], measured: Sequence[float], *, ridge: float = 1.0, fewest: int = FEWEST
+    parts: Sequence[Parts],
+    measured: Sequence[float],
+    *,
+    ridge: float = 1.0,
+    least: float = -math.inf,
+    fewest: int = FEWEST,
 ) -> Calibration:
     """The line of least squares, with a factor of its own for each kind as far as data tell.
 
     Minimises the squared errors plus ``ridge`` x (variance of the predicted sums) x the
     squared differences of the factors from the slope: the more assemblies, the more the factors may
     differ; with one kind it is the ordinary line. No factor falls below 0, which would have the
-    planner seek what was measured to be bad.
+    planner seek what was measured to be bad, and the intercept not below ``least``.
 
     Raises:
         ValueError: fewer than ``fewest`` assemblies, or a value that is not finite.
@@ -145,9 +156,12 @@ def fit(
     sums = np.array([[each.get(kind, 0.0) for kind in kinds] for each in parts])
     if not (np.isfinite(truth).all() and np.isfinite(sums).all()):
         raise ValueError("predicted and measured values must be finite")
-    slope, factors = _factors(sums, truth, ridge)
+    slope, factors = _factors(sums - sums.mean(axis=0), truth - truth.mean(), ridge)
+    intercept = float(np.mean(truth - sums @ factors))
+    if intercept < least:
+        slope, factors = _factors(sums, truth - least, ridge)
+        intercept = least
     fitted = sums @ factors
-    intercept = float(np.mean(truth - fitted))
     residual = float(np.sqrt(np.mean((truth - fitted - intercept) ** 2)))
     return Calibration(slope, intercept, dict(zip(kinds, factors.tolist(), strict=True)), residual)
 
@@ -155,17 +169,15 @@ def fit(
 def _factors(
     sums: NDArray[np.float64], truth: NDArray[np.float64], ridge: float
 ) -> tuple[float, NDArray[np.float64]]:
-    """Slope and factors, all of them 0 or more; columns are centred, which frees the intercept."""
+    """Slope and factors, all of them 0 or more, of a line through the origin; of columns that are
+    centred, the line with a free intercept."""
     count = sums.shape[1]
     unit = float(np.std(sums.sum(axis=1))) or 1.0
     pull = math.sqrt(ridge) if count > 1 else 1.0  # of one kind, factor and slope are the same
     differences = pull * np.hstack([-np.ones((count, 1)), np.eye(count)])
-    errors = np.hstack([np.zeros((len(sums), 1)), (sums - sums.mean(axis=0)) / unit])
-    goal = np.concatenate([truth - truth.mean(), np.zeros(count)])
-    solved = (
-        scipy.optimize.lsq_linear(np.vstack([errors, differences]), goal, (0, np.inf), tol=1e-12).x
-        / unit
-    )
+    errors = np.hstack([np.zeros((len(sums), 1)), sums / unit])
+    rows, goal = np.vstack([errors, differences]), np.concatenate([truth, np.zeros(count)])
+    solved = scipy.optimize.lsq_linear(rows, goal, (0, np.inf), tol=1e-12).x / unit
     return float(solved[0]), solved[1:]
 
 

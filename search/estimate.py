@@ -22,7 +22,8 @@ class Estimate:
     """Sums over parts, and how assemblies that were measured correct them (DONNA, section 3.3).
 
     ``loss`` turns summed scores into accuracy lost and ``latency`` summed latencies into a whole
-    network's; none where fewer than three assemblies were measured. ``measured`` are those.
+    network's, which counts only if that helps; none where fewer than three assemblies were
+    measured. ``measured`` are those.
     """
 
     summed: tuple[Edge, ...]
@@ -35,7 +36,7 @@ class Estimate:
     def edges(self) -> list[Edge]:
         """The parts as the planner takes them."""
         scores = self.loss.edges if self.loss else self.summed
-        if self.latency is None:
+        if self.latency is None or not self.latency.helps:
             return list(scores)
         times = [edge.costs[LATENCY] for edge in self.latency.edges]
         return [
@@ -97,8 +98,9 @@ class Estimate:
         return math.fsum(edge.score for edge in taken), total
 
     def expected_loss(self, plan: Assembly) -> float | None:
-        """Accuracy an assembly is expected to lose, where assemblies were measured."""
-        return plan.score + self.loss.fixed if self.loss else None
+        """Accuracy an assembly is expected to lose, where assemblies were measured; the line goes
+        on where no accuracy is left."""
+        return min(max(plan.score + self.loss.fixed, 0.0), 1.0) if self.loss else None
 
     def told(self) -> dict[str, Any]:
         """How far prediction and truth are apart, before and after, as JSON types.
@@ -120,7 +122,8 @@ class Estimate:
         return {"assemblies": len(self.measured), **found}
 
     def _offsets(self) -> dict[str, float]:
-        return {**self.fixed, **({LATENCY: self.latency.fixed} if self.latency else {})}
+        helps = self.latency is not None and self.latency.helps
+        return {**self.fixed, **({LATENCY: self.latency.fixed} if self.latency and helps else {})}
 
     def _check(self, costs: Sequence[str] | Budgets, place: str) -> None:
         known = set.intersection(*(set(edge.costs) for edge in self.summed))
@@ -150,10 +153,10 @@ def estimate(pool: Pool, score: Score, records: Sequence[Record]) -> Estimate:
 
 
 def _loss(edges: Sequence[Edge], losses: Mapping[Path, float]) -> Calibrated:
-    """One factor for all, or one for each kind of candidate where that foretells better what an
-    assembly left out of the fit has lost."""
-    tried = [calibrated(edges, losses), calibrated(edges, losses, kind=_candidate)]
-    return min(tried, key=lambda each: each.left_out.mean_absolute_error)
+    """One factor for all, or one for each kind of candidate where that ranks assemblies better
+    that were left out of the fit: a plan is a choice, and a rank decides it."""
+    alike, apart = calibrated(edges, losses), calibrated(edges, losses, kind=_candidate)
+    return apart if apart.left_out.spearman > alike.left_out.spearman else alike
 
 
 def _candidate(edge: Edge) -> str:

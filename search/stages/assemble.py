@@ -40,7 +40,7 @@ from spaces.spec import NetworkSpec
 class AssembleNetwork(Work):
     """Plan, put together, recalibrate, evaluate, time as a whole."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     kind: ClassVar[str] = "assemble"
     makes_network: ClassVar[bool] = True
 

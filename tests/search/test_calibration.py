@@ -93,6 +93,30 @@ def test_latency_of_whole_networks_is_met_after_calibration():
     assert [e.score for e in found.edges] == [e.score for e in edges]
 
 
+def test_no_cost_has_an_intercept_below_zero():
+    """Whole networks that gain more than a part each would be free, or less, when small."""
+    parts = [{"all": 1.0}, {"all": 2.0}, {"all": 4.0}]
+    truth = [0.5, 2.0, 5.0]
+    assert fit(parts, truth).intercept == pytest.approx(-1.0)
+    kept = fit(parts, truth, least=0.0)
+    sums = np.array([1.0, 2.0, 4.0])
+    assert kept.intercept == 0.0
+    assert kept.slope == pytest.approx(sums @ np.array(truth) / (sums @ sums))
+    assert kept.predict({"all": 0.1}) > 0
+    assert fit(parts, [2.0, 3.0, 5.0], least=0.0).intercept == pytest.approx(1.0)
+    times = {(0,): 0.5, (1,): 2.0, (2,): 5.0}
+    edges = [Edge(0, 1, f"{t}", 0.0, {"latency_ms": t}) for t in (1.0, 2.0, 4.0)]
+    assert calibrated(edges, times, cost="latency_ms").fixed == 0.0
+
+
+def test_a_correction_helps_if_it_foretells_what_was_left_out():
+    edges = [Edge(0, 1, f"{t}", 0.0, {"latency_ms": t}) for t in (1.0, 2.0, 3.0, 4.0)]
+    twice = {(i,): 2.0 * edge.costs["latency_ms"] for i, edge in enumerate(edges)}
+    assert calibrated(edges, twice, cost="latency_ms").helps
+    same = {(i,): edge.costs["latency_ms"] for i, edge in enumerate(edges)}
+    assert not calibrated(edges, same, cost="latency_ms").helps
+
+
 def test_scores_of_kinds_are_corrected_and_the_plan_changes():
     """A kind whose errors count tenfold in the whole is no longer taken."""
     rng = np.random.default_rng(4)

@@ -236,8 +236,7 @@ def test_a_front_is_cheaper_point_by_point_and_its_files_launch(load, make, tmp_
     offered = offers(load(), {}, best=5, along="parameters")
     sizes = [offer.costs["parameters"] for offer in offered.found]
     scores = [offer.score for offer in offered.found]
-    assert len(sizes) > 2
-    assert sizes == sorted(sizes, reverse=True)
+    assert sizes == sorted(set(sizes), reverse=True)
     assert scores == sorted(scores)
     files = write_offers(load(), {}, offered.found, tmp_path)
     record, made = make(load_experiment(files[-1]))
@@ -265,16 +264,17 @@ def test_without_measured_parts_a_latency_budget_names_the_remedy(load, make):
 
 
 def test_calibration_picks_the_model_that_foretells_best(load, make):
-    """One factor for all, or one a kind: whichever errs less on the assembly left out."""
+    """One factor for all, or one a kind: whichever ranks better what was left out."""
     make(load())
     known = offers(load(), {}, best=1).known
     losses = {path: 1.0 - r.figures["val_accuracy"] for path, r in known.measured.items()}
     alike = calibrated(known.summed, losses)
     apart = calibrated(known.summed, losses, kind=lambda e: e.name.partition(" ")[2] or e.name)
-    errors = [each.left_out.mean_absolute_error for each in (alike, apart)]
-    assert known.loss.left_out.mean_absolute_error == min(errors)
+    better = apart if apart.left_out.spearman > alike.left_out.spearman else alike
+    assert known.loss.calibration == better.calibration
     best = known.plans({}, best=1)[0]
-    assert known.expected_loss(best) == best.score + known.loss.calibration.intercept
+    expected = best.score + known.loss.calibration.intercept
+    assert known.expected_loss(best) == min(max(expected, 0.0), 1.0)
 
 
 def test_threads_are_set_for_the_measurement_alone():
