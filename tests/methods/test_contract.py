@@ -34,6 +34,7 @@ class Scene:
                 self.student = copy.deepcopy(self.teacher)
             images = torch.rand(batch, 3, 16, 16, dtype=torch.float64).to(dtype)
             labels = torch.randint(0, classes, (batch,))
+            labels[0] = self.teacher(images, ()).logits[0].argmax()  # no teacher knows nothing
             self.batch = Batch(images, labels, torch.arange(batch))
             self.teacher.requires_grad_(False)
             pair = Pair(self.student, [self.teacher], classes, 50, images)
