@@ -1,0 +1,79 @@
+"""Distillation from a stronger teacher: the student keeps what correlates, not what is equal.
+
+    L = beta * mean_b (1 - r(p[b, :], q[b, :])) + gamma * mean_c (1 - r(p[:, c], q[:, c]))
+    p = softmax(teacher / T),  q = softmax(student / T),  both [B, classes]
+    r = Pearson's correlation: along the classes of an example, along the examples of a class
+
+Huang et al. 2022, "Knowledge distillation from a stronger teacher", section 3 and appendix A.1.
+L has no unit and lies in 0 .. 2 (beta + gamma). The paper has beta = gamma = 1 at T = 1 for
+ImageNet and 2 at T = 4 for CIFAR-100. The authors' code also multiplies by T^2, so what it calls
+2 at T = 4 is 32 here; the ranges span both. Losses of several teachers are averaged.
+
+Rows and columns in which the teacher says always the same have no correlation and are left out,
+so a batch of one has no second term; where only the student does, r is 0 and has no gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from methods.core.data.batch import Batch
+from methods.core.method import Method, MethodConfig, Pair, Progress, require_equal_logits
+from spaces.config import knob
+from spaces.domain import LogUniform
+from spaces.network import Output
+from spaces.problem import ConfigError, Problem
+
+
+class Dist(Method):
+    """What student's and teachers' probabilities lack in correlation, by example and by class."""
+
+    class Config(MethodConfig):
+        """Settings of :class:`Dist`."""
+
+        beta: float = knob(2.0, "weight of relations between classes", LogUniform(0.1, 40), ge=0.0)
+        gamma: float = knob(2.0, "weight of relations within a class", LogUniform(0.1, 40), ge=0.0)
+        temperature: float = knob(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
+
+    config: Config
+    zero_when_equal = True
+
+    def __init__(self, config: Config, pair: Pair) -> None:
+        super().__init__(config, pair)
+        if config.beta == config.gamma == 0:
+            raise ConfigError([Problem("beta", "teaches nothing: gamma is 0 too; raise either")])
+        require_equal_logits(pair)
+
+    def forward(
+        self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
+    ) -> Tensor:
+        """From logits [B, classes] of the student and of every teacher."""
+        q = (student.logits / self.config.temperature).softmax(dim=1)
+        losses = []
+        for teacher in teachers:
+            p = (teacher.logits / self.config.temperature).softmax(dim=1)
+            inter, intra = _distance(p, q), _distance(p.T, q.T)
+            losses.append(self.config.beta * inter + self.config.gamma * intra)
+        return torch.stack(losses).mean()
+
+
+def _distance(p: Tensor, q: Tensor) -> Tensor:
+    """The mean of 1 - r over the rows of two matrices [N, M] in which p varies; 0 if none."""
+    (p, varies), (q, _) = _standardised(p), _standardised(q)
+    distances = torch.where(varies, 1 - (p * q).sum(dim=1, keepdim=True), 0.0)
+    return distances.sum() / varies.sum().clamp_min(1)
+
+
+def _standardised(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of mean 0 and length 1, and which of them vary [N, 1]; those that do not become 0.
+
+    Rounding alone makes a constant row vary a little: less than that is none.
+    """
+    centred = x - x.mean(dim=1, keepdim=True)
+    sizes = x.detach().norm(dim=1, keepdim=True)
+    varies = centred.detach().norm(dim=1, keepdim=True) > 16 * torch.finfo(x.dtype).eps * sizes
+    safe = torch.where(varies, centred, 1.0)
+    return torch.where(varies, centred / safe.norm(dim=1, keepdim=True), 0.0), varies
