@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+import re
 
 import pytest
 import torch
@@ -208,27 +209,28 @@ def test_too_few_assemblies_to_calibrate_by_are_a_mistake(load):
         load({"assembled.calibrate": 2})
 
 
-def test_a_budget_of_latency_is_planned_by_the_corrected_sum(load, make):
-    make(load())
-    front = offers(load(), {}, best=2, along=LATENCY).found
-    most = (front[0].costs[LATENCY] + front[-1].costs[LATENCY]) / 2
-    record, made = make(load({"assembled.budgets.latency_ms": most}))
-    assert "assembled" in made
-    assert not [label for label in made if label.startswith("parts/")]
-    assert record.figures["planned_latency_ms"] <= most
-    found, over = record.figures[LATENCY], record.facts["over"]
-    assert over == (
-        {LATENCY: {"found": found, "most": most, "least": None}} if found > most else {}
-    )
-
-
-def test_an_impossible_latency_says_what_can_be_had(load):
+def smallest(load):
+    """The smallest latency that an assembly is expected to have, as the error of an impossible
+    budget tells it."""
     experiment = load({"assembled.budgets.latency_ms": 1e-6})
     library = Library(experiment.library)
     stage = experiment.recipe().entries["assembled"].stage
     (reason,) = Inline(experiment, library, Announcer([])).make([stage]).values()
-    assert "latency_ms" in reason
-    assert "smallest" in reason or "least" in reason
+    assert "the budget of latency_ms (at most 1e-06) cannot be met" in reason
+    return float(re.search(r"smallest feasible value is ([0-9.e-]+)", reason).group(1))
+
+
+def test_a_budget_of_latency_is_kept_by_the_expected_sum(load, make):
+    """Also the tightest, which an error has just named."""
+    loose, _ = make(load({"assembled.budgets.latency_ms": 1000.0}))
+    least = smallest(load)
+    for most in (least, (least + loose.figures["planned_latency_ms"]) / 2):
+        record, made = make(load({"assembled.budgets.latency_ms": most}))
+        assert not [label for label in made if label.startswith("parts/")]
+        assert record.figures["planned_latency_ms"] <= most
+        found = record.figures[LATENCY]
+        beyond = {LATENCY: {"found": found, "most": most, "least": None}}
+        assert record.facts["over"] == (beyond if found > most else {})
 
 
 def test_a_front_is_cheaper_point_by_point_and_its_files_launch(load, make, tmp_path):
