@@ -1,0 +1,81 @@
+"""Relations: distances and angles among a batch's embeddings are as the teacher has them.
+
+    L   = distance * L_D + angle * L_A
+    L_D = mean_ij  h(d_ij(student) - d_ij(teacher)),    d_ij = |e_i - e_j| / m
+    L_A = mean_ijk h(c_ijk(student) - c_ijk(teacher)),  c_ijk = cos of the angle i-j-k at j
+    h(x) = x^2 / 2 where |x| <= 1, else |x| - 1/2 (Huber);  m = mean of all |e_i - e_j| > 0
+
+e [B, C] is what enters the head, averaged over positions; C may differ between the networks.
+The means run over all B^2 pairs and B^3 triples, as published; an angle without two sides
+counts as a cosine of 0. Several teachers: the mean of their losses.
+
+Park, Kim, Lu and Cho 2019, "Relational knowledge distillation", section 3.2; its weights for
+classification are 25 and 50. Memory grows with B^3: 4 B^3 bytes a tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from methods.core.data.batch import Batch
+from methods.core.embedding import EmbeddingMethod, distances, ratio, unit
+from methods.core.method import MethodConfig, Pair, Progress
+from spaces.config import knob
+from spaces.domain import LogUniform
+from spaces.network import Output
+from spaces.problem import ConfigError
+
+
+class Relations(EmbeddingMethod):
+    """Huber loss between the networks' distances and angles among examples."""
+
+    class Config(MethodConfig):
+        """Settings of :class:`Relations`."""
+
+        weight: float = knob(
+            1.0, "share of this method in the summed loss", LogUniform(0.01, 10.0), ge=0.0
+        )
+        distance: float = knob(25.0, "weight of the distances", LogUniform(1.0, 100.0), ge=0.0)
+        angle: float = knob(50.0, "weight of the angles", LogUniform(1.0, 200.0), ge=0.0)
+
+    config: Config
+    zero_when_equal = True
+
+    def __init__(self, config: Config, pair: Pair) -> None:
+        super().__init__(config, pair)
+        if config.distance == config.angle == 0:
+            raise ConfigError("distance and angle are both 0, so nothing is compared; raise one")
+
+    def forward(
+        self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
+    ) -> Tensor:
+        """From the embeddings [B, C] of all networks."""
+        mine, theirs = self.embeddings(student, teachers)
+        return torch.stack([self._compared(mine, teacher) for teacher in theirs]).mean()
+
+    def _compared(self, student: Tensor, teacher: Tensor) -> Tensor:
+        loss = student.new_zeros(())
+        if self.config.distance > 0:
+            apart = F.smooth_l1_loss(relative_distances(student), relative_distances(teacher))
+            loss = loss + self.config.distance * apart
+        if self.config.angle > 0:
+            bent = F.smooth_l1_loss(cosines(student), cosines(teacher))
+            loss = loss + self.config.angle * bent
+        return loss
+
+
+def relative_distances(e: Tensor) -> Tensor:
+    """[B, B] distances in units of the mean of the positive ones; 0 where there are none."""
+    d = distances(e)
+    positive = (d > 0).sum().clamp(min=1)
+    return ratio(d, d.sum() / positive)
+
+
+def cosines(e: Tensor) -> Tensor:
+    """[B, B, B]: at (j, i, k) the cosine between i - j and k - j."""
+    sides = unit(e.unsqueeze(0) - e.unsqueeze(1))
+    return sides @ sides.transpose(1, 2)

@@ -1,0 +1,45 @@
+"""Similarities: examples that are alike to the teacher are alike to the student.
+
+    L = sum_l 1 / B^2 * |G(student_l) - G(teacher_l)|_F^2
+    G = A A^T with every row divided by its length,  A [B, C * H * W]
+
+A is a map of features, flattened and not pooled; shapes may differ between the networks. A row of
+zeros (an image that excites nothing) stays one. Several teachers: the mean of their losses.
+
+Tung and Mori 2019, "Similarity-preserving knowledge distillation", section 3, with the last
+layer's activations. The paper weighs it by 3000.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from methods.core.embedding import unit
+from methods.core.taps import At, FeatureConfig, FeatureMethod
+from spaces.config import knob
+from spaces.domain import Choice, LogUniform
+
+
+class Similarities(FeatureMethod):
+    """Squared difference of the networks' matrices of similarities within a batch."""
+
+    class Config(FeatureConfig):
+        """Settings of :class:`Similarities`."""
+
+        weight: float = knob(
+            3000.0, "share of this method in the summed loss", LogUniform(30.0, 30000.0), ge=0.0
+        )
+        at: At = knob("last", "the blocks compared", Choice(("last", "middle", "stages")))
+
+    config: Config
+    zero_when_equal = True
+
+    def distance(self, student: Tensor, teacher: Tensor, connector: nn.Module) -> Tensor:
+        """From maps [B, C, H, W] of any two shapes."""
+        return (similarities(student) - similarities(teacher)).square().mean()
+
+
+def similarities(features: Tensor) -> Tensor:
+    """[B, B]: inner products of all examples, rows at length 1."""
+    flat = features.flatten(1)
+    return unit(flat @ flat.T)
