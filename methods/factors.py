@@ -1,0 +1,53 @@
+"""Factors: one map of the student explains the maps of several teachers, each in its own terms.
+
+    L = mean_i sum_l mean_b || t_il / ||t_il||_2 - k_il(s_l) / ||k_il(s_l)||_2 ||_1
+
+s_l [B, C_s, H, W] and t_il [B, C_t, H, W] are paired maps, the larger of them averaged down to the
+smaller one's height and width. Norms run over all C_t * H * W elements of one image. k_il is the
+translator of teacher i: three 3x3 convolutions C_s -> C_s -> C_t -> C_t, each with batch norm and
+leaky ReLU (0.1), learnt along; one for all teachers would only meet their average.
+
+Park and Kwak 2020, "FEED: feature-level ensemble for knowledge distillation", parallel FEED; the
+last map is compared. The sum over elements is the norm of the paper. Code that takes their mean
+instead, with weights of 200 to 1000, has the weight 200 / 4096 = 0.05 to 0.25 here for maps of
+64 x 8 x 8. The mean over teachers keeps a weight good for any number of them (the paper sums).
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from methods.core.taps import At, FeatureConfig, FeatureMethod, FeaturePair, same_size
+from spaces.config import knob
+from spaces.domain import Choice, LogUniform
+
+
+class Factors(FeatureMethod):
+    """Absolute difference of normalised maps, after a translator for each teacher."""
+
+    class Config(FeatureConfig):
+        """Settings of :class:`Factors`."""
+
+        weight: float = knob(
+            0.25, "share of this method in the summed loss", LogUniform(0.01, 10.0), ge=0.0
+        )
+        at: At = knob("last", "which features are compared", Choice(("last", "stages")))
+
+    config: Config
+
+    def connector(self, found: FeaturePair) -> nn.Module:
+        """The translator k of one teacher."""
+        mine, theirs = found.student_shape[0], found.teacher_shape[0]
+        return nn.Sequential(_unit(mine, mine), _unit(mine, theirs), _unit(theirs, theirs))
+
+    def distance(self, student: Tensor, teacher: Tensor, connector: nn.Module) -> Tensor:
+        """From maps [B, C_s, H, W] and [B, C_t, H, W], of any sizes."""
+        student, teacher = same_size(student, teacher)
+        mine, theirs = (F.normalize(x.flatten(1), dim=1) for x in (connector(student), teacher))
+        return (mine - theirs).abs().sum(dim=1).mean()
+
+
+def _unit(inputs: int, outputs: int) -> nn.Module:
+    convolved = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+    return nn.Sequential(convolved, nn.BatchNorm2d(outputs), nn.LeakyReLU(0.1))
