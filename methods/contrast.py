@@ -1,0 +1,66 @@
+"""Contrast: the student's embedding of an image tells the teacher's of the same image from others.
+
+    L = 1/2 * (mean_i -log P[i, i] + mean_i -log Q[i, i])
+    P = softmax over rows of S / T,  Q = softmax over columns of S / T,  S[i, j] = s_i . t_j
+    s_i = W_s e_i(student) + b_s,  t_j = W_t e_j(teacher) + b_t,  both at length 1, of ``width``
+
+e [B, C] is what enters the head, averaged over positions. The two projections are trained along
+and dropped at the end. Guessing costs log B; a batch of one has nothing to tell apart and costs 0.
+Several teachers: the mean of their losses, each with projections of its own.
+
+Tian, Krishnan and Isola 2020, "Contrastive representation distillation", section 3.2, in its
+in-batch form: the other images of the batch are the negatives, by InfoNCE (van den Oord et al.
+2018). The paper's own form draws 16384 negatives of other classes from a memory of all examples;
+here there is no memory, and images of the same class do count as negatives. It weighs 0.8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from methods.core.data.batch import Batch
+from methods.core.embedding import EmbeddingMethod, embedding_width, unit
+from methods.core.method import MethodConfig, Pair, Progress
+from spaces.config import knob
+from spaces.domain import Choice, LogUniform
+from spaces.network import Output
+
+
+class Contrast(EmbeddingMethod):
+    """InfoNCE between projected embeddings of student and teacher."""
+
+    class Config(MethodConfig):
+        """Settings of :class:`Contrast`."""
+
+        weight: float = knob(
+            0.8, "share of this method in the summed loss", LogUniform(0.05, 10.0), ge=0.0
+        )
+        temperature: float = knob(0.07, "divides the cosines", LogUniform(0.03, 0.5), gt=0.0)
+        width: int = knob(128, "of the projected embeddings", Choice((64, 128, 256)), ge=1)
+
+    config: Config
+
+    def __init__(self, config: Config, pair: Pair) -> None:
+        super().__init__(config, pair)
+        own = embedding_width(pair.student, pair.sample)
+        widths = [embedding_width(teacher, pair.sample) for teacher in pair.teachers]
+        self.student_sides = nn.ModuleList([nn.Linear(own, config.width) for _ in widths])
+        self.teacher_sides = nn.ModuleList([nn.Linear(width, config.width) for width in widths])
+
+    def forward(
+        self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
+    ) -> Tensor:
+        """From the embeddings [B, C] of all networks."""
+        mine, theirs = self.embeddings(student, teachers)
+        sides = zip(theirs, self.student_sides, self.teacher_sides, strict=True)
+        losses = [self._told_apart(own(mine), other(teacher)) for teacher, own, other in sides]
+        return torch.stack(losses).mean()
+
+    def _told_apart(self, student: Tensor, teacher: Tensor) -> Tensor:
+        alike = unit(student) @ unit(teacher).T / self.config.temperature
+        same = torch.arange(len(alike), device=alike.device)
+        return (F.cross_entropy(alike, same) + F.cross_entropy(alike.T, same)) / 2

@@ -1,0 +1,69 @@
+"""Instance graph: examples and the distances between them are as the teacher has them.
+
+    L = vertices * mean_bc (z[b, c](student) - z[b, c](teacher))^2
+      + edges * mean_ij (A_ij(student) - A_ij(teacher))^2
+    A_ij = |e_i - e_j|^2 / max over the batch of the same
+
+The vertices are the logits z [B, classes], which have one width in all networks; the edges are
+between the embeddings e [B, C] that enter the head, averaged over positions. A batch without two
+different embeddings has no edges. Several teachers: the mean of their losses.
+
+Liu et al. 2019, "Knowledge distillation via instance relationship graph", section 3, without its
+third term, the transformation between layers. The common port to PyTorch divides by the maximum,
+averages, and weighs vertices 0.1 and edges 5; so does this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from methods.core.data.batch import Batch
+from methods.core.embedding import EmbeddingMethod, distances, ratio
+from methods.core.method import MethodConfig, Pair, Progress, require_equal_logits
+from spaces.config import knob
+from spaces.domain import LogUniform
+from spaces.network import Output
+from spaces.problem import ConfigError
+
+
+class InstanceGraph(EmbeddingMethod):
+    """Squared differences of logits, and of squared distances between embeddings."""
+
+    class Config(MethodConfig):
+        """Settings of :class:`InstanceGraph`."""
+
+        weight: float = knob(
+            1.0, "share of this method in the summed loss", LogUniform(0.01, 10.0), ge=0.0
+        )
+        vertices: float = knob(0.1, "weight of the logits", LogUniform(0.005, 2.0), ge=0.0)
+        edges: float = knob(5.0, "weight of the distances", LogUniform(0.25, 100.0), ge=0.0)
+
+    config: Config
+    zero_when_equal = True
+
+    def __init__(self, config: Config, pair: Pair) -> None:
+        super().__init__(config, pair)
+        if config.vertices == config.edges == 0:
+            raise ConfigError("vertices and edges are both 0, so nothing is compared; raise one")
+        require_equal_logits(pair)
+
+    def forward(
+        self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
+    ) -> Tensor:
+        """From the logits [B, classes] and the embeddings [B, C] of all networks."""
+        mine, theirs = self.embeddings(student, teachers)
+        graph = edges(mine)
+        vertex = [F.mse_loss(student.logits, teacher.logits) for teacher in teachers]
+        edge = [F.mse_loss(graph, edges(teacher)) for teacher in theirs]
+        vertices, between = torch.stack(vertex).mean(), torch.stack(edge).mean()
+        return self.config.vertices * vertices + self.config.edges * between
+
+
+def edges(e: Tensor) -> Tensor:
+    """[B, B] squared distances in units of the largest; 0 where all are."""
+    squared = distances(e).square()
+    return ratio(squared, squared.max())
