@@ -1,0 +1,59 @@
+"""Class similarity (KD-sim): only which classes the teacher takes for alike, one label a class.
+
+    L = T^2 * mean_b KL(rho[t_b] || q[b])
+    rho[t] = softmax_k( cos(w_t, w_k) / sharpness )
+    q = softmax(student / T);  w_k: row k of the teacher's last layer;  t_b: the true class
+
+Tang et al. 2020, "Understanding and improving knowledge distillation": a synthetic teacher that
+keeps the relations between classes alone, the same for all examples of a class. The paper leaves
+the sharpness open; it is comparable with the teacher where the diagonal of rho is the teacher's
+mean probability of the true class. The paper's loss is lam times the cross entropy with rho,
+without T^2: the same gradient where the weight here is lam / T^2. In nats; several teachers'
+losses are averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from methods.core.class_similarity import similarities
+from methods.core.data.batch import Batch
+from methods.core.method import Method, MethodConfig, Pair, Progress, require_equal_logits
+from methods.core.soft_labels import imitation
+from spaces.config import knob
+from spaces.domain import LogUniform
+from spaces.network import Output
+
+
+class ClassSimilarity(Method):
+    """Soft labels made of the directions of a teacher's class weights."""
+
+    class Config(MethodConfig):
+        """Settings of :class:`ClassSimilarity`."""
+
+        sharpness: float = knob(
+            0.2, "divides the cosines: smaller is sharper", LogUniform(0.05, 1.0), ge=0.001
+        )
+        temperature: float = knob(
+            4.0, "divides the student's logits", LogUniform(1.0, 20.0), gt=0.0
+        )
+
+    config: Config
+    needs_labels = True
+    targets: Tensor
+    """log rho: [teachers, classes, classes]."""
+
+    def __init__(self, config: Config, pair: Pair) -> None:
+        super().__init__(config, pair)
+        require_equal_logits(pair)
+        table = (similarities(pair) / config.sharpness).log_softmax(dim=2)
+        self.register_buffer("targets", table, persistent=False)
+
+    def forward(
+        self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
+    ) -> Tensor:
+        """From logits [B, classes] of the student, and labels [B]."""
+        labels = [table[batch.labels] for table in self.targets]
+        return imitation(student.logits, labels, self.config.temperature)

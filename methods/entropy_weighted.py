@@ -1,0 +1,67 @@
+"""Entropy-weighted soft targets: of several teachers, the surer ones count more, each example.
+
+    L = T^2 * mean_b sum_i w_i[b] * KL(p_i[b] || q[b])
+    w[b] = softmax_i( -sharpness * H_i[b] / log(classes) )
+    H_i = -sum_c r_i[c] * log r_i[c],  r_i = softmax(teacher_i),  in nats
+    p_i = softmax(teacher_i / T),  q = softmax(student / T)
+
+After Kwon et al. 2020, "Adaptive knowledge distillation based on entropy", which takes the labels
+of lower entropy at a larger rate. The weights are a softmax of entropies as shares of their
+largest value, log(classes): they sum to 1 for any number of teachers and also where all are
+certain. ``sharpness`` 0 is the mean of :mod:`methods.soft_targets`; towards infinity the surest
+teacher speaks alone. No labels are read.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from methods.core.data.batch import Batch
+from methods.core.method import Method, MethodConfig, Pair, Progress, require_equal_logits
+from methods.core.soft_labels import divergence, softened
+from spaces.config import knob
+from spaces.domain import LogUniform
+from spaces.network import Output
+
+
+class EntropyWeighted(Method):
+    """Divergence from several teachers' softened probabilities, each weighed by its certainty."""
+
+    class Config(MethodConfig):
+        """Settings of :class:`EntropyWeighted`."""
+
+        sharpness: float = knob(
+            5.0, "how much more a certain teacher counts", LogUniform(0.5, 50.0), ge=0.0
+        )
+        temperature: float = knob(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
+
+    config: Config
+    zero_when_equal = True
+
+    def __init__(self, config: Config, pair: Pair) -> None:
+        super().__init__(config, pair)
+        require_equal_logits(pair)
+
+    def forward(
+        self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
+    ) -> Tensor:
+        """From logits [B, classes] of the student and of every teacher."""
+        t = self.config.temperature
+        log_q = softened(student.logits, t)
+        losses = torch.stack([divergence(softened(o.logits, t), log_q) for o in teachers])
+        return t**2 * (self.shares(teachers) * losses).sum(dim=0).mean()
+
+    def shares(self, teachers: Sequence[Output]) -> Tensor:
+        """The weights [teachers, B]; those of an example sum to 1."""
+        certainties = torch.stack([-_entropy(teacher.logits) for teacher in teachers])
+        return (self.config.sharpness * certainties).softmax(dim=0)
+
+
+def _entropy(logits: Tensor) -> Tensor:
+    """[B], as shares of the largest possible: 0 certain, 1 uniform."""
+    log_p = logits.log_softmax(dim=1)
+    return -(log_p.exp() * log_p).sum(dim=1) / math.log(log_p.shape[1])

@@ -1,0 +1,64 @@
+"""Partial teacher with class similarity (KD-pt + sim): how sure it is, and what is alike.
+
+    L = T^2 * mean_b KL(rho || q)
+    rho_t = p_t,   rho_i = (1 - p_t) * s_i / sum_{j != t} s_j  for i != t, the true class
+    s = softmax_k( cos(w_t, w_k) / sharpness ),  w_k: row k of the teacher's last layer
+    p = softmax(teacher / T),  q = softmax(student / T)
+
+Tang et al. 2020, "Understanding and improving knowledge distillation": the two synthetic teachers
+``partial_teacher`` and ``class_similarity`` in one, which keeps both the weighing of examples and
+the relations between classes, and drops what a teacher says of one example alone. The paper's
+loss is lam times the cross entropy with rho, without T^2: the same gradient where the weight here
+is lam / T^2. In nats; several teachers' losses are averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from methods.core.class_similarity import similarities
+from methods.core.data.batch import Batch
+from methods.core.method import Method, MethodConfig, Pair, Progress, require_equal_logits
+from methods.core.soft_labels import imitation, joined, of_class, of_others, softened
+from spaces.config import knob
+from spaces.domain import LogUniform
+from spaces.network import Output
+
+
+class PartialSimilarity(Method):
+    """Soft targets whose classes beside the true one share what their weights have in common."""
+
+    class Config(MethodConfig):
+        """Settings of :class:`PartialSimilarity`."""
+
+        sharpness: float = knob(
+            0.2, "divides the cosines: smaller is sharper", LogUniform(0.05, 1.0), ge=0.001
+        )
+        temperature: float = knob(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
+
+    config: Config
+    needs_labels = True
+    scores: Tensor
+    """Cosines over sharpness: [teachers, classes, classes]."""
+
+    def __init__(self, config: Config, pair: Pair) -> None:
+        super().__init__(config, pair)
+        require_equal_logits(pair)
+        self.register_buffer("scores", similarities(pair) / config.sharpness, persistent=False)
+
+    def forward(
+        self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
+    ) -> Tensor:
+        """From logits [B, classes] of the student and of every teacher, and labels [B]."""
+        pairs = zip(teachers, self.scores, strict=True)
+        labels = [self.target(o.logits, scores, batch.labels) for o, scores in pairs]
+        return imitation(student.logits, labels, self.config.temperature)
+
+    def target(self, teacher: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
+        """log rho [B, classes], from logits [B, classes], [classes, classes] and labels [B]."""
+        log_p = softened(teacher, self.config.temperature)
+        rest = of_others(log_p, labels).logsumexp(dim=1, keepdim=True)
+        shares = of_others(scores[labels], labels).log_softmax(dim=1)
+        return joined(of_class(log_p, labels), rest + shares, labels)

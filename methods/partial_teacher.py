@@ -1,0 +1,58 @@
+"""Partial teacher (KD-pt): only how sure the teacher is of the true class, and nothing else.
+
+    L = T^2 * mean_b KL(rho || q)
+    rho_t = p_t,   rho_i = (1 - p_t) / (classes - 1)  for i != t, the true class
+    p = softmax(teacher / T),  q = softmax(student / T)
+
+Tang et al. 2020, "Understanding and improving knowledge distillation": a synthetic teacher that
+keeps the weighing of examples alone. At the true class's logit its gradient is that of soft
+targets, so against cross entropy examples weigh as much as there; relations between classes are
+erased. The paper's loss is lam times the cross entropy with rho, without T^2: the same gradient
+where the weight here is lam / T^2. In nats; several teachers' losses are averaged.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from methods.core.data.batch import Batch
+from methods.core.method import Method, MethodConfig, Pair, Progress, require_equal_logits
+from methods.core.soft_labels import imitation, joined, of_class, of_others, softened
+from spaces.config import knob
+from spaces.domain import LogUniform
+from spaces.network import Output
+
+
+class PartialTeacher(Method):
+    """Soft targets whose classes beside the true one are all alike."""
+
+    class Config(MethodConfig):
+        """Settings of :class:`PartialTeacher`."""
+
+        temperature: float = knob(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
+
+    config: Config
+    needs_labels = True
+
+    def __init__(self, config: Config, pair: Pair) -> None:
+        super().__init__(config, pair)
+        require_equal_logits(pair)
+
+    def forward(
+        self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
+    ) -> Tensor:
+        """From logits [B, classes] of the student and of every teacher, and labels [B]."""
+        labels = [self.target(teacher.logits, batch.labels) for teacher in teachers]
+        return imitation(student.logits, labels, self.config.temperature)
+
+    def target(self, teacher: Tensor, labels: Tensor) -> Tensor:
+        """log rho [B, classes], from a teacher's logits [B, classes] and labels [B]."""
+        log_p = softened(teacher, self.config.temperature)
+        others = of_others(log_p, labels)
+        # Summed over the others, 1 - p_t stays exact where p_t rounds to 1.
+        share = others.logsumexp(dim=1, keepdim=True) - math.log(others.shape[1])
+        return joined(of_class(log_p, labels), share + torch.zeros_like(others), labels)

@@ -1,0 +1,65 @@
+"""Top classes (KD-topk): the teacher's largest probabilities; the rest is spread evenly.
+
+    L = T^2 * mean_b KL(rho || q)
+    rho_i = p_i                                  for i in K: the top classes and the true one
+    rho_i = (1 - sum_K p) / (classes - |K|)      for the others
+    p = softmax(teacher / T),  q = softmax(student / T)
+
+Tang et al. 2020, "Understanding and improving knowledge distillation": relations with the likely
+classes help, the small probabilities are noise. Of C classes the top round(fraction * C) are
+kept, at least one; the true class joins them where it is not among them. With ``fraction`` 1 it
+is soft targets; with one class kept and the teacher right it is ``partial_teacher``. The paper's
+loss is lam times the cross entropy with rho, without T^2: the same gradient where the weight here
+is lam / T^2. In nats; several teachers' losses are averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from methods.core.data.batch import Batch
+from methods.core.method import Method, MethodConfig, Pair, Progress, require_equal_logits
+from methods.core.soft_labels import imitation, softened
+from spaces.config import knob
+from spaces.domain import LogUniform
+from spaces.network import Output
+
+
+class TopClasses(Method):
+    """Soft targets without the differences between unlikely classes."""
+
+    class Config(MethodConfig):
+        """Settings of :class:`TopClasses`."""
+
+        fraction: float = knob(
+            0.2, "share of the classes that is kept", LogUniform(0.05, 0.5), gt=0.0, le=1.0
+        )
+        temperature: float = knob(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
+
+    config: Config
+    needs_labels = True
+
+    def __init__(self, config: Config, pair: Pair) -> None:
+        super().__init__(config, pair)
+        require_equal_logits(pair)
+
+    def forward(
+        self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
+    ) -> Tensor:
+        """From logits [B, classes] of the student and of every teacher, and labels [B]."""
+        labels = [self.target(teacher.logits, batch.labels) for teacher in teachers]
+        return imitation(student.logits, labels, self.config.temperature)
+
+    def target(self, teacher: Tensor, labels: Tensor) -> Tensor:
+        """log rho [B, classes], from a teacher's logits [B, classes] and labels [B]."""
+        log_p = softened(teacher, self.config.temperature)
+        count = max(1, round(self.config.fraction * log_p.shape[1]))
+        kept = torch.zeros_like(log_p, dtype=torch.bool)
+        kept.scatter_(1, log_p.topk(count, dim=1).indices, True)
+        kept.scatter_(1, labels[:, None], True)
+        rest = log_p.masked_fill(kept, -torch.inf).logsumexp(dim=1, keepdim=True)
+        others = (~kept).sum(dim=1, keepdim=True).clamp_min(1)
+        return torch.where(kept, log_p, rest - others.log())
