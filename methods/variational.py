@@ -1,0 +1,74 @@
+"""Variational: the student's features tell as much about the teacher's as they can.
+
+    L     = mean_i sum_l mean_{b,c,h,w} ((t_il - mu_il(s_l))^2 / v_il[c] + log v_il[c]) / 2
+    v[c]  = softplus(a[c]) + 1e-5
+
+A lower bound of the mutual information between s_l [B, C_s, H, W] and t_il [B, C_t, H, W], the
+larger of which is averaged down to the smaller one's height and width: the negative log likelihood
+in nats (less log(2 pi) / 2) of t under a Gaussian. Its mean mu is three 1x1 convolutions
+C_s -> C_t -> C_t -> C_t with ReLUs between, its variance v one number a channel; both are learnt
+along. The mean runs over teachers i, the sum over pairs l. L can be negative.
+
+Ahn et al. 2019, "Variational information distillation for knowledge transfer", section 2.
+Elements are averaged, as the published weight (1) expects. v starts at 5.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from methods.core.taps import At, FeatureConfig, FeatureMethod, FeaturePair, same_size
+from spaces.config import knob
+from spaces.domain import Choice, LogUniform
+
+_SMALLEST_VARIANCE = 1e-5
+_FIRST_VARIANCE = 5.0
+
+
+class Variational(FeatureMethod):
+    """Negative log likelihood of the teacher's features given the student's."""
+
+    class Config(FeatureConfig):
+        """Settings of :class:`Variational`."""
+
+        weight: float = knob(
+            1.0, "share of this method in the summed loss", LogUniform(0.01, 10.0), ge=0.0
+        )
+        at: At = knob("stages", "which features are compared", Choice(("last", "stages")))
+
+    config: Config
+
+    def connector(self, found: FeaturePair) -> nn.Module:
+        """The Gaussian of one pair."""
+        return _Gaussian(found.student_shape[0], found.teacher_shape[0])
+
+    def distance(self, student: Tensor, teacher: Tensor, connector: nn.Module) -> Tensor:
+        """From maps [B, C_s, H, W] and [B, C_t, H, W], of any sizes."""
+        student, teacher = same_size(student, teacher)
+        mean, variance = connector(student)
+        terms: Tensor = (teacher - mean).square() / variance + variance.log()
+        return terms.mean() / 2
+
+
+class _Gaussian(nn.Module):
+    """Of the teacher's map given the student's: one mean an element, one variance a channel."""
+
+    def __init__(self, student: int, teacher: int) -> None:
+        super().__init__()
+        self.mean = nn.Sequential(
+            nn.Conv2d(student, teacher, 1),
+            nn.ReLU(),
+            nn.Conv2d(teacher, teacher, 1),
+            nn.ReLU(),
+            nn.Conv2d(teacher, teacher, 1),
+        )
+        raw = math.log(math.expm1(_FIRST_VARIANCE - _SMALLEST_VARIANCE))
+        self.raw_variance = nn.Parameter(torch.full((teacher, 1, 1), raw))
+
+    def forward(self, student: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean [B, C_t, H, W] and the variance [C_t, 1, 1]."""
+        return self.mean(student), F.softplus(self.raw_variance) + _SMALLEST_VARIANCE
