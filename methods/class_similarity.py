@@ -34,7 +34,7 @@ class ClassSimilarity(Method):
         """Settings of :class:`ClassSimilarity`."""
 
         sharpness: float = knob(
-            0.2, "divides the cosines: smaller is sharper", LogUniform(0.05, 1.0), ge=0.001
+            0.3, "divides the cosines: smaller is sharper", LogUniform(0.05, 1.0), ge=0.001
         )
         temperature: float = knob(
             4.0, "divides the student's logits", LogUniform(1.0, 20.0), gt=0.0
