@@ -1,0 +1,72 @@
+"""Adversary: a discriminator learns to tell student from teacher, and the student to fool it.
+
+    L = 1/2 * (mean_b -log sigmoid(D(t_b)) + mean_b -log(1 - sigmoid(D(R(s_b)))))
+    R(s) = s,  dR/ds = -reversal
+
+D is a perceptron of two hidden layers on logits [B, classes], trained along and dropped at the
+end. It descends L; behind the reversed gradient the student climbs it, ``reversal`` times as
+steeply, so that one loss serves both. L nears log 2 where D can only guess: as the student learns,
+this loss rises. Several teachers: one D, for which every teacher is the real thing.
+
+Xu, Hsu and Huang 2018, "Training student networks for acceleration with conditional adversarial
+networks", section 3 (D on logits; its class output is left to the other methods of an objective);
+Shen, He and Xue 2019, "MEAL: multi-model ensemble via adversarial learning", section 3.3 (the
+sum over teachers). Reversed gradients: Ganin and Lempitsky 2015, section 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from methods.core.data.batch import Batch
+from methods.core.method import Method, MethodConfig, Pair, Progress, require_equal_logits
+from spaces.config import knob
+from spaces.domain import Choice, LogUniform
+from spaces.network import Output
+
+
+class Adversary(Method):
+    """Cross-entropy of a discriminator between the networks' logits, fought by the student."""
+
+    class Config(MethodConfig):
+        """Settings of :class:`Adversary`."""
+
+        weight: float = knob(
+            1.0, "share of this method in the summed loss", LogUniform(0.01, 10.0), ge=0.0
+        )
+        reversal: float = knob(
+            1.0, "multiplies the student's reversed gradient", LogUniform(0.01, 10.0), gt=0.0
+        )
+        hidden: int = knob(128, "width of both hidden layers", Choice((64, 128, 256)), ge=1)
+
+    config: Config
+
+    def __init__(self, config: Config, pair: Pair) -> None:
+        super().__init__(config, pair)
+        require_equal_logits(pair)
+        with torch.no_grad():
+            classes = pair.student(pair.sample, ()).logits.shape[1]
+        self.discriminator = nn.Sequential(
+            nn.Linear(classes, config.hidden),
+            nn.LeakyReLU(0.2),
+            nn.Linear(config.hidden, config.hidden),
+            nn.LeakyReLU(0.2),
+            nn.Linear(config.hidden, 1),
+        )
+
+    def forward(
+        self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
+    ) -> Tensor:
+        """From logits [B, classes] of all networks."""
+        real = self.discriminator(torch.cat([teacher.logits for teacher in teachers]))
+        forged = self.discriminator(reversed_gradient(student.logits, self.config.reversal))
+        return (F.softplus(-real).mean() + F.softplus(forged).mean()) / 2
+
+
+def reversed_gradient(x: Tensor, factor: float) -> Tensor:
+    """``x``, but its gradient is multiplied by -``factor``."""
+    return x.detach() - factor * (x - x.detach())

@@ -1,0 +1,78 @@
+"""Flow: between two places of the student features change as they do between the teacher's.
+
+    L = sum_l mean_bij (G_l[b, i, j](student) - G_l[b, i, j](teacher))^2
+    G_l[b, i, j] = mean_p F_l[b, i, p] * F_l+1[b, j, p]
+
+F_l [B, C, H, W] are maps at consecutive places (ends of stages), the larger one averaged down to
+the smaller; p are its positions. The published sum over i and j is a mean here, so that a weight
+serves every width (their published weight 50 belongs to the mean). Where the student has other
+channels than the teacher, which the paper does not allow, a linear map of the student's channels
+is trained along and dropped at the end. Several teachers: the mean of their losses.
+
+Yim, Joo, Bae and Kim 2017, "A gift from knowledge distillation", sections 3.2 and 3.3, learnt
+beside the other terms and not in a stage before them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from methods.core.data.batch import Batch
+from methods.core.method import Pair, Progress
+from methods.core.taps import At, FeatureConfig, FeatureMethod, FeaturePair, same_size
+from spaces.config import knob
+from spaces.domain import LogUniform
+from spaces.network import Output
+from spaces.problem import ConfigError, Problem
+
+
+class Flow(FeatureMethod):
+    """Squared difference of the networks' Gram matrices between consecutive places."""
+
+    class Config(FeatureConfig):
+        """Settings of :class:`Flow`."""
+
+        weight: float = knob(
+            50.0, "share of this method in the summed loss", LogUniform(0.5, 500.0), ge=0.0
+        )
+        at: At = knob("stages", "the places between which features flow; two or more")
+
+    config: Config
+    zero_when_equal = True
+
+    def __init__(self, config: Config, pair: Pair) -> None:
+        super().__init__(config, pair)
+        if (fewest := min(len(places) for places in self.pairs)) < 2:
+            found = f"compares what happens between places and needs 2 or more, found {fewest}"
+            raise ConfigError([Problem("at", f"{found}; name blocks, or use stages")])
+
+    def connector(self, found: FeaturePair) -> nn.Module:
+        own, theirs = found.student_shape[0], found.teacher_shape[0]
+        return nn.Identity() if own == theirs else nn.Conv2d(own, theirs, 1, bias=False)
+
+    def forward(
+        self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
+    ) -> Tensor:
+        """From the features of the student and of every teacher."""
+        losses = [self._between(i, student, teacher) for i, teacher in enumerate(teachers)]
+        return torch.stack(losses).mean()
+
+    def _between(self, number: int, student: Output, teacher: Output) -> Tensor:
+        places = self.pairs[number]
+        connectors = cast(nn.ModuleList, self.connectors[number])
+        mine = [c(student.features[p.student]) for p, c in zip(places, connectors, strict=True)]
+        theirs = [teacher.features[p.teacher] for p in places]
+        pairs = zip(pairwise(mine), pairwise(theirs), strict=True)
+        return torch.stack([F.mse_loss(gram(*own), gram(*other)) for own, other in pairs]).sum()
+
+
+def gram(one: Tensor, other: Tensor) -> Tensor:
+    """[B, C1, C2] from maps [B, C1, H, W] and [B, C2, H', W']: mean products over positions."""
+    one, other = (x.flatten(2) for x in same_size(one, other))
+    return one @ other.transpose(1, 2) / one.shape[2]
