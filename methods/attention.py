@@ -16,6 +16,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods.core.embedding import unit
 from methods.core.taps import At, FeatureConfig, FeatureMethod, same_size
 from spaces.config import knob
 from spaces.domain import Choice, LogUniform
@@ -39,8 +40,7 @@ class Attention(FeatureMethod):
     def distance(self, student: Tensor, teacher: Tensor, connector: nn.Module) -> Tensor:
         """From maps [B, C, H, W] of any sizes."""
         mine, theirs = same_size(attention(student), attention(teacher))
-        one, other = (F.normalize(a.flatten(1), dim=1) for a in (mine, theirs))
-        return F.mse_loss(one, other)
+        return F.mse_loss(unit(mine.flatten(1)), unit(theirs.flatten(1)))
 
 
 def attention(features: Tensor) -> Tensor:

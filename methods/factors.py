@@ -15,9 +15,9 @@ instead, with weights of 200 to 1000, has the weight 200 / 4096 = 0.05 to 0.25 h
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods.core.embedding import unit
 from methods.core.taps import At, FeatureConfig, FeatureMethod, FeaturePair, same_size
 from spaces.config import knob
 from spaces.domain import Choice, LogUniform
@@ -44,7 +44,7 @@ class Factors(FeatureMethod):
     def distance(self, student: Tensor, teacher: Tensor, connector: nn.Module) -> Tensor:
         """From maps [B, C_s, H, W] and [B, C_t, H, W], of any sizes."""
         student, teacher = same_size(student, teacher)
-        mine, theirs = (F.normalize(x.flatten(1), dim=1) for x in (connector(student), teacher))
+        mine, theirs = (unit(x.flatten(1)) for x in (connector(student), teacher))
         return (mine - theirs).abs().sum(dim=1).mean()
 
 
