@@ -43,7 +43,7 @@ class EmbeddingMethod(Method):
     def embeddings(
         self, student: Output, teachers: Sequence[Output]
     ) -> tuple[Tensor, list[Tensor]]:
-        """The same, averaged over positions: [B, C] each, of as many C as there are networks."""
+        """The same, averaged over positions: [B, C] each, C as wide as the network has it."""
         mine, theirs = self.inputs_of_heads(student, teachers)
         return pooled(mine), [pooled(features) for features in theirs]
 
