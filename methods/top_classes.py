@@ -61,5 +61,5 @@ class TopClasses(Method):
         kept.scatter_(1, log_p.topk(count, dim=1).indices, True)
         kept.scatter_(1, labels[:, None], True)
         rest = log_p.masked_fill(kept, -torch.inf).logsumexp(dim=1, keepdim=True)
-        others = (~kept).sum(dim=1, keepdim=True).clamp_min(1)
+        others = (~kept).sum(dim=1, keepdim=True).clamp_min(1).to(log_p.dtype)
         return torch.where(kept, log_p, rest - others.log())
