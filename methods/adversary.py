@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.core.data.batch import Batch
-from methods.core.method import Method, MethodConfig, Pair, Progress, require_equal_logits
+from methods.core.method import Method, MethodConfig, Pair, Progress
 from spaces.config import knob
 from spaces.domain import Choice, LogUniform
 from spaces.network import Output
@@ -44,10 +44,10 @@ class Adversary(Method):
         hidden: int = knob(128, "width of both hidden layers", Choice((64, 128, 256)), ge=1)
 
     config: Config
+    compares_logits = True
 
     def __init__(self, config: Config, pair: Pair) -> None:
         super().__init__(config, pair)
-        require_equal_logits(pair)
         with torch.no_grad():
             classes = pair.student(pair.sample, ()).logits.shape[1]
         self.discriminator = nn.Sequential(

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from methods.core.class_similarity import similarities
 from methods.core.data.batch import Batch
-from methods.core.method import Method, MethodConfig, Pair, Progress, require_equal_logits
+from methods.core.method import Method, MethodConfig, Pair, Progress
 from methods.core.soft_labels import imitation
 from spaces.config import knob
 from spaces.domain import LogUniform
@@ -41,13 +41,13 @@ class ClassSimilarity(Method):
         )
 
     config: Config
+    compares_logits = True
     needs_labels = True
     targets: Tensor
     """log rho: [teachers, classes, classes]."""
 
     def __init__(self, config: Config, pair: Pair) -> None:
         super().__init__(config, pair)
-        require_equal_logits(pair)
         table = (similarities(pair) / config.sharpness).log_softmax(dim=2)
         self.register_buffer("targets", table, persistent=False)
 

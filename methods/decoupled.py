@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from methods.core.data.batch import Batch
-from methods.core.method import Method, MethodConfig, Pair, Progress, require_equal_logits
+from methods.core.method import Method, MethodConfig, Pair, Progress
 from methods.core.soft_labels import divergence, of_class, of_others
 from spaces.config import knob
 from spaces.domain import LogUniform
@@ -40,6 +40,7 @@ class Decoupled(Method):
         temperature: float = knob(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
 
     config: Config
+    compares_logits = True
     needs_labels = True
     zero_when_equal = True
 
@@ -48,7 +49,6 @@ class Decoupled(Method):
         if config.alpha == 0 and (config.beta == 0 or pair.classes == 2):
             found = f"teaches nothing: alpha is 0, beta is {config.beta}, classes {pair.classes}"
             raise ConfigError([Problem("alpha", f"{found}; raise alpha")])
-        require_equal_logits(pair)
 
     def forward(
         self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from methods.core.data.batch import Batch
-from methods.core.method import Method, MethodConfig, Pair, Progress, require_equal_logits
+from methods.core.method import Method, MethodConfig, Pair, Progress
 from spaces.config import knob
 from spaces.domain import LogUniform
 from spaces.network import Output
@@ -39,13 +39,13 @@ class Dist(Method):
         temperature: float = knob(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
 
     config: Config
+    compares_logits = True
     zero_when_equal = True
 
     def __init__(self, config: Config, pair: Pair) -> None:
         super().__init__(config, pair)
         if config.beta == config.gamma == 0:
             raise ConfigError([Problem("beta", "teaches nothing: gamma is 0 too; raise either")])
-        require_equal_logits(pair)
 
     def forward(
         self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress

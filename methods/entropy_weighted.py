@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from methods.core.data.batch import Batch
-from methods.core.method import Method, MethodConfig, Pair, Progress, require_equal_logits
+from methods.core.method import Method, MethodConfig, Progress
 from methods.core.soft_labels import divergence, softened
 from spaces.config import knob
 from spaces.domain import LogUniform
@@ -40,11 +40,8 @@ class EntropyWeighted(Method):
         temperature: float = knob(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
 
     config: Config
+    compares_logits = True
     zero_when_equal = True
-
-    def __init__(self, config: Config, pair: Pair) -> None:
-        super().__init__(config, pair)
-        require_equal_logits(pair)
 
     def forward(
         self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress

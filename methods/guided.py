@@ -17,11 +17,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from methods.core.data.batch import Batch
-from methods.core.method import Method, MethodConfig, Pair, Progress, require_equal_logits
+from methods.core.method import Method, MethodConfig, Progress
+from methods.core.soft_labels import divergence, softened
 from spaces.config import knob
 from spaces.domain import LogUniform
 from spaces.network import Output
@@ -39,12 +39,9 @@ class Guided(Method):
         temperature: float = knob(1.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
 
     config: Config
+    compares_logits = True
     zero_when_equal = True
     needs_labels = True
-
-    def __init__(self, config: Config, pair: Pair) -> None:
-        super().__init__(config, pair)
-        require_equal_logits(pair)
 
     def forward(
         self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
@@ -55,9 +52,7 @@ class Guided(Method):
 
     def _guided(self, teacher: Tensor, student: Tensor, labels: Tensor) -> Tensor:
         t = self.config.temperature
-        log_p = F.log_softmax(teacher / t, dim=1)
-        log_q = F.log_softmax(student / t, dim=1)
         # Rows are masked, not values: a probability that is exactly 0 adds nothing by itself.
-        divergence = F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(dim=1)
+        each = divergence(softened(teacher, t), softened(student, t))
         right = teacher.argmax(dim=1) == labels
-        return t**2 * torch.where(right, divergence, 0.0).sum() / right.sum().clamp(min=1)
+        return t**2 * torch.where(right, each, 0.0).sum() / right.sum().clamp(min=1)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from methods.core.data.batch import Batch
 from methods.core.embedding import EmbeddingMethod, distances, ratio
-from methods.core.method import MethodConfig, Pair, Progress, require_equal_logits
+from methods.core.method import MethodConfig, Pair, Progress
 from spaces.config import knob
 from spaces.domain import LogUniform
 from spaces.network import Output
@@ -43,13 +43,13 @@ class InstanceGraph(EmbeddingMethod):
         edges: float = knob(5.0, "weight of the distances", LogUniform(0.25, 100.0), ge=0.0)
 
     config: Config
+    compares_logits = True
     zero_when_equal = True
 
     def __init__(self, config: Config, pair: Pair) -> None:
         super().__init__(config, pair)
         if config.vertices == config.edges == 0:
             raise ConfigError("vertices and edges are both 0, so nothing is compared; raise one")
-        require_equal_logits(pair)
 
     def forward(
         self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress

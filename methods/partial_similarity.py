@@ -20,7 +20,7 @@ from torch import Tensor
 
 from methods.core.class_similarity import similarities
 from methods.core.data.batch import Batch
-from methods.core.method import Method, MethodConfig, Pair, Progress, require_equal_logits
+from methods.core.method import Method, MethodConfig, Pair, Progress
 from methods.core.soft_labels import imitation, joined, of_class, of_others, softened
 from spaces.config import knob
 from spaces.domain import LogUniform
@@ -39,13 +39,13 @@ class PartialSimilarity(Method):
         temperature: float = knob(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
 
     config: Config
+    compares_logits = True
     needs_labels = True
     scores: Tensor
     """Cosines over sharpness: [teachers, classes, classes]."""
 
     def __init__(self, config: Config, pair: Pair) -> None:
         super().__init__(config, pair)
-        require_equal_logits(pair)
         self.register_buffer("scores", similarities(pair) / config.sharpness, persistent=False)
 
     def forward(

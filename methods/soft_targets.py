@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from methods.core.data.batch import Batch
@@ -27,8 +26,8 @@ from methods.core.method import (
     Pair,
     Progress,
     generator_for,
-    require_equal_logits,
 )
+from methods.core.soft_labels import divergence, softened
 from spaces.config import knob
 from spaces.domain import Choice, LogUniform
 from spaces.network import Output
@@ -48,6 +47,7 @@ class SoftTargets(Method):
         drop: int = knob(0, "teachers left out of each step, drawn at random", ge=0)
 
     config: Config
+    compares_logits = True
     zero_when_equal = True
 
     def __init__(self, config: Config, pair: Pair) -> None:
@@ -55,7 +55,6 @@ class SoftTargets(Method):
         if config.drop >= len(pair.teachers):
             found = f"leaves no teacher: {config.drop} of {len(pair.teachers)} dropped"
             raise ConfigError([Problem("drop", found)])
-        require_equal_logits(pair)
 
     def forward(
         self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
@@ -73,6 +72,4 @@ class SoftTargets(Method):
 
     def _divergence(self, teacher: Tensor, student: Tensor) -> Tensor:
         t = self.config.temperature
-        log_p = F.log_softmax(teacher / t, dim=1)
-        log_q = F.log_softmax(student / t, dim=1)
-        return t**2 * F.kl_div(log_q, log_p, log_target=True, reduction="batchmean")
+        return t**2 * divergence(softened(teacher, t), softened(student, t)).mean()

@@ -36,9 +36,9 @@ class Estimate:
     def edges(self) -> list[Edge]:
         """The parts as the planner takes them."""
         scores = self.loss.edges if self.loss else self.summed
-        if self.latency is None or not self.latency.helps:
+        if self._corrected is None:
             return list(scores)
-        times = [edge.costs[LATENCY] for edge in self.latency.edges]
+        times = [edge.costs[LATENCY] for edge in self._corrected.edges]
         return [
             Edge(e.tail, e.head, e.name, e.score, {**e.costs, LATENCY: time})
             for e, time in zip(scores, times, strict=True)
@@ -122,8 +122,12 @@ class Estimate:
         return {"assemblies": len(self.measured), **found}
 
     def _offsets(self) -> dict[str, float]:
-        helps = self.latency is not None and self.latency.helps
-        return {**self.fixed, **({LATENCY: self.latency.fixed} if self.latency and helps else {})}
+        return {**self.fixed, **({LATENCY: self._corrected.fixed} if self._corrected else {})}
+
+    @property
+    def _corrected(self) -> Calibrated | None:
+        """The latencies' correction, where it helps."""
+        return self.latency if self.latency and self.latency.helps else None
 
     def _check(self, costs: Sequence[str] | Budgets, place: str) -> None:
         known = set.intersection(*(set(edge.costs) for edge in self.summed))

@@ -31,7 +31,7 @@ from search.cluster import NAMESPACE
 from search.events import StageChanged
 from search.library.record import Record
 from search.library.store import Library
-from search.make import Missing, make, make_together
+from search.make import MOST, Missing, make, make_together
 from search.settings import Resources
 from search.stage import Report, Stage
 
@@ -39,8 +39,8 @@ LOST_WORKER = (WorkerCrashedError, NodeDiedError, ObjectLostError, OutOfMemoryEr
 RETRIES = 3
 GATHER = 0.5
 """Seconds in which stages that can be made in one pass are gathered."""
-LEAST, MOST = 4, 64
-"""Stages made in one pass."""
+LEAST = 4
+"""Stages of a pass; fewer would hardly share it."""
 SILENCE = 60.0
 """Seconds after which a driver that no longer asks counts as gone."""
 

@@ -22,6 +22,8 @@ from spaces.config import fingerprint
 
 SAVE_EVERY = 20.0
 """Seconds between two saves of a half-done stage."""
+MOST = 64
+"""Stages made in one pass."""
 
 
 @dataclass

@@ -18,6 +18,7 @@ from search.assembly import outline
 from search.baselines import baselines
 from search.experiment import Experiment
 from search.library.store import Library
+from search.make import MOST
 from search.neighbourhood import DistilNeighbourhood
 from search.outcome import Trial
 from search.recipe import Recipe
@@ -33,8 +34,6 @@ from spaces.domain import LogUniform, Uniform
 from spaces.problem import ConfigError
 
 MOST_CONFIGURATIONS = 2000
-MOST = 64
-"""Neighbourhoods of one pass, as the foundry makes them."""
 
 
 @dataclass(frozen=True)

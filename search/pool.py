@@ -90,9 +90,8 @@ class Pool:
                 found.setdefault(path, record)
         return found
 
-    def parts(self, path: Path, score: Score) -> Iterator[dict[str, Any]]:
+    def parts(self, path: Path, edges: Sequence[Edge]) -> Iterator[dict[str, Any]]:
         """Each part of an assembly, from the stem to the head: where it stands, what it costs."""
-        edges = self.edges(score)
         ends: dict[Any, Any] = {IN: (0, 1.0), OUT: (len(self._teacher.names), 1.0)}
         for edge in (edges[place] for place in path):
             start, enter = ends.get(edge.tail, edge.tail)

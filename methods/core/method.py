@@ -80,7 +80,7 @@ class Method(nn.Module):
 
     ``version`` rises when the same settings come to mean another loss. ``zero_when_equal`` says
     that the loss is 0 where the student's outputs are the teacher's, ``needs_labels`` that it
-    reads the labels.
+    reads the labels, ``compares_logits`` that all networks must give equally many.
 
     Raises:
         ConfigError: on construction, where settings do not fit the networks.
@@ -90,12 +90,15 @@ class Method(nn.Module):
     needs_teacher: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = False
     zero_when_equal: ClassVar[bool] = False
+    compares_logits: ClassVar[bool] = False
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     config: Any
 
     def __init__(self, config: Any, pair: Pair) -> None:
         super().__init__()
         self.config = config
+        if self.compares_logits:
+            require_equal_logits(pair)
 
     def student_taps(self) -> tuple[str, ...]:
         """Names of the student's blocks whose outputs ``forward`` reads."""

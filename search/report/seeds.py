@@ -26,7 +26,7 @@ def draw(outcome: Outcome) -> Picture | None:
     if not found:
         return None
     rows = [repeated for group in found for repeated in _rows(group)]
-    height = sum(map(len, map(list, map(_rows, found)))) * _ROW
+    height = len(rows) * _ROW
     height += sum(_HEAD for group in found if group.name)
     figure = Figure(figsize=(7.6, 0.75 + height), layout="constrained")
     axes = figure.add_subplot()

@@ -85,7 +85,7 @@ class AssembleNetwork(Work):
                 "pieces": [piece.plain() for piece in pieces],
             },
             "chosen": [piece.label for piece in pieces],
-            "parts": list(pool.parts(plan.edges, self.score)),
+            "parts": list(pool.parts(plan.edges, known.summed)),
             "over": dict(self._over(figures)),
         }
         told |= {"calibration": known.told()} if known.told() else {}
