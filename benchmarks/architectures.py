@@ -44,10 +44,9 @@ import torch
 
 from search.assembly import Piece
 from search.experiment import Experiment
-from search.foundry import MOST
 from search.library.store import Library
 from search.loading import load_experiment
-from search.make import make, make_together
+from search.make import MOST, make, make_together
 from search.neighbourhood import DistilNeighbourhood
 from search.planner import Budget, Edge, assemblies
 from search.stage import Stage
