@@ -16,15 +16,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from methods.core.brings import TEACHERS, Brings, SeveralTeachers
 from methods.core.data.batch import Batch
 from methods.core.method import Method, MethodConfig, Progress
 from methods.core.soft_labels import divergence, softened
 from spaces.config import knob
-from spaces.domain import LogUniform
+from spaces.domain import Integers, LogUniform
 from spaces.network import Output
 
 
@@ -38,6 +40,11 @@ class EntropyWeighted(Method):
             5.0, "how much more a certain teacher counts", LogUniform(0.5, 50.0), ge=0.0
         )
         temperature: float = knob(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
+        teachers: int = knob(1, TEACHERS, Integers(1, 5), ge=1)
+        later: ClassVar[frozenset[str]] = frozenset({"teachers"})
+
+        def brings(self) -> tuple[Brings, ...]:
+            return (SeveralTeachers(self.teachers),)
 
     config: Config
     compares_logits = True

@@ -15,12 +15,15 @@ instead, with weights of 200 to 1000, has the weight 200 / 4096 = 0.05 to 0.25 h
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
+from methods.core.brings import TEACHERS, Brings, SeveralTeachers
 from methods.core.embedding import unit
 from methods.core.taps import At, FeatureConfig, FeatureMethod, FeaturePair, same_size
 from spaces.config import knob
-from spaces.domain import Choice, LogUniform
+from spaces.domain import Choice, Integers, LogUniform
 
 
 class Factors(FeatureMethod):
@@ -33,6 +36,11 @@ class Factors(FeatureMethod):
             0.25, "share of this method in the summed loss", LogUniform(0.01, 10.0), ge=0.0
         )
         at: At = knob("last", "which features are compared", Choice(("last", "stages")))
+        teachers: int = knob(1, TEACHERS, Integers(1, 5), ge=1)
+        later: ClassVar[frozenset[str]] = frozenset({"teachers"})
+
+        def brings(self) -> tuple[Brings, ...]:
+            return (SeveralTeachers(self.teachers),)
 
     config: Config
 

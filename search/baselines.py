@@ -87,13 +87,13 @@ class _Student:
     def taught_otherwise(self) -> dict[str, dict[str, Any]]:
         """The same start and training, other teachers."""
         lineages = [stage for teacher in self.teachers for stage in teacher.lineage()]
-        roots = list(dict.fromkeys(s.label for s in lineages if not s.parents))
-        if not (roots and self.entry.get("objective")):
+        if not (lineages and self.entry.get("objective")):
             return {}
-        return {
-            "plain": {**self.entry, **self._labels},
-            "direct": {**self.entry, "teachers": roots},
-        }
+        # What a method brought is no entry: its method brings it again.
+        labels = dict.fromkeys(s.label for s in lineages if not s.parents)
+        roots = [label for label in labels if label in self.experiment.stages]
+        direct = {"direct": {**self.entry, "teachers": roots}} if roots else {}
+        return {"plain": {**self.entry, **self._labels}, **direct}
 
     def made_otherwise(self, assembly: Stage, library: Library) -> dict[str, dict[str, Any]]:
         """The same objective for the same images, from random weights."""

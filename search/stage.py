@@ -18,6 +18,10 @@ Report = dict[str, float]
 """One epoch's figures, flat: ``epoch``, ``train_loss``, ``val_accuracy``, ..."""
 
 
+APART = 1000
+"""Between the seeds of works made again: repetitions over seeds take those right beside."""
+
+
 @dataclass(frozen=True)
 class Artifact:
     """What a stage left in the library: its record and its tensors."""
@@ -70,6 +74,11 @@ class Work(Config):
             ConfigError: a file that belongs to it is missing.
         """
         return self.plain()
+
+    def again(self, number: int) -> Work | None:
+        """The same work from other random choices, others for every ``number`` from 1 up; none
+        where it makes no choice at random."""
+        return None
 
     @property
     def epochs(self) -> int:

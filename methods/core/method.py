@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from methods.core.brings import Brings
 from methods.core.data.batch import Batch
 from methods.core.schedule import Schedule
 from methods.core.seeding import seed_from
@@ -62,8 +63,21 @@ class Pair:
 class MethodConfig(Config):
     """Settings every method has. ``weight`` multiplies its loss in the objective's sum."""
 
+    later: ClassVar[frozenset[str]] = frozenset()
+    """Fields that joined when artifacts were there: at their defaults they are in no key."""
+
     weight: float = knob(1.0, "share of this method in the summed loss", Uniform(0, 1), ge=0.0)
     schedule: Schedule | None = knob(None, "how the weight changes over the epochs")
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide the loss."""
+        changed = self.model_dump(mode="json", exclude_defaults=True)
+        plain = self.plain()
+        return {k: v for k, v in plain.items() if k not in self.later or k in changed}
+
+    def brings(self) -> tuple[Brings, ...]:
+        """What has to be made of the teachers before they can teach by this method."""
+        return ()
 
     def weight_at(self, position: float, epochs: int) -> float:
         """The weight ``position`` epochs into a training of ``epochs``."""

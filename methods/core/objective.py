@@ -10,6 +10,7 @@ from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 from torch import Tensor, nn
 
+from methods.core.brings import Brings
 from methods.core.data.batch import Batch
 from methods.core.method import Method, MethodConfig, Pair, Progress
 from spaces.config import fingerprint
@@ -64,6 +65,12 @@ class Objective:
         """Whether any method that counts reads the labels."""
         return any(METHODS.load(name).needs_labels for name in self._counting())
 
+    def brings(self) -> tuple[tuple[str, Brings], ...]:
+        """What the methods that count need of the teachers first, each with the method's name."""
+        return tuple(
+            (n, value) for n in sorted(self._counting()) for value in self.terms[n].brings()
+        )
+
     def plain(self) -> dict[str, Any]:
         """Every setting, defaults included; :meth:`parse` reads it back."""
         return {name: term.plain() for name, term in self.terms.items()}
@@ -71,7 +78,7 @@ class Objective:
     def identity(self) -> dict[str, Any]:
         """What decides the loss: the plain form and each method's version."""
         return {
-            name: {**term.plain(), "version": METHODS.load(name).version}
+            name: {**term.identity(), "version": METHODS.load(name).version}
             for name, term in self.terms.items()
         }
 

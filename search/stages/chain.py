@@ -14,6 +14,7 @@ from typing import Any
 from methods.core.data.config import DataConfig
 from methods.core.objective import Objective
 from methods.core.training import Training
+from search.brought import brought
 from search.kind import Entry, Kind
 from search.stage import Stage
 from search.stages.train import TrainNetwork, check_taught, declared_field
@@ -49,7 +50,8 @@ class Chain(Kind):
         for spec in self.networks:
             teachers = tuple(made) if self.dense else (made[-1],)
             check_taught(self.objective, teachers)
-            link = Stage(f"{name}/{spec.label}", self._work(spec), data, teachers)
+            work = self._work(spec)
+            link = Stage(f"{name}/{spec.label}", work, data, brought(work.objective, teachers))
             _check_smaller(link, made[-1])
             made.append(link)
         if self.dense or len(made) == before:

@@ -20,8 +20,9 @@ from methods.core.objective import METHODS, Objective
 from methods.core.teacher import FrozenTeacher
 from methods.core.training import Training, train
 from search.assembly import anew, described, rebuild
+from search.brought import brought
 from search.kind import Entry, Kind
-from search.stage import Artifact, Bench, Product, Report, Stage, Work
+from search.stage import APART, Artifact, Bench, Product, Report, Stage, Work
 from spaces.config import Config, knob
 from spaces.cost import costs, network_costs
 from spaces.domain import Domain
@@ -106,6 +107,11 @@ class TrainNetwork(Work):
             "seed": self.seed if self.objective or not self.weights else 0,
         }
         return {**told, "anew": True} if self.anew else told
+
+    def again(self, number: int) -> TrainNetwork | None:
+        if self.objective is None:
+            return None
+        return self.model_copy(update={"seed": self.seed + APART * number})
 
     def costs(self, data: DataConfig) -> dict[str, float]:
         if self.network is None:
@@ -216,7 +222,7 @@ class Train(Kind):
             weights=weights,
             seed=self.seed,
         )
-        return Entry((Stage(name, work, data, (*began, *teachers)),))
+        return Entry((Stage(name, work, data, (*began, *brought(self.objective, teachers))),))
 
     def declared(self, path: tuple[str, ...]) -> Domain | None:
         return declared_field(self, path)

@@ -1,0 +1,75 @@
+"""What the methods of an objective need first, turned into stages of the recipe.
+
+A method says what it needs as a plain value (:class:`methods.core.brings.Brings`, from
+``brings()`` of its settings); here each kind of value has its way: from the teachers there are to
+those the method learns from. What is brought are ordinary stages, with labels below their
+teacher's: planned, shared through the library and made once like any other.
+
+A new need takes three steps: a frozen dataclass in ``methods/core/brings.py``, ``brings()`` of the
+method's settings returning it, and a line in ``_WAYS`` here. A way takes the value and the teachers
+and returns teachers; it finds what is there already and then brings nothing. Its mistakes are
+:class:`ConfigError` with paths from the method's fields on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from methods.core.brings import Brings, SeveralTeachers
+from methods.core.objective import Objective
+from search.stage import Stage
+from spaces.problem import ConfigError, Problem
+
+Teachers = tuple[Stage, ...]
+Way = Callable[[Any, Teachers], Teachers]
+
+
+def brought(objective: Objective | None, teachers: Sequence[Stage]) -> Teachers:
+    """The teachers as the methods of ``objective`` want them; the same ones where none asks.
+
+    Raises:
+        ConfigError: what is needed cannot be made of these teachers.
+    """
+    found = tuple(teachers)
+    needs = objective.brings() if objective and found else ()
+    for kind, way in _WAYS:
+        for name, value in needs:
+            if type(value) is kind:
+                try:
+                    found = way(value, found)
+                except ConfigError as error:
+                    raise error.under(f"objective.{name}") from None
+    return found
+
+
+def _several(value: SeveralTeachers, teachers: Teachers) -> Teachers:
+    """The teachers in turn made again, each time from other seeds."""
+    return (*teachers, *_again(teachers, value.count - len(teachers)))
+
+
+def _again(teachers: Teachers, count: int) -> Iterator[Stage]:
+    for i in range(count):
+        one = teachers[i % len(teachers)]
+        yield again(one, 1 + i // len(teachers))
+
+
+def again(stage: Stage, number: int) -> Stage:
+    """``stage`` from other random choices: ``teacher/2`` is the first made again.
+
+    Raises:
+        ConfigError: it draws nothing at random, like a network that is ready-made.
+    """
+    work = stage.work.again(number)
+    if work is None:
+        message = (
+            f"{stage.label} is ready-made and would be the same each time; name as many entries "
+            "under teachers, or leave it at 1"
+        )
+        raise ConfigError([Problem("teachers", message)])
+    return replace(stage, label=f"{stage.label}/{number + 1}", work=work)
+
+
+# In the order in which they are gone: there are several teachers before each gets something.
+_WAYS: tuple[tuple[type[Brings], Way], ...] = ((SeveralTeachers, _several),)
