@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from methods.core.objective import ObjectiveModule
 from methods.core.precision import autocast
 from methods.core.settings import Training
 from methods.core.teacher import Teachers
-from spaces.network import Network
+from spaces.network import Network, Output
 
 
 class Learner:
@@ -34,7 +34,7 @@ class Learner:
         device: torch.device,
     ) -> None:
         self._student, self._teachers = student, teachers
-        self._objective = objective.to(device).to(memory_format=torch.channels_last)
+        self.objective = objective.to(device).to(memory_format=torch.channels_last)
         self._training, self._dtype, self._device = training, dtype, device
         self._taps = objective.student_taps()
         trained = nn.ModuleList([student, objective])
@@ -50,7 +50,7 @@ class Learner:
     def train(self) -> None:
         """Make ready for steps: dropout and batch statistics on."""
         self._student.train()
-        self._objective.train()
+        self.objective.train()
 
     def step(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
         """Learn from one batch; the losses before the step, on the device.
@@ -60,12 +60,22 @@ class Learner:
             method is active, and then nothing is learnt.
         """
         heard = []
-        if self._objective.hears_teachers(progress):
-            heard = self._teachers.outputs(batch, progress.epoch, self._objective.teacher_taps)
+        if self.objective.hears_teachers(progress):
+            heard = self._teachers.outputs(batch, progress.epoch, self.objective.teacher_taps)
+        return self.learn(self.say(batch), heard, batch, progress)
+
+    def say(self, batch: Batch, taps: frozenset[str] = frozenset()) -> Output:
+        """What the student says of a batch; ``taps`` are blocks that others want to see."""
         with autocast(self._dtype, self._device):
-            output = self._student(batch.images, self._taps)
+            output: Output = self._student(batch.images, self._taps | taps)
+        return output
+
+    def learn(
+        self, said: Output, heard: Sequence[Output], batch: Batch, progress: Progress
+    ) -> dict[str, Tensor]:
+        """One step from what the student and its teachers said; returns as :meth:`step`."""
         losses: dict[str, Tensor]
-        total, losses = self._objective(output, heard, batch, progress)
+        total, losses = self.objective(said, heard, batch, progress)
         if losses:
             self._descend(total, progress)
             losses["loss"] = total.detach()
@@ -85,7 +95,7 @@ class Learner:
     def state(self) -> dict[str, Tensor]:
         """All that a later :meth:`load` needs to go on from here, bit for bit."""
         tensors = {f"student.{k}": v for k, v in self._student.state_dict().items()}
-        tensors |= {f"objective.{k}": v for k, v in self._objective.state_dict().items()}
+        tensors |= {f"objective.{k}": v for k, v in self.objective.state_dict().items()}
         if self._average is not None:
             tensors |= {f"average.{k}": v for k, v in self._average.network.state_dict().items()}
         for i, parameter in enumerate(self._parameters):
@@ -96,7 +106,7 @@ class Learner:
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Continue from what :meth:`state` gave, of a learner built the same way."""
         self._student.load_state_dict(below("student", tensors))
-        self._objective.load_state_dict(below("objective", tensors))
+        self.objective.load_state_dict(below("objective", tensors))
         if self._average is not None:
             self._average.network.load_state_dict(below("average", tensors))
         for i, parameter in enumerate(self._parameters):

@@ -17,6 +17,7 @@ from methods.core.evaluation import measure
 from methods.core.learner import Learner, below
 from methods.core.method import Pair, Progress
 from methods.core.objective import Objective
+from methods.core.peers import Peers
 from methods.core.precision import resolve_precision
 from methods.core.seeding import seeded
 from methods.core.settings import Training
@@ -59,11 +60,16 @@ def train(
     seed: int,
     device: torch.device | str,
     saves: Saves | None = None,
+    peers: Sequence[Network] = (),
 ) -> Iterator[Report]:
     """Teach ``student`` in place, from where it stands; yield a report an epoch.
 
     Every random choice depends on ``seed``, epoch and step, so training resumed from ``saves``
     ends with the same bits, and first yields the reports of the epochs already done.
+
+    ``peers`` learn along, all by the same objective, every network with all others as further
+    teachers (see :mod:`methods.core.peers`); their figures come as ``train_peer1_loss``,
+    ``peer1_val_accuracy`` ..., and what they learnt stays in them too.
 
     Yields:
         ``epoch`` (from 1), ``lr`` of its last step, ``train_loss`` and ``train_<method>`` (means
@@ -77,7 +83,7 @@ def train(
         ConfigError: settings do not fit the networks or the data.
         Diverged: the loss of an epoch is not finite.
     """
-    run = _Run(student, teachers, objective, data, training, seed, torch.device(device))
+    run = _Run(student, teachers, objective, data, training, seed, torch.device(device), peers)
     if saves is not None and (tensors := saves.load()) is not None:
         run.load(tensors)
         yield from map(dict, run.curve)
@@ -101,6 +107,7 @@ class _Run:
         training: Training,
         seed: int,
         device: torch.device,
+        peers: Sequence[Network] = (),
     ) -> None:
         if device.type == "cuda":
             torch.backends.cudnn.deterministic = True
@@ -112,11 +119,25 @@ class _Run:
         sample = next(iter(data.batches("train", batch_size=8, device=device))).images
         taught = Teachers(teachers, data, sample, self._dtype)
         self._answers = taught.answers("validation") if teachers and self._validates else None
-        self._student = student.to(device).to(memory_format=torch.channels_last).eval()
-        pair = Pair(student, taught.originals, data.classes, data.facts.sizes["train"], sample)
-        with seeded(device, seed, _BUILD):
+        self._together = (student, *peers)
+        for network in self._together:
+            network.to(device).to(memory_format=torch.channels_last).eval()
+        learners = [self._learning(i, objective, taught, sample) for i in range(1 + len(peers))]
+        self._learner: Learner | Peers = Peers(learners, taught) if peers else learners[0]
+
+    def _learning(
+        self, place: int, objective: Objective, taught: Teachers, sample: Tensor
+    ) -> Learner:
+        """The student, or the peer at a place, with the teachers and all others to learn from."""
+        student = self._together[place]
+        others = [network for network in self._together if network is not student]
+        sizes = self._data.facts.sizes
+        pair = Pair(
+            student, [*taught.originals, *others], self._data.classes, sizes["train"], sample
+        )
+        with seeded(self._device, self._seed, _BUILD, *([place] if place else [])):
             terms = objective.build(pair)
-        self._learner = Learner(student, taught, terms, training, self._dtype, device)
+        return Learner(student, taught, terms, self._training, self._dtype, self._device)
 
     def epoch(self) -> Report:
         """Train and measure one epoch; its report also joins the curve."""
@@ -155,7 +176,7 @@ class _Run:
 
     def _measured(self, epoch: int) -> Report:
         """Figures of the result as it stands; the best so far is remembered."""
-        network = self._learner.result
+        network = self._results[0]
         scores = measure(
             network, self._data, "validation", self._device, self._dtype, self._answers
         )
@@ -165,12 +186,29 @@ class _Run:
             best = {"best_val_accuracy": scores["accuracy"], "best_epoch": epoch + 1.0}
             if self._training.keep == "best":
                 self._best = {k: v.clone() for k, v in network.state_dict().items()}
-        return {f"val_{name}": value for name, value in scores.items()} | best
+        return {f"val_{name}": value for name, value in scores.items()} | best | self._aside()
+
+    def _aside(self) -> Report:
+        """Figures of the peers as they stand."""
+        found: Report = {}
+        for i, network in enumerate(self._results[1:], start=1):
+            scores = measure(network, self._data, "validation", self._device, self._dtype, None)
+            found |= {f"peer{i}_val_{name}": value for name, value in scores.items()}
+        return found
+
+    @property
+    def _results(self) -> tuple[Network, ...]:
+        """What the student, and after it every peer, came to."""
+        learner = self._learner
+        return learner.results if isinstance(learner, Peers) else (learner.result,)
 
     def finish(self) -> None:
-        """Leave in the student what the run came to."""
-        self._student.load_state_dict(self._best or self._learner.result.state_dict())
-        self._student.to(memory_format=torch.contiguous_format).eval()
+        """Leave in the networks what the run came to."""
+        for network, result in zip(self._together, self._results, strict=True):
+            network.load_state_dict(result.state_dict())
+            network.to(memory_format=torch.contiguous_format).eval()
+        if self._best:
+            self._together[0].load_state_dict(self._best)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that :meth:`load` needs, as tensors that any file format takes."""
