@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from methods.core.data.facts import facts
+from methods.core.data.facts import DataFacts, facts
 from search.assembly import outline
 from search.baselines import baselines
 from search.experiment import Experiment
@@ -32,6 +32,7 @@ from spaces.cost import Costs, costs
 from spaces.cuts import narrowed
 from spaces.domain import LogUniform, Uniform
 from spaces.problem import ConfigError
+from spaces.spec import NetworkSpec
 
 MOST_CONFIGURATIONS = 2000
 
@@ -193,10 +194,13 @@ class _Stopwatch:
             return 0.0
         if work.network is None:
             return self._per_image(stage.parents[0], training)
-        about = facts(stage.data)
-        name = (f"{work.network.plain()}{about.shape}", training)
+        learning = [work.network, *(work.beside if training else ())]
+        return sum(self._per_pass(spec, facts(stage.data), training) for spec in learning)
+
+    def _per_pass(self, spec: NetworkSpec, about: DataFacts, training: bool) -> float:
+        name = (f"{spec.plain()}{about.shape}", training)
         if name not in self._known:
-            network = work.network.build(about.shape, about.classes).train(training)
+            network = spec.build(about.shape, about.classes).train(training)
             images = torch.rand(32, *about.shape)
             self._known[name] = _time(network, images, training) / len(images)
         return self._known[name]

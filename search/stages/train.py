@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
@@ -13,7 +13,7 @@ import torch
 from pydantic import BeforeValidator, model_validator
 
 from methods.core.data.config import DataConfig
-from methods.core.data.dataset import open_data
+from methods.core.data.dataset import Dataset, open_data
 from methods.core.data.facts import facts
 from methods.core.evaluation import evaluate
 from methods.core.objective import METHODS, Objective
@@ -93,6 +93,11 @@ class TrainNetwork(Work):
     def epochs(self) -> int:
         return self.training.epochs if self.objective else 1
 
+    @property
+    def beside(self) -> tuple[NetworkSpec, ...]:
+        """Networks that are trained along."""
+        return ()
+
     def identity(self) -> dict[str, Any]:
         start = None
         if self.weights:
@@ -130,16 +135,7 @@ class TrainNetwork(Work):
         teachers = [_frozen(parent, bench.device) for parent in parents[len(began) :]]
         report: Report = {}
         if self.objective:
-            for report in train(
-                network,
-                teachers,
-                self.objective,
-                dataset,
-                self.training,
-                seed=self.seed,
-                device=bench.device,
-                saves=bench.saves,
-            ):
+            for report in self._taught(network, teachers, dataset, bench):
                 yield report
         else:
             scores = evaluate(
@@ -155,14 +151,33 @@ class TrainNetwork(Work):
             told["assembly"] = described(parent)
         return Product(network.state_dict(), figures, told)
 
+    def _taught(
+        self,
+        network: Network,
+        teachers: Sequence[FrozenTeacher],
+        dataset: Dataset,
+        bench: Bench,
+        peers: Sequence[Network] = (),
+    ) -> Iterator[Report]:
+        assert self.objective is not None
+        return train(
+            network,
+            teachers,
+            self.objective,
+            dataset,
+            self.training,
+            seed=self.seed,
+            device=bench.device,
+            saves=bench.saves,
+            peers=peers,
+        )
+
     def _go_on(self, parent: Artifact) -> Network:
         return anew(parent) if self.anew else rebuild(parent)
 
     def _start(self, data: DataConfig) -> Network:
         assert self.network is not None
-        about = facts(data)
-        network = self.network.build(about.shape, about.classes)
-        network = network.normalised_with(about.mean, about.std)
+        network = fresh(self.network, data)
         if self.weights is None:
             return network
         state = read_state(self.weights.path)
@@ -170,6 +185,12 @@ class TrainNetwork(Work):
         if self.weights.mean and self.weights.std:
             network = network.normalised_with(self.weights.mean, self.weights.std)
         return network
+
+
+def fresh(spec: NetworkSpec, data: DataConfig) -> Network:
+    """A network for a data set, normalising as that says, from torch's global generator."""
+    about = facts(data)
+    return spec.build(about.shape, about.classes).normalised_with(about.mean, about.std)
 
 
 class Train(Kind):

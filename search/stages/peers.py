@@ -1,0 +1,101 @@
+"""``do: peers``: networks that learn together and from one another (online distillation).
+
+Deep mutual learning (Zhang et al. 2018) where the objective is cross entropy and soft targets at
+temperature 1; see :mod:`methods.core.peers`. The first network is the student and the result; the
+others' figures come beside its own, as ``peer1_val_accuracy`` and so on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+
+from methods.core.data.config import DataConfig
+from methods.core.data.dataset import Dataset
+from methods.core.data.facts import facts
+from methods.core.objective import Objective
+from methods.core.seeding import seed_from
+from methods.core.teacher import FrozenTeacher
+from methods.core.training import Training
+from search.kind import Entry, Kind
+from search.stage import Bench, Report, Stage
+from search.stages.train import TrainNetwork, check_taught, declared_field, fresh
+from spaces.config import knob
+from spaces.cost import network_costs
+from spaces.domain import Domain
+from spaces.network import Network
+from spaces.problem import ConfigError, Problem
+from spaces.spec import NetworkSpec
+
+
+class TrainPeers(TrainNetwork):
+    """Train a network beside others that are teachers and students at once."""
+
+    version: ClassVar[int] = 1
+    kind: ClassVar[str] = "peers"
+
+    peers: tuple[NetworkSpec, ...] = knob((), "the networks beside it")
+
+    @property
+    def beside(self) -> tuple[NetworkSpec, ...]:
+        return self.peers
+
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity(), "peers": [peer.identity() for peer in self.peers]}
+
+    def _taught(
+        self,
+        network: Network,
+        teachers: Sequence[FrozenTeacher],
+        dataset: Dataset,
+        bench: Bench,
+        peers: Sequence[Network] = (),
+    ) -> Iterator[Report]:
+        beside = [self._peer(place, dataset.config) for place in range(len(self.peers))]
+        return super()._taught(network, teachers, dataset, bench, [*peers, *beside])
+
+    def _peer(self, place: int, data: DataConfig) -> Network:
+        """The peer at a place, from a seed of its own: equal networks must not start equal."""
+        with torch.random.fork_rng():
+            torch.manual_seed(seed_from(self.seed, place + 1))
+            return fresh(self.peers[place], data)
+
+
+class Peers(Kind):
+    """An entry that trains a student and its peers in one stage."""
+
+    network: NetworkSpec = knob(..., "the student: a name, or {name: {settings}}")
+    peers: tuple[NetworkSpec, ...] = knob(..., "networks that learn beside it, of any sizes")
+    teachers: tuple[str, ...] = knob((), "entries that all of them learn from as well")
+    objective: Objective = knob(..., "what each learns by; all others are its teachers")
+    training: Training = knob(Training(), "how each is trained")
+
+    def needs(self) -> tuple[str, ...]:
+        return self.teachers
+
+    def lay_out(self, name: str, needed: Mapping[str, Entry], data: DataConfig) -> Entry:
+        if not self.peers:
+            message = "names none; a network without peers is an ordinary entry (do: train)"
+            raise ConfigError([Problem("peers", message)])
+        if not self.objective.needs_teacher:
+            message = "has no method that listens to the peers; add one, like soft_targets"
+            raise ConfigError([Problem("objective", message)])
+        teachers = [member for teacher in self.teachers for member in needed[teacher].members]
+        if teachers:
+            check_taught(self.objective, teachers)
+        about = facts(data)
+        for peer in self.peers:  # what does not fit the images is to be known now
+            network_costs(peer.plain(), about.shape, about.classes)
+        work = TrainPeers(
+            network=self.network,
+            peers=self.peers,
+            objective=self.objective,
+            training=self.training,
+            seed=self.seed,
+        )
+        return Entry((Stage(name, work, data, tuple(teachers)),))
+
+    def declared(self, path: tuple[str, ...]) -> Domain | None:
+        return declared_field(self, path)
