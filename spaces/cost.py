@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -16,10 +16,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
-from spaces.network import Family, Network, Shape
+from spaces.cuts import blank
+from spaces.network import Family, Network, Shape, evaluating
 from spaces.spec import NetworkSpec
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -45,31 +46,42 @@ class Costs:
 def costs(network: nn.Module, shape: Shape) -> Costs:
     """The costs of a network for images of ``shape``, or of some of its blocks for a feature.
 
-    Nothing is computed: shapes alone pass through the network, so size does not matter.
+    Where there are no weights (on the meta device) shapes alone pass through; else one blank image
+    does.
     """
-    tensors = dict(chain(network.named_parameters(), network.named_buffers()))
-    shapes = {name: tensor.to("meta") for name, tensor in tensors.items()}
-    image = torch.empty((1, *shape), device="meta")
-    counter = FlopCounterMode(display=False)
-    with _evaluating(network), torch.no_grad(), counter:
-        functional_call(network, shapes, (image,))
+    with evaluating(network), torch.no_grad(), _FlopCounter() as counter:
+        network(blank(shape, [network]))
+    tensors = chain(network.parameters(), network.buffers())
     return Costs(
         parameters=sum(p.numel() for p in network.parameters()),
-        flops=counter.get_total_flops(),
-        bytes=sum(t.numel() * t.element_size() for t in tensors.values()),
+        flops=counter.flops,
+        bytes=sum(t.numel() * t.element_size() for t in tensors),
     )
 
 
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; each module's own mode comes back afterwards."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes:
-            module.training = mode
+class _FlopCounter(TorchDispatchMode):
+    """Sums torch's own formulas over all that runs inside.
+
+    ``torch.utils.flop_counter.FlopCounterMode`` gives the same sums, and loads torch's compiler
+    for it: a second or more, of every process that starts.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.flops = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch asks, and loads its compiler to keep it away if told so."""
+        return False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if formula := flop_registry.get(func.overloadpacket):
+            self.flops += formula(*args, **(kwargs or {}), out_val=result)
+        return result
 
 
 def network_costs(spec: Any, shape: Shape, classes: int) -> Costs:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -100,6 +101,18 @@ class Network(nn.Module):
     def _check(self, start: int, stop: int) -> None:
         if not 0 <= start < stop <= len(self.blocks):
             raise ValueError(f"no blocks {start}..{stop}: the network has {len(self.blocks)}")
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; each module's own mode comes back afterwards."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, mode in modes:
+            part.training = mode
 
 
 class Family(Config):

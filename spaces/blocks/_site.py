@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from spaces.cuts import on_meta
+from spaces.cuts import blank
 from spaces.layers import ConvUnit, initialise
 from spaces.network import Shape
 from spaces.problem import ConfigError
@@ -148,12 +149,12 @@ def trainable(copies: nn.Sequential) -> nn.Sequential:
 def _end(span: nn.Sequential, inputs: Shape) -> tuple[tuple[int, ...], bool]:
     """The shape of the span's output, and whether a ReLU made it; pooling keeps the sign."""
     called: list[nn.Module] = []
-    twin = on_meta(span)
+    twin = deepcopy(span).eval()
     for module in twin.modules():
         if not list(module.children()) and not isinstance(module, _PASSIVE):
             module.register_forward_hook(lambda layer, *_: called.append(layer))
     with torch.no_grad():
-        output = twin(torch.empty((1, *inputs), device="meta"))
+        output = twin(blank(inputs, [twin]))
     return tuple(output.shape[1:]), bool(called) and isinstance(called[-1], nn.ReLU | nn.ReLU6)
 
 

@@ -36,7 +36,7 @@ class Shallower(Block):
 
     def _chosen(self, span: nn.Sequential, inputs: Shape) -> list[int]:
         """The places of the blocks that stay."""
-        path = pairwise((inputs, *shapes(span, inputs)))
+        path = pairwise((inputs, *shapes(list(span), inputs)))
         changing = [place for place, (before, after) in enumerate(path) if before != after]
         others = [place for place in range(len(span)) if place not in changing]
         free = self.depth - len(changing)

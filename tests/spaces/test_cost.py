@@ -1,10 +1,13 @@
 """Costs against figures counted by hand; latency measured honestly and on a copy."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from spaces.cost import Costs, costs, device_name, measure_latency, network_costs
 from spaces.networks import resolve
@@ -48,6 +51,26 @@ def test_cnn2_by_hand():
 )
 def test_layers_by_hand(layer, shape, flops):
     assert costs(layer, shape).flops == flops
+
+
+@pytest.mark.parametrize("name", ["resnet8", "mobilenet_v2_x0_5", "lenet5", "vgg8"])
+def test_flops_are_those_of_torchs_own_counter(name):
+    network = build(name).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.zeros((1, *CIFAR)))
+    assert costs(network, CIFAR).flops == counter.get_total_flops() > 0
+
+
+def test_costs_of_a_network_that_is_there_need_no_compiler():
+    """It takes over a second to load, and every worker asks for costs."""
+    program = (
+        "import sys, torch; from spaces.cost import costs; from spaces.cuts import positions; "
+        "from spaces.spec import NetworkSpec; "
+        "network = NetworkSpec.parse('resnet8').build((3, 8, 8), 10); "
+        "costs(network, (3, 8, 8)); positions(network, (3, 8, 8)); "
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_bytes_are_what_is_stored():
