@@ -9,8 +9,8 @@ import statistics
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -35,7 +35,10 @@ from search.results import present, write_outcome
 from search.settle import Contender, contenders
 from search.stage import Stage
 from search.study import Study
-from search.tracking import Tracker, prepare, resolve_uri
+from search.tracking import Tracker, known, prepare, resolve_uri
+
+START = 8.0
+"""Seconds of a start in which MLflow, where it has nothing to prepare, is left alone."""
 
 
 @dataclass(frozen=True)
@@ -128,9 +131,11 @@ class _Driver:
         self.uri = resolve_uri(experiment.tracking, Path.cwd())
         self.started = time.monotonic()
         self.earlier = float(folder.read_json("state.json").get("seconds", 0.0))
+        there = known(self.uri, experiment.name)
         # A new database takes seconds, and so does the start of Ray: side by side.
-        self.prepared = ThreadPoolExecutor(1).submit(prepare, self.uri, experiment.name)
-        self.tracker = Tracker(self.uri, experiment.name, folder.path, dict(versions()))
+        self.prepared = None if there else _aside(prepare, self.uri, experiment.name)
+        delay = START if there else 0.0
+        self.tracker = Tracker(self.uri, experiment.name, folder.path, dict(versions()), delay)
         self.announce = Announcer((self.tracker, *observers))
         self.study = Study(experiment, folder.path)
 
@@ -148,7 +153,8 @@ class _Driver:
                 self._workshop(address, inline) as workshop,
                 _stoppable(stopped),
             ):
-                self.prepared.result()
+                if self.prepared is not None:
+                    self.prepared.result()
                 if workshop.search(ledger, self.experiment.trials):
                     settled = self._settle(workshop)
                     state = "finished"
@@ -273,6 +279,11 @@ class _Driver:
     def _note(self, state: str) -> None:
         seconds = self.earlier + time.monotonic() - self.started
         self.folder.write_json("state.json", {"state": state, "seconds": seconds})
+
+
+def _aside(work: Callable[..., Any], *args: Any) -> Future[Any]:
+    """Do something in a thread of its own."""
+    return ThreadPoolExecutor(1).submit(work, *args)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,6 @@
 """Every search in MLflow: nothing delayed, nothing lost. Only this folder knows MLflow."""
 
-from search.tracking.client import fetch_artifact, prepare, reachable, runs_url
+from search.tracking.client import fetch_artifact, known, prepare, reachable, runs_url
 from search.tracking.place import SERVER_SETTINGS, resolve_uri, ui_command
 from search.tracking.tracker import Tracker, send_pending
 
@@ -8,6 +8,7 @@ __all__ = [
     "SERVER_SETTINGS",
     "Tracker",
     "fetch_artifact",
+    "known",
     "prepare",
     "reachable",
     "resolve_uri",

@@ -43,13 +43,18 @@ class Tracker:
         name: of the search, and of its MLflow experiment.
         folder: the search's own.
         facts: where the search runs (versions, device, git): tags of its run.
+        delay: seconds for which nothing is sent. MLflow's client keeps a processor busy for some
+            when it is loaded, and a search that starts has better use for it.
 
     Raises:
         Busy: another process tracks a search in this folder.
     """
 
-    def __init__(self, uri: str, name: str, folder: Path, facts: Mapping[str, str]) -> None:
+    def __init__(
+        self, uri: str, name: str, folder: Path, facts: Mapping[str, str], delay: float = 0.0
+    ) -> None:
         self._folder = folder.absolute()
+        self._delay = delay
         own = self._folder / "tracking"
         self._spool = Spool(own)
         self._diary = Diary(name, facts)
@@ -131,6 +136,7 @@ class Tracker:
         self._wake.set()
 
     def _work(self) -> None:
+        self._closing.wait(self._delay)
         failures = 0
         while True:
             self._wake.wait()

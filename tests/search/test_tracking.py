@@ -24,7 +24,7 @@ from search.events import (
 )
 from search.library.record import Payload, Record
 from search.outcome import Goal, Outcome, Repeated, Trial
-from search.tracking import fetch_artifact, prepare, reachable, runs_url
+from search.tracking import fetch_artifact, known, prepare, reachable, runs_url
 from search.tracking import tracker as tracker_module
 from search.tracking.client import client_settings
 from search.tracking.operations import begin, end, log
@@ -265,6 +265,30 @@ def test_a_resumed_search_goes_on_with_the_same_runs(uri, track):
     assert after["trial 1"].data.params == before["trial 1"].data.params
     assert after["tiny"].data.params["run.trials"] == "4"
     assert after["tiny"].data.tags["stillhouse.state"] == "finished"
+
+
+def test_an_experiment_that_takes_runs_is_known_without_loading_mlflow(uri, tmp_path):
+    assert not known(f"sqlite:///{tmp_path}/nowhere.db", "tiny")
+    damaged = tmp_path / "damaged.db"
+    damaged.write_text("no database at all, but long enough to be mistaken for one" * 10)
+    assert not known(f"sqlite:///{damaged}", "tiny")
+    prepare(uri, "tiny")
+    assert known(uri, "tiny")
+    assert not known(uri, "other")
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    client.delete_experiment(client.get_experiment_by_name("tiny").experiment_id)
+    assert not known(uri, "tiny")
+
+
+def test_a_delayed_tracker_sends_at_once_when_it_is_closed(uri, tmp_path):
+    tracker = Tracker(uri, "tiny", tmp_path / "search", {}, delay=3600.0)
+    tracker(SearchStarted("tiny", EXPERIMENT, False))
+    tracker(started(0))
+    assert tracker.pending > 0
+    assert tracker.close(60) == 0
+    assert set(runs(uri)[1]) == {"tiny", "trial 0"}
 
 
 def test_two_searches_of_one_name_are_two_parents_in_one_experiment(uri, tmp_path):
