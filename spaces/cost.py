@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from itertools import chain
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from spaces.cuts import blank
-from spaces.network import Family, Network, Shape, evaluating
+from spaces.network import Network, Shape, evaluating
 from spaces.spec import NetworkSpec
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -90,13 +90,14 @@ def network_costs(spec: Any, shape: Shape, classes: int) -> Costs:
     Raises:
         ConfigError: no such network, or one that does not fit the shape.
     """
-    return _family_costs(NetworkSpec.parse(spec).settings, shape, classes)
+    parsed = NetworkSpec.parse(spec)
+    return _spec_costs(replace(parsed, label=""), shape, classes)
 
 
 @lru_cache(maxsize=4096)
-def _family_costs(family: Family, shape: Shape, classes: int) -> Costs:
+def _spec_costs(spec: NetworkSpec, shape: Shape, classes: int) -> Costs:
     with torch.device("meta"):
-        network = family.build(shape, classes)
+        network = spec.build(shape, classes)
     return costs(network, shape)
 
 

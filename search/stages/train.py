@@ -29,6 +29,7 @@ from spaces.domain import Domain
 from spaces.network import Network
 from spaces.problem import ConfigError, Problem
 from spaces.spec import NetworkSpec
+from spaces.view import View
 from spaces.weights import load_published, read_state
 
 
@@ -190,13 +191,17 @@ class TrainNetwork(Work):
 def fresh(spec: NetworkSpec, data: DataConfig) -> Network:
     """A network for a data set, normalising as that says, from torch's global generator."""
     about = facts(data)
-    return spec.build(about.shape, about.classes).normalised_with(about.mean, about.std)
+    mean, std = spec.normalisation(about.mean, about.std)
+    return spec.build(about.shape, about.classes).normalised_with(mean, std)
 
 
 class Train(Kind):
     """An entry that makes one network."""
 
     network: NetworkSpec | None = knob(None, "name of a network, or {name: {settings}}")
+    sees: View | None = knob(
+        None, "the view it is given of images its teachers see whole: {grey: true, size: 16}"
+    )
     start: str | None = knob(
         None, "an entry whose network it goes on from, instead of one of its own"
     )
@@ -233,10 +238,14 @@ class Train(Kind):
             raise ConfigError([Problem("anew", message)])
         if self.anew and weights is not None:
             raise ConfigError([Problem("weights", "has no place beside anew: true; leave one out")])
+        network = self.network.seeing(self.sees) if self.network else None
+        if (self.sees and not network) or (network and network.sees and weights):
+            message = "is for a new network; leave it out beside weights and beside start"
+            raise ConfigError([Problem("sees", message)])
         check_taught(self.objective, teachers)
         began = _network_of("start", needed[self.start]) if self.start else ()
         work = TrainNetwork(
-            network=self.network,
+            network=network,
             anew=self.anew,
             objective=self.objective,
             training=self.training,
@@ -278,6 +287,8 @@ def declared_field(entry: Any, path: tuple[str, ...]) -> Domain | None:
             return Training.space().get(field)
         case ("network", field) if isinstance(entry.network, NetworkSpec):
             return type(entry.network.settings).space().get(field)
+        case ("sees", field):
+            return View.space().get(field)
     return None
 
 
