@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from methods.core.composition import DOMAINS, Composition
 from methods.core.data.augment import Augment
 from methods.core.data.config import DataConfig
 from methods.core.data.facts import facts
@@ -29,15 +30,16 @@ def read_space(
     """
     space: dict[str, Domain] = {}
     problems: list[Problem] = []
-    for path, data in told.search.items():
+    # Last what is declared, perhaps by a method that another path may choose.
+    for path, data in sorted(told.search.items(), key=lambda item: item[1] == "declared"):
         try:
-            space[path] = _domain(path, data, entries)
+            space[path] = _domain(path, data, entries, space)
         except ConfigError as error:
             problems.extend(error.under("search").problems)
-    return space, tuple(problems)
+    return {path: space[path] for path in told.search if path in space}, tuple(problems)
 
 
-def _domain(path: str, data: Any, entries: Mapping[str, Kind]) -> Domain:
+def _domain(path: str, data: Any, entries: Mapping[str, Kind], space: Space) -> Domain:
     name, *rest = parts(path)
     if name != "data" and name not in entries:
         raise ConfigError([Problem(path, unknown("stage", name, entries))])
@@ -45,13 +47,32 @@ def _domain(path: str, data: Any, entries: Mapping[str, Kind]) -> Domain:
         message = f"names all of {name!r}; say which of its settings, like {name}.seed"
         raise ConfigError([Problem(path, message)])
     if data != "declared":
-        return parse_domain(data, path)
+        domain = parse_domain(data, path, DOMAINS)
+        if isinstance(domain, Composition):
+            _check_objective(path, rest, entries.get(name))
+        return domain
     declared = _declared_data if name == "data" else entries[name].declared
     found = declared(tuple(rest))
+    for outer, domain in space.items():
+        if isinstance(domain, Composition) and path.startswith(f"{outer}."):
+            found = found or domain.declared(path.removeprefix(f"{outer}."))
     if found is None:
         message = "no range is declared beside this field; write one, like {uniform: [0, 1]}"
         raise ConfigError([Problem(path, message)])
     return found
+
+
+def _check_objective(path: str, rest: Sequence[str], entry: Kind | None) -> None:
+    """Methods make up an objective and nothing else.
+
+    Raises:
+        ConfigError: ``path`` leads to another field.
+    """
+    link = isinstance(entry, ChainEntry) and len(rest) == 3 and rest[0] == "links"
+    whole = len(rest) == 1 and entry is not None and "objective" in type(entry).model_fields
+    if rest[-1] != "objective" or not (link or whole):
+        message = "methods: is for an objective, like student.objective"
+        raise ConfigError([Problem(path, message)])
 
 
 def _declared_data(path: tuple[str, ...]) -> Domain | None:
@@ -231,6 +252,9 @@ def _extremes(domain: Domain) -> Sequence[Any]:
     match domain:
         case Chain(of):
             return [(member,) for member in of]
+        case Composition(members):
+            none = [()] if members.at_least == 0 else []
+            return [*none, *((member,) for member in members.of)]
         case Cuts(of):
             return [(cut,) for cut in of]
         case Integers(low, high, step):
@@ -273,6 +297,8 @@ def _surroundings(path: str, experiment: Experiment, probe: bool = False) -> Any
     for outer, domain in experiment.search.items():
         if path.startswith(f"{outer}.") and isinstance(domain, Choice):
             settings = [{outer: value} for value in domain.values]
+        elif path.startswith(f"{outer}.") and isinstance(domain, Composition):
+            settings = [{without_star(outer): (member,)} for member in domain.members.of]
     for values in settings:
         try:
             entries = parse_entries(experiment.with_values(values)[0])

@@ -15,8 +15,8 @@ from search.kind import Kind
 from search.outcome import Goal
 from search.recipe import Recipe, lay_out, parse_entries, parse_entry
 from search.settings import GoalSettings, Limit, Run
-from search.space import Space, concrete, leaves, ordered, parts, put
-from spaces.domain import Chooser, describe
+from search.space import Space, at, concrete, leaves, ordered, parts, put, starred, without_star
+from spaces.domain import Chooser, Domain, Opening, describe
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,18 @@ class Experiment:
             name = parts(path)[0]
             for place in concrete(path, entries):
                 values[place] = domain.draw(place, chooser)
+                for inner, opened in self._opened(place, domain, values[place]).items():
+                    values[inner] = opened.draw(inner, chooser)
                 stages, _ = self.with_values(values)
                 entries[name] = parse_entry(stages[name], name)
         return values
+
+    def _opened(self, place: str, domain: Domain, value: Any) -> dict[str, Domain]:
+        """What a drawn value asks on, without what ``search:`` asks by itself."""
+        if not isinstance(domain, Opening):
+            return {}
+        found = {f"{place}.{inner}": opened for inner, opened in domain.opened(value).items()}
+        return {p: d for p, d in found.items() if not {p, starred(p)} & self.search.keys()}
 
     def configurations(self, points: int) -> Iterator[dict[str, Any]]:
         """All there are, with ranges at ``points`` places; what does not fit is left out."""
@@ -144,8 +153,30 @@ class Experiment:
         whole: dict[str, Any] = copy.deepcopy(dict(self.stages))
         whole["data"] = self.data.plain()
         for path, value in sorted(values.items(), key=lambda item: len(parts(item[0]))):
-            put(whole, path, value)
+            opening = self._opening(path)
+            put(whole, path, _laid(opening, whole, path, value) if opening else value)
         return whole, DataConfig.parse(whole.pop("data"), "data")
+
+    def _opening(self, path: str) -> Opening | None:
+        """The domain of ``path`` where its values are not what stands there, but decide it."""
+        for told, domain in self.search.items():
+            if isinstance(domain, Opening) and told in (path, starred(path)):
+                return domain
+        for told, domain in self.search.items():  # what all links may be given in common
+            if isinstance(domain, Opening) and without_star(told) == path:
+                return domain
+        return None
+
+
+def _laid(opening: Opening, whole: Mapping[str, Any], path: str, value: Any) -> Any:
+    """What stands at ``path`` with ``value``; a link names what it leaves out of its chain's."""
+    laid = opening.laid(at(whole, path), value)
+    name, *rest = parts(path)
+    if rest[0] != "links":
+        return laid
+    common = at(whole, f"{name}.{rest[-1]}")
+    left_out = common.keys() - opening.laid(common, value).keys()
+    return {**laid, **dict.fromkeys(sorted(left_out))}
 
 
 def _figure(path: str) -> str:

@@ -12,7 +12,8 @@ from search.experiment import Experiment, to_yaml
 from search.kind import Kind
 from search.recipe import parse_entries
 from search.settings import ExperimentFile
-from search.space import parts, put
+from search.space import Space, at, parts, put
+from spaces.domain import Opening
 from spaces.problem import ConfigError, Problem
 
 
@@ -52,7 +53,7 @@ def _checked(document: Document) -> Experiment:
     experiment = Experiment(
         name=told.name,
         data=told.data,
-        stages=_listed(told.stages),
+        stages=_begun(_listed(told.stages), space),
         search=space,
         goal=told.goal,
         run=told.run,
@@ -61,6 +62,14 @@ def _checked(document: Document) -> Experiment:
     )
     check(experiment, problems)
     return experiment
+
+
+def _begun(stages: dict[str, Any], space: Space) -> dict[str, Any]:
+    """The entries runnable as they stand, also where only a search says what they learn from."""
+    for path, domain in space.items():
+        if isinstance(domain, Opening) and "*" not in path:
+            put(stages, path, domain.begun(at(stages, path)))
+    return stages
 
 
 def _parsed(data: Mapping[str, Any]) -> tuple[ExperimentFile, dict[str, Kind]]:

@@ -30,7 +30,7 @@ from search.stages.train import TrainNetwork
 from spaces.config import canonical_json
 from spaces.cost import Costs, costs
 from spaces.cuts import narrowed
-from spaces.domain import LogUniform, Uniform
+from spaces.domain import LogUniform, Opening, Uniform
 from spaces.problem import ConfigError
 from spaces.spec import NetworkSpec
 
@@ -87,7 +87,9 @@ def plan(experiment: Experiment, slots: int = 0) -> Plan:
 def _recipes(experiment: Experiment) -> tuple[list[Recipe], bool]:
     """The recipes that differ in their shared stages; whether these are all."""
     shared = [p for p in experiment.search if not p.startswith(f"{experiment.final}.")]
-    finite = not any(isinstance(experiment.search[p], Uniform | LogUniform) for p in shared)
+    finite = not any(
+        isinstance(experiment.search[p], Uniform | LogUniform | Opening) for p in shared
+    )
     if finite:
         small = replace(experiment, search={path: experiment.search[path] for path in shared})
         values = list(itertools.islice(small.configurations(1), MOST_CONFIGURATIONS + 1))

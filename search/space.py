@@ -58,6 +58,35 @@ def ordered(space: Space) -> list[tuple[str, Domain]]:
     return sorted(space.items(), key=lambda item: len(parts(item[0])))
 
 
+def at(data: Any, path: str) -> Any:
+    """The value at ``path`` in plain data; none if it leads nowhere."""
+    for step in parts(path):
+        data = data.get(step) if isinstance(data, Mapping) else None
+    return data
+
+
+def starred(path: str) -> str:
+    """``chain.links.cnn6.training.lr`` as ``chain.links.*.training.lr``."""
+    steps = parts(path)
+    return ".".join((*steps[:2], "*", *steps[3:])) if steps[1:2] == ("links",) else path
+
+
+def told_apart(values: Mapping[str, Any], search: Mapping[str, Any]) -> dict[str, Any]:
+    """Drawn values with each method of a composition by itself, as ``with`` or ``without``.
+
+    ``search`` holds the domains as an experiment file writes them.
+    """
+    told: dict[str, Any] = {}
+    for path, value in values.items():
+        found = search.get(path) or search.get(starred(path))
+        of = at(found, "methods.of")
+        names = [next(iter(n)) if isinstance(n, Mapping) else n for n in of or ()]
+        if of is None:
+            told[path] = value
+        told |= {f"{path}.{name}": "with" if name in value else "without" for name in names}
+    return told
+
+
 def without_star(path: str) -> str:
     """``chain.links.*.training.lr`` as the chain's own ``chain.training.lr``."""
     return path.replace(".links.*", "")
@@ -69,9 +98,10 @@ def concrete(path: str, entries: Mapping[str, Any]) -> Iterator[str]:
         if has({name: entry.plain() for name, entry in entries.items()}, path):
             yield path
         return
-    name = parts(path)[0]
-    if has(entries[name].plain(), without_star(path).partition(".")[2]):
-        for network in entries[name].networks:
+    entry = entries[parts(path)[0]]
+    behind = without_star(path).partition(".")[2]
+    for network in entry.networks:
+        if has(entry.plain(), behind) or has(entry.taught(network).plain(), behind):
             yield path.replace("*", network.label, 1)
 
 

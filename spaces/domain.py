@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from spaces.problem import ConfigError, Problem, unknown
 
@@ -42,6 +42,27 @@ class Domain(Protocol):
 
     def grid(self, points: int) -> tuple[Any, ...]:
         """All values, or ``points`` evenly spread ones where there are infinitely many."""
+        ...
+
+
+@runtime_checkable
+class Opening(Domain, Protocol):
+    """A domain whose values have settings of their own: each opens further questions."""
+
+    def opened(self, value: Any) -> Mapping[str, Domain]:
+        """Path below the field -> the values that it may take once ``value`` is drawn."""
+        ...
+
+    def laid(self, held: Any, value: Any) -> Any:
+        """What the field holds with ``value`` in place, given what it holds in the file."""
+        ...
+
+    def begun(self, held: Any) -> Any:
+        """What the field holds where nothing is drawn, given what it holds in the file."""
+        ...
+
+    def plain(self) -> dict[str, Any]:
+        """As an experiment file writes it."""
         ...
 
 
@@ -257,19 +278,28 @@ def _subsets(of: tuple[Member, ...], at_least: int, at_most: int) -> tuple[tuple
 KINDS = ("uniform", "log_uniform", "integers", "choice", "chain", "cuts")
 
 
-def parse_domain(data: Any, path: str = "") -> Domain:
+def parse_domain(
+    data: Any, path: str = "", more: Mapping[str, Callable[[Any], Domain]] | None = None
+) -> Domain:
     """Read a domain as experiment files write it: ``{log_uniform: [1, 20]}`` and so on.
+
+    Args:
+        more: further kinds, which other packages know: name -> what reads their settings.
 
     Raises:
         ConfigError: not a known kind, or limits between which no value lies.
     """
+    more = more or {}
+    kinds = (*KINDS, *more)
     if not (isinstance(data, Mapping) and len(data) == 1):
-        raise ConfigError([Problem(path, f"a domain is one of {_forms()}; found {data!r}")])
+        raise ConfigError([Problem(path, f"a domain is one of {_forms(kinds)}; found {data!r}")])
     kind, body = next(iter(data.items()))
-    if kind not in KINDS:
-        raise ConfigError([Problem(path, unknown("kind of domain", kind, KINDS))])
+    if kind not in kinds:
+        raise ConfigError([Problem(path, unknown("kind of domain", kind, kinds))])
     try:
-        return _parse_body(kind, body)
+        return more[kind](body) if kind in more else _parse_body(kind, body)
+    except ConfigError as error:
+        raise error.under(path) from None
     except (TypeError, ValueError) as error:
         raise ConfigError([Problem(path, f"{kind}: {error}")]) from None
 
@@ -300,8 +330,8 @@ def _listed(body: Any) -> list[Any]:
     return list(body)
 
 
-def _forms() -> str:
-    return ", ".join("{" + kind + ": ...}" for kind in KINDS)
+def _forms(kinds: Sequence[str]) -> str:
+    return ", ".join("{" + kind + ": ...}" for kind in kinds)
 
 
 def describe(domain: Domain) -> dict[str, Any]:
@@ -319,4 +349,6 @@ def describe(domain: Domain) -> dict[str, Any]:
             return {"chain": {"of": list(of), "at_most": at_most, "at_least": at_least}}
         case Cuts(of, at_most, at_least):
             return {"cuts": {"of": list(of), "at_most": at_most, "at_least": at_least}}
+        case Opening():
+            return domain.plain()
     raise TypeError(f"not a domain: {domain!r}")

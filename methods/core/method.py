@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -85,6 +85,19 @@ class MethodConfig(Config):
         return self.weight * factor
 
 
+@dataclass(frozen=True)
+class Preset:
+    """Published settings of a method: ``objective: {attention: {preset: tian2020}}``.
+
+    ``source`` says where they stand and for what; ``beside`` names the methods they were published
+    together with, whose presets have the same name.
+    """
+
+    settings: Mapping[str, Any]
+    source: str
+    beside: tuple[str, ...] = ()
+
+
 class Method(nn.Module):
     """One term of an objective; one file in ``methods`` each.
 
@@ -94,7 +107,8 @@ class Method(nn.Module):
 
     ``version`` rises when the same settings come to mean another loss. ``zero_when_equal`` says
     that the loss is 0 where the student's outputs are the teacher's, ``needs_labels`` that it
-    reads the labels, ``compares_logits`` that all networks must give equally many.
+    reads the labels, ``compares_logits`` that all networks must give equally many. ``presets``
+    are published settings by name.
 
     Raises:
         ConfigError: on construction, where settings do not fit the networks.
@@ -105,6 +119,7 @@ class Method(nn.Module):
     needs_labels: ClassVar[bool] = False
     zero_when_equal: ClassVar[bool] = False
     compares_logits: ClassVar[bool] = False
+    presets: ClassVar[Mapping[str, Preset]] = {}
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     config: Any
 

@@ -45,7 +45,7 @@ class Objective:
         terms: dict[str, MethodConfig] = {}
         for name, settings in data.items():
             try:
-                terms[name] = _parse_term(name, settings, path)
+                terms[name] = parse_term(name, settings, path)
             except ConfigError as error:
                 problems += error.problems
         if problems:
@@ -124,11 +124,27 @@ class Objective:
         )
 
 
-def _parse_term(name: Any, settings: Any, path: str) -> MethodConfig:
+def parse_term(name: Any, settings: Any, path: str = "") -> MethodConfig:
+    """The settings of one method; ``preset`` among them stands for published ones.
+
+    What is said beside a preset overrides it, and the preset's name leaves no trace: the same
+    values written out have the same key.
+
+    Raises:
+        ConfigError: no such method, preset or setting.
+    """
     if name not in METHODS.names():
         raise ConfigError([Problem(path, unknown("method", name, METHODS.names()))])
     where = f"{path}.{name}" if path else name
-    return METHODS.load(name).Config.parse(settings, where)
+    method = METHODS.load(name)
+    if isinstance(settings, Mapping) and "preset" in settings:
+        told = dict(settings)
+        preset = told.pop("preset")
+        if preset not in method.presets:
+            message = unknown(f"preset of {name}", preset, method.presets)
+            raise ConfigError([Problem(f"{where}.preset", message)])
+        settings = {**method.presets[preset].settings, **told}
+    return method.Config.parse(settings, where)
 
 
 class ObjectiveModule(nn.Module):

@@ -22,7 +22,7 @@ from search.events import (
     TrialStarted,
 )
 from search.experiment import Experiment
-from search.report.wording import duration
+from search.report.wording import distinct, duration
 
 SHOWN = 8
 """Rows of running trials and stages shown at once."""
@@ -147,7 +147,8 @@ class LiveView:
         for column in ("trial", "epoch", self._goal.figure, "values"):
             table.add_column(column, no_wrap=True, overflow="ellipsis")
         for started, epoch, value in list(self._running.values())[:SHOWN]:
-            told = ", ".join(f"{_short(p)} {_value(v)}" for p, v in started.values.items())
+            names = _names(list(started.values))
+            told = ", ".join(f"{names[p]} {_value(v)}" for p, v in started.values.items())
             accuracy = "" if value is None else f"{value:.4f}"
             table.add_row(str(started.number), str(epoch or ""), accuracy, told)
         return table
@@ -165,8 +166,10 @@ class LiveView:
         return table
 
 
-def _short(path: str) -> str:
-    return path.rpartition(".")[2]
+def _names(paths: list[str]) -> dict[str, str]:
+    """Each path's last step, and more of it where that is not enough to tell it from others."""
+    last = {path: path.rpartition(".")[2] for path in paths}
+    return last if len(set(last.values())) == len(last) else distinct(paths)
 
 
 def _value(value: object) -> str:

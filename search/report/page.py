@@ -19,6 +19,7 @@ from search.report.plane import front, plane
 from search.report.sheet import SCRIPT, STYLE
 from search.report.summary import champion, ranking
 from search.report.trials import SHORT
+from search.space import starred
 
 BEST = 20
 _TOGETHER = {**wording.PARTS, "assemble": "assemblies to calibrate by"}
@@ -40,7 +41,7 @@ def page(
         element("p", trials(outcome), " ", sharing(outcome, cast), class_="muted"),
         *(_picture(picture) for picture in pictures),
         *_section("What was searched", _searched(outcome, experiment)),
-        *_section("The best trials", _best(outcome, cast)),
+        *_section("The best trials", _best(outcome, cast, experiment.get("search", {}))),
         *_section("Assemblies", inventory(outcome)),
         *_section("Shared stages", _stages(outcome, cast.shared)),
         *_section("Not finished", _failures(outcome)),
@@ -83,13 +84,15 @@ def _searched(outcome: Outcome, experiment: Mapping[str, Any]) -> Html | None:
     chosen: Trial | None = ranked[0] if ranked else None
     if best:
         chosen = next((t for t in ranked if best.role == f"trial {t.number}"), chosen)
-    values = chosen.values if chosen else {}
+    values, shares = chosen.values if chosen else {}, outcome.importances.items()
     rows = [
         (
             path,
             wording.domain(domain),
-            wording.setting(values[path]) if path in values else _links(path, values),
-            _share(path, outcome.importances),
+            wording.setting(values[path], domain)
+            if path in values
+            else _links(path, values, domain),
+            _share(path, {p: x for p, x in shares if p == path or p not in space}),
         )
         for path, domain in space.items()
     ]
@@ -104,7 +107,7 @@ def _share(path: str, importances: Mapping[str, float]) -> str:
     return f"{100 * sum(found):.0f} %" if found else ""
 
 
-def _links(path: str, values: Mapping[str, Any]) -> str:
+def _links(path: str, values: Mapping[str, Any], domain: Any) -> str:
     """What a path with ``*`` came to for each link of a chain."""
     before, star, behind = path.partition("*")
     found = {
@@ -112,10 +115,10 @@ def _links(path: str, values: Mapping[str, Any]) -> str:
         for place, value in values.items()
         if star and place.startswith(before) and place.endswith(behind)
     }
-    return ", ".join(f"{link}: {wording.setting(value)}" for link, value in found.items())
+    return ", ".join(f"{link}: {wording.setting(value, domain)}" for link, value in found.items())
 
 
-def _best(outcome: Outcome, cast: Cast) -> Html | None:
+def _best(outcome: Outcome, cast: Cast, space: Mapping[str, Any]) -> Html | None:
     """The best trials with their searched values; those of the Pareto front are marked."""
     ranked = ranking(outcome)[:BEST]
     if not ranked:
@@ -128,7 +131,7 @@ def _best(outcome: Outcome, cast: Cast) -> Html | None:
             trial.number,
             *(wording.number(f, trial.figures.get(f, math.nan)) for f in figures),
             "yes" if trial.number in on_front else "",
-            *(wording.setting(trial.values[p]) if p in trial.values else "" for p in paths),
+            *(_setting(trial, path, space) for path in paths),
             _key(list(trial.keys.values())[-1]) if trial.keys else "",
         )
         for trial in ranked
@@ -136,6 +139,13 @@ def _best(outcome: Outcome, cast: Cast) -> Html | None:
     names = wording.distinct(paths)
     heads = ["trial", *map(wording.axis, figures), "Pareto front", *(names[p] for p in paths)]
     return table([*heads, "key"], rows, sortable=True)
+
+
+def _setting(trial: Trial, path: str, space: Mapping[str, Any]) -> str:
+    """What a trial had at a path; nothing where it did not apply."""
+    if path not in trial.values:
+        return ""
+    return wording.setting(trial.values[path], space.get(path) or space.get(starred(path)))
 
 
 def _stages(outcome: Outcome, keys: Iterable[str]) -> Html | None:

@@ -143,12 +143,17 @@ def fitted(names: Iterable[str], most: int) -> dict[str, str]:
     return {name: short(text, most) for name, text in told.items()}
 
 
-def setting(value: Any) -> str:
-    """A searched value: numbers in four digits, chains as ``cnn8 → cnn6``, mappings as YAML."""
+def setting(value: Any, domain: Any = None) -> str:
+    """A searched value: numbers in four digits, chains as ``cnn8 → cnn6``, mappings as YAML.
+
+    ``domain``, as the experiment file has it, tells methods from a chain: they have no order.
+    """
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4g}"
+    if isinstance(value, list | tuple) and isinstance(domain, Mapping) and "methods" in domain:
+        return " + ".join(map(setting, value)) or "none"
     if isinstance(value, list | tuple):
         return " → ".join(map(setting, value)) or "none"
     if isinstance(value, Mapping):
@@ -171,4 +176,14 @@ def domain(described: Any) -> str:
         case "chain", {"of": of, **limits}:
             most, least = limits.get("at_most", len(of)), limits.get("at_least", 0)
             return f"{least} … {most} of {', '.join(map(setting, of))}"
+        case "methods", {"of": of, **limits}:
+            most, least = limits.get("at_most", len(of)), limits.get("at_least", 1)
+            return f"{least} … {most} of {', '.join(map(_method, of))}, each with its own ranges"
     return f"{kind} {body}"
+
+
+def _method(told: Any) -> str:
+    """A method of a composition, with what is fixed of it."""
+    if not isinstance(told, Mapping):
+        return str(told)
+    return ", ".join(f"{name} ({setting(fixed)})" for name, fixed in told.items())

@@ -27,7 +27,7 @@ from spaces.spec import NetworkSpec
 class Link(Config):
     """What one link does differently from the chain's common settings."""
 
-    objective: dict[str, Any] = knob({}, "changes to the chain's objective")
+    objective: dict[str, Any] = knob({}, "changes to the chain's objective; null: not this method")
     training: dict[str, Any] = knob({}, "changes to the chain's training")
 
 
@@ -50,7 +50,7 @@ class Chain(Kind):
         for spec in self.networks:
             teachers = tuple(made) if self.dense else (made[-1],)
             check_taught(self.objective, teachers)
-            work = self._work(spec)
+            work = self.taught(spec)
             link = Stage(f"{name}/{spec.label}", work, data, brought(work.objective, teachers))
             _check_smaller(link, made[-1])
             made.append(link)
@@ -58,10 +58,16 @@ class Chain(Kind):
             return Entry(tuple(made))
         return Entry((made[-1],))
 
-    def _work(self, spec: NetworkSpec) -> TrainNetwork:
+    def taught(self, spec: NetworkSpec) -> TrainNetwork:
+        """The work of one link, with what it does differently.
+
+        Raises:
+            ConfigError: with paths from ``links`` on.
+        """
         link = self.links.get(spec.label, Link())
         place = f"links.{spec.label}"
         objective = merged(self.objective.plain(), link.objective)
+        objective = {name: told for name, told in objective.items() if told is not None}
         training = merged(self.training.plain(), link.training)
         return TrainNetwork(
             network=spec,

@@ -21,6 +21,7 @@ from search.events import (
 )
 from search.library.record import Record
 from search.outcome import Outcome
+from search.space import told_apart
 from search.tracking import operations as op
 from search.tracking.operations import SEARCH, stage_run, trial_run
 from search.tracking.spool import Operation
@@ -45,6 +46,7 @@ class Diary:
     def __init__(self, name: str, facts: Mapping[str, str]) -> None:
         self._name = name
         self._facts = dict(facts)
+        self._search: Mapping[str, Any] = {}
         self._prefix = ""
         self._begun: set[str] = set()
         self._reported: dict[int, tuple[int, Mapping[str, float]]] = {}
@@ -92,7 +94,8 @@ class Diary:
         told = {k: v for k, v in event.experiment.items() if k != "tracking"}
         told = json.loads(json.dumps(told, default=str))
         self._name = event.name
-        self._prefix = _common_prefix(told.get("search") or {})
+        self._search = told.get("search") or {}
+        self._prefix = _common_prefix(self._search)
         tags = {**self._kind("search"), **_facts(self._facts), **_git(self._facts.get("git"))}
         written = yaml.safe_dump(told, sort_keys=False, allow_unicode=True)
         begun = [
@@ -153,9 +156,10 @@ class Diary:
         tags |= {f"stillhouse.key.{label}": key for label, key in named}
         *parents, own = event.keys.values() or ("",)
         tags |= {"stillhouse.key": own, "stillhouse.parents": _joined(parents)}
-        params = {self._short(path): value for path, value in event.values.items()}
-        if len(params) < len(event.values):
-            params = dict(event.values)
+        values = told_apart(event.values, self._search)
+        params = {self._short(path): value for path, value in values.items()}
+        if len(params) < len(values):
+            params = values
         costs = _numbers(event.costs)
         return [
             op.begin(run, at, f"trial {event.number}", tags),
