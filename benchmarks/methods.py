@@ -1,0 +1,114 @@
+"""What a step costs with each method, against a step with soft targets.
+
+ResNet-20 learns from ResNet-56 on random 32x32 images, batch 128, one core (or a CUDA device),
+from labels and one method at its declared settings. The teacher runs in every step, as it must
+where every epoch shows new views. All take turns within one run. A method of responses reads
+logits alone and may cost 15 % more than soft targets; one that taps features may cost 40 % more,
+as keeping maps, and whatever is trained to compare them, is in the nature of it.
+
+The ratio is that of the cost allowed to the cost found, of the method that is furthest beyond (or
+nearest to) what it may cost: 1 or more is well.
+
+    python benchmarks/methods.py [--device cuda] [--rounds 5] [--steps 3] [--only NAME ...]
+
+Exit status 1 if any costs more than it may.
+"""
+
+from __future__ import annotations
+
+# ruff: noqa: E402
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+# A script's own folder comes first, where this file would stand for the package it measures.
+sys.path[0] = str(Path(__file__).parents[1])
+
+import torch
+
+from benchmarks.training_step import CLASSES, SHAPE, RandomImages, Way, measure, network
+from methods.core.learner import Learner
+from methods.core.method import Pair, Progress
+from methods.core.objective import METHODS, Objective
+from methods.core.precision import resolve_precision
+from methods.core.settings import Training
+from methods.core.teacher import FrozenTeacher, Teachers
+from spaces.problem import ConfigError
+
+RESPONSE, FEATURE = 1.15, 1.40
+TARGET = 1.0
+BASE = "soft_targets"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method at work, and what it may cost."""
+
+    way: Way
+    allowed: float
+    own: int
+    """Parameters that it trains beside the student."""
+
+
+def row(name: str, device: torch.device) -> Row:
+    """A step of labels and one method.
+
+    Raises:
+        ConfigError: the method needs other networks than these.
+    """
+    data = RandomImages(device, repeats=False)
+    training = Training.parse({"schedule": "constant", "lr": 1e-3})
+    dtype = resolve_precision(training.precision, device, SHAPE)
+    student = network("resnet20").to(device).to(memory_format=torch.channels_last).eval()
+    sample = data.images[:8]
+    teachers = Teachers([FrozenTeacher(network("resnet56"))], data, sample, dtype)
+    pair = Pair(student, teachers.originals, CLASSES, len(data.labels), sample)
+    terms = {"cross_entropy": {"weight": 0.5}, name: {"weight": 0.5}}
+    objective = Objective.parse(terms).build(pair)
+    learner = Learner(student, teachers, objective, training, dtype, device)
+    learner.train()
+
+    def step(number: int) -> None:
+        learner.step(data.batch(number), Progress(0, 60, number, 1000, 0))
+
+    tapped = bool(objective.student_taps())
+    format = str(dtype).removeprefix("torch.")
+    way = Way(name, format, "channels last", "run, folded", step)
+    own = sum(p.numel() for p in objective.parameters())
+    return Row(way, FEATURE if tapped else RESPONSE, own)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--only", nargs="*", default=None, help="names of methods")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    device = torch.device(options.device)
+    wanted = METHODS.names() if options.only is None else options.only
+    rows, left_out = [row(BASE, device)], {}
+    for name in sorted(set(wanted) - {BASE}):
+        try:
+            rows.append(row(name, device))
+        except ConfigError as error:
+            left_out[name] = error.problems[0].message
+    medians = measure([each.way for each in rows], options.rounds, options.steps, device)
+    print(f"{'method':24}{'ms/step':>9}{'x soft targets':>16}{'may cost':>10}{'own weights':>13}")
+    worst = float("inf")
+    for each, median in zip(rows, medians, strict=True):
+        cost = median / medians[0]
+        worst = min(worst, each.allowed / cost)
+        over = "  beyond" if cost > each.allowed else ""
+        told = f"{each.way.name:24}{median * 1e3:9.1f}{cost:16.2f}{each.allowed:10.2f}"
+        print(f"{told}{each.own:13,}{over}")
+    for name, why in left_out.items():
+        print(f"{name:24}not timed: {why}")
+    print(f"methods ratio={worst:.2f} target={TARGET}")
+    return 0 if worst >= TARGET else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
