@@ -11,6 +11,7 @@ from search.library.record import Record
 from search.outcome import Outcome, Trial
 from search.report import wording
 from search.report.cast import Cast, is_part
+from search.report.comparison import comparison
 from search.report.headline import comparisons, headline, sharing, trials
 from search.report.inventory import inventory
 from search.report.markup import Html, element, join, table
@@ -40,6 +41,7 @@ def page(
         element("ul", *(element("li", told) for told in comparisons(outcome))),
         element("p", trials(outcome), " ", sharing(outcome, cast), class_="muted"),
         *(_picture(picture) for picture in pictures),
+        *_section("Settled over fresh seeds", comparison(outcome)),
         *_section("What was searched", _searched(outcome, experiment)),
         *_section("The best trials", _best(outcome, cast, experiment.get("search", {}))),
         *_section("Assemblies", inventory(outcome)),

@@ -157,8 +157,14 @@ def setting(value: Any, domain: Any = None) -> str:
     if isinstance(value, list | tuple):
         return " → ".join(map(setting, value)) or "none"
     if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {setting(inner)}" for key, inner in value.items())
+        return ", ".join(_entry(key, inner) for key, inner in value.items())
     return str(value)
+
+
+def _entry(key: str, inner: Any) -> str:
+    if isinstance(inner, Mapping):
+        return f"{key} ({setting(inner)})" if inner else str(key)
+    return f"{key}: {setting(inner)}"
 
 
 def domain(described: Any) -> str:

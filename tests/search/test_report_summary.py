@@ -252,6 +252,7 @@ def test_one_failure_does_not_stretch_the_range():
         (wording.short("abcdefghij", 5), "ab…ij"),
         (wording.setting(["cnn8", "cnn6"]), "cnn8 → cnn6"),
         (wording.setting([]), "none"),
+        (wording.setting({"hints": {}, "dist": {"weight": 0.5}}), "hints, dist (weight: 0.5)"),
         (wording.domain({"log_uniform": [1, 20]}), "1 … 20, log"),
         (wording.domain({"chain": {"of": ["a", "b"], "at_most": 1}}), "0 … 1 of a, b"),
         (wording.domain("declared"), "declared"),

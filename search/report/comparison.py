@@ -1,0 +1,74 @@
+"""Everything that was settled over fresh seeds, in one table: spread, ties, seconds an epoch."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from search.outcome import Outcome, Repeated
+from search.report import wording
+from search.report.headline import difference
+from search.report.markup import Html, table
+from search.report.roles import ROLES, Group, groups
+
+
+def comparison(outcome: Outcome) -> Html | None:
+    """A row a configuration, each group's best first and its baselines last.
+
+    Each is held against the best of its group, and against the plain student where there is one.
+    """
+    found, figure = groups(outcome), outcome.goals[0].figure
+    if not any(group.others or group.against for group in found):
+        return None
+    values = {f"trial {trial.number}": trial.values for trial in outcome.trials}
+    repeated = [r for group in found for r in (group.best, *group.others)]
+    paths = list(dict.fromkeys(path for r in repeated for path in values.get(r.role, {})))
+    names = wording.distinct(paths)
+    grouped = any(group.name for group in found)
+    heads = [
+        *(["of"] if grouped else []),
+        "configuration",
+        *(names[path] for path in paths),
+        wording.axis(figure),
+        "seeds",
+        "seconds an epoch",
+        "against the best",
+        "against plain",
+    ]
+    rows = [
+        (
+            *([group.name] if grouped else []),
+            ROLES[r.role].short if r.role in ROLES else r.role,
+            *(_setting(path, values.get(r.role, {})) for path in paths),
+            wording.mean_and_spread(figure, r),
+            len(r.records),
+            _pace(r),
+            _against(r, group.best, figure),
+            _against(r, group.against.get("plain"), figure),
+        )
+        for group in found
+        for r in _members(group)
+    ]
+    return table(heads, rows, sortable=True)
+
+
+def _members(group: Group) -> Iterator[Repeated]:
+    yield group.best
+    yield from group.others
+    yield from group.against.values()
+
+
+def _setting(path: str, values: Mapping[str, Any]) -> str:
+    return wording.setting(values[path]) if path in values else ""
+
+
+def _pace(repeated: Repeated) -> str:
+    """The median over all epochs of all seeds."""
+    taken = [epoch["seconds"] for r in repeated.records for epoch in r.curve if "seconds" in epoch]
+    return f"{statistics.median(taken):.2f}" if taken else ""
+
+
+def _against(repeated: Repeated, other: Repeated | None, figure: str) -> str:
+    """How a row stands to another; nothing of a row itself."""
+    return "" if other is None or other is repeated else difference(repeated, other, figure)
