@@ -15,6 +15,7 @@ from search.stage import Artifact
 from spaces.block import BlockSpec
 from spaces.boundary import Narrow, Widen
 from spaces.cuts import narrowed, positions
+from spaces.heads import with_linear_heads
 from spaces.layers import initialise
 from spaces.network import Network, Shape
 from spaces.spec import NetworkSpec
@@ -138,12 +139,15 @@ def _structure(artifact: Artifact) -> Network:
     network = NetworkSpec.parse(told["teacher"]).build(shape, classes)
     if told["pieces"]:
         network = assembled(network, shape, [Piece.parse(piece) for piece in told["pieces"]])
+    if told.get("heads"):
+        network = with_linear_heads(network, shape, classes, told["heads"])
     mean = artifact.tensors["mean"].flatten().tolist()
     return network.normalised_with(mean, artifact.tensors["std"].flatten().tolist())
 
 
 def described(artifact: Artifact) -> dict[str, Any]:
-    """A network's structure as plain data: the named network, and the pieces put into it."""
+    """A network's structure as plain data: the named network, the pieces put into it, and where
+    there are some the blocks with ``heads``."""
     told: dict[str, Any] = artifact.record.facts.get("assembly") or {
         "teacher": specified(artifact).plain(),
         "pieces": [],

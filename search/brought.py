@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from methods.core.brings import Brings, SeveralTeachers
+from methods.core.brings import Brings, HeadedTeachers, SeveralTeachers
 from methods.core.objective import Objective
+from search.heads import AttachHeads, headed, heads_on, known_heads, require_blocks
 from search.stage import Stage
 from spaces.problem import ConfigError, Problem
 
@@ -55,21 +56,39 @@ def _again(teachers: Teachers, count: int) -> Iterator[Stage]:
         yield again(one, 1 + i // len(teachers))
 
 
+def _headed(value: HeadedTeachers, teachers: Teachers) -> Teachers:
+    """Every teacher with heads; those that have some stay as they are."""
+    settings = {"at": value.at, "training": value.training, "seed": value.seed}
+    work = AttachHeads.parse(settings)
+    found = []
+    for teacher in teachers:
+        if not headed(teacher):
+            teacher = heads_on(f"{teacher.label}/heads", teacher, work, teacher.data)
+        found.append(teacher)
+        require_blocks("weights", value.named, known_heads(teacher))
+    return tuple(found)
+
+
 def again(stage: Stage, number: int) -> Stage:
     """``stage`` from other random choices: ``teacher/2`` is the first made again.
 
     Raises:
         ConfigError: it draws nothing at random, like a network that is ready-made.
     """
-    work = stage.work.again(number)
+    parents, work = stage.parents, stage.work.again(number)
+    if isinstance(work, AttachHeads):
+        parents = tuple(again(parent, number) for parent in parents)
     if work is None:
         message = (
             f"{stage.label} is ready-made and would be the same each time; name as many entries "
             "under teachers, or leave it at 1"
         )
         raise ConfigError([Problem("teachers", message)])
-    return replace(stage, label=f"{stage.label}/{number + 1}", work=work)
+    return replace(stage, label=f"{stage.label}/{number + 1}", work=work, parents=parents)
 
 
 # In the order in which they are gone: there are several teachers before each gets something.
-_WAYS: tuple[tuple[type[Brings], Way], ...] = ((SeveralTeachers, _several),)
+_WAYS: tuple[tuple[type[Brings], Way], ...] = (
+    (SeveralTeachers, _several),
+    (HeadedTeachers, _headed),
+)

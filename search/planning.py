@@ -17,6 +17,7 @@ from methods.core.data.facts import DataFacts, facts
 from search.assembly import outline
 from search.baselines import baselines
 from search.experiment import Experiment
+from search.heads import AttachHeads
 from search.library.store import Library
 from search.make import MOST
 from search.neighbourhood import DistilNeighbourhood
@@ -163,6 +164,9 @@ class _Stopwatch:
         """
         if isinstance(stage.work, TrainNetwork):
             return self._training(stage, stage.work)
+        if isinstance(stage.work, AttachHeads):
+            examples = facts(stage.data).sizes["train"]
+            return self._per_image(stage, training=False) * examples * stage.work.epochs
         if isinstance(stage.work, DistilNeighbourhood):
             return self._neighbourhood(stage, stage.work)
         return 0.0
@@ -192,6 +196,8 @@ class _Stopwatch:
         work = stage.work
         if isinstance(work, AssembleNetwork):
             return _share(stage, work) * self._per_image(stage.parents[0], training)
+        if isinstance(work, AttachHeads):
+            return self._per_image(stage.parents[0], training)
         if not isinstance(work, TrainNetwork):
             return 0.0
         if work.network is None:

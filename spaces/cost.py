@@ -47,8 +47,10 @@ def costs(network: nn.Module, shape: Shape) -> Costs:
     """The costs of a network for images of ``shape``, or of some of its blocks for a feature.
 
     Where there are no weights (on the meta device) shapes alone pass through; else one blank image
-    does.
+    does. Heads beside a network's chain teach others, and are no part of what it costs.
     """
+    if isinstance(network, Network) and network.heads:
+        network = network.with_heads({})
     with evaluating(network), torch.no_grad(), _FlopCounter() as counter:
         network(blank(shape, [network]))
     tensors = chain(network.parameters(), network.buffers())

@@ -22,11 +22,19 @@ class Output(NamedTuple):
     logits: Tensor
     """[N, classes], before any softmax."""
     features: dict[str, Tensor]
-    """Block name -> that block's output, for the taps asked for."""
+    """Block name -> that block's output, for the taps asked for; heads under :func:`head_of`."""
+
+
+def head_of(block: str) -> str:
+    """The name under which a head on ``block`` is tapped."""
+    return f"{block}_head"
 
 
 class Network(nn.Module):
     """A chain of named blocks, each fed with what the one before it returned.
+
+    Beside the chain there may be heads: classifiers [N, classes] that read a block's output. One
+    runs where it is tapped and nowhere else; a network without any is none the worse.
 
     Images enter as float in 0..1; the network itself subtracts ``mean`` and divides by ``std``
     (one value a channel), so that a published network and a new one can look at the same batch.
@@ -35,6 +43,7 @@ class Network(nn.Module):
         blocks: name -> block, in order; the last returns the logits [N, classes]. Names are
             plain identifiers: they address taps, cuts and swaps.
         mean, std: per-channel normalisation of images in 0..1; none means 0 and 1.
+        heads: name of a block -> the head that reads it.
     """
 
     mean: Tensor
@@ -45,9 +54,14 @@ class Network(nn.Module):
         blocks: Mapping[str, nn.Module],
         mean: Sequence[float] = (0.0,),
         std: Sequence[float] = (1.0,),
+        heads: Mapping[str, nn.Module] | None = None,
     ) -> None:
         super().__init__()
         self.blocks = nn.ModuleDict(blocks)
+        self.heads = nn.ModuleDict(heads or {})
+        for name in self.heads:
+            if name not in self.blocks or head_of(name) in self.blocks:
+                raise ValueError(f"no place for a head on {name!r} among {list(self.blocks)}")
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
 
@@ -57,7 +71,7 @@ class Network(nn.Module):
         return tuple(self.blocks)
 
     def forward(self, images: Tensor, taps: Collection[str] | None = None) -> Output:
-        """Logits, and the outputs of the blocks named in ``taps`` (all of them if None)."""
+        """Logits, and the outputs of the blocks and heads named in ``taps`` (None: all blocks)."""
         wanted = self.names if taps is None else taps
         features = {}
         x = (images - self.mean) / self.std
@@ -65,6 +79,8 @@ class Network(nn.Module):
             x = block(x)
             if name in wanted:
                 features[name] = x
+            if name in self.heads and head_of(name) in wanted:
+                features[head_of(name)] = self.heads[name](x)
         return Output(x, features)
 
     def span(self, start: int, stop: int) -> nn.Sequential:
@@ -75,7 +91,8 @@ class Network(nn.Module):
     def swap(self, start: int, stop: int, replacement: nn.Module, name: str = "") -> Network:
         """A network with one block in place of blocks ``start`` .. ``stop`` - 1.
 
-        All other blocks are shared with this network, not copied.
+        All other blocks and their heads are shared with this network, not copied. A head on the
+        last of the replaced blocks reads the replacement's output, those before it go.
         """
         self._check(start, stop)
         names = list(self.names)
@@ -85,12 +102,19 @@ class Network(nn.Module):
         blocks: dict[str, nn.Module] = {n: self.blocks[n] for n in names[:start]}
         blocks[name] = replacement
         blocks.update({n: self.blocks[n] for n in names[stop:]})
-        return self._sharing(Network(blocks), self.mean, self.std)
+        called = {n: n for n in names[:start] + names[stop:]} | {names[stop - 1]: name}
+        heads = {called[n]: head for n, head in self.heads.items() if n in called}
+        return self._sharing(Network(blocks, heads=heads), self.mean, self.std)
 
     def normalised_with(self, mean: Sequence[float], std: Sequence[float]) -> Network:
-        """The same blocks behind another normalisation."""
-        network = Network(dict(self.blocks.items()), mean, std)
+        """The same blocks and heads behind another normalisation."""
+        network = Network(dict(self.blocks.items()), mean, std, dict(self.heads.items()))
         return self._sharing(network, network.mean, network.std)
+
+    def with_heads(self, heads: Mapping[str, nn.Module]) -> Network:
+        """The same blocks with these heads beside them, name of a block -> head."""
+        network = Network(dict(self.blocks.items()), heads=heads)
+        return self._sharing(network, self.mean, self.std)
 
     def _sharing(self, network: Network, mean: Tensor, std: Tensor) -> Network:
         """``network``, normalising on this one's device, and in the same mode."""

@@ -7,6 +7,24 @@ recipe gains the stages that make it, and in a notebook you make it yourself.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
+
+from methods.core.settings import Training
+from spaces.problem import ConfigError
+
+
+def _known(at: Any) -> Any:
+    """Refuse what is neither a place nor names, in one line for both."""
+    names = isinstance(at, list | tuple) and at and all(isinstance(n, str) for n in at)
+    if at != "stages" and not names:
+        raise ConfigError(f"needs stages or a list of blocks, found {at!r}")
+    return at
+
+
+At = Annotated[Literal["stages"] | tuple[str, ...], BeforeValidator(_known)]
+"""``stages``: the ends of all stages of one resolution; or names of blocks."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +37,19 @@ class SeveralTeachers(Brings):
     """At least ``count`` teachers: those there are made again from other seeds until there are."""
 
     count: int
+
+
+@dataclass(frozen=True)
+class HeadedTeachers(Brings):
+    """Teachers with heads on ``at``; those without any get linear ones (``training``, ``seed``).
+
+    ``named`` are blocks that must have one.
+    """
+
+    at: At
+    training: Training
+    seed: int
+    named: tuple[str, ...] = ()
 
 
 TEACHERS = "teachers at least: named ones are made again from other seeds until there are so many"

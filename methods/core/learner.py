@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -98,10 +98,8 @@ class Learner:
         tensors |= {f"objective.{k}": v for k, v in self.objective.state_dict().items()}
         if self._average is not None:
             tensors |= {f"average.{k}": v for k, v in self._average.network.state_dict().items()}
-        for i, parameter in enumerate(self._parameters):
-            for name, value in self._optimizer.state[parameter].items():
-                tensors[f"optimizer.{i}.{name}"] = value
-        return tensors
+        kept = moments(self._optimizer, self._parameters)
+        return tensors | {f"optimizer.{name}": value for name, value in kept}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Continue from what :meth:`state` gave, of a learner built the same way."""
@@ -109,12 +107,7 @@ class Learner:
         self.objective.load_state_dict(below("objective", tensors))
         if self._average is not None:
             self._average.network.load_state_dict(below("average", tensors))
-        for i, parameter in enumerate(self._parameters):
-            for name, value in below(f"optimizer.{i}", tensors).items():
-                # Fused kernels walk memory in order: a moment must lie there as its weights do.
-                like = torch.empty_like(parameter) if value.shape == parameter.shape else value
-                place = torch.empty_like(like, dtype=value.dtype, device=parameter.device)
-                self._optimizer.state[parameter][name] = place.copy_(value)
+        put_moments(self._optimizer, self._parameters, below("optimizer", tensors))
 
 
 def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -143,3 +136,26 @@ def optimizer(parameters: list[nn.Parameter], training: Training) -> torch.optim
         for parameter in parameters:
             sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return sgd
+
+
+def moments(
+    optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]
+) -> Iterator[tuple[str, Tensor]]:
+    """What an optimiser remembers, ``<number of the parameter>.<name>`` each."""
+    for i, parameter in enumerate(parameters):
+        for name, value in optimizer.state[parameter].items():
+            yield f"{i}.{name}", value
+
+
+def put_moments(
+    optimizer: torch.optim.Optimizer,
+    parameters: Sequence[nn.Parameter],
+    tensors: Mapping[str, Tensor],
+) -> None:
+    """Have an optimiser remember what :func:`moments` gave."""
+    for i, parameter in enumerate(parameters):
+        for name, value in below(str(i), tensors).items():
+            # Fused kernels walk memory in order: a moment must lie there as its weights do.
+            like = torch.empty_like(parameter) if value.shape == parameter.shape else value
+            place = torch.empty_like(like, dtype=value.dtype, device=parameter.device)
+            optimizer.state[parameter][name] = place.copy_(value)

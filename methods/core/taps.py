@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from methods.core.data.batch import Batch
 from methods.core.method import Method, MethodConfig, Pair, Progress
+from spaces.heads import stage_ends
 from spaces.network import Network, Output, Shape
 from spaces.problem import ConfigError, Problem, unknown
 
@@ -61,7 +62,7 @@ def paired_features(pair: Pair, teacher: int, at: At) -> tuple[FeaturePair, ...]
     taught = _maps(pair.teachers[teacher], pair.sample, f"teacher {teacher + 1}")
     if not isinstance(at, str):
         return _named(at, student, taught, f"teacher {teacher + 1}")
-    deep = zip(reversed(_stage_ends(student)), reversed(_stage_ends(taught)), strict=False)
+    deep = zip(reversed(stage_ends(student)), reversed(stage_ends(taught)), strict=False)
     stages = [FeaturePair(s, t, student[s], taught[t]) for s, t in deep][::-1]
     match at:
         case "last":
@@ -145,12 +146,6 @@ def _maps(network: Network, images: Tensor, who: str) -> dict[str, Shape]:
     if not maps:
         raise ConfigError(f"compares maps of features, but no block of {who} gives one")
     return {name: (x.shape[1], x.shape[2], x.shape[3]) for name, x in maps.items()}
-
-
-def _stage_ends(maps: Mapping[str, Shape]) -> list[str]:
-    names = list(maps)
-    following = [maps[name][1:] for name in names[1:]] + [None]
-    return [name for name, size in zip(names, following, strict=True) if maps[name][1:] != size]
 
 
 def _named(

@@ -148,7 +148,7 @@ class _Run:
         trained = time.perf_counter() - began
         if self._validates:
             report |= self._measured(epoch)
-        _check_finite(report, self._training)
+        check_finite(report, self._training)
         report["seconds"] = time.perf_counter() - began
         report["images_per_second"] = images / trained
         self.curve.append(report)
@@ -242,7 +242,12 @@ def _checked_validation(data: Dataset, training: Training) -> bool:
     return present
 
 
-def _check_finite(report: Report, training: Training) -> None:
+def check_finite(report: Report, training: Training) -> None:
+    """Refuse to go on from an epoch with a figure that is no finite number.
+
+    Raises:
+        Diverged: there is one.
+    """
     for name, value in report.items():
         if not math.isfinite(value):
             raise Diverged(

@@ -9,9 +9,11 @@ import re
 import pytest
 import torch
 
+from methods.core.brings import HeadedTeachers
 from methods.core.data.batch import Batch
 from methods.core.method import Method, Pair, Progress
 from methods.core.objective import METHODS, Objective
+from spaces.heads import maps, stage_ends, with_linear_heads
 from spaces.network import Output
 from spaces.networks import resolve
 
@@ -28,7 +30,7 @@ class Scene:
     def __init__(self, name, *, classes=10, batch=6, dtype=torch.float64, equal=False):
         with torch.random.fork_rng():
             torch.manual_seed(1)
-            self.teacher = _build("resnet14", classes, dtype)
+            self.teacher = with_what_it_needs(name, _build("resnet14", classes, dtype), classes)
             self.student = _build("resnet8", classes, dtype)
             if equal:
                 self.student = copy.deepcopy(self.teacher)
@@ -48,6 +50,16 @@ class Scene:
     def loss(self):
         student, teacher = self.outputs()
         return self.module(student, [teacher], self.batch, AT)[0]
+
+
+def with_what_it_needs(name, teacher, classes):
+    """A teacher with heads for a method that says it needs them."""
+    needs = Objective.parse({name: {}}).brings()
+    if not any(isinstance(value, HeadedTeachers) for _, value in needs):
+        return teacher
+    dtype = next(teacher.parameters()).dtype
+    ends = stage_ends(maps(teacher.float(), (3, 16, 16)))
+    return with_linear_heads(teacher, (3, 16, 16), classes, ends).to(dtype).eval()
 
 
 def _build(name, classes, dtype):

@@ -16,6 +16,7 @@ import torch
 from methods.core.data.batch import Batch
 from methods.core.method import Pair, Progress
 from methods.core.objective import METHODS, Objective
+from spaces.heads import maps, stage_ends, with_linear_heads
 from spaces.networks import resolve
 
 FILE = Path(__file__).with_name("golden.json")
@@ -32,12 +33,24 @@ def filled(name: str, random: np.random.RandomState):
     return network
 
 
+def headed(network, random: np.random.RandomState):
+    """The network with heads on the ends of its stages."""
+    like = resolve("resnet14")[1].build((3, 16, 16), 10)
+    ends = stage_ends(maps(like, (3, 16, 16)))
+    heads = with_linear_heads(like, (3, 16, 16), 10, ends).heads.double()
+    for head in heads.parameters():
+        head.data.copy_(torch.from_numpy(random.normal(size=tuple(head.shape)) * 0.02))
+    return network.with_heads(dict(heads.items()))
+
+
 def golden_loss(name: str) -> float:
     """The loss of a method with its defaults, on one fixed scene in float64."""
     random = np.random.RandomState(42)
     student, teacher = filled("resnet8", random), filled("resnet14", random)
     images = torch.from_numpy(random.uniform(size=(8, 3, 16, 16)))
     labels = torch.from_numpy(random.randint(0, 10, 8))
+    if name == "heads":
+        teacher = headed(teacher, random)
     pair = Pair(student, [teacher], 10, 50, images)
     module = Objective.parse({name: {}}).build(pair).double()
     for parameter in module.parameters():

@@ -32,6 +32,8 @@ NAMES = (
     (("a", "b"), ("c", "d")),
     {"mean": (0.5,), "std": (0.5,)},
     {"flip": True},
+    {"conv1": 0.5},
+    {"epochs": 3},
 )
 SCHEDULES = ("constant", "step", "switch", "linear", "cosine", "one_cycle")
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from spaces.cost import costs
 from spaces.network import Network, require_size
 from spaces.problem import ConfigError
 
@@ -131,3 +132,50 @@ def test_images_too_small_are_refused_with_what_would_do():
     require_size((3, 12, 40), 12, "lenet5")
     with pytest.raises(ConfigError, match="lenet5 needs images of at least 12x12, found 40x8"):
         require_size((3, 40, 8), 12, "lenet5")
+
+
+# Heads beside the chain
+
+
+def with_heads():
+    heads = {
+        name: nn.Sequential(nn.Flatten(), nn.Linear(4 * 6 * 6, 5)) for name in ("stem", "middle")
+    }
+    return chain((0.5,), (2.0,)).with_heads(heads).eval()
+
+
+def test_a_head_reads_its_block_where_it_is_tapped():
+    network = with_heads()
+    stem = network(IMAGES).features["stem"]
+    assert list(network(IMAGES).features) == ["stem", "middle", "head"]
+    found = network(IMAGES, taps=("stem_head",)).features
+    assert list(found) == ["stem_head"]
+    assert torch.equal(found["stem_head"], network.heads["stem"](stem))
+    assert torch.equal(network(IMAGES).logits, chain((0.5,), (2.0,))(IMAGES).logits)
+
+
+def test_without_heads_nothing_changes():
+    assert not [name for name in chain().state_dict() if "heads" in name]
+
+
+def test_heads_are_carried_along():
+    network = with_heads()
+    for other in (
+        network.normalised_with((0.5,), (2.0,)),
+        network.swap(2, 3, network.blocks["head"]),
+    ):
+        assert dict(other.heads.items()) == dict(network.heads.items())
+    one = network.swap(0, 1, nn.Conv2d(3, 4, 3), "stem")
+    assert list(one.heads) == ["stem", "middle"]
+    run = network.swap(0, 2, nn.Conv2d(3, 4, 3))
+    assert list(run.heads) == ["stem_to_middle"]
+    assert run.heads["stem_to_middle"] is network.heads["middle"]
+
+
+def test_a_head_needs_its_block():
+    with pytest.raises(ValueError, match="no place for a head on 'tail'"):
+        chain().with_heads({"tail": nn.Flatten()})
+
+
+def test_heads_are_no_part_of_what_a_network_costs():
+    assert costs(with_heads(), (3, 8, 8)) == costs(chain((0.5,), (2.0,)), (3, 8, 8))

@@ -1,0 +1,143 @@
+"""The work behind heads: a trained network gets classifiers on its inner blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator, Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import field_validator
+
+from methods.core.brings import At
+from methods.core.data.config import DataConfig
+from methods.core.data.dataset import open_data
+from methods.core.data.facts import facts
+from methods.core.evaluation import evaluate
+from methods.core.heads import train_heads
+from methods.core.training import Training
+from search.assembly import described, outline, rebuild
+from search.stage import APART, Artifact, Bench, Product, Report, Stage, Work
+from spaces.config import canonical_json, knob
+from spaces.cost import costs
+from spaces.heads import maps, stage_ends, with_linear_heads
+from spaces.network import Shape
+from spaces.problem import ConfigError, Problem, unknown
+
+
+class AttachHeads(Work):
+    """The first parent's network as it is, with a linear head on some blocks, taught together."""
+
+    version: ClassVar[int] = 1
+    kind: ClassVar[str] = "heads"
+    makes_network: ClassVar[bool] = True
+
+    at: At = knob("stages", "blocks that get one, or stages for the end of each")
+    training: Training = knob(Training(), "how all of them are trained")
+    seed: int = knob(0, "initialisation and order of examples", ge=0)
+
+    @field_validator("training")
+    @classmethod
+    def _no_average(cls, training: Training) -> Training:
+        if training.ema is not None:
+            raise ValueError("each head keeps its own best epoch, no average; leave ema out")
+        return training
+
+    def again(self, number: int) -> AttachHeads:
+        return self.model_copy(update={"seed": self.seed + APART * number})
+
+    @property
+    def epochs(self) -> int:
+        return self.training.epochs
+
+    def run(
+        self, data: DataConfig, parents: Sequence[Artifact], bench: Bench
+    ) -> Generator[Report, None, Product]:
+        dataset, network = open_data(data), rebuild(parents[0])
+        there = maps(network, dataset.shape)
+        at = stage_ends(there) if self.at == "stages" else self.at
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            network = with_linear_heads(network, dataset.shape, dataset.classes, at)
+        report: Report = {}
+        for report in train_heads(
+            network,
+            dataset,
+            self.training,
+            seed=self.seed,
+            device=bench.device,
+            saves=bench.saves,
+        ):
+            yield report
+        figures = _kept(report) | costs(network, dataset.shape).plain()
+        if dataset.facts.sizes["validation"]:
+            scores = evaluate(network, dataset, "validation", device=bench.device)
+            figures |= {f"val_{name}": value for name, value in scores.items()}
+        structure = {**described(parents[0]), "heads": list(at)}
+        told = {"data": facts(data).plain(), "assembly": structure}
+        return Product(network.state_dict(), figures, told)
+
+
+def _kept(report: Report) -> dict[str, float]:
+    """An epoch's figures, with each head's as it was kept."""
+    best = "_best_val_accuracy"
+    figures = {k: v for k, v in report.items() if k != "epoch" and not k.endswith(best)}
+    kept = {k.replace(best, "_val_accuracy"): v for k, v in report.items() if k.endswith(best)}
+    return figures | kept
+
+
+def headed(stage: Stage) -> bool:
+    """Whether the network that a stage makes has heads."""
+    goes_on = stage.work.kind == "train" and getattr(stage.work, "network", None) is None
+    return isinstance(stage.work, AttachHeads) or (goes_on and headed(stage.parents[0]))
+
+
+def heads_on(label: str, teacher: Stage, work: AttachHeads, data: DataConfig) -> Stage:
+    """The stage that gives heads to what ``teacher`` makes.
+
+    Raises:
+        ConfigError: it is no network, has no such block, or ``data`` has no labels.
+    """
+    if not teacher.work.makes_network:
+        message = f"{teacher.label} is a {teacher.work.kind}, no network that could have heads"
+        raise ConfigError([Problem("teacher", message)])
+    if data.augment.noise:
+        message = "heads learn from labels, and data.augment.noise leaves none; give them images"
+        raise ConfigError([Problem("teacher", message)])
+    if work.at != "stages":
+        require_blocks("at", work.at, known_maps(teacher))
+    return Stage(label, work, data, (teacher,))
+
+
+def known_maps(teacher: Stage) -> Mapping[str, Shape] | None:
+    """The blocks of a teacher that give maps; none where they are known when it is made."""
+    spec: Any = getattr(teacher.work, "network", None)
+    if isinstance(teacher.work, AttachHeads):
+        return known_maps(teacher.parents[0])
+    if spec is None:
+        return None
+    about = facts(teacher.data)
+    network, _ = outline(canonical_json(spec.plain()), about.shape, about.classes)
+    return maps(network, about.shape)
+
+
+def known_heads(stage: Stage) -> Sequence[str] | None:
+    """The blocks with heads of what ``stage`` makes; none where they are known when it is made."""
+    if isinstance(stage.work, AttachHeads):
+        there = known_maps(stage)
+        at = stage.work.at
+        return (stage_ends(there) if there else None) if at == "stages" else at
+    return known_heads(stage.parents[0]) if headed(stage) else None
+
+
+def require_blocks(
+    field: Literal["at", "weights"], names: Sequence[str], there: Collection[str] | None
+) -> None:
+    """Refuse names that are not among ``there``, where that is known.
+
+    Raises:
+        ConfigError: one problem for each.
+    """
+    what = "block that gives a map" if field == "at" else "head"
+    wrong = [Problem(field, unknown(what, n, there)) for n in names if there and n not in there]
+    if wrong:
+        raise ConfigError(wrong)
