@@ -13,10 +13,13 @@ square is averaged over positions, as in the authors' code, which the published 
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.core.embedding import unit
+from methods.core.method import Preset
 from methods.core.taps import At, FeatureConfig, FeatureMethod, same_size
 from spaces.config import knob
 from spaces.domain import Choice, LogUniform
@@ -34,6 +37,12 @@ class Attention(FeatureMethod):
         at: At = knob("stages", "which features are compared", Choice(("last", "stages")))
 
     config: Config
+    presets: ClassVar = {
+        "tian2020": Preset(
+            {"weight": 1000.0, "at": "stages"},
+            "Tian, Krishnan and Isola 2020 (CRD), the authors' comparison script, CIFAR-100",
+        ),
+    }
     zero_when_equal = True
     smallest = 2
 

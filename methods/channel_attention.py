@@ -19,11 +19,12 @@ is a schedule; for 200 epochs (0.9 at epochs 60 and 160, counted from 1):
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods.core.method import Preset
 from methods.core.taps import At, FeatureConfig, FeatureMethod, FeaturePair
 from spaces.config import knob
 from spaces.domain import Choice, LogUniform
@@ -44,6 +45,28 @@ class ChannelAttention(FeatureMethod):
         )
 
     config: Config
+    presets: ClassVar = {
+        "zhou2020_cifar100": Preset(
+            {
+                "weight": 6.0,
+                "at": "stages",
+                "connector": "always",
+                "schedule": {"step": {"milestones": [59, 159], "gamma": 0.9}},
+            },
+            "Zhou et al. 2020, the authors' code, CIFAR-100, 200 epochs, early decay",
+            beside=("cross_entropy", "guided"),
+        ),
+        "zhou2020_imagenet": Preset(
+            {
+                "weight": 6.0,
+                "at": "stages",
+                "connector": "always",
+                "schedule": {"step": {"milestones": [29, 59, 89], "gamma": 0.9}},
+            },
+            "Zhou et al. 2020, the authors' code, ImageNet, 100 epochs, early decay",
+            beside=("cross_entropy", "guided"),
+        ),
+    }
     zero_when_equal = True
 
     def connector(self, found: FeaturePair) -> nn.Module:

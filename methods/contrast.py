@@ -17,6 +17,7 @@ here there is no memory, and images of the same class do count as negatives. It 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +25,7 @@ from torch import Tensor, nn
 
 from methods.core.data.batch import Batch
 from methods.core.embedding import EmbeddingMethod, embedding_width, unit
-from methods.core.method import MethodConfig, Pair, Progress
+from methods.core.method import MethodConfig, Pair, Preset, Progress
 from spaces.config import knob
 from spaces.domain import Choice, LogUniform
 from spaces.network import Output
@@ -43,6 +44,12 @@ class Contrast(EmbeddingMethod):
         width: int = knob(128, "of the projected embeddings", Choice((64, 128, 256)), ge=1)
 
     config: Config
+    presets: ClassVar = {
+        "tian2020": Preset(
+            {"weight": 0.8},
+            "Tian, Krishnan and Isola 2020 (CRD), the authors' comparison script, CIFAR-100",
+        ),
+    }
 
     def __init__(self, config: Config, pair: Pair) -> None:
         super().__init__(config, pair)

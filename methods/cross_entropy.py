@@ -11,12 +11,13 @@ where s is the label smoothing; 0 is plain cross entropy.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from methods.core.data.batch import Batch
-from methods.core.method import Method, MethodConfig, Progress
+from methods.core.method import Method, MethodConfig, Preset, Progress
 from spaces.config import knob
 from spaces.domain import Uniform
 from spaces.network import Output
@@ -33,6 +34,24 @@ class CrossEntropy(Method):
         )
 
     config: Config
+    presets: ClassVar = {
+        "szegedy2016": Preset({"label_smoothing": 0.1}, "Szegedy et al. 2016, section 7, ImageNet"),
+        "tian2020": Preset(
+            {"weight": 0.1},
+            "Tian, Krishnan and Isola 2020 (CRD), the authors' comparison script, CIFAR-100",
+            beside=("soft_targets",),
+        ),
+        "zhou2020_cifar100": Preset(
+            {"schedule": {"switch": {"since": 60}}},
+            "Zhou et al. 2020, the authors' code, CIFAR-100, 200 epochs",
+            beside=("guided", "channel_attention"),
+        ),
+        "zhou2020_imagenet": Preset(
+            {"schedule": {"switch": {"since": 30}}},
+            "Zhou et al. 2020, the authors' code, ImageNet, 100 epochs",
+            beside=("guided", "channel_attention"),
+        ),
+    }
     needs_teacher = False
     needs_labels = True
 

@@ -16,12 +16,13 @@ ImageNet. Its warm-up of 20 epochs is the schedule ``linear: {start: 0, stop: 1,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from methods.core.data.batch import Batch
-from methods.core.method import Method, MethodConfig, Pair, Progress
+from methods.core.method import Method, MethodConfig, Pair, Preset, Progress
 from methods.core.soft_labels import divergence, of_class, of_others
 from spaces.config import knob
 from spaces.domain import LogUniform
@@ -40,6 +41,22 @@ class Decoupled(Method):
         temperature: float = knob(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
 
     config: Config
+    presets: ClassVar = {
+        "zhao2022_cifar100": Preset(
+            {
+                "weight": 1.0,
+                "alpha": 1.0,
+                "beta": 8.0,
+                "temperature": 4.0,
+                "schedule": {"linear": {"start": 0.0, "stop": 1.0, "until": 20.0}},
+            },
+            "Zhao et al. 2022, the authors' answer and configuration, CIFAR-100, with its warm-up",
+        ),
+        "zhao2022_imagenet": Preset(
+            {"weight": 1.0, "alpha": 0.5, "beta": 0.5, "temperature": 1.0},
+            "Zhao et al. 2022, ImageNet",
+        ),
+    }
     compares_logits = True
     needs_labels = True
     zero_when_equal = True

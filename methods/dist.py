@@ -16,12 +16,13 @@ so a batch of one has no second term; where only the student does, r is 0 and ha
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from methods.core.data.batch import Batch
-from methods.core.method import Method, MethodConfig, Pair, Progress
+from methods.core.method import Method, MethodConfig, Pair, Preset, Progress
 from spaces.config import knob
 from spaces.domain import LogUniform
 from spaces.network import Output
@@ -39,6 +40,16 @@ class Dist(Method):
         temperature: float = knob(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
 
     config: Config
+    presets: ClassVar = {
+        "huang2022_cifar100": Preset(
+            {"weight": 1.0, "beta": 2.0, "gamma": 2.0, "temperature": 4.0},
+            "Huang et al. 2022, appendix, CIFAR-100",
+        ),
+        "huang2022_imagenet": Preset(
+            {"weight": 1.0, "beta": 1.0, "gamma": 1.0, "temperature": 1.0},
+            "Huang et al. 2022, ImageNet",
+        ),
+    }
     compares_logits = True
     zero_when_equal = True
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from methods.core.brings import TEACHERS, Brings, SeveralTeachers
 from methods.core.embedding import unit
+from methods.core.method import Preset
 from methods.core.taps import At, FeatureConfig, FeatureMethod, FeaturePair, same_size
 from spaces.config import knob
 from spaces.domain import Choice, Integers, LogUniform
@@ -43,6 +44,12 @@ class Factors(FeatureMethod):
             return (SeveralTeachers(self.teachers),)
 
     config: Config
+    presets: ClassVar = {
+        "kim2018_port": Preset(
+            {"weight": 0.25},
+            "the common port's 200 to 1000 a mean over 4096 elements, as a sum: 0.05 to 0.25",
+        ),
+    }
 
     def connector(self, found: FeaturePair) -> nn.Module:
         """The translator k of one teacher."""

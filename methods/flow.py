@@ -17,14 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.core.data.batch import Batch
-from methods.core.method import Pair, Progress
+from methods.core.method import Pair, Preset, Progress
 from methods.core.taps import At, FeatureConfig, FeatureMethod, FeaturePair, same_size
 from spaces.config import knob
 from spaces.domain import LogUniform
@@ -44,6 +44,12 @@ class Flow(FeatureMethod):
         at: At = knob("stages", "the places between which features flow; two or more")
 
     config: Config
+    presets: ClassVar = {
+        "tian2020": Preset(
+            {"weight": 50.0, "at": "stages"},
+            "Tian, Krishnan and Isola 2020 (CRD), the authors' comparison script, CIFAR-100",
+        ),
+    }
     zero_when_equal = True
 
     def __init__(self, config: Config, pair: Pair) -> None:

@@ -15,12 +15,13 @@ distillation", section 3, with T = 1 and weights of 0.1 (CIFAR-100) and 1 (Image
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from methods.core.data.batch import Batch
-from methods.core.method import Method, MethodConfig, Progress
+from methods.core.method import Method, MethodConfig, Preset, Progress
 from methods.core.soft_labels import divergence, softened
 from spaces.config import knob
 from spaces.domain import LogUniform
@@ -39,6 +40,18 @@ class Guided(Method):
         temperature: float = knob(1.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
 
     config: Config
+    presets: ClassVar = {
+        "zhou2020_cifar100": Preset(
+            {"weight": 0.1, "temperature": 1.0, "schedule": {"switch": {"since": 60}}},
+            "Zhou et al. 2020, the authors' code, CIFAR-100, 200 epochs",
+            beside=("cross_entropy", "channel_attention"),
+        ),
+        "zhou2020_imagenet": Preset(
+            {"weight": 1.0, "temperature": 1.0, "schedule": {"switch": {"since": 30}}},
+            "Zhou et al. 2020, the authors' code, ImageNet, 100 epochs",
+            beside=("cross_entropy", "channel_attention"),
+        ),
+    }
     compares_logits = True
     zero_when_equal = True
     needs_labels = True

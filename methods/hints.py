@@ -12,9 +12,12 @@ the network; the square is averaged, not halved and summed, as the published wei
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods.core.method import Preset
 from methods.core.taps import At, FeatureConfig, FeatureMethod, FeaturePair, same_size
 from spaces.config import knob
 from spaces.domain import Choice, LogUniform
@@ -32,6 +35,12 @@ class Hints(FeatureMethod):
         at: At = knob("middle", "which features are compared", Choice(("last", "middle", "stages")))
 
     config: Config
+    presets: ClassVar = {
+        "tian2020": Preset(
+            {"weight": 100.0},
+            "Tian, Krishnan and Isola 2020 (CRD), the authors' comparison script, CIFAR-100",
+        ),
+    }
     zero_when_equal = True
 
     def connector(self, found: FeaturePair) -> nn.Module:

@@ -16,6 +16,7 @@ averages, and weighs vertices 0.1 and edges 5; so does this.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from methods.core.data.batch import Batch
 from methods.core.embedding import EmbeddingMethod, distances, ratio
-from methods.core.method import MethodConfig, Pair, Progress
+from methods.core.method import MethodConfig, Pair, Preset, Progress
 from spaces.config import knob
 from spaces.domain import LogUniform
 from spaces.network import Output
@@ -43,6 +44,12 @@ class InstanceGraph(EmbeddingMethod):
         edges: float = knob(5.0, "weight of the distances", LogUniform(0.25, 100.0), ge=0.0)
 
     config: Config
+    presets: ClassVar = {
+        "liu2019_port": Preset(
+            {"weight": 1.0, "vertices": 0.1, "edges": 5.0},
+            "the common PyTorch port of Liu et al. 2019",
+        ),
+    }
     compares_logits = True
     zero_when_equal = True
 

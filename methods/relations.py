@@ -16,6 +16,7 @@ classification are 25 and 50. Memory grows with B^3: 4 B^3 bytes a tensor.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from methods.core.data.batch import Batch
 from methods.core.embedding import EmbeddingMethod, distances, ratio, unit
-from methods.core.method import MethodConfig, Pair, Progress
+from methods.core.method import MethodConfig, Pair, Preset, Progress
 from spaces.config import knob
 from spaces.domain import LogUniform
 from spaces.network import Output
@@ -43,6 +44,12 @@ class Relations(EmbeddingMethod):
         angle: float = knob(50.0, "weight of the angles", LogUniform(1.0, 200.0), ge=0.0)
 
     config: Config
+    presets: ClassVar = {
+        "tian2020": Preset(
+            {"weight": 1.0, "distance": 25.0, "angle": 50.0},
+            "Tian, Krishnan and Isola 2020 (CRD), the authors' comparison script, CIFAR-100",
+        ),
+    }
     zero_when_equal = True
 
     def __init__(self, config: Config, pair: Pair) -> None:

@@ -12,9 +12,12 @@ layer's activations. The paper weighs it by 3000.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from methods.core.embedding import unit
+from methods.core.method import Preset
 from methods.core.taps import At, FeatureConfig, FeatureMethod
 from spaces.config import knob
 from spaces.domain import Choice, LogUniform
@@ -32,6 +35,12 @@ class Similarities(FeatureMethod):
         at: At = knob("last", "the blocks compared", Choice(("last", "middle", "stages")))
 
     config: Config
+    presets: ClassVar = {
+        "tian2020": Preset(
+            {"weight": 3000.0, "at": "last"},
+            "Tian, Krishnan and Isola 2020 (CRD), the authors' comparison script, CIFAR-100",
+        ),
+    }
     zero_when_equal = True
 
     def distance(self, student: Tensor, teacher: Tensor, connector: nn.Module) -> Tensor:

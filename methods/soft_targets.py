@@ -14,19 +14,13 @@ random: Son et al. 2021, "Densely guided knowledge distillation using multiple t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from methods.core.data.batch import Batch
-from methods.core.method import (
-    Method,
-    MethodConfig,
-    Pair,
-    Progress,
-    generator_for,
-)
+from methods.core.method import Method, MethodConfig, Pair, Preset, Progress, generator_for
 from methods.core.soft_labels import divergence, softened
 from spaces.config import knob
 from spaces.domain import Choice, LogUniform
@@ -47,6 +41,13 @@ class SoftTargets(Method):
         drop: int = knob(0, "teachers left out of each step, drawn at random", ge=0)
 
     config: Config
+    presets: ClassVar = {
+        "tian2020": Preset(
+            {"weight": 0.9, "temperature": 4.0},
+            "Tian, Krishnan and Isola 2020 (CRD), the authors' comparison script, CIFAR-100",
+            beside=("cross_entropy",),
+        ),
+    }
     compares_logits = True
     zero_when_equal = True
 

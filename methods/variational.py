@@ -16,11 +16,13 @@ Elements are averaged, as the published weight (1) expects. v starts at 5.
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from methods.core.method import Preset
 from methods.core.taps import At, FeatureConfig, FeatureMethod, FeaturePair, same_size
 from spaces.config import knob
 from spaces.domain import Choice, LogUniform
@@ -41,6 +43,12 @@ class Variational(FeatureMethod):
         at: At = knob("stages", "which features are compared", Choice(("last", "stages")))
 
     config: Config
+    presets: ClassVar = {
+        "tian2020": Preset(
+            {"weight": 1.0, "at": "stages"},
+            "Tian, Krishnan and Isola 2020 (CRD), the authors' comparison script, CIFAR-100",
+        ),
+    }
 
     def connector(self, found: FeaturePair) -> nn.Module:
         """The Gaussian of one pair."""

@@ -9,6 +9,7 @@ from methods.core.training import Training
 from search.experiment import Experiment
 from search.settings import STATIC
 from search.stages.chain import merged
+from search.starts import starts
 from spaces.domain import Choice, Integers
 from spaces.problem import ConfigError, Problem, unknown
 
@@ -17,6 +18,7 @@ def check_run(experiment: Experiment) -> Iterator[Problem]:
     """Whatever of it does not go together, or with the rest."""
     run, several = experiment.run, len(experiment.goals) > 1
     yield from _check_of_each(run.repeats.of_each, experiment)
+    yield from _check_start(experiment)
     yield from _check_from_random(run.repeats.from_random)
     if run.scheduler.kind != "none":
         if several:
@@ -24,6 +26,16 @@ def check_run(experiment: Experiment) -> Iterator[Problem]:
         elif experiment.goals[0].figure in (*STATIC, "latency_ms"):
             figure = experiment.goals[0].figure
             yield Problem("run.scheduler", f"{figure} is not reported by epoch; leave it out")
+
+
+def _check_start(experiment: Experiment) -> Iterator[Problem]:
+    if experiment.run.start == "sampler":
+        return
+    if experiment.run.sampler == "grid":
+        yield Problem("run.start", "a grid tries its own values only; leave it out")
+    elif not starts(experiment):
+        message = "no searched method has presets within the searched ranges; leave it out"
+        yield Problem("run.start", f"{message} (stillhouse methods NAME shows them)")
 
 
 def _check_from_random(changes: Mapping[str, Any]) -> Iterator[Problem]:

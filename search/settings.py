@@ -217,6 +217,9 @@ class Run(Config):
 
     trials: int = knob(32, "configurations to try", ge=1)
     sampler: Literal["tpe", "nsga2", "gp", "random", "grid"] = knob("tpe", "who proposes them")
+    start: Literal["sampler", "presets"] = knob(
+        "sampler", "presets: the methods' published settings are the first trials"
+    )
     grid_points: int = knob(3, "values a continuous domain has in a grid", ge=1)
     scheduler: Scheduler = knob(NoScheduler(), "who stops hopeless trials early")
     resources: Resources = knob(Resources(), "for each trial")

@@ -25,6 +25,7 @@ from search.outcome import Trial
 from search.recipe import Recipe
 from search.settings import STATIC
 from search.space import leaves
+from search.starts import starts
 from spaces.problem import ConfigError
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -76,6 +77,9 @@ class Study:
         salt = len(self._study.get_trials(deepcopy=False))
         self._sampler = _sampler(experiment, salt)
         self._dice = optuna.samplers.RandomSampler(seed=experiment.run.seed + salt)
+        if not salt and experiment.run.start == "presets":
+            for answers in starts(experiment).values():
+                self._study.enqueue_trial(answers)
         self._open: dict[int, optuna.Trial] = {}
         self._left_over = self._interrupted()
         self._leaves: Iterator[dict[str, Any]] | None = None

@@ -16,6 +16,7 @@ from search.planning import plan as make_plan
 from search.pool import BUDGETS
 from search.report.wording import PARTS, compact, duration
 from search.settings import Limit, as_limit
+from search.starts import starts
 from spaces.problem import ConfigError, Problem, unknown
 
 _TOGETHER = {**PARTS, "assemble": "assemblies"}
@@ -36,6 +37,8 @@ def check(file: File, changes: Set = None, json: Json = False) -> None:
     console.print(f"{file}: valid")
     if experiment.search:
         as_table(("searched", "values"), [(p, str(d)) for p, d in experiment.search.items()])
+    if experiment.run.start == "presets":
+        console.print("first trials:", *(f"  {start}" for start in starts(experiment)), sep="\n")
 
 
 def plan(
