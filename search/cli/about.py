@@ -1,48 +1,35 @@
-"""Commands about what is there: methods, networks, blocks, this machine."""
+"""Commands about what is there: networks, blocks, this machine."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
 
-from methods.core.objective import METHODS
 from search.cli.show import Json, as_json, as_table, console
 from search.folder import runs_root
 from search.library.store import Library
 from search.make import versions
 from search.tracking import reachable, resolve_uri
 from spaces.blocks import BLOCKS
-from spaces.config import Config
 from spaces.cost import network_costs
 from spaces.networks import sizes
 from spaces.problem import ConfigError
 
 
-def methods(json: Json = False) -> None:
-    """Every method, its settings, defaults and ranges."""
-    _settings("method", {name: METHODS.load(name).Config for name in METHODS.names()}, json)
-
-
 def blocks(json: Json = False) -> None:
     """Every kind of replacement block, its settings, defaults and ranges."""
-    _settings("block", {name: BLOCKS.load(name) for name in BLOCKS.names()}, json)
-
-
-def _settings(what: str, found: Mapping[str, type[Config]], json: bool) -> None:
-    """The settings of plug-ins, a row each; a plug-in without any has a row of its own."""
     rows = []
-    for name, config in found.items():
+    for name, config in ((name, BLOCKS.load(name)) for name in BLOCKS.names()):
         ranges = {field: str(domain) for field, domain in config.space().items()}
-        none = {what: name, "setting": "", "default": "", "range": "", "meaning": ""}
+        none = {"block": name, "setting": "", "default": "", "range": "", "meaning": ""}
         rows += [
             {
-                what: name,
+                "block": name,
                 "setting": field,
                 "default": str(info.default),
                 "range": ranges.get(field, ""),
@@ -53,7 +40,7 @@ def _settings(what: str, found: Mapping[str, type[Config]], json: bool) -> None:
     if json:
         as_json(rows)
         return
-    columns = (what, "setting", "default", "range", "meaning")
+    columns = ("block", "setting", "default", "range", "meaning")
     as_table(columns, [[row[column] for column in columns] for row in rows])
 
 

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from search.cli import about, files, library, runs
+from search.cli import about, files, library, methods, runs
 from spaces.problem import ConfigError
 
 app = typer.Typer(
@@ -26,7 +26,7 @@ for command in (
     runs.reuse,
     runs.report,
     runs.ui,
-    about.methods,
+    methods.methods,
     about.networks,
     about.blocks,
     about.doctor,

@@ -71,6 +71,7 @@ def test_every_command_that_answers_takes_json(call, place):
         ("library", "verify"): lambda a: a == {"checked": len(keys), "damaged": []},
         ("library", "collect", "--older", "0"): lambda a: a["artifacts"] == [],
         ("methods",): lambda a: {"cross_entropy", "soft_targets"} <= {row["method"] for row in a},
+        ("methods", "guided"): lambda a: "max(sum_b m_i[b], 1)" in a["formula"],
         ("networks",): lambda a: {row["network"] for row in a} >= {"cnn10", "resnet20", "vgg8"},
         ("blocks",): lambda a: {row["block"] for row in a} >= {"kept", "ghost", "identity"},
         ("doctor",): lambda a: all(finding["good"] for finding in a),

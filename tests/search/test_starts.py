@@ -60,9 +60,7 @@ def test_what_is_said_beside_a_preset_overrides_it():
 
 
 def test_a_preset_there_is_none_of_names_the_nearest():
-    with pytest.raises(
-        ConfigError, match="attention.preset: unknown preset of"
-    ):
+    with pytest.raises(ConfigError, match=r"attention\.preset: unknown preset of"):
         Objective.parse({"attention": {"preset": "tian20"}})
 
 
