@@ -13,16 +13,19 @@ import pytest
 from PIL import Image
 
 from methods.core.data.facts import facts
+from methods.core.objective import METHODS
 from search.loading import load_experiment
 from search.space import leaves
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 SHIPPED = sorted(path.stem for path in FOLDER.glob("*.yaml"))
-CHAINS = [name for name in SHIPPED if not name.startswith("neighbourhoods")]
+CHAINS = [name for name in SHIPPED if name.startswith(("assistants", "quickstart"))]
 QUICK = "quickstart"
 CNN, RESNET = "assistants-cifar10-cnn", "assistants-cifar100-resnet"
 FASHION = "assistants-fashion-mnist"
 PARTS = "neighbourhoods-cifar10-resnet20"
+METHODS_COMPARED = "methods-fashion-mnist"
+ELSEWHERE: set[str] = set()
 DATA_FREE, END_TO_END = "neighbourhoods-noise-cifar10", "neighbourhoods-noise-cifar10-end-to-end"
 RESNET20 = "cifar10-resnet20-option-a.safetensors"
 DEEPER, CLOTHES = "neighbourhoods-cifar10-resnet56", "neighbourhoods-fashion-mnist"
@@ -193,6 +196,15 @@ def test_fashion_mnist_asks_dense_chains_too(load):
     )
     assert [len(stage.parents) for stage in plain.lineage()] == [0, 1, 1, 1]
     assert [len(stage.parents) for stage in dense.lineage()] == [0, 1, 2, 3]
+
+
+def test_every_method_is_compared_with_the_others(load):
+    """On one pair; a method that is about other data or another kind of teacher cannot be."""
+    experiment = load(METHODS_COMPARED)
+    objectives = experiment.search["student.objective"].values
+    assert experiment.run.trials == experiment.run.repeats.top == len(objectives)
+    named = {name for objective in objectives for name in objective}
+    assert named == set(METHODS.names()) - ELSEWHERE
 
 
 def test_budgets_and_ranks_share_all_neighbourhoods(load):
