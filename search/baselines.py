@@ -68,7 +68,7 @@ class _Student:
     def teachers(self) -> tuple[Stage, ...]:
         work = self.stage.work
         assert isinstance(work, TrainNetwork)
-        return self.stage.parents[work.network is None :]
+        return self.stage.parents[work.leading :]
 
     def otherwise(self, entries: Mapping[str, dict[str, Any]]) -> Iterator[Contender]:
         """A contender for each role whose student is written otherwise."""

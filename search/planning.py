@@ -179,8 +179,8 @@ class _Stopwatch:
         # What a teacher says of a view is kept: it passes over each view once.
         augment = stage.data.augment
         views = min(work.epochs, augment.views or work.epochs) if augment.active else 1
-        began = 0 if work.network else 1
-        heard = sum(self._per_image(parent, training=False) for parent in stage.parents[began:])
+        teachers = stage.parents[work.leading :]
+        heard = sum(self._per_image(teacher, training=False) for teacher in teachers)
         return total + heard * examples * views
 
     def _neighbourhood(self, stage: Stage, work: DistilNeighbourhood) -> float:

@@ -64,6 +64,8 @@ class Work(Config):
     kind: ClassVar[str] = ""
     makes_network: ClassVar[bool] = False
     """Whether what is made can teach, be cut, or be started from."""
+    makes_images: ClassVar[bool] = False
+    """Whether what is made can be trained on: ``images`` and ``labels`` among its tensors."""
     uses_data: ClassVar[bool] = True
     """Whether the data set has a part in the result."""
 

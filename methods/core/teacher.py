@@ -15,7 +15,6 @@ from methods.core.data.splits import Split
 from methods.core.folding import folded
 from methods.core.kept import LIMIT, SHARED, Kept
 from methods.core.precision import autocast
-from spaces.config import fingerprint
 from spaces.network import Network, Output
 
 _PASS = 512
@@ -72,7 +71,7 @@ class Teachers:
         self.originals = [as_trained for as_trained, _ in copies]
         """The copies with batch norm as it was, for methods to read from."""
         self._folded = [fast for _, fast in copies]
-        here = (fingerprint(data.config.identity()), str(self._device), str(dtype))
+        here = (data.fingerprint, str(self._device), str(dtype))
         private = Kept(LIMIT)
         self._kept = [private if teacher.key is None else SHARED for teacher in teachers]
         self._keys = [(teacher.key or str(i), *here) for i, teacher in enumerate(teachers)]

@@ -7,7 +7,6 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +18,7 @@ from methods.core.method import Pair, Progress
 from methods.core.objective import Objective
 from methods.core.peers import Peers
 from methods.core.precision import resolve_precision
+from methods.core.saves import Saves
 from methods.core.seeding import seeded
 from methods.core.settings import Training
 from methods.core.teacher import FrozenTeacher, Teachers
@@ -28,22 +28,6 @@ from spaces.problem import ConfigError, Problem
 __all__ = ["Diverged", "Saves", "Training", "train"]
 
 Report = dict[str, float]
-
-
-class Saves(Protocol):
-    """Where half-done training is kept, so that it resumes at an epoch."""
-
-    def load(self) -> dict[str, Tensor] | None:
-        """What was stored last; none at a first start."""
-        ...
-
-    def due(self) -> bool:
-        """Whether it is time to store again; asked after every epoch."""
-        ...
-
-    def store(self, tensors: dict[str, Tensor]) -> None:
-        """Keep these, contiguous and on the CPU, instead of what was stored before."""
-        ...
 
 
 class Diverged(RuntimeError):

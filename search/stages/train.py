@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import OrderedDict
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple, Self
+from typing import Annotated, Any, ClassVar
 
 import torch
-from pydantic import BeforeValidator, model_validator
+from pydantic import BeforeValidator
 
 from methods.core.data.config import DataConfig
 from methods.core.data.dataset import Dataset, open_data
 from methods.core.data.facts import facts
+from methods.core.data.made import MadeData
 from methods.core.evaluation import evaluate
 from methods.core.objective import METHODS, Objective
 from methods.core.teacher import FrozenTeacher
 from methods.core.training import Training, train
 from search.assembly import anew, described, rebuild
 from search.brought import brought
+from search.frozen import frozen
 from search.kind import Entry, Kind
 from search.stage import APART, Artifact, Bench, Product, Report, Stage, Work
-from spaces.config import Config, knob
+from search.weights import Weights, as_weights
+from spaces.config import knob
 from spaces.cost import costs, network_costs
 from spaces.domain import Domain
 from spaces.network import Network
@@ -31,49 +31,6 @@ from spaces.problem import ConfigError, Problem
 from spaces.spec import NetworkSpec
 from spaces.view import View
 from spaces.weights import load_published, read_state
-
-
-class Weights(Config):
-    """Published weights: a local safetensors file or state dict, and the inputs they expect."""
-
-    path: str = knob(..., "file with the tensors")
-    mean: tuple[float, ...] | None = knob(None, "per-channel mean of inputs in 0..1")
-    std: tuple[float, ...] | None = knob(None, "per-channel standard deviation")
-
-    @model_validator(mode="after")
-    def _both_or_none(self) -> Self:
-        if (self.mean is None) != (self.std is None):
-            raise ValueError("needs mean and std, or neither")
-        return self
-
-    def digest(self) -> str:
-        """sha256 of the file; read once in this process while its size and time stay the same.
-
-        Raises:
-            ConfigError: it cannot be read.
-        """
-        try:
-            status = Path(self.path).stat()
-            return _digest(_File(self.path, status.st_size, status.st_mtime_ns))
-        except OSError as error:
-            message = f"cannot read {self.path}: {error.strerror}; name a local weights file"
-            raise ConfigError([Problem("weights.path", message)]) from None
-
-
-class _File(NamedTuple):
-    path: str
-    size: int
-    modified: int
-
-
-@lru_cache(maxsize=32)
-def _digest(file: _File) -> str:
-    with open(file.path, "rb") as data:
-        return hashlib.file_digest(data, "sha256").hexdigest()
-
-
-def _as_weights(data: Any) -> Any:
-    return {"path": data} if isinstance(data, str) else data
 
 
 class TrainNetwork(Work):
@@ -88,6 +45,7 @@ class TrainNetwork(Work):
     objective: Objective | None = knob(None, "what it learns from; none with weights alone")
     training: Training = knob(Training(), "how it is trained")
     weights: Weights | None = knob(None, "published weights to start from, or to use as they are")
+    images: bool = knob(False, "on the images of a parent, the one before the teachers")
     seed: int = knob(0, "initialisation, order of examples, dropout", ge=0)
 
     @property
@@ -112,7 +70,13 @@ class TrainNetwork(Work):
             "taught": taught,
             "seed": self.seed if self.objective or not self.weights else 0,
         }
-        return {**told, "anew": True} if self.anew else told
+        said = {"anew": self.anew, "images": self.images}
+        return told | {name: True for name, is_so in said.items() if is_so}
+
+    @property
+    def leading(self) -> int:
+        """How many parents come before the teachers."""
+        return (self.network is None) + self.images
 
     def again(self, number: int) -> TrainNetwork | None:
         if self.objective is None:
@@ -133,7 +97,9 @@ class TrainNetwork(Work):
             torch.manual_seed(self.seed)
             network = self._start(data) if self.network else self._go_on(parents[0])
         began = () if self.network else parents[:1]
-        teachers = [_frozen(parent, bench.device) for parent in parents[len(began) :]]
+        if self.images:
+            dataset = trained_on(dataset, parents[len(began)])
+        teachers = [frozen(parent, bench.device) for parent in parents[self.leading :]]
         report: Report = {}
         if self.objective:
             for report in self._taught(network, teachers, dataset, bench):
@@ -195,6 +161,11 @@ def fresh(spec: NetworkSpec, data: DataConfig) -> Network:
     return spec.build(about.shape, about.classes).normalised_with(mean, std)
 
 
+def trained_on(dataset: Dataset, made: Artifact) -> Dataset:
+    """The data set with images that a stage made in place of its training split."""
+    return MadeData(dataset, made.tensors["images"], made.tensors["labels"], made.record.key)
+
+
 class Train(Kind):
     """An entry that makes one network."""
 
@@ -208,15 +179,16 @@ class Train(Kind):
     anew: bool = knob(
         False, "of the entry it starts from, take the architecture alone, and new weights"
     )
+    images: str | None = knob(None, "an entry that makes the images it learns on (do: invert)")
     teachers: tuple[str, ...] = knob((), "entries it learns from")
     objective: Objective | None = knob(None, "weighted sum of methods")
     training: Training = knob(Training(), "optimiser, epochs, schedule")
-    weights: Annotated[Weights | None, BeforeValidator(_as_weights)] = knob(
+    weights: Annotated[Weights | None, BeforeValidator(as_weights)] = knob(
         None, "file of published weights to start from, or {path, mean, std}"
     )
 
     def needs(self) -> tuple[str, ...]:
-        return (self.start, *self.teachers) if self.start else self.teachers
+        return (*filter(None, (self.start, self.images)), *self.teachers)
 
     def lay_out(self, name: str, needed: Mapping[str, Entry], data: DataConfig) -> Entry:
         weights = self.weights
@@ -244,15 +216,19 @@ class Train(Kind):
             raise ConfigError([Problem("sees", message)])
         check_taught(self.objective, teachers)
         began = _network_of("start", needed[self.start]) if self.start else ()
+        images = _images_of(needed[self.images], data) if self.images else ()
         work = TrainNetwork(
             network=network,
             anew=self.anew,
             objective=self.objective,
             training=self.training,
             weights=weights,
+            images=self.images is not None,
             seed=self.seed,
         )
-        return Entry((Stage(name, work, data, (*began, *brought(self.objective, teachers))),))
+        return Entry(
+            (Stage(name, work, data, (*began, *images, *brought(self.objective, teachers))),)
+        )
 
     def declared(self, path: tuple[str, ...]) -> Domain | None:
         return declared_field(self, path)
@@ -299,16 +275,19 @@ def _network_of(field: str, entry: Entry) -> tuple[Stage, ...]:
     return (entry.stage,)
 
 
-# Frozen teachers stay on the device for the next trial of this worker.
-_TEACHERS: OrderedDict[tuple[str, str], FrozenTeacher] = OrderedDict()
-_MOST_TEACHERS = 8
-
-
-def _frozen(artifact: Artifact, device: torch.device) -> FrozenTeacher:
-    place = (artifact.record.key, str(device))
-    if place not in _TEACHERS:
-        _TEACHERS[place] = FrozenTeacher(rebuild(artifact).to(device), artifact.record.key)
-    _TEACHERS.move_to_end(place)
-    while len(_TEACHERS) > _MOST_TEACHERS:
-        _TEACHERS.popitem(last=False)
-    return _TEACHERS[place]
+def _images_of(entry: Entry, data: DataConfig) -> tuple[Stage, ...]:
+    """The stage whose images take the place of the training split of ``data``."""
+    made = entry.stage
+    if not made.work.makes_images:
+        message = f"{made.label} is a {made.work.kind}, which makes no images to learn on"
+        raise ConfigError([Problem("images", message)])
+    if data.augment.noise:
+        raise ConfigError([Problem("images", "has no place beside data.augment.noise: true")])
+    for what, theirs, own in (
+        ("shape", facts(made.data).shape, facts(data).shape),
+        ("classes", facts(made.data).classes, facts(data).classes),
+    ):
+        if theirs != own:
+            message = f"the {what} of {made.label}'s images, {theirs}, is not this stage's, {own}"
+            raise ConfigError([Problem("images", message)])
+    return (made,)

@@ -15,7 +15,8 @@ from methods.core.objective import METHODS
 from methods.core.training import Training
 from search.loading import load_experiment
 from search.stage import Stage
-from search.stages.train import TrainNetwork, Weights
+from search.stages.train import TrainNetwork
+from search.weights import Weights
 from spaces.networks import FAMILIES
 from spaces.problem import ConfigError
 

@@ -99,6 +99,8 @@ UNCHANGED = View(None, None, None)
 def render(images: Tensor, view: View, augment: Augment, mean: Tensor, std: Tensor) -> Tensor:
     """uint8 [B, H, W, C] -> float32 [B, C, H, W] in 0..1, channels last, as ``view`` says.
 
+    Images that are float already are in 0..1 as they come.
+
     The order is shift, flip, square. The square takes the value ``mean`` ([C], in 0..1), which
     a network's normalisation makes 0 (DeVries and Taylor 2017, section 3.2). Noise has this mean
     and the standard deviation ``std`` ([C]), so that it is standard normal after normalisation,
@@ -108,7 +110,9 @@ def render(images: Tensor, view: View, augment: Augment, mean: Tensor, std: Tens
         return (normal(view.noise, tuple(images.shape[1:])) * std + mean).permute(0, 3, 1, 2)
     if view.flip is not None or view.shift is not None:
         images = _moved(images, view, zero=augment.pad_mode == "zero")
-    x = images.to(torch.float32).div_(255)
+    x = images.to(torch.float32)
+    if images.dtype == torch.uint8:
+        x = x.div_(255)
     if view.centre is not None:
         x = torch.where(_square(view.centre, augment.cutout, x), mean, x)
     return x.permute(0, 3, 1, 2)

@@ -15,7 +15,10 @@ from methods.core.data.chance import generator
 from methods.core.data.config import DataConfig
 from methods.core.data.facts import DataFacts, cut, facts, opened
 from methods.core.data.material import Material
+from methods.core.data.pixels import Pixels
+from methods.core.data.source import Part
 from methods.core.data.splits import Rows, Split, Splits
+from spaces.config import fingerprint
 from spaces.network import Shape
 from spaces.problem import ConfigError, Problem
 
@@ -57,6 +60,11 @@ class Dataset:
     def std(self) -> tuple[float, ...]:
         """What networks divide by, one value a channel."""
         return self.facts.std
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that decides the batches: sets that agree in it show the same."""
+        return fingerprint(self.config.identity())
 
     @property
     def views(self) -> int | None:
@@ -127,24 +135,24 @@ class Dataset:
     ) -> Iterator[Batch]:
         """The examples at the places ``order`` of a split, ``size`` at a time."""
         device = torch.device(device)
-        of_split, labels = self._examples(split)
+        pixels, of_split, labels = self._examples(split)
         rows = torch.from_numpy(of_split[order])
         indices = torch.from_numpy(order).to(device)
         labels = labels.to(device).index_select(0, indices)
         choices = self._choices(view).to(device)
         mean, std = (torch.tensor(each, device=device) for each in (self.mean, self.std))
-        pixels = self._held.pixels("test" if split == "test" else "train")
         read = pixels.gathered if self._resident else pixels.streamed
         parts = zip(torch.split(labels, size), torch.split(indices, size), strict=True)
         for images, (some, places) in zip(read(rows, size, device), parts, strict=True):
             shown = render(images, choices.of(places), self.config.augment, mean, std)
             yield Batch(shown, some, places)
 
-    def _examples(self, split: Split) -> tuple[Rows, Tensor]:
-        """The rows of a split, and their labels."""
+    def _examples(self, split: Split) -> tuple[Pixels, Rows, Tensor]:
+        """The images among which a split's are, their rows, and their labels."""
+        part: Part = "test" if split == "test" else "train"
         rows = self._splits.rows(split)
-        labels = self._held.labels("test" if split == "test" else "train")[rows]
-        return rows, torch.from_numpy(labels)
+        labels = torch.from_numpy(self._held.labels(part)[rows])
+        return self._held.pixels(part), rows, labels
 
     def _choices(self, view: int | None) -> View:
         if view is None:

@@ -1,0 +1,55 @@
+"""Made data: images that a stage made, in place of a data set's training split."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from torch import Tensor
+
+from methods.core.data.dataset import Dataset
+from methods.core.data.pixels import Pixels
+from methods.core.data.splits import Rows, Split
+from spaces.config import fingerprint
+from spaces.problem import ConfigError
+
+
+class MadeData(Dataset):
+    """A data set that trains on other images; what is held out stays as it is, to measure by.
+
+    Shapes, classes and normalisation are the data set's; its augmentation goes for these images.
+
+    Args:
+        data: the data set.
+        images: [N, C, H, W], uint8, or float in 0..1.
+        labels: [N], int64.
+        name: of the images: what teachers say of them is kept under it.
+
+    Raises:
+        ConfigError: they do not fit the data set.
+    """
+
+    def __init__(self, data: Dataset, images: Tensor, labels: Tensor, name: str) -> None:
+        _check(data, images, labels)
+        known = replace(data.facts, sizes={**data.facts.sizes, "train": len(images)})
+        super().__init__(data.config, known, data._held, data._splits)
+        self._name = name
+        self._pixels = Pixels(images.permute(0, 2, 3, 1).contiguous().numpy())
+        self._labels = labels.clone()
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint([super().fingerprint, self._name])
+
+    def _examples(self, split: Split) -> tuple[Pixels, Rows, Tensor]:
+        if split != "train":
+            return super()._examples(split)
+        return self._pixels, np.arange(len(self._labels)), self._labels
+
+
+def _check(data: Dataset, images: Tensor, labels: Tensor) -> None:
+    if tuple(images.shape[1:]) != data.shape or len(images) != len(labels):
+        found = f"found {list(images.shape)} with {len(labels)} labels"
+        raise ConfigError(f"images need {['N', *data.shape]} and a label each, {found}")
+    if not (len(labels) and 0 <= int(labels.min()) <= int(labels.max()) < data.classes):
+        raise ConfigError(f"images need labels from 0 to {data.classes - 1}")
