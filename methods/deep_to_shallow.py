@@ -1,0 +1,87 @@
+"""Deep to shallow: classifiers on the student's own inner stages learn from its deepest output.
+
+    L = sum_i (1 - alpha) * mean_b CE(z_i, label) + alpha * T^2 * mean_b KL(p || q_i)
+    p = softmax(student / T), without gradient,  q_i = softmax(z_i / T)
+
+over the ends i of all stages but the last. z_i = c_i(s_i) are the logits of a shallow classifier
+on the student's map s_i: a 1x1 convolution to the width of the last stage, batch norm, ReLU, the
+mean over the map and one linear layer. They are trained along and dropped; what they ask of the
+early stages stays. The student's own output learns from the labels by ``cross_entropy`` beside it.
+
+Zhang et al. 2019, "Be your own teacher: improve the performance of convolutional neural networks
+via self distillation", with alpha = 0.3 and T = 3. Its third term, a hint between the maps, has
+a weight of 0.03 there and is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from methods.core.data.batch import Batch
+from methods.core.method import Method, MethodConfig, Pair, Progress
+from methods.core.soft_labels import divergence, softened
+from spaces.config import knob
+from spaces.domain import LogUniform, Uniform
+from spaces.heads import maps, stage_ends
+from spaces.network import Output
+from spaces.problem import ConfigError
+
+
+class DeepToShallow(Method):
+    """Cross entropy and soft targets of shallow classifiers, taught by the student itself."""
+
+    class Config(MethodConfig):
+        """Settings of :class:`DeepToShallow`."""
+
+        alpha: float = knob(
+            0.3, "share of the deepest output against the labels", Uniform(0.0, 1.0), ge=0.0, le=1.0
+        )
+        temperature: float = knob(3.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
+
+    config: Config
+    needs_teacher = False
+    needs_labels = True
+
+    def __init__(self, config: Config, pair: Pair) -> None:
+        super().__init__(config, pair)
+        channels, height, width = pair.sample.shape[1:]
+        there = maps(pair.student, (channels, height, width))
+        *shallow, last = stage_ends(there) or ("",)
+        if not shallow:
+            message = "needs a student with maps of two sizes or more: one stage has none below it"
+            raise ConfigError(message)
+        widest = there[last][0]
+        self.classifiers = nn.ModuleDict(
+            {name: _classifier(there[name][0], widest, pair.classes) for name in shallow}
+        )
+
+    def student_taps(self) -> tuple[str, ...]:
+        return tuple(self.classifiers)
+
+    def forward(
+        self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
+    ) -> Tensor:
+        """From logits [B, classes], labels [B] and maps [B, C, H, W] of the student."""
+        t, alpha = self.config.temperature, self.config.alpha
+        log_p = softened(student.logits.detach(), t)
+        each = []
+        for name, classifier in self.classifiers.items():
+            logits = classifier(student.features[name])
+            told = t**2 * divergence(log_p, softened(logits, t)).mean()
+            each.append((1 - alpha) * F.cross_entropy(logits, batch.labels) + alpha * told)
+        return torch.stack(each).sum()
+
+
+def _classifier(inputs: int, width: int, classes: int) -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(inputs, width, 1, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(width, classes),
+    )

@@ -1,0 +1,69 @@
+"""``do: generations``: a chain of equals, each taught by the one before it.
+
+Furlanello et al. 2018, "Born-again neural networks", with ``soft_targets``; sequential FEED (Park
+and Kwak 2020) with ``factors``. Every generation is an ordinary ``train`` stage of one network with
+a seed of its own, so that one more generation later leaves those that are there untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from methods.core.data.config import DataConfig
+from methods.core.objective import Objective
+from methods.core.training import Training
+from search.brought import brought
+from search.kind import Entry, Kind
+from search.stage import APART, Stage
+from search.stages.train import TrainNetwork, check_taught, declared_field
+from spaces.config import knob
+from spaces.domain import Domain, Integers
+from spaces.spec import NetworkSpec
+
+
+class Generations(Kind):
+    """An entry that makes one network again and again, the last of which is its result.
+
+    The first learns from ``teacher``, or from the labels alone where there is none: by the
+    objective's cross entropy with a weight of 1.
+    """
+
+    network: NetworkSpec = knob(..., "the network of every generation")
+    teacher: str | None = knob(None, "an entry that teaches the first; none: the labels alone do")
+    count: int = knob(3, "generations", Integers(1, 5), ge=1)
+    objective: Objective = knob(..., "what each learns from the one before it")
+    training: Training = knob(Training(), "how each is trained")
+    ensemble: bool = knob(False, "all generations teach who learns from them, not the last alone")
+
+    def needs(self) -> tuple[str, ...]:
+        return (self.teacher,) if self.teacher else ()
+
+    @property
+    def repeated(self) -> bool:
+        return True  # also without a teacher all but the first learn from another
+
+    def lay_out(self, name: str, needed: Mapping[str, Entry], data: DataConfig) -> Entry:
+        before = needed[self.teacher].members if self.teacher else ()
+        made: list[Stage] = []
+        for number in range(self.count):
+            teachers = (made[-1],) if made else before
+            objective = self.objective if teachers else self._labels_alone()
+            check_taught(objective, teachers)
+            work = TrainNetwork(
+                network=self.network,
+                objective=objective,
+                training=self.training,
+                seed=self.seed + APART * number,
+            )
+            label = f"{name}/{number + 1}"
+            made.append(Stage(label, work, data, brought(objective, teachers)))
+        return Entry(tuple(made) if self.ensemble else (made[-1],))
+
+    def _labels_alone(self) -> Objective:
+        told = self.objective.plain().get("cross_entropy", {})
+        return Objective.parse({"cross_entropy": {**told, "weight": 1.0}}, "objective")
+
+    def declared(self, path: tuple[str, ...]) -> Domain | None:
+        if path == ("count",):
+            return type(self).space()["count"]
+        return declared_field(self, path)
