@@ -31,9 +31,12 @@ REMADE = {"entropy_weighted"}
 """Methods whose teacher is made again, as a published one cannot be."""
 DATA_FREE, END_TO_END = "neighbourhoods-noise-cifar10", "neighbourhoods-noise-cifar10-end-to-end"
 RESNET20 = "cifar10-resnet20-option-a.safetensors"
+MUTUAL, GREY = "mutual-learning-fashion-mnist", "cross-modal-cifar10"
+DREAMT, ALONE = "data-free-digits", "neighbourhoods-alone-digits"
+CHANNELS = "channel-distillation-fashion-mnist"
 DEEPER, CLOTHES = "neighbourhoods-cifar10-resnet56", "neighbourhoods-fashion-mnist"
 PUBLISHED = {
-    **dict.fromkeys((PARTS, DATA_FREE, END_TO_END), RESNET20),
+    **dict.fromkeys((PARTS, DATA_FREE, END_TO_END, GREY), RESNET20),
     **dict.fromkeys((DEEPER, COMPARED_ON_GPU), "cifar10-resnet56-option-a.safetensors"),
 }
 
@@ -59,7 +62,7 @@ def load(request, tmp_path, monkeypatch):
     monkeypatch.setenv("STILLHOUSE_CACHE", str(tmp_path))
 
     def loaded(name):
-        if name == QUICK:
+        if name in (QUICK, DREAMT, ALONE):
             return load_experiment(FOLDER / f"{name}.yaml")
         if name == RESNET:
             root = str(request.getfixturevalue("cifar100"))
@@ -86,6 +89,7 @@ def parameters(stage):
 
 def test_all_are_there():
     assert {QUICK, CNN, RESNET, FASHION, CLOTHES, *PUBLISHED} <= set(SHIPPED)
+    assert {MUTUAL, GREY, DREAMT, ALONE, CHANNELS} <= set(SHIPPED)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -234,3 +238,56 @@ def test_what_learns_without_data_is_held_against_as_much_noise(load):
     seen = {s.work.epochs * facts(s.data).sizes["train"] for s in (student, parts.parents[1])}
     assert seen == {15_000}
     assert parts.work.recalibrate == 0
+
+
+@pytest.mark.parametrize("name", [MUTUAL, GREY, DREAMT, CHANNELS])
+def test_every_value_that_is_searched_lays_out(load, name):
+    experiment = load(name)
+    found = list(experiment.configurations(2))
+    assert len({experiment.recipe(values).student.key for values in found}) == len(found)
+    assert experiment.run.trials == len(found)
+
+
+def test_mutual_learning_is_published_cross_entropy_and_soft_targets(load):
+    student = load(MUTUAL).recipe().student
+    assert not student.parents
+    terms = student.work.objective.terms
+    assert {name: term.weight for name, term in terms.items()} == {
+        "cross_entropy": 1.0,
+        "soft_targets": 1.0,
+    }
+    assert terms["soft_targets"].temperature == 1.0
+
+
+def test_across_modalities_the_student_sees_less_than_its_teacher(load):
+    experiment = load(GREY)
+    student = experiment.recipe().student
+    (teacher,) = student.parents
+    assert student.work.network.sees.shape(facts(student.data).shape) == (1, 16, 16)
+    assert teacher.work.network.sees is None
+
+
+def test_without_data_the_student_learns_on_what_the_teacher_dreamt(load):
+    student = load(DREAMT).recipe().student
+    dreamt, teacher = student.parents
+    assert (dreamt.work.kind, dreamt.parents) == ("invert", (teacher,))
+    assert not student.work.objective.needs_labels
+
+
+def test_early_decay_is_the_published_one_scaled(load):
+    """Epoch e of 10 stands for epochs 20 e - 19 .. 20 e of the published 200."""
+    terms = load(CHANNELS).recipe().student.work.objective.terms
+    for epoch in range(1, 11):
+        last = 20 * epoch
+        decay = 6 if last <= 60 else 5.4 if last <= 160 else 4.86
+        joined = float(last > 60)
+        found = {name: term.weight_at(epoch - 1, 10) for name, term in terms.items()}
+        wanted = {"cross_entropy": joined, "guided": 0.1 * joined, "channel_attention": decay}
+        assert found == pytest.approx(wanted), f"epoch {epoch}"
+
+
+def test_neighbourhoods_alone_need_no_search(load):
+    experiment = load(ALONE)
+    assert not experiment.search
+    kinds = {stage.work.kind for stage in experiment.recipe().student.lineage()}
+    assert kinds == {"train", "neighbourhood", "assemble"}

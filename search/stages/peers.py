@@ -15,7 +15,7 @@ import torch
 from methods.core.data.config import DataConfig
 from methods.core.data.dataset import Dataset
 from methods.core.data.facts import facts
-from methods.core.objective import Objective
+from methods.core.objective import METHODS, Objective
 from methods.core.seeding import seed_from
 from methods.core.teacher import FrozenTeacher
 from methods.core.training import Training
@@ -79,7 +79,7 @@ class Peers(Kind):
         if not self.peers:
             message = "names none; a network without peers is an ordinary entry (do: train)"
             raise ConfigError([Problem("peers", message)])
-        if not self.objective.needs_teacher:
+        if not any(METHODS.load(method).needs_teacher for method in self.objective.terms):
             message = "has no method that listens to the peers; add one, like soft_targets"
             raise ConfigError([Problem("objective", message)])
         teachers = [member for teacher in self.teachers for member in needed[teacher].members]
