@@ -82,7 +82,9 @@ def assembled(
     blocks: dict[str, nn.Module] = {names[0]: stem(teacher, at, pieces[0].enter)}
     for piece, module in zip(pieces, made, strict=True):
         blocks[_name(names, piece)] = module
-    blocks[names[-1]] = head(teacher, at, pieces[-1].leave)
+    last = max(at)
+    blocks[names[last]] = head(teacher, at, pieces[-1].leave)
+    blocks.update({name: teacher.blocks[name] for name in names[last + 1 :]})
     network = Network(blocks)
     mean, std = teacher.mean.flatten().tolist(), teacher.std.flatten().tolist()
     return network.normalised_with(mean, std)
@@ -96,8 +98,11 @@ def stem(teacher: Network, at: Mapping[int, Shape], width: float) -> nn.Module:
 
 
 def head(teacher: Network, at: Mapping[int, Shape], width: float) -> nn.Module:
-    """A teacher's last block behind the projection from a share of the channels."""
-    block, channels = teacher.blocks[teacher.names[-1]], at[max(at)][0]
+    """A teacher's head behind the projection from a share of the channels.
+
+    What may follow it sums subclasses up, and neither learns nor costs anything.
+    """
+    block, channels = teacher.blocks[teacher.names[max(at)]], at[max(at)][0]
     kept = narrowed(at[max(at)], width)[0]
     return nn.Sequential(Widen.empty(kept, channels), block) if width < 1.0 else block
 

@@ -13,11 +13,11 @@ and returns teachers; it finds what is there already and then brings nothing. It
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from methods.core.brings import Brings, HeadedTeachers, SeveralTeachers
+from methods.core.brings import Brings, HeadedTeachers, SeveralTeachers, SplitTeachers
 from methods.core.objective import Objective
 from search.heads import AttachHeads, headed, heads_on, known_heads, require_blocks
 from search.stage import Stage
@@ -87,8 +87,32 @@ def again(stage: Stage, number: int) -> Stage:
     return replace(stage, label=f"{stage.label}/{number + 1}", work=work, parents=parents)
 
 
+def _split(value: SplitTeachers, teachers: Teachers) -> Teachers:
+    """Teachers whose classes are whole made again with every class split."""
+    settings = {"weight": value.contrast, "tau": value.tau}
+    added = {"subclass_contrast": settings} if value.contrast else {}
+    return tuple(_with_subclasses(each, value.subclasses, added) for each in teachers)
+
+
+def _with_subclasses(stage: Stage, subclasses: int, added: Mapping[str, Any]) -> Stage:
+    if stage.subclasses == subclasses:
+        return stage
+    if stage.subclasses > 1:
+        message = f"is {subclasses}, and {stage.label} splits every class into {stage.subclasses}"
+        raise ConfigError([Problem("subclasses", f"{message}; give both the same")])
+    work = stage.work.split(subclasses, added)
+    if work is None:
+        message = (
+            f"{stage.label} is ready-made or goes on from another, so its classes stay whole; name "
+            "a teacher that is trained here from its seed, or teach by soft_targets"
+        )
+        raise ConfigError([Problem("subclasses", message)])
+    return replace(stage, label=f"{stage.label}/subclasses{subclasses}", work=work)
+
+
 # In the order in which they are gone: there are several teachers before each gets something.
 _WAYS: tuple[tuple[type[Brings], Way], ...] = (
     (SeveralTeachers, _several),
+    (SplitTeachers, _split),
     (HeadedTeachers, _headed),
 )

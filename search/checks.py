@@ -16,7 +16,9 @@ from search.reach import out_of_reach
 from search.recipe import Recipe, data_for, parse_entries
 from search.settings import MEASURED, STATIC, ExperimentFile
 from search.space import Space, has, parts, without_star
+from search.stage import Stage
 from search.stages.chain import Chain as ChainEntry
+from search.stages.train import TrainNetwork
 from spaces.domain import Chain, Choice, Cuts, Domain, Integers, parse_domain
 from spaces.problem import ConfigError, Problem, unknown
 
@@ -206,6 +208,28 @@ def _check_figures(experiment: Experiment, recipe: Recipe) -> Iterator[Problem]:
     if "val_agreement" in wanted and not teachers:
         message = "val_agreement compares with a teacher, and the student has none"
         yield Problem("goal", message)
+    yield from _check_special(wanted, student)
+
+
+def _check_special(wanted: Iterable[str], student: Stage) -> Iterator[Problem]:
+    """Figures that only some data and some networks have."""
+    for figure in sorted(wanted):
+        if "subclass" in figure and student.subclasses == 1:
+            message = f"{figure} needs a network that splits classes; set subclasses beside it"
+            yield Problem("goal", message)
+        elif figure.endswith(("recovery", "majority")) and student.data.merge is None:
+            message = f"{figure} asks for hidden classes, and data.merge hides none"
+            yield Problem("goal", message)
+        elif figure == "val_task_accuracy" and student.data.classes is None:
+            message = f"{figure} is that among some classes, and data.classes leaves all"
+            yield Problem("goal", message)
+        elif figure.endswith(("before", "forgetting")) and not _learnt_before(student):
+            message = f"{figure} asks for start: <an entry> that learnt from other data"
+            yield Problem("goal", message)
+
+
+def _learnt_before(student: Stage) -> bool:
+    return isinstance(student.work, TrainNetwork) and bool(student.work.before)
 
 
 def _needed(experiment: Experiment) -> set[str]:

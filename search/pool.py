@@ -15,6 +15,7 @@ from spaces.boundary import Narrow
 from spaces.cost import costs
 from spaces.cuts import narrowed, positions
 from spaces.network import Network, Shape
+from spaces.subclasses import before_classes
 
 Score = Literal["kl", "nmse", "accuracy_drop"]
 COSTS = ("parameters", "flops", "bytes")
@@ -112,10 +113,10 @@ class Pool:
             module.load_state_dict(dict(artifact.tensors))
             modules.append(module.eval())
         network = assembled(self._teacher, self._shape, pieces, modules)
-        for place, width in ((0, pieces[0].enter), (-1, pieces[-1].leave)):
-            end = network.blocks[network.names[place]]
+        first, last = (network.names[0], min(self._at)), (before_classes(network), max(self._at))
+        for (name, cut), width in ((first, pieces[0].enter), (last, pieces[-1].leave)):
             if width < 1.0:  # a projection beside the teacher's own block
-                self._project(end, min(self._at) if place == 0 else max(self._at), width)
+                self._project(network.blocks[name], cut, width)
         return network
 
     def _project(self, end: nn.Module, cut: int, width: float) -> None:

@@ -82,6 +82,21 @@ class Work(Config):
         where it makes no choice at random."""
         return None
 
+    def split(self, subclasses: int, added: Mapping[str, Any]) -> Work | None:
+        """The same work on a network that splits every class into so many, with methods
+        ``added`` to its objective; none where it has no such network of its own to teach."""
+        return None
+
+    @property
+    def subclasses(self) -> int | None:
+        """Into how many subclasses its network splits every class; none: as its first parent's."""
+        return None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it goes on from the weights of its first parent."""
+        return False
+
     @property
     def epochs(self) -> int:
         """How many reports the work yields."""
@@ -155,6 +170,14 @@ class Stage:
     def key(self) -> str:
         """sha256 (hexadecimal) of the identity: known before anything runs."""
         return fingerprint(self.identity)
+
+    @property
+    def subclasses(self) -> int:
+        """Into how many subclasses its network splits every class; 1: into none."""
+        found = self.work.subclasses
+        if found is None:
+            return self.parents[0].subclasses if self.parents else 1
+        return found
 
     @property
     def group(self) -> str:

@@ -106,6 +106,12 @@ class Network(nn.Module):
         heads = {called[n]: head for n, head in self.heads.items() if n in called}
         return self._sharing(Network(blocks, heads=heads), self.mean, self.std)
 
+    def followed_by(self, name: str, block: nn.Module) -> Network:
+        """The same blocks and one more behind them."""
+        blocks = {**dict(self.blocks.items()), name: block}
+        network = Network(blocks, heads=dict(self.heads.items()))
+        return self._sharing(network, self.mean, self.std)
+
     def normalised_with(self, mean: Sequence[float], std: Sequence[float]) -> Network:
         """The same blocks and heads behind another normalisation."""
         network = Network(dict(self.blocks.items()), mean, std, dict(self.heads.items()))

@@ -11,6 +11,8 @@ from pydantic_core import CoreSchema, core_schema
 
 from spaces.network import Family, Network, Shape
 from spaces.networks import resolve
+from spaces.problem import ConfigError, Problem
+from spaces.subclasses import with_subclasses
 from spaces.view import Moments, View
 
 
@@ -18,29 +20,33 @@ from spaces.view import Moments, View
 class NetworkSpec:
     """A family with its settings. ``label`` is what the experiment called it.
 
-    ``sees`` is the view of images that it is given; none means all of them.
+    ``sees`` is the view of images that it is given; none means all of them. ``subclasses`` is how
+    many each class is split into (see :mod:`spaces.subclasses`). At their defaults, no form of the
+    network mentions them.
     """
 
     label: str
     family: str
     settings: Family
     sees: View | None = None
+    subclasses: int = 1
 
     @classmethod
     def parse(cls, data: Any) -> NetworkSpec:
         """From ``resnet20``, ``{resnet20: {...}}`` or ``{family: resnet, depth: 20, ...}``.
 
-        ``sees: {...}`` may stand among the settings.
+        ``sees: {...}`` and ``subclasses: 5`` may stand among the settings.
 
         Raises:
             ConfigError: no such network, or settings it does not have.
         """
         if isinstance(data, NetworkSpec):
             return data
-        told, sees = _parted(data)
+        told, sees, subclasses = _parted(data)
         family, settings = resolve(told)
         spec = cls(_label(told, family, settings), family, settings)
-        return spec.seeing(View.parse(sees, "sees")) if sees is not None else spec
+        spec = spec.seeing(View.parse(sees, "sees")) if sees is not None else spec
+        return spec.split(subclasses)
 
     def seeing(self, view: View | None) -> NetworkSpec:
         """The same network, given a view of images; unchanged if None."""
@@ -48,10 +54,19 @@ class NetworkSpec:
             return self
         return replace(self, label=f"{self.label}-{view.label}", sees=view)
 
+    def split(self, subclasses: int) -> NetworkSpec:
+        """The same network with every class split into so many, and labelled accordingly."""
+        if subclasses == self.subclasses:
+            return self
+        label = self.label.removesuffix(f"-subclasses{self.subclasses}")
+        label += f"-subclasses{subclasses}" if subclasses > 1 else ""
+        return replace(self, label=label, subclasses=subclasses)
+
     def plain(self) -> dict[str, Any]:
         """The flat form, every setting stated; :meth:`parse` reads it back."""
         sees = {"sees": self.sees.plain()} if self.sees else {}
-        return {"family": self.family, **self.settings.plain(), **sees}
+        split = {"subclasses": self.subclasses} if self.subclasses > 1 else {}
+        return {"family": self.family, **self.settings.plain(), **sees, **split}
 
     def identity(self) -> dict[str, Any]:
         """What decides the network: the plain form and the family's version."""
@@ -63,9 +78,10 @@ class NetworkSpec:
         Raises:
             ConfigError: it does not fit these images.
         """
-        if self.sees is None:
-            return self.settings.build(shape, classes)
-        return self.sees.before(self.settings.build(self.sees.shape(shape), classes))
+        seen, logits = self.sees.shape(shape) if self.sees else shape, classes * self.subclasses
+        network = self.settings.build(seen, logits)
+        network = self.sees.before(network) if self.sees else network
+        return with_subclasses(network, self.subclasses) if self.subclasses > 1 else network
 
     def normalisation(self, mean: Moments, std: Moments) -> tuple[Moments, Moments]:
         """What it subtracts from images and divides them by, where images need these."""
@@ -81,16 +97,18 @@ class NetworkSpec:
         )
 
 
-def _parted(data: Any) -> tuple[Any, Any]:
-    """What names a network, and what says which view it is given."""
+def _parted(data: Any) -> tuple[Any, Any, int]:
+    """What names a network; which view it is given; and into how many its classes are split."""
     if not isinstance(data, Mapping):
-        return data, None
-    if "sees" in data:
-        return {k: v for k, v in data.items() if k != "sees"}, data["sees"]
-    if len(data) == 1 and isinstance(inner := next(iter(data.values())), Mapping):
-        told, sees = _parted(inner) if "sees" in inner else (inner, None)
-        return {next(iter(data)): told}, sees
-    return data, None
+        return data, None, 1
+    named = len(data) == 1 and isinstance(next(iter(data.values())), Mapping)
+    name, settings = next(iter(data.items())) if named else ("", data)
+    rest = {k: v for k, v in settings.items() if k not in ("sees", "subclasses")}
+    found = settings.get("subclasses", 1)
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        message = f"needs a whole number of 1 or more, found {found!r}"
+        raise ConfigError([Problem("subclasses", message)])
+    return ({name: rest} if named else rest), settings.get("sees"), found
 
 
 def _label(data: Any, family: str, settings: Family) -> str:

@@ -52,4 +52,17 @@ class HeadedTeachers(Brings):
     named: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class SplitTeachers(Brings):
+    """Teachers that split every class into ``subclasses``: those that do not are made again so.
+
+    ``contrast`` and ``tau`` are the weight and the setting of ``subclass_contrast`` that is added
+    to what they learn from, if the weight is above 0.
+    """
+
+    subclasses: int
+    contrast: float
+    tau: float
+
+
 TEACHERS = "teachers at least: named ones are made again from other seeds until there are so many"

@@ -9,10 +9,13 @@ from torch import Tensor, nn
 from methods.core.method import Pair
 from spaces.network import Network
 from spaces.problem import ConfigError
+from spaces.subclasses import before_classes, subclasses_of
 
 
 def similarities(pair: Pair) -> Tensor:
     """Cosines between the teachers' class weights: [teachers, classes, classes], 1 on diagonals.
+
+    Of a class that is split into subclasses, the mean of their weights.
 
     Raises:
         ConfigError: a teacher does not end in a linear layer with one row a class.
@@ -21,13 +24,14 @@ def similarities(pair: Pair) -> Tensor:
 
 
 def _cosines(teacher: Network, number: int, pair: Pair) -> Tensor:
-    last = teacher.blocks[teacher.names[-1]]
-    linear = [module for module in last.modules() if isinstance(module, nn.Linear)]
-    if not linear or linear[-1].out_features != pair.classes:
+    head, parts = teacher.blocks[before_classes(teacher)], subclasses_of(teacher)
+    linear = [module for module in head.modules() if isinstance(module, nn.Linear)]
+    if not linear or linear[-1].out_features != pair.classes * parts:
         found = f"one of {linear[-1].out_features} rows" if linear else "none"
         raise ConfigError(
-            f"reads class weights from a linear layer of {pair.classes} rows in the last block; "
-            f"teacher {number} has {found}; take a teacher of another family"
+            f"reads class weights from a linear layer of {pair.classes * parts} rows in the last "
+            f"block; teacher {number} has {found}; take a teacher of another family"
         )
-    directions = F.normalize(linear[-1].weight.detach(), dim=1)
+    rows = linear[-1].weight.detach().reshape(pair.classes, parts, -1)
+    directions = F.normalize(rows.mean(dim=1), dim=1)
     return directions @ directions.T

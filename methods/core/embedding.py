@@ -11,6 +11,7 @@ from torch import Tensor
 from methods.core.method import Method, Pair
 from spaces.network import Network, Output
 from spaces.problem import ConfigError
+from spaces.subclasses import before_classes
 
 _NOTHING = 1e-12
 """A vector this short has no direction: dividing by its length would blow up gradients."""
@@ -54,12 +55,13 @@ def before_head(network: Network) -> str:
     Raises:
         ConfigError: the network is a head and nothing else.
     """
-    if len(network.names) < 2:
+    head = network.names.index(before_classes(network))
+    if head == 0:
         raise ConfigError(
             f"compares what enters the head, but a network has one block only "
             f"({network.names[0]!r}); choose one with a block before its head"
         )
-    return network.names[-2]
+    return network.names[head - 1]
 
 
 def pooled(features: Tensor) -> Tensor:

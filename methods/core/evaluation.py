@@ -10,8 +10,10 @@ from torch import Tensor
 from methods.core.data.dataset import Dataset
 from methods.core.data.splits import Split
 from methods.core.precision import Precision, autocast, resolve_precision
+from methods.core.recovery import subclass_figures
 from methods.core.teacher import FrozenTeacher, Teachers
 from spaces.network import Network
+from spaces.subclasses import before_classes, subclasses_of
 
 BINS = 15
 """Of the calibration error (Guo et al. 2017, section 2)."""
@@ -33,7 +35,9 @@ def evaluate(
         ``accuracy``: fraction of right answers. ``nll``: mean negative log likelihood of the
         labels, in nats. ``ece``: expected calibration error over 15 bins of equal width (Guo et
         al. 2017). With teachers, ``agreement``: fraction of answers that are also those of the
-        teachers' mean probability (Stanton et al. 2021).
+        teachers' mean probability (Stanton et al. 2021). On data with some classes only,
+        ``task_accuracy``: right answers where only those can be given. Of a network that splits
+        classes, what :func:`~methods.core.recovery.subclass_figures` tells.
 
     Raises:
         ConfigError: the split is empty.
@@ -59,19 +63,25 @@ def measure(
     """Like :func:`evaluate`, with the teachers' ``answers`` [N] known."""
     was_training = network.training
     network.to(device).eval()
-    nll, confidence, guess, labels = [], [], [], []
+    parts, tap = subclasses_of(network), before_classes(network)
+    task = data.task_classes()
+    task = task if task is None else task.to(device)
+    nll, confidence, guess, labels, split_logits, task_guess = [], [], [], [], [], []
     for batch in data.batches(split, batch_size=batch_size, device=device):
         with torch.no_grad(), autocast(dtype, device):
-            logits = network(batch.images, ()).logits
+            logits, features = network(batch.images, (tap,) if parts > 1 else ())
         log_q = logits.float().log_softmax(dim=1)
         best = log_q.max(dim=1)
         nll.append(-log_q.gather(1, batch.labels[:, None])[:, 0])
         confidence.append(best.values.exp())
         guess.append(best.indices)
         labels.append(batch.labels)
+        if task is not None:
+            task_guess.append(task[log_q[:, task].argmax(dim=1)])
+        split_logits += [feature.float() for feature in features.values()]
     network.train(was_training)
-    answer = torch.cat(guess)
-    right = answer == torch.cat(labels)
+    answer, truth = torch.cat(guess), torch.cat(labels)
+    right = answer == truth
     figures = {
         "accuracy": _mean(right),
         "nll": _mean(torch.cat(nll)),
@@ -79,6 +89,11 @@ def measure(
     }
     if answers is not None:
         figures["agreement"] = _mean(answer == answers)
+    if task is not None:
+        figures["task_accuracy"] = _mean(torch.cat(task_guess) == truth)
+    if parts > 1:
+        hidden = data.hidden_labels(split)
+        figures |= subclass_figures(torch.cat(split_logits), truth, parts, hidden)
     return figures
 
 

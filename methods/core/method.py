@@ -79,6 +79,10 @@ class MethodConfig(Config):
         """What has to be made of the teachers before they can teach by this method."""
         return ()
 
+    def splits(self) -> int:
+        """Into how many subclasses the student has to split every class."""
+        return 1
+
     def weight_at(self, position: float, epochs: int) -> float:
         """The weight ``position`` epochs into a training of ``epochs``."""
         factor = self.schedule.factor(position, epochs) if self.schedule else 1.0
@@ -107,8 +111,9 @@ class Method(nn.Module):
 
     ``version`` rises when the same settings come to mean another loss. ``zero_when_equal`` says
     that the loss is 0 where the student's outputs are the teacher's, ``needs_labels`` that it
-    reads the labels, ``compares_logits`` that all networks must give equally many. ``presets``
-    are published settings by name.
+    reads the labels, ``compares_logits`` that all networks must give equally many,
+    ``needs_subclasses`` that the student must split its classes (see ``spaces.subclasses``).
+    ``presets`` are published settings by name.
 
     Raises:
         ConfigError: on construction, where settings do not fit the networks.
@@ -120,6 +125,7 @@ class Method(nn.Module):
     zero_when_equal: ClassVar[bool] = False
     compares_logits: ClassVar[bool] = False
     presets: ClassVar[Mapping[str, Preset]] = {}
+    needs_subclasses: ClassVar[bool] = False
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     config: Any
 

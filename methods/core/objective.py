@@ -71,6 +71,16 @@ class Objective:
             (n, value) for n in sorted(self._counting()) for value in self.terms[n].brings()
         )
 
+    @property
+    def splits(self) -> int:
+        """Into how many subclasses the student has to split every class; 1: into none."""
+        return max(self.terms[name].splits() for name in self._counting())
+
+    @property
+    def needs_subclasses(self) -> tuple[str, ...]:
+        """The methods that count and say nothing where classes are whole."""
+        return tuple(n for n in self._counting() if METHODS.load(n).needs_subclasses)
+
     def plain(self) -> dict[str, Any]:
         """Every setting, defaults included; :meth:`parse` reads it back."""
         return {name: term.plain() for name, term in self.terms.items()}

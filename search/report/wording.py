@@ -15,6 +15,12 @@ _NAMES = {
     "val_nll": "validation negative log-likelihood",
     "val_ece": "validation calibration error",
     "val_agreement": "agreement with the teacher",
+    "val_task_accuracy": "validation accuracy among the task's classes",
+    "val_accuracy_before": "validation accuracy on the data before",
+    "val_task_accuracy_before": "validation accuracy on the data before, among its classes",
+    "val_subclass_recovery": "hidden classes found, one subclass each",
+    "val_subclass_majority": "hidden classes found, by majority",
+    "val_subclass_usage": "evenness of the subclasses' use",
     "flops": "FLOPs an image",
     "latency_ms": "latency",
     "latency_spread_ms": "spread of the latency",
@@ -33,7 +39,8 @@ PARTS: Mapping[str, str] = {
 
 def is_share(figure: str) -> bool:
     """Whether a figure is a share of examples, told in per cent."""
-    return figure.endswith(("accuracy", "agreement"))
+    ends = ("accuracy", "agreement", "recovery", "majority", "usage", "before", "forgetting")
+    return figure.endswith(ends)
 
 
 def unit(figure: str) -> str:

@@ -17,7 +17,7 @@ from methods.core.training import Training
 from search.brought import brought
 from search.kind import Entry, Kind
 from search.stage import Stage
-from search.stages.train import TrainNetwork, check_taught, declared_field
+from search.stages.train import TrainNetwork, check_taught, declared_field, split_network
 from spaces.config import Config, knob
 from spaces.domain import Domain
 from spaces.problem import ConfigError, Problem, unknown
@@ -69,9 +69,10 @@ class Chain(Kind):
         objective = merged(self.objective.plain(), link.objective)
         objective = {name: told for name, told in objective.items() if told is not None}
         training = merged(self.training.plain(), link.training)
+        taught = Objective.parse(objective, f"{place}.objective")
         return TrainNetwork(
-            network=spec,
-            objective=Objective.parse(objective, f"{place}.objective"),
+            network=split_network(spec, taught),
+            objective=taught,
             training=Training.parse(training, f"{place}.training"),
             seed=self.seed,
         )

@@ -21,7 +21,7 @@ from methods.core.teacher import FrozenTeacher
 from methods.core.training import Training
 from search.kind import Entry, Kind
 from search.stage import Bench, Report, Stage
-from search.stages.train import TrainNetwork, check_taught, declared_field, fresh
+from search.stages.train import TrainNetwork, check_taught, declared_field, fresh, split_network
 from spaces.config import knob
 from spaces.cost import network_costs
 from spaces.domain import Domain
@@ -44,6 +44,11 @@ class TrainPeers(TrainNetwork):
 
     def identity(self) -> dict[str, Any]:
         return {**super().identity(), "peers": [peer.identity() for peer in self.peers]}
+
+    def split(self, subclasses: int, added: Mapping[str, Any]) -> TrainNetwork | None:
+        found = super().split(subclasses, added)
+        peers = tuple(peer.split(subclasses) for peer in self.peers)
+        return found and found.model_copy(update={"peers": peers})
 
     def _taught(
         self,
@@ -89,8 +94,8 @@ class Peers(Kind):
         for peer in self.peers:  # what does not fit the images is to be known now
             network_costs(peer.plain(), about.shape, about.classes)
         work = TrainPeers(
-            network=self.network,
-            peers=self.peers,
+            network=split_network(self.network, self.objective),
+            peers=tuple(split_network(peer, self.objective) for peer in self.peers),
             objective=self.objective,
             training=self.training,
             seed=self.seed,

@@ -19,13 +19,14 @@ from methods.core.teacher import FrozenTeacher
 from methods.core.training import Training, train
 from search.assembly import anew, described, rebuild
 from search.brought import brought
+from search.forgetting import forgotten, learnt_before
 from search.frozen import frozen
 from search.kind import Entry, Kind
 from search.stage import APART, Artifact, Bench, Product, Report, Stage, Work
 from search.weights import Weights, as_weights
 from spaces.config import knob
 from spaces.cost import costs, network_costs
-from spaces.domain import Domain
+from spaces.domain import Choice, Domain
 from spaces.network import Network
 from spaces.problem import ConfigError, Problem
 from spaces.spec import NetworkSpec
@@ -42,6 +43,7 @@ class TrainNetwork(Work):
 
     network: NetworkSpec | None = knob(None, "the network; none: the first parent's, to go on from")
     anew: bool = knob(False, "the first parent's architecture alone, its weights from the seed")
+    before: tuple[DataConfig, ...] = knob((), "what the first parent learnt from, where other data")
     objective: Objective | None = knob(None, "what it learns from; none with weights alone")
     training: Training = knob(Training(), "how it is trained")
     weights: Weights | None = knob(None, "published weights to start from, or to use as they are")
@@ -64,14 +66,17 @@ class TrainNetwork(Work):
         taught: dict[str, Any] | None = None
         if self.objective:
             taught = {"objective": self.objective.identity(), "training": self.training.plain()}
-        told = {
+        told: dict[str, Any] = {
             "network": self.network.identity() if self.network else None,
             "weights": start,
             "taught": taught,
             "seed": self.seed if self.objective or not self.weights else 0,
         }
         said = {"anew": self.anew, "images": self.images}
-        return told | {name: True for name, is_so in said.items() if is_so}
+        told |= {name: True for name, is_so in said.items() if is_so}
+        if self.before:
+            told["before"] = [data.judged_on() for data in self.before]
+        return told
 
     @property
     def leading(self) -> int:
@@ -82,6 +87,21 @@ class TrainNetwork(Work):
         if self.objective is None:
             return None
         return self.model_copy(update={"seed": self.seed + APART * number})
+
+    def split(self, subclasses: int, added: Mapping[str, Any]) -> TrainNetwork | None:
+        if self.objective is None or self.network is None or self.weights is not None:
+            return None
+        objective = Objective.parse({**added, **self.objective.plain()})
+        network = self.network.split(subclasses)
+        return self.model_copy(update={"network": network, "objective": objective})
+
+    @property
+    def subclasses(self) -> int | None:
+        return self.network.subclasses if self.network else None
+
+    @property
+    def goes_on(self) -> bool:
+        return self.network is None and not self.anew
 
     def costs(self, data: DataConfig) -> dict[str, float]:
         if self.network is None:
@@ -113,6 +133,8 @@ class TrainNetwork(Work):
         about = facts(data)
         figures = {k: v for k, v in report.items() if k != "epoch"}
         figures |= self.costs(data) or costs(network, about.shape).plain()
+        if self.before:
+            figures |= forgotten(self.before, rebuild(parents[0]), network, bench.device)
         told: dict[str, Any] = {"data": about.plain()}
         for parent in began:
             told["assembly"] = described(parent)
@@ -180,6 +202,12 @@ class Train(Kind):
         False, "of the entry it starts from, take the architecture alone, and new weights"
     )
     images: str | None = knob(None, "an entry that makes the images it learns on (do: invert)")
+    subclasses: int | None = knob(
+        None,
+        "into how many every class is split; none: as its objective asks, else into none",
+        Choice((2, 5, 10)),
+        ge=1,
+    )
     teachers: tuple[str, ...] = knob((), "entries it learns from")
     objective: Objective | None = knob(None, "weighted sum of methods")
     training: Training = knob(Training(), "optimiser, epochs, schedule")
@@ -214,12 +242,16 @@ class Train(Kind):
         if (self.sees and not network) or (network and network.sees and weights):
             message = "is for a new network; leave it out beside weights and beside start"
             raise ConfigError([Problem("sees", message)])
+        if self.subclasses and not network:
+            message = "has no place beside start, whose network has its own; leave it out"
+            raise ConfigError([Problem("subclasses", message)])
         check_taught(self.objective, teachers)
         began = _network_of("start", needed[self.start]) if self.start else ()
         images = _images_of(needed[self.images], data) if self.images else ()
         work = TrainNetwork(
-            network=network,
+            network=network and split_network(network, self.objective, self.subclasses),
             anew=self.anew,
+            before=learnt_before(began[0], data) if began and not self.anew else (),
             objective=self.objective,
             training=self.training,
             weights=weights,
@@ -253,6 +285,25 @@ def check_taught(objective: Objective | None, teachers: Sequence[Stage]) -> None
         raise ConfigError([Problem("teachers", message)])
 
 
+def split_network(
+    network: NetworkSpec, objective: Objective | None, subclasses: int | None = None
+) -> NetworkSpec:
+    """The network with every class split as is said, or else as the objective asks.
+
+    Raises:
+        ConfigError: one says this and the other that, or a method finds no class split.
+    """
+    asked = objective.splits if objective else 1
+    said = subclasses or (network.subclasses if network.subclasses > 1 else asked)
+    if asked not in (1, said):
+        message = f"is {said}, and the objective asks for {asked}; give both the same"
+        raise ConfigError([Problem("subclasses", message)])
+    if said == 1 and objective and objective.needs_subclasses:
+        message = "splits no class, and the network has none either; set subclasses: 5 beside it"
+        raise ConfigError([Problem(f"objective.{objective.needs_subclasses[0]}", message)])
+    return network.split(said)
+
+
 def declared_field(entry: Any, path: tuple[str, ...]) -> Domain | None:
     """The domain beside the field at ``path`` of an entry with the fields of training."""
     match path:
@@ -265,6 +316,8 @@ def declared_field(entry: Any, path: tuple[str, ...]) -> Domain | None:
             return type(entry.network.settings).space().get(field)
         case ("sees", field):
             return View.space().get(field)
+        case ("subclasses",) if isinstance(entry, Train):
+            return Train.space()["subclasses"]
     return None
 
 

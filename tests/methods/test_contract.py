@@ -15,7 +15,7 @@ from methods.core.method import Method, Pair, Progress
 from methods.core.objective import METHODS, Objective
 from spaces.heads import maps, stage_ends, with_linear_heads
 from spaces.network import Output
-from spaces.networks import resolve
+from spaces.spec import NetworkSpec
 
 NAMES = METHODS.names()
 AT = Progress(epoch=1, epochs=10, step=2, steps_per_epoch=5, seed=3)
@@ -30,8 +30,10 @@ class Scene:
     def __init__(self, name, *, classes=10, batch=6, dtype=torch.float64, equal=False):
         with torch.random.fork_rng():
             torch.manual_seed(1)
-            self.teacher = with_what_it_needs(name, _build("resnet14", classes, dtype), classes)
-            self.student = _build("resnet8", classes, dtype)
+            parts = subclasses_for(name)
+            teacher = _build("resnet14", classes, dtype, parts)
+            self.teacher = with_what_it_needs(name, teacher, classes)
+            self.student = _build("resnet8", classes, dtype, parts)
             if equal:
                 self.student = copy.deepcopy(self.teacher)
             images = torch.rand(batch, 3, 16, 16, dtype=torch.float64).to(dtype)
@@ -62,8 +64,15 @@ def with_what_it_needs(name, teacher, classes):
     return with_linear_heads(teacher, (3, 16, 16), classes, ends).to(dtype).eval()
 
 
-def _build(name, classes, dtype):
-    return resolve(name)[1].build((3, 16, 16), classes).to(dtype).eval()
+def _build(name, classes, dtype, subclasses):
+    spec = NetworkSpec.parse(name).split(subclasses)
+    return spec.build((3, 16, 16), classes).to(dtype).eval()
+
+
+def subclasses_for(name):
+    """What networks a method works on: those that split every class, or plain ones."""
+    method = METHODS.load(name)
+    return 5 if method.needs_subclasses else method.Config().splits()
 
 
 def rounded(output):

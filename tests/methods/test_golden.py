@@ -17,15 +17,15 @@ from methods.core.data.batch import Batch
 from methods.core.method import Pair, Progress
 from methods.core.objective import METHODS, Objective
 from spaces.heads import maps, stage_ends, with_linear_heads
-from spaces.networks import resolve
+from spaces.spec import NetworkSpec
 
 FILE = Path(__file__).with_name("golden.json")
 AT = Progress(epoch=3, epochs=10, step=1, steps_per_epoch=4, seed=5)
 
 
-def filled(name: str, random: np.random.RandomState):
+def filled(name: str, random: np.random.RandomState, subclasses: int):
     """A network whose every weight comes from NumPy's frozen streams."""
-    network = resolve(name)[1].build((3, 16, 16), 10).double().eval()
+    network = NetworkSpec.parse(name).split(subclasses).build((3, 16, 16), 10).double().eval()
     for key, value in network.state_dict().items():
         if value.is_floating_point() and "blocks" in key:
             drawn = torch.from_numpy(random.normal(size=tuple(value.shape)) * 0.2)
@@ -35,7 +35,7 @@ def filled(name: str, random: np.random.RandomState):
 
 def headed(network, random: np.random.RandomState):
     """The network with heads on the ends of its stages."""
-    like = resolve("resnet14")[1].build((3, 16, 16), 10)
+    like = NetworkSpec.parse("resnet14").build((3, 16, 16), 10)
     ends = stage_ends(maps(like, (3, 16, 16)))
     heads = with_linear_heads(like, (3, 16, 16), 10, ends).heads.double()
     for head in heads.parameters():
@@ -46,7 +46,8 @@ def headed(network, random: np.random.RandomState):
 def golden_loss(name: str) -> float:
     """The loss of a method with its defaults, on one fixed scene in float64."""
     random = np.random.RandomState(42)
-    student, teacher = filled("resnet8", random), filled("resnet14", random)
+    parts = 5 if METHODS.load(name).needs_subclasses else METHODS.load(name).Config().splits()
+    student, teacher = (filled(network, random, parts) for network in ("resnet8", "resnet14"))
     images = torch.from_numpy(random.uniform(size=(8, 3, 16, 16)))
     labels = torch.from_numpy(random.randint(0, 10, 8))
     if name == "heads":

@@ -45,6 +45,12 @@ class DataConfig(Config):
     limit: int | None = knob(
         None, "train on so many examples only, every class alike; none means all", ge=1
     )
+    classes: tuple[int, ...] | None = knob(
+        None, "only examples of these, in every split; classes keep their numbers"
+    )
+    merge: tuple[tuple[int, ...], ...] | None = knob(
+        None, "classes that count as one, every class in one group; none means each alone"
+    )
     resize: int | None = knob(None, "side in pixels to which images are scaled", ge=1)
     augment: Augment = knob(Augment(), "how training images are varied")
     normalise: Normalise | None = knob(
@@ -59,6 +65,21 @@ class DataConfig(Config):
     def _known(cls, value: Any) -> Any:
         resolve(value)
         return value
+
+    @field_validator("classes")
+    @classmethod
+    def _some(cls, classes: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if classes is not None and (len(set(classes)) < len(classes) or not classes):
+            raise ValueError(f"needs a class or more, each once, found {list(classes)}")
+        return classes if classes is None else tuple(sorted(classes))
+
+    @field_validator("merge")
+    @classmethod
+    def _groups(cls, merge: tuple[tuple[int, ...], ...] | None) -> Any:
+        if merge is not None and (len(merge) < 2 or not all(merge)):
+            found = [list(group) for group in merge]
+            raise ValueError(f"needs two groups of classes or more, found {found}")
+        return merge if merge is None else tuple(tuple(sorted(group)) for group in merge)
 
     def origin(self) -> tuple[str, Source]:
         """The source's name and the source, with this set's ``root`` and ``download``."""
@@ -75,9 +96,16 @@ class DataConfig(Config):
         """
         name, source = self.origin()
         elsewhere = {"source", "root", "download", "resident_mb"}
+        # As it was called when there was nothing else.
+        elsewhere |= {name for name in ("classes", "merge") if getattr(self, name) is None}
         return {
             **{key: value for key, value in self.plain().items() if key not in elsewhere},
             "augment": self.augment.identity(),
             "version": self.version,
             "source": {name: source.identity()},
         }
+
+    def judged_on(self) -> dict[str, Any]:
+        """What of the identity decides the images and labels of the validation split."""
+        trained_on = {"limit", "augment", "normalise"}
+        return {k: v for k, v in self.identity().items() if k not in trained_on}

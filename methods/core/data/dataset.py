@@ -15,8 +15,9 @@ from methods.core.data.chance import generator
 from methods.core.data.config import DataConfig
 from methods.core.data.facts import DataFacts, cut, facts, opened
 from methods.core.data.material import Material
+from methods.core.data.merging import merged_labels
 from methods.core.data.pixels import Pixels
-from methods.core.data.source import Part
+from methods.core.data.source import Labels, Part
 from methods.core.data.splits import Rows, Split, Splits
 from spaces.config import fingerprint
 from spaces.network import Shape
@@ -123,6 +124,20 @@ class Dataset:
             raise _empty(split)
         yield from self._batches(split, np.arange(size), batch_size, device, None)
 
+    def hidden_labels(self, split: Split) -> Tensor | None:
+        """[N] int64 in order: the classes that ``merge`` hides, for measuring and nothing else;
+        none where no classes are merged."""
+        if self.config.merge is None:
+            return None
+        return torch.from_numpy(self._source_labels(split))
+
+    def task_classes(self) -> Tensor | None:
+        """The classes [n] int64 that ``classes`` leaves, ascending; none where it leaves all."""
+        if self.config.classes is None:
+            return None
+        left = merged_labels(self.config, np.array(self.config.classes))
+        return torch.from_numpy(np.unique(left))
+
     def _kept(self, batch_size: int, drop_last: bool) -> int:
         """How many examples of the training split an epoch uses."""
         size = self.facts.sizes["train"]
@@ -150,9 +165,12 @@ class Dataset:
     def _examples(self, split: Split) -> tuple[Pixels, Rows, Tensor]:
         """The images among which a split's are, their rows, and their labels."""
         part: Part = "test" if split == "test" else "train"
-        rows = self._splits.rows(split)
-        labels = torch.from_numpy(self._held.labels(part)[rows])
-        return self._held.pixels(part), rows, labels
+        labels = merged_labels(self.config, self._source_labels(split))
+        return self._held.pixels(part), self._splits.rows(split), torch.from_numpy(labels)
+
+    def _source_labels(self, split: Split) -> Labels:
+        labels = self._held.labels("test" if split == "test" else "train")
+        return labels[self._splits.rows(split)]
 
     def _choices(self, view: int | None) -> View:
         if view is None:

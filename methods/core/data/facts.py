@@ -7,6 +7,7 @@ from typing import Any
 
 from methods.core.data.config import DataConfig
 from methods.core.data.material import Material, material
+from methods.core.data.merging import check_classes, merged_names
 from methods.core.data.splits import Cut, Split
 from spaces.network import Shape
 from spaces.problem import ConfigError, Problem
@@ -43,10 +44,11 @@ def facts(config: DataConfig) -> DataFacts:
     held = opened(config)
     splits = held.splits(cut(config))
     mean, std = _normalisation(config, held)
+    names = merged_names(config, held.facts.class_names)
     return DataFacts(
         shape=held.shape,
-        classes=len(held.facts.class_names),
-        class_names=held.facts.class_names,
+        classes=len(names),
+        class_names=names,
         sizes=splits.sizes(),
         mean=mean,
         std=std,
@@ -59,10 +61,11 @@ def opened(config: DataConfig) -> Material:
     """The material that ``config`` is about.
 
     Raises:
-        ConfigError: the shift is as large as the images.
+        ConfigError: the shift is as large as the images, or a class that is not there.
     """
     _, source = config.origin()
     held = material(source, source.fingerprint(), config.resize)
+    check_classes(config, len(held.facts.class_names))
     side = min(held.shape[1:])
     if config.augment.crop >= side:
         message = f"must be less than the images' {side} pixels, found {config.augment.crop}"
@@ -72,7 +75,7 @@ def opened(config: DataConfig) -> Material:
 
 def cut(config: DataConfig) -> Cut:
     """How ``config`` divides the training part."""
-    return Cut(config.validation, config.limit, config.split_seed)
+    return Cut(config.validation, config.limit, config.split_seed, config.classes)
 
 
 def _normalisation(

@@ -76,7 +76,7 @@ class Material:
     def splits(self, cut: Cut) -> Splits:
         """The splits as ``cut`` says."""
         if cut not in self._splits:
-            self._splits[cut] = carve(self.labels("train"), len(self.labels("test")), cut)
+            self._splits[cut] = carve(self.labels("train"), self.labels("test"), cut)
         return self._splits[cut]
 
     def moments(self, cut: Cut) -> tuple[tuple[float, ...], tuple[float, ...]]:

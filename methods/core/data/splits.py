@@ -21,12 +21,14 @@ class Cut(NamedTuple):
     """How a training part is divided.
 
     ``validation`` is a fraction of all; of the rest, ``limit`` examples are kept (none: all).
-    Both are stratified, and a smaller limit's examples are among a larger one's.
+    Both are stratified, and a smaller limit's examples are among a larger one's. With
+    ``classes``, only examples of these are in any split, each in that where it is without them.
     """
 
     validation: float
     limit: int | None
     seed: int
+    classes: tuple[int, ...] | None = None
 
 
 def stratified_order(labels: NDArray[np.int64], seed: int) -> Rows:
@@ -74,24 +76,28 @@ class Splits:
         return digest(self.train, self.validation, self.test)
 
 
-def carve(labels: NDArray[np.int64], tests: int, cut: Cut) -> Splits:
-    """The splits of a source with these training labels and so many test examples.
+def carve(labels: NDArray[np.int64], tests: NDArray[np.int64], cut: Cut) -> Splits:
+    """The splits of a source with these labels of its training and its test part.
 
     Raises:
         ConfigError: nothing is left to train on, or ``limit`` is more than there is.
     """
     order = stratified_order(labels, cut.seed)
     held = round(len(labels) * cut.validation)
-    left = len(labels) - held
-    if left < 1:
+    train, validation = (_wanted(rows, labels, cut) for rows in (order[held:], order[:held]))
+    if not len(train):
         message = f"{cut.validation} leaves nothing of {len(labels)} examples to train on"
         raise ConfigError([Problem("validation", message)])
-    if cut.limit is not None and cut.limit > left:
-        message = f"asks for {cut.limit} training examples where there are {left}"
+    if cut.limit is not None and cut.limit > len(train):
+        message = f"asks for {cut.limit} training examples where there are {len(train)}"
         raise ConfigError([Problem("limit", message)])
-    kept = left if cut.limit is None else cut.limit
-    train, validation = order[held : held + kept], order[:held]
-    return Splits(np.sort(train), np.sort(validation), np.arange(tests, dtype=np.int64))
+    test = _wanted(np.arange(len(tests), dtype=np.int64), tests, cut)
+    return Splits(np.sort(train[: cut.limit]), np.sort(validation), test)
+
+
+def _wanted(rows: Rows, labels: NDArray[np.int64], cut: Cut) -> Rows:
+    """Of some rows those whose class is wanted, in the same order."""
+    return rows if cut.classes is None else rows[np.isin(labels[rows], cut.classes)]
 
 
 def digest(*parts: NDArray[Any]) -> str:

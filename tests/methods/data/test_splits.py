@@ -8,9 +8,15 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from methods.core.data.splits import Cut, carve, digest, stratified_order
 from spaces.problem import ConfigError
+
+
+def part(count: int) -> NDArray[np.int64]:
+    """The labels of a test part."""
+    return np.zeros(count, np.int64)
 
 
 @given(
@@ -42,7 +48,7 @@ def test_rare_classes_do_not_crowd_out_a_frequent_one() -> None:
 
 def test_splits_are_disjoint_complete_and_stratified() -> None:
     labels = np.random.default_rng(0).permutation(np.tile(np.arange(5), 40))
-    splits = carve(labels, 50, Cut(0.25, None, 1))
+    splits = carve(labels, part(50), Cut(0.25, None, 1))
     assert splits.sizes() == {"train": 150, "validation": 50, "test": 50}
     together = np.sort(np.concatenate([splits.train, splits.validation]))
     assert np.array_equal(together, np.arange(200))
@@ -54,7 +60,7 @@ def test_splits_are_disjoint_complete_and_stratified() -> None:
 
 def test_the_seed_decides() -> None:
     labels = np.tile(np.arange(5), 40)
-    one, again, other = (carve(labels, 0, Cut(0.1, None, seed)) for seed in (7, 7, 8))
+    one, again, other = (carve(labels, part(0), Cut(0.1, None, seed)) for seed in (7, 7, 8))
     assert np.array_equal(one.train, again.train)
     assert not np.array_equal(one.train, other.train)
     assert one.digest() == again.digest() != other.digest()
@@ -62,21 +68,21 @@ def test_the_seed_decides() -> None:
 
 def test_a_split_drawn_once_is_drawn_for_ever() -> None:
     """NumPy's frozen stream: these rows may never change, as results are kept under their key."""
-    splits = carve(np.tile(np.arange(3), 4), 2, Cut(0.25, 6, 0))
+    splits = carve(np.tile(np.arange(3), 4), part(2), Cut(0.25, 6, 0))
     assert splits.validation.tolist() == [2, 3, 4]
     assert splits.train.tolist() == [0, 5, 7, 8, 9, 10]
 
 
 def test_limits_are_nested_stratified_and_leave_validation_alone() -> None:
     labels = np.tile(np.arange(4), 50)
-    full, large, small = (carve(labels, 0, Cut(0.1, limit, 0)) for limit in (None, 80, 20))
+    full, large, small = (carve(labels, part(0), Cut(0.1, limit, 0)) for limit in (None, 80, 20))
     assert set(small.train) < set(large.train) < set(full.train)
     assert (np.bincount(labels[small.train]) == 5).all()
     assert np.array_equal(small.validation, full.validation)
 
 
 def test_no_validation_keeps_everything() -> None:
-    splits = carve(np.tile(np.arange(4), 5), 0, Cut(0.0, None, 0))
+    splits = carve(np.tile(np.arange(4), 5), part(0), Cut(0.0, None, 0))
     assert splits.sizes() == {"train": 20, "validation": 0, "test": 0}
 
 
@@ -89,7 +95,7 @@ def test_no_validation_keeps_everything() -> None:
 )
 def test_impossible_splits_are_refused(cut: Cut, path: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
-        carve(np.tile(np.arange(4), 5), 0, cut)
+        carve(np.tile(np.arange(4), 5), part(0), cut)
     assert caught.value.problems[0].path == path
 
 
@@ -98,3 +104,18 @@ def test_digest_is_sha256_over_lengths_and_rows() -> None:
     plain = (2).to_bytes(8, "little") + (1).to_bytes(8, "little") + (2).to_bytes(8, "little")
     assert digest(rows) == hashlib.sha256(plain).hexdigest()
     assert digest(np.array([1]), np.array([2])) != digest(np.array([1, 2]), np.array([], int))
+
+
+def test_classes_left_out_change_no_other_example_of_any_split() -> None:
+    labels = np.random.default_rng(0).permutation(np.tile(np.arange(5), 40))
+    last = np.tile(np.arange(5), 3)
+    whole, some, other = (
+        carve(labels, last, Cut(0.25, None, 1, classes)) for classes in (None, (0, 3), (1, 2, 4))
+    )
+    for split, of in (("train", labels), ("validation", labels), ("test", last)):
+        kept = whole.rows(split)[np.isin(of[whole.rows(split)], (0, 3))]
+        assert np.array_equal(some.rows(split), kept)
+        both = np.concatenate([some.rows(split), other.rows(split)])
+        assert np.array_equal(np.sort(both), whole.rows(split))
+    limited = carve(labels, last, Cut(0.25, 20, 1, (0, 3)))
+    assert np.bincount(labels[limited.train]).tolist() == [10, 0, 0, 10]

@@ -1,0 +1,63 @@
+"""Subclass balance: every subclass is used by some images, and every image commits to one.
+
+    L = mean_c ( -H(mean_i r_i) + sharpen * mean_i H(r_i) )
+    r_i = softmax_s v_i[c, s],  i over the batch's images of class c,  H the entropy in nats
+
+v_i [classes, S] are the logits of image i's subclasses; classes without an image in the batch do
+not count. The first entropy is largest where a class uses all its subclasses alike, the second
+smallest where each image is sure of one. It lies in -log S .. sharpen * log S, so that it cannot
+blow logits up, as ``subclass_contrast`` can; one or the other keeps a teacher's subclasses alive.
+
+In the form that public code has of the auxiliary loss in Mueller, Kornblith and Hinton 2020,
+"Subclass distillation", with its weight of 1 and ``sharpen`` of 0.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from methods.core.data.batch import Batch
+from methods.core.method import MethodConfig, Progress
+from methods.core.subclass_logits import SubclassMethod
+from spaces.config import knob
+from spaces.domain import LogUniform, Uniform
+from spaces.network import Output
+from spaces.subclasses import by_class
+
+
+class SubclassBalance(SubclassMethod):
+    """Negative entropy of a class's mean subclasses, and entropy of each image's."""
+
+    class Config(MethodConfig):
+        """Settings of :class:`SubclassBalance`."""
+
+        weight: float = knob(
+            1.0, "share of this method in the summed loss", LogUniform(0.05, 2.0), ge=0.0
+        )
+        sharpen: float = knob(0.5, "weight of each image's entropy", Uniform(0.0, 1.0), ge=0.0)
+
+    config: Config
+    needs_teacher = False
+    needs_subclasses = True
+    needs_labels = True
+
+    def forward(
+        self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
+    ) -> Tensor:
+        """From logits of subclasses [B, classes * S] of the student, and labels [B]."""
+        labels, logits = batch.labels, by_class(self.split_logits(student), self.subclasses)
+        rows = labels[:, None, None].expand(-1, 1, self.subclasses)
+        log_r = logits.gather(1, rows)[:, 0].log_softmax(dim=1)
+        r = log_r.exp()
+        entropies = -(r * log_r).sum(dim=1)
+        member = (labels == torch.arange(logits.shape[1], device=labels.device)[:, None]).to(r)
+        images = member.sum(dim=1).clamp(min=1.0)
+        mean = member @ r / images[:, None]
+        committed = member @ entropies / images
+        # The slope of x log x at 0 is endless, and no image's share in it makes it 0.
+        spread = -(mean * mean.clamp(min=1e-30).log()).sum(dim=1)
+        loss = self.config.sharpen * committed - spread
+        return loss.sum() / member.any(dim=1).sum()
