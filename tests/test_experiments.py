@@ -16,6 +16,7 @@ from methods.core.data.facts import facts
 from methods.core.objective import METHODS
 from search.loading import load_experiment
 from search.space import leaves
+from search.starts import starts
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 SHIPPED = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -34,6 +35,7 @@ RESNET20 = "cifar10-resnet20-option-a.safetensors"
 MUTUAL, GREY = "mutual-learning-fashion-mnist", "cross-modal-cifar10"
 DREAMT, ALONE = "data-free-digits", "neighbourhoods-alone-digits"
 CHANNELS = "channel-distillation-fashion-mnist"
+COMPOSED, PARTS_OF_IT = "composition-fashion-mnist", "understanding-fashion-mnist"
 DEEPER, CLOTHES = "neighbourhoods-cifar10-resnet56", "neighbourhoods-fashion-mnist"
 PUBLISHED = {
     **dict.fromkeys((PARTS, DATA_FREE, END_TO_END, GREY), RESNET20),
@@ -88,6 +90,7 @@ def parameters(stage):
 
 
 def test_all_are_there():
+    assert {COMPOSED, PARTS_OF_IT} <= set(SHIPPED)
     assert {QUICK, CNN, RESNET, FASHION, CLOTHES, *PUBLISHED} <= set(SHIPPED)
     assert {MUTUAL, GREY, DREAMT, ALONE, CHANNELS} <= set(SHIPPED)
 
@@ -291,3 +294,23 @@ def test_neighbourhoods_alone_need_no_search(load):
     assert not experiment.search
     kinds = {stage.work.kind for stage in experiment.recipe().student.lineage()}
     assert kinds == {"train", "neighbourhood", "assemble"}
+
+
+def test_a_search_over_methods_begins_with_what_was_published(load):
+    experiment = load(COMPOSED)
+    of = experiment.search["student.objective"].members.of
+    assert len(starts(experiment)) >= len(of) - 1
+    for answers in starts(experiment).values():
+        chosen = [name for name in of if answers.get(f"student.objective.{name}") == "with"]
+        assert 1 <= len(chosen) <= 2
+
+
+def test_every_part_of_what_a_teacher_says_is_tried_on_one_budget(load):
+    experiment = load(PARTS_OF_IT)
+    students = [experiment.recipe(v).student for v in experiment.configurations(1)]
+    terms = [set(student.work.objective.terms) for student in students]
+    parts = {"partial_teacher", "class_similarity", "top_classes", "partial_similarity"}
+    assert set().union(*terms) == {"cross_entropy", "soft_targets", *parts}
+    assert len({student.work.training.fingerprint() for student in students}) == 1
+    assert len({student.parents[0].key for student in students}) == 1
+    assert experiment.run.repeats.top == len(students) == experiment.run.trials

@@ -85,7 +85,7 @@ def test_all_commands_answer_help():
     commands = typer.main.get_command(app).commands
     assert set(commands) == {
         *("launch", "resume", "extend", "check", "plan", "best", "reuse", "library", "report"),
-        *("ui", "methods", "networks", "blocks", "doctor"),
+        *("ui", "diagnose", "methods", "networks", "blocks", "doctor"),
     }
     for name in commands:
         assert CliRunner().invoke(app, [name, "--help"]).exit_code == 0
