@@ -18,7 +18,7 @@ from search.settings import MEASURED, STATIC, ExperimentFile
 from search.space import Space, has, parts, without_star
 from search.stage import Stage
 from search.stages.chain import Chain as ChainEntry
-from search.stages.train import TrainNetwork
+from search.stages.train import UNHEARD, Train, TrainNetwork, hears
 from spaces.domain import Chain, Choice, Cuts, Domain, Integers, parse_domain
 from spaces.problem import ConfigError, Problem, unknown
 
@@ -179,6 +179,10 @@ def _check_recipe(experiment: Experiment) -> Iterator[Problem]:
     except ConfigError as error:
         yield from error.under("stages").problems
         return
+    for name, kind in experiment.entries.items():
+        settled = f"{name}.objective" not in experiment.search
+        if settled and isinstance(kind, Train) and kind.teachers and not hears(kind.objective):
+            yield Problem(f"stages.{name}.teachers", UNHEARD)
     for name, entry in recipe.entries.items():
         try:
             entry.stage.work.identity()

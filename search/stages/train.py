@@ -223,7 +223,9 @@ class Train(Kind):
         if weights is not None:  # workers have working directories of their own
             absolute = str(Path(weights.path).expanduser().absolute())
             weights = weights.model_copy(update={"path": absolute})
-        teachers = [member for teacher in self.teachers for member in needed[teacher].members]
+        # A search may choose an objective without any method that has a teacher.
+        heard = self.teachers if hears(self.objective) else ()
+        teachers = [member for teacher in heard for member in needed[teacher].members]
         if self.objective is None and weights is None:
             raise ConfigError([Problem("objective", "is missing; name methods, or give weights")])
         if (self.network is None) == (self.start is None):
@@ -266,6 +268,9 @@ class Train(Kind):
         return declared_field(self, path)
 
 
+UNHEARD = "names teachers, but no method of the objective listens to them"
+
+
 def check_taught(objective: Objective | None, teachers: Sequence[Stage]) -> None:
     """Teachers and objective must fit each other.
 
@@ -279,10 +284,13 @@ def check_taught(objective: Objective | None, teachers: Sequence[Stage]) -> None
         if not teacher.work.makes_network:
             message = f"{teacher.label} is a {teacher.work.kind}, no network that could teach"
             raise ConfigError([Problem("teachers", message)])
-    terms = objective.terms if objective else ()
-    if teachers and not any(METHODS.load(name).needs_teacher for name in terms):
-        message = "names teachers, but no method of the objective listens to them"
-        raise ConfigError([Problem("teachers", message)])
+    if teachers and not hears(objective):
+        raise ConfigError([Problem("teachers", UNHEARD)])
+
+
+def hears(objective: Objective | None) -> bool:
+    """Whether any method of an objective, at whatever weight, listens to teachers."""
+    return any(METHODS.load(name).needs_teacher for name in (objective.terms if objective else ()))
 
 
 def split_network(

@@ -231,7 +231,6 @@ def test_check_and_plan_know_compositions(tmp_path):
         ({"student.network": {"methods": {"of": ["hints"]}}}, "methods: is for an objective"),
         ({"student.objectiv": {"methods": {"of": ["hints"]}}}, "methods: is for an objective"),
         ({OBJECTIVE: {"methods": {"of": ["hint"]}}}, "unknown method 'hint'; did you mean 'hints'"),
-        (composed(at_least=0), "names teachers, but no method of the objective listens"),
         (
             {**composed(), f"{OBJECTIVE}.hints.weight": "declared"},
             "no range is declared beside this field",
@@ -246,6 +245,17 @@ def test_mistakes_are_found_before_anything_runs(tmp_path, search, message):
     with pytest.raises(ConfigError) as error:
         load_experiment(told(tmp_path, search))
     assert message in str(error.value)
+
+
+def test_no_method_at_all_is_a_composition_too(tmp_path):
+    """On some pairs the plain student is the best; nobody listens to its teacher then."""
+    experiment = load_experiment(told(tmp_path, composed(at_least=0)))
+    plain = experiment.recipe({OBJECTIVE: ()})
+    assert list(plain.student.work.objective.terms) == ["cross_entropy"]
+    assert plain.student.parents == ()
+    assert [s.label for s in experiment.recipe({OBJECTIVE: ("hints",)}).prerequisites] == [
+        "teacher"
+    ]
 
 
 def test_declared_ranges_of_methods_that_may_be_chosen_are_known(tmp_path):
