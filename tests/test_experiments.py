@@ -26,9 +26,9 @@ CNN, RESNET = "assistants-cifar10-cnn", "assistants-cifar100-resnet"
 FASHION = "assistants-fashion-mnist"
 PARTS = "neighbourhoods-cifar10-resnet20"
 COMPARED, COMPARED_ON_GPU = "methods-fashion-mnist", "methods-cifar10-resnet56"
-ELSEWHERE: set[str] = set()
+ELSEWHERE = {"subclass_contrast", "subclass_balance", "previous_classes"}
 """Methods about other data, or another kind of teacher."""
-REMADE = {"entropy_weighted"}
+REMADE = {"entropy_weighted", "subclasses"}
 """Methods whose teacher is made again, as a published one cannot be."""
 DATA_FREE, END_TO_END = "neighbourhoods-noise-cifar10", "neighbourhoods-noise-cifar10-end-to-end"
 RESNET20 = "cifar10-resnet20-option-a.safetensors"
