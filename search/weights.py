@@ -26,6 +26,11 @@ class Weights(Config):
             raise ValueError("needs mean and std, or neither")
         return self
 
+    def from_anywhere(self) -> Weights:
+        """With an absolute path: workers have working directories of their own."""
+        absolute = str(Path(self.path).expanduser().absolute())
+        return self.model_copy(update={"path": absolute})
+
     def digest(self) -> str:
         """sha256 of the file; read once in this process while its size and time stay the same.
 

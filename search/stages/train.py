@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -219,35 +218,13 @@ class Train(Kind):
         return (*filter(None, (self.start, self.images)), *self.teachers)
 
     def lay_out(self, name: str, needed: Mapping[str, Entry], data: DataConfig) -> Entry:
-        weights = self.weights
-        if weights is not None:  # workers have working directories of their own
-            absolute = str(Path(weights.path).expanduser().absolute())
-            weights = weights.model_copy(update={"path": absolute})
+        if problems := tuple(self._contradictions()):
+            raise ConfigError(problems)
         # A search may choose an objective without any method that has a teacher.
         heard = self.teachers if hears(self.objective) else ()
         teachers = [member for teacher in heard for member in needed[teacher].members]
-        if self.objective is None and weights is None:
-            raise ConfigError([Problem("objective", "is missing; name methods, or give weights")])
-        if (self.network is None) == (self.start is None):
-            message = (
-                "is missing; name one, or an entry to start from"
-                if not self.start
-                else (f"has no place beside start: {self.start}, whose network it goes on from")
-            )
-            raise ConfigError([Problem("network", message)])
-        if self.anew and not self.start:
-            message = "needs start: <an entry>, whose architecture gets new weights"
-            raise ConfigError([Problem("anew", message)])
-        if self.anew and weights is not None:
-            raise ConfigError([Problem("weights", "has no place beside anew: true; leave one out")])
-        network = self.network.seeing(self.sees) if self.network else None
-        if (self.sees and not network) or (network and network.sees and weights):
-            message = "is for a new network; leave it out beside weights and beside start"
-            raise ConfigError([Problem("sees", message)])
-        if self.subclasses and not network:
-            message = "has no place beside start, whose network has its own; leave it out"
-            raise ConfigError([Problem("subclasses", message)])
         check_taught(self.objective, teachers)
+        network = self.network.seeing(self.sees) if self.network else None
         began = _network_of("start", needed[self.start]) if self.start else ()
         images = _images_of(needed[self.images], data) if self.images else ()
         work = TrainNetwork(
@@ -256,13 +233,34 @@ class Train(Kind):
             before=learnt_before(began[0], data) if began and not self.anew else (),
             objective=self.objective,
             training=self.training,
-            weights=weights,
+            weights=self.weights and self.weights.from_anywhere(),
             images=self.images is not None,
             seed=self.seed,
         )
-        return Entry(
-            (Stage(name, work, data, (*began, *images, *brought(self.objective, teachers))),)
-        )
+        parents = (*began, *images, *brought(self.objective, teachers))
+        return Entry((Stage(name, work, data, parents),))
+
+    def _contradictions(self) -> Iterator[Problem]:
+        """Fields that are missing, or do not go together."""
+        if self.objective is None and self.weights is None:
+            yield Problem("objective", "is missing; name methods, or give weights")
+        if self.network is None and not self.start:
+            yield Problem("network", "is missing; name one, or an entry to start from")
+        if self.network is not None and self.start:
+            message = f"has no place beside start: {self.start}, whose network it goes on from"
+            yield Problem("network", message)
+        if self.anew and not self.start:
+            message = "needs start: <an entry>, whose architecture gets new weights"
+            yield Problem("anew", message)
+        if self.anew and self.weights is not None:
+            yield Problem("weights", "has no place beside anew: true; leave one out")
+        seen = self.sees or (self.network and self.network.sees)
+        if (self.sees and self.start) or (seen and self.weights):
+            message = "is for a new network; leave it out beside weights and beside start"
+            yield Problem("sees", message)
+        if self.subclasses and self.start:
+            message = "has no place beside start, whose network has its own; leave it out"
+            yield Problem("subclasses", message)
 
     def declared(self, path: tuple[str, ...]) -> Domain | None:
         return declared_field(self, path)
