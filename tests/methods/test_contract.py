@@ -8,6 +8,7 @@ import re
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from methods.core.brings import HeadedTeachers
 from methods.core.data.batch import Batch
@@ -19,6 +20,19 @@ from spaces.spec import NetworkSpec
 
 NAMES = METHODS.names()
 AT = Progress(epoch=1, epochs=10, step=2, steps_per_epoch=5, seed=3)
+aten = torch.ops.aten
+WAITING = {
+    aten._local_scalar_dense,
+    aten.nonzero,
+    aten.masked_select,
+    aten._unique2,
+    aten.unique_dim,
+    aten.equal,
+    aten.is_nonzero,
+    aten.bincount,
+}
+"""Operations that hand a number to Python, or whose result's shape depends on what a tensor holds.
+They make the host wait for any device, and are the same on all."""
 
 
 class Scene:
@@ -173,3 +187,56 @@ def test_the_file_names_its_source_and_stays_short(name):
     assert "=" in module.__doc__, "where is the formula?"
     assert method.__doc__ != Method.__doc__
     assert len(inspect.getsource(module).splitlines()) <= 110
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_method_trains_learns_and_stays_out_of_the_student(name):
+    scene = Scene(name)
+    names = set(scene.student.state_dict())
+    scene.loss().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in scene.module.parameters())
+    assert set(scene.student.state_dict()) == names
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_method_trains_is_saved_and_loaded(name):
+    scene, other = Scene(name), Scene(name)
+    with torch.no_grad():
+        for parameter in other.module.parameters():
+            parameter.add_(0.25)
+    if any(True for _ in other.module.parameters()):
+        assert not torch.equal(other.loss(), scene.loss())
+    other.module.load_state_dict(scene.module.state_dict())
+    assert torch.equal(other.loss(), scene.loss())
+
+
+class Watch(TorchDispatchMode):
+    """Notes every operation that would make the host wait."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        by_mask = func.overloadpacket in (aten.index, aten.index_put, aten.index_put_) and any(
+            index is not None and index.dtype == torch.bool for index in args[1]
+        )
+        if by_mask or func.overloadpacket in WAITING:
+            self.seen.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("wait", [lambda x: x.item(), lambda x: x.nonzero(), lambda x: x[x > 0]])
+def test_the_watch_sees_a_wait(wait):
+    with Watch() as watch:
+        wait(torch.ones(1))
+    assert watch.seen
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_method_waits_for_the_device_in_a_step(name):
+    scene = Scene(name)
+    student, teacher = scene.outputs()
+    with Watch() as watch:
+        scene.module(student, [teacher], scene.batch, AT)[0].backward()
+    assert watch.seen == []
