@@ -24,7 +24,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import torch
 import torch.nn.functional as F
@@ -69,7 +68,7 @@ class RandomImages:
         self.labels = torch.randint(0, CLASSES, (count,), generator=generator).to(device)
         self.places = torch.arange(count, device=device)
         self.repeats = repeats
-        self.config = SimpleNamespace(identity=lambda: {"noise": repeats})
+        self.fingerprint = f"noise {repeats}"
 
     def view(self, epoch: int) -> int:
         return 0
