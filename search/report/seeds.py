@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -17,6 +18,8 @@ from search.report.spacing import worth_showing
 
 _ROW, _HEAD = 0.3, 0.36
 """Inches that a row takes, and a group's name above its rows."""
+_LETTERS = 34
+"""Of a searched value beside its trial."""
 _OTHER = Role("", "", look.FAINT, "s")
 
 
@@ -33,6 +36,7 @@ def draw(outcome: Outcome) -> Picture | None:
     look.bare(axes, keep=("bottom",))
     low, high = _limits(rows, goal.figure, goal.maximize)
     axes.set_xlim(low, high)
+    known = _settings(outcome, rows)
     ticks, names, place = [], [], 0.0
     for group in found:
         if group.name:
@@ -41,7 +45,8 @@ def draw(outcome: Outcome) -> Picture | None:
         for repeated in _rows(group):
             _row(axes, place, repeated, goal.figure, _role(repeated, group))
             ticks.append(place)
-            names.append(_name(repeated, group))
+            told = known.get(repeated.role, "")
+            names.append(_name(repeated, group) + (f": {told}" if told else ""))
             place -= _ROW
     axes.set_yticks(ticks, names)
     axes.tick_params("y", labelsize=9, labelcolor=look.INK)
@@ -67,6 +72,22 @@ def _name(repeated: Repeated, group: Group) -> str:
     if repeated is group.best:
         return f"best: {repeated.role}"
     return ROLES[repeated.role].short if repeated.role in ROLES else repeated.role
+
+
+def _settings(outcome: Outcome, rows: Sequence[Repeated]) -> dict[str, str]:
+    """Trial -> the one value that was searched, in brief; none where several were."""
+    roles = {repeated.role for repeated in rows if repeated.tried}
+    values = {f"trial {trial.number}": trial.values for trial in outcome.trials}
+    tried = {role: values.get(role, {}) for role in roles}
+    if len({path for found in tried.values() for path in found}) != 1:
+        return {}
+    told = {role: _brief(next(iter(found.values()), "")) for role, found in tried.items()}
+    shown = wording.fitted(told.values(), _LETTERS)
+    return {role: shown[text] for role, text in told.items()}
+
+
+def _brief(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, Mapping) else wording.setting(value)
 
 
 def _limits(rows: Sequence[Repeated], figure: str, maximize: bool) -> tuple[float, float]:

@@ -5,6 +5,7 @@ import re
 from search.library.record import Payload, Record
 from search.outcome import Goal, Outcome, Repeated, Trial
 from search.report.comparison import comparison
+from search.report.seeds import draw
 
 SEEDS = (1, 2, 3)
 
@@ -79,3 +80,15 @@ def test_every_configuration_stands_beside_the_best_and_the_plain():
 def test_without_company_there_is_nothing_to_compare():
     assert comparison(outcome(repeated("trial 1", 0.90, 0.91, 0.92))) is None
     assert comparison(outcome()) is None
+
+
+def test_rows_of_the_picture_say_what_was_searched_where_that_is_one_thing():
+    picture = draw(
+        outcome(repeated("trial 0", 0.80, 0.81, 0.82), repeated("trial 1", 0.9, 0.91, 0.92))
+    )
+    assert picture is not None
+    (axes,) = picture.figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == [
+        "best: trial 1: cross_entropy, hints",
+        "trial 0: cross_entropy, attention",
+    ]
