@@ -15,7 +15,8 @@ from search.settings import STATIC, Limit
 from search.settle import Contender, contender
 from search.stage import Stage
 from search.stages.assemble import AssembleNetwork
-from search.stages.train import Train, TrainNetwork
+from search.stages.train import Train
+from search.train import TrainNetwork
 from search.uniform import uniform
 
 

@@ -18,7 +18,8 @@ from search.settings import MEASURED, STATIC, ExperimentFile
 from search.space import Space, has, parts, without_star
 from search.stage import Stage
 from search.stages.chain import Chain as ChainEntry
-from search.stages.train import UNHEARD, Train, TrainNetwork, hears
+from search.stages.train import UNHEARD, Train, hears
+from search.train import TrainNetwork
 from spaces.domain import Chain, Choice, Cuts, Domain, Integers, parse_domain
 from spaces.problem import ConfigError, Problem, unknown
 

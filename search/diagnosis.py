@@ -25,7 +25,7 @@ from search.library.store import Library
 from search.outcome import Repeated
 from search.report.summary import verdict
 from search.stage import Artifact, Bench, Product, Report, Stage, Work
-from search.stages.train import TrainNetwork
+from search.train import TrainNetwork
 from spaces.config import knob
 from spaces.network import Network
 from spaces.problem import ConfigError, Problem

@@ -27,7 +27,7 @@ from search.settle import contenders
 from search.stage import Stage
 from search.stages.assemble import AssembleNetwork
 from search.stages.neighbourhoods import cut_open
-from search.stages.train import TrainNetwork
+from search.train import TrainNetwork
 from spaces.config import canonical_json
 from spaces.cost import Costs, costs
 from spaces.cuts import narrowed

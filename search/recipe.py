@@ -11,7 +11,7 @@ from methods.core.data.config import DataConfig
 from search.kind import KINDS, Entry, Kind
 from search.stage import Stage
 from search.stages.chain import merged
-from search.stages.train import TrainNetwork
+from search.train import TrainNetwork
 from spaces.problem import ConfigError, Problem, unknown
 
 

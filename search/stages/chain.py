@@ -17,7 +17,8 @@ from methods.core.training import Training
 from search.brought import brought
 from search.kind import Entry, Kind
 from search.stage import Stage
-from search.stages.train import TrainNetwork, check_taught, declared_field, split_network
+from search.stages.train import check_taught, declared_field, split_network
+from search.train import TrainNetwork
 from spaces.config import Config, knob
 from spaces.domain import Domain
 from spaces.problem import ConfigError, Problem, unknown

@@ -15,7 +15,8 @@ from methods.core.training import Training
 from search.brought import brought
 from search.kind import Entry, Kind
 from search.stage import APART, Stage
-from search.stages.train import TrainNetwork, check_taught, declared_field
+from search.stages.train import check_taught, declared_field
+from search.train import TrainNetwork
 from spaces.config import knob
 from spaces.domain import Domain, Integers
 from spaces.spec import NetworkSpec

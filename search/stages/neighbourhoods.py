@@ -22,7 +22,7 @@ from search.assembly import Piece, outline
 from search.kind import Entry, Kind
 from search.neighbourhood import DistilNeighbourhood, LearnBoundary
 from search.stage import Stage
-from search.stages.train import TrainNetwork
+from search.train import TrainNetwork
 from spaces.block import BlockSpec
 from spaces.config import canonical_json, fingerprint, knob
 from spaces.cuts import intervals

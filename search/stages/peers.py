@@ -21,7 +21,8 @@ from methods.core.teacher import FrozenTeacher
 from methods.core.training import Training
 from search.kind import Entry, Kind
 from search.stage import Bench, Report, Stage
-from search.stages.train import TrainNetwork, check_taught, declared_field, fresh, split_network
+from search.stages.train import check_taught, declared_field, split_network
+from search.train import TrainNetwork, fresh
 from spaces.config import knob
 from spaces.cost import network_costs
 from spaces.domain import Domain

@@ -2,189 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any
 
-import torch
 from pydantic import BeforeValidator
 
 from methods.core.data.config import DataConfig
-from methods.core.data.dataset import Dataset, open_data
 from methods.core.data.facts import facts
-from methods.core.data.made import MadeData
-from methods.core.evaluation import evaluate
 from methods.core.objective import METHODS, Objective
-from methods.core.teacher import FrozenTeacher
-from methods.core.training import Training, train
-from search.assembly import anew, described, rebuild
+from methods.core.training import Training
 from search.brought import brought
-from search.forgetting import forgotten, learnt_before
-from search.frozen import frozen
+from search.forgetting import learnt_before
 from search.kind import Entry, Kind
-from search.stage import APART, Artifact, Bench, Product, Report, Stage, Work
+from search.stage import Stage
+from search.train import TrainNetwork
 from search.weights import Weights, as_weights
 from spaces.config import knob
-from spaces.cost import costs, network_costs
 from spaces.domain import Choice, Domain
-from spaces.network import Network
 from spaces.problem import ConfigError, Problem
 from spaces.spec import NetworkSpec
 from spaces.view import View
-from spaces.weights import load_published, read_state
-
-
-class TrainNetwork(Work):
-    """Build a network, start it from its seed or from weights, and teach it."""
-
-    version: ClassVar[int] = 1
-    kind: ClassVar[str] = "train"
-    makes_network: ClassVar[bool] = True
-
-    network: NetworkSpec | None = knob(None, "the network; none: the first parent's, to go on from")
-    anew: bool = knob(False, "the first parent's architecture alone, its weights from the seed")
-    before: tuple[DataConfig, ...] = knob((), "what the first parent learnt from, where other data")
-    objective: Objective | None = knob(None, "what it learns from; none with weights alone")
-    training: Training = knob(Training(), "how it is trained")
-    weights: Weights | None = knob(None, "published weights to start from, or to use as they are")
-    images: bool = knob(False, "on the images of a parent, the one before the teachers")
-    seed: int = knob(0, "initialisation, order of examples, dropout", ge=0)
-
-    @property
-    def epochs(self) -> int:
-        return self.training.epochs if self.objective else 1
-
-    @property
-    def beside(self) -> tuple[NetworkSpec, ...]:
-        """Networks that are trained along."""
-        return ()
-
-    def identity(self) -> dict[str, Any]:
-        start = None
-        if self.weights:
-            start = {**self.weights.plain(), "path": self.weights.digest()}
-        taught: dict[str, Any] | None = None
-        if self.objective:
-            taught = {"objective": self.objective.identity(), "training": self.training.plain()}
-        told: dict[str, Any] = {
-            "network": self.network.identity() if self.network else None,
-            "weights": start,
-            "taught": taught,
-            "seed": self.seed if self.objective or not self.weights else 0,
-        }
-        said = {"anew": self.anew, "images": self.images}
-        told |= {name: True for name, is_so in said.items() if is_so}
-        if self.before:
-            told["before"] = [data.judged_on() for data in self.before]
-        return told
-
-    @property
-    def leading(self) -> int:
-        """How many parents come before the teachers."""
-        return (self.network is None) + self.images
-
-    def again(self, number: int) -> TrainNetwork | None:
-        if self.objective is None:
-            return None
-        return self.model_copy(update={"seed": self.seed + APART * number})
-
-    def split(self, subclasses: int, added: Mapping[str, Any]) -> TrainNetwork | None:
-        if self.objective is None or self.network is None or self.weights is not None:
-            return None
-        objective = Objective.parse({**added, **self.objective.plain()})
-        network = self.network.split(subclasses)
-        return self.model_copy(update={"network": network, "objective": objective})
-
-    @property
-    def subclasses(self) -> int | None:
-        return self.network.subclasses if self.network else None
-
-    @property
-    def goes_on(self) -> bool:
-        return self.network is None and not self.anew
-
-    def costs(self, data: DataConfig) -> dict[str, float]:
-        if self.network is None:
-            return {}
-        about = facts(data)
-        return network_costs(self.network.plain(), about.shape, about.classes).plain()
-
-    def run(
-        self, data: DataConfig, parents: Sequence[Artifact], bench: Bench
-    ) -> Generator[Report, None, Product]:
-        dataset = open_data(data)
-        with torch.random.fork_rng():
-            torch.manual_seed(self.seed)
-            network = self._start(data) if self.network else self._go_on(parents[0])
-        began = () if self.network else parents[:1]
-        if self.images:
-            dataset = trained_on(dataset, parents[len(began)])
-        teachers = [frozen(parent, bench.device) for parent in parents[self.leading :]]
-        report: Report = {}
-        if self.objective:
-            for report in self._taught(network, teachers, dataset, bench):
-                yield report
-        else:
-            scores = evaluate(
-                network, dataset, "validation", device=bench.device, teachers=teachers
-            )
-            report = {"epoch": 1.0} | {f"val_{name}": value for name, value in scores.items()}
-            yield report
-        about = facts(data)
-        figures = {k: v for k, v in report.items() if k != "epoch"}
-        figures |= self.costs(data) or costs(network, about.shape).plain()
-        if self.before:
-            figures |= forgotten(self.before, rebuild(parents[0]), network, bench.device)
-        told: dict[str, Any] = {"data": about.plain()}
-        for parent in began:
-            told["assembly"] = described(parent)
-        return Product(network.state_dict(), figures, told)
-
-    def _taught(
-        self,
-        network: Network,
-        teachers: Sequence[FrozenTeacher],
-        dataset: Dataset,
-        bench: Bench,
-        peers: Sequence[Network] = (),
-    ) -> Iterator[Report]:
-        assert self.objective is not None
-        return train(
-            network,
-            teachers,
-            self.objective,
-            dataset,
-            self.training,
-            seed=self.seed,
-            device=bench.device,
-            saves=bench.saves,
-            peers=peers,
-        )
-
-    def _go_on(self, parent: Artifact) -> Network:
-        return anew(parent) if self.anew else rebuild(parent)
-
-    def _start(self, data: DataConfig) -> Network:
-        assert self.network is not None
-        network = fresh(self.network, data)
-        if self.weights is None:
-            return network
-        state = read_state(self.weights.path)
-        network = load_published(network, self.network.settings, state, self.weights.path)
-        if self.weights.mean and self.weights.std:
-            network = network.normalised_with(self.weights.mean, self.weights.std)
-        return network
-
-
-def fresh(spec: NetworkSpec, data: DataConfig) -> Network:
-    """A network for a data set, normalising as that says, from torch's global generator."""
-    about = facts(data)
-    mean, std = spec.normalisation(about.mean, about.std)
-    return spec.build(about.shape, about.classes).normalised_with(mean, std)
-
-
-def trained_on(dataset: Dataset, made: Artifact) -> Dataset:
-    """The data set with images that a stage made in place of its training split."""
-    return MadeData(dataset, made.tensors["images"], made.tensors["labels"], made.record.key)
 
 
 class Train(Kind):

@@ -11,8 +11,8 @@ from search.inline import Inline
 from search.ledger import Ledger
 from search.library.store import Library
 from search.make import make_all
-from search.stages.train import TrainNetwork
 from search.study import Study
+from search.train import TrainNetwork
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from search.assembly import rebuild
 from search.library.store import Library
 from search.make import Missing, make, make_all, versions
 from search.stage import Product, Stage, Work
-from search.stages.train import TrainNetwork
+from search.train import TrainNetwork
 
 TIMED = {"seconds", "images_per_second"}
 

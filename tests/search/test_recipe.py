@@ -15,7 +15,7 @@ from methods.core.objective import METHODS
 from methods.core.training import Training
 from search.loading import load_experiment
 from search.stage import Stage
-from search.stages.train import TrainNetwork
+from search.train import TrainNetwork
 from search.weights import Weights
 from spaces.networks import FAMILIES
 from spaces.problem import ConfigError
