@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 
+import scipy  # its parts when they are first used: a second, which a search need not wait for
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from spaces.subclasses import by_class
@@ -34,7 +34,7 @@ def subclass_figures(
     found = {"subclass_usage": usage(logits, labels, subclasses)}
     if hidden is not None:
         counts = _counts(logits.argmax(dim=1).cpu(), hidden.cpu(), logits.shape[1])
-        rows, columns = linear_sum_assignment(counts.numpy(), maximize=True)
+        rows, columns = scipy.optimize.linear_sum_assignment(counts.numpy(), maximize=True)
         total = counts.sum().item()
         found["subclass_recovery"] = counts[rows, columns].sum().item() / total
         found["subclass_majority"] = counts.max(dim=1).values.sum().item() / total
