@@ -194,7 +194,10 @@ def _tell(outcome: Outcome) -> None:
     figure = outcome.goals[0].figure
     chosen = winner(outcome)
     if chosen is None:
-        console.print(f"{outcome.name}: no trial has finished; the reasons are in its table")
+        finished = sum(trial.state == "finished" for trial in outcome.trials)
+        why = f"none of {finished} finished trials keeps the goal's limits"
+        told = why if finished else "no trial has finished"
+        console.print(f"{outcome.name}: {told}; the figures and reasons are in its table")
         return
     rows = [row for group in groups(outcome) for row in _rows(group, figure)]
     as_table(("", "parameters", figure, "against the best"), rows)

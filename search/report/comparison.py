@@ -11,12 +11,16 @@ from search.report import wording
 from search.report.headline import difference
 from search.report.markup import Html, table
 from search.report.roles import ROLES, Group, groups
+from search.space import starred
 
 
-def comparison(outcome: Outcome) -> Html | None:
+def comparison(outcome: Outcome, space: Mapping[str, Any]) -> Html | None:
     """A row a configuration, each group's best first and its baselines last.
 
     Each is held against the best of its group, and against the plain student where there is one.
+
+    Args:
+        space: the experiment's ``search``.
     """
     found, figure = groups(outcome), outcome.goals[0].figure
     if not any(group.others or group.against for group in found):
@@ -40,7 +44,7 @@ def comparison(outcome: Outcome) -> Html | None:
         (
             *([group.name] if grouped else []),
             ROLES[r.role].short if r.role in ROLES else r.role,
-            *(_setting(path, values.get(r.role, {})) for path in paths),
+            *(setting(path, values.get(r.role, {}), space) for path in paths),
             wording.mean_and_spread(figure, r),
             len(r.records),
             _pace(r),
@@ -59,8 +63,11 @@ def _members(group: Group) -> Iterator[Repeated]:
     yield from group.against.values()
 
 
-def _setting(path: str, values: Mapping[str, Any]) -> str:
-    return wording.setting(values[path]) if path in values else ""
+def setting(path: str, values: Mapping[str, Any], space: Mapping[str, Any]) -> str:
+    """What a configuration had at a path; nothing where it did not apply."""
+    if path not in values:
+        return ""
+    return wording.setting(values[path], space.get(path) or space.get(starred(path)))
 
 
 def _pace(repeated: Repeated) -> str:

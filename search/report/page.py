@@ -11,7 +11,7 @@ from search.library.record import Record
 from search.outcome import Outcome, Trial
 from search.report import wording
 from search.report.cast import Cast, is_part
-from search.report.comparison import comparison
+from search.report.comparison import comparison, setting
 from search.report.headline import comparisons, headline, sharing, trials
 from search.report.inventory import inventory
 from search.report.markup import Html, element, join, table
@@ -20,7 +20,6 @@ from search.report.plane import front, plane
 from search.report.sheet import SCRIPT, STYLE
 from search.report.summary import champion, ranking
 from search.report.trials import SHORT
-from search.space import starred
 
 BEST = 20
 _TOGETHER = {**wording.PARTS, "assemble": "assemblies to calibrate by"}
@@ -41,7 +40,7 @@ def page(
         element("ul", *(element("li", told) for told in comparisons(outcome))),
         element("p", trials(outcome), " ", sharing(outcome, cast), class_="muted"),
         *(_picture(picture) for picture in pictures),
-        *_section("Settled over fresh seeds", comparison(outcome)),
+        *_section("Settled over fresh seeds", comparison(outcome, experiment.get("search", {}))),
         *_section("What was searched", _searched(outcome, experiment)),
         *_section("The best trials", _best(outcome, cast, experiment.get("search", {}))),
         *_section("Assemblies", inventory(outcome)),
@@ -133,7 +132,7 @@ def _best(outcome: Outcome, cast: Cast, space: Mapping[str, Any]) -> Html | None
             trial.number,
             *(wording.number(f, trial.figures.get(f, math.nan)) for f in figures),
             "yes" if trial.number in on_front else "",
-            *(_setting(trial, path, space) for path in paths),
+            *(setting(path, trial.values, space) for path in paths),
             _key(list(trial.keys.values())[-1]) if trial.keys else "",
         )
         for trial in ranked
@@ -141,13 +140,6 @@ def _best(outcome: Outcome, cast: Cast, space: Mapping[str, Any]) -> Html | None
     names = wording.distinct(paths)
     heads = ["trial", *map(wording.axis, figures), "Pareto front", *(names[p] for p in paths)]
     return table([*heads, "key"], rows, sortable=True)
-
-
-def _setting(trial: Trial, path: str, space: Mapping[str, Any]) -> str:
-    """What a trial had at a path; nothing where it did not apply."""
-    if path not in trial.values:
-        return ""
-    return wording.setting(trial.values[path], space.get(path) or space.get(starred(path)))
 
 
 def _stages(outcome: Outcome, keys: Iterable[str]) -> Html | None:

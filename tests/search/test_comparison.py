@@ -64,7 +64,8 @@ def test_every_configuration_stands_beside_the_best_and_the_plain():
             repeated("trial 0", 0.80, 0.81, 0.82),
             repeated("trial 1", 0.90, 0.91, 0.92),
             repeated("plain", 0.900, 0.905, 0.910),
-        )
+        ),
+        {},
     )
     heads, best, other, plain = cells(told)
     assert heads[1:4] == ["student.objective", "validation accuracy, %", "seeds"]
@@ -78,8 +79,8 @@ def test_every_configuration_stands_beside_the_best_and_the_plain():
 
 
 def test_without_company_there_is_nothing_to_compare():
-    assert comparison(outcome(repeated("trial 1", 0.90, 0.91, 0.92))) is None
-    assert comparison(outcome()) is None
+    assert comparison(outcome(repeated("trial 1", 0.90, 0.91, 0.92)), {}) is None
+    assert comparison(outcome(), {}) is None
 
 
 def test_rows_of_the_picture_say_what_was_searched_where_that_is_one_thing():
