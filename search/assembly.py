@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-import torch
 from torch import nn
 
 from search.stage import Artifact
@@ -168,7 +167,6 @@ def specified(artifact: Artifact) -> NetworkSpec:
 
 @lru_cache(maxsize=8)
 def outline(spec: str, shape: Shape, classes: int) -> tuple[Network, Mapping[int, Shape]]:
-    """A network without weights, and where it may be cut; ``spec`` is a network's JSON."""
-    with torch.device("meta"):
-        network = NetworkSpec.parse(json.loads(spec)).build(shape, classes).eval()
+    """A network's sketch, and where it may be cut; ``spec`` is a network's JSON."""
+    network = NetworkSpec.parse(json.loads(spec)).sketch(shape, classes)
     return network, positions(network, shape)

@@ -11,7 +11,6 @@ from collections.abc import Generator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import nn
 
 from methods.core.data.config import DataConfig
@@ -21,7 +20,7 @@ from search.stage import Artifact, Bench, Product, Report, Work
 from spaces.block import BlockSpec
 from spaces.config import canonical_json, fingerprint, knob
 from spaces.cuts import narrowed, positions
-from spaces.network import Network, Shape
+from spaces.network import Network, Shape, beside
 from spaces.spec import NetworkSpec
 
 
@@ -76,7 +75,7 @@ def _structure(told: str) -> tuple[str, Shape]:
     """Fingerprint of a part's layers and the sizes of its weights, and what enters it."""
     work = MeasureLatency.parse(json.loads(told))
     teacher, at = outline(canonical_json(work.network.plain()), work.shape, work.classes)
-    with torch.device("meta"):
+    with beside(teacher):
         module, inputs = work._built(teacher, at)
     layers = [
         [name, f"{type(m).__module__}.{type(m).__qualname__}", m.extra_repr()]

@@ -32,6 +32,7 @@ from spaces.config import canonical_json
 from spaces.cost import Costs, costs
 from spaces.cuts import narrowed
 from spaces.domain import LogUniform, Opening, Uniform
+from spaces.network import beside
 from spaces.problem import ConfigError
 from spaces.spec import NetworkSpec
 
@@ -218,7 +219,7 @@ def _neighbourhood_costs(stage: Stage, work: DistilNeighbourhood) -> Costs:
     """Those of a replacement that is not there yet."""
     about, spec = facts(stage.data), cut_open(stage.parents[0])
     teacher, at = outline(canonical_json(spec.plain()), about.shape, about.classes)
-    with torch.device("meta"):
+    with beside(teacher):
         module = work.piece.build(teacher, at)
     return costs(module, narrowed(at[work.start], work.enter))
 

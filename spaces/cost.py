@@ -87,7 +87,7 @@ class _FlopCounter(TorchDispatchMode):
 
 
 def network_costs(spec: Any, shape: Shape, classes: int) -> Costs:
-    """The costs of a network that an experiment names, without building it in memory.
+    """The costs of a network that an experiment names.
 
     Raises:
         ConfigError: no such network, or one that does not fit the shape.
@@ -98,9 +98,7 @@ def network_costs(spec: Any, shape: Shape, classes: int) -> Costs:
 
 @lru_cache(maxsize=4096)
 def _spec_costs(spec: NetworkSpec, shape: Shape, classes: int) -> Costs:
-    with torch.device("meta"):
-        network = spec.build(shape, classes)
-    return costs(network, shape)
+    return costs(spec.sketch(shape, classes), shape)
 
 
 @dataclass(frozen=True)

@@ -166,9 +166,12 @@ def initialise(network: nn.Module, linear_std: float | None = None) -> None:
     """Start from normal convolutions of variance 2 / fan-out, and zero biases (He et al. 2015).
 
     Linear layers keep torch's own start unless ``linear_std`` asks for a normal one. Batch norms
-    start as the identity, which is torch's own start.
+    start as the identity, which is torch's own start. What has no weights (on the meta device) is
+    left alone: to draw nothing, torch would load its compiler.
     """
     for module in network.modules():
+        if any(parameter.is_meta for parameter in module.parameters(recurse=False)):
+            continue
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:

@@ -145,6 +145,13 @@ def evaluating(module: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
+@contextmanager
+def beside(network: Network) -> Iterator[None]:
+    """New layers lie on the device of a network, and torch's generator stays where it is."""
+    with torch.device(network.mean.device), torch.random.fork_rng(devices=[]):
+        yield
+
+
 class Family(Config):
     """A family of networks: its settings, and how to build one. One file in ``networks`` each.
 

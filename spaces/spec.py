@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
@@ -14,6 +15,9 @@ from spaces.networks import resolve
 from spaces.problem import ConfigError, Problem
 from spaces.subclasses import with_subclasses
 from spaces.view import Moments, View
+
+_SMALL = 10_000_000
+"""Parameters that are drawn in a fraction of a second."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,22 @@ class NetworkSpec:
         network = self.settings.build(seen, logits)
         network = self.sees.before(network) if self.sees else network
         return with_subclasses(network, self.subclasses) if self.subclasses > 1 else network
+
+    def sketch(self, shape: Shape, classes: int) -> Network:
+        """A network in eval mode of which only the shapes matter.
+
+        A large one has no weights (on the meta device). A small one has: a pass of one image
+        through it takes less time than torch needs to get ready for passes without.
+
+        Raises:
+            ConfigError: it does not fit these images.
+        """
+        with torch.device("meta"):
+            network = self.build(shape, classes)
+        if sum(p.numel() for p in network.parameters()) <= _SMALL:
+            with torch.random.fork_rng(devices=[]):
+                network = self.build(shape, classes)
+        return network.eval()
 
     def normalisation(self, mean: Moments, std: Moments) -> tuple[Moments, Moments]:
         """What it subtracts from images and divides them by, where images need these."""

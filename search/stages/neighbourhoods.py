@@ -12,8 +12,6 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
-import torch
-
 from methods.core.data.config import DataConfig
 from methods.core.data.facts import facts
 from methods.core.synthetic import MEANING, Inputs, require_norms
@@ -27,7 +25,7 @@ from spaces.block import BlockSpec
 from spaces.config import canonical_json, fingerprint, knob
 from spaces.cuts import intervals
 from spaces.domain import Choice, Domain, Integers
-from spaces.network import Shape
+from spaces.network import Shape, beside
 from spaces.problem import ConfigError, Problem
 from spaces.spec import NetworkSpec
 
@@ -130,7 +128,7 @@ def _fits(spec: str, shape: Shape, classes: int, piece: str) -> bool:
     """Whether a kind of block fits a place; tried once in this process, without weights."""
     network, at = outline(spec, shape, classes)
     try:
-        with torch.device("meta"):
+        with beside(network):
             Piece.parse(json.loads(piece)).build(network, at)
     except ConfigError:
         return False
