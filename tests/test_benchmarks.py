@@ -10,7 +10,7 @@ import pytest
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 SMALL = {
     "architectures": ("--distilled", "1", "--epochs", "1"),
-    "methods": ("--only", "attention", "--rounds", "1", "--steps", "1"),
+    "methods_step": ("--only", "attention", "--rounds", "1", "--steps", "1"),
     "neighbourhoods": ("--candidates", "2", "--steps", "1", "--rounds", "1"),
     "overhead": ("--trials", "4"),
     "planner": ("--graphs", "1", "--cuts", "6"),

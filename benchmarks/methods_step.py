@@ -9,25 +9,22 @@ as keeping maps, and whatever is trained to compare them, is in the nature of it
 The ratio is that of the cost allowed to the cost found, of the method that is furthest beyond (or
 nearest to) what it may cost: 1 or more is well.
 
-    python benchmarks/methods.py [--device cuda] [--rounds 5] [--steps 3] [--only NAME ...]
+(A file called as the package would stand in its place for all scripts of this folder.)
+
+    python benchmarks/methods_step.py [--device cuda] [--rounds 5] [--steps 3] [--only NAME ...]
 
 Exit status 1 if any costs more than it may.
 """
 
 from __future__ import annotations
 
-# ruff: noqa: E402
 import argparse
 import sys
 from dataclasses import dataclass
-from pathlib import Path
-
-# A script's own folder comes first, where this file would stand for the package it measures.
-sys.path[0] = str(Path(__file__).parents[1])
 
 import torch
+from training_step import CLASSES, SHAPE, RandomImages, Way, measure
 
-from benchmarks.training_step import CLASSES, SHAPE, RandomImages, Way, measure
 from methods.core.brings import HeadedTeachers
 from methods.core.learner import Learner
 from methods.core.method import Pair, Progress
@@ -112,7 +109,7 @@ def main() -> int:
         over = "  beyond" if cost > each.allowed else ""
         told = f"{each.way.name:24}{median * 1e3:9.1f}{cost:16.2f}{each.allowed:10.2f}"
         print(f"{told}{each.own:13,}{over}")
-    print(f"methods ratio={worst:.2f} target={TARGET}")
+    print(f"methods_step ratio={worst:.2f} target={TARGET}")
     return 0 if worst >= TARGET else 1
 
 
