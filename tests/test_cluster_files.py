@@ -1,0 +1,259 @@
+"""cluster.yaml by Ray's own schema and loader, docs/kuberay.yaml by KubeRay's published fields."""
+
+import copy
+import shlex
+from pathlib import Path
+
+import pytest
+import ray
+import yaml
+from jsonschema import ValidationError
+from ray.autoscaler._private.util import prepare_config, validate_config
+
+ROOT = Path(__file__).parents[1]
+CLUSTER = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
+MANIFESTS = list(yaml.safe_load_all((ROOT / "docs/kuberay.yaml").read_text(encoding="utf-8")))
+COMMANDS = [
+    command for name, told in CLUSTER.items() if name.endswith("commands") for command in told
+]
+
+
+def prepared():
+    return prepare_config(copy.deepcopy(CLUSTER))
+
+
+# Ray's cluster launcher
+
+
+def test_the_launcher_takes_the_file():
+    validate_config(prepared())
+
+
+def test_the_launcher_would_refuse_a_field_it_does_not_know():
+    with pytest.raises(ValidationError, match="max_worker"):
+        validate_config({**prepared(), "max_worker": 3})
+
+
+def test_gpu_workers_come_from_nothing_spot_first_and_the_head_has_no_gpu():
+    config = prepared()
+    types = config["available_node_types"]
+    head = types.pop(config["head_node_type"])
+    assert head["max_workers"] == 0
+    assert head["resources"].get("GPU", 0) == head["resources"]["CPU"] == 0
+    assert all(kind["min_workers"] == 0 < kind["max_workers"] for kind in types.values())
+    assert all(kind["resources"]["GPU"] >= 1 for kind in types.values())
+    spot = ["InstanceMarketOptions" in kind["node_config"] for kind in types.values()]
+    assert spot == [True, False]
+    assert max(kind["max_workers"] for kind in types.values()) <= config["max_workers"]
+
+
+def test_only_what_is_there_is_copied():
+    """Ray makes a digest of all that is copied: never the whole checkout with its environment."""
+    local = {told for told in CLUSTER["file_mounts"].values() if not told.startswith("~")}
+    assert all((ROOT / path).exists() for path in local)
+    assert {"search", "methods", "spaces", "pyproject.toml", "constraints.txt"} <= local
+    assert "." not in local
+
+
+def test_every_machine_installs_the_pinned_set_from_the_checkout():
+    config = prepared()
+    for kind in ("head", "worker"):
+        (line,) = [told for told in config[f"{kind}_setup_commands"] if "pip install" in told]
+        words = shlex.split(line)
+        assert words[words.index("-c") + 1] == "$HOME/stillhouse/constraints.txt"
+        assert words[-2:] == ["-e", "$HOME/stillhouse[cluster]"]
+        for path in ("pyproject.toml", "constraints.txt"):
+            assert f"~/stillhouse/{path}" in config["file_mounts"]
+
+
+def test_ray_in_the_manifests_is_the_pinned_one():
+    (pinned,) = [
+        line.removeprefix("ray==")
+        for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if line.startswith("ray==")
+    ]
+    assert MANIFESTS[0]["spec"]["rayVersion"] == pinned
+    assert f"rayproject/ray:{pinned}-" in (ROOT / "docs/kuberay.yaml").read_text(encoding="utf-8")
+    assert ray.__version__ == pinned
+
+
+def test_nothing_listens_beyond_the_machine_but_ray_and_ray_asks_for_a_token():
+    starts = [command for command in COMMANDS if "ray start" in command]
+    assert len(starts) == 2
+    assert all("RAY_AUTH_MODE=token ray start" in command for command in starts)
+    assert CLUSTER["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
+    assert "--dashboard-host=127.0.0.1" in starts[0]
+    (mlflow,) = [command for command in COMMANDS if "mlflow server" in command]
+    assert "--host 127.0.0.1" in mlflow
+    assert "0.0.0.0" not in " ".join(COMMANDS)
+    assert "security_group" not in CLUSTER["provider"]  # Ray's own: ssh, and each other
+    (database,) = [word for word in shlex.split(mlflow) if word.startswith("postgresql")]
+    assert database == "postgresql+psycopg://ubuntu@/mlflow?host=/var/run/postgresql"
+
+
+def test_the_own_security_group_lets_in_ssh_alone():
+    """What Ray opens by itself; the file adds no rule to it."""
+    from ray.autoscaler._private.aws.config import _create_default_inbound_rules
+
+    rules = _create_default_inbound_rules({"sg-1"})
+    outside = [rule for rule in rules if rule.get("IpRanges")]
+    assert [(rule["FromPort"], rule["ToPort"]) for rule in outside] == [(22, 22)]
+
+
+def test_lines_to_change_are_marked():
+    text = (ROOT / "cluster.yaml").read_text(encoding="utf-8")
+    lines = text.splitlines()
+    for told in ("region:", "max_workers: 16", "InstanceType: g6", "stillhouse-worker}"):
+        found = [line for line in lines if told in line]
+        assert found
+        assert all("CHANGE" in line for line in found), found
+    assert "CHANGE s3://BUCKET" in text
+
+
+# KubeRay: fields of ray.io/v1 in the published custom resource definitions, as far as used here.
+# A name maps to its type, or to the fields below it; `pod` is Kubernetes' own PodTemplateSpec.
+
+CONTAINER = {
+    "name": str,
+    "image": str,
+    "imagePullPolicy": str,
+    "env": [{"name": str, "value": str, "valueFrom": dict}],
+    "resources": {"requests": {str: str}, "limits": {str: str}},
+    "volumeMounts": [{"name": str, "mountPath": str, "readOnly": bool}],
+    "ports": [{"containerPort": int, "name": str}],
+    "securityContext": dict,
+}
+POD = {
+    "metadata": dict,
+    "spec": {
+        "serviceAccountName": str,
+        "nodeSelector": {str: str},
+        "tolerations": [{"key": str, "operator": str, "value": str, "effect": str}],
+        "containers": [CONTAINER],
+        "volumes": [{"name": str, "persistentVolumeClaim": {"claimName": str}, "emptyDir": dict}],
+    },
+}
+RAY_CLUSTER = {
+    "rayVersion": str,
+    "authOptions": {"mode": str, "secretName": str, "enableK8sTokenAuth": bool},
+    "enableInTreeAutoscaling": bool,
+    "autoscalerOptions": {
+        "version": str,
+        "idleTimeoutSeconds": int,
+        "upscalingMode": str,
+        "resources": dict,
+        "image": str,
+        "env": list,
+    },
+    "headServiceAnnotations": {str: str},
+    "gcsFaultToleranceOptions": dict,
+    "suspend": bool,
+    "managedBy": str,
+    "headGroupSpec": {
+        "serviceType": str,
+        "headService": dict,
+        "enableIngress": bool,
+        "rayStartParams": {str: str},
+        "template": POD,
+    },
+    "workerGroupSpecs": [
+        {
+            "groupName": str,
+            "replicas": int,
+            "minReplicas": int,
+            "maxReplicas": int,
+            "idleTimeoutSeconds": int,
+            "numOfHosts": int,
+            "suspend": bool,
+            "rayStartParams": {str: str},
+            "scaleStrategy": {"workersToDelete": [str]},
+            "template": POD,
+        }
+    ],
+}
+RAY_JOB = {
+    "entrypoint": str,
+    "clusterSelector": {str: str},
+    "submissionMode": str,
+    "runtimeEnvYAML": str,
+    "jobId": str,
+    "backoffLimit": int,
+    "activeDeadlineSeconds": int,
+    "ttlSecondsAfterFinished": int,
+    "shutdownAfterJobFinishes": bool,
+    "suspend": bool,
+    "entrypointNumCpus": float,
+    "entrypointNumGpus": float,
+    "entrypointResources": str,
+    "submitterPodTemplate": POD,
+    "submitterConfig": {"backoffLimit": int},
+    "metadata": {str: str},
+    "rayClusterSpec": RAY_CLUSTER,
+}
+
+
+def misfits(told, published, place=""):
+    """Where ``told`` is not as ``published`` says."""
+    if isinstance(published, list):
+        if not isinstance(told, list):
+            return [place]
+        return [
+            x for i, one in enumerate(told) for x in misfits(one, published[0], f"{place}[{i}]")
+        ]
+    if isinstance(published, dict):
+        if not isinstance(told, dict):
+            return [place]
+        anything = published.get(str)
+        return [
+            x
+            for key, value in told.items()
+            for x in (
+                misfits(value, anything or published[key], f"{place}.{key}")
+                if anything or key in published
+                else [f"{place}.{key}"]
+            )
+        ]
+    return [] if type(told) is published else [place]
+
+
+@pytest.mark.parametrize(
+    ("told", "kind", "published"),
+    list(zip(MANIFESTS, ("RayCluster", "RayJob"), (RAY_CLUSTER, RAY_JOB), strict=True)),
+    ids=("RayCluster", "RayJob"),
+)
+def test_a_manifest_has_published_fields_only(told, kind, published):
+    assert (told["apiVersion"], told["kind"]) == ("ray.io/v1", kind)
+    assert misfits(told["spec"], published) == []
+
+
+def test_a_misspelt_field_or_a_wrong_type_would_be_found():
+    spec = copy.deepcopy(MANIFESTS[0]["spec"])
+    spec["workerGroupSpecs"][1]["maxReplica"] = 3
+    spec["headGroupSpec"]["rayStartParams"]["num-cpus"] = 0
+    assert misfits(spec, RAY_CLUSTER) == [
+        ".headGroupSpec.rayStartParams.num-cpus",
+        ".workerGroupSpecs[1].maxReplica",
+    ]
+
+
+def test_what_kuberay_requires_is_there():
+    spec = MANIFESTS[0]["spec"]
+    for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+        assert {"rayStartParams", "template"} <= group.keys()
+        assert len(group["template"]["spec"]["containers"]) == 1
+    for group in spec["workerGroupSpecs"]:
+        assert {"groupName", "minReplicas", "maxReplicas"} <= group.keys()
+        assert group["minReplicas"] == 0 < group["maxReplicas"]
+    assert spec["authOptions"]["mode"] in ("token", "disabled")
+    assert spec["autoscalerOptions"]["version"] in ("v1", "v2")
+    assert spec["headGroupSpec"]["serviceType"] == "ClusterIP"
+    job = MANIFESTS[1]["spec"]
+    assert job["submissionMode"] in ("K8sJobMode", "HTTPMode", "InteractiveMode", "SidecarMode")
+    assert job["clusterSelector"] == {"ray.io/cluster": MANIFESTS[0]["metadata"]["name"]}
+
+
+def test_the_search_of_the_job_is_one():
+    words = shlex.split(MANIFESTS[1]["spec"]["entrypoint"])
+    assert words[:2] == ["stillhouse", "launch"]
+    assert (ROOT / words[2].removeprefix("stillhouse/")).exists()
+    assert words[3:5] == ["--address", "auto"]
