@@ -12,11 +12,20 @@ MAY_IMPORT = {"spaces": {"spaces"}, "methods": {"spaces", "methods"}, "search": 
 HOMES = {
     "ray": {
         f"search/{name}.py"
-        for name in ("cluster", "foundry", "orders", "sampler", "scheduling", "trial", "tuning")
+        for name in (
+            "cluster",
+            "foundry",
+            "nodes",
+            "orders",
+            "sampler",
+            "scheduling",
+            "trial",
+            "tuning",
+        )
     },
     "optuna": {"search/study.py"},
     "mlflow": {"search/tracking/"},
-    "pyarrow": {"search/library/store.py", "methods/core/data/parquet_images.py"},
+    "pyarrow": {"search/library/", "methods/core/data/parquet_images.py"},
     "matplotlib": {"search/report/"},
     "rich": {"search/cli/"},
     "typer": {"search/cli/"},

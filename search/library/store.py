@@ -14,10 +14,10 @@ and the record that lands last names one of them.
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import hashlib
 import json
+import platform
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +27,7 @@ import safetensors.torch
 from pyarrow import fs
 from torch import Tensor
 
+from search.library.place import ALOOF, absolute, in_one_step, open_place, remedy, shown
 from search.library.record import Payload, Record
 from search.stage import Artifact
 from spaces.problem import ConfigError, Problem
@@ -37,37 +38,56 @@ class Damaged(RuntimeError):
 
 
 class Library:
-    """A library at ``uri``: a folder, or anything ``pyarrow.fs.FileSystem.from_uri`` opens.
+    """A library at ``uri``: a folder, or what :mod:`search.library.place` opens.
+
+    Args:
+        uri: its address.
+        found: a folder must be there already. Workers ask for that: one on a machine that does
+            not see the driver's folder would else fill another of the same name.
 
     Raises:
         ConfigError: the place cannot be reached or written.
     """
 
-    def __init__(self, uri: str) -> None:
-        self.uri = uri if "://" in uri else str(Path(uri).expanduser().absolute())
+    def __init__(self, uri: str, found: bool = False) -> None:
+        self.uri = absolute(uri)
         try:
-            system, root = fs.FileSystem.from_uri(self.uri)
+            system, root = open_place(self.uri)
             if isinstance(system, fs.LocalFileSystem):
+                if found and not Path(root).is_dir():
+                    raise FileNotFoundError(f"{platform.node()} does not see that folder")
                 Path(root).mkdir(parents=True, exist_ok=True)
         except (OSError, ValueError) as error:
             raise _unusable(self.uri, error) from None
         self._files = fs.SubTreeFileSystem(root, system)
+        self._in_one_step = in_one_step(system)
         self._records: dict[str, Record] = {}
 
     def __reduce__(self) -> tuple[type[Library], tuple[str]]:
         return type(self), (self.uri,)
 
     def check_writable(self) -> None:
-        """Write and remove a small file.
+        """Write and remove a small file; seconds where an object store does not answer.
 
         Raises:
             ConfigError: that failed.
         """
         try:
-            self._write("scratch/.probe", b"")
-            self._files.delete_file("scratch/.probe")
+            system, root = open_place(self.uri, ALOOF) if self._in_one_step else (None, "")
+            files = fs.SubTreeFileSystem(root, system) if system else self._files
+            self._write("scratch/.probe", b"", files)
+            files.delete_file("scratch/.probe")
         except OSError as error:
             raise _unusable(self.uri, error) from None
+
+    def place_of(self, folder: str) -> tuple[fs.FileSystem, str]:
+        """The file system, and the path of a folder in here, for who keeps files of its own."""
+        return self._files.base_fs, f"{self._files.base_path}{folder}"
+
+    @property
+    def in_one_step(self) -> bool:
+        """Whether it lies in an object store rather than a folder."""
+        return self._in_one_step
 
     # Artifacts
 
@@ -91,7 +111,7 @@ class Library:
             except ValueError:  # not even a record: damaged like a payload
                 self.set_aside(key)
                 return None
-            self._records[key] = Record.parse(told, f"{self.uri}/{place}")
+            self._records[key] = Record.parse(told, f"{shown(self.uri)}/{place}")
         return self._records[key]
 
     def publish(self, record: Record, data: bytes) -> None:
@@ -122,13 +142,18 @@ class Library:
         """Move a damaged artifact out of the way, so that it is made again."""
         self._records.pop(key, None)
         aside = f"damaged/{key}-{uuid.uuid4().hex[:8]}"
-        self._files.create_dir(aside)
+        if not self._in_one_step:
+            self._files.create_dir(aside)
         # One by one, as object stores do not move folders; the record first, so that nobody
         # finds it without its payload.
         files = sorted(self._list(_folder(key)), key=lambda info: info.base_name != "record.json")
         for info in files:
-            with contextlib.suppress(FileNotFoundError):  # another reader was faster
+            try:
                 self._files.move(info.path, f"{aside}/{info.base_name}")
+            except OSError:
+                if self._exists(info.path):
+                    raise
+                # Another reader was faster; object stores have no name of their own for that.
 
     def keys(self) -> Iterator[str]:
         """The keys of all whole artifacts."""
@@ -153,7 +178,7 @@ class Library:
         if record is None:
             found = f"{len(matches)} do" if matches else "none does"
             message = f"needs one artifact whose key begins with {beginning!r}; {found}"
-            raise ConfigError([Problem(self.uri, message)])
+            raise ConfigError([Problem(shown(self.uri), message)])
         return record
 
     def remove(self, key: str) -> None:
@@ -212,20 +237,28 @@ class Library:
         infos = [info for folder in folders for info in self._list(folder)]
         return [info.path for info in infos if info.path not in kept and info.mtime < before]
 
+    def mark(self, path: str) -> None:
+        """Write an empty file, by which others can tell that they see this library."""
+        self._write(path, b"")
+
     def remove_file(self, path: str) -> None:
-        """Delete one of the :meth:`leftovers`."""
+        """Delete one of the :meth:`leftovers`, or a :meth:`mark`."""
         self._files.delete_file(path)
 
     # Bytes
 
-    def _write(self, path: str, data: bytes) -> None:
+    def _write(self, path: str, data: bytes, files: fs.FileSystem | None = None) -> None:
         """A reader sees the whole file or none: written aside, then moved into place."""
+        files = files or self._files
         folder, _, name = path.rpartition("/")
-        aside = f"{folder}/.{name}.part-{uuid.uuid4().hex[:8]}"
-        self._files.create_dir(folder)
-        with self._files.open_output_stream(aside) as stream:
+        aside = path
+        if not self._in_one_step:
+            aside = f"{folder}/.{name}.part-{uuid.uuid4().hex[:8]}"
+            files.create_dir(folder)
+        with files.open_output_stream(aside) as stream:
             stream.write(data)
-        self._files.move(aside, path)
+        if not self._in_one_step:
+            files.move(aside, path)
 
     def _read(self, path: str) -> bytes | None:
         try:
@@ -259,5 +292,5 @@ def _scratch(key: str) -> str:
 
 def _unusable(uri: str, error: Exception) -> ConfigError:
     reason = str(error).splitlines()[0]
-    message = f"the library {uri} cannot be used: {reason}; set `library:` to a writable place"
+    message = f"the library {shown(uri)} cannot be used: {reason}; {remedy(uri, reason)}"
     return ConfigError([Problem("library", message)])

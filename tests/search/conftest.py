@@ -1,6 +1,8 @@
 """A search so small that every test can afford one."""
 
 import copy
+import urllib.request
+import uuid
 
 import pytest
 import torch
@@ -63,3 +65,39 @@ def load(tiny):
 @pytest.fixture
 def library(tmp_path):
     return Library(str(tmp_path / "library"))
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A library in the test's own folder."""
+    return Library(str(tmp_path / "library"))
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """The address of an S3-compatible server that runs as long as the tests do."""
+    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3_keys(monkeypatch):
+    """Keys in the environment, and nothing else of this machine's AWS; whose they are."""
+    for name in ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    return "testing"
+
+
+@pytest.fixture
+def bucket(s3_server, s3_keys):
+    """The URI of a library in a fresh bucket."""
+    name = f"{s3_keys}-{uuid.uuid4().hex[:12]}"
+    with urllib.request.urlopen(urllib.request.Request(f"{s3_server}/{name}", method="PUT")):
+        pass
+    return f"s3://{name}/some/library?endpoint_override={s3_server}"
