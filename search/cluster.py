@@ -28,7 +28,7 @@ _WORKERS_READ = {
     "MALLOC_MMAP_THRESHOLD_": "1073741824",
     "MALLOC_TOP_PAD_": "67108864",
 }
-"""What the workers of a Ray of our own find in their environment."""
+"""What workers find in their environment."""
 
 
 def connect(address: str | None) -> None:
@@ -49,7 +49,7 @@ def connect(address: str | None) -> None:
         import search
         import spaces
 
-        shipped = {"py_modules": [search, methods, spaces]}
+        shipped = {"py_modules": [search, methods, spaces], "env_vars": _WORKERS_READ}
     _check_listening(address)
     try:
         ray.init(
@@ -62,11 +62,22 @@ def connect(address: str | None) -> None:
             runtime_env=shipped,
             _system_config=None if address else _OWN_WORKERS,
         )
-    except (ConnectionError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            [Problem("--address", f"no Ray cluster at {address}: {reason}")]
-        ) from None
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        if not address:
+            raise
+        raise ConfigError([Problem("--address", _refusal(address, error))]) from None
+
+
+def _refusal(address: str, error: Exception) -> str:
+    said = " ".join(str(error).split())
+    if "Version mismatch" in said:
+        return f"{said}; install the same with constraints.txt on both"
+    if isinstance(error, ray.exceptions.AuthenticationError):
+        return (
+            f"the cluster at {address} asks for its token: copy its ~/.ray/auth_token here, or set "
+            "RAY_AUTH_TOKEN, and RAY_AUTH_MODE=token"
+        )
+    return f"no Ray cluster at {address}: {str(error).splitlines()[0]}"
 
 
 def _namespace() -> str:

@@ -51,7 +51,7 @@ _Made = TypeVar("_Made")
 @ray.remote(max_retries=0)
 def _make_remotely(stage: Stage, library: str, threads: int) -> Iterator[Report | Record]:
     torch.set_num_threads(threads)
-    yield from _with_result(make(stage, Library(library)))
+    yield from _with_result(make(stage, Library(library, found=True)))
 
 
 @ray.remote(max_retries=0)
@@ -59,7 +59,7 @@ def _make_together_remotely(
     stages: list[Stage], library: str, threads: int
 ) -> Iterator[list[Report] | list[Record]]:
     torch.set_num_threads(threads)
-    yield from _with_result(make_together(stages, Library(library)))
+    yield from _with_result(make_together(stages, Library(library, found=True)))
 
 
 def _with_result(making: Generator[_Yielded, None, _Made]) -> Iterator[_Yielded | _Made]:
@@ -92,7 +92,7 @@ class Foundry:
 
     def __init__(self, library: str) -> None:
         self._uri = library
-        self._library = Library(library)
+        self._library = Library(library, found=True)
         self._flights: dict[str, _Flight] = {}
         self._news: list[StageChanged] = []
         self._heard: dict[str, float] = {}

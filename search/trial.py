@@ -28,7 +28,7 @@ class Trial(tune.Trainable):
         self, config: dict[str, Any], experiment: Experiment, library: str
     ) -> None:
         self._experiment = experiment
-        self._library = Library(library)
+        self._library = Library(library, found=True)
         torch.set_num_threads(max(1, int(experiment.run.resources.cpu)))
         self.reset_config(config)
 

@@ -16,6 +16,7 @@ from search.cluster import connect
 from search.experiment import Experiment
 from search.ledger import Ledger
 from search.library.store import Library
+from search.nodes import check_nodes
 from search.orders import Orders
 from search.sampler import Sampler
 from search.scheduling import scheduler
@@ -60,7 +61,8 @@ class OnRay:
     """Makes stages in the foundry and runs trials with Tune, on the cluster at ``address``.
 
     Raises:
-        ConfigError: there is no such cluster, or a trial fits on none of its nodes.
+        ConfigError: there is no such cluster, its nodes run other versions or do not see the
+            library, or a trial fits on none of them.
     """
 
     def __init__(
@@ -76,6 +78,8 @@ class OnRay:
         self._folder = folder
         connect(address)
         try:
+            if address:
+                check_nodes(library.uri, library.mark, library.remove_file)
             self._slots = slots(experiment.run.resources)
         except ConfigError:
             ray.shutdown()
@@ -117,8 +121,7 @@ class OnRay:
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
-                name="tune",
-                storage_path=str(self._folder),
+                **self._storage(),
                 failure_config=tune.FailureConfig(max_failures=LOST_WORKERS),
                 # The library holds half-done students; Tune's checkpoints would repeat them.
                 checkpoint_config=tune.CheckpointConfig(
@@ -127,6 +130,17 @@ class OnRay:
                 verbose=0,
             ),
         )
+
+    def _storage(self) -> dict[str, Any]:
+        """Where Tune keeps its results: in a bucket with the library, else in the run's folder.
+
+        An object store is handed over as it was opened: Tune's own reading of an address knows
+        neither endpoint nor retries.
+        """
+        if not self._library.in_one_step:
+            return {"name": "tune", "storage_path": str(self._folder)}
+        system, path = self._library.place_of("tune")
+        return {"name": self._folder.name, "storage_path": path, "storage_filesystem": system}
 
 
 def _quiet(concurrent: int) -> None:

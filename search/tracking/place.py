@@ -1,4 +1,10 @@
-"""Where MLflow keeps its runs: the URI, the folder for artifacts, the command that shows them."""
+"""Where MLflow keeps its runs: the URI, the folder for artifacts, the command that shows them.
+
+Only the driver of a search speaks to MLflow, from one thread; workers report to the driver. So a
+SQLite file beside the driver serves a search on any number of nodes, and is refused for none, like
+the study's journal in the run's folder. What it does not serve is several drivers at a time, or a
+driver that moves to another machine: those want a server.
+"""
 
 from __future__ import annotations
 

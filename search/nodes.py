@@ -1,0 +1,153 @@
+"""Whether the nodes of a cluster can work on a search: the same versions, and its library in sight.
+
+Nodes that join later run what the cluster's own setup put on them; what they make of a folder
+that they do not see is refused where a worker opens the library (:class:`search.library.store`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import platform
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from search.library.place import ALOOF, open_place, remedy, shown
+from spaces.problem import ConfigError, Problem
+
+PATIENCE = 120.0
+"""Seconds a node has to answer; its first worker is given the packages meanwhile."""
+_PACKAGES = ("search", "methods", "spaces")
+
+Facts = Mapping[str, str]
+
+
+def facts() -> dict[str, str]:
+    """What decides whether this process understands another: versions, and this project's sources.
+
+    Local parts of versions are left out: torch for a CPU and for a GPU are the same torch.
+    """
+    return {
+        "python": ".".join(platform.python_version_tuple()[:2]),
+        **{name: _version(name) for name in ("torch", "ray")},
+        "stillhouse": f"sources {_digest()}",
+    }
+
+
+def differences(here: Facts, nodes: Mapping[str, Facts]) -> list[str]:
+    """One line for every version that some nodes have and the driver has not.
+
+    Args:
+        here: the driver's :func:`facts`.
+        nodes: those of every node, by its address.
+    """
+    lines = []
+    for name, own in here.items():
+        others = defaultdict(list)
+        for node, told in nodes.items():
+            if told.get(name) != own:
+                others[told.get(name, "nothing")].append(node)
+        for version, where in others.items():
+            places = ", ".join(sorted(where))
+            lines.append(f"{name} is {version} on {places}, and {own} where the search starts")
+    return lines
+
+
+def check_nodes(library: str, mark: Callable[[str], None], unmark: Callable[[str], None]) -> None:
+    """Ask every node of the cluster this process is connected to.
+
+    Args:
+        library: the address of the search's library.
+        mark: writes an empty file at a path in the library.
+        unmark: removes it.
+
+    Raises:
+        ConfigError: versions differ, or a node does not reach the library.
+    """
+    path = f"scratch/.seen-{ray.get_runtime_context().get_job_id()}"
+    mark(path)
+    try:
+        answers = _ask(library, path)
+    finally:
+        unmark(path)
+    remedy_ = "install the same with constraints.txt on all of them"
+    problems = [
+        Problem("--address", f"{line}; {remedy_}")
+        for line in differences(facts(), {node: told for node, (told, _) in answers.items()})
+    ]
+    unseen = {node: reason for node, (_, reason) in answers.items() if reason}
+    if unseen:
+        problems.append(Problem("library", out_of_sight(library, unseen)))
+    if problems:
+        raise ConfigError(problems)
+
+
+def out_of_sight(library: str, unseen: Mapping[str, str]) -> str:
+    """What to say of nodes that do not reach the library, each with its reason."""
+    places, reason = ", ".join(sorted(unseen)), next(iter(unseen.values()))
+    if library.startswith("s3://"):
+        return f"{places} cannot use {shown(library)}: {reason}; {remedy(library, reason)}"
+    return (
+        f"{shown(library)} is a folder that {places} does not see; "
+        "use s3://BUCKET/PATH, or a folder that all nodes share"
+    )
+
+
+def _ask(library: str, path: str) -> dict[str, tuple[Facts, str]]:
+    """Address of a node -> its facts, and why it does not see the file; empty if it does."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    look: Any = ray.remote(num_cpus=0, max_retries=1)(_look)
+    asked = {}
+    for node in nodes:
+        if node["Alive"]:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            place = f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})"
+            asked[place] = look.options(scheduling_strategy=there).remote(library, path)
+    answers = {}
+    for place, answer in asked.items():
+        try:
+            answers[place] = ray.get(answer, timeout=PATIENCE)
+        except ray.exceptions.GetTimeoutError:
+            message = f"{place} started no worker within {PATIENCE:g} s; see `ray status`"
+            raise ConfigError([Problem("--address", message)]) from None
+        except ray.exceptions.RayError as error:
+            reason = str(error).strip().splitlines()[-1]
+            message = f"{place} cannot run this project: {reason}"
+            raise ConfigError([Problem("--address", message)]) from None
+    return answers
+
+
+def _look(library: str, path: str) -> tuple[dict[str, str], str]:
+    """On a node: its facts, and why the file in the library is not seen from it."""
+    reason = ""
+    try:
+        system, root = open_place(library, ALOOF)
+        with system.open_input_stream(f"{root}/{path}"):
+            pass
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+    return facts(), reason
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package).partition("+")[0]
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _digest() -> str:
+    """Of the packages as this process would import them, wherever they came from."""
+    total = hashlib.sha256()
+    for name in _PACKAGES:
+        folder = Path(importlib.import_module(name).__path__[0])
+        for file in sorted(folder.rglob("*.py")):
+            total.update(file.relative_to(folder).as_posix().encode())
+            total.update(file.read_bytes())
+    return total.hexdigest()[:12]
