@@ -231,7 +231,9 @@ class Run(Config):
     grid_points: int = knob(3, "values a continuous domain has in a grid", ge=1)
     scheduler: Scheduler = knob(NoScheduler(), "who stops hopeless trials early")
     resources: Resources = knob(Resources(), "for each trial")
-    concurrent: int | None = knob(None, "trials at once; none means as many as fit", ge=1)
+    concurrent: int | None = knob(
+        None, "trials at once; none means as many as fit on the nodes there are", ge=1
+    )
     seed: int = knob(0, "the sampler's", ge=0)
     repeats: Repeats = knob(Repeats(), "of the best configurations")
     baselines: bool = knob(True, "also train the plain and the directly distilled student")

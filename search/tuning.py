@@ -29,23 +29,29 @@ LOST_WORKERS = 3
 """How often a trial whose worker was lost is started again."""
 
 
-def slots(resources: Resources) -> int:
+def slots(resources: Resources, growing_to: int = 0) -> int:
     """How many trials the cluster can run at once.
 
+    Args:
+        resources: of one trial.
+        growing_to: how many it could run if it grew, as the user says: Ray knows the nodes that
+            are there, not those that an autoscaler would bring once trials ask for them.
+
     Raises:
-        ConfigError: not one fits on any node.
+        ConfigError: not one fits on any node, and nobody says that others will come.
     """
     found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     nodes = [node["Resources"] for node in found if node["Alive"]]
     fitting = [_fits(node, resources) for node in nodes]
-    if sum(fitting):
-        return sum(fitting)
+    if sum(fitting) or growing_to:
+        return max(sum(fitting), growing_to)
     largest = ", ".join(
         f"{node.get('CPU', 0):g} cpu and {node.get('GPU', 0):g} gpu" for node in nodes
     )
     message = (
         f"a trial asks for {resources.cpu:g} cpu and {resources.gpu:g} gpu, "
-        f"but the nodes of this cluster have {largest}; ask for less"
+        f"but the nodes of this cluster have {largest}; ask for less, or set run.concurrent where "
+        "nodes come when they are asked for"
     )
     raise ConfigError([Problem("run.resources", message)])
 
@@ -80,7 +86,8 @@ class OnRay:
         try:
             if address:
                 check_nodes(library.uri, library.mark, library.remove_file)
-            self._slots = slots(experiment.run.resources)
+            growing_to = (experiment.run.concurrent or 0) if address else 0
+            self._slots = slots(experiment.run.resources, growing_to)
         except ConfigError:
             ray.shutdown()
             raise

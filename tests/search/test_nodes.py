@@ -10,6 +10,8 @@ from search import launch, load_experiment, nodes
 from search.cluster import _refusal, connect
 from search.library.store import Library
 from search.nodes import check_nodes, differences, facts, out_of_sight
+from search.settings import Resources
+from search.tuning import slots
 from spaces.problem import ConfigError
 
 HERE = {"python": "3.11", "torch": "2.14.1", "ray": "2.60.0", "stillhouse": "sources 1234"}
@@ -115,6 +117,17 @@ def test_two_nodes_that_run_and_see_the_same(disk, monkeypatch):
     with pytest.raises(ConfigError, match=rf"torch is {facts()['torch']} on .* and 9\.9\.9 where"):
         check_nodes(disk.uri, disk.mark, disk.remove_file)
     assert disk._list("") == []
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("connected")
+def test_a_cluster_may_grow_as_far_as_the_user_says():
+    """No GPU is there yet: an autoscaler brings one when a trial asks for it."""
+    assert slots(Resources(cpu=1)) == 2
+    assert slots(Resources(cpu=1), growing_to=8) == 8
+    assert slots(Resources(cpu=1, gpu=1), growing_to=8) == 8
+    with pytest.raises(ConfigError, match=r"1 gpu, but .* set run\.concurrent where nodes come"):
+        slots(Resources(cpu=1, gpu=1))
 
 
 @pytest.mark.ray
