@@ -1,14 +1,23 @@
 """cluster.yaml by Ray's own schema and loader, docs/kuberay.yaml by KubeRay's published fields."""
 
 import copy
+import re
 import shlex
 from pathlib import Path
 
+import boto3
 import pytest
 import ray
+import typer
 import yaml
 from jsonschema import ValidationError
+from ray.autoscaler._private.aws.config import bootstrap_aws
 from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.scripts.scripts import cli as ray_cli
+
+from search import load_experiment
+from search.cli.app import app
+from search.cli.show import parse_changes
 
 ROOT = Path(__file__).parents[1]
 CLUSTER = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
@@ -91,13 +100,25 @@ def test_nothing_listens_beyond_the_machine_but_ray_and_ray_asks_for_a_token():
     assert database == "postgresql+psycopg://ubuntu@/mlflow?host=/var/run/postgresql"
 
 
-def test_the_own_security_group_lets_in_ssh_alone():
-    """What Ray opens by itself; the file adds no rule to it."""
-    from ray.autoscaler._private.aws.config import _create_default_inbound_rules
-
-    rules = _create_default_inbound_rules({"sg-1"})
-    outside = [rule for rule in rules if rule.get("IpRanges")]
+def test_ray_opens_ssh_to_the_outside_and_nothing_else(tmp_path, monkeypatch):
+    """Ray prepares the file for AWS, which moto plays; what it makes there is looked at."""
+    moto = pytest.importorskip("moto")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("HOME", str(tmp_path))  # where the key is written
+    with moto.mock_aws():
+        ready = bootstrap_aws(prepared())
+        (group,) = {
+            group
+            for kind in ready["available_node_types"].values()
+            for group in kind["node_config"]["SecurityGroupIds"]
+        }
+        ec2 = boto3.client("ec2", region_name=ready["provider"]["region"])
+        rules = ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissions"]
+    outside = [rule for rule in rules if rule["IpRanges"] or rule.get("Ipv6Ranges")]
     assert [(rule["FromPort"], rule["ToPort"]) for rule in outside] == [(22, 22)]
+    within = [rule for rule in rules if rule not in outside]
+    assert [pair["GroupId"] for rule in within for pair in rule["UserIdGroupPairs"]] == [group]
 
 
 def test_lines_to_change_are_marked():
@@ -257,3 +278,35 @@ def test_the_search_of_the_job_is_one():
     assert words[:2] == ["stillhouse", "launch"]
     assert (ROOT / words[2].removeprefix("stillhouse/")).exists()
     assert words[3:5] == ["--address", "auto"]
+
+
+# docs/cluster.md
+
+GUIDE = (ROOT / "docs/cluster.md").read_text(encoding="utf-8")
+SHOWN = re.sub(r"\\\n\s*", "", "\n".join(re.findall(r"^    (.*)$", GUIDE, flags=re.MULTILINE)))
+
+
+def test_the_guide_names_commands_and_options_that_exist():
+    """Of Ray's command line, and of this one."""
+    named = re.findall(r"^(?:ray) ([a-z-]+)(.*)$", SHOWN, flags=re.MULTILINE)
+    assert {"up", "exec", "attach", "rsync-down", "down", "dashboard"} <= {
+        name for name, _ in named
+    }
+    for name, rest in named:
+        known = {option for param in ray_cli.commands[name].params for option in param.opts}
+        own = re.sub(r"'.*'", "", rest)
+        assert set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", own)) <= known, (name, rest)
+    stillhouse = typer.main.get_command(app).commands
+    for name, rest in re.findall(r"'stillhouse ([a-z]+)(.*?)'", SHOWN):
+        known = {option for param in stillhouse[name].params for option in param.opts}
+        assert set(re.findall(r"--[a-z]+", rest)) <= known, (name, rest)
+
+
+@pytest.mark.parametrize("text", [SHOWN, MANIFESTS[1]["spec"]["entrypoint"]], ids=["guide", "job"])
+def test_what_is_launched_is_an_experiment(text):
+    (command,) = re.findall(r"stillhouse launch \S*?(experiments/\S+)( [^'\n]*)", text)
+    file, rest = command
+    experiment = load_experiment(ROOT / file, parse_changes(re.findall(r"--set (\S+)", rest)))
+    assert experiment.library == "s3://BUCKET/stillhouse"
+    assert experiment.tracking.endswith(":5000")
+    assert experiment.run.concurrent == 4
