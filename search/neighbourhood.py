@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -13,6 +12,7 @@ from torch import nn
 from methods.core.data.config import DataConfig
 from methods.core.data.dataset import open_data
 from methods.core.neighbourhood import Distillation, Neighbourhood
+from methods.core.saves import read, written
 from methods.core.seeding import seeded
 from methods.core.synthetic import MEANING, Inputs, gaussian, normed_by_batch
 from methods.core.training import Training
@@ -135,7 +135,7 @@ class DistilNeighbourhood(Work):
         curves: list[list[Report]] = [[] for _ in own]
         if bench.saves is not None and (tensors := bench.saves.load()) is not None:
             learning.load(tensors)
-            curves = json.loads(tensors["curves"].numpy().tobytes())
+            curves = read(tensors["curves"])
             for told in zip(*curves, strict=True):
                 yield [dict(report) for report in told]
         while learning.epoch < own[0].epochs:
@@ -144,8 +144,7 @@ class DistilNeighbourhood(Work):
                 curve.append({k: v for k, v in report.items() if math.isfinite(v)})
             # Many stages at once are a lot to lose: they are saved after every epoch.
             if bench.saves is not None and learning.epoch < own[0].epochs:
-                text = torch.frombuffer(bytearray(json.dumps(curves).encode()), dtype=torch.uint8)
-                bench.saves.store({**learning.state(), "curves": text})
+                bench.saves.store({**learning.state(), "curves": written(curves)})
             yield [curve[-1] for curve in curves]
         scores = learning.scores()
         return [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +13,6 @@ from methods.core.data.facts import facts
 from methods.core.data.made import MadeData
 from methods.core.evaluation import evaluate
 from methods.core.objective import Objective
-from methods.core.teacher import FrozenTeacher
 from methods.core.training import Training, train
 from search.assembly import anew, described, rebuild
 from search.forgetting import forgotten
@@ -115,7 +114,17 @@ class TrainNetwork(Work):
         teachers = [frozen(parent, bench.device) for parent in parents[self.leading :]]
         report: Report = {}
         if self.objective:
-            for report in self._taught(network, teachers, dataset, bench):
+            for report in train(
+                network,
+                teachers,
+                self.objective,
+                dataset,
+                self.training,
+                seed=self.seed,
+                device=bench.device,
+                saves=bench.saves,
+                peers=self._peers(dataset.config),
+            ):
                 yield report
         else:
             scores = evaluate(
@@ -133,26 +142,9 @@ class TrainNetwork(Work):
             told["assembly"] = described(parent)
         return Product(network.state_dict(), figures, told)
 
-    def _taught(
-        self,
-        network: Network,
-        teachers: Sequence[FrozenTeacher],
-        dataset: Dataset,
-        bench: Bench,
-        peers: Sequence[Network] = (),
-    ) -> Iterator[Report]:
-        assert self.objective is not None
-        return train(
-            network,
-            teachers,
-            self.objective,
-            dataset,
-            self.training,
-            seed=self.seed,
-            device=bench.device,
-            saves=bench.saves,
-            peers=peers,
-        )
+    def _peers(self, data: DataConfig) -> list[Network]:
+        """The networks that learn beside it, as they start."""
+        return []
 
     def _go_on(self, parent: Artifact) -> Network:
         return anew(parent) if self.anew else rebuild(parent)

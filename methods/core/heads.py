@@ -8,7 +8,6 @@ Salehi-Abari 2021, section 3, where each head's epoch is chosen by its validatio
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Mapping
 
@@ -21,9 +20,10 @@ from methods.core.data.dataset import Dataset
 from methods.core.folding import folded
 from methods.core.learner import below, moments, optimizer, put_moments
 from methods.core.precision import autocast, resolve_precision
+from methods.core.saves import Report, Saves, epoch_by_epoch, read, written
 from methods.core.seeding import seeded
 from methods.core.settings import Training
-from methods.core.training import Report, Saves, check_finite
+from methods.core.training import check_finite
 from spaces.network import Network, head_of
 
 _PASS = 512
@@ -52,14 +52,7 @@ def train_heads(
         Diverged: a loss is not finite.
     """
     run = _Run(network, data, training, seed, device)
-    if saves is not None and (tensors := saves.load()) is not None:
-        run.load(tensors)
-        yield from map(dict, run.curve)
-    while len(run.curve) < training.epochs:
-        report = run.epoch()
-        if saves is not None and saves.due():
-            saves.store(run.state())
-        yield dict(report)
+    yield from epoch_by_epoch(run, training.epochs, saves)
     run.finish()
 
 
@@ -161,8 +154,7 @@ class _Run:
         tensors |= {f"optimizer.{k}": v for k, v in moments(self._optimizer, self._parameters)}
         for name, kept in self._best.items():
             tensors |= {f"best.{name}.{k}": v for k, v in kept.items()}
-        curve = bytearray(json.dumps(self.curve).encode())
-        tensors["curve"] = torch.frombuffer(curve, dtype=torch.uint8)
+        tensors["curve"] = written(self.curve)
         return {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
@@ -171,4 +163,4 @@ class _Run:
         put_moments(self._optimizer, self._parameters, below("optimizer", tensors))
         best = {k: v.to(self._device) for k, v in below("best", tensors).items()}
         self._best = {name: found for name in self._heads if (found := below(name, best))}
-        self.curve = json.loads(tensors["curve"].numpy().tobytes())
+        self.curve = read(tensors["curve"])

@@ -12,7 +12,6 @@ difference of neighbouring pixels and R_2 the mean square, both after the teache
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Generator, Iterator
@@ -24,15 +23,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from methods.core.saves import Saves
+from methods.core.saves import Report, Saves, read, written
 from methods.core.seeding import seeded
 from methods.core.synthetic import norms
 from spaces.config import Config, knob
 from spaces.domain import Integers, LogUniform
 from spaces.network import Network, Shape
 from spaces.problem import ConfigError, Problem
-
-Report = dict[str, float]
 
 
 class Inversion(Config):
@@ -86,7 +83,7 @@ def invert(
     labels = torch.arange(how.images) % classes
     parts = labels.tensor_split(math.ceil(how.images / how.batch_size))
     kept = saves.load() if saves is not None else None
-    curve: list[Report] = json.loads(kept["curve"].numpy().tobytes()) if kept else []
+    curve: list[Report] = read(kept["curve"]) if kept else []
     done = [kept["images"]] if kept else []
     yield from map(dict, curve)
     for number in range(len(curve), len(parts)):
@@ -95,8 +92,7 @@ def invert(
         done.append(images)
         curve.append({"epoch": number + 1.0, **report})
         if saves is not None and saves.due():
-            told = torch.frombuffer(bytearray(json.dumps(curve).encode()), dtype=torch.uint8)
-            saves.store({"images": torch.cat(done), "curve": told})
+            saves.store({"images": torch.cat(done), "curve": written(curve)})
         yield dict(curve[-1])
     return Made(torch.cat(done), labels)
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
 
+import torch
 from torch import Tensor
+
+Report = dict[str, float]
+"""One epoch's figures."""
 
 
 class Saves(Protocol):
@@ -21,3 +27,37 @@ class Saves(Protocol):
     def store(self, tensors: dict[str, Tensor]) -> None:
         """Keep these, contiguous and on the CPU, instead of what was stored before."""
         ...
+
+
+class Resumable(Protocol):
+    """Work that stands between two epochs; ``curve`` holds the reports of those done."""
+
+    curve: list[Report]
+
+    def epoch(self) -> Report: ...
+
+    def state(self) -> dict[str, Tensor]: ...
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None: ...
+
+
+def epoch_by_epoch(run: Resumable, epochs: int, saves: Saves | None) -> Iterator[Report]:
+    """Do what is left of ``epochs``; yield every epoch's report, those of a start before first."""
+    if saves is not None and (tensors := saves.load()) is not None:
+        run.load(tensors)
+        yield from map(dict, run.curve)
+    while len(run.curve) < epochs:
+        report = run.epoch()
+        if saves is not None and saves.due():
+            saves.store(run.state())
+        yield dict(report)
+
+
+def written(told: Any) -> Tensor:
+    """Plain data as uint8, for files that hold tensors alone; :func:`read` gives it back."""
+    return torch.frombuffer(bytearray(json.dumps(told).encode()), dtype=torch.uint8)
+
+
+def read(tensor: Tensor) -> Any:
+    """What :func:`written` was given."""
+    return json.loads(tensor.numpy().tobytes())

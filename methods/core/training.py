@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import defaultdict
@@ -18,7 +17,7 @@ from methods.core.method import Pair, Progress
 from methods.core.objective import Objective
 from methods.core.peers import Peers
 from methods.core.precision import resolve_precision
-from methods.core.saves import Saves
+from methods.core.saves import Report, Saves, epoch_by_epoch, read, written
 from methods.core.seeding import seeded
 from methods.core.settings import Training
 from methods.core.teacher import FrozenTeacher, Teachers
@@ -26,8 +25,6 @@ from spaces.network import Network
 from spaces.problem import ConfigError, Problem
 
 __all__ = ["Diverged", "Saves", "Training", "train"]
-
-Report = dict[str, float]
 
 
 class Diverged(RuntimeError):
@@ -68,14 +65,7 @@ def train(
         Diverged: the loss of an epoch is not finite.
     """
     run = _Run(student, teachers, objective, data, training, seed, torch.device(device), peers)
-    if saves is not None and (tensors := saves.load()) is not None:
-        run.load(tensors)
-        yield from map(dict, run.curve)
-    while len(run.curve) < training.epochs:
-        report = run.epoch()
-        if saves is not None and saves.due():
-            saves.store(run.state())
-        yield dict(report)
+    yield from epoch_by_epoch(run, training.epochs, saves)
     run.finish()
 
 
@@ -198,9 +188,7 @@ class _Run:
         """Everything that :meth:`load` needs, as tensors that any file format takes."""
         tensors = self._learner.state()
         tensors |= {f"best.{name}": value for name, value in self._best.items()}
-        tensors["curve"] = torch.frombuffer(
-            bytearray(json.dumps(self.curve).encode()), dtype=torch.uint8
-        )
+        tensors["curve"] = written(self.curve)
         return {
             name: tensor.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
             for name, tensor in tensors.items()
@@ -210,7 +198,7 @@ class _Run:
         """Stand where :meth:`state` was asked for."""
         self._learner.load(tensors)
         self._best = {k: v.to(self._device) for k, v in below("best", tensors).items()}
-        self.curve = json.loads(tensors["curve"].numpy().tobytes())
+        self.curve = read(tensors["curve"])
 
 
 # Which random choices a generator is for.

@@ -7,20 +7,18 @@ others' figures come beside its own, as ``peer1_val_accuracy`` and so on.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 
 from methods.core.data.config import DataConfig
-from methods.core.data.dataset import Dataset
 from methods.core.data.facts import facts
 from methods.core.objective import METHODS, Objective
 from methods.core.seeding import seed_from
-from methods.core.teacher import FrozenTeacher
 from methods.core.training import Training
 from search.kind import Entry, Kind
-from search.stage import Bench, Report, Stage
+from search.stage import Stage
 from search.stages.train import check_taught, declared_field, split_network
 from search.train import TrainNetwork, fresh
 from spaces.config import knob
@@ -51,16 +49,8 @@ class TrainPeers(TrainNetwork):
         peers = tuple(peer.split(subclasses) for peer in self.peers)
         return found and found.model_copy(update={"peers": peers})
 
-    def _taught(
-        self,
-        network: Network,
-        teachers: Sequence[FrozenTeacher],
-        dataset: Dataset,
-        bench: Bench,
-        peers: Sequence[Network] = (),
-    ) -> Iterator[Report]:
-        beside = [self._peer(place, dataset.config) for place in range(len(self.peers))]
-        return super()._taught(network, teachers, dataset, bench, [*peers, *beside])
+    def _peers(self, data: DataConfig) -> list[Network]:
+        return [self._peer(place, data) for place in range(len(self.peers))]
 
     def _peer(self, place: int, data: DataConfig) -> Network:
         """The peer at a place, from a seed of its own: equal networks must not start equal."""
