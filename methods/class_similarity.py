@@ -14,20 +14,16 @@ losses are averaged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from methods.core.class_similarity import similarities
-from methods.core.data.batch import Batch
-from methods.core.method import Method, MethodConfig, Pair, Progress
-from methods.core.soft_labels import imitation
+from methods.core.method import MethodConfig, Pair
+from methods.core.synthetic_teacher import SyntheticTeacher
 from spaces.config import knob
 from spaces.domain import LogUniform
-from spaces.network import Output
 
 
-class ClassSimilarity(Method):
+class ClassSimilarity(SyntheticTeacher):
     """Soft labels made of the directions of a teacher's class weights."""
 
     class Config(MethodConfig):
@@ -41,8 +37,6 @@ class ClassSimilarity(Method):
         )
 
     config: Config
-    compares_logits = True
-    needs_labels = True
     targets: Tensor
     """log rho: [teachers, classes, classes]."""
 
@@ -51,9 +45,6 @@ class ClassSimilarity(Method):
         table = (similarities(pair) / config.sharpness).log_softmax(dim=2)
         self.register_buffer("targets", table, persistent=False)
 
-    def forward(
-        self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
-    ) -> Tensor:
-        """From logits [B, classes] of the student, and labels [B]."""
-        labels = [table[batch.labels] for table in self.targets]
-        return imitation(student.logits, labels, self.config.temperature)
+    def target(self, number: int, teacher: Tensor, labels: Tensor) -> Tensor:
+        """The same for all images of a class; ``teacher`` is not looked at."""
+        return self.targets[number][labels]

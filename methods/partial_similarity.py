@@ -14,20 +14,17 @@ is lam / T^2. In nats; several teachers' losses are averaged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 
 from methods.core.class_similarity import similarities
-from methods.core.data.batch import Batch
-from methods.core.method import Method, MethodConfig, Pair, Progress
-from methods.core.soft_labels import imitation, joined, of_class, of_others, softened
+from methods.core.method import MethodConfig, Pair
+from methods.core.soft_labels import joined, of_class, of_others, softened
+from methods.core.synthetic_teacher import SyntheticTeacher
 from spaces.config import knob
 from spaces.domain import LogUniform
-from spaces.network import Output
 
 
-class PartialSimilarity(Method):
+class PartialSimilarity(SyntheticTeacher):
     """Soft targets whose classes beside the true one share what their weights have in common."""
 
     class Config(MethodConfig):
@@ -39,8 +36,6 @@ class PartialSimilarity(Method):
         temperature: float = knob(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
 
     config: Config
-    compares_logits = True
-    needs_labels = True
     scores: Tensor
     """Cosines over sharpness: [teachers, classes, classes]."""
 
@@ -48,17 +43,8 @@ class PartialSimilarity(Method):
         super().__init__(config, pair)
         self.register_buffer("scores", similarities(pair) / config.sharpness, persistent=False)
 
-    def forward(
-        self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
-    ) -> Tensor:
-        """From logits [B, classes] of the student and of every teacher, and labels [B]."""
-        pairs = zip(teachers, self.scores, strict=True)
-        labels = [self.target(o.logits, scores, batch.labels) for o, scores in pairs]
-        return imitation(student.logits, labels, self.config.temperature)
-
-    def target(self, teacher: Tensor, scores: Tensor, labels: Tensor) -> Tensor:
-        """log rho [B, classes], from logits [B, classes], [classes, classes] and labels [B]."""
+    def target(self, number: int, teacher: Tensor, labels: Tensor) -> Tensor:
         log_p = softened(teacher, self.config.temperature)
         rest = of_others(log_p, labels).logsumexp(dim=1, keepdim=True)
-        shares = of_others(scores[labels], labels).log_softmax(dim=1)
+        shares = of_others(self.scores[number][labels], labels).log_softmax(dim=1)
         return joined(of_class(log_p, labels), rest + shares, labels)

@@ -14,20 +14,18 @@ where the weight here is lam / T^2. In nats; several teachers' losses are averag
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from methods.core.data.batch import Batch
-from methods.core.method import Method, MethodConfig, Progress
-from methods.core.soft_labels import imitation, joined, of_class, of_others, softened
+from methods.core.method import MethodConfig
+from methods.core.soft_labels import joined, of_class, of_others, softened
+from methods.core.synthetic_teacher import SyntheticTeacher
 from spaces.config import knob
 from spaces.domain import LogUniform
-from spaces.network import Output
 
 
-class PartialTeacher(Method):
+class PartialTeacher(SyntheticTeacher):
     """Soft targets whose classes beside the true one are all alike."""
 
     class Config(MethodConfig):
@@ -36,18 +34,8 @@ class PartialTeacher(Method):
         temperature: float = knob(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
 
     config: Config
-    compares_logits = True
-    needs_labels = True
 
-    def forward(
-        self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
-    ) -> Tensor:
-        """From logits [B, classes] of the student and of every teacher, and labels [B]."""
-        labels = [self.target(teacher.logits, batch.labels) for teacher in teachers]
-        return imitation(student.logits, labels, self.config.temperature)
-
-    def target(self, teacher: Tensor, labels: Tensor) -> Tensor:
-        """log rho [B, classes], from a teacher's logits [B, classes] and labels [B]."""
+    def target(self, number: int, teacher: Tensor, labels: Tensor) -> Tensor:
         log_p = softened(teacher, self.config.temperature)
         others = of_others(log_p, labels)
         # Summed over the others, 1 - p_t stays exact where p_t rounds to 1.

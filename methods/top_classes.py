@@ -15,20 +15,17 @@ is lam / T^2. In nats; several teachers' losses are averaged.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
-from methods.core.data.batch import Batch
-from methods.core.method import Method, MethodConfig, Progress
-from methods.core.soft_labels import imitation, softened
+from methods.core.method import MethodConfig
+from methods.core.soft_labels import softened
+from methods.core.synthetic_teacher import SyntheticTeacher
 from spaces.config import knob
 from spaces.domain import LogUniform
-from spaces.network import Output
 
 
-class TopClasses(Method):
+class TopClasses(SyntheticTeacher):
     """Soft targets without the differences between unlikely classes."""
 
     class Config(MethodConfig):
@@ -40,18 +37,8 @@ class TopClasses(Method):
         temperature: float = knob(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
 
     config: Config
-    compares_logits = True
-    needs_labels = True
 
-    def forward(
-        self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
-    ) -> Tensor:
-        """From logits [B, classes] of the student and of every teacher, and labels [B]."""
-        labels = [self.target(teacher.logits, batch.labels) for teacher in teachers]
-        return imitation(student.logits, labels, self.config.temperature)
-
-    def target(self, teacher: Tensor, labels: Tensor) -> Tensor:
-        """log rho [B, classes], from a teacher's logits [B, classes] and labels [B]."""
+    def target(self, number: int, teacher: Tensor, labels: Tensor) -> Tensor:
         log_p = softened(teacher, self.config.temperature)
         count = max(1, round(self.config.fraction * log_p.shape[1]))
         kept = torch.zeros_like(log_p, dtype=torch.bool)
