@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from search.assembly import rebuild
     from search.experiment import Experiment
+    from search.formats.safetensors import read_network
     from search.launching import Launched, launch, resume
     from search.library.store import Library
     from search.loading import load_experiment
@@ -35,6 +36,7 @@ __all__ = [
     "load_experiment",
     "make_all",
     "plan",
+    "read_network",
     "read_outcome",
     "rebuild",
     "resume",
@@ -50,6 +52,7 @@ _HOMES = {
     "load_experiment": "loading",
     "make_all": "make",
     "plan": "planning",
+    "read_network": "formats.safetensors",
     "read_outcome": "results",
     "rebuild": "assembly",
     "resume": "launching",

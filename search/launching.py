@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from methods.core.data.dataset import open_data
-from methods.core.evaluation import evaluate
 from search.announcer import Announcer
 from search.assembly import rebuild
 from search.baselines import baselines
@@ -28,13 +27,14 @@ from search.ledger import Ledger
 from search.library.record import Record
 from search.library.store import Library
 from search.loading import load_experiment
-from search.make import pick_device, versions
-from search.outcome import Outcome, Repeated, Trial, winner, winners
+from search.make import versions
+from search.outcome import Outcome, Trial, winner, winners
 from search.report.summary import ranking
 from search.results import present, write_outcome
 from search.settle import Contender, contenders
 from search.stage import Stage
 from search.study import Study
+from search.tested import tested
 from search.tracking import Tracker, known, prepare, resolve_uri
 
 START = 8.0
@@ -234,7 +234,8 @@ class _Driver:
         self.announce(SearchEnded(state))
         if state == "finished":
             if self.test:
-                tests = {repeated.name: self._tested(repeated) for repeated in outcome.repeats}
+                data = self.experiment.recipe().student.data
+                tests = {r.name: tested(r.records, data, self.library) for r in outcome.repeats}
                 outcome = replace(outcome, tests=tests)
             self._log_outcome(outcome)
         self._note(state)
@@ -247,9 +248,7 @@ class _Driver:
         if best is None:
             self.tracker.log_outcome(outcome, files, {})
             return
-        goal = outcome.goals[0]
-        pick = max if goal.maximize else min
-        record = pick(best.records, key=lambda record: record.figures[goal.figure])
+        record = best.best(outcome.goals[0])
         number = int(best.role.removeprefix("trial "))
         tests = outcome.tests.items()
         tested = {f"test_{n.replace(',', '')}": statistics.fmean(values) for n, values in tests}
@@ -265,16 +264,6 @@ class _Driver:
 
     def _values(self, number: int) -> Mapping[str, Any]:
         return next(trial.values for trial in self.study.trials() if trial.number == number)
-
-    def _tested(self, repeated: Repeated) -> tuple[float, ...]:
-        """Accuracy of every seed's student on the test split."""
-        found = []
-        for record in repeated.records:
-            data = self.experiment.recipe().student.data
-            network = rebuild(self.library.open(record.key))
-            scores = evaluate(network, open_data(data), "test", device=pick_device())
-            found.append(scores["accuracy"])
-        return tuple(found)
 
     def _note(self, state: str) -> None:
         seconds = self.earlier + time.monotonic() - self.started

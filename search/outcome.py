@@ -26,6 +26,14 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Goal:
+    """One figure of the student to drive up or down."""
+
+    figure: str
+    maximize: bool
+
+
+@dataclass(frozen=True)
 class Repeated:
     """One configuration over several seeds.
 
@@ -55,18 +63,15 @@ class Repeated:
     def mean(self, figure: str) -> float:
         return statistics.fmean(self.values(figure))
 
+    def best(self, goal: Goal) -> Record:
+        """The record of the seed with the best value of a goal."""
+        pick = max if goal.maximize else min
+        return pick(self.records, key=lambda record: record.figures[goal.figure])
+
     def spread(self, figure: str) -> float:
         """Sample standard deviation over the seeds; 0 for a single seed."""
         values = self.values(figure)
         return statistics.stdev(values) if len(values) > 1 else 0.0
-
-
-@dataclass(frozen=True)
-class Goal:
-    """One figure of the student to drive up or down."""
-
-    figure: str
-    maximize: bool
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,15 @@ def measure_latency(
     return Latency(median, high - low, batch, precision, device_name(device), repeats)
 
 
+def time_calls(
+    run: Callable[[], Any], threads: int = 1, warmup: int = 10, repeats: int = 50
+) -> float:
+    """Median milliseconds of a call on a processor, with so many of torch's threads; ``warmup``
+    calls are not counted."""
+    with torch.no_grad(), _threads(threads):
+        return statistics.median(_times(run, torch.empty(0), warmup, repeats))
+
+
 @contextmanager
 def _threads(threads: int | None) -> Iterator[None]:
     """So many threads for a while."""

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from search.cli import about, diagnose, files, library, methods, runs
+from search.cli import about, diagnose, export, files, library, methods, runs
 from spaces.problem import ConfigError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ for command in (
     files.plan,
     runs.best,
     runs.reuse,
+    export.export,
     diagnose.diagnose,
     runs.report,
     runs.ui,

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from search.tracking.client import client_settings
 from search.tracking.spool import Operation
+from spaces.classifier import Classifier
 from spaces.network import Network
 from spaces.problem import ConfigError, Problem
 
@@ -26,18 +27,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _EXAMPLES = 4
-
-
-class Classifier(nn.Module):
-    """Images in 0..1 [N, channels, height, width] to logits [N, classes], and nothing else."""
-
-    def __init__(self, network: Network) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.network(images, ()).logits
-        return logits
 
 
 def check_name(register: str) -> None:

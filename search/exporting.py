@@ -1,0 +1,144 @@
+"""Exporting: a winner leaves the house, and what left is held against what stayed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from methods.core.data.config import DataConfig
+from methods.core.data.dataset import Dataset, open_data
+from search.assembly import rebuild
+from search.format import Answers, Format, Leaving
+from search.formats import FORMATS
+from search.stage import Artifact
+from spaces.classifier import Classifier
+from spaces.cost import time_calls
+from spaces.problem import ConfigError, Problem
+
+COMPARED = 512
+"""Images on which a file's answers are compared with the network's own."""
+CLOSE = 1e-3
+"""The largest difference of two logits, as a share of the largest logit, that counts as equal."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """One file: what it weighs, and how it answers beside the network it was made from.
+
+    ``latency_ms`` is the median for one image on one thread; ``difference`` the largest between
+    two logits as a share of the largest logit; ``agreement`` the share of images of which both
+    say the same class.
+    """
+
+    format: str
+    file: str
+    bytes: int
+    latency_ms: float
+    difference: float = 0.0
+    agreement: float = 1.0
+
+
+@dataclass(frozen=True)
+class Departure:
+    """A network, and the files in which it left. ``images`` is how many were compared."""
+
+    network: Exported
+    files: tuple[Exported, ...]
+    images: int
+    split: str
+    usage: Mapping[str, str] = field(default_factory=dict)
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON types."""
+        return asdict(self)
+
+
+def check_formats(names: Sequence[str]) -> None:
+    """Whether these formats are there and can be written here.
+
+    Raises:
+        ConfigError: one is unknown, or packages are missing.
+    """
+    for name in names:
+        try:
+            missing = FORMATS.load(name).missing()
+        except ConfigError as error:
+            raise ConfigError([Problem("--to", str(error))]) from None
+        if missing:
+            message = f"{name} needs {', '.join(missing)}; pip install 'stillhouse[export]'"
+            raise ConfigError([Problem("--to", message)])
+
+
+def depart(
+    artifact: Artifact, data: DataConfig, formats: Sequence[str], into: Path, name: str
+) -> Departure:
+    """Write an artifact's network as ``into``/``name``.<format>, and compare each file with it.
+
+    Args:
+        data: real images of its kind: of its validation split, or else of its training split.
+
+    Raises:
+        ConfigError: the network cannot be written in a format, or what was written answers
+            otherwise; a file that does is not left behind.
+    """
+    check_formats(formats)
+    split, images = _images(open_data(data))
+    network = Classifier(copy.deepcopy(rebuild(artifact)).float().cpu()).eval()
+    leaving = Leaving(network, images[:4].clone(), artifact)
+    with torch.no_grad():
+        told = network(images)
+    into.mkdir(parents=True, exist_ok=True)
+    stayed = Exported("", "", artifact.record.payload.size, _latency(network, images))
+    files = tuple(_export(each, leaving, into / f"{name}.{each}", images, told) for each in formats)
+    usage = {each: FORMATS.load(each).usage for each in formats}
+    return Departure(stayed, files, len(images), split, usage)
+
+
+def _images(data: Dataset) -> tuple[str, Tensor]:
+    split: Any = "validation" if data.facts.sizes["validation"] else "train"
+    batch = next(data.batches(split, batch_size=COMPARED, device="cpu"))
+    return split, batch.images.float().contiguous()
+
+
+def _export(name: str, leaving: Leaving, file: Path, images: Tensor, told: Tensor) -> Exported:
+    format: type[Format] = FORMATS.load(name)
+    aside = file.with_name(f".part-{file.name}")
+    try:
+        try:
+            format.write(leaving, aside)
+            answers = format.read(aside)
+            with torch.no_grad():
+                said = answers(images)
+        except Exception as error:  # whatever an exporter meets in somebody's network
+            raise ConfigError([Problem("--to", _refusal(name, leaving, error))]) from None
+        difference = float((said - told).abs().max() / told.abs().max().clamp(min=1e-12))
+        agreement = float((said.argmax(1) == told.argmax(1)).float().mean())
+        if not difference <= CLOSE:  # also where it is not a number
+            message = (
+                f"{name} answers otherwise than the network it was made from: logits differ by "
+                f"{difference:.2g} of the largest, at most {CLOSE:g} is allowed; use another format"
+            )
+            raise ConfigError([Problem("--to", message)])
+        latency = _latency(answers, images)
+        aside.replace(file)
+    finally:
+        aside.unlink(missing_ok=True)
+    return Exported(name, str(file), file.stat().st_size, latency, difference, agreement)
+
+
+def _refusal(name: str, leaving: Leaving, error: Exception) -> str:
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    label = leaving.artifact.record.name
+    others = ", ".join(other for other in FORMATS.names() if other != name)
+    return f"{label} cannot be written as {name}: {first}; other formats are {others}"
+
+
+def _latency(answers: Answers, images: Tensor) -> float:
+    one = images[:1].clone()
+    return time_calls(lambda: answers(one))

@@ -1,0 +1,31 @@
+"""PyTorch's own exported program (``torch.export``): a graph that needs torch and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+
+from search.format import Answers, Format, Leaving
+
+
+class Pt2(Format):
+    """An exported program; also what ``torch.compile`` and AOTInductor start from."""
+
+    usage: ClassVar[str] = (
+        "import torch\n"
+        'network = torch.export.load("FILE").module()\n'
+        "logits = network(torch.from_numpy(images))"
+    )
+
+    @classmethod
+    def write(cls, leaving: Leaving, file: Path) -> None:
+        batch = {0: torch.export.Dim("batch")}
+        program = torch.export.export(leaving.network, (leaving.examples,), dynamic_shapes=(batch,))
+        torch.export.save(program, file)
+
+    @classmethod
+    def read(cls, file: Path) -> Answers:
+        network: Answers = torch.export.load(file).module()
+        return network

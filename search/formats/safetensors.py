@@ -1,0 +1,57 @@
+"""Safetensors: the weights as they lie in the library, with what tells how to build the network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import ClassVar
+
+import safetensors
+import safetensors.torch
+
+from search.assembly import rebuild
+from search.format import Answers, Format, Leaving
+from search.library.record import Record
+from search.stage import Artifact
+from spaces.classifier import Classifier
+from spaces.network import Network
+from spaces.problem import ConfigError, Problem
+
+
+class Safetensors(Format):
+    """Tensors by the network's own names; its record is in the file's header."""
+
+    usage: ClassVar[str] = (
+        "import torch\n"
+        "from search import read_network\n"
+        'network = read_network("FILE")\n'
+        "logits = network(torch.from_numpy(images), ()).logits"
+    )
+
+    @classmethod
+    def write(cls, leaving: Leaving, file: Path) -> None:
+        record, tensors = leaving.artifact.record, dict(leaving.artifact.tensors)
+        data = safetensors.torch.save(tensors, {"record": json.dumps(record.plain())})
+        file.write_bytes(data)
+
+    @classmethod
+    def read(cls, file: Path) -> Answers:
+        return Classifier(read_network(file))
+
+
+def read_network(file: str | Path) -> Network:
+    """The network in a file that :class:`Safetensors` wrote, in evaluation mode on the CPU.
+
+    Raises:
+        ConfigError: the file was not written by an export.
+    """
+    try:
+        with safetensors.safe_open(file, framework="pt") as held:
+            told = (held.metadata() or {}).get("record")
+            tensors = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ConfigError([Problem(str(file), f"is no safetensors file: {error}")]) from None
+    if told is None:
+        message = "has no record in its header; needs a file that `stillhouse export` wrote"
+        raise ConfigError([Problem(str(file), message)])
+    return rebuild(Artifact(Record.parse(json.loads(told), str(file)), tensors))

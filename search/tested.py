@@ -1,0 +1,25 @@
+"""The test split: looked at when the choice has been made, and not before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from methods.core.data.config import DataConfig
+from methods.core.data.dataset import open_data
+from methods.core.evaluation import evaluate
+from search.assembly import rebuild
+from search.library.record import Record
+from search.library.store import Library
+from search.make import pick_device
+
+
+def tested(records: Sequence[Record], data: DataConfig, library: Library) -> tuple[float, ...]:
+    """Accuracy of each of these networks on the test split of ``data``.
+
+    Raises:
+        ConfigError: the data has no test split.
+    """
+    networks = (rebuild(library.open(record.key)) for record in records)
+    device = pick_device()
+    scores = (evaluate(network, open_data(data), "test", device=device) for network in networks)
+    return tuple(score["accuracy"] for score in scores)

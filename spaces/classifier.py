@@ -1,0 +1,19 @@
+"""Classifier: a network as those see it who only want answers."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from spaces.network import Network
+
+
+class Classifier(nn.Module):
+    """Images in 0..1 [N, channels, height, width] to logits [N, classes], and nothing else."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.network(images, ()).logits
+        return logits

@@ -1,0 +1,239 @@
+"""Students that leave: every format answers as the network did, or is not written."""
+
+import json
+import os
+import subprocess
+import venv
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+from methods.core.data.config import DataConfig
+from methods.core.data.dataset import open_data
+from methods.core.objective import Objective
+from methods.core.training import Training
+from search import format as formatting
+from search import launch, read_network
+from search.assembly import rebuild
+from search.cli.app import app
+from search.experiment import to_yaml
+from search.exporting import CLOSE, check_formats, depart
+from search.folder import RunFolder
+from search.formats import FORMATS
+from search.formats.pt2 import Pt2
+from search.library.store import Library
+from search.make import make_all
+from search.stage import Stage
+from search.train import TrainNetwork
+from spaces.problem import ConfigError
+from spaces.spec import NetworkSpec
+
+DATA = DataConfig.parse({"source": "digits", "limit": 100, "resize": 16})
+NETWORKS = ("lenet5", "resnet8")
+
+
+def made(library, network):
+    """The artifact of a network that has learnt for an epoch."""
+    work = TrainNetwork(
+        network=NetworkSpec.parse(network),
+        objective=Objective.parse({"cross_entropy": {}}),
+        training=Training(epochs=1),
+    )
+    stage = Stage("student", work, DATA)
+    for _ in make_all([stage], library):
+        pass
+    return library.open(stage.key)
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory):
+    library = Library(str(tmp_path_factory.mktemp("library")))
+    return {network: made(library, network) for network in NETWORKS}
+
+
+@pytest.fixture(scope="module")
+def images():
+    return next(open_data(DATA).batches("test", batch_size=50, device="cpu")).images
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("name", FORMATS.names())
+def test_a_file_answers_as_the_network_did_whatever_the_batch(
+    name, network, artifacts, images, tmp_path
+):
+    departure = depart(artifacts[network], DATA, [name], tmp_path, "student")
+    (file,) = departure.files
+    assert [path.name for path in tmp_path.iterdir()] == [f"student.{name}"]
+    assert file.bytes == (tmp_path / f"student.{name}").stat().st_size
+    assert file.difference <= CLOSE
+    assert file.agreement == 1.0
+    assert min(file.latency_ms, departure.network.latency_ms) > 0.0
+    answers = FORMATS.load(name).read(tmp_path / f"student.{name}")
+    own = rebuild(artifacts[network])
+    for count in (1, 7, 50):
+        with torch.no_grad():
+            said, told = answers(images[:count].contiguous()), own(images[:count], ()).logits
+        torch.testing.assert_close(said, told, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", FORMATS.names())
+def test_what_the_card_says_runs(name, artifacts, images, tmp_path, monkeypatch):
+    departure = depart(artifacts["lenet5"], DATA, [name], tmp_path, "student")
+    monkeypatch.chdir(tmp_path)
+    scope = {"images": images.numpy()}
+    code = departure.usage[name].replace("FILE", f"student.{name}")
+    exec(compile(code, "card", "exec"), scope)
+    own = rebuild(artifacts["lenet5"])
+    with torch.no_grad():
+        told = own(images, ()).logits.numpy()
+    np.testing.assert_allclose(np.asarray(scope["logits"].tolist()), told, rtol=1e-3, atol=1e-4)
+
+
+def test_weights_come_back_bit_for_bit(artifacts, tmp_path):
+    depart(artifacts["resnet8"], DATA, ["safetensors"], tmp_path, "student")
+    network = read_network(tmp_path / "student.safetensors")
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, artifacts["resnet8"].tensors[name]), name
+
+
+def test_a_file_that_answers_otherwise_is_not_left_behind(artifacts, tmp_path, monkeypatch):
+    read = Pt2.read
+    monkeypatch.setattr(Pt2, "read", lambda file: lambda x: read(file)(x) * (1 + 2 * CLOSE))
+    with pytest.raises(ConfigError, match="pt2 answers otherwise than the network it was made"):
+        depart(artifacts["lenet5"], DATA, ["pt2"], tmp_path, "student")
+    assert list(tmp_path.iterdir()) == []
+
+
+class Undecided(nn.Module):
+    """What it does depends on what it sees: no graph can hold that."""
+
+    def forward(self, x):
+        return x if x.sum() > 0 else -x
+
+
+@pytest.mark.parametrize("name", ["pt2", "onnx"])
+def test_what_no_graph_can_hold_is_one_line(name, artifacts, tmp_path, monkeypatch):
+    own = rebuild(artifacts["lenet5"])
+    first = own.names[0]
+    own.blocks[first] = nn.Sequential(own.blocks[first], Undecided())
+    monkeypatch.setattr("search.exporting.rebuild", lambda _: own)
+    with pytest.raises(ConfigError) as caught:
+        depart(artifacts["lenet5"], DATA, [name], tmp_path, "student")
+    (problem,) = caught.value.problems
+    assert problem.path == "--to"
+    assert f"student cannot be written as {name}: " in problem.message
+    assert problem.message.endswith(
+        f"other formats are {', '.join(n for n in FORMATS.names() if n != name)}"
+    )
+    assert "\n" not in problem.message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_formats_are_checked_before_anything_is_read(monkeypatch):
+    check_formats(FORMATS.names())
+    with pytest.raises(ConfigError, match=r"--to: unknown format 'onxx'; did you mean 'onnx'"):
+        check_formats(["onxx"])
+    monkeypatch.setattr(formatting, "find_spec", lambda _: None)
+    check_formats(["pt2", "safetensors"])
+    with pytest.raises(ConfigError, match=r"onnx needs onnx, .*; pip install 'stillhouse\[export"):
+        check_formats(["onnx"])
+
+
+def test_a_foreign_file_is_refused_in_one_line(tmp_path):
+    (tmp_path / "a").write_bytes(b"nothing of the kind")
+    with pytest.raises(ConfigError, match="is no safetensors file"):
+        read_network(tmp_path / "a")
+    from safetensors.torch import save_file
+
+    save_file({"x": torch.ones(1)}, tmp_path / "b")
+    with pytest.raises(ConfigError, match="needs a file that `stillhouse export` wrote"):
+        read_network(tmp_path / "b")
+
+
+# As a user
+
+
+@pytest.fixture
+def searched(load, tmp_path, monkeypatch):
+    """A search that has ended, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STILLHOUSE_RUNS", str(tmp_path / "runs"))
+    changes = {"run.trials": 2, "run.repeats": {"top": 1, "seeds": 2}}
+    experiment = load(changes, tracking=f"sqlite:///{tmp_path}/mlflow.db")
+    return launch(experiment, inline=True).folder
+
+
+def test_a_winner_leaves_with_its_card(searched):
+    done = CliRunner().invoke(app, ["export", "tiny", "--to", "onnx", "--to", "pt2"])
+    assert done.exit_code == 0, done.output
+    place = searched.path / "exported"
+    assert {file.name for file in place.iterdir()} == {"tiny.onnx", "tiny.pt2", "tiny.md"}
+    card = (place / "tiny.md").read_text(encoding="utf-8")
+    for said in (
+        "# student (trial",
+        "over 2 seeds",
+        "test accuracy",
+        "FLOPs an image",
+        "`tiny.onnx`",
+        "| teacher | train |",
+        "10 classes (0, 1, 2",
+        "name: tiny-best",
+        "onnxruntime.InferenceSession",
+    ):
+        assert said in card, said
+    done = CliRunner().invoke(app, ["export", "tiny", "--to", "safetensors", "--json"])
+    told = json.loads(done.output)
+    assert [file["format"] for file in told["files"]] == ["safetensors"]
+    assert len(told["test_accuracy"]) == 2
+    from search import read_outcome
+
+    assert read_outcome(searched).tests == {}
+
+
+def test_a_run_without_a_winner_has_nothing_to_export(load, tmp_path, monkeypatch):
+    monkeypatch.setenv("STILLHOUSE_RUNS", str(tmp_path / "runs"))
+    folder = RunFolder.new("tiny")
+    folder.write("experiment.yaml", to_yaml(load().plain()))
+    done = CliRunner().invoke(app, ["export", "tiny"])
+    assert isinstance(done.exception, ConfigError)
+    assert "tiny-1: has no best configuration yet; stillhouse resume tiny-1" in str(done.exception)
+
+
+@pytest.mark.slow
+def test_the_registered_winner_predicts_in_a_fresh_environment(load, tmp_path, monkeypatch):
+    """Nothing of this project and none of its packages: what the model itself asks for."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("STILLHOUSE_RUNS", str(tmp_path / "runs"))
+    tracking = f"sqlite:///{tmp_path}/mlflow.db"
+    changes = {"run.trials": 1, "run.repeats": {"top": 1, "seeds": 1}}
+    experiment = load({**changes, "run.register_as": "student"}, tracking=tracking)
+    launched = launch(experiment, inline=True)
+    assert launched.unsent == 0
+    (requirements,) = (tmp_path / "mlartifacts").rglob("requirements.txt")
+    venv.create(tmp_path / "fresh", with_pip=True)
+    bin_ = tmp_path / "fresh" / "bin"
+    outside = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    outside |= {"MLFLOW_TRACKING_URI": tracking, "PATH": f"{bin_}:{os.environ['PATH']}"}
+    quiet = ["--quiet", "--disable-pip-version-check"]
+    pip = [str(bin_ / "pip"), "install", *quiet, "-r", str(requirements)]
+    subprocess.run(pip, check=True, env=outside, timeout=1500, cwd=tmp_path)
+
+    data = DataConfig.parse({"source": "digits", "limit": 100})
+    images = next(open_data(data).batches("validation", batch_size=5, device="cpu")).images
+    (tmp_path / "input.json").write_text(json.dumps({"inputs": images.tolist()}))
+    command = [str(bin_ / "mlflow"), "models", "predict", "-m", "models:/student@best"]
+    command += ["-i", "input.json", "-t", "json", "-o", "output.json", "--env-manager", "local"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=outside, timeout=600, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    said = np.array(json.loads((tmp_path / "output.json").read_text())["predictions"])
+    repeated = launched.outcome.repeats[0]
+    record = repeated.best(launched.outcome.goals[0])
+    network = rebuild(Library(experiment.library).open(record.key))
+    with torch.no_grad():
+        told = network(images, ()).logits.numpy()
+    np.testing.assert_allclose(said, told, rtol=1e-3, atol=1e-4)
