@@ -29,13 +29,22 @@ def check_run(experiment: Experiment) -> Iterator[Problem]:
 
 
 def _check_start(experiment: Experiment) -> Iterator[Problem]:
-    if experiment.run.start == "sampler":
+    start = experiment.run.start
+    if experiment.run.neighbours and start != "file":
+        yield Problem("run.neighbours", "are those of the file's values; set start: file beside it")
+    if start == "sampler":
         return
     if experiment.run.sampler == "grid":
         yield Problem("run.start", "a grid tries its own values only; leave it out")
     elif not starts(experiment):
-        message = "no searched method has presets within the searched ranges; leave it out"
-        yield Problem("run.start", f"{message} (stillhouse methods NAME shows them)")
+        yield Problem("run.start", _NO_START[start])
+
+
+_NO_START = {
+    "file": "no value that the file holds lies within the searched ranges; leave it out",
+    "presets": "no searched method has presets within the searched ranges; leave it out "
+    "(stillhouse methods NAME shows them)",
+}
 
 
 def _check_from_random(changes: Mapping[str, Any]) -> Iterator[Problem]:

@@ -34,11 +34,30 @@ def again(
     Raises:
         ConfigError: no such run, it has no winner yet, or the changes do not fit.
     """
-    file = _best_of(name, of) if of else _best_file(name)
+    file = _best_of(name, of) if of else _file_of(name, "best.yaml")
     told = read_document(file).data
     repeats = {"run.repeats.top": 1, "run.repeats.seeds": seeds, "run.trials": 1}
     laid_over = {**repeats, **({"run.register_as": register} if register else {}), **changes}
     return load_experiment({**told, "name": f"{told['name']}-again"}, laid_over)
+
+
+def onwards(name: str, changes: Mapping[str, Any], trials: int, of: str = "") -> Experiment:
+    """The search of a run once more, as of other data: from its winner and the neighbours of that.
+
+    A quarter of the ``trials`` are neighbours, each with one value of the winner's changed; from
+    there on the sampler proposes, as in the run. ``changes`` and ``of`` as for :func:`again`.
+
+    Raises:
+        ConfigError: no such run, it has no winner or searched nothing, or the changes do not fit.
+    """
+    best = read_document(_best_of(name, of) if of else _file_of(name, "best.yaml")).data
+    told = read_document(_file_of(name, "experiment.yaml")).data
+    if not told.get("search"):
+        message = "searched nothing; leave --trials out to make its recipe again"
+        raise ConfigError([Problem(name, message)])
+    start = {"run.start": "file", "run.neighbours": trials // 4, "run.trials": trials}
+    further = {**told, "stages": best["stages"], "name": f"{told['name']}-onwards"}
+    return load_experiment(further, {**start, **changes})
 
 
 def _best_of(name: str, value: str) -> Path:
@@ -54,19 +73,19 @@ def slug(text: str) -> str:
     return re.sub(r"\W+", "_", re.sub(r"(?<=\d)[,_](?=\d)", "", text)).strip("_")
 
 
-def _best_file(name: str) -> Path:
+def _file_of(name: str, file: str) -> Path:
+    """A file of a run's, or of the run that has this id in MLflow."""
     try:
         folder = RunFolder.find(name)
     except ConfigError as missing:
-        found = fetch_artifact(resolve_uri(None, Path.cwd()), name, "best.yaml")
+        found = fetch_artifact(resolve_uri(None, Path.cwd()), name, file)
         if found is None:
             raise missing from None
         return found
-    file = folder.path / "best.yaml"
-    if not file.exists():
+    if not (folder.path / file).exists():
         message = f"has no best configuration yet; stillhouse resume {folder.name}"
         raise ConfigError([Problem(folder.name, message)])
-    return file
+    return folder.path / file
 
 
 def read_outcome(folder: RunFolder) -> Outcome:

@@ -225,8 +225,13 @@ class Run(Config):
 
     trials: int = knob(32, "configurations to try", ge=1)
     sampler: Literal["tpe", "nsga2", "gp", "random", "grid"] = knob("tpe", "who proposes them")
-    start: Literal["sampler", "presets"] = knob(
-        "sampler", "presets: the methods' published settings are the first trials"
+    start: Literal["sampler", "presets", "file"] = knob(
+        "sampler",
+        "presets: the methods' published settings are the first trials; file: the values that "
+        "the file holds",
+    )
+    neighbours: int = knob(
+        0, "with start: file, so many trials more, each with one of those values changed", ge=0
     )
     grid_points: int = knob(3, "values a continuous domain has in a grid", ge=1)
     scheduler: Scheduler = knob(NoScheduler(), "who stops hopeless trials early")

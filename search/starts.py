@@ -1,8 +1,13 @@
-"""Starting points: published settings that a search tries before its sampler proposes anything."""
+"""Starting points: what a search tries before its sampler proposes anything.
+
+Published settings, or what the file itself holds, which may have won on other data, and its
+neighbours: in each of them one value is another one.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,20 +19,50 @@ from spaces.problem import ConfigError
 
 
 def starts(experiment: Experiment) -> dict[str, dict[str, Any]]:
-    """Name of a preset -> the answers it gives to what a sampler would be asked.
+    """Name of a starting point -> the answers it gives to what a sampler would be asked.
 
-    Taken of a preset is what is searched. What it says nothing of has the value of the file, and
-    is the sampler's where that is not among those searched. A preset with a value beyond the
-    searched ones is left out.
+    Taken of a preset, or of the file, is what is searched. What a preset says nothing of has the
+    value of the file, and is the sampler's where that is not among those searched. A preset with
+    a value beyond the searched ones is left out.
     """
+    proposed = _here if experiment.run.start == "file" else _presets
     found: dict[str, dict[str, Any]] = {}
-    for name, answers in _all(experiment):
+    for name, answers in proposed(experiment):
         if answers not in found.values():
             found[name] = answers
     return found
 
 
-def _all(experiment: Experiment) -> Iterator[tuple[str, dict[str, Any]]]:
+def _here(experiment: Experiment) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The file's own values, and as many of their neighbours as are asked for."""
+    plain = {name: entry.plain() for name, entry in experiment.entries.items()}
+    own = _Walk(experiment, plain, {}, {})
+    experiment.draw(own)
+    if not own.answers:
+        return
+    yield "the file's own values", own.answers
+    seen, left = [own.answers], experiment.run.neighbours
+    for name, value in _turns(own):
+        if not left:
+            return
+        walk = _Walk(experiment, plain, {}, {}, {name: value})
+        with contextlib.suppress(ConfigError):  # values that do not go together
+            experiment.draw(walk)
+            if walk.answers not in seen:
+                seen.append(walk.answers)
+                left -= 1
+                yield f"with {name} {value}", walk.answers
+
+
+def _turns(own: _Walk) -> Iterator[tuple[str, Any]]:
+    """Every question that was answered with one of the answers beside it: first the nearest of
+    each question, then the next."""
+    beside = {name: own.beside[name] for name in own.answers}
+    for near in itertools.zip_longest(*([(n, v) for v in some] for n, some in beside.items())):
+        yield from filter(None, near)
+
+
+def _presets(experiment: Experiment) -> Iterator[tuple[str, dict[str, Any]]]:
     plain = {name: entry.plain() for name, entry in experiment.entries.items()}
     for path, methods in _objectives(experiment, plain):
         for method in methods:
@@ -64,11 +99,16 @@ def _wished(path: str, preset: str, together: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+NEAR = 8
+"""Into how many steps a range is divided: the next one is a neighbour."""
+
+
 class _Walk:
     """A chooser that answers with what is wished, or else with what the file holds.
 
-    ``answers`` holds those of them that are among the values searched; ``fits`` is false once a
-    wish is not.
+    ``answers`` holds those of them that are among the values searched, ``beside`` what else each
+    could have been, the nearest first; ``fits`` is false once a wish is not among those searched.
+    ``turned`` are answers given whatever is wished.
     """
 
     def __init__(
@@ -77,24 +117,32 @@ class _Walk:
         plain: Mapping[str, Any],
         wished: Mapping[str, Any],
         composed: Mapping[str, Sequence[str]],
+        turned: Mapping[str, Any] | None = None,
     ) -> None:
         self._written, self._plain = experiment.stages, plain
-        self._wished, self._composed = wished, composed
+        self._wished, self._composed, self._turned = wished, composed, turned or {}
         self.answers: dict[str, Any] = {}
+        self.beside: dict[str, list[Any]] = {}
         self.fits = True
 
     def uniform(self, name: str, low: float, high: float, log: bool) -> float:
         value = self._value(name)
-        number = isinstance(value, int | float)
-        return float(self._answer(name, value, number and low <= value <= high, low))
+        within = isinstance(value, int | float) and low <= value <= high
+        if within:
+            self.beside[name] = _stepped(float(value), low, high, log)
+        return float(self._answer(name, value, within, low))
 
     def integer(self, name: str, low: int, high: int, step: int) -> int:
-        value = self._value(name)
-        return int(self._answer(name, value, value in range(low, high + 1, step), low))
+        value, values = self._value(name), range(low, high + 1, step)
+        if value in values:
+            by = step * max(1, len(values) // NEAR)
+            self.beside[name] = [v for v in (value + by, value - by) if v in values]
+        return int(self._answer(name, value, value in values, low))
 
     def choice(self, name: str, count: int, labels: Sequence[str]) -> int:
         members = list(labels) == ["without", "with"]
         value = self._whether(name) if members else str(self._value(name))
+        self.beside[name] = [label for label in labels if label != value]
         answer = self._answer(name, value, value in labels, labels[0])
         return list(labels).index(answer)
 
@@ -106,10 +154,22 @@ class _Walk:
         return other
 
     def _value(self, name: str) -> Any:
-        return self._wished.get(name, at(self._plain, name))
+        return self._turned.get(name, self._wished.get(name, at(self._plain, name)))
 
     def _whether(self, name: str) -> str:
         """Of a composition: the preset's methods; of a chain: what the file holds."""
+        if name in self._turned:
+            return str(self._turned[name])
         outer, _, member = name.rpartition(".")
         chosen = self._composed.get(outer, at(self._written, outer) or ())
         return "with" if member in chosen else "without"
+
+
+def _stepped(value: float, low: float, high: float, log: bool) -> list[float]:
+    """One step up and one down, where the range has room for them."""
+    if log:
+        factor = (high / low) ** (1 / NEAR)
+        found = [value * factor, value / factor]
+    else:
+        found = [value + (high - low) / NEAR, value - (high - low) / NEAR]
+    return [v for v in found if low <= v <= high]

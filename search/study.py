@@ -77,7 +77,7 @@ class Study:
         salt = len(self._study.get_trials(deepcopy=False))
         self._sampler = _sampler(experiment, salt)
         self._dice = optuna.samplers.RandomSampler(seed=experiment.run.seed + salt)
-        if not salt and experiment.run.start == "presets":
+        if not salt and experiment.run.start != "sampler":
             for answers in starts(experiment).values():
                 self._study.enqueue_trial(answers)
         self._open: dict[int, optuna.Trial] = {}

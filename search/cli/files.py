@@ -37,7 +37,7 @@ def check(file: File, changes: Set = None, json: Json = False) -> None:
     console.print(f"{file}: valid")
     if experiment.search:
         as_table(("searched", "values"), [(p, str(d)) for p, d in experiment.search.items()])
-    if experiment.run.start == "presets":
+    if experiment.run.start != "sampler":
         console.print("first trials:", *(f"  {start}" for start in starts(experiment)), sep="\n")
 
 

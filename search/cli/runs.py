@@ -24,7 +24,7 @@ from search.report.headline import difference
 from search.report.roles import ROLES, Group, groups
 from search.report.summary import seconds_saved
 from search.report.wording import duration
-from search.results import again, read_outcome, write_outcome
+from search.results import again, onwards, read_outcome, write_outcome
 from search.tracking import SERVER_SETTINGS, resolve_uri, runs_url, send_pending, ui_command
 
 File = Annotated[Path, typer.Argument(help="Experiment file (YAML).")]
@@ -88,6 +88,9 @@ def reuse(
     data: Annotated[str | None, typer.Option(help="Another data source.")] = None,
     changes: Set = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 3,
+    trials: Annotated[
+        int, typer.Option(min=0, help="Search again from the winner and around it: so many trials.")
+    ] = 0,
     of: Annotated[
         str, typer.Option(help="A value of run.repeats.of_each: its best, not the best of all.")
     ] = "",
@@ -96,11 +99,18 @@ def reuse(
     inline: Inline = False,
     json: Json = False,
 ) -> None:
-    """Retrain the best recipe over seeds, look at the test split once, register the winner."""
+    """Retrain the best recipe over seeds, look at the test split once, register the winner.
+
+    With --trials: the start of a new search, say on other data.
+    """
     laid_over = parse_changes(changes)
     if data:
         laid_over["data.source"] = data
-    experiment = again(name, laid_over, seeds, register, of)
+    if trials:
+        named = {"run.register_as": register} if register else {}
+        experiment = onwards(name, {**named, **laid_over}, trials, of)
+    else:
+        experiment = again(name, laid_over, seeds, register, of)
     view = LiveView(experiment, console)
     with view.showing():
         launched = launch_search(
@@ -108,7 +118,7 @@ def reuse(
             address=address,
             inline=inline,
             observers=() if json else (view,),
-            test=True,
+            test=not trials,
         )
     _conclude(launched, json)
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pytest
 
 from methods.core.objective import METHODS, Objective, parse_term
+from search.experiment import to_yaml
+from search.folder import RunFolder
 from search.loading import load_experiment
+from search.results import onwards
 from search.starts import starts
 from search.study import Study
 from spaces.problem import ConfigError
@@ -119,3 +122,104 @@ def test_starts_that_there_cannot_be_are_found_before_anything_runs(search, run,
     with pytest.raises(ConfigError) as error:
         load_experiment(told(search, {"cross_entropy": {}, "soft_targets": {}}, **run))
     assert message in str(error.value)
+
+
+# The file's own values
+
+HERE = {
+    "student.objective.soft_targets.weight": {"uniform": [0.0, 1.6]},
+    "student.training.lr": {"log_uniform": [0.01, 2.56]},
+    "student.training.batch_size": {"integers": [16, 256, 16]},
+    "student.training.optimizer": {"choice": ["sgd", "adamw"]},
+}
+HELD = {
+    "student.objective.soft_targets.weight": 0.5,
+    "student.training.lr": 0.04,
+    "student.training.batch_size": 64,
+    "student.training.optimizer": "sgd",
+}
+
+
+def held(search=HERE, **run):
+    data = told(search, {"cross_entropy": {}, "soft_targets": {"weight": 0.5}}, **run)
+    taught = {"epochs": 1, "lr": 0.04, "batch_size": 64}
+    data["stages"]["student"] = {**data["stages"]["student"], "training": taught}
+    return data
+
+
+def test_the_file_is_the_first_trial_and_its_neighbours_differ_in_one_value(tmp_path):
+    """A range has eight steps, in logarithms where it is drawn so: (2.56 / 0.01) ** (1 / 8) = 2."""
+    experiment = load_experiment(held(start="file", neighbours=6))
+    first, *others = starts(experiment).values()
+    assert first == HELD
+    changed = [{k: v for k, v in other.items() if v != HELD[k]} for other in others]
+    assert changed == [
+        {"student.training.lr": pytest.approx(0.08)},
+        {"student.training.batch_size": 96},
+        {"student.training.optimizer": "adamw"},
+        {"student.objective.soft_targets.weight": pytest.approx(0.7)},
+        {"student.training.lr": pytest.approx(0.02)},
+        {"student.training.batch_size": 32},
+    ]
+    study = Study(experiment, tmp_path)
+    assert [dict(study.ask().values) for _ in range(7)] == [first, *others]
+
+
+def test_no_neighbour_lies_beyond_a_range_and_there_are_no_more_than_there_are():
+    search = {"student.training.lr": {"log_uniform": [0.03, 0.041]}}
+    found = starts(load_experiment(held(search, start="file", neighbours=50)))
+    step = (0.041 / 0.03) ** (1 / 8)
+    assert [answers["student.training.lr"] for answers in found.values()] == [
+        0.04,
+        pytest.approx(0.04 / step),
+    ]
+
+
+def test_a_chain_gains_or_loses_one_assistant(tiny):
+    tiny["run"] |= {"start": "file", "neighbours": 2}
+    del (
+        tiny["search"]["student.objective.soft_targets.weight"],
+        tiny["search"]["student.training.lr"],
+    )
+    experiment = load_experiment(tiny)
+    drawn = []
+    for answers in starts(experiment).values():
+        drawn.append([m.rpartition(".")[2] for m, said in answers.items() if said == "with"])
+    assert drawn == [["cnn6"], [], ["cnn6", "cnn4"]]
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        ({"start": "sampler", "neighbours": 2}, "run.neighbours: are those of the file's values"),
+        ({"start": "file", "sampler": "grid"}, "run.start: a grid tries its own values only"),
+    ],
+)
+def test_neighbours_of_nothing_are_refused(run, message):
+    with pytest.raises(ConfigError) as error:
+        load_experiment(held(**run))
+    assert message in str(error.value)
+
+
+def test_a_file_outside_all_ranges_is_no_start():
+    with pytest.raises(ConfigError, match="no value that the file holds lies within the searched"):
+        load_experiment(held({"student.training.lr": {"uniform": [0.1, 0.2]}}, start="file"))
+
+
+def test_a_winner_is_the_start_of_a_search_on_other_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("STILLHOUSE_RUNS", str(tmp_path))
+    asked = load_experiment(held(start="sampler"))
+    folder = RunFolder.new("started")
+    folder.write("experiment.yaml", to_yaml(asked.plain()))
+    won = {**HELD, "student.training.lr": 0.5, "student.training.optimizer": "adamw"}
+    folder.write("best.yaml", to_yaml(asked.settled(won, "started-best")))
+    other = onwards("started", {"data.split_seed": 1}, trials=12)
+    assert (other.name, other.trials, other.data.split_seed) == ("started-onwards", 12, 1)
+    assert other.search == asked.search
+    first, *others = starts(other).values()
+    assert first == won
+    assert len(others) == 3
+
+    folder.write("experiment.yaml", to_yaml(asked.settled(won, "started")))
+    with pytest.raises(ConfigError, match="started: searched nothing; leave --trials out"):
+        onwards("started", {}, trials=12)
