@@ -17,6 +17,7 @@ SMALL = {
     "second_search": ("--rounds", "1"),
     "shared_stages": ("--trials", "2"),
     "training_step": ("--rounds", "1", "--steps", "1"),
+    "warm_start": ("--trials", "2", "--seeds", "1"),
 }
 
 

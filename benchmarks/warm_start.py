@@ -1,0 +1,120 @@
+"""A search on one data set that starts from another's winner, against one that starts cold.
+
+Both search the same space with the same sampler on the target; the warm one begins with the
+winner of a search on the source and its neighbours (``run.start: file``). Counted are the trials
+until the best value of the cold search is reached, over several seeds of the sampler; one that does
+not reach it counts as all its trials and one. Every search begins at the same student.
+
+    python benchmarks/warm_start.py [--root DATA] [--trials 24] [--seeds 3]
+
+Without ``--root`` the source is the digits 0 to 4 and the target 5 to 9 (scikit-learn's); with it
+MNIST and Fashion-MNIST, as Stillhouse finds them there (``DATA/mnist``, ``DATA``).
+
+Exit status 1 if the warm searches need more trials than the cold ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+from search.launching import Launched, launch
+from search.loading import load_experiment
+from search.results import onwards
+
+TARGET = 1.0
+GOAL = "val_accuracy"
+
+
+def data_of(root: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Source and target."""
+    if root is None:
+        digits = {"source": "digits", "validation": 0.5}
+        return {**digits, "classes": [0, 1, 2, 3, 4]}, {**digits, "classes": [5, 6, 7, 8, 9]}
+    small = {"limit": 2000, "validation": 0.1}
+    return (
+        {"source": "mnist", "root": f"{root}/mnist", **small},
+        {"source": "fashion_mnist", "root": root, **small},
+    )
+
+
+def experiment(name: str, data: dict[str, Any], folder: str, trials: int) -> dict[str, Any]:
+    """Five settings of a small student's training, the defaults far from good."""
+    return {
+        "name": name,
+        "data": data,
+        "stages": {
+            "teacher": {
+                "network": "cnn6",
+                "objective": {"cross_entropy": {}},
+                "training": {"epochs": 8, "batch_size": 64, "lr": 0.05},
+            },
+            "student": {
+                "network": {"cnn2": {"width": 0.5}},
+                "teachers": ["teacher"],
+                "objective": {"cross_entropy": {"weight": 0.5}, "soft_targets": {"weight": 0.5}},
+                "training": {"epochs": 4, "batch_size": 64, "lr": 0.005},
+            },
+        },
+        "search": {
+            "student.training.lr": {"log_uniform": [0.001, 1.0]},
+            "student.training.momentum": {"uniform": [0.1, 0.98]},
+            "student.training.batch_size": {"integers": [16, 256, 16]},
+            "student.objective.soft_targets.weight": {"uniform": [0.0, 1.0]},
+            "student.objective.soft_targets.temperature": {"log_uniform": [1.0, 16.0]},
+        },
+        "goal": {"maximize": f"student.{GOAL}"},
+        "run": {"trials": trials, "repeats": {"top": 1, "seeds": 1}, "baselines": False},
+        "library": f"{folder}/library",
+        "tracking": f"sqlite:///{folder}/mlflow.db",
+    }
+
+
+def reached(values: Sequence[float], best: float) -> int:
+    """How many trials it took to come to ``best``; one more than all where none did."""
+    return next((i for i, value in enumerate(values, start=1) if value >= best), len(values) + 1)
+
+
+def values_of(launched: Launched) -> list[float]:
+    """The goal's value of every trial, in order; 0 where it failed."""
+    return [trial.figures.get(GOAL, 0.0) for trial in launched.outcome.trials]
+
+
+def main() -> int:
+    """Search the source once, the target cold and warm for every seed, and count."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", help="folder with mnist and FashionMNIST")
+    parser.add_argument("--trials", type=int, default=24)
+    parser.add_argument("--seeds", type=int, default=3)
+    args = parser.parse_args()
+    source, target = data_of(args.root)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["STILLHOUSE_RUNS"] = f"{folder}/runs"
+        told = experiment("source", source, folder, args.trials)
+        launch(load_experiment(told), inline=True)
+        for seed in range(args.seeds):
+            told = experiment("target", target, folder, args.trials)
+            cold = values_of(launch(load_experiment(told, {"run.seed": seed}), inline=True))
+            laid_over = {f"data.{name}": value for name, value in target.items()}
+            further = onwards("source", {**laid_over, "run.seed": seed}, args.trials)
+            warm = values_of(launch(further, inline=True))
+            best = max(cold)
+            rows.append((seed, best, max(warm), reached(cold, best), reached(warm, best)))
+            print(f"{rows[-1]}", file=sys.stderr)
+    print(f"{args.trials} trials each; trials until the cold search's best is reached")
+    print(f"{'seed':>4} {'best, cold':>11} {'best, warm':>11} {'cold':>6} {'warm':>6}")
+    for seed, best, other, slow, fast in rows:
+        print(f"{seed:4} {best:11.4f} {other:11.4f} {slow:6} {fast:6}")
+    ratio = statistics.fmean(row[3] for row in rows) / statistics.fmean(row[4] for row in rows)
+    print(f"warm_start ratio={ratio:.2f} target={TARGET}")
+    return int(ratio < TARGET)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
