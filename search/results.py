@@ -103,6 +103,8 @@ def read_outcome(folder: RunFolder) -> Outcome:
         importances=told.get("importances", {}),
         seconds=folder.read_json("state.json").get("seconds", 0.0),
         tests={role: tuple(values) for role, values in told.get("tests", {}).items()},
+        factorial=experiment.factorial.plain() if experiment.factorial else {},
+        variances=told.get("variances", {}),
     )
 
 

@@ -28,7 +28,16 @@ def write_report(
         The files written.
     """
     # Here, since matplotlib takes a second, which a search's first trial need not wait for.
-    from search.report import assemblies, curves, influence, prediction, seeds, size, tree
+    from search.report import (
+        assemblies,
+        curves,
+        factorial,
+        influence,
+        prediction,
+        seeds,
+        size,
+        tree,
+    )
     from search.report.cast import cast
     from search.report.page import page
     from search.report.picture import look
@@ -38,6 +47,7 @@ def write_report(
     files = [write_trials(outcome, folder / "trials.csv")]
     with look():
         drawn = (
+            factorial.draw(outcome),
             seeds.draw(outcome),
             size.draw(outcome, taking_part),
             tree.draw(outcome, taking_part),
