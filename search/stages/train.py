@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, model_validator
 
 from methods.core.data.config import DataConfig
 from methods.core.data.facts import facts
+from methods.core.distilling.unroll import require_no_statistics
 from methods.core.objective import METHODS, Objective
 from methods.core.training import Training
 from search.brought import brought
@@ -137,6 +138,9 @@ class Train(Kind):
         if not made.work.soft_labels and self.few_steps:
             message = f"{made.label} is a {made.work.kind}, which distils no steps to take"
             raise ConfigError([Problem("few_steps", message)])
+        if self.few_steps and self.network:
+            about = facts(made.data)
+            require_no_statistics(self.network.sketch(about.shape, about.classes))
         hard = self.objective.needs_hard_labels if self.objective else ()
         if made.work.soft_labels and hard:
             message = f"needs hard labels, and those of {made.label} are soft; use cross_entropy"
