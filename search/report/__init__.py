@@ -6,13 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from search.outcome import Outcome
 
 __all__ = ["write_report"]
 
 
 def write_report(
-    outcome: Outcome, experiment: Mapping[str, Any], folder: Path, best_yaml: str = ""
+    outcome: Outcome,
+    experiment: Mapping[str, Any],
+    folder: Path,
+    best_yaml: str = "",
+    opened: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> list[Path]:
     """Write ``trials.csv``, ``report.html`` and every picture, as SVG and PNG, into ``folder``.
 
@@ -23,6 +29,7 @@ def write_report(
         experiment: the experiment as plain data.
         folder: must be there; files of the same names are replaced.
         best_yaml: the best configuration as an experiment file.
+        opened: tensors by artifact's key, where a picture shows what was made.
 
     Returns:
         The files written.
@@ -31,6 +38,7 @@ def write_report(
     from search.report import (
         assemblies,
         curves,
+        distilled,
         factorial,
         influence,
         prediction,
@@ -53,6 +61,7 @@ def write_report(
             tree.draw(outcome, taking_part),
             assemblies.draw(outcome),
             prediction.draw(outcome),
+            distilled.draw(outcome, opened or {}),
             curves.draw(outcome, taking_part),
             influence.draw(outcome, experiment.get("search", {})),
         )

@@ -13,6 +13,6 @@ class Batch(NamedTuple):
     images: Tensor
     """[B, channels, height, width], float in 0..1, augmented, not normalised."""
     labels: Tensor
-    """[B], int64."""
+    """[B], int64; where a stage distilled the data, [B, classes] of float."""
     indices: Tensor
     """[B], int64: each example's place in the training split."""
