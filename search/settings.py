@@ -32,6 +32,7 @@ MEASURED = (
     "task_forgetting",
     "best_val_accuracy",
     "train_loss",
+    "nonzero",
     "latency_ms",
 )
 """Figures known after it."""

@@ -26,6 +26,7 @@ HOMES = {
     "optuna": {"search/study.py"},
     "mlflow": {"search/tracking/"},
     "pyarrow": {"search/library/", "methods/core/data/parquet_images.py"},
+    "torch_pruning": {"spaces/pruning.py"},
     "matplotlib": {"search/report/"},
     "rich": {"search/cli/"},
     "typer": {"search/cli/"},
