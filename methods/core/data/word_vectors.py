@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
-from scipy.sparse.linalg import svds
 
 from methods.core.data.vocabulary import Ids, Vocabulary
 from spaces.problem import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 Vectors = NDArray[np.float32]
 
@@ -29,6 +31,9 @@ def learnt(ids: Ids, words: int, dimensions: int, window: int) -> Vectors:
     rank. Signs are settled, and four places kept, so that processors that differ in the last
     digits make the same vectors.
     """
+    # Half a second, in every process, of which few learn vectors.
+    from scipy.sparse.linalg import svds
+
     information = ppmi(ids, words, window)
     size = min(dimensions, words)
     if words <= _DENSE or size >= words - 1:
@@ -55,6 +60,8 @@ def ppmi(ids: Ids, words: int, window: int) -> sparse.csr_array:
     P(a, b) is the share of a and b among all ordered pairs of words that are at most ``window``
     places apart, P(a) that of a among their first members. Padding (0) is no word.
     """
+    from scipy import sparse
+
     counts = sparse.csr_array((words, words), dtype=np.float64)
     for distance in range(1, min(window, ids.shape[1] - 1) + 1):
         first, second = ids[:, :-distance].ravel(), ids[:, distance:].ravel()
