@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from methods.core.data.config import DataConfig
+from methods.core.data.facts import space
 from search.kind import KINDS, Entry, Kind
 from search.stage import Stage
 from search.stages.chain import merged
@@ -75,6 +76,7 @@ def lay_out(entries: Mapping[str, Kind], data: DataConfig, final: str) -> Recipe
             entry.stage.work.costs(entry.stage.data)
             for stage in entry.members:
                 _check_labels(stage)
+                _check_space(stage)
         except ConfigError as error:
             problems.extend(error.under(name).problems)
         else:
@@ -94,6 +96,21 @@ def _check_labels(stage: Stage) -> None:
     if taught and taught.needs_labels and stage.data.augment.noise:
         message = "learns from labels, and data.augment.noise leaves none; keep to the teachers"
         raise ConfigError([Problem("objective", message)])
+
+
+def _check_space(stage: Stage) -> None:
+    """What networks see of a text depends on the words of its data set and on their vectors.
+
+    Raises:
+        ConfigError: a stage rests on one that lives among other word vectors.
+    """
+    for parent in stage.parents:
+        if parent.data != stage.data and space(parent.data) != space(stage.data):
+            message = (
+                f"has other words or word vectors than {parent.label}, on which it rests; keep "
+                "source, validation and split_seed, or read vectors from one file"
+            )
+            raise ConfigError([Problem("data", message)])
 
 
 def data_for(entry: Kind, data: DataConfig) -> DataConfig:

@@ -27,6 +27,11 @@ HOMES = {
     "mlflow": {"search/tracking/"},
     "pyarrow": {"search/library/", "methods/core/data/parquet_images.py"},
     "torch_pruning": {"spaces/pruning.py"},
+    "pyarrow": {
+        "search/library/",
+        "methods/core/data/parquet_images.py",
+        "methods/core/data/tables.py",
+    },
     "matplotlib": {"search/report/"},
     "rich": {"search/cli/"},
     "typer": {"search/cli/"},

@@ -19,17 +19,26 @@ from torch import Tensor, nn
 
 from search.tracking.client import client_settings
 from search.tracking.spool import Operation
-from spaces.network import Network
+from spaces.network import Network, form_of
 from spaces.problem import ConfigError, Problem
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _EXAMPLES = 4
+_INPUTS = {
+    "images": "images in 0..1, channels first",
+    "text": "word vectors, [texts, dimensions, words, 1]",
+}
 
 
 class Classifier(nn.Module):
-    """Images in 0..1 [N, channels, height, width] to logits [N, classes], and nothing else."""
+    """Images in 0..1 [N, channels, height, width] to logits [N, classes], and nothing else.
+
+    A network for texts is served what it was taught on, word vectors [N, dimensions, words, 1]:
+    words and vectors belong to the data set (``methods.core.data.facts.lexicon``), and are not in
+    the model.
+    """
 
     def __init__(self, network: Network) -> None:
         super().__init__()
@@ -57,8 +66,8 @@ def save_classifier(
     """Write the network as an MLflow model into ``folder``, which must not exist.
 
     Args:
-        images: at least two examples in 0..1, [N, channels, height, width]; the first few
-            become the model's input example. The saved model takes any number.
+        images: at least two examples in 0..1, [N, channels, height, width], or word vectors of
+            texts; the first few become the model's input example. The saved model takes any number.
         classes: names of the logits, kept as metadata.
     """
     assert len(images) > 1, "torch.export takes a single example for a fixed batch size"
@@ -69,6 +78,8 @@ def save_classifier(
         import mlflow.pytorch
 
     examples = images[:_EXAMPLES].detach().float().cpu().contiguous()
+    channels, height, width = examples.shape[1:]
+    shape = (channels, height, width)
     classifier = Classifier(copy.deepcopy(network).float().cpu()).eval()
     with torch.no_grad():
         logits = classifier(examples)
@@ -77,7 +88,7 @@ def save_classifier(
         folder,
         signature=_signature(examples, logits),
         input_example=examples.numpy(),
-        metadata={"classes": list(classes), "input": "images in 0..1, channels first"},
+        metadata={"classes": list(classes), "input": _INPUTS[form_of(shape)]},
         pip_requirements=[f"{name}=={_public(name)}" for name in ("mlflow", "torch", "numpy")],
         serialization_format="pt2",
     )

@@ -29,9 +29,9 @@ _MIB = 1024**2
 class Dataset:
     """The training, validation and test splits of one data set, as batches.
 
-    A set of at most ``resident_mb`` lies on the device as uint8 and is gathered and augmented
-    there; a larger one is read ahead from the disk. Both give the same batches, bit for bit, and
-    neither makes the host wait for the device within an epoch.
+    A set of at most ``resident_mb`` lies on the device, images as uint8 and texts as word numbers,
+    and is gathered and augmented there; a larger one is read ahead from the disk. Both give the
+    same batches, bit for bit, and neither makes the host wait for the device within an epoch.
     """
 
     def __init__(self, config: DataConfig, known: DataFacts, held: Material, splits: Splits):
@@ -39,12 +39,12 @@ class Dataset:
         self.facts = known
         self._held = held
         self._splits = splits
-        size = sum(held.pixels(part).nbytes for part in ("train", "test"))
+        size = sum(held.examples(part, cut(config)).nbytes for part in ("train", "test"))
         self._resident = size <= config.resident_mb * _MIB
 
     @property
     def shape(self) -> Shape:
-        """(channels, height, width) of every image."""
+        """(channels, height, width) of every image, (dimensions, words, 1) of every text."""
         return self.facts.shape
 
     @property
@@ -166,7 +166,8 @@ class Dataset:
         """The images among which a split's are, their rows, and their labels."""
         part: Part = "test" if split == "test" else "train"
         labels = merged_labels(self.config, self._source_labels(split))
-        return self._held.pixels(part), self._splits.rows(split), torch.from_numpy(labels)
+        pixels = self._held.examples(part, cut(self.config))
+        return pixels, self._splits.rows(split), torch.from_numpy(labels)
 
     def _source_labels(self, split: Split) -> Labels:
         labels = self._held.labels("test" if split == "test" else "train")
