@@ -87,15 +87,21 @@ def lay_out(entries: Mapping[str, Kind], data: DataConfig, final: str) -> Recipe
 
 
 def _check_labels(stage: Stage) -> None:
-    """Noise in an image's place has nothing to do with the image's label.
+    """Noise in an image's place has nothing to do with its label, and mixed images have soft ones.
 
     Raises:
-        ConfigError: labels are learnt from all the same.
+        ConfigError: labels are learnt from all the same, or by a method that takes no soft ones.
     """
     taught = isinstance(stage.work, TrainNetwork) and stage.work.objective
     if taught and taught.needs_labels and stage.data.augment.noise:
         message = "learns from labels, and data.augment.noise leaves none; keep to the teachers"
         raise ConfigError([Problem("objective", message)])
+    if taught and taught.needs_hard_labels and stage.data.augment.mixes:
+        name = taught.needs_hard_labels[0]
+        message = (
+            f"needs hard labels, and data.augment.mixup or cutmix makes them soft; leave {name} out"
+        )
+        raise ConfigError([Problem(f"objective.{name}", message)])
 
 
 def _check_space(stage: Stage) -> None:

@@ -25,7 +25,6 @@ HOMES = {
     },
     "optuna": {"search/study.py"},
     "mlflow": {"search/tracking/"},
-    "pyarrow": {"search/library/", "methods/core/data/parquet_images.py"},
     "torch_pruning": {"spaces/pruning.py"},
     "pyarrow": {
         "search/library/",

@@ -119,7 +119,10 @@ def _for_images(config: DataConfig) -> Iterator[Problem]:
     for path, told in (
         ("resize", config.resize is not None),
         ("normalise", config.normalise is not None),
-        *((f"augment.{name}", getattr(augment, name)) for name in ("flip", "crop", "cutout")),
+        *(
+            (f"augment.{name}", getattr(augment, name))
+            for name in ("flip", "crop", "cutout", "cutmix", "randaugment")
+        ),
     ):
         if told:
             yield Problem(
