@@ -54,10 +54,11 @@ class CrossEntropy(Method):
     }
     needs_teacher = False
     needs_labels = True
+    takes_soft_labels = True
 
     def forward(
         self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
     ) -> Tensor:
-        """From logits [B, classes] and labels [B]."""
+        """From logits [B, classes] and labels [B], or soft ones [B, classes] in one_hot's place."""
         smoothing = self.config.label_smoothing
         return F.cross_entropy(student.logits, batch.labels, label_smoothing=smoothing)

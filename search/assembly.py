@@ -18,6 +18,7 @@ from spaces.heads import with_linear_heads
 from spaces.layers import initialise
 from spaces.network import Network, Shape
 from spaces.spec import NetworkSpec
+from spaces.trimming import keep_zeros, trim
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,10 @@ def _structure(artifact: Artifact) -> Network:
     network = NetworkSpec.parse(told["teacher"]).build(shape, classes)
     if told["pieces"]:
         network = assembled(network, shape, [Piece.parse(piece) for piece in told["pieces"]])
+    if told.get("trimmed"):
+        trim(network, told["trimmed"])
+    if told.get("sparse"):
+        keep_zeros(network)
     if told.get("heads"):
         network = with_linear_heads(network, shape, classes, told["heads"])
     mean = artifact.tensors["mean"].flatten().tolist()
@@ -151,7 +156,8 @@ def _structure(artifact: Artifact) -> Network:
 
 def described(artifact: Artifact) -> dict[str, Any]:
     """A network's structure as plain data: the named network, the pieces put into it, and where
-    there are some the blocks with ``heads``."""
+    there are some the blocks with ``heads``, layers ``trimmed`` to other sizes, and whether its
+    zeros are to stay (``sparse``)."""
     told: dict[str, Any] = artifact.record.facts.get("assembly") or {
         "teacher": specified(artifact).plain(),
         "pieces": [],

@@ -112,10 +112,13 @@ class _Student:
     @property
     def _labels(self) -> dict[str, Any]:
         """What learning from labels alone says; the student's own where it has no teacher."""
-        if not self.teachers:
-            return {}
-        told = (self.entry["objective"].get("cross_entropy")) or {}
-        return {"objective": {"cross_entropy": {**told, "weight": 1.0}}, "teachers": []}
+        return labels_alone(self.entry) if self.teachers else {}
+
+
+def labels_alone(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What an entry says otherwise where it learns from labels alone."""
+    told = entry["objective"].get("cross_entropy") or {}
+    return {"objective": {"cross_entropy": {**told, "weight": 1.0}}, "teachers": []}
 
 
 def assembly_of(student: Stage) -> Stage | None:

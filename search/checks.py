@@ -10,6 +10,7 @@ from methods.core.data.augment import Augment
 from methods.core.data.config import DataConfig
 from methods.core.data.facts import facts
 from search.experiment import Experiment
+from search.factorial import check_factorial
 from search.how_to_run import check_run
 from search.kind import Kind
 from search.reach import out_of_reach
@@ -95,7 +96,7 @@ def check(experiment: Experiment, known: Iterable[Problem] = ()) -> None:
         ConfigError: all that is wrong, with paths into the file.
     """
     problems = [*known, *_check_names(experiment)]
-    for part in (_check_goal, check_run, _check_links, _check_paths):
+    for part in (_check_goal, check_run, check_factorial, _check_links, _check_paths):
         problems.extend(part(experiment))
     if experiment.final in experiment.stages:
         unsound = list(_check_data(experiment)) or list(_check_recipe(experiment))

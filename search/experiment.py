@@ -14,7 +14,7 @@ from methods.core.data.config import DataConfig
 from search.kind import Kind
 from search.outcome import Goal
 from search.recipe import Recipe, lay_out, parse_entries, parse_entry
-from search.settings import GoalSettings, Limit, Run
+from search.settings import Factorial, GoalSettings, Limit, Run
 from search.space import Space, at, concrete, leaves, ordered, parts, put, starred, without_star
 from spaces.domain import Chooser, Domain, Opening, describe
 
@@ -31,6 +31,7 @@ class Experiment:
     run: Run
     library: str
     tracking: str | None
+    factorial: Factorial | None = None
 
     @property
     def final(self) -> str:
@@ -128,6 +129,8 @@ class Experiment:
         }
         if self.search:
             told["search"] = {path: describe(domain) for path, domain in self.search.items()}
+        if self.factorial:
+            told["factorial"] = self.factorial.model_dump(mode="json", exclude_defaults=True)
         if self.goal:
             told["goal"] = self.goal.model_dump(mode="json", exclude_defaults=True)
         told["run"] = self.run.model_dump(mode="json", exclude_defaults=True)
@@ -140,7 +143,8 @@ class Experiment:
 
     def settled(self, values: Mapping[str, Any], name: str) -> dict[str, Any]:
         """The file of one configuration: ``values`` in place, and nothing searched."""
-        told = {key: value for key, value in self.plain().items() if key != "search"}
+        left_out = ("search", "factorial")
+        told = {key: value for key, value in self.plain().items() if key not in left_out}
         stages, data = self.with_values(values)
         told["name"], told["stages"] = name, stages
         told["run"].pop("trials", None)

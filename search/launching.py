@@ -21,6 +21,7 @@ from search.assembly import rebuild
 from search.baselines import baselines
 from search.events import Observer, SearchEnded, SearchStarted, SearchState
 from search.experiment import Experiment, to_yaml
+from search.factorial import cells, variances
 from search.folder import RunFolder
 from search.inline import Inline
 from search.ledger import Ledger
@@ -195,9 +196,12 @@ class _Driver:
     def _settle(self, workshop: Workshop) -> list[Contender]:
         """Have the best configurations made over fresh seeds, then the baselines of the best one
         (of each group)."""
-        settled = contenders(self.experiment, ranking(self._outcome([])))
+        if self.experiment.factorial:
+            settled = cells(self.experiment)
+        else:
+            settled = contenders(self.experiment, ranking(self._outcome([])))
         workshop.make([r.student for c in settled for r in c.recipes.values()])
-        if not self.experiment.run.baselines:
+        if self.experiment.factorial or not self.experiment.run.baselines:
             return settled
         best = {(r.role, r.group) for r in winners(self._outcome(settled)).values()}
         chosen = [contender for contender in settled if (contender.role, contender.group) in best]
@@ -209,6 +213,7 @@ class _Driver:
         """What is known so far."""
         trials = self.study.trials()
         records = self._records(trials, settled)
+        asked = self.experiment.factorial
         return Outcome(
             name=self.folder.name,
             goals=self.experiment.goals,
@@ -220,6 +225,8 @@ class _Driver:
             reused=frozenset(self.announce.reused),
             importances=self.study.importances(),
             seconds=self.earlier + time.monotonic() - self.started,
+            factorial=asked.plain() if asked else {},
+            variances=variances(settled, self.library) if asked else {},
         )
 
     def _records(self, trials: Sequence[Trial], settled: Sequence[Contender]) -> dict[str, Record]:

@@ -59,6 +59,7 @@ def _checked(document: Document) -> Experiment:
         run=told.run,
         library=told.library,
         tracking=told.tracking,
+        factorial=told.factorial,
     )
     check(experiment, problems)
     return experiment

@@ -95,6 +95,10 @@ class Outcome:
     seconds: float
     tests: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Name of a repeated configuration -> accuracy on the test split, one value a seed."""
+    factorial: Mapping[str, Any] = field(default_factory=dict)
+    """The experiment's ``factorial``, as plain data."""
+    variances: Mapping[str, float] = field(default_factory=dict)
+    """Of a factorial: configuration -> variance of its predictions over the seeds."""
 
 
 def measured(figures: Mapping[str, float]) -> dict[str, float]:
@@ -149,4 +153,5 @@ def to_plain(outcome: Outcome) -> dict[str, Any]:
         "importances": dict(outcome.importances),
         "seconds": outcome.seconds,
         "tests": {role: list(values) for role, values in outcome.tests.items()},
+        "variances": dict(outcome.variances),
     }

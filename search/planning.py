@@ -26,6 +26,7 @@ from search.recipe import Recipe
 from search.settle import contenders
 from search.stage import Stage
 from search.stages.assemble import AssembleNetwork
+from search.stages.distil_data import DistilData
 from search.stages.neighbourhoods import cut_open
 from search.train import TrainNetwork
 from spaces.config import canonical_json
@@ -170,6 +171,8 @@ class _Stopwatch:
             return self._per_image(stage, training=False) * examples * stage.work.epochs
         if isinstance(stage.work, DistilNeighbourhood):
             return self._neighbourhood(stage, stage.work)
+        if isinstance(stage.work, DistilData):
+            return self._distilling(stage, stage.work)
         return 0.0
 
     def _training(self, stage: Stage, work: TrainNetwork) -> float:
@@ -183,6 +186,13 @@ class _Stopwatch:
         teachers = stage.parents[work.leading :]
         heard = sum(self._per_image(teacher, training=False) for teacher in teachers)
         return total + heard * examples * views
+
+    def _distilling(self, stage: Stage, work: DistilData) -> float:
+        """A step on examples is gone through forwards and, with its gradient's own, backwards."""
+        networks = work.networks if work.start == "random" else 1
+        seen = work.batch_size + 3 * work.examples * work.steps * work.passes
+        each = self._per_pass(work.network, facts(stage.data), training=True)
+        return each * seen * networks * work.iterations
 
     def _neighbourhood(self, stage: Stage, work: DistilNeighbourhood) -> float:
         teacher = stage.parents[0]

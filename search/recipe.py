@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from methods.core.data.config import DataConfig
+from methods.core.data.facts import space
 from search.kind import KINDS, Entry, Kind
 from search.stage import Stage
 from search.stages.chain import merged
@@ -75,6 +76,7 @@ def lay_out(entries: Mapping[str, Kind], data: DataConfig, final: str) -> Recipe
             entry.stage.work.costs(entry.stage.data)
             for stage in entry.members:
                 _check_labels(stage)
+                _check_space(stage)
         except ConfigError as error:
             problems.extend(error.under(name).problems)
         else:
@@ -85,15 +87,36 @@ def lay_out(entries: Mapping[str, Kind], data: DataConfig, final: str) -> Recipe
 
 
 def _check_labels(stage: Stage) -> None:
-    """Noise in an image's place has nothing to do with the image's label.
+    """Noise in an image's place has nothing to do with its label, and mixed images have soft ones.
 
     Raises:
-        ConfigError: labels are learnt from all the same.
+        ConfigError: labels are learnt from all the same, or by a method that takes no soft ones.
     """
     taught = isinstance(stage.work, TrainNetwork) and stage.work.objective
     if taught and taught.needs_labels and stage.data.augment.noise:
         message = "learns from labels, and data.augment.noise leaves none; keep to the teachers"
         raise ConfigError([Problem("objective", message)])
+    if taught and taught.needs_hard_labels and stage.data.augment.mixes:
+        name = taught.needs_hard_labels[0]
+        message = (
+            f"needs hard labels, and data.augment.mixup or cutmix makes them soft; leave {name} out"
+        )
+        raise ConfigError([Problem(f"objective.{name}", message)])
+
+
+def _check_space(stage: Stage) -> None:
+    """What networks see of a text depends on the words of its data set and on their vectors.
+
+    Raises:
+        ConfigError: a stage rests on one that lives among other word vectors.
+    """
+    for parent in stage.parents:
+        if parent.data != stage.data and space(parent.data) != space(stage.data):
+            message = (
+                f"has other words or word vectors than {parent.label}, on which it rests; keep "
+                "source, validation and split_seed, or read vectors from one file"
+            )
+            raise ConfigError([Problem("data", message)])
 
 
 def data_for(entry: Kind, data: DataConfig) -> DataConfig:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from search.document import read_document
 from search.experiment import Experiment, to_yaml
 from search.folder import RunFolder
 from search.library.record import Record
-from search.library.store import Library
+from search.library.store import Damaged, Library
 from search.loading import load_experiment
 from search.outcome import Outcome, Repeated, to_plain, winner, winners, with_measured
 from search.report import write_report
@@ -122,6 +125,8 @@ def read_outcome(folder: RunFolder) -> Outcome:
         importances=told.get("importances", {}),
         seconds=folder.read_json("state.json").get("seconds", 0.0),
         tests={role: tuple(values) for role, values in told.get("tests", {}).items()},
+        factorial=experiment.factorial.plain() if experiment.factorial else {},
+        variances=told.get("variances", {}),
     )
 
 
@@ -145,7 +150,18 @@ def write_outcome(experiment: Experiment, outcome: Outcome, folder: RunFolder) -
             file = f"best-{slug(what)}-{slug(value)}.yaml"
             files.append(folder.write(file, best_yaml(experiment, outcome, own)))
     folder.write_json("outcome.json", to_plain(outcome))
-    return files + write_report(outcome, experiment.plain(), folder.path, best_yaml=text)
+    opened = _opened(Library(experiment.library), outcome)
+    return files + write_report(outcome, experiment.plain(), folder.path, text, opened)
+
+
+def _opened(library: Library, outcome: Outcome) -> dict[str, Mapping[str, Tensor]]:
+    """The tensors that the report shows; whoever goes without them lacks a picture."""
+    made = {key for key, record in outcome.stages.items() if record.kind == "distil_data"}
+    found = {}
+    for key in sorted(made):
+        with contextlib.suppress(KeyError, Damaged):
+            found[key] = library.open(key).tensors
+    return found
 
 
 def best_yaml(experiment: Experiment, outcome: Outcome, best: Repeated) -> str:

@@ -32,6 +32,7 @@ MEASURED = (
     "task_forgetting",
     "best_val_accuracy",
     "train_loss",
+    "nonzero",
     "latency_ms",
 )
 """Figures known after it."""
@@ -246,6 +247,27 @@ class Run(Config):
     register_as: str | None = knob(None, "register the winner in MLflow under this name")
 
 
+class Factorial(Config):
+    """Whether distillation adds to other techniques: each without and with it, seed by seed."""
+
+    techniques: dict[str, dict[str, Any]] = knob(
+        ..., "name -> what it changes: path -> value, as of `search:`", min_length=1
+    )
+    seeds: int = knob(5, "seeds of every student, the same for all", ge=2)
+    margin: float = knob(
+        0.005, "an interaction that is surely smaller than this counts as none", gt=0.0
+    )
+    confidence: float = knob(0.95, "of the intervals", gt=0.0, lt=1.0)
+
+    @field_validator("techniques")
+    @classmethod
+    def _names(cls, techniques: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for name in techniques:
+            if not name.replace("_", "").replace("-", "").isalnum() or name == "plain":
+                raise ValueError(f"needs letters, digits, - and _, and not 'plain', found {name!r}")
+        return techniques
+
+
 class ExperimentFile(Config):
     """The top level of an experiment file."""
 
@@ -253,6 +275,9 @@ class ExperimentFile(Config):
     data: DataConfig = knob(..., "the data set")
     stages: dict[str, dict[str, Any]] = knob(..., "name -> what to make", min_length=1)
     search: dict[str, Any] = knob({}, "path -> the values it may take")
+    factorial: Factorial | None = knob(
+        None, "techniques to be tried without and with distillation, instead of a search"
+    )
     goal: GoalSettings | None = knob(None, "what to look for")
     run: Run = knob(Run(), "how to run")
     library: str = knob("stillhouse-library", "folder or URI where artifacts are kept")

@@ -66,6 +66,8 @@ class Work(Config):
     """Whether what is made can teach, be cut, or be started from."""
     makes_images: ClassVar[bool] = False
     """Whether what is made can be trained on: ``images`` and ``labels`` among its tensors."""
+    soft_labels: ClassVar[bool] = False
+    """Whether those labels are soft, and steps to take on them come along: ``rates``."""
     uses_data: ClassVar[bool] = True
     """Whether the data set has a part in the result."""
 

@@ -11,6 +11,7 @@ from methods.core.data.config import DataConfig
 from methods.core.data.dataset import Dataset, open_data
 from methods.core.data.facts import facts
 from methods.core.data.made import MadeData
+from methods.core.distilling.steps import Distilled, take_steps
 from methods.core.evaluation import evaluate
 from methods.core.objective import Objective
 from methods.core.training import Training, train
@@ -40,6 +41,7 @@ class TrainNetwork(Work):
     training: Training = knob(Training(), "how it is trained")
     weights: Weights | None = knob(None, "published weights to start from, or to use as they are")
     images: bool = knob(False, "on the images of a parent, the one before the teachers")
+    few_steps: bool = knob(False, "only the steps that were distilled with those images")
     seed: int = knob(0, "initialisation, order of examples, dropout", ge=0)
 
     @property
@@ -64,7 +66,7 @@ class TrainNetwork(Work):
             "taught": taught,
             "seed": self.seed if self.objective or not self.weights else 0,
         }
-        said = {"anew": self.anew, "images": self.images}
+        said = {"anew": self.anew, "images": self.images, "few_steps": self.few_steps}
         told |= {name: True for name, is_so in said.items() if is_so}
         if self.before:
             told["before"] = [data.judged_on() for data in self.before]
@@ -76,7 +78,7 @@ class TrainNetwork(Work):
         return (self.network is None) + self.images
 
     def again(self, number: int) -> TrainNetwork | None:
-        if self.objective is None:
+        if self.objective is None and not self.few_steps:
             return None
         return self.model_copy(update={"seed": self.seed + APART * number})
 
@@ -127,6 +129,8 @@ class TrainNetwork(Work):
             ):
                 yield report
         else:
+            if self.few_steps:
+                take_steps(network.to(bench.device), *distilled_in(parents[len(began)], bench))
             scores = evaluate(
                 network, dataset, "validation", device=bench.device, teachers=teachers
             )
@@ -171,3 +175,10 @@ def fresh(spec: NetworkSpec, data: DataConfig) -> Network:
 def trained_on(dataset: Dataset, made: Artifact) -> Dataset:
     """The data set with images that a stage made in place of its training split."""
     return MadeData(dataset, made.tensors["images"], made.tensors["labels"], made.record.key)
+
+
+def distilled_in(made: Artifact, bench: Bench) -> tuple[Distilled, int]:
+    """The examples that a stage distilled, and how many steps a pass over them has."""
+    names = Distilled._fields
+    found = Distilled(*(made.tensors[name].to(bench.device) for name in names))
+    return found, int(made.record.facts["steps"])

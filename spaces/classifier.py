@@ -8,7 +8,12 @@ from spaces.network import Network
 
 
 class Classifier(nn.Module):
-    """Images in 0..1 [N, channels, height, width] to logits [N, classes], and nothing else."""
+    """Images in 0..1 [N, channels, height, width] to logits [N, classes], and nothing else.
+
+    A network for texts is served what it was taught on, word vectors [N, dimensions, words, 1]:
+    words and vectors belong to the data set (``methods.core.data.facts.lexicon``), and are not in
+    the model.
+    """
 
     def __init__(self, network: Network) -> None:
         super().__init__()

@@ -83,7 +83,22 @@ class _FlopCounter(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         if formula := flop_registry.get(func.overloadpacket):
             self.flops += formula(*args, **(kwargs or {}), out_val=result)
+        elif func.overloadpacket.__name__ in _RECURRENT:
+            self.flops += _recurrent_flops(args)
         return result
+
+
+_RECURRENT = ("mkldnn_rnn_layer", "_cudnn_rnn")
+"""Kernels of a whole recurrent layer, for which torch has no formula."""
+
+
+def _recurrent_flops(args: Any) -> int:
+    """Every weight matrix meets every step once. The input is [steps, N, features]."""
+    steps, batch, _ = args[0].shape
+    # cuDNN takes one list of tensors, oneDNN the weights of inputs and states by themselves.
+    tensors = args[1] if isinstance(args[1], list | tuple) else args[1:3]
+    weights = sum(tensor.numel() for tensor in tensors if tensor.dim() == 2)
+    return int(2 * steps * batch * weights)
 
 
 def network_costs(spec: Any, shape: Shape, classes: int) -> Costs:

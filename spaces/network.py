@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,14 @@ from spaces.config import Config
 from spaces.problem import ConfigError
 
 Shape = tuple[int, int, int]
-"""(channels, height, width) of one image."""
+"""(channels, height, width) of one image; (dimensions, words, 1) of one text."""
+Form = Literal["images", "text"]
+"""What examples are."""
+
+
+def form_of(shape: Shape) -> Form:
+    """Texts are one pixel wide, and more than one high."""
+    return "text" if shape[2] == 1 < shape[1] else "images"
 
 
 class Output(NamedTuple):
@@ -36,8 +43,9 @@ class Network(nn.Module):
     Beside the chain there may be heads: classifiers [N, classes] that read a block's output. One
     runs where it is tapped and nowhere else; a network without any is none the worse.
 
-    Images enter as float in 0..1; the network itself subtracts ``mean`` and divides by ``std``
-    (one value a channel), so that a published network and a new one can look at the same batch.
+    Images enter as float in 0..1, texts as word vectors; the network itself subtracts ``mean``
+    and divides by ``std`` (one value a channel, or one for all), so that a published network and
+    a new one can look at the same batch.
 
     Args:
         blocks: name -> block, in order; the last returns the logits [N, classes]. Names are
@@ -156,12 +164,14 @@ class Family(Config):
     """A family of networks: its settings, and how to build one. One file in ``networks`` each.
 
     ``sizes`` maps the names people use (``resnet20``) to the settings they stand for.
-    ``version`` rises when the same settings come to mean another network.
+    ``version`` rises when the same settings come to mean another network. ``reads`` says whether
+    it is for images or for texts.
     ``published_mean`` and ``published_std`` are the normalisation that all published weights of
     the family expect, where there is one; none where publishers differ.
     """
 
     version: ClassVar[int] = 1
+    reads: ClassVar[Form] = "images"
     sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     published_mean: ClassVar[tuple[float, ...] | None] = None
     published_std: ClassVar[tuple[float, ...] | None] = None
@@ -180,6 +190,22 @@ class Family(Config):
         A state dict that already has them comes back as it is; so does a tensor that nobody knows.
         """
         return dict(state)
+
+
+def require_form(shape: Shape, reads: Form, what: str) -> None:
+    """Refuse texts where a network is for images, and images where it is for texts.
+
+    Raises:
+        ConfigError: ``shape`` is one of the others.
+    """
+    found = form_of(shape)
+    if found != reads:
+        told = f"{shape[1]} words of {shape[0]} dimensions"
+        if found == "images":
+            told = f"images of {shape[1]}x{shape[2]}"
+        raise ConfigError(
+            f"{what} reads {reads}, and the data holds {told}; choose another network"
+        )
 
 
 def require_size(shape: Shape, smallest: int, what: str) -> None:

@@ -10,7 +10,7 @@ import torch
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from spaces.network import Family, Network, Shape
+from spaces.network import Family, Network, Shape, form_of, require_form
 from spaces.networks import resolve
 from spaces.problem import ConfigError, Problem
 from spaces.subclasses import with_subclasses
@@ -80,8 +80,11 @@ class NetworkSpec:
         """A fresh network for images of ``shape``, initialised from torch's global generator.
 
         Raises:
-            ConfigError: it does not fit these images.
+            ConfigError: it does not fit these images, or is for texts.
         """
+        require_form(shape, self.settings.reads, self.label or self.family)
+        if self.sees and form_of(shape) == "text":
+            raise ConfigError([Problem("sees", "is a view of images, and texts have none")])
         seen, logits = self.sees.shape(shape) if self.sees else shape, classes * self.subclasses
         network = self.settings.build(seen, logits)
         network = self.sees.before(network) if self.sees else network

@@ -25,7 +25,12 @@ HOMES = {
     },
     "optuna": {"search/study.py"},
     "mlflow": {"search/tracking/"},
-    "pyarrow": {"search/library/", "methods/core/data/parquet_images.py"},
+    "torch_pruning": {"spaces/pruning.py"},
+    "pyarrow": {
+        "search/library/",
+        "methods/core/data/parquet_images.py",
+        "methods/core/data/tables.py",
+    },
     "matplotlib": {"search/report/"},
     "rich": {"search/cli/"},
     "typer": {"search/cli/"},

@@ -25,6 +25,7 @@ QUICK = "quickstart"
 CNN, RESNET = "assistants-cifar10-cnn", "assistants-cifar100-resnet"
 FASHION = "assistants-fashion-mnist"
 PARTS = "neighbourhoods-cifar10-resnet20"
+TREC, IMDB = "text-trec", "text-imdb"
 COMPARED, COMPARED_ON_GPU = "methods-fashion-mnist", "methods-cifar10-resnet56"
 ELSEWHERE = {"subclass_contrast", "subclass_balance", "previous_classes"}
 """Methods about other data, or another kind of teacher."""
@@ -58,6 +59,19 @@ def cifar100(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="session")
+def sentences(tmp_path_factory):
+    """A few words for each of six and of two classes, in the columns of TREC and IMDB."""
+    root = tmp_path_factory.mktemp("texts")
+    for name, classes in (("trec", 6), ("imdb", 2)):
+        (root / name).mkdir()
+        labels = list(range(classes)) * 20
+        columns = {"label": labels, "text": [f"of kind {label}" for label in labels]}
+        for part in ("train", "test"):
+            pq.write_table(pa.table(columns), root / name / f"{part}-00000-of-00001.parquet")
+    return root
+
+
 @pytest.fixture
 def load(request, tmp_path, monkeypatch):
     """A shipped experiment by name, on the real data or, for CIFAR-100, on a few grey images."""
@@ -68,9 +82,12 @@ def load(request, tmp_path, monkeypatch):
             return load_experiment(FOLDER / f"{name}.yaml")
         if name == RESNET:
             root = str(request.getfixturevalue("cifar100"))
+        elif name in (TREC, IMDB):
+            root = str(request.getfixturevalue("sentences"))
         elif not (root := os.environ.get("STILLHOUSE_TEST_DATA", "")):
             pytest.skip(f"{name} needs its data set: set STILLHOUSE_TEST_DATA to a folder of them")
-        changes = {"data.root": root}
+        folder = Path(root, name.removeprefix("text-")) if name in (TREC, IMDB) else root
+        changes = {"data.root": str(folder)}
         if name in PUBLISHED:
             weights = Path(root, "teachers", PUBLISHED[name])
             changes["teacher.weights.path"] = str(weights)
@@ -92,7 +109,7 @@ def parameters(stage):
 def test_all_are_there():
     assert {COMPOSED, PARTS_OF_IT} <= set(SHIPPED)
     assert {QUICK, CNN, RESNET, FASHION, CLOTHES, *PUBLISHED} <= set(SHIPPED)
-    assert {MUTUAL, GREY, DREAMT, ALONE, CHANNELS} <= set(SHIPPED)
+    assert {MUTUAL, GREY, DREAMT, ALONE, CHANNELS, TREC, IMDB} <= set(SHIPPED)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -249,6 +266,16 @@ def test_every_value_that_is_searched_lays_out(load, name):
     found = list(experiment.configurations(2))
     assert len({experiment.recipe(values).student.key for values in found}) == len(found)
     assert experiment.run.trials == len(found)
+
+
+@pytest.mark.parametrize(("name", "times"), [(TREC, 40), (IMDB, 12)])
+def test_students_of_texts_are_a_fraction_of_their_teachers(load, name, times):
+    experiment = load(name)
+    student = experiment.recipe().student
+    (teacher,) = student.parents
+    assert parameters(teacher) > times * parameters(student)
+    assert parameters(student) <= experiment.limits["parameters"].max
+    assert student.work.network.settings.reads == "text"
 
 
 def test_mutual_learning_is_published_cross_entropy_and_soft_targets(load):

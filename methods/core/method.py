@@ -111,7 +111,8 @@ class Method(nn.Module):
 
     ``version`` rises when the same settings come to mean another loss. ``zero_when_equal`` says
     that the loss is 0 where the student's outputs are the teacher's, ``needs_labels`` that it
-    reads the labels, ``compares_logits`` that all networks must give equally many,
+    reads the labels, ``takes_soft_labels`` that they may be [B, classes] of float as well,
+    ``compares_logits`` that all networks must give equally many,
     ``needs_subclasses`` that the student must split its classes (see ``spaces.subclasses``).
     ``presets`` are published settings by name.
 
@@ -122,6 +123,7 @@ class Method(nn.Module):
     version: ClassVar[int] = 1
     needs_teacher: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = False
+    takes_soft_labels: ClassVar[bool] = False
     zero_when_equal: ClassVar[bool] = False
     compares_logits: ClassVar[bool] = False
     presets: ClassVar[Mapping[str, Preset]] = {}

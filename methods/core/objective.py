@@ -65,6 +65,12 @@ class Objective:
         """Whether any method that counts reads the labels."""
         return any(METHODS.load(name).needs_labels for name in self._counting())
 
+    @property
+    def needs_hard_labels(self) -> tuple[str, ...]:
+        """The methods that count and read labels, but no soft ones."""
+        known = {name: METHODS.load(name) for name in sorted(self._counting())}
+        return tuple(n for n, m in known.items() if m.needs_labels and not m.takes_soft_labels)
+
     def brings(self) -> tuple[tuple[str, Brings], ...]:
         """What the methods that count need of the teachers first, each with the method's name."""
         return tuple(

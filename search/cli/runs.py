@@ -14,6 +14,7 @@ import yaml
 
 from search.cli.live import LiveView
 from search.cli.show import Json, Set, as_json, as_table, console, parse_changes
+from search.factorial import interactions
 from search.folder import RunFolder
 from search.launching import Launched
 from search.launching import launch as launch_search
@@ -23,7 +24,7 @@ from search.outcome import Outcome, to_plain, winner
 from search.report.headline import difference
 from search.report.roles import ROLES, Group, groups
 from search.report.summary import seconds_saved
-from search.report.wording import duration
+from search.report.wording import duration, interval
 from search.results import again, onwards, read_outcome, write_outcome
 from search.tracking import SERVER_SETTINGS, resolve_uri, runs_url, send_pending, ui_command
 
@@ -211,6 +212,9 @@ def _tell(outcome: Outcome) -> None:
         return
     rows = [row for group in groups(outcome) for row in _rows(group, figure)]
     as_table(("", "parameters", figure, "against the best"), rows)
+    for one in interactions(outcome):
+        told = interval(figure, one.mean, one.low, one.high)
+        console.print(f"distillation and {one.technique}: {one.verdict}; interaction {told}")
     for name, values in outcome.tests.items():
         told = ", ".join(f"{value:.4f}" for value in values)
         console.print(f"test accuracy of {ROLES[name].short if name in ROLES else name}: {told}")

@@ -6,13 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from search.outcome import Outcome
 
 __all__ = ["write_report"]
 
 
 def write_report(
-    outcome: Outcome, experiment: Mapping[str, Any], folder: Path, best_yaml: str = ""
+    outcome: Outcome,
+    experiment: Mapping[str, Any],
+    folder: Path,
+    best_yaml: str = "",
+    opened: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> list[Path]:
     """Write ``trials.csv``, ``report.html`` and every picture, as SVG and PNG, into ``folder``.
 
@@ -23,12 +29,23 @@ def write_report(
         experiment: the experiment as plain data.
         folder: must be there; files of the same names are replaced.
         best_yaml: the best configuration as an experiment file.
+        opened: tensors by artifact's key, where a picture shows what was made.
 
     Returns:
         The files written.
     """
     # Here, since matplotlib takes a second, which a search's first trial need not wait for.
-    from search.report import assemblies, curves, influence, prediction, seeds, size, tree
+    from search.report import (
+        assemblies,
+        curves,
+        distilled,
+        factorial,
+        influence,
+        prediction,
+        seeds,
+        size,
+        tree,
+    )
     from search.report.cast import cast
     from search.report.page import page
     from search.report.picture import look
@@ -38,11 +55,13 @@ def write_report(
     files = [write_trials(outcome, folder / "trials.csv")]
     with look():
         drawn = (
+            factorial.draw(outcome),
             seeds.draw(outcome),
             size.draw(outcome, taking_part),
             tree.draw(outcome, taking_part),
             assemblies.draw(outcome),
             prediction.draw(outcome),
+            distilled.draw(outcome, opened or {}),
             curves.draw(outcome, taking_part),
             influence.draw(outcome, experiment.get("search", {})),
         )

@@ -90,14 +90,19 @@ def _student(trial: Trial, outcome: Outcome, experiment: Plain) -> Student:
     known = tuple(
         parent
         for parent in taught_by
-        if parent in outcome.stages and not is_part(outcome.stages[parent])
+        if parent in outcome.stages and not _serves(outcome.stages[parent])
     )
     return Student(trial, label, _network(label, experiment, trial.values), known, record)
 
 
 def _teaches(record: Record | None) -> bool:
     """Whether it may be someone's teacher; from assemblies students go on."""
-    return record is not None and not is_part(record) and record.kind != "assemble"
+    return record is not None and not _serves(record) and record.kind != "assemble"
+
+
+def _serves(record: Record) -> bool:
+    """Whether it is no network that someone learns from, or goes on from."""
+    return is_part(record) or record.kind == "distil_data"
 
 
 def _sized(students: list[Student]) -> list[Student]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from search.library.record import Record
 from search.outcome import Outcome, Trial
-from search.report import wording
+from search.report import factorial, wording
 from search.report.cast import Cast, is_part
 from search.report.comparison import comparison, setting
 from search.report.headline import comparisons, headline, sharing, trials
@@ -40,6 +40,7 @@ def page(
         element("ul", *(element("li", told) for told in comparisons(outcome))),
         element("p", trials(outcome), " ", sharing(outcome, cast), class_="muted"),
         *(_picture(picture) for picture in pictures),
+        *_section("Without and with distillation", factorial.section(outcome)),
         *_section("Settled over fresh seeds", comparison(outcome, experiment.get("search", {}))),
         *_section("What was searched", _searched(outcome, experiment)),
         *_section("The best trials", _best(outcome, cast, experiment.get("search", {}))),

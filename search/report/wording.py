@@ -87,6 +87,12 @@ def mean_and_spread(figure: str, repeated: Repeated) -> str:
     return f"{number(figure, mean)} ± {told}{unit(figure)}"
 
 
+def interval(figure: str, mean: float, low: float, high: float) -> str:
+    """``-0.42 (-0.80 to -0.04)``, shares in points."""
+    told = [shown(figure, x) for x in (mean, low, high)]
+    return f"{told[0]:+.2f} ({told[1]:+.2f} to {told[2]:+.2f})"
+
+
 def difference(figure: str, value: float) -> str:
     """``1.20 points higher``: a difference of two values of a figure."""
     if value == 0.0:

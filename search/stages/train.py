@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, model_validator
 
 from methods.core.data.config import DataConfig
 from methods.core.data.facts import facts
+from methods.core.distilling.unroll import require_no_statistics
 from methods.core.objective import METHODS, Objective
 from methods.core.training import Training
 from search.brought import brought
@@ -37,7 +38,14 @@ class Train(Kind):
     anew: bool = knob(
         False, "of the entry it starts from, take the architecture alone, and new weights"
     )
-    images: str | None = knob(None, "an entry that makes the images it learns on (do: invert)")
+    images: str | None = knob(
+        None,
+        "an entry that makes the images it learns on (do: invert); of do: distil_data said as "
+        "data: {distilled: ENTRY} too",
+    )
+    few_steps: bool = knob(
+        False, "of distilled data, take the very steps that were distilled, and learn nothing else"
+    )
     subclasses: int | None = knob(
         None,
         "into how many every class is split; none: as its objective asks, else into none",
@@ -50,6 +58,18 @@ class Train(Kind):
     weights: Annotated[Weights | None, BeforeValidator(as_weights)] = knob(
         None, "file of published weights to start from, or {path, mean, std}"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _distilled(cls, told: Any) -> Any:
+        """``data: {distilled: ENTRY}`` is ``images: ENTRY``, said where data is said."""
+        data = told.get("data") if isinstance(told, Mapping) else None
+        if not isinstance(data, Mapping) or data.get("distilled") is None:
+            return told
+        if told.get("images"):
+            raise ConfigError([Problem("images", "has no place beside data.distilled; keep one")])
+        rest = {name: value for name, value in data.items() if name != "distilled"}
+        return {**told, "data": rest or None, "images": data["distilled"]}
 
     def needs(self) -> tuple[str, ...]:
         return (*filter(None, (self.start, self.images)), *self.teachers)
@@ -64,6 +84,8 @@ class Train(Kind):
         network = self.network.seeing(self.sees) if self.network else None
         began = _network_of("start", needed[self.start]) if self.start else ()
         images = _images_of(needed[self.images], data) if self.images else ()
+        for made in images:
+            self._check_soft(made)
         work = TrainNetwork(
             network=network and split_network(network, self.objective, self.subclasses),
             anew=self.anew,
@@ -72,6 +94,7 @@ class Train(Kind):
             training=self.training,
             weights=self.weights and self.weights.from_anywhere(),
             images=self.images is not None,
+            few_steps=self.few_steps,
             seed=self.seed,
         )
         parents = (*began, *images, *brought(self.objective, teachers))
@@ -79,8 +102,15 @@ class Train(Kind):
 
     def _contradictions(self) -> Iterator[Problem]:
         """Fields that are missing, or do not go together."""
-        if self.objective is None and self.weights is None:
+        if self.objective is None and self.weights is None and not self.few_steps:
             yield Problem("objective", "is missing; name methods, or give weights")
+        if self.few_steps and (self.objective or self.weights):
+            what = "objective" if self.objective else "weights"
+            yield Problem(
+                what, "has no place beside few_steps: true, which takes given steps alone"
+            )
+        if self.few_steps and not self.images:
+            yield Problem("few_steps", "needs data: {distilled: ENTRY}, whose steps it takes")
         if self.network is None and not self.start:
             yield Problem("network", "is missing; name one, or an entry to start from")
         if self.network is not None and self.start:
@@ -98,6 +128,23 @@ class Train(Kind):
         if self.subclasses and self.start:
             message = "has no place beside start, whose network has its own; leave it out"
             yield Problem("subclasses", message)
+
+    def _check_soft(self, made: Stage) -> None:
+        """What goes with soft labels and steps, or without.
+
+        Raises:
+            ConfigError: a method that needs hard labels, or steps where none were distilled.
+        """
+        if not made.work.soft_labels and self.few_steps:
+            message = f"{made.label} is a {made.work.kind}, which distils no steps to take"
+            raise ConfigError([Problem("few_steps", message)])
+        if self.few_steps and self.network:
+            about = facts(made.data)
+            require_no_statistics(self.network.sketch(about.shape, about.classes))
+        hard = self.objective.needs_hard_labels if self.objective else ()
+        if made.work.soft_labels and hard:
+            message = f"needs hard labels, and those of {made.label} are soft; use cross_entropy"
+            raise ConfigError([Problem(f"objective.{hard[0]}", message)])
 
     def declared(self, path: tuple[str, ...]) -> Domain | None:
         return declared_field(self, path)

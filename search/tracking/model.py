@@ -20,13 +20,17 @@ from torch import Tensor
 from search.tracking.client import client_settings
 from search.tracking.spool import Operation
 from spaces.classifier import Classifier
-from spaces.network import Network
+from spaces.network import Network, form_of
 from spaces.problem import ConfigError, Problem
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 _EXAMPLES = 4
+_INPUTS = {
+    "images": "images in 0..1, channels first",
+    "text": "word vectors, [texts, dimensions, words, 1]",
+}
 
 
 def check_name(register: str) -> None:
@@ -46,8 +50,8 @@ def save_classifier(
     """Write the network as an MLflow model into ``folder``, which must not exist.
 
     Args:
-        images: at least two examples in 0..1, [N, channels, height, width]; the first few
-            become the model's input example. The saved model takes any number.
+        images: at least two examples in 0..1, [N, channels, height, width], or word vectors of
+            texts; the first few become the model's input example. The saved model takes any number.
         classes: names of the logits, kept as metadata.
     """
     assert len(images) > 1, "torch.export takes a single example for a fixed batch size"
@@ -58,6 +62,8 @@ def save_classifier(
         import mlflow.pytorch
 
     examples = images[:_EXAMPLES].detach().float().cpu().contiguous()
+    channels, height, width = examples.shape[1:]
+    shape = (channels, height, width)
     classifier = Classifier(copy.deepcopy(network).float().cpu()).eval()
     with torch.no_grad():
         logits = classifier(examples)
@@ -66,7 +72,7 @@ def save_classifier(
         folder,
         signature=_signature(examples, logits),
         input_example=examples.numpy(),
-        metadata={"classes": list(classes), "input": "images in 0..1, channels first"},
+        metadata={"classes": list(classes), "input": _INPUTS[form_of(shape)]},
         pip_requirements=[f"{name}=={_public(name)}" for name in ("mlflow", "torch", "numpy")],
         serialization_format="pt2",
     )

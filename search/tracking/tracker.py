@@ -107,7 +107,7 @@ class Tracker:
         until MLflow has it.
 
         Args:
-            images: two or more examples in 0..1, [N, channels, height, width].
+            images: two or more examples in 0..1, [N, channels, height, width], or word vectors.
             classes: names of the logits.
             register: also a version of this registered model, with the alias ``best``.
 

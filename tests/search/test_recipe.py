@@ -122,7 +122,9 @@ def test_every_setting_of_the_data_changes_the_key(field, value):
 
 @pytest.mark.parametrize(("field", "value"), list(changes(Augment)))
 def test_every_setting_of_the_augmentation_changes_the_key(field, value):
-    assert key(data={"augment": {field: value}}) != key()
+    beside = {"randaugment": 1} if field == "magnitude" else {}  # of those changes alone
+    told = {"augment": {**beside, field: value}}
+    assert key(data=told) != key(data={"augment": beside})
 
 
 @pytest.mark.parametrize("family", FAMILIES.names())
@@ -420,3 +422,12 @@ def test_working_folders_do_not_matter(load, tmp_path, monkeypatch):
     stage = next(load(changes).recipe().student.lineage())
     assert stage.work.weights.path == str(tmp_path / "w.safetensors")
     assert stage.data.root == str(tmp_path / "files")
+
+
+def test_methods_that_need_hard_labels_are_refused_beside_mixing(tiny):
+    tiny["data"]["augment"] = {"mixup": 0.2}
+    assert load_experiment(tiny).recipe().student.data.augment.mixes
+    student = tiny["stages"]["student"]
+    student["objective"] = {**student["objective"], "guided": {}}
+    with pytest.raises(ConfigError, match=r"student\.objective\.guided: needs hard labels, and"):
+        load_experiment(tiny)

@@ -11,6 +11,7 @@ from spaces.problem import ConfigError
 from spaces.spec import NetworkSpec
 
 CIFAR = (3, 32, 32)
+TEXT = (12, 9, 1)
 # The smallest of each kind of code path: enough where numbers are computed, not only shapes.
 LIGHT = (
     "cnn2",
@@ -25,13 +26,20 @@ LIGHT = (
     "tv_mobilenet_v2",
     "tv_mobilenet_v3_small",
     "tv_efficientnet_b0",
+    "text_cnn_small",
+    "bilstm_small",
 )
 
 
-def build(spec, shape=CIFAR, classes=10, device="cpu"):
+def fitting(spec):
+    """The shape of what a network reads."""
+    return TEXT if NetworkSpec.parse(spec).settings.reads == "text" else CIFAR
+
+
+def build(spec, shape=None, classes=10, device="cpu"):
     torch.manual_seed(0)
     with torch.device(device):
-        return NetworkSpec.parse(spec).build(shape, classes)
+        return NetworkSpec.parse(spec).build(shape or fitting(spec), classes)
 
 
 @pytest.fixture(scope="module")
@@ -40,17 +48,17 @@ def light():
 
     Without these, deep fresh networks say almost zero, and everything equals everything.
     """
-    return {name: settled(build(name)) for name in LIGHT}
+    return {name: settled(build(name), name) for name in LIGHT}
 
 
-def settled(network):
+def settled(network, name):
     """``network`` with each batch norm's running statistics set to those of one batch."""
     norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 1.0
     with torch.no_grad():
-        network.train()(images(16, seed=2))
+        network.train()(images(16, fitting(name), seed=2))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return network.eval()
@@ -97,7 +105,7 @@ def test_no_size_is_named_twice():
 def test_every_size_maps_images_to_logits(name):
     for classes in (2, 10, 100) if name in LIGHT else (10,):
         network = build(name, classes=classes, device="meta").eval()
-        output = network(torch.empty((2, *CIFAR), device="meta"))
+        output = network(torch.empty((2, *fitting(name)), device="meta"))
         assert isinstance(network, Network)
         assert output.logits.shape == (2, classes)
         assert tuple(output.features) == network.names
@@ -111,15 +119,17 @@ def test_every_value_of_every_range_builds(family):
     cls = FAMILIES.load(family)
     for name, domain in cls.space().items():
         for value in domain.grid(3):
-            network = build({family: {name: value}}, device="meta").eval()
-            assert network(torch.empty((2, *CIFAR), device="meta")).logits.shape == (2, 10)
+            spec = {family: {name: value}}
+            examples = torch.empty((2, *fitting(spec)), device="meta")
+            assert build(spec, device="meta").eval()(examples).logits.shape == (2, 10)
 
 
+READERS = ("text_cnn", "bilstm")
 SHAPES = [(1, 8, 8), (1, 28, 28), (3, 33, 21), (4, 64, 64), (3, 1, 1), (3, 224, 224)]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("name", [name for name in LIGHT if not name.startswith("tv_")])
+@pytest.mark.parametrize("name", [n for n in LIGHT if not n.startswith(("tv_", *READERS))])
 def test_images_of_any_shape_fit_or_are_refused(name, shape):
     if name == "lenet5" and min(shape[1:]) < 12:
         with pytest.raises(ConfigError, match="lenet5 needs images of at least 12x12"):
@@ -129,11 +139,33 @@ def test_images_of_any_shape_fit_or_are_refused(name, shape):
     assert network(torch.empty((2, *shape), device="meta")).logits.shape == (2, 3)
 
 
+@pytest.mark.parametrize("shape", [(3, 2, 1), (100, 400, 1), (1, 30, 1)], ids=str)
+@pytest.mark.parametrize("name", LIGHT)
+def test_texts_of_any_length_fit_or_are_refused(name, shape):
+    if not name.startswith(READERS):
+        told = f"{name} reads images, and the data holds {shape[1]} words of {shape[0]} dimensions"
+        with pytest.raises(ConfigError, match=told):
+            build(name, shape)
+        return
+    network = build(name, shape, 3, device="meta").eval()
+    output = network(torch.empty((2, *shape), device="meta"))
+    assert output.logits.shape == (2, 3)
+    assert output.features[network.names[0]].shape[2:] == shape[1:]
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (3, 2, 2)], ids=str)
+@pytest.mark.parametrize("name", ["text_cnn_small", "bilstm_small"])
+def test_readers_refuse_images(name, shape):
+    told = f"{name} reads text, and the data holds images of {shape[1]}x{shape[2]}"
+    with pytest.raises(ConfigError, match=told):
+        build(name, shape)
+
+
 @pytest.mark.parametrize("name", LIGHT)
 def test_the_seed_decides_every_weight(name):
     expected, again = build(name).state_dict(), build(name).state_dict()
     torch.manual_seed(1)
-    other = NetworkSpec.parse(name).build(CIFAR, 10).state_dict()
+    other = NetworkSpec.parse(name).build(fitting(name), 10).state_dict()
     assert all(torch.equal(again[key], expected[key]) for key in expected)
     assert any(not torch.equal(other[key], expected[key]) for key in expected)
 
@@ -141,7 +173,7 @@ def test_the_seed_decides_every_weight(name):
 @pytest.mark.parametrize("name", LIGHT)
 def test_a_fresh_network_is_finite_and_learns_everywhere(name):
     network = build(name).train()
-    loss = nn.functional.cross_entropy(network(images(8)).logits, torch.arange(8))
+    loss = nn.functional.cross_entropy(network(images(8, fitting(name))).logits, torch.arange(8))
     loss.backward()
     assert torch.isfinite(loss)
     for key, parameter in network.named_parameters():
@@ -154,7 +186,7 @@ def test_a_fresh_network_is_finite_and_learns_everywhere(name):
 def test_no_block_writes_into_its_input(name, training):
     """Otherwise a tapped feature would not be what its block returned."""
     network = build(name).train(training)
-    x = images(4)
+    x = images(4, fitting(name))
     for block in network.blocks.values():
         before = x.clone()
         y = block(x)
@@ -166,21 +198,23 @@ def test_no_block_writes_into_its_input(name, training):
 def test_spans_and_swaps_reassemble_without_a_bits_difference(name, light):
     network = light[name]
     count = len(network.names)
+    x = images(shape=fitting(name))
     with torch.no_grad():
-        expected = network(images()).logits
+        expected = network(x).logits
         for cut in (1, count // 2, count - 1):
-            halves = network.span(cut, count)(network.span(0, cut)(images()))
+            halves = network.span(cut, count)(network.span(0, cut)(x))
             assert torch.equal(halves, expected)
             swapped = network.swap(cut - 1, cut + 1, network.span(cut - 1, cut + 1))
-            assert torch.equal(swapped(images()).logits, expected)
+            assert torch.equal(swapped(x).logits, expected)
 
 
 @pytest.mark.parametrize("name", LIGHT)
 def test_evaluation_looks_at_each_image_alone(name, light):
     network = light[name]
     with torch.no_grad():
-        together = network(images(3)).logits
-        alone = torch.cat([network(image[None]).logits for image in images(3)])
+        x = images(3, fitting(name))
+        together = network(x).logits
+        alone = torch.cat([network(image[None]).logits for image in x])
     spread = together.std().item()
     assert spread > 1e-3
     # A deep fresh network enlarges the last bit, in which batches of other sizes may differ.

@@ -1,4 +1,5 @@
-"""Augmentation: flips, shifts, squares, or noise, for a whole batch at once on the device.
+"""Augmentation: flips, shifts, squares, or noise, for a whole batch at once on the device;
+RandAugment and mixing stand in files of their own.
 
 Every random choice belongs to an example and a view, not to a place in some batch: a view of the
 training split is one fixed set of images, whatever the order or the batch size.
@@ -14,9 +15,10 @@ from pydantic import model_validator
 from torch import Tensor
 
 from methods.core.data.chance import generator
+from methods.core.data.mixing import Mix, draw_mix
 from methods.core.data.noise import normal
 from spaces.config import Config, knob
-from spaces.domain import Choice, Integers
+from spaces.domain import Choice, Integers, Uniform
 
 
 class Augment(Config):
@@ -28,6 +30,22 @@ class Augment(Config):
         "zero", "what a shift brings in: black (He et al. 2016) or the mirrored border"
     )
     cutout: int = knob(0, "side in pixels of a square set to the mean", Integers(0, 16), ge=0)
+    mixup: float = knob(
+        0.0,
+        "mix each image and label with another's by a share drawn from Beta(a, a), a is this",
+        Uniform(0.0, 1.0),
+        ge=0.0,
+    )
+    cutmix: float = knob(
+        0.0,
+        "put a box of another image into each, and mix labels by its area, drawn so",
+        Uniform(0.0, 1.0),
+        ge=0.0,
+    )
+    randaugment: int = knob(
+        0, "so many of RandAugment's changes to each image", Integers(0, 3), ge=0
+    )
+    magnitude: int = knob(9, "of RandAugment's changes", Integers(1, 30), ge=0, le=30)
     views: int | None = knob(
         None, "so many fixed views, in turn, an epoch each; none means a new view every epoch", ge=1
     )
@@ -38,22 +56,38 @@ class Augment(Config):
 
     @model_validator(mode="after")
     def _noise_is_all(self) -> Self:
-        if self.noise and (self.flip or self.crop or self.cutout):
+        if self.noise and self.active_beside_noise:
             raise ValueError(
-                "noise leaves nothing of an image to change; set flip: false, crop: 0, cutout: 0"
+                "noise leaves nothing of an image to change; leave out flip, crop, cutout, mixup, "
+                "cutmix and randaugment"
             )
         return self
 
     @property
+    def active_beside_noise(self) -> bool:
+        """Whether images are changed, rather than replaced."""
+        sizes = (self.crop, self.cutout, self.mixup, self.cutmix, self.randaugment)
+        return self.flip or any(size > 0 for size in sizes)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether examples are mixed with each other, which makes their labels soft."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    @property
     def active(self) -> bool:
         """Whether any image is changed at all."""
-        return self.flip or self.crop > 0 or self.cutout > 0 or self.noise
+        return self.active_beside_noise or self.noise
 
     def identity(self) -> dict[str, Any]:
         """The plain data that decides every view."""
         told = self.plain()
-        if not self.noise:  # as views were called when there was none
-            del told["noise"]
+        # As views were called when there was none of these.
+        for name in ("noise", "mixup", "cutmix", "randaugment"):
+            if not told[name]:
+                del told[name]
+        if not self.randaugment:
+            del told["magnitude"]
         return told
 
     def draw(self, view: int, examples: int, height: int, width: int) -> View:
@@ -68,8 +102,23 @@ class Augment(Config):
             centre = generator(self.seed, view, 2).randint(0, (height, width), (examples, 2))
         if self.noise:
             noise = generator(self.seed, view, 3).randint(0, 2**63 - 1, examples, dtype=np.int64)
-        found = (flip, shift, centre, noise)
+        found: tuple[Any, ...] = (flip, shift, centre, noise)
         return View(*(None if part is None else _tensor(part) for part in found))
+
+    def draw_changes(self, view: int, examples: int) -> np.ndarray | None:
+        """RandAugment's choices of a view, for the host; none where it is off."""
+        if not self.randaugment:
+            return None
+        from methods.core.data.randaugment import draw_changes  # torchvision takes a second
+
+        return draw_changes(generator(self.seed, view, 4), examples, self.randaugment)
+
+    def draw_mix(self, view: int, examples: int, height: int, width: int) -> Mix | None:
+        """With what the examples of a view are mixed; none where they are not."""
+        if not self.mixes:
+            return None
+        words = (self.seed, view, 5)
+        return draw_mix(self.mixup, self.cutmix, words, examples, height, width)
 
 
 class View(NamedTuple):
@@ -96,20 +145,32 @@ class View(NamedTuple):
 UNCHANGED = View(None, None, None)
 
 
-def render(images: Tensor, view: View, augment: Augment, mean: Tensor, std: Tensor) -> Tensor:
+def render(
+    images: Tensor,
+    view: View,
+    augment: Augment,
+    mean: Tensor,
+    std: Tensor,
+    changes: np.ndarray | None = None,
+) -> Tensor:
     """uint8 [B, H, W, C] -> float32 [B, C, H, W] in 0..1, channels last, as ``view`` says.
 
     Images that are float already are in 0..1 as they come.
 
-    The order is shift, flip, square. The square takes the value ``mean`` ([C], in 0..1), which
-    a network's normalisation makes 0 (DeVries and Taylor 2017, section 3.2). Noise has this mean
-    and the standard deviation ``std`` ([C]), so that it is standard normal after normalisation,
+    The order is shift, flip, ``changes`` (RandAugment's, [B, k]), square. The square takes the
+    value ``mean`` ([C], in 0..1), which a network's normalisation makes 0 (DeVries and Taylor 2017,
+    section 3.2). Noise has this mean and the standard deviation ``std`` ([C]), so that it is
+    standard normal after normalisation,
     and lies outside 0..1 as well.
     """
     if view.noise is not None:
         return (normal(view.noise, tuple(images.shape[1:])) * std + mean).permute(0, 3, 1, 2)
     if view.flip is not None or view.shift is not None:
         images = _moved(images, view, zero=augment.pad_mode == "zero")
+    if changes is not None:
+        from methods.core.data.randaugment import changed
+
+        images = changed(images, changes, augment.magnitude)
     x = images.to(torch.float32)
     if images.dtype == torch.uint8:
         x = x.div_(255)

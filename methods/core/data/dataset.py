@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -16,6 +17,7 @@ from methods.core.data.config import DataConfig
 from methods.core.data.facts import DataFacts, cut, facts, opened
 from methods.core.data.material import Material
 from methods.core.data.merging import merged_labels
+from methods.core.data.mixing import Mix, mixed_images, mixed_labels
 from methods.core.data.pixels import Pixels
 from methods.core.data.source import Labels, Part
 from methods.core.data.splits import Rows, Split, Splits
@@ -29,9 +31,9 @@ _MIB = 1024**2
 class Dataset:
     """The training, validation and test splits of one data set, as batches.
 
-    A set of at most ``resident_mb`` lies on the device as uint8 and is gathered and augmented
-    there; a larger one is read ahead from the disk. Both give the same batches, bit for bit, and
-    neither makes the host wait for the device within an epoch.
+    A set of at most ``resident_mb`` lies on the device, images as uint8 and texts as word numbers,
+    and is gathered and augmented there; a larger one is read ahead from the disk. Both give the
+    same batches, bit for bit, and neither makes the host wait for the device within an epoch.
     """
 
     def __init__(self, config: DataConfig, known: DataFacts, held: Material, splits: Splits):
@@ -39,12 +41,12 @@ class Dataset:
         self.facts = known
         self._held = held
         self._splits = splits
-        size = sum(held.pixels(part).nbytes for part in ("train", "test"))
+        size = sum(held.examples(part, cut(config)).nbytes for part in ("train", "test"))
         self._resident = size <= config.resident_mb * _MIB
 
     @property
     def shape(self) -> Shape:
-        """(channels, height, width) of every image."""
+        """(channels, height, width) of every image, (dimensions, words, 1) of every text."""
         return self.facts.shape
 
     @property
@@ -150,23 +152,44 @@ class Dataset:
     ) -> Iterator[Batch]:
         """The examples at the places ``order`` of a split, ``size`` at a time."""
         device = torch.device(device)
+        mix = self._mix(view)
+        if mix is None:
+            yield from self._shown(split, order, size, device, view)
+            return
+        others = self._shown(split, mix.partner.numpy()[order], size, device, view)
+        mix = mix.to(device)
+        for own, other in zip(self._shown(split, order, size, device, view), others, strict=True):
+            how = mix.of(own.indices)
+            images = mixed_images(own.images, other.images, how)
+            labels = mixed_labels(own.labels, other.labels, how, self.classes)
+            yield Batch(images, labels, own.indices)
+
+    def _shown(
+        self, split: Split, order: Rows, size: int, device: torch.device, view: int | None
+    ) -> Iterator[Batch]:
+        """The same, every example by itself."""
         pixels, of_split, labels = self._examples(split)
         rows = torch.from_numpy(of_split[order])
         indices = torch.from_numpy(order).to(device)
         labels = labels.to(device).index_select(0, indices)
-        choices = self._choices(view).to(device)
+        choices, changes = self._choices(view).to(device), self._changes(view)
         mean, std = (torch.tensor(each, device=device) for each in (self.mean, self.std))
         read = pixels.gathered if self._resident else pixels.streamed
         parts = zip(torch.split(labels, size), torch.split(indices, size), strict=True)
-        for images, (some, places) in zip(read(rows, size, device), parts, strict=True):
-            shown = render(images, choices.of(places), self.config.augment, mean, std)
+        batches = zip(read(rows, size, device), parts, strict=True)
+        for start, (images, (some, places)) in zip(
+            itertools.count(step=size), batches, strict=False
+        ):
+            here = None if changes is None else changes[order[start : start + size]]
+            shown = render(images, choices.of(places), self.config.augment, mean, std, here)
             yield Batch(shown, some, places)
 
     def _examples(self, split: Split) -> tuple[Pixels, Rows, Tensor]:
         """The images among which a split's are, their rows, and their labels."""
         part: Part = "test" if split == "test" else "train"
         labels = merged_labels(self.config, self._source_labels(split))
-        return self._held.pixels(part), self._splits.rows(split), torch.from_numpy(labels)
+        pixels = self._held.examples(part, cut(self.config))
+        return pixels, self._splits.rows(split), torch.from_numpy(labels)
 
     def _source_labels(self, split: Split) -> Labels:
         labels = self._held.labels("test" if split == "test" else "train")
@@ -177,6 +200,16 @@ class Dataset:
             return UNCHANGED
         _, height, width = self.shape
         return self.config.augment.draw(view, self.facts.sizes["train"], height, width)
+
+    def _changes(self, view: int | None) -> Rows | None:
+        augment = self.config.augment
+        return None if view is None else augment.draw_changes(view, self.facts.sizes["train"])
+
+    def _mix(self, view: int | None) -> Mix | None:
+        if view is None:
+            return None
+        _, height, width = self.shape
+        return self.config.augment.draw_mix(view, self.facts.sizes["train"], height, width)
 
 
 def open_data(config: DataConfig) -> Dataset:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 from methods.core.data.config import DataConfig
-from methods.core.data.material import Material, material
+from methods.core.data.lexicon import Lexicon
+from methods.core.data.material import Material
 from methods.core.data.merging import check_classes, merged_names
+from methods.core.data.sentences import TextMaterial
+from methods.core.data.source import Source
 from methods.core.data.splits import Cut, Split
+from methods.core.data.text_source import TextSource
 from spaces.network import Shape
 from spaces.problem import ConfigError, Problem
 
@@ -38,11 +44,16 @@ class DataFacts:
 def facts(config: DataConfig) -> DataFacts:
     """The facts; images are decoded only where mean and std are neither given nor published.
 
+    Of texts, words and vectors are made or read at the first call on this machine, as only so is
+    it known that they can be.
+
     Raises:
         ConfigError: files are missing or damaged, or settings do not fit the images.
     """
     held = opened(config)
     splits = held.splits(cut(config))
+    if isinstance(held, TextMaterial):
+        held.lexicon(cut(config))
     mean, std = _normalisation(config, held)
     names = merged_names(config, held.facts.class_names)
     return DataFacts(
@@ -61,9 +72,12 @@ def opened(config: DataConfig) -> Material:
     """The material that ``config`` is about.
 
     Raises:
-        ConfigError: the shift is as large as the images, or a class that is not there.
+        ConfigError: the shift is as large as the images, a class that is not there, or a
+            setting for images where there are texts.
     """
     _, source = config.origin()
+    if isinstance(source, TextSource) and (problems := tuple(_for_images(config))):
+        raise ConfigError(problems)
     held = material(source, source.fingerprint(), config.resize)
     check_classes(config, len(held.facts.class_names))
     side = min(held.shape[1:])
@@ -71,6 +85,49 @@ def opened(config: DataConfig) -> Material:
         message = f"must be less than the images' {side} pixels, found {config.augment.crop}"
         raise ConfigError([Problem("augment.crop", message)])
     return held
+
+
+@lru_cache(maxsize=4)
+def material(source: Source, digest: str, resize: int | None) -> Material:
+    """The material of a source whose content has this fingerprint; the last few stay open."""
+    if isinstance(source, TextSource):
+        return TextMaterial(source, digest)
+    return Material(source, digest, resize)
+
+
+def lexicon(config: DataConfig) -> Lexicon:
+    """The words of a set of texts and their vectors, which decide what networks see.
+
+    Raises:
+        ConfigError: the set holds images.
+    """
+    held = opened(config)
+    if not isinstance(held, TextMaterial):
+        message = f"{config.origin()[0]} holds images, and only texts have words"
+        raise ConfigError([Problem("source", message)])
+    return held.lexicon(cut(config))
+
+
+def space(config: DataConfig) -> str | None:
+    """Names the space of what networks see: of texts, their word vectors; none for images."""
+    return opened(config).space(cut(config))
+
+
+def _for_images(config: DataConfig) -> Iterator[Problem]:
+    """Settings that say nothing to texts."""
+    augment = config.augment
+    for path, told in (
+        ("resize", config.resize is not None),
+        ("normalise", config.normalise is not None),
+        *(
+            (f"augment.{name}", getattr(augment, name))
+            for name in ("flip", "crop", "cutout", "cutmix", "randaugment")
+        ),
+    ):
+        if told:
+            yield Problem(
+                path, f"is for images, and {config.origin()[0]} holds texts; leave it out"
+            )
 
 
 def cut(config: DataConfig) -> Cut:

@@ -21,8 +21,8 @@ class MadeData(Dataset):
 
     Args:
         data: the data set.
-        images: [N, C, H, W], uint8, or float in 0..1.
-        labels: [N], int64.
+        images: [N, C, H, W], uint8, or float where 0..1 is black to white.
+        labels: [N], int64; or soft, [N, classes], float, which only some methods take.
         name: of the images: what teachers say of them is kept under it.
 
     Raises:
@@ -51,5 +51,10 @@ def _check(data: Dataset, images: Tensor, labels: Tensor) -> None:
     if tuple(images.shape[1:]) != data.shape or len(images) != len(labels):
         found = f"found {list(images.shape)} with {len(labels)} labels"
         raise ConfigError(f"images need {['N', *data.shape]} and a label each, {found}")
+    if labels.dim() == 2:
+        if labels.shape[1] != data.classes or not labels.is_floating_point():
+            found = f"found {list(labels.shape)} of {labels.dtype}"
+            raise ConfigError(f"soft labels need [N, {data.classes}] of float, {found}")
+        return
     if not (len(labels) and 0 <= int(labels.min()) <= int(labels.max()) < data.classes):
         raise ConfigError(f"images need labels from 0 to {data.classes - 1}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -73,6 +73,17 @@ class Material:
             self._pixels[part] = Pixels(self._images(part, shape))
         return self._pixels[part]
 
+    def examples(self, part: Part, cut: Cut) -> Pixels:
+        """How the examples of a part come to the device; of images, whatever the ``cut``."""
+        return self.pixels(part)
+
+    def space(self, cut: Cut) -> str | None:
+        """Names the space of what networks see, where ``cut`` and settings decide it.
+
+        Networks that see one example must live in one space. Images all live in the same: none.
+        """
+        return None
+
     def splits(self, cut: Cut) -> Splits:
         """The splits as ``cut`` says."""
         if cut not in self._splits:
@@ -110,12 +121,6 @@ class Material:
 
     def _problem(self, message: str) -> ConfigError:
         return root_problem(f"{type(self.source).__name__} in {self.source.root}: {message}")
-
-
-@lru_cache(maxsize=4)
-def material(source: Source, digest: str, resize: int | None) -> Material:
-    """The material of a source whose content has this fingerprint; the last few stay open."""
-    return Material(source, digest, resize)
 
 
 def moments(images: Images, rows: Labels) -> tuple[tuple[float, ...], tuple[float, ...]]:

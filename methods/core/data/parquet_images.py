@@ -36,7 +36,7 @@ class ParquetImages:
     def files(self) -> list[Path]:
         """All files of all parts."""
         for shards in self.shards.values():
-            _check_complete(shards)
+            check_complete(shards)
         return [path for shards in self.shards.values() for path in shards]
 
     def labels(self, part: Part) -> Labels:
@@ -127,7 +127,7 @@ def _holds_images(kind: Any) -> bool:
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
-def _check_complete(shards: tuple[Path, ...]) -> None:
+def check_complete(shards: tuple[Path, ...]) -> None:
     """A set of files that says ``-of-00003`` must have three."""
     totals = [re.search(r"-of-(\d+)\.parquet$", path.name) for path in shards]
     for path, total in zip(shards, totals, strict=True):

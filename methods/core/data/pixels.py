@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-
-from methods.core.data.source import Images
 
 _AHEAD = 4
 
@@ -17,7 +17,7 @@ _AHEAD = 4
 class Pixels:
     """uint8 images [N, H, W, C]: in memory or mapped, and once on each device that asks."""
 
-    def __init__(self, images: Images) -> None:
+    def __init__(self, images: NDArray[Any]) -> None:
         self.images = torch.from_numpy(images)
         self._resident: dict[torch.device, Tensor] = {}
 

@@ -1,4 +1,4 @@
-"""Decoded images, kept in a folder of memory-mapped files.
+"""Decoded images and what else is made of a data set's files, kept as memory-mapped files.
 
 Decoding a set takes minutes, mapping it takes none, and all worker processes of a machine share
 the pages. The folder is ``~/.cache/stillhouse`` unless the environment variable STILLHOUSE_CACHE
@@ -10,10 +10,13 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 from numpy.lib import format as npy
+from numpy.typing import NDArray
 
 from methods.core.data.source import Images
 from spaces.problem import ConfigError
@@ -47,16 +50,50 @@ def kept(
     return found
 
 
+def kept_array(key: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+    """The array named ``key``, of whatever shape and type ``make`` gives it, kept like images.
+
+    Raises:
+        ConfigError: the folder cannot be written to.
+    """
+    path = cache_folder() / f"{key}.npy"
+    found = _loaded(path)
+    if found is None:
+        array = make()
+        with _replacing(path) as file:
+            np.save(file, array, allow_pickle=False)
+        found = _loaded(path)
+        assert found is not None, f"{path} vanished as soon as it was written"
+    return found
+
+
 def _mapped(path: Path, shape: tuple[int, ...]) -> Images | None:
-    """The file if it is whole. Copy-on-write, as torch wants memory it may write to."""
+    """The file if it is whole."""
+    images = _loaded(path)
+    whole = images is not None and images.shape == shape and images.dtype == np.uint8
+    return images if whole else None
+
+
+def _loaded(path: Path) -> NDArray[Any] | None:
+    """The array if there is one. Copy-on-write, as torch wants memory it may write to."""
     try:
-        images = np.load(path, mmap_mode="c")
+        array: NDArray[Any] = np.load(path, mmap_mode="c")
     except (OSError, EOFError, ValueError):
         return None
-    return images if images.shape == shape and images.dtype == np.uint8 else None
+    return array
 
 
 def _write(path: Path, shape: tuple[int, int, int, int], chunks: Iterator[Images]) -> None:
+    with _replacing(path) as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        npy.write_array_header_1_0(file, header)
+        for chunk in chunks:
+            file.write(np.ascontiguousarray(chunk).data)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A file that stands in the place of ``path`` when all is written, and never before."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, unfinished = tempfile.mkstemp(prefix=".unfinished-", dir=path.parent)
@@ -65,10 +102,7 @@ def _write(path: Path, shape: tuple[int, int, int, int], chunks: Iterator[Images
     try:
         # Written, not mapped: on a full disk a write fails where a mapping kills the process.
         with os.fdopen(handle, "wb") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-            npy.write_array_header_1_0(file, header)
-            for chunk in chunks:
-                file.write(np.ascontiguousarray(chunk).data)
+            yield file
         os.replace(unfinished, path)
     except OSError as error:
         raise _unwritable(path.parent, error) from None

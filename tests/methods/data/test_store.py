@@ -14,7 +14,8 @@ import pytest
 
 from methods.core.data.config import DataConfig
 from methods.core.data.dataset import open_data
-from methods.core.data.material import material, moments
+from methods.core.data.facts import material
+from methods.core.data.material import moments
 from methods.core.data.store import cache_folder, kept
 from spaces.problem import ConfigError
 

@@ -1,0 +1,1 @@
+"""Dataset distillation: a few synthetic examples that stand for a whole training split."""

@@ -1,0 +1,68 @@
+"""What kinds of entry have in common that make a trained network smaller: a step without training,
+and then a fine-tuning in which the network as it was teaches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from methods.core.data.config import DataConfig
+from methods.core.objective import Objective
+from methods.core.training import Training
+from search.brought import brought
+from search.kind import Entry, Kind
+from search.stage import Stage, Work
+from search.stages.train import check_taught, declared_field
+from search.train import TrainNetwork
+from spaces.config import knob
+from spaces.domain import Domain
+from spaces.problem import ConfigError, Problem
+
+DISTILLED = {
+    "cross_entropy": {"weight": 0.3},
+    "soft_targets": {"weight": 0.7, "temperature": 4.0},
+}
+
+
+class Compressed(Kind):
+    """An entry that compresses the network of another."""
+
+    start: str = knob(..., "the entry whose network is compressed")
+    teachers: tuple[str, ...] = knob((), "entries it is fine-tuned from; none means `start` itself")
+    objective: Objective | None = knob(
+        Objective.parse(DISTILLED), "of the fine-tuning; none leaves it out"
+    )
+    training: Training = knob(Training(epochs=5, lr=0.01), "of the fine-tuning")
+
+    def needs(self) -> tuple[str, ...]:
+        return (self.start, *self.teachers)
+
+    def lay_out(self, name: str, needed: Mapping[str, Entry], data: DataConfig) -> Entry:
+        began = needed[self.start].stage
+        if not began.work.makes_network:
+            message = f"{began.label} is a {began.work.kind}, no network to compress"
+            raise ConfigError([Problem("start", message)])
+        work = self.work(began, data)
+        first = Stage(f"{name}/{work.kind}d", work, data, (began,))
+        if self.objective is None:
+            return Entry((first,))
+        named = self.teachers or (self.start,)
+        taught = [m for teacher in named for m in needed[teacher].members[-1:]]
+        teachers = taught if self.objective.needs_teacher else []
+        check_taught(self.objective, teachers)
+        tuned = TrainNetwork(
+            network=None, objective=self.objective, training=self.training, seed=self.seed
+        )
+        parents = (first, *brought(self.objective, teachers))
+        return Entry((first, Stage(name, tuned, data, parents)))
+
+    def work(self, began: Stage, data: DataConfig) -> Work:
+        """The step itself, for the network that ``began`` makes.
+
+        Raises:
+            ConfigError: it is known already that it cannot be.
+        """
+        raise NotImplementedError
+
+    def declared(self, path: tuple[str, ...]) -> Domain | None:
+        found = declared_field(self, path) if path[0] in ("objective", "training") else None
+        return found or type(self).space().get(".".join(path))

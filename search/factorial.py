@@ -1,0 +1,199 @@
+"""Factorial: does distillation add to another technique, or give what that gives already?
+
+Of every technique X two students are made, without a teacher and with one, and of the student as
+written as well; each over the same seeds. The interaction of a seed is
+
+    I(X) = acc(X + KD) - acc(X) - acc(KD) + acc(none)
+
+and 0 where gains add up (Park et al. 2020; papers on orthogonality mean this). Beside it stands how
+much students of different seeds differ: distillation works like bagging where it makes them agree.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+
+from methods.core.data.config import DataConfig
+from methods.core.data.dataset import open_data
+from methods.core.data.splits import Split
+from search.assembly import rebuild
+from search.baselines import labels_alone
+from search.experiment import Experiment
+from search.library.store import Library
+from search.make import pick_device
+from search.outcome import Outcome
+from search.settings import Factorial
+from search.settle import Contender, contender
+from search.stages.train import Train
+from spaces.problem import ConfigError, Problem
+
+Verdict = Literal["orthogonal", "redundant", "synergistic", "undecided"]
+
+PLAIN, DISTILLED = "plain", "trial 0"
+"""The roles of the student as written, taught by labels alone and as it says."""
+_BATCH = 512
+
+
+def with_distillation(technique: str) -> str:
+    """The role of a technique's student that has a teacher; its name alone is that without."""
+    return f"{technique} + teacher" if technique else DISTILLED
+
+
+def cells(experiment: Experiment) -> list[Contender]:
+    """Every technique, and none, without and with distillation over the same seeds."""
+    asked = experiment.factorial
+    assert asked is not None
+    seeds = range(asked.seeds)
+    none: dict[str, dict[str, Any]] = {"": {}}
+    found = []
+    for name, changes in (none | dict(asked.techniques)).items():
+        taught, alone = _variants(experiment, changes)
+        found.append(contender(with_distillation(name), taught, {}, seeds, {}))
+        found.append(contender(name or PLAIN, alone, {}, seeds, {}))
+    return found
+
+
+def _variants(experiment: Experiment, changes: Mapping[str, Any]) -> tuple[Experiment, Experiment]:
+    """The experiment with ``changes`` in place, and the same without teachers."""
+    stages, data = experiment.with_values(changes)
+    taught = replace(experiment, stages=stages, data=data)
+    entry = stages[experiment.final]
+    alone = {**stages, experiment.final: {**entry, **labels_alone(entry)}}
+    return taught, replace(taught, stages=alone)
+
+
+def check_factorial(experiment: Experiment) -> Iterator[Problem]:
+    """What of a factorial cannot be."""
+    asked = experiment.factorial
+    if asked is None:
+        return
+    if experiment.search:
+        message = "has no place beside search; give the values, or leave it out"
+        yield Problem("factorial", message)
+    entry = experiment.entries.get(experiment.final)
+    if not isinstance(entry, Train) or not entry.teachers or entry.objective is None:
+        message = f"asks whether teachers help, and {experiment.final!r} is not taught by any"
+        yield Problem("factorial", message)
+        return
+    for name, changes in asked.techniques.items():
+        try:
+            for variant in _variants(experiment, changes):
+                variant.recipe()
+        except ConfigError as error:
+            yield from error.under(f"factorial.techniques.{name}").problems
+
+
+# What came of it
+
+
+@dataclass(frozen=True)
+class Interaction:
+    """What a technique and distillation do, alone and together; shares of the goal's figure.
+
+    Every gain is against the student with neither, a value a seed. ``mean`` is that of the
+    interaction, ``low`` and ``high`` the ends of its confidence interval (Student's t, paired).
+    """
+
+    technique: str
+    alone: tuple[float, ...]
+    taught: tuple[float, ...]
+    both: tuple[float, ...]
+    mean: float
+    low: float
+    high: float
+    verdict: Verdict
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The interaction of every seed."""
+        together = zip(self.both, self.alone, self.taught, strict=True)
+        return tuple(both - alone - taught for both, alone, taught in together)
+
+
+def interactions(outcome: Outcome) -> list[Interaction]:
+    """One of each technique of which two students or more of every kind were made."""
+    if not outcome.factorial:
+        return []
+    asked = Factorial.parse(outcome.factorial)
+    figure = outcome.goals[0].figure
+    sign = 1.0 if outcome.goals[0].maximize else -1.0
+    known = {r.role: dict(zip(r.seeds, r.values(figure), strict=True)) for r in outcome.repeats}
+    found = []
+    for name in asked.techniques:
+        roles = (PLAIN, DISTILLED, name, with_distillation(name))
+        cells = [known.get(role, {}) for role in roles]
+        seeds = sorted(set(cells[0]).intersection(*cells[1:]))
+        if len(seeds) < 2:
+            continue
+        none, taught, alone, both = (tuple(sign * cell[s] for s in seeds) for cell in cells)
+        gains = [
+            tuple(a - b for a, b in zip(some, none, strict=True)) for some in (alone, taught, both)
+        ]
+        found.append(_interaction(name, gains, asked))
+    return found
+
+
+def _less(some: Sequence[float], other: Sequence[float]) -> tuple[float, ...]:
+    return tuple(a - b for a, b in zip(some, other, strict=True))
+
+
+def _interaction(name: str, gains: Sequence[tuple[float, ...]], asked: Factorial) -> Interaction:
+    alone, taught, both = gains
+    values = [b - a - t for b, a, t in zip(both, alone, taught, strict=True)]
+    mean, low, high = interval(values, asked.confidence)
+    return Interaction(name, alone, taught, both, mean, low, high, judged(low, high, asked.margin))
+
+
+def interval(values: Sequence[float], confidence: float) -> tuple[float, float, float]:
+    """The mean of two values or more, and the ends of its confidence interval (Student's t)."""
+    from scipy.stats import t  # a second, which a check need not wait
+
+    mean, count = statistics.fmean(values), len(values)
+    half = float(t.ppf((1 + confidence) / 2, count - 1)) * statistics.stdev(values)
+    half /= math.sqrt(count)
+    return mean, mean - half, mean + half
+
+
+def judged(low: float, high: float, margin: float) -> Verdict:
+    """``orthogonal`` where the whole interval lies within the margin around 0, else ``synergistic``
+    or ``redundant`` where it lies above or below 0, else ``undecided``."""
+    if -margin < low and high < margin:
+        return "orthogonal"
+    if low > 0:
+        return "synergistic"
+    return "redundant" if high < 0 else "undecided"
+
+
+def variances(made: Sequence[Contender], library: Library) -> dict[str, float]:
+    """Role -> how much predictions vary with the seed, of what was made over two or more.
+
+    The variance of each class's probability over the seeds, summed over the classes; its mean over
+    the validation split, or over the training split where nothing is held out.
+    """
+    found = {}
+    for each in made:
+        keys = [recipe.student.key for recipe in each.recipes.values()]
+        there = [key for key in keys if library.has(key)]
+        if len(there) > 1:
+            data = next(iter(each.recipes.values())).student.data
+            found[each.role] = _variance(there, data, library)
+    return found
+
+
+def _variance(keys: Sequence[str], data: DataConfig, library: Library) -> float:
+    dataset, device = open_data(data), pick_device()
+    networks = [rebuild(library.open(key)).to(device) for key in keys]
+    split: Split = "validation" if dataset.facts.sizes["validation"] else "train"
+    sums, count = 0.0, 0
+    for batch in dataset.batches(split, batch_size=_BATCH, device=device):
+        with torch.no_grad():
+            said = torch.stack([n(batch.images, ()).logits.softmax(dim=1) for n in networks])
+        sums += said.var(dim=0).sum().item()
+        count += len(batch.labels)
+    return sums / count

@@ -1,0 +1,69 @@
+"""Pruning as a stage: a trained network less what matters least in it."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any, ClassVar, Literal
+
+from methods.core.data.config import DataConfig
+from methods.core.data.dataset import open_data
+from methods.core.data.facts import facts
+from methods.core.evaluation import evaluate
+from methods.core.neighbourhood import recalibrate
+from search.assembly import described, rebuild
+from search.stage import Artifact, Bench, Product, Report, Work
+from spaces.config import knob
+from spaces.cost import costs
+from spaces.pruning import Scope, prune_channels, prune_weights
+from spaces.trimming import sizes
+
+
+class PruneNetwork(Work):
+    """Prune the first parent's network, take batch-norm statistics anew, evaluate it."""
+
+    version: ClassVar[int] = 1
+    kind: ClassVar[str] = "prune"
+    makes_network: ClassVar[bool] = True
+
+    how: Literal["channels", "weights"] = knob("channels", "what is taken out")
+    sparsity: float = knob(0.5, "share that is taken out", gt=0.0, lt=1.0)
+    scope: Scope = knob("layer", "of weights: among which the smallest are sought")
+    recalibrate: int = knob(20, "training batches of 256 for batch-norm statistics", ge=0)
+
+    @property
+    def goes_on(self) -> bool:
+        return True
+
+    def run(
+        self, data: DataConfig, parents: Sequence[Artifact], bench: Bench
+    ) -> Generator[Report, None, Product]:
+        dataset, about = open_data(data), facts(data)
+        network = rebuild(parents[0]).with_heads({}).eval()
+        if self.how == "channels":
+            prune_channels(network, about.shape, self.sparsity)
+        else:
+            prune_weights(network, self.sparsity, self.scope)
+        network.to(bench.device)
+        if self.recalibrate:
+            recalibrate(network, dataset, bench.device, self.recalibrate)
+        figures: Report = {}
+        if about.sizes["validation"]:
+            scores = evaluate(network, dataset, "validation", device=bench.device)
+            figures = {f"val_{name}": value for name, value in scores.items()}
+        network.cpu()
+        figures |= costs(network, about.shape).plain() | {"nonzero": float(nonzero(network))}
+        yield {"epoch": 1.0, **figures}
+        return Product(network.state_dict(), figures, self._facts(parents[0], network, data))
+
+    def _facts(self, parent: Artifact, network: Any, data: DataConfig) -> dict[str, Any]:
+        told = {k: v for k, v in described(parent).items() if k != "heads"}
+        if self.how == "channels":
+            told["trimmed"] = sizes(network)
+        else:
+            told["sparse"] = True
+        return {"data": facts(data).plain(), "assembly": told}
+
+
+def nonzero(network: Any) -> int:
+    """How many parameters are not 0."""
+    return sum(int((p != 0).sum()) for p in network.parameters())

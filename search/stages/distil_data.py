@@ -1,0 +1,97 @@
+"""``do: distil_data``: a few synthetic examples with soft labels, in place of a training split.
+
+Soft-label dataset distillation (Sucholutsky and Schonlau 2021), and with ``labels: hard`` the
+original (Wang et al. 2018); see :mod:`methods.core.distilling`. A ``train`` entry learns on the
+examples with ``data: {distilled: ENTRY}``: by ordinary epochs, or with ``few_steps: true`` by the
+very steps that were distilled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any, ClassVar
+
+from methods.core.data.config import DataConfig
+from methods.core.data.dataset import open_data
+from methods.core.data.facts import facts
+from methods.core.distilling.distil import distil
+from methods.core.distilling.settings import Distilling
+from methods.core.distilling.unroll import require_no_statistics
+from search.kind import Entry, Kind
+from search.stage import APART, Artifact, Bench, Product, Report, Stage, Work
+from search.train import fresh
+from spaces.config import knob
+from spaces.domain import Domain
+from spaces.problem import ConfigError, Problem
+from spaces.spec import NetworkSpec
+
+
+class DistilData(Work, Distilling):
+    """Learn examples, labels and step sizes by which networks of one kind are trained."""
+
+    version: ClassVar[int] = 1
+    kind: ClassVar[str] = "distil_data"
+    makes_images: ClassVar[bool] = True
+    soft_labels: ClassVar[bool] = True
+
+    network: NetworkSpec = knob(..., "that is trained in a few steps")
+    seed: int = knob(0, "of the examples' noise and the networks", ge=0)
+
+    @property
+    def epochs(self) -> int:
+        return self.reports
+
+    def identity(self) -> dict[str, Any]:
+        told = self.plain() | {"network": self.network.identity()}
+        for_fresh_networks = {"networks", "judged_on"}
+        return {
+            k: v for k, v in told.items() if self.start == "random" or k not in for_fresh_networks
+        }
+
+    def again(self, number: int) -> DistilData:
+        return self.model_copy(update={"seed": self.seed + APART * number})
+
+    def run(
+        self, data: DataConfig, parents: Sequence[Artifact], bench: Bench
+    ) -> Generator[Report, None, Product]:
+        distilled, figures = yield from distil(
+            lambda: fresh(self.network, data),
+            open_data(data),
+            self,
+            seed=self.seed,
+            device=bench.device,
+            saves=bench.saves,
+        )
+        figures["examples"] = float(len(distilled.images))
+        told = {"data": facts(data).plain(), "steps": self.steps}
+        return Product(distilled._asdict(), figures, told)
+
+
+class Distil(Kind, Distilling):
+    """An entry that makes a small data set for one kind of network."""
+
+    network: NetworkSpec = knob(..., "name of a network without batch norm, or {name: {settings}}")
+
+    @property
+    def repeated(self) -> bool:
+        return True  # the first network is the student's, so both go by one seed
+
+    def lay_out(self, name: str, needed: Mapping[str, Entry], data: DataConfig) -> Entry:
+        about = facts(data)
+        require_no_statistics(self.network.sketch(about.shape, about.classes))
+        if beyond := [label for label in self.classes or () if not 0 <= label < about.classes]:
+            message = f"has {beyond[0]}, and classes go from 0 to {about.classes - 1}"
+            raise ConfigError([Problem("classes", message)])
+        if self.images != "learnt" and data.augment.noise:
+            raise ConfigError([Problem("images", "noise has none of a class; leave it out")])
+        told = {field: getattr(self, field) for field in Distilling.model_fields}
+        work = DistilData(**told, network=self.network, seed=self.seed)
+        return Entry((Stage(name, work, data),))
+
+    def declared(self, path: tuple[str, ...]) -> Domain | None:
+        match path:
+            case ("network", field):
+                return type(self.network.settings).space().get(field)
+            case (field,):
+                return type(self).space().get(field)
+        return None

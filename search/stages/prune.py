@@ -1,0 +1,53 @@
+"""``do: prune``: channels or weights taken out of a network, and a fine-tuning by what it was."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from methods.core.data.config import DataConfig
+from methods.core.data.facts import facts
+from search.compressed import Compressed
+from search.prune import PruneNetwork
+from search.stage import Stage
+from search.train import TrainNetwork
+from spaces.config import knob
+from spaces.domain import Choice, Uniform
+from spaces.problem import ConfigError, Problem
+from spaces.pruning import Scope, narrowest
+
+
+class Prune(Compressed):
+    """An entry that prunes a network; it needs the packages of the extra ``compress``."""
+
+    how: Literal["channels", "weights"] = knob(
+        "channels",
+        "channels, with all that reads them, which makes it faster; or single weights, as zeros",
+        Choice(("channels", "weights")),
+    )
+    sparsity: float = knob(0.5, "share that is taken out", Uniform(0.1, 0.9), gt=0.0, lt=1.0)
+    scope: Scope = knob(
+        "layer",
+        "of weights: the smallest of each layer, or of the network",
+        Choice(("layer", "network")),
+    )
+    recalibrate: int = knob(20, "training batches of 256 for batch-norm statistics", ge=0)
+
+    def work(self, began: Stage, data: DataConfig) -> PruneNetwork:
+        self._check_room(began, data)
+        return PruneNetwork(
+            how=self.how, sparsity=self.sparsity, scope=self.scope, recalibrate=self.recalibrate
+        )
+
+    def _check_room(self, began: Stage, data: DataConfig) -> None:
+        """Before anything is trained: something stays of every layer that has channels."""
+        work = began.work
+        if self.how != "channels" or not isinstance(work, TrainNetwork) or work.network is None:
+            return
+        about = facts(data)
+        path, count = narrowest(work.network.sketch(about.shape, about.classes))
+        if count * (1 - self.sparsity) < 1:
+            message = (
+                f"{self.sparsity:g} would leave nothing of {began.label}'s {path}, which has "
+                f"{count} channels; take at most {1 - 1 / count:.2f}"
+            )
+            raise ConfigError([Problem("sparsity", message)])

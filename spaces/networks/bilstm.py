@@ -1,0 +1,54 @@
+"""Bidirectional LSTMs for texts (Schuster and Paliwal 1997; pooled as Conneau et al. 2017)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import nn
+
+from spaces.config import knob
+from spaces.domain import Choice, Integers, Uniform
+from spaces.network import Family, Form, Network, Shape
+from spaces.words import LSTM, MaxOverTime
+
+
+class BiLSTM(Family):
+    """Layers of an LSTM that reads both ways, the maximum over time, one linear layer.
+
+    Block ``lstm<i>`` for every layer, whose output is a map of as many words as the text has;
+    ``pool``, which leaves [N, 2 hidden]; ``head``. Padding is read like words, as zero vectors:
+    a short ``length`` of the data saves time, and helps the state that comes from behind.
+    """
+
+    reads: ClassVar[Form] = "text"
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "bilstm2": {"layers": 2},
+        "bilstm_small": {"hidden": 16},
+    }
+
+    hidden: int = knob(128, "units of each direction", Choice((8, 16, 32, 64, 128, 256)), ge=1)
+    layers: int = knob(1, "LSTMs, each reading the one before", Integers(1, 3), ge=1)
+    dropout: float = knob(
+        0.5,
+        "share of activations dropped before the linear layer",
+        Uniform(0.0, 0.7),
+        ge=0.0,
+        lt=1.0,
+    )
+    fused: bool = knob(
+        True, "torch's own kernel; false: matrix products, for vmap and second derivatives"
+    )
+
+    def build(self, shape: Shape, classes: int) -> Network:
+        dimensions = shape[0]
+        blocks: dict[str, nn.Module] = {}
+        for layer in range(1, self.layers + 1):
+            blocks[f"lstm{layer}"] = LSTM(dimensions, self.hidden, self.fused)
+            dimensions = 2 * self.hidden
+        head: OrderedDict[str, nn.Module] = OrderedDict()
+        if self.dropout:
+            head["dropout"] = nn.Dropout(self.dropout)
+        head["fc"] = nn.Linear(dimensions, classes)
+        return Network({**blocks, "pool": MaxOverTime(), "head": nn.Sequential(head)})

@@ -1,0 +1,55 @@
+"""Convolutional networks for texts (Kim 2014, "Convolutional neural networks for sentence
+classification"), as the data set distillation papers use them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import field_validator
+from torch import nn
+
+from spaces.config import knob
+from spaces.domain import Choice, Uniform
+from spaces.network import Family, Form, Network, Shape
+from spaces.words import MaxOverTime, WordConvs
+
+
+class TextCNN(Family):
+    """Convolutions of heights 3, 4 and 5 side by side, the maximum over time, one linear layer.
+
+    Block ``convs``, whose output is a map of as many words as the text has; ``pool``, which
+    leaves [N, channels]; ``head``. Texts of any length: what lies around one counts as padding.
+    """
+
+    reads: ClassVar[Form] = "text"
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "text_cnn_small": {"filters": 8},
+        "text_cnn_wide": {"filters": 300},
+    }
+
+    filters: int = knob(100, "filters of each height", Choice((4, 8, 16, 50, 100, 300)), ge=1)
+    heights: tuple[int, ...] = knob((3, 4, 5), "words that a filter of each kind covers")
+    dropout: float = knob(
+        0.5,
+        "share of activations dropped before the linear layer",
+        Uniform(0.0, 0.7),
+        ge=0.0,
+        lt=1.0,
+    )
+
+    @field_validator("heights")
+    @classmethod
+    def _each_once(cls, heights: tuple[int, ...]) -> tuple[int, ...]:
+        if not heights or min(heights) < 1 or len(set(heights)) < len(heights):
+            raise ValueError(f"needs a height or more from 1 up, each once, found {list(heights)}")
+        return heights
+
+    def build(self, shape: Shape, classes: int) -> Network:
+        head: OrderedDict[str, nn.Module] = OrderedDict()
+        if self.dropout:
+            head["dropout"] = nn.Dropout(self.dropout)
+        head["fc"] = nn.Linear(self.filters * len(self.heights), classes)
+        convs = WordConvs(shape[0], self.filters, self.heights)
+        return Network({"convs": convs, "pool": MaxOverTime(), "head": nn.Sequential(head)})

@@ -1,0 +1,243 @@
+"""``do: distil_data``: from its key to a student that takes the steps, and the picture of it."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from methods.core.data.dataset import open_data
+from methods.core.distilling.settings import Distilling
+from methods.core.distilling.steps import Distilled, take_steps
+from methods.core.evaluation import evaluate
+from search.library.store import Library
+from search.loading import load_experiment
+from search.make import make_all
+from search.outcome import Goal, Outcome, Trial
+from search.planning import plan
+from search.report import distilled as drawn
+from search.report import write_report
+from search.train import fresh
+from spaces.problem import ConfigError
+
+FAST = {"epochs": 1, "batch_size": 32, "lr": 0.05}
+SMALL = {"lenet5": {"width": 0.25}}
+TOLD = {
+    "name": "distilled",
+    "data": {"source": "digits", "resize": 12, "limit": 300},
+    "stages": {
+        "few": {
+            "do": "distil_data",
+            "network": SMALL,
+            "examples": 5,
+            "passes": 2,
+            "iterations": 6,
+            "batch_size": 32,
+            "rate": 0.1,
+        },
+        "student": {"network": SMALL, "data": {"distilled": "few"}, "few_steps": True},
+    },
+}
+
+
+def loaded(student=None, few=None, **changes):
+    told = copy.deepcopy(TOLD)
+    told["stages"]["student"].update(student or {})
+    told["stages"]["few"].update(few or {})
+    return load_experiment(told, changes)
+
+
+def laid_out(student=None, few=None):
+    return loaded(student, few).recipe().student
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The stages, and the library that holds what they made."""
+    student, library = laid_out(), Library(str(tmp_path_factory.mktemp("library")))
+    for _ in make_all([student], library):
+        pass
+    return student, library
+
+
+def test_a_student_takes_the_steps_that_were_distilled(made):
+    student, library = made
+    (few,) = student.parents
+    found = library.open(few.key)
+    assert found.tensors["images"].shape == (5, 1, 12, 12)
+    assert found.tensors["labels"].shape == (5, 10)
+    assert found.tensors["rates"].shape == (2,)
+    assert len(found.record.curve) == few.work.epochs == 6
+    # The same seed starts the same network, so it comes to what distilling said.
+    figures = library.record(student.key).figures
+    for name in ("val_accuracy", "val_nll"):
+        assert figures[name] == pytest.approx(found.record.figures[name], rel=1e-6)
+    assert figures["parameters"] > found.record.figures["examples"] == 5
+
+
+def test_on_the_test_split_it_is_the_same_network(made):
+    student, library = made
+    few = library.open(student.parents[0].key).tensors
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = fresh(student.work.network, student.data)
+    take_steps(network, Distilled(few["images"], few["labels"], few["rates"]), steps=1)
+    learnt = library.open(student.key).tensors
+    for name, weight in network.state_dict().items():
+        torch.testing.assert_close(learnt[name], weight)
+    assert evaluate(network, open_data(student.data), "test", device="cpu")["accuracy"] >= 0
+
+
+ORDINARY = {"few_steps": False, "objective": {"cross_entropy": {}}, "training": FAST}
+
+
+def test_ordinary_epochs_learn_from_soft_labels(made):
+    _, library = made
+    student = laid_out(student=ORDINARY)
+    for _ in make_all([student], library):
+        pass
+    record = library.record(student.key)
+    assert student.parents[0].key == made[0].parents[0].key
+    assert "train_cross_entropy" in record.figures
+
+
+def test_data_distilled_is_images_said_otherwise():
+    said = laid_out(student={"data": None, "images": "few"})
+    assert said.key == laid_out().key
+    searched = loaded().recipe({"student.data": {"distilled": "few"}}).student
+    assert searched.key == said.key
+
+
+def test_keys_follow_what_decides_the_examples():
+    changes = (
+        {},
+        {"examples": 6},
+        {"steps": 2},
+        {"passes": 3},
+        {"rate": 0.2},
+        {"classes": [3, 7]},
+        {"images": "means"},
+        {"labels": "hard"},
+        {"label_start": "zeros"},
+        {"label_scale": 2.0},
+        {"start": "random"},
+        {"start": "random", "networks": 2},
+        {"iterations": 7},
+        {"batch_size": 33},
+        {"lr": 0.02},
+        {"halvings": 1},
+        {"seed": 1},
+        {"network": {"lenet5": {"width": 0.5}}},
+    )
+    assert len({laid_out(few=change).parents[0].key for change in changes}) == len(changes)
+    fixed = laid_out(few={"networks": 9, "judged_on": 9}).key
+    assert fixed == laid_out().key  # of fresh networks alone
+
+
+def test_few_steps_left_out_is_no_part_of_a_key():
+    assert "few_steps" not in laid_out(student=ORDINARY).identity["work"]
+    assert laid_out().identity["work"]["few_steps"] is True
+
+
+def test_a_repetition_distils_anew_for_its_own_first_network():
+    recipe = loaded().recipe(reseed=1)
+    assert recipe.student.work.seed == recipe.student.parents[0].work.seed == 1
+
+
+def test_ranges_are_declared():
+    names = ("examples", "steps", "passes", "rate")
+    search = {f"few.{name}": "declared" for name in names}
+    found = loaded(**{"search": search, "goal": {"maximize": "student.val_accuracy"}}).search
+    assert [found[f"few.{name}"] for name in names] == [Distilling.space()[n] for n in names]
+
+
+def test_a_plan_knows_how_long_it_takes(tmp_path):
+    def seconds(**few):
+        planned = plan(loaded(few=few, library=str(tmp_path)), slots=1)
+        (stage,) = planned.stages
+        assert (stage.kind, stage.label, stage.there) == ("distil_data", "few", False)
+        return stage.seconds
+
+    assert seconds(iterations=100_000) > 10 * seconds(iterations=1_000) > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"few": {"network": "cnn2"}}, "few.network: has batch norm .*such as lenet5"),
+        ({"few": {"classes": [10]}}, "few.classes: has 10, and classes go from 0 to 9"),
+        ({"few": {"iterations": 0}}, "few.iterations"),
+        ({"student": {"few_steps": "False"}}, "student.few_steps: .*boolean"),
+        ({"student": {"images": "few"}}, "images: has no place beside data.distilled"),
+        ({"student": {"data": None}}, "few_steps: needs data: {distilled: ENTRY}"),
+        ({"student": {"objective": {"cross_entropy": {}}}}, "objective: has no place beside few"),
+        ({"student": {"data": {"distilled": "nobody"}}}, "nobody"),
+        ({"student": {"network": "cnn2"}}, "student.network: has batch norm"),
+        (
+            {"student": {**ORDINARY, "objective": {"guided": {}}, "teachers": ["few"]}},
+            "teachers: few is a distil_data, no network",
+        ),
+        (
+            {"student": {**ORDINARY, "data": {"distilled": "few", "resize": 16}}},
+            "images: the shape of few's images",
+        ),
+    ],
+)
+def test_mistakes_are_told_before_anything_runs(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        laid_out(**changes)
+
+
+def test_methods_that_need_hard_labels_are_refused():
+    told = copy.deepcopy(TOLD)
+    teacher = {"network": "cnn2", "objective": {"cross_entropy": {}}, "training": FAST}
+    objective = {"cross_entropy": {}, "decoupled": {}}
+    told["stages"]["student"] |= {**ORDINARY, "objective": objective, "teachers": ["teacher"]}
+    told["stages"] = {"teacher": teacher, **told["stages"]}
+    with pytest.raises(ConfigError, match=r"decoupled: needs hard labels, .* use cross_entropy"):
+        load_experiment(told).recipe()
+
+
+def outcome_of(stages, library):
+    records = {stage.key: library.record(stage.key) for stage in stages.lineage()}
+    keys = {stage.label: stage.key for stage in stages.lineage()}
+    figures = dict(records[stages.key].figures)
+    return Outcome(
+        "distilled-1",
+        (Goal("val_accuracy", True),),
+        (Trial(0, "finished", {}, keys, figures),),
+        (),
+        records,
+        {key: record.name for key, record in records.items()},
+        frozenset(records),
+        frozenset(),
+        {},
+        1.0,
+    )
+
+
+def test_the_report_shows_examples_and_labels(made, tmp_path):
+    student, library = made
+    outcome, few = outcome_of(student, library), student.parents[0]
+    tensors = library.open(few.key).tensors
+    picture = drawn.draw(outcome, {few.key: tensors})
+    images, bars = picture.figure.axes[0::2], picture.figure.axes[1::2]
+    assert len(images) == len(bars) == 5
+    for place, axes in enumerate(bars):
+        heights = torch.tensor([bar.get_height() for bar in axes.patches])
+        torch.testing.assert_close(heights, tensors["labels"][place], check_dtype=False)
+    shown = torch.tensor(images[2].images[0].get_array().data)
+    grey = tensors["images"][2, 0].double()
+    wanted = (grey - grey.min()) / (grey.max() - grey.min())
+    torch.testing.assert_close(shown, wanted, check_dtype=False)
+    assert "5 examples" in picture.caption
+    files = write_report(outcome, TOLD, tmp_path, opened={few.key: tensors})
+    assert {"distilled.svg", "distilled.png"} <= {file.name for file in files}
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Distilled data" in text
+
+
+def test_there_is_no_picture_without_tensors(made):
+    student, library = made
+    assert drawn.draw(outcome_of(student, library), {}) is None
