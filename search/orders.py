@@ -155,7 +155,7 @@ class Orders:
 
     def _check(self) -> None:
         if self._lost:
-            raise RuntimeError(f"the foundry is lost: {self._lost}")
+            raise RuntimeError(self._lost)
 
     def _listen(self) -> None:
         stopped = False
@@ -172,6 +172,9 @@ class Orders:
             except ray.exceptions.RayError:
                 if not self._stop.is_set():
                     self._replace()
+            except Exception as error:  # of who listens: without this thread all would wait on
+                self._lose(f"what listens to the search broke: {type(error).__name__}: {error}")
+                return
 
     def _replace(self) -> None:
         """The foundry is gone, was out of reach or has dropped this driver: it, or another, is
@@ -180,11 +183,14 @@ class Orders:
         try:
             self._hire_surely()
         except ray.exceptions.RayError as error:
-            self._lost = str(error).splitlines()[0]
-            self._stop.set()
+            self._lose(f"the foundry is lost: {str(error).splitlines()[0]}")
             return
         self._flying.clear()
         self._want([s for key, s in self._orders.items() if self._state[key] == "wanted"])
+
+    def _lose(self, why: str) -> None:
+        self._lost = why
+        self._stop.set()
 
     def _hear(self, change: StageChanged) -> None:
         if change.state in ("queued", "running"):

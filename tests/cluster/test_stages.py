@@ -1,0 +1,165 @@
+"""What befalls the processes that make stages, and the foundry that has them made."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import ray
+
+from search.cluster import NAMESPACE
+from search.foundry import RETRIES, foundry_name
+
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
+
+
+def foundry(library):
+    return ray.get_actor(foundry_name(library), namespace=NAMESPACE)
+
+
+# The worker
+
+
+def test_a_stage_that_kills_its_worker_each_time_fails_with_one_line(
+    machines, stage, orders, starts
+):
+    machines(1)
+    doomed = stage("Killed", "doomed")
+    (said,) = orders().make([doomed]).values()
+    assert said.startswith(f"lost its worker {RETRIES + 1} times: ")
+    assert "\n" not in said
+    assert [done for done, _ in starts("doomed")] == [0, 2, 2, 2]
+
+
+@pytest.mark.parametrize("how", ["sleep", "interpreter"])
+def test_a_stage_that_hangs_is_started_again(machines, stage, orders, starts, library, how):
+    """Whether it sleeps or holds the interpreter; from its last saved epoch."""
+    machines(1)
+    hanging = stage("Hanging", "hanging", how=how)
+    after = stage("Steady", "after", hanging)
+    assert orders(hang_after=10.0).make([after]) == {}
+    assert [done for done, _ in starts("hanging")] == [0, 2]
+    assert library.record(after.key).figures == {"sum": 2.0}
+
+
+def test_a_stage_that_hangs_for_ever_fails_with_one_line(machines, stage, orders, starts):
+    machines(1)
+    hanging = stage("Hanging", "hanging", always=True)
+    sound = stage("Steady", "sound")
+    failed = orders(hang_after=8.0).make([hanging, sound])
+    assert failed == {
+        hanging.key: f"gave no report for 8 s, in each of {RETRIES + 1} attempts; where a report "
+        "takes longer, set run.hang_after"
+    }
+    assert [done for done, _ in starts("hanging")] == [0, 2, 2, 2]
+
+
+def test_waiting_for_a_slot_is_not_hanging(machines, stage, orders, starts):
+    """Two stages and one slot: the second waits for longer than a stage may be silent."""
+    machines(1)
+    both = [stage("Steady", name, length=15, pause=2.0) for name in ("one", "other")]
+    assert orders(hang_after=20.0).make(both) == {}
+    assert [len(starts(each.label)) for each in both] == [1, 1]
+
+
+def test_a_limit_of_the_stages_own_is_a_program_error(machines, stage, orders, starts):
+    machines(1)
+    own = stage("StopsItself", "own")
+    assert orders(hang_after=60.0).make([own]) == {
+        own.key: "TimeoutError: the data set did not answer"
+    }
+    assert len(starts("own")) == 1
+
+
+# Memory
+
+
+def test_a_program_that_asks_for_too_much_memory_fails_at_once(machines, stage, orders, starts):
+    machines(1)
+    large = stage("TooLarge", "large")
+    (said,) = orders().make([large]).values()
+    assert said.startswith("out of memory; a smaller batch_size or network, or fewer at once")
+    assert "\n" not in said
+    assert len(starts("large")) == 1
+
+
+def test_a_stage_that_fills_its_machine_is_ended_and_tried_again(machines, stage, orders, starts):
+    """Ray ends it before the machine suffers; in the end one line says what helps."""
+    lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
+    memory = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
+    used = memory["MemTotal"] - memory["MemAvailable"]
+    machines(
+        1,
+        memory_usage_threshold=(used + 2.5 * 2**30) / memory["MemTotal"],
+        memory_monitor_refresh_ms=100,
+    )
+    greedy, sound = stage("Greedy", "greedy"), stage("Steady", "sound")
+    placed = orders()
+    (said,) = placed.make([greedy, sound]).values()
+    assert said.startswith(f"its machine ran out of memory in each of {RETRIES + 1} attempts")
+    assert "run.concurrent" in said
+    assert "\n" not in said
+    assert len(starts("greedy")) == RETRIES + 1
+    assert placed.ready([sound])
+
+
+# The foundry
+
+
+def test_a_foundry_that_is_killed_is_replaced(machines, stage, orders, starts, library, within):
+    """What it had made stays; what was running goes on from its last saved epoch."""
+    machines(2)
+    parent = stage("Steady", "parent")
+    child = stage("Steady", "child", parent, length=8, pause=0.5)
+    heard = []
+    placed = orders(lambda event: heard.append((event.label, event.state, event.epoch)))
+    placed.place([parent, child])
+    assert within(60, lambda: ("child", "running", 3) in heard)
+    ray.kill(foundry(library))
+    assert placed.make([child]) == {}
+    assert len(starts("parent")) == 1
+    assert len(starts("child")) == 2
+    assert starts("child")[1][0] >= 3
+    assert library.open(child.key).record.figures == {"sum": 2.0}
+
+
+def test_a_stage_placed_while_there_is_no_foundry_is_made(machines, stage, orders, library):
+    machines(2)
+    placed = orders()
+    assert placed.make([stage("Steady", "first")]) == {}
+    ray.kill(foundry(library))
+    assert placed.make([stage("Steady", "second")]) == {}
+
+
+def test_a_driver_that_was_silent_for_long_is_heard_again(machines, stage, orders, library, within):
+    """A laptop that slept: its wishes were dropped, while another driver kept the foundry."""
+    machines(2)
+    client = ray.get_runtime_context().get_job_id()
+    release = threading.Event()
+
+    def sleep(event):
+        if event.state == "running" and event.epoch == 2:
+            release.wait(30)
+
+    placed = orders(sleep)
+    wanted = stage("Steady", "wanted", length=10, pause=0.3)
+    placed.place([wanted])
+    actor = foundry(library)
+    ray.get(actor.news.remote("another driver", 0))
+    assert within(60, lambda: library.load_scratch(wanted.key) is not None)
+    time.sleep(1.0)
+    ray.get(actor.leave.remote(client))
+    release.set()
+    assert placed.make([wanted]) == {}
+    assert foundry(library) == actor
+
+
+def test_a_listener_that_breaks_ends_the_search_with_its_reason(machines, stage, orders):
+    """A disk that is full, say; without its news the driver would wait for ever."""
+    machines(1)
+
+    def broken(_):
+        raise OSError("No space left on device")
+
+    with pytest.raises(RuntimeError, match="listens to the search broke: OSError: No space left"):
+        orders(broken).make([stage("Steady", "any")])
