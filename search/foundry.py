@@ -55,6 +55,8 @@ class _Flight:
     clients: set[str] = field(default_factory=set)
     task: asyncio.Task[Record] | None = None
     running: Any = None
+    reached: int = 0
+    """The furthest epoch that was reported, in any attempt."""
     companions: tuple[_Flight, ...] = ()
     """Who is made by the same running task."""
     landed_as: Literal["made", "reused"] = "reused"
@@ -154,7 +156,7 @@ class Foundry:
         return task
 
     async def _try(self, flight: _Flight) -> Record:
-        lost = 0
+        lost = reached = 0
         while True:
             try:
                 return await self._run(flight)
@@ -164,7 +166,9 @@ class Foundry:
                     continue
                 if not is_lost(error):
                     raise
-                lost += 1
+                # Only in a row without a further epoch: long stages may lose many machines.
+                lost = 1 if flight.reached > reached else lost + 1
+                reached = flight.reached
                 if lost > RETRIES:
                     raise RuntimeError(given_up(error, lost)) from None
                 if isinstance(error, OutOfMemoryError):
@@ -176,7 +180,9 @@ class Foundry:
         async for said in follow(flight.running, flight.hang_after):
             if isinstance(said, Record):
                 return said
-            self._tell(stage, "running", epoch=int(said.get("epoch", 0)))
+            epoch = int(said.get("epoch", 0))
+            flight.reached = max(flight.reached, epoch)
+            self._tell(stage, "running", epoch=epoch)
         raise RuntimeError("ended without a record")
 
     async def _join(self, flight: _Flight) -> Record:

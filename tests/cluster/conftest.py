@@ -51,12 +51,12 @@ SEARCH = {
     "run": {"trials": 4, "sampler": "grid", "repeats": {"top": 0}, "baselines": False},
 }
 NOTICED_SOON = {
-    "health_check_initial_delay_ms": 500,
-    "health_check_period_ms": 500,
-    "health_check_timeout_ms": 2000,
-    "health_check_failure_threshold": 4,
+    "health_check_initial_delay_ms": 2000,
+    "health_check_period_ms": 1000,
+    "health_check_timeout_ms": 5000,
+    "health_check_failure_threshold": 5,
 }
-"""A lost node is noticed in seconds instead of half a minute."""
+"""A lost node is noticed in ten seconds instead of half a minute."""
 
 
 @pytest.fixture
@@ -96,7 +96,11 @@ class Machines:
     def __init__(self, *cpus, head_cpus=0, **config):
         self.cluster = Cluster(
             initialize_head=True,
-            head_node_args={"num_cpus": head_cpus, "_system_config": {**NOTICED_SOON, **config}},
+            head_node_args={
+                "num_cpus": head_cpus,
+                "include_dashboard": False,
+                "_system_config": {**NOTICED_SOON, **config},
+            },
         )
         self.nodes = [self.cluster.add_node(num_cpus=count) for count in cpus]
 
@@ -189,6 +193,12 @@ def stage(works, tmp_path):
         return Stage(name, work, DataConfig.parse({"source": "digits"}), parents)
 
     return made
+
+
+@pytest.fixture
+def go(tmp_path):
+    """Opens the gate of all stages that have one."""
+    return (tmp_path / "go").touch
 
 
 @pytest.fixture

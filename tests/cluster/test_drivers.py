@@ -18,7 +18,13 @@ from search.library.store import Library
 from search.loading import load_experiment
 from search.study import Study
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.ray,
+    # Ray does not wait for all processes of a node that it kills.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:subprocess:ResourceWarning"),
+]
 COMMAND = [sys.executable, "-c", "from search.cli import main; main()"]
 
 
@@ -142,7 +148,9 @@ def test_a_driver_that_was_killed_is_resumed(plain, undisturbed, within, when):
 def test_a_search_goes_on_when_the_head_was_started_anew(plain, undisturbed, works):
     """The library and the run's folder survive; Ray keeps nothing that is needed."""
     assert works.Steady
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False}
+    )
     soon = {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
     command = Command("headless", "launch", written(plain), "--address", cluster.address, **soon)
     try:
@@ -153,7 +161,9 @@ def test_a_search_goes_on_when_the_head_was_started_anew(plain, undisturbed, wor
     before = made_at(plain["library"])
     assert before
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False}
+    )
     try:
         again = Command("again", "resume", "faults-1", "--address", cluster.address)
         assert again.ends() == 0, again.text
@@ -165,7 +175,9 @@ def test_a_search_goes_on_when_the_head_was_started_anew(plain, undisturbed, wor
 
 def test_two_drivers_on_one_cluster_make_each_stage_once(plain, works):
     assert works.Steady
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 3})
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": False}
+    )
     try:
         both = [
             Command(name, "launch", written(plain), "--address", cluster.address)

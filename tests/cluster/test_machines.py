@@ -7,25 +7,34 @@ from search.cluster import NAMESPACE
 from search.events import StageChanged, TrialReported
 from search.foundry import foundry_name
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.ray,
+    # Ray does not wait for all processes of a node that it kills.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:subprocess:ResourceWarning"),
+]
 
 
-def test_a_stage_goes_on_when_its_machine_is_lost(machines, stage, orders, starts, library, within):
+def test_a_stage_goes_on_when_its_machine_is_lost(
+    machines, stage, orders, starts, library, within, go
+):
     """On another one, from its last saved epoch; what was made before is not made again."""
     cluster = machines(1, 1)
-    parent, child = stage("Steady", "parent"), None
-    child = stage("Steady", "child", parent, length=8, pause=0.5)
+    parent = stage("Steady", "parent")
+    child = stage("Steady", "child", parent, length=8, gate=3)
     heard = []
     placed = orders(lambda event: heard.append((event.label, event.state, event.epoch)))
     placed.place([parent, child])
-    assert within(60, lambda: ("child", "running", 3) in heard)
+    assert within(300, lambda: ("child", "running", 3) in heard)
     ((_, node),) = starts("child")
     cluster.lose(cluster.called(node))
+    go()
     assert placed.make([child]) == {}
     assert len(starts("parent")) == 1
     (began, first), (resumed, second) = starts("child")
     assert (began, first) == (0, node)
-    assert 3 <= resumed < 8
+    assert resumed == 3
     assert second != node
     epochs = [epoch for label, state, epoch in heard if (label, state) == ("child", "running")]
     assert epochs == list(range(1, 9))
@@ -55,28 +64,26 @@ def test_a_trial_goes_on_when_its_machine_is_lost(machines, search, undisturbed)
 
 
 def test_a_machine_that_will_be_taken_away_saves_every_epoch(
-    machines, stage, orders, starts, library, within
+    machines, stage, orders, starts, library, within, go
 ):
     """Else a stage is saved every 20 seconds; and nothing new is started on such a machine."""
     cluster = machines(1, 1)
-    doomed = stage("Thrifty", "doomed", length=30, pause=0.3)
-    later = [stage("Steady", f"later {i}".replace(" ", "-")) for i in range(2)]
-    epochs = []
+    doomed = stage("Thrifty", "doomed", length=12, gate=8, pause=1.0)
+    later = [stage("Steady", f"later-{i}") for i in range(2)]
+    epochs = [0]
     placed = orders(lambda event: event.label == "doomed" and epochs.append(event.epoch))
     placed.place([doomed])
-    assert within(60, lambda: 3 in epochs)
-    assert library.load_scratch(doomed.key) is None
+    assert within(300, lambda: 2 in epochs)
     ((_, node),) = starts("doomed")
-    cluster.warn(cluster.called(node), seconds=30)
-    assert within(20, lambda: library.load_scratch(doomed.key) is not None)
-    before = max(epochs)
+    assert library.load_scratch(doomed.key) is None
+    cluster.warn(cluster.called(node), seconds=600)
     assert placed.make(later) == {}
-    assert within(60, lambda: max(epochs) >= before + 2)
-    saved = int(library.load_scratch(doomed.key)["epoch"])
+    assert within(120, lambda: 8 in epochs)
     cluster.lose(cluster.called(node))
+    go()
     assert placed.make([doomed]) == {}
     _, (resumed, other) = starts("doomed")
-    assert resumed >= saved >= before
+    assert resumed == 8
     assert other != node
     assert all(where == other for each in later for _, where in starts(each.label))
 

@@ -1,7 +1,6 @@
 """What befalls the processes that make stages, and the foundry that has them made."""
 
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,13 @@ import ray
 from search.cluster import NAMESPACE
 from search.foundry import RETRIES, foundry_name
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.ray,
+    # Ray does not wait for all processes of a node that it kills.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:subprocess:ResourceWarning"),
+]
 
 
 def foundry(library):
@@ -31,13 +36,21 @@ def test_a_stage_that_kills_its_worker_each_time_fails_with_one_line(
     assert [done for done, _ in starts("doomed")] == [0, 2, 2, 2]
 
 
+def test_a_stage_that_gets_further_each_time_is_not_given_up(machines, stage, orders, starts):
+    """A long one may lose more spot machines than a broken one has attempts."""
+    machines(1)
+    unlucky = stage("Unlucky", "unlucky", length=RETRIES + 4)
+    assert orders().make([unlucky]) == {}
+    assert [done for done, _ in starts("unlucky")] == list(range(RETRIES + 4))
+
+
 @pytest.mark.parametrize("how", ["sleep", "interpreter"])
 def test_a_stage_that_hangs_is_started_again(machines, stage, orders, starts, library, how):
     """Whether it sleeps or holds the interpreter; from its last saved epoch."""
     machines(1)
     hanging = stage("Hanging", "hanging", how=how)
     after = stage("Steady", "after", hanging)
-    assert orders(hang_after=10.0).make([after]) == {}
+    assert orders(hang_after=15.0).make([after]) == {}
     assert [done for done, _ in starts("hanging")] == [0, 2]
     assert library.record(after.key).figures == {"sum": 2.0}
 
@@ -46,9 +59,9 @@ def test_a_stage_that_hangs_for_ever_fails_with_one_line(machines, stage, orders
     machines(1)
     hanging = stage("Hanging", "hanging", always=True)
     sound = stage("Steady", "sound")
-    failed = orders(hang_after=8.0).make([hanging, sound])
+    failed = orders(hang_after=15.0).make([hanging, sound])
     assert failed == {
-        hanging.key: f"gave no report for 8 s, in each of {RETRIES + 1} attempts; where a report "
+        hanging.key: f"gave no report for 15 s, in each of {RETRIES + 1} attempts; where a report "
         "takes longer, set run.hang_after"
     }
     assert [done for done, _ in starts("hanging")] == [0, 2, 2, 2]
@@ -106,20 +119,21 @@ def test_a_stage_that_fills_its_machine_is_ended_and_tried_again(machines, stage
 # The foundry
 
 
-def test_a_foundry_that_is_killed_is_replaced(machines, stage, orders, starts, library, within):
+def test_a_foundry_that_is_killed_is_replaced(machines, stage, orders, starts, library, within, go):
     """What it had made stays; what was running goes on from its last saved epoch."""
     machines(2)
     parent = stage("Steady", "parent")
-    child = stage("Steady", "child", parent, length=8, pause=0.5)
+    child = stage("Steady", "child", parent, length=8, gate=3)
     heard = []
     placed = orders(lambda event: heard.append((event.label, event.state, event.epoch)))
     placed.place([parent, child])
-    assert within(60, lambda: ("child", "running", 3) in heard)
+    assert within(300, lambda: ("child", "running", 3) in heard)
     ray.kill(foundry(library))
+    assert within(300, lambda: len(starts("child")) == 2)
+    go()
     assert placed.make([child]) == {}
     assert len(starts("parent")) == 1
-    assert len(starts("child")) == 2
-    assert starts("child")[1][0] >= 3
+    assert [done for done, _ in starts("child")] == [0, 3]
     assert library.open(child.key).record.figures == {"sum": 2.0}
 
 
@@ -131,26 +145,30 @@ def test_a_stage_placed_while_there_is_no_foundry_is_made(machines, stage, order
     assert placed.make([stage("Steady", "second")]) == {}
 
 
-def test_a_driver_that_was_silent_for_long_is_heard_again(machines, stage, orders, library, within):
+def test_a_driver_that_was_silent_for_long_is_heard_again(
+    machines, stage, orders, starts, library, within, go
+):
     """A laptop that slept: its wishes were dropped, while another driver kept the foundry."""
     machines(2)
-    client = ray.get_runtime_context().get_job_id()
-    release = threading.Event()
+    awake, heard = threading.Event(), []
 
     def sleep(event):
-        if event.state == "running" and event.epoch == 2:
-            release.wait(30)
+        heard.append(event.epoch)
+        if 2 in heard:
+            awake.wait(300)
 
     placed = orders(sleep)
-    wanted = stage("Steady", "wanted", length=10, pause=0.3)
+    wanted = stage("Steady", "wanted", length=4, gate=2)
     placed.place([wanted])
+    assert within(300, lambda: 2 in heard)
     actor = foundry(library)
     ray.get(actor.news.remote("another driver", 0))
-    assert within(60, lambda: library.load_scratch(wanted.key) is not None)
-    time.sleep(1.0)
-    ray.get(actor.leave.remote(client))
-    release.set()
+    ray.get(actor.leave.remote(ray.get_runtime_context().get_job_id()))
+    awake.set()
+    assert within(300, lambda: len(starts("wanted")) == 2)
+    go()
     assert placed.make([wanted]) == {}
+    assert [done for done, _ in starts("wanted")] == [0, 2]
     assert foundry(library) == actor
 
 

@@ -23,6 +23,8 @@ class Steady(Work):
     name: str
     length: int = 4
     pause: float = 0.0
+    gate: int | None = None
+    """After so many epochs it waits until there is a file ``go`` beside the log."""
 
     @property
     def epochs(self):
@@ -36,6 +38,8 @@ class Steady(Work):
             file.write(f"{self.name} {done} {node}\n")
         for epoch in range(done, self.length):
             time.sleep(self.pause)
+            while epoch == self.gate and not Path(self.log).with_name("go").exists():
+                time.sleep(0.05)
             self.happen(epoch)
             if self.saves_now(bench):
                 bench.saves.store({"epoch": torch.tensor(epoch + 1)})
@@ -68,6 +72,15 @@ class Killed(Steady):
 
     def happen(self, epoch):
         if epoch == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Unlucky(Steady):
+    """Each attempt loses its worker one epoch further on."""
+
+    def happen(self, epoch):
+        starts = Path(self.log).read_text(encoding="utf-8").splitlines()
+        if epoch == sum(line.split()[0] == self.name for line in starts):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
