@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
+import time
 from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -31,6 +33,9 @@ from search.library.store import Library
 from search.make import SAVE_EVERY, make, make_together
 from search.settings import Resources
 from search.stage import Report, Stage
+
+NOTICE = 2.0
+"""Seconds between two questions whether this machine will stay."""
 
 _Yielded = TypeVar("_Yielded")
 _Made = TypeVar("_Made")
@@ -92,8 +97,24 @@ def _with_result(making: Generator[_Yielded, None, _Made]) -> Iterator[_Yielded 
     yield made
 
 
-def leaving() -> bool:
+class _Notice:
     """Whether this machine is about to be taken away, as clouds tell some time before."""
+
+    def __init__(self) -> None:
+        self._asked = -math.inf
+        self._leaving = False
+
+    def __call__(self) -> bool:
+        if time.monotonic() - self._asked > NOTICE:
+            self._leaving = _is_drained()
+            self._asked = time.monotonic()
+        return self._leaving
+
+
+leaving = _Notice()
+
+
+def _is_drained() -> bool:
     # Ray has no public name for it; where this one is gone, only the warning is missed.
     with contextlib.suppress(Exception):
         from ray._private.state import state

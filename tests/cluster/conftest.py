@@ -14,8 +14,8 @@ from ray._private import ray_constants
 from ray.cluster_utils import Cluster
 
 from methods.core.data.config import DataConfig
+from search import cluster, tuning
 from search import make as making
-from search import tuning
 from search.announcer import Announcer
 from search.cluster import NAMESPACE
 from search.inline import Inline
@@ -163,6 +163,16 @@ def machines(works, monkeypatch):
     monkeypatch.undo()
     for each in started:
         each.close()
+
+
+@pytest.fixture(scope="module")
+def machine(works):
+    """One machine with one slot, for all tests of a module; its workers are kept."""
+    assert works.Steady
+    alone = Machines(head_cpus=1, **cluster._OWN_WORKERS)
+    alone.connect()
+    yield alone
+    alone.close()
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """What befalls the processes that make stages, and the foundry that has them made."""
 
 import threading
-from pathlib import Path
 
 import pytest
 import ray
@@ -12,6 +11,7 @@ from search.foundry import RETRIES, foundry_name
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.ray,
+    pytest.mark.usefixtures("machine"),
     # Ray does not wait for all processes of a node that it kills.
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore:subprocess:ResourceWarning"),
@@ -25,10 +25,7 @@ def foundry(library):
 # The worker
 
 
-def test_a_stage_that_kills_its_worker_each_time_fails_with_one_line(
-    machines, stage, orders, starts
-):
-    machines(1)
+def test_a_stage_that_kills_its_worker_each_time_fails_with_one_line(stage, orders, starts):
     doomed = stage("Killed", "doomed")
     (said,) = orders().make([doomed]).values()
     assert said.startswith(f"lost its worker {RETRIES + 1} times: ")
@@ -36,18 +33,16 @@ def test_a_stage_that_kills_its_worker_each_time_fails_with_one_line(
     assert [done for done, _ in starts("doomed")] == [0, 2, 2, 2]
 
 
-def test_a_stage_that_gets_further_each_time_is_not_given_up(machines, stage, orders, starts):
+def test_a_stage_that_gets_further_each_time_is_not_given_up(stage, orders, starts):
     """A long one may lose more spot machines than a broken one has attempts."""
-    machines(1)
     unlucky = stage("Unlucky", "unlucky", length=RETRIES + 4)
     assert orders().make([unlucky]) == {}
     assert [done for done, _ in starts("unlucky")] == list(range(RETRIES + 4))
 
 
 @pytest.mark.parametrize("how", ["sleep", "interpreter"])
-def test_a_stage_that_hangs_is_started_again(machines, stage, orders, starts, library, how):
+def test_a_stage_that_hangs_is_started_again(stage, orders, starts, library, how):
     """Whether it sleeps or holds the interpreter; from its last saved epoch."""
-    machines(1)
     hanging = stage("Hanging", "hanging", how=how)
     after = stage("Steady", "after", hanging)
     assert orders(hang_after=15.0).make([after]) == {}
@@ -55,8 +50,7 @@ def test_a_stage_that_hangs_is_started_again(machines, stage, orders, starts, li
     assert library.record(after.key).figures == {"sum": 2.0}
 
 
-def test_a_stage_that_hangs_for_ever_fails_with_one_line(machines, stage, orders, starts):
-    machines(1)
+def test_a_stage_that_hangs_for_ever_fails_with_one_line(stage, orders, starts):
     hanging = stage("Hanging", "hanging", always=True)
     sound = stage("Steady", "sound")
     failed = orders(hang_after=15.0).make([hanging, sound])
@@ -67,16 +61,14 @@ def test_a_stage_that_hangs_for_ever_fails_with_one_line(machines, stage, orders
     assert [done for done, _ in starts("hanging")] == [0, 2, 2, 2]
 
 
-def test_waiting_for_a_slot_is_not_hanging(machines, stage, orders, starts):
+def test_waiting_for_a_slot_is_not_hanging(stage, orders, starts):
     """Two stages and one slot: the second waits for longer than a stage may be silent."""
-    machines(1)
     both = [stage("Steady", name, length=15, pause=2.0) for name in ("one", "other")]
     assert orders(hang_after=20.0).make(both) == {}
     assert [len(starts(each.label)) for each in both] == [1, 1]
 
 
-def test_a_limit_of_the_stages_own_is_a_program_error(machines, stage, orders, starts):
-    machines(1)
+def test_a_limit_of_the_stages_own_is_a_program_error(stage, orders, starts):
     own = stage("StopsItself", "own")
     assert orders(hang_after=60.0).make([own]) == {
         own.key: "TimeoutError: the data set did not answer"
@@ -87,8 +79,7 @@ def test_a_limit_of_the_stages_own_is_a_program_error(machines, stage, orders, s
 # Memory
 
 
-def test_a_program_that_asks_for_too_much_memory_fails_at_once(machines, stage, orders, starts):
-    machines(1)
+def test_a_program_that_asks_for_too_much_memory_fails_at_once(stage, orders, starts):
     large = stage("TooLarge", "large")
     (said,) = orders().make([large]).values()
     assert said.startswith("out of memory; a smaller batch_size or network, or fewer at once")
@@ -96,32 +87,11 @@ def test_a_program_that_asks_for_too_much_memory_fails_at_once(machines, stage, 
     assert len(starts("large")) == 1
 
 
-def test_a_stage_that_fills_its_machine_is_ended_and_tried_again(machines, stage, orders, starts):
-    """Ray ends it before the machine suffers; in the end one line says what helps."""
-    lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-    memory = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
-    used = memory["MemTotal"] - memory["MemAvailable"]
-    machines(
-        1,
-        memory_usage_threshold=(used + 2.5 * 2**30) / memory["MemTotal"],
-        memory_monitor_refresh_ms=100,
-    )
-    greedy, sound = stage("Greedy", "greedy"), stage("Steady", "sound")
-    placed = orders()
-    (said,) = placed.make([greedy, sound]).values()
-    assert said.startswith(f"its machine ran out of memory in each of {RETRIES + 1} attempts")
-    assert "run.concurrent" in said
-    assert "\n" not in said
-    assert len(starts("greedy")) == RETRIES + 1
-    assert placed.ready([sound])
-
-
 # The foundry
 
 
-def test_a_foundry_that_is_killed_is_replaced(machines, stage, orders, starts, library, within, go):
+def test_a_foundry_that_is_killed_is_replaced(stage, orders, starts, library, within, go):
     """What it had made stays; what was running goes on from its last saved epoch."""
-    machines(2)
     parent = stage("Steady", "parent")
     child = stage("Steady", "child", parent, length=8, gate=3)
     heard = []
@@ -137,8 +107,7 @@ def test_a_foundry_that_is_killed_is_replaced(machines, stage, orders, starts, l
     assert library.open(child.key).record.figures == {"sum": 2.0}
 
 
-def test_a_stage_placed_while_there_is_no_foundry_is_made(machines, stage, orders, library):
-    machines(2)
+def test_a_stage_placed_while_there_is_no_foundry_is_made(stage, orders, library):
     placed = orders()
     assert placed.make([stage("Steady", "first")]) == {}
     ray.kill(foundry(library))
@@ -146,10 +115,9 @@ def test_a_stage_placed_while_there_is_no_foundry_is_made(machines, stage, order
 
 
 def test_a_driver_that_was_silent_for_long_is_heard_again(
-    machines, stage, orders, starts, library, within, go
+    stage, orders, starts, library, within, go
 ):
     """A laptop that slept: its wishes were dropped, while another driver kept the foundry."""
-    machines(2)
     awake, heard = threading.Event(), []
 
     def sleep(event):
@@ -172,9 +140,8 @@ def test_a_driver_that_was_silent_for_long_is_heard_again(
     assert foundry(library) == actor
 
 
-def test_a_listener_that_breaks_ends_the_search_with_its_reason(machines, stage, orders):
+def test_a_listener_that_breaks_ends_the_search_with_its_reason(stage, orders):
     """A disk that is full, say; without its news the driver would wait for ever."""
-    machines(1)
 
     def broken(_):
         raise OSError("No space left on device")
