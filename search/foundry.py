@@ -13,59 +13,31 @@ import asyncio
 import hashlib
 import math
 import time
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import ray
-import torch
-from ray.exceptions import (
-    NodeDiedError,
-    ObjectLostError,
-    OutOfMemoryError,
-    RayTaskError,
-    WorkerCrashedError,
-)
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 
 from search.cluster import NAMESPACE
 from search.events import StageChanged
 from search.library.record import Record
 from search.library.store import Library
-from search.make import MOST, Missing, make, make_together
+from search.make import MOST, Missing
 from search.settings import Resources
-from search.stage import Report, Stage
+from search.stage import Stage
+from search.tasks import follow, given_up, is_lost, reason, start
 
-LOST_WORKER = (WorkerCrashedError, NodeDiedError, ObjectLostError, OutOfMemoryError)
 RETRIES = 3
 GATHER = 0.5
 """Seconds in which stages that can be made in one pass are gathered."""
 LEAST = 4
 """Stages of a pass; fewer would hardly share it."""
+ASKED_AGAIN = 20
+"""How often a trial asks for the stages of a foundry that was lost, a second apart."""
 SILENCE = 60.0
 """Seconds after which a driver that no longer asks counts as gone."""
-
-_Yielded = TypeVar("_Yielded")
-_Made = TypeVar("_Made")
-
-
-@ray.remote(max_retries=0)
-def _make_remotely(stage: Stage, library: str, threads: int) -> Iterator[Report | Record]:
-    torch.set_num_threads(threads)
-    yield from _with_result(make(stage, Library(library, found=True)))
-
-
-@ray.remote(max_retries=0)
-def _make_together_remotely(
-    stages: list[Stage], library: str, threads: int
-) -> Iterator[list[Report] | list[Record]]:
-    torch.set_num_threads(threads)
-    yield from _with_result(make_together(stages, Library(library, found=True)))
-
-
-def _with_result(making: Generator[_Yielded, None, _Made]) -> Iterator[_Yielded | _Made]:
-    """What a generator yields, and then what it returns: Ray passes on the former only."""
-    made = yield from making
-    yield made
 
 
 @dataclass
@@ -78,10 +50,13 @@ class _Flight:
 
     stage: Stage
     resources: Resources
+    hang_after: float | None
     parents: list[tuple[Stage, asyncio.Task[Record]]]
     clients: set[str] = field(default_factory=set)
     task: asyncio.Task[Record] | None = None
     running: Any = None
+    reached: int = 0
+    """The furthest epoch that was reported, in any attempt."""
     companions: tuple[_Flight, ...] = ()
     """Who is made by the same running task."""
     landed_as: Literal["made", "reused"] = "reused"
@@ -100,8 +75,17 @@ class Foundry:
         self._gathering: dict[str, list[tuple[_Flight, asyncio.Future[Record]]]] = {}
         self._departures: set[asyncio.Task[None]] = set()
 
-    async def want(self, client: str, stages: list[Stage], resources: Resources) -> None:
-        """Have ``stages`` made, and before them all they rest on. Returns at once."""
+    async def want(
+        self,
+        client: str,
+        stages: list[Stage],
+        resources: Resources,
+        hang_after: float | None = None,
+    ) -> None:
+        """Have ``stages`` made, and before them all they rest on. Returns at once.
+
+        A stage that gives no report for ``hang_after`` seconds counts as lost.
+        """
         self._heard[client] = time.monotonic()
         self._reaper = self._reaper or asyncio.create_task(self._reap())
         for stage in stages:
@@ -109,7 +93,8 @@ class Foundry:
                 flight = self._flights.get(needed.key)
                 if flight is None:
                     parents = [(p, self._task(p)) for p in needed.parents]
-                    flight = self._flights[needed.key] = _Flight(needed, resources, parents)
+                    flight = _Flight(needed, resources, hang_after, parents)
+                    self._flights[needed.key] = flight
                     flight.task = asyncio.create_task(self._fly(flight))
                     flight.task.add_done_callback(_seen)
                 elif _landed(flight) and needed is stage:  # its news may be older than the driver
@@ -118,10 +103,15 @@ class Foundry:
                     self._tell(stage, told, record=self._library.record(stage.key))
                 flight.clients.add(client)
 
-    async def news(self, client: str, since: int) -> tuple[int, list[StageChanged]]:
-        """What has changed since the ``since``-th change; asking keeps a driver's wishes alive."""
+    async def news(self, client: str, since: int) -> tuple[int, list[StageChanged], bool]:
+        """What has changed since the ``since``-th change; asking keeps a driver's wishes alive.
+
+        Also whether the driver was known: one that was silent for long has been dropped, and must
+        say again what it wants.
+        """
+        known = client in self._heard
         self._heard[client] = time.monotonic()
-        return len(self._news), self._news[since:]
+        return len(self._news), self._news[since:], known
 
     async def settled(self, keys: list[str]) -> None:
         """Return when none of the stages is on its way any more, made or not."""
@@ -154,7 +144,7 @@ class Foundry:
             record = await (self._join(flight) if stage.group else self._try(flight))
         except Exception as error:
             self._flights.pop(stage.key, None)  # not kept: who asks again gets a new attempt
-            self._tell(stage, "failed", reason=_reason(error))
+            self._tell(stage, "failed", reason=reason(error))
             raise
         flight.landed_as = "made"
         self._tell(stage, "made", record=record)
@@ -166,29 +156,33 @@ class Foundry:
         return task
 
     async def _try(self, flight: _Flight) -> Record:
-        lost = 0
+        lost = reached = 0
         while True:
             try:
                 return await self._run(flight)
-            except LOST_WORKER as error:
-                lost += 1
-                if lost > RETRIES:
-                    raise RuntimeError(f"lost its worker {lost} times: {_reason(error)}") from None
-            except RayTaskError as error:
-                if not isinstance(error.cause, Missing):
+            except Exception as error:
+                if isinstance(error, RayTaskError) and isinstance(error.cause, Missing):
+                    await self._make_again(flight, error.cause.key)
+                    continue
+                if not is_lost(error):
                     raise
-                await self._make_again(flight, error.cause.key)
+                # Only in a row without a further epoch: long stages may lose many machines.
+                lost = 1 if flight.reached > reached else lost + 1
+                reached = flight.reached
+                if lost > RETRIES:
+                    raise RuntimeError(given_up(error, lost)) from None
+                if isinstance(error, OutOfMemoryError):
+                    await asyncio.sleep(2.0**lost)  # others may end meanwhile
 
     async def _run(self, flight: _Flight) -> Record:
-        stage, wish = flight.stage, flight.resources
-        options = {"num_cpus": wish.cpu, "num_gpus": wish.gpu, "name": stage.label}
-        threads = max(1, int(wish.cpu))
-        flight.running = _make_remotely.options(**options).remote(stage, self._uri, threads)
-        async for reference in flight.running:
-            said = await reference
+        stage = flight.stage
+        flight.running = start([stage], self._uri, flight.resources)
+        async for said in follow(flight.running, flight.hang_after):
             if isinstance(said, Record):
                 return said
-            self._tell(stage, "running", epoch=int(said.get("epoch", 0)))
+            epoch = int(said.get("epoch", 0))
+            flight.reached = max(flight.reached, epoch)
+            self._tell(stage, "running", epoch=epoch)
         raise RuntimeError("ended without a record")
 
     async def _join(self, flight: _Flight) -> Record:
@@ -221,7 +215,7 @@ class Foundry:
                 break
             except Exception as error:
                 unwanted = all(landed.done() for _, landed in some)
-                if unwanted or not isinstance(error, LOST_WORKER):
+                if unwanted or not is_lost(error):
                     break  # alone, each says what is wrong with itself
         for i, (flight, landed) in enumerate(some):
             flight.companions = ()
@@ -237,16 +231,11 @@ class Foundry:
                     landed.set_result(record)
 
     async def _run_together(self, flights: tuple[_Flight, ...]) -> list[Record]:
-        wish, stages = flights[0].resources, [flight.stage for flight in flights]
-        name = f"{stages[0].work.kind} x {len(stages)}"
-        options = {"num_cpus": wish.cpu, "num_gpus": wish.gpu, "name": name}
-        threads = max(1, int(wish.cpu))
-        task: Any = _make_together_remotely
-        running = task.options(**options).remote(stages, self._uri, threads)
+        first, stages = flights[0], [flight.stage for flight in flights]
+        running = start(stages, self._uri, first.resources)
         for flight in flights:
             flight.running, flight.companions = running, flights
-        async for reference in running:
-            said = await reference
+        async for said in follow(running, first.hang_after):
             if said and isinstance(said[0], Record):
                 return list(said)
             for stage, report in zip(stages, said, strict=True):
@@ -259,7 +248,7 @@ class Foundry:
         self._flights.pop(key, None)
         self._library = Library(self._uri)
         for client in tuple(flight.clients):
-            await self.want(client, again, flight.resources)
+            await self.want(client, again, flight.resources, flight.hang_after)
         for stage in again:
             await _landing(stage, self._task(stage))
 
@@ -307,14 +296,23 @@ def passes(stages: int, wish: Resources, cluster: Mapping[str, float]) -> int:
 
 
 def await_stages(library: Library, stages: Iterable[Stage]) -> None:
-    """Wait for stages that the library's foundry is making; at once where there is none."""
-    missing = [stage.key for stage in stages if not library.has(stage.key)]
-    if missing:
+    """Wait for stages that the library's foundry is making; at once where there is none.
+
+    Where it is lost meanwhile its drivers set up another, which is waited for likewise.
+    """
+    wanted, asked_again = {stage.key for stage in stages}, 0
+    while missing := [key for key in wanted if not library.has(key)]:
         try:
             foundry: Any = ray.get_actor(foundry_name(library), namespace=NAMESPACE)
-        except ValueError:  # nobody makes stages here: the trial does
+            ray.get(foundry.settled.remote(missing))
+        except RayActorError:
+            asked_again = ASKED_AGAIN
+        except ValueError:  # there is none, or not yet
+            pass
+        if not asked_again:  # nobody makes them: the trial does
             return
-        ray.get(foundry.settled.remote(missing))
+        asked_again -= 1
+        time.sleep(1.0)
 
 
 def foundry_name(library: Library) -> str:
@@ -331,7 +329,7 @@ async def _landing(stage: Stage, task: asyncio.Task[Record]) -> None:
     try:
         await asyncio.shield(task)
     except Exception as error:
-        raise RuntimeError(f"{stage.label}, which it needs, failed: {_reason(error)}") from None
+        raise RuntimeError(f"{stage.label}, which it needs, failed: {reason(error)}") from None
 
 
 def _landed(flight: _Flight) -> bool:
@@ -343,10 +341,3 @@ def _seen(task: asyncio.Task[Record]) -> None:
     """A failure is told as news; asyncio need not warn that nobody awaited it."""
     if not task.cancelled():
         task.exception()
-
-
-def _reason(error: BaseException) -> str:
-    """One line: the program's own error, not Ray's wrapping of it."""
-    cause = error.cause if isinstance(error, RayTaskError) else error
-    text = str(cause).strip() or "no message"
-    return text if isinstance(cause, RuntimeError) else f"{type(cause).__name__}: {text}"

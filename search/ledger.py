@@ -16,6 +16,7 @@ from search.events import (
 from search.library.store import Library
 from search.stage import Stage
 from search.study import Proposal, Study
+from search.watchdog import seconds_hung
 
 
 class Ledger:
@@ -63,6 +64,13 @@ class Ledger:
         self._close(number)
         self.study.fail(number, reason)
         self.announce(TrialEnded(number, "failed", {}, reason))
+
+    def lost(self, number: int) -> None:
+        """A trial lost its worker, also when it was tried again."""
+        student = self._running[number].recipe.student
+        hung = seconds_hung(self._library, student.key)
+        why = f"; it gave no report for {hung:g} s: where one takes longer, set run.hang_after"
+        self.failed(number, f"its worker was lost, also when tried again{why if hung else ''}")
 
     def interrupted(self) -> None:
         """The search is being stopped: what is running will be taken up by a resume."""

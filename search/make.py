@@ -7,7 +7,7 @@ import functools
 import platform
 import subprocess
 import time
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any
@@ -26,6 +26,10 @@ MOST = 64
 """Stages made in one pass."""
 
 
+def _stays() -> bool:
+    return False
+
+
 @dataclass
 class LibrarySaves:
     """Keeps a stage's half-done state in the library's scratch, every ``every`` seconds."""
@@ -33,13 +37,15 @@ class LibrarySaves:
     library: Library
     key: str
     every: float = SAVE_EVERY
+    leaving: Callable[[], bool] = _stays
+    """Whether this machine is about to be taken away: every epoch is saved then."""
     _last: float = field(default_factory=time.monotonic)
 
     def load(self) -> dict[str, Tensor] | None:
         return self.library.load_scratch(self.key)
 
     def due(self) -> bool:
-        return time.monotonic() - self._last >= self.every
+        return time.monotonic() - self._last >= self.every or self.leaving()
 
     def store(self, tensors: dict[str, Tensor]) -> None:
         self.library.save_scratch(self.key, tensors)
@@ -63,7 +69,10 @@ def pick_device() -> torch.device:
 
 
 def make(
-    stage: Stage, library: Library, every: float = SAVE_EVERY
+    stage: Stage,
+    library: Library,
+    every: float = SAVE_EVERY,
+    leaving: Callable[[], bool] = _stays,
 ) -> Generator[Report, None, Record]:
     """Make one stage whose parents are in the library; yields its reports.
 
@@ -76,9 +85,9 @@ def make(
     if known is not None:
         yield dict(known.curve[-1]) if known.curve else {}
         return known
-    started = time.time()
+    started = time.monotonic()
     parents = [_parent(parent, library) for parent in stage.parents]
-    bench = Bench(pick_device(), LibrarySaves(library, stage.key, every))
+    bench = Bench(pick_device(), LibrarySaves(library, stage.key, every, leaving))
     curve: list[Report] = []
     work = stage.work.run(stage.data, parents, bench)
     try:
@@ -87,11 +96,14 @@ def make(
             yield curve[-1]
     except StopIteration as end:
         product: Product = end.value
-    return _publish(stage, product, curve, bench, time.time() - started, library)
+    return _publish(stage, product, curve, bench, time.monotonic() - started, library)
 
 
 def make_together(
-    stages: Sequence[Stage], library: Library, every: float = SAVE_EVERY
+    stages: Sequence[Stage],
+    library: Library,
+    every: float = SAVE_EVERY,
+    leaving: Callable[[], bool] = _stays,
 ) -> Generator[list[Report], None, list[Record]]:
     """Make stages of one group whose parents are in the library in one pass, none of them there.
 
@@ -101,10 +113,10 @@ def make_together(
     Raises:
         Missing: a parent is not in the library (any more).
     """
-    started = time.time()
+    started = time.monotonic()
     parents = [[_parent(parent, library) for parent in stage.parents] for stage in stages]
     name = fingerprint([stage.key for stage in stages])
-    bench = Bench(pick_device(), LibrarySaves(library, name, every))
+    bench = Bench(pick_device(), LibrarySaves(library, name, every, leaving))
     curves: list[list[Report]] = [[] for _ in stages]
     first = stages[0].work
     work = first.run_together([stage.work for stage in stages], stages[0].data, parents, bench)
@@ -116,7 +128,7 @@ def make_together(
             yield reports
     except StopIteration as end:
         products: list[Product] = end.value
-    seconds = (time.time() - started) / len(stages)
+    seconds = (time.monotonic() - started) / len(stages)
     records = [
         _publish(stage, product, curve, bench, seconds, library)
         for stage, product, curve in zip(stages, products, curves, strict=True)
@@ -168,7 +180,7 @@ def _parent(stage: Stage, library: Library) -> Artifact:
 
 
 def make_all(
-    stages: Iterable[Stage], library: Library
+    stages: Iterable[Stage], library: Library, leaving: Callable[[], bool] = _stays
 ) -> Generator[tuple[Stage, Report], None, None]:
     """Make stages in this process, each after all it rests on; yields every report.
 
@@ -178,12 +190,12 @@ def make_all(
         for needed in stage.lineage():
             while True:
                 try:
-                    for report in make(needed, library):
+                    for report in make(needed, library, leaving=leaving):
                         yield needed, report
                     break
                 except Missing as missing:
                     again = [s for s in needed.lineage() if s.key == missing.key]
-                    yield from make_all(again, library)
+                    yield from make_all(again, library, leaving)
 
 
 @functools.cache

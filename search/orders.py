@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from search.announcer import Announcer
 from search.cluster import NAMESPACE
@@ -18,6 +19,9 @@ from search.library.store import Library
 from search.settings import Resources
 from search.stage import Stage
 
+HIRES = 10
+"""How often a foundry is asked for, a second apart, before the cluster counts as lost."""
+
 
 class Orders:
     """One driver's dealings with the foundry: what it wants, and how that stands.
@@ -26,12 +30,20 @@ class Orders:
         library: where artifacts are kept.
         resources: what each stage occupies.
         announce: told of every change.
+        hang_after: seconds without a report after which a stage counts as lost; none: never.
     """
 
-    def __init__(self, library: Library, resources: Resources, announce: Announcer) -> None:
+    def __init__(
+        self,
+        library: Library,
+        resources: Resources,
+        announce: Announcer,
+        hang_after: float | None = None,
+    ) -> None:
         self._library = library
         self._resources = resources
         self._announce = announce
+        self._hang_after = hang_after
         self._state: dict[str, str] = {}
         self._reasons: dict[str, str] = {}
         self._flying: set[str] = set()
@@ -39,18 +51,20 @@ class Orders:
         self._client = ray.get_runtime_context().get_job_id()
         self._lost = ""
         self._stop = threading.Event()
+        self._unheard = False
         self._foundry: Any = None
         self._listener: threading.Thread | None = None
 
     def _open(self) -> None:
         """The first order hires the foundry; a search without shared stages never needs one."""
         if self._listener is None:
-            self._hire()
+            self._hire_surely()
             self._listener = threading.Thread(target=self._listen, name="foundry", daemon=True)
             self._listener.start()
 
     def _hire(self) -> None:
         """Find this library's foundry on the cluster, or set one up."""
+        here = ray.get_runtime_context().get_node_id()
         actor: Any = ray.remote(num_cpus=0, max_restarts=0)(Foundry)
         foundry = actor.options(
             name=foundry_name(self._library),
@@ -58,10 +72,21 @@ class Orders:
             get_if_exists=True,
             lifetime="detached",
             max_concurrency=1000,
+            # Where the driver is: the machines that train may be taken away.
+            scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=True),
         ).remote(self._library.uri)
         if foundry != self._foundry:  # of one that was out of reach only, no news is missed
-            self._since, _ = ray.get(foundry.news.remote(self._client, 0))
+            self._since, _, _ = ray.get(foundry.news.remote(self._client, 0))
             self._foundry = foundry
+
+    def _hire_surely(self) -> None:
+        """As :meth:`_hire`; one that dies under our hands keeps its name for a moment."""
+        for _ in range(HIRES - 1):
+            try:
+                return self._hire()
+            except ray.exceptions.RayError:
+                time.sleep(1.0)
+        return self._hire()
 
     def place(self, stages: Iterable[Stage]) -> None:
         """Ask for stages; what is in the library already is announced as reused."""
@@ -79,7 +104,14 @@ class Orders:
                 self._announce(StageChanged(stage.key, stage.label, "reused", record=record))
         if missing:
             self._open()
-            ray.get(self._foundry.want.remote(self._client, missing, self._resources))
+            self._want(missing)
+
+    def _want(self, stages: Sequence[Stage]) -> None:
+        wish = (self._client, stages, self._resources, self._hang_after)
+        try:
+            ray.get(self._foundry.want.remote(*wish))
+        except ray.exceptions.RayActorError:  # the listener tells it, or another, once more
+            self._unheard = True
 
     def ready(self, stages: Iterable[Stage]) -> bool:
         """Whether all of them are in the library.
@@ -123,7 +155,7 @@ class Orders:
 
     def _check(self) -> None:
         if self._lost:
-            raise RuntimeError(f"the foundry is lost: {self._lost}")
+            raise RuntimeError(self._lost)
 
     def _listen(self) -> None:
         stopped = False
@@ -131,24 +163,34 @@ class Orders:
             stopped = self._stop.wait(0.1)  # what was told meanwhile is still heard
             try:
                 asked = self._foundry.news.remote(self._client, self._since)
-                self._since, changes = ray.get(asked)
+                self._since, changes, known = ray.get(asked)
                 for change in changes:
                     if change.key in self._state:
                         self._hear(change)
-            except ray.exceptions.RayError as error:
+                if (self._unheard or not known) and not stopped:
+                    self._replace()
+            except ray.exceptions.RayError:
                 if not self._stop.is_set():
-                    self._replace(error)
+                    self._replace()
+            except Exception as error:  # of who listens: without this thread all would wait on
+                self._lose(f"what listens to the search broke: {type(error).__name__}: {error}")
+                return
 
-    def _replace(self, error: Exception) -> None:
-        """The foundry is gone or out of reach: it, or another, is told all that is still wanted."""
+    def _replace(self) -> None:
+        """The foundry is gone, was out of reach or has dropped this driver: it, or another, is
+        told all that is still wanted."""
+        self._unheard = False
         try:
-            self._hire()
-            wanted = [s for key, s in self._orders.items() if self._state[key] == "wanted"]
-            self._flying.clear()
-            ray.get(self._foundry.want.remote(self._client, wanted, self._resources))
-        except ray.exceptions.RayError:
-            self._lost = str(error).splitlines()[0]
-            self._stop.set()
+            self._hire_surely()
+        except ray.exceptions.RayError as error:
+            self._lose(f"the foundry is lost: {str(error).splitlines()[0]}")
+            return
+        self._flying.clear()
+        self._want([s for key, s in self._orders.items() if self._state[key] == "wanted"])
+
+    def _lose(self, why: str) -> None:
+        self._lost = why
+        self._stop.set()
 
     def _hear(self, change: StageChanged) -> None:
         if change.state in ("queued", "running"):

@@ -85,7 +85,7 @@ class Sampler(Searcher):
         if "failed" in result:
             self._ledger.failed(proposal.number, str(result["failed"]))
         elif error:
-            self._ledger.failed(proposal.number, "its worker was lost, also when tried again")
+            self._ledger.lost(proposal.number)
         elif "parameters" in result:
             self._ledger.reported(proposal.number, _figures(result))
             self._ledger.finished(proposal.number, _figures(result))

@@ -244,6 +244,14 @@ class Run(Config):
     repeats: Repeats = knob(Repeats(), "of the best configurations")
     baselines: bool = knob(True, "also train the plain and the directly distilled student")
     latency: LatencySettings = knob(LatencySettings(), "how latency_ms is measured")
+    # Two hours: longer than an epoch of what is worth a search, and short enough that a GPU which
+    # hangs on a Friday works again on Friday.
+    hang_after: float | None = knob(
+        7200.0,
+        "seconds without a report after which a stage or trial counts as hung and is started anew; "
+        "none: never",
+        gt=0.0,
+    )
     register_as: str | None = knob(None, "register the winner in MLflow under this name")
 
 

@@ -14,6 +14,8 @@ from search.experiment import Experiment
 from search.foundry import await_stages
 from search.library.store import Library
 from search.scheduling import ENDED
+from search.tasks import leaving
+from search.watchdog import watchdog
 
 
 class Trial(tune.Trainable):
@@ -21,7 +23,7 @@ class Trial(tune.Trainable):
 
     A step is an epoch. Whatever goes wrong is returned as a result with ``failed``, so that one
     bad configuration never ends the search; only a lost worker is Tune's to retry, and then the
-    student goes on from its last saved epoch.
+    student goes on from its last saved epoch. One that hangs ends itself, to be lost.
     """
 
     def setup(  # type: ignore[override]  # tune.with_parameters adds the last two
@@ -42,8 +44,12 @@ class Trial(tune.Trainable):
             if self._reports is None:
                 recipe = self._experiment.recipe(self._values)
                 await_stages(self._library, recipe.prerequisites)
-                self._reports = run_trial(self._experiment, recipe, self._library)
-            report = dict(next(self._reports))
+                hang_after = self._experiment.run.hang_after
+                self._watchdog = watchdog(self._library, recipe.student.key, hang_after)
+                heard = self._watchdog.heard
+                self._reports = run_trial(self._experiment, recipe, self._library, heard, leaving)
+            with self._watchdog:
+                report = dict(next(self._reports))
             return {ENDED: report.pop("done", False), **report}
         except Exception as error:
             traceback.print_exc()

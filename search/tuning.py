@@ -91,7 +91,8 @@ class OnRay:
         except ConfigError:
             ray.shutdown()
             raise
-        self._orders = Orders(library, experiment.run.resources, announce)
+        run = experiment.run
+        self._orders = Orders(library, run.resources, announce, run.hang_after)
 
     def make(self, stages: Sequence[Stage]) -> dict[str, str]:
         """Make stages and all they rest on; returns key -> reason for those that failed."""

@@ -19,6 +19,7 @@ HOMES = {
             "orders",
             "sampler",
             "scheduling",
+            "tasks",
             "trial",
             "tuning",
         )

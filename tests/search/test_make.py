@@ -1,7 +1,9 @@
 """Making stages: once, resumed at an epoch, and nothing left behind by what failed."""
 
+import itertools
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import ClassVar
 
@@ -221,6 +223,16 @@ DATA = DataConfig.parse({"source": "digits"})
 
 def adding(amount, *parents):
     return Stage(f"adds {amount}", Adds(amount=amount), DATA, parents)
+
+
+def test_a_clock_that_is_set_back_changes_nothing(chain, library, monkeypatch):
+    """Nor one that is set forward: seconds are measured by one that nobody sets."""
+    hours = itertools.cycle((0.0, 1e6, -1e6))
+    monkeypatch.setattr(time, "time", lambda: 1.8e9 + next(hours))
+    drain([chain.student], library)
+    for record in library.records():
+        assert 0 <= record.seconds < 1e5
+        assert library.open(record.key).record == record
 
 
 def test_a_stage_that_fails_leaves_nothing_behind(library):

@@ -1,0 +1,186 @@
+"""Stages in Ray tasks: started, followed while they report, and known when they are lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from typing import Any, TypeVar
+
+import ray
+import torch
+from ray.exceptions import (
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectLostError,
+    ObjectStoreFullError,
+    OutOfDiskError,
+    OutOfMemoryError,
+    RaySystemError,
+    RayTaskError,
+    RpcError,
+    RuntimeEnvSetupError,
+    TaskUnschedulableError,
+    WorkerCrashedError,
+)
+
+from search.attempt import out_of_memory
+from search.attempt import reason as reason_of
+from search.library.record import Record
+from search.library.store import Library
+from search.make import SAVE_EVERY, make, make_together
+from search.settings import Resources
+from search.stage import Report, Stage
+
+NOTICE = 2.0
+"""Seconds between two questions whether this machine will stay."""
+
+_Yielded = TypeVar("_Yielded")
+_Made = TypeVar("_Made")
+
+
+class Hung(RuntimeError):
+    """A task was silent for longer than it may be."""
+
+
+_LOST = (
+    WorkerCrashedError,
+    NodeDiedError,
+    LocalRayletDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    # What else goes wrong on a machine, and may go right on another or a moment later.
+    ObjectStoreFullError,
+    OutOfDiskError,
+    RaySystemError,
+    RpcError,
+    RuntimeEnvSetupError,
+    TaskUnschedulableError,
+    Hung,
+)
+
+
+def start(stages: Sequence[Stage], library: str, wish: Resources) -> Any:
+    """Have one stage made in a task, or several in one pass; :func:`follow` tells how it goes."""
+    first, count = stages[0], len(stages)
+    name = first.label if count == 1 else f"{first.work.kind} x {count}"
+    options = {"num_cpus": wish.cpu, "num_gpus": wish.gpu, "name": name}
+    threads = max(1, int(wish.cpu))
+    if count == 1:
+        return _make_remotely.options(**options).remote(first, library, threads)
+    task: Any = _make_together_remotely
+    return task.options(**options).remote(list(stages), library, threads)
+
+
+@ray.remote(max_retries=0)
+def _make_remotely(stage: Stage, library: str, threads: int) -> Iterator[Report | Record | None]:
+    yield None  # begun: from here on silence counts
+    torch.set_num_threads(threads)
+    yield from _with_result(make(stage, Library(library, found=True), SAVE_EVERY, leaving))
+
+
+@ray.remote(max_retries=0)
+def _make_together_remotely(
+    stages: list[Stage], library: str, threads: int
+) -> Iterator[list[Report] | list[Record] | None]:
+    yield None
+    torch.set_num_threads(threads)
+    opened = Library(library, found=True)
+    yield from _with_result(make_together(stages, opened, SAVE_EVERY, leaving))
+
+
+def _with_result(making: Generator[_Yielded, None, _Made]) -> Iterator[_Yielded | _Made]:
+    """What a generator yields, and then what it returns: Ray passes on the former only."""
+    made = yield from making
+    yield made
+
+
+class _Notice:
+    """Whether this machine is about to be taken away, as clouds tell some time before."""
+
+    def __init__(self) -> None:
+        self._asked = -math.inf
+        self._leaving = False
+
+    def __call__(self) -> bool:
+        if time.monotonic() - self._asked > NOTICE:
+            self._leaving = _is_drained()
+            self._asked = time.monotonic()
+        return self._leaving
+
+
+leaving = _Notice()
+
+
+def _is_drained() -> bool:
+    # Ray has no public name for it; where this one is gone, only the warning is missed.
+    with contextlib.suppress(Exception):
+        from ray._private.state import state
+
+        return ray.get_runtime_context().get_node_id() in state.get_draining_nodes()
+    return False
+
+
+async def follow(running: Any, hang_after: float | None) -> AsyncIterator[Any]:
+    """What a started task says. The wait for a free slot does not count as silence.
+
+    Args:
+        running: from :func:`start`.
+        hang_after: seconds of silence after which it is stopped; none: never.
+
+    Raises:
+        Hung: it was silent for longer.
+    """
+    allowed = None
+    while True:
+        try:
+            async with asyncio.timeout(allowed) as patience:
+                reference = await anext(running, None)
+                said = None if reference is None else await reference
+        except TimeoutError:
+            if not patience.expired():  # an error of the stage's own
+                raise
+            ray.cancel(running, force=True)
+            raise Hung(f"gave no report for {hang_after:g} s") from None
+        if reference is None:
+            return
+        allowed = hang_after
+        if said is not None:
+            yield said
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether a task ended by no fault of its program: another attempt may go well."""
+    return isinstance(_cause(error), _LOST)
+
+
+def given_up(error: BaseException, attempts: int) -> str:
+    """Why a stage that was lost again and again is not tried any more; one line, with a remedy."""
+    cause = _cause(error)
+    if isinstance(cause, Hung):
+        return (
+            f"{cause}, in each of {attempts} attempts; where a report takes longer, set "
+            "run.hang_after"
+        )
+    if isinstance(cause, OutOfMemoryError):
+        return (
+            f"its machine ran out of memory in each of {attempts} attempts, and Ray ended it; run "
+            "fewer at once (run.concurrent, or more run.resources.cpu for each), or with a "
+            "smaller batch_size"
+        )
+    return f"lost its worker {attempts} times: {reason(error).splitlines()[0]}"
+
+
+def reason(error: BaseException) -> str:
+    """The program's own error, not Ray's wrapping of it."""
+    cause = _cause(error)
+    if out_of_memory(cause):
+        return reason_of(cause)
+    text = str(cause).strip() or "no message"
+    return text if isinstance(cause, RuntimeError) else f"{type(cause).__name__}: {text}"
+
+
+def _cause(error: BaseException) -> BaseException:
+    return error.cause if isinstance(error, RayTaskError) else error

@@ -1,0 +1,211 @@
+"""Drivers that are killed, lose their head, or share a library: real processes of the command."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import yaml
+from ray.cluster_utils import Cluster
+
+from search.launching import launch, resume
+from search.library.store import Library
+from search.loading import load_experiment
+from search.study import Study
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.ray,
+    # Ray does not wait for all processes of a node that it kills.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:subprocess:ResourceWarning"),
+]
+COMMAND = [sys.executable, "-c", "from search.cli import main; main()"]
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+class Command:
+    """A running ``stillhouse`` and what it has printed."""
+
+    def __init__(self, name, *arguments, **environment):
+        self.output = Path(f"output-{name}")
+        with self.output.open("w", encoding="utf-8") as log:
+            self.process = subprocess.Popen(
+                [*COMMAND, *arguments], stdout=log, stderr=log, env={**os.environ, **environment}
+            )
+
+    def printed(self, seconds, *texts):
+        """Wait until one of the texts has been printed."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until and self.process.poll() is None:
+            if any(text in self.text for text in texts):
+                return
+            time.sleep(0.1)
+        raise AssertionError(f"{texts} never came:\n{self.text}")
+
+    @property
+    def text(self):
+        return self.output.read_text(encoding="utf-8")
+
+    def ends(self, seconds=400):
+        """Its exit status."""
+        try:
+            return self.process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise AssertionError(f"it never ended:\n{self.text}") from None
+
+
+def written(plain, **changes):
+    """The experiment as a file."""
+    Path("faults.yaml").write_text(yaml.safe_dump({**plain, **changes}), encoding="utf-8")
+    return "faults.yaml"
+
+
+def made_at(uri):
+    return {record.key: record.made_at for record in Library(uri).records()}
+
+
+def figures(trials):
+    return [(t.number, t.state, t.keys, t.figures.get("val_nll")) for t in trials]
+
+
+def trials(run):
+    """What became of each trial of a run."""
+    folder = Path("stillhouse-runs", run).absolute()
+    return figures(Study(load_experiment(folder / "experiment.yaml"), folder).trials())
+
+
+@pytest.fixture
+def undisturbed(plain, tmp_path):
+    """What becomes of the trials where nothing happens."""
+
+    def found():
+        apart = {**plain, "library": str(tmp_path / "undisturbed"), "name": "undisturbed"}
+        apart["tracking"] = f"sqlite:///{tmp_path}/undisturbed.db"
+        return figures(launch(load_experiment(apart), inline=True).outcome.trials)
+
+    return found
+
+
+def children(pid):
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(parent) == pid:
+            yield int(folder.name)
+            yield from children(int(folder.name))
+
+
+def makes_teacher(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::teacher")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("when", ["in a stage", "in a trial"])
+def test_a_driver_that_was_killed_is_resumed(plain, undisturbed, within, when):
+    """With SIGKILL, while it waits for a stage and while trials run: nothing is done again."""
+    plain["stages"]["teacher"]["training"] = {"epochs": 150, "batch_size": 32, "lr": 0.05}
+    command = Command("killed", "launch", written(plain))
+    if when == "in a stage":
+        assert within(300, lambda: any(map(makes_teacher, children(command.process.pid))))
+    else:
+        command.printed(400, "[1/4]")
+    belonging = list(children(command.process.pid))
+    command.process.send_signal(signal.SIGKILL)
+    assert command.ends() == -signal.SIGKILL
+    assert belonging
+    assert within(60, lambda: not any(map(alive, belonging))), "Ray outlives its driver"
+    before = made_at(plain["library"])
+
+    launched = resume("faults-1", inline=True)
+    assert launched.state == "finished"
+    assert before.items() <= made_at(plain["library"]).items()
+    assert figures(launched.outcome.trials) == undisturbed()
+    assert launched.unsent == 0
+
+
+def test_a_search_goes_on_when_the_head_was_started_anew(plain, undisturbed, works):
+    """The library and the run's folder survive; Ray keeps nothing that is needed."""
+    assert works.Steady
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False}
+    )
+    soon = {"RAY_gcs_rpc_server_reconnect_timeout_s": "5"}
+    command = Command("headless", "launch", written(plain), "--address", cluster.address, **soon)
+    try:
+        command.printed(400, "[1/4]")
+    finally:
+        cluster.remove_node(cluster.head_node, allow_graceful=False)
+    assert command.ends(120) != 0
+    before = made_at(plain["library"])
+    assert before
+
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False}
+    )
+    try:
+        again = Command("again", "resume", "faults-1", "--address", cluster.address)
+        assert again.ends() == 0, again.text
+    finally:
+        cluster.remove_node(cluster.head_node)
+    assert before.items() <= made_at(plain["library"]).items()
+    assert trials("faults-1") == undisturbed()
+
+
+def test_two_drivers_on_one_cluster_make_each_stage_once(plain, works):
+    assert works.Steady
+    cluster = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": False}
+    )
+    try:
+        both = [
+            Command(name, "launch", written(plain), "--address", cluster.address)
+            for name in ("one", "other")
+        ]
+        assert [command.ends(500) for command in both] == [0, 0], [c.text for c in both]
+    finally:
+        cluster.remove_node(cluster.head_node)
+    made = Counter(label for c in both for label in re.findall(r"stage (\S+) made", c.text))
+    assert made == {"teacher": 1}
+    _agree(plain)
+
+
+def test_two_drivers_in_processes_of_their_own_are_correct(plain, undisturbed):
+    """Nobody tells them of one another: what both make is the same, and lands whole."""
+    both = [Command(name, "launch", written(plain), "--inline") for name in ("one", "other")]
+    assert [command.ends(500) for command in both] == [0, 0], [c.text for c in both]
+    _agree(plain)
+    assert trials("faults-1") == undisturbed()
+
+
+def _agree(plain):
+    """Both came to the same, and every artifact is whole."""
+    assert trials("faults-1") == trials("faults-2")
+    assert Counter(state for _, state, _, _ in trials("faults-1")) == {"finished": 4}
+    library = Library(plain["library"])
+    keys = list(library.keys())
+    assert len(keys) == 5
+    for key in keys:
+        assert library.open(key).record.key == key
+    assert library.needed().keys() == {"faults-1", "faults-2"}

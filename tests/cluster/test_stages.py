@@ -1,0 +1,150 @@
+"""What befalls the processes that make stages, and the foundry that has them made."""
+
+import threading
+
+import pytest
+import ray
+
+from search.cluster import NAMESPACE
+from search.foundry import RETRIES, foundry_name
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.ray,
+    pytest.mark.usefixtures("machine"),
+    # Ray does not wait for all processes of a node that it kills.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore:subprocess:ResourceWarning"),
+]
+
+
+def foundry(library):
+    return ray.get_actor(foundry_name(library), namespace=NAMESPACE)
+
+
+# The worker
+
+
+def test_a_stage_that_kills_its_worker_each_time_fails_with_one_line(stage, orders, starts):
+    doomed = stage("Killed", "doomed")
+    (said,) = orders().make([doomed]).values()
+    assert said.startswith(f"lost its worker {RETRIES + 1} times: ")
+    assert "\n" not in said
+    assert [done for done, _ in starts("doomed")] == [0, 2, 2, 2]
+
+
+def test_a_stage_that_gets_further_each_time_is_not_given_up(stage, orders, starts):
+    """A long one may lose more spot machines than a broken one has attempts."""
+    unlucky = stage("Unlucky", "unlucky", length=RETRIES + 4)
+    assert orders().make([unlucky]) == {}
+    assert [done for done, _ in starts("unlucky")] == list(range(RETRIES + 4))
+
+
+@pytest.mark.parametrize("how", ["sleep", "interpreter"])
+def test_a_stage_that_hangs_is_started_again(stage, orders, starts, library, how):
+    """Whether it sleeps or holds the interpreter; from its last saved epoch."""
+    hanging = stage("Hanging", "hanging", how=how)
+    after = stage("Steady", "after", hanging)
+    assert orders(hang_after=15.0).make([after]) == {}
+    assert [done for done, _ in starts("hanging")] == [0, 2]
+    assert library.record(after.key).figures == {"sum": 2.0}
+
+
+def test_a_stage_that_hangs_for_ever_fails_with_one_line(stage, orders, starts):
+    hanging = stage("Hanging", "hanging", always=True)
+    sound = stage("Steady", "sound")
+    failed = orders(hang_after=15.0).make([hanging, sound])
+    assert failed == {
+        hanging.key: f"gave no report for 15 s, in each of {RETRIES + 1} attempts; where a report "
+        "takes longer, set run.hang_after"
+    }
+    assert [done for done, _ in starts("hanging")] == [0, 2, 2, 2]
+
+
+def test_waiting_for_a_slot_is_not_hanging(stage, orders, starts):
+    """Two stages and one slot: the second waits for longer than a stage may be silent."""
+    both = [stage("Steady", name, length=15, pause=2.0) for name in ("one", "other")]
+    assert orders(hang_after=20.0).make(both) == {}
+    assert [len(starts(each.label)) for each in both] == [1, 1]
+
+
+def test_a_limit_of_the_stages_own_is_a_program_error(stage, orders, starts):
+    own = stage("StopsItself", "own")
+    assert orders(hang_after=60.0).make([own]) == {
+        own.key: "TimeoutError: the data set did not answer"
+    }
+    assert len(starts("own")) == 1
+
+
+# Memory
+
+
+def test_a_program_that_asks_for_too_much_memory_fails_at_once(stage, orders, starts):
+    large = stage("TooLarge", "large")
+    (said,) = orders().make([large]).values()
+    assert said.startswith("out of memory; a smaller batch_size or network, or fewer at once")
+    assert "\n" not in said
+    assert len(starts("large")) == 1
+
+
+# The foundry
+
+
+def test_a_foundry_that_is_killed_is_replaced(stage, orders, starts, library, within, go):
+    """What it had made stays; what was running goes on from its last saved epoch."""
+    parent = stage("Steady", "parent")
+    child = stage("Steady", "child", parent, length=8, gate=3)
+    heard = []
+    placed = orders(lambda event: heard.append((event.label, event.state, event.epoch)))
+    placed.place([parent, child])
+    assert within(300, lambda: ("child", "running", 3) in heard)
+    ray.kill(foundry(library))
+    assert within(300, lambda: len(starts("child")) == 2)
+    go()
+    assert placed.make([child]) == {}
+    assert len(starts("parent")) == 1
+    assert [done for done, _ in starts("child")] == [0, 3]
+    assert library.open(child.key).record.figures == {"sum": 2.0}
+
+
+def test_a_stage_placed_while_there_is_no_foundry_is_made(stage, orders, library):
+    placed = orders()
+    assert placed.make([stage("Steady", "first")]) == {}
+    ray.kill(foundry(library))
+    assert placed.make([stage("Steady", "second")]) == {}
+
+
+def test_a_driver_that_was_silent_for_long_is_heard_again(
+    stage, orders, starts, library, within, go
+):
+    """A laptop that slept: its wishes were dropped, while another driver kept the foundry."""
+    awake, heard = threading.Event(), []
+
+    def sleep(event):
+        heard.append(event.epoch)
+        if 2 in heard:
+            awake.wait(300)
+
+    placed = orders(sleep)
+    wanted = stage("Steady", "wanted", length=4, gate=2)
+    placed.place([wanted])
+    assert within(300, lambda: 2 in heard)
+    actor = foundry(library)
+    ray.get(actor.news.remote("another driver", 0))
+    ray.get(actor.leave.remote(ray.get_runtime_context().get_job_id()))
+    awake.set()
+    assert within(300, lambda: len(starts("wanted")) == 2)
+    go()
+    assert placed.make([wanted]) == {}
+    assert [done for done, _ in starts("wanted")] == [0, 2]
+    assert foundry(library) == actor
+
+
+def test_a_listener_that_breaks_ends_the_search_with_its_reason(stage, orders):
+    """A disk that is full, say; without its news the driver would wait for ever."""
+
+    def broken(_):
+        raise OSError("No space left on device")
+
+    with pytest.raises(RuntimeError, match="listens to the search broke: OSError: No space left"):
+        orders(broken).make([stage("Steady", "any")])
