@@ -26,12 +26,16 @@ class Orders:
         library: where artifacts are kept.
         resources: what each stage occupies.
         announce: told of every change.
+        most: how many stages at once are worth asking an autoscaler for.
     """
 
-    def __init__(self, library: Library, resources: Resources, announce: Announcer) -> None:
+    def __init__(
+        self, library: Library, resources: Resources, announce: Announcer, most: int = 1
+    ) -> None:
         self._library = library
         self._resources = resources
         self._announce = announce
+        self._most = most
         self._state: dict[str, str] = {}
         self._reasons: dict[str, str] = {}
         self._flying: set[str] = set()
@@ -60,7 +64,7 @@ class Orders:
             max_concurrency=1000,
         ).remote(self._library.uri)
         if foundry != self._foundry:  # of one that was out of reach only, no news is missed
-            self._since, _ = ray.get(foundry.news.remote(self._client, 0))
+            self._since = ray.get(foundry.listen.remote(self._client))
             self._foundry = foundry
 
     def place(self, stages: Iterable[Stage]) -> None:
@@ -79,7 +83,11 @@ class Orders:
                 self._announce(StageChanged(stage.key, stage.label, "reused", record=record))
         if missing:
             self._open()
-            ray.get(self._foundry.want.remote(self._client, missing, self._resources))
+            self._want(missing)
+
+    def _want(self, stages: list[Stage]) -> None:
+        asked = self._foundry.want.remote(self._client, stages, self._resources, self._most)
+        ray.get(asked)
 
     def ready(self, stages: Iterable[Stage]) -> bool:
         """Whether all of them are in the library.
@@ -145,7 +153,7 @@ class Orders:
             self._hire()
             wanted = [s for key, s in self._orders.items() if self._state[key] == "wanted"]
             self._flying.clear()
-            ray.get(self._foundry.want.remote(self._client, wanted, self._resources))
+            self._want(wanted)
         except ray.exceptions.RayError:
             self._lost = str(error).splitlines()[0]
             self._stop.set()
