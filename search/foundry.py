@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -24,7 +23,8 @@ from search.cluster import NAMESPACE
 from search.events import StageChanged
 from search.library.record import Record
 from search.library.store import Library
-from search.make import MOST, Missing
+from search.make import Missing
+from search.room import Room, passes, places
 from search.settings import Resources
 from search.stage import Stage
 from search.tasks import follow, given_up, is_lost, reason, start
@@ -32,8 +32,6 @@ from search.tasks import follow, given_up, is_lost, reason, start
 RETRIES = 3
 GATHER = 0.5
 """Seconds in which stages that can be made in one pass are gathered."""
-LEAST = 4
-"""Stages of a pass; fewer would hardly share it."""
 ASKED_AGAIN = 20
 """How often a trial asks for the stages of a foundry that was lost, a second apart."""
 SILENCE = 60.0
@@ -70,7 +68,10 @@ class Foundry:
         self._library = Library(library, found=True)
         self._flights: dict[str, _Flight] = {}
         self._news: list[StageChanged] = []
+        self._forgotten = 0
+        self._known: dict[str, int] = {}
         self._heard: dict[str, float] = {}
+        self._room = Room(_fitting)
         self._reaper: asyncio.Task[None] | None = None
         self._gathering: dict[str, list[tuple[_Flight, asyncio.Future[Record]]]] = {}
         self._departures: set[asyncio.Task[None]] = set()
@@ -81,12 +82,16 @@ class Foundry:
         stages: list[Stage],
         resources: Resources,
         hang_after: float | None = None,
+        most: int | None = None,
     ) -> None:
         """Have ``stages`` made, and before them all they rest on. Returns at once.
 
-        A stage that gives no report for ``hang_after`` seconds counts as lost.
+        A stage that gives no report for ``hang_after`` seconds counts as lost. ``most`` is how many
+        tasks at once the driver can use, if it says so anew.
         """
         self._heard[client] = time.monotonic()
+        if most is not None:
+            self._room.open(client, most)
         self._reaper = self._reaper or asyncio.create_task(self._reap())
         for stage in stages:
             for needed in stage.lineage():
@@ -103,15 +108,28 @@ class Foundry:
                     self._tell(stage, told, record=self._library.record(stage.key))
                 flight.clients.add(client)
 
+    async def listen(self, client: str) -> int:
+        """A driver wants to hear of changes from now on; how many there have been."""
+        self._heard[client] = time.monotonic()
+        told = self._forgotten + len(self._news)
+        self._known.setdefault(client, told)
+        return told
+
     async def news(self, client: str, since: int) -> tuple[int, list[StageChanged], bool]:
         """What has changed since the ``since``-th change; asking keeps a driver's wishes alive.
 
         Also whether the driver was known: one that was silent for long has been dropped, and must
-        say again what it wants.
+        say again what it wants. What all drivers know by now is forgotten.
         """
-        known = client in self._heard
+        was_known = client in self._heard
         self._heard[client] = time.monotonic()
-        return len(self._news), self._news[since:], known
+        self._known[client] = since
+        known = min(self._known.values()) - self._forgotten
+        if known > 0:
+            del self._news[:known]
+            self._forgotten += known
+        later = self._news[max(0, since - self._forgotten) :]
+        return self._forgotten + len(self._news), later, was_known
 
     async def settled(self, keys: list[str]) -> None:
         """Return when none of the stages is on its way any more, made or not."""
@@ -121,6 +139,8 @@ class Foundry:
     async def leave(self, client: str) -> None:
         """A driver wants nothing any more: what only it wanted is stopped."""
         self._heard.pop(client, None)
+        self._known.pop(client, None)
+        self._room.close(client)
         for flight in self._flights.values():
             flight.clients.discard(client)
         for key, flight in list(self._flights.items()):
@@ -176,13 +196,14 @@ class Foundry:
 
     async def _run(self, flight: _Flight) -> Record:
         stage = flight.stage
-        flight.running = start([stage], self._uri, flight.resources)
-        async for said in follow(flight.running, flight.hang_after):
-            if isinstance(said, Record):
-                return said
-            epoch = int(said.get("epoch", 0))
-            flight.reached = max(flight.reached, epoch)
-            self._tell(stage, "running", epoch=epoch)
+        async with self._room.place(flight.resources):
+            flight.running = start([stage], self._uri, flight.resources)
+            async for said in follow(flight.running, flight.hang_after):
+                if isinstance(said, Record):
+                    return said
+                epoch = int(said.get("epoch", 0))
+                flight.reached = max(flight.reached, epoch)
+                self._tell(stage, "running", epoch=epoch)
         raise RuntimeError("ended without a record")
 
     async def _join(self, flight: _Flight) -> Record:
@@ -200,7 +221,8 @@ class Foundry:
     async def _depart(self, group: str) -> None:
         await asyncio.sleep(GATHER)
         waiting = [(f, landed) for f, landed in self._gathering.pop(group) if not landed.done()]
-        for some in _shared_out(waiting, waiting[0][0].resources) if waiting else ():
+        count = passes(len(waiting), self._room.of(waiting[0][0].resources)) if waiting else 0
+        for some in [waiting[i::count] for i in range(count)]:
             passage = asyncio.create_task(self._carry(some))
             self._departures.add(passage)
             passage.add_done_callback(self._departures.discard)
@@ -211,7 +233,9 @@ class Foundry:
         records: list[Record] = []
         for _ in range(RETRIES if len(some) > 1 else 0):
             try:
-                records = await self._run_together(flights)
+                async with self._room.place(flights[0].resources):
+                    if not all(landed.done() for _, landed in some):
+                        records = await self._run_together(flights)
                 break
             except Exception as error:
                 unwanted = all(landed.done() for _, landed in some)
@@ -276,23 +300,10 @@ class Foundry:
         self._news.append(event)
 
 
-def _shared_out(waiting: list[Any], wish: Resources) -> list[list[Any]]:
-    """In as many parts as run at once on the cluster, none so small that a pass is wasted."""
+def _fitting(wish: Resources) -> int:
+    """How many tasks the nodes that are there run at once."""
     found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    count = passes(len(waiting), wish, found)
-    return [waiting[i::count] for i in range(count)]
-
-
-def passes(stages: int, wish: Resources, cluster: Mapping[str, float]) -> int:
-    """How many passes ``stages`` that could be made in one are shared out over.
-
-    As many as the cluster's processors and GPUs have room for at once, of no fewer than ``LEAST``
-    stages and no more than ``MOST``.
-    """
-    room = [cluster.get("CPU", 0.0) / wish.cpu]
-    if wish.gpu:
-        room.append(cluster.get("GPU", 0.0) / wish.gpu)
-    return max(1, min(int(min(room)), stages // LEAST), math.ceil(stages / MOST))
+    return places(wish, found)
 
 
 def await_stages(library: Library, stages: Iterable[Stage]) -> None:

@@ -31,6 +31,7 @@ class Orders:
         resources: what each stage occupies.
         announce: told of every change.
         hang_after: seconds without a report after which a stage counts as lost; none: never.
+        most: how many stages at once are worth asking an autoscaler for.
     """
 
     def __init__(
@@ -39,11 +40,13 @@ class Orders:
         resources: Resources,
         announce: Announcer,
         hang_after: float | None = None,
+        most: int = 1,
     ) -> None:
         self._library = library
         self._resources = resources
         self._announce = announce
         self._hang_after = hang_after
+        self._most = most
         self._state: dict[str, str] = {}
         self._reasons: dict[str, str] = {}
         self._flying: set[str] = set()
@@ -76,7 +79,7 @@ class Orders:
             scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=True),
         ).remote(self._library.uri)
         if foundry != self._foundry:  # of one that was out of reach only, no news is missed
-            self._since, _, _ = ray.get(foundry.news.remote(self._client, 0))
+            self._since = ray.get(foundry.listen.remote(self._client))
             self._foundry = foundry
 
     def _hire_surely(self) -> None:
@@ -107,7 +110,7 @@ class Orders:
             self._want(missing)
 
     def _want(self, stages: Sequence[Stage]) -> None:
-        wish = (self._client, stages, self._resources, self._hang_after)
+        wish = (self._client, stages, self._resources, self._hang_after, self._most)
         try:
             ray.get(self._foundry.want.remote(*wish))
         except ray.exceptions.RayActorError:  # the listener tells it, or another, once more

@@ -1,9 +1,9 @@
 """The search's memory and mind: an Optuna study that is told the truth.
 
-Optuna lives in this file alone. Every drawn configuration is a trial of the study, kept in a
-journal file that survives the process: what ran to its end is COMPLETE, what a scheduler stopped
-PRUNED, what failed or diverged FAIL, and what a stop interrupted stays RUNNING, to be taken up
-again under the same number.
+Optuna lives in this file and in :mod:`search.journal`. Every drawn configuration is a trial of
+the study, kept in a journal file that survives the process: what ran to its end is COMPLETE, what
+a scheduler stopped PRUNED, what failed or diverged FAIL, and what a stop interrupted stays
+RUNNING, to be taken up again under the same number.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages.journal import JournalFileBackend, JournalStorage
+from optuna.storages.journal import JournalStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from search.experiment import Experiment
+from search.journal import Journal
 from search.outcome import Trial
 from search.recipe import Recipe
 from search.settings import STATIC
@@ -67,8 +68,9 @@ class Study:
     def __init__(self, experiment: Experiment, folder: Path) -> None:
         self._experiment = experiment
         folder.mkdir(parents=True, exist_ok=True)
+        self._storage = JournalStorage(Journal(folder / "study.journal"))
         self._study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(folder / "study.journal"))),
+            storage=self._storage,
             study_name=experiment.name,
             directions=["maximize" if g.maximize else "minimize" for g in experiment.goals],
             load_if_exists=True,
@@ -115,33 +117,28 @@ class Study:
         ``reused`` notes that its student was in the library already. A goal, or a figure under a
         limit, that is missing or not a number makes it a failure.
         """
-        known = self._frozen(number).user_attrs.get("known", STATIC)
+        trial = self._open[number]
+        known = trial.user_attrs.get("known", STATIC)
         measured = {f: limit for f, limit in self._experiment.limits.items() if f not in known}
         goals = [goal.figure for goal in self._experiment.goals]
         for figure in (*goals, *measured):
             if not math.isfinite(figures.get(figure, math.nan)):
                 found = figures.get(figure, "none")
                 return self.fail(number, f"{figure} is not a finite number, found {found}")
-        trial = self._open.pop(number)
         self._note(trial, {"figures": dict(figures), "reused": reused})
         for figure, limit in measured.items():
             trial.set_constraint(figure, limit.excess(figures[figure]))
-        self._study.tell(trial, [figures[figure] for figure in goals])
-        return self._trial(self._frozen(number))
+        return self._close(number, values=[figures[figure] for figure in goals])
 
     def prune(self, number: int, figures: Mapping[str, float], reason: str) -> Trial:
         """A scheduler stopped the trial early; its last figures are kept, but teach nothing."""
-        trial = self._open.pop(number)
-        self._note(trial, {"figures": dict(figures), "reason": reason})
-        self._study.tell(trial, state=TrialState.PRUNED)
-        return self._trial(self._frozen(number))
+        self._note(self._open[number], {"figures": dict(figures), "reason": reason})
+        return self._close(number, state=TrialState.PRUNED)
 
     def fail(self, number: int, reason: str) -> Trial:
         """The trial raised, ran out of memory or diverged."""
-        trial = self._open.pop(number)
-        self._note(trial, {"reason": reason})
-        self._study.tell(trial, state=TrialState.FAIL)
-        return self._trial(self._frozen(number))
+        self._note(self._open[number], {"reason": reason})
+        return self._close(number, state=TrialState.FAIL)
 
     def trials(self) -> list[Trial]:
         """Every trial that was handed out, by number; refused ones are left out."""
@@ -235,8 +232,12 @@ class Study:
         for name, value in facts.items():
             trial.set_user_attr(name, value)
 
-    def _frozen(self, number: int) -> FrozenTrial:
-        return self._study.get_trials(deepcopy=False)[number]
+    def _close(self, number: int, **told: Any) -> Trial:
+        """Tell Optuna how a trial ended. Not its whole list is asked for what came of it: that
+        would take longer with every trial."""
+        trial = self._open.pop(number)
+        self._study.tell(trial, **told)
+        return self._trial(self._storage.get_trial(trial._trial_id))
 
     def _trial(self, frozen: FrozenTrial) -> Trial:
         facts = frozen.user_attrs

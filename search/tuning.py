@@ -92,7 +92,8 @@ class OnRay:
             ray.shutdown()
             raise
         run = experiment.run
-        self._orders = Orders(library, run.resources, announce, run.hang_after)
+        self._concurrent = run.concurrent or self._slots
+        self._orders = Orders(library, run.resources, announce, run.hang_after, self._concurrent)
 
     def make(self, stages: Sequence[Stage]) -> dict[str, str]:
         """Make stages and all they rest on; returns key -> reason for those that failed."""
@@ -100,7 +101,7 @@ class OnRay:
 
     def search(self, ledger: Ledger, trials: int) -> bool:
         """Run the trials that are left. Returns whether the search ended by itself."""
-        concurrent = self._experiment.run.concurrent or self._slots
+        concurrent = self._concurrent
         # On a single slot nobody could make a stage while a trial's idle actor keeps the slot.
         orders = self._orders if self._slots > 1 else None
         sampler = Sampler(ledger, orders, trials, concurrent)

@@ -24,7 +24,7 @@ HOMES = {
             "tuning",
         )
     },
-    "optuna": {"search/study.py"},
+    "optuna": {"search/study.py", "search/journal.py"},
     "mlflow": {"search/tracking/"},
     "torch_pruning": {"spaces/pruning.py"},
     "pyarrow": {

@@ -14,6 +14,7 @@ SMALL = {
     "neighbourhoods": ("--candidates", "2", "--steps", "1", "--rounds", "1"),
     "overhead": ("--trials", "4"),
     "planner": ("--graphs", "1", "--cuts", "6"),
+    "scale": ("--trials", "4", "--stages", "4", "--artifacts", "4"),
     "second_search": ("--rounds", "1"),
     "shared_stages": ("--trials", "2"),
     "training_step": ("--rounds", "1", "--steps", "1"),

@@ -23,6 +23,8 @@ _LINE = 0.19  # inches that another line of the legend takes
 _LEFT, _ACROSS = 0.06, 0.92  # where the axes begin in the picture, and their width
 _NAMES = 7  # names in a line of the legend
 _DOTS = (5.5, 3.8)  # points across, and with more than a hundred students
+_CROWD = 1000
+"""Students beyond which dots may cover each other: to set them apart takes their square."""
 
 
 class Canvas:
@@ -125,7 +127,9 @@ class Canvas:
         places = [self._place(s) for s in students]
         ys = [min(max(y, low + inset), high - inset) for _, y in places]
         heights = [y * self._tall for y in ys]
-        offsets = beside([self._scaled(x) * self._wide for x, _ in places], heights, dot)
+        offsets = [0.0] * len(places)
+        if len(places) <= _CROWD:
+            offsets = beside([self._scaled(x) * self._wide for x, _ in places], heights, dot)
         groups: defaultdict[tuple[bool, str], list[tuple[float, float]]] = defaultdict(list)
         for student, (x, true), y, offset in zip(students, places, ys, offsets, strict=True):
             marker = "o" if y == true else "v" if y > true else "^"

@@ -109,7 +109,12 @@ def pareto(points: Sequence[Sequence[float]], maximize: Sequence[bool]) -> list[
     """
     turned = [[-x if up else x for x, up in zip(p, maximize, strict=True)] for p in points]
     whole = [i for i, point in enumerate(turned) if not any(map(math.isnan, point))]
-    return [i for i in whole if not any(_dominates(turned[j], turned[i]) for j in whole)]
+    front: list[int] = []
+    # Who dominates a point comes before it in this order, and is in the front or dominated by it.
+    for i in sorted(whole, key=lambda i: turned[i]):
+        if not any(_dominates(turned[j], turned[i]) for j in front):
+            front.append(i)
+    return sorted(front)
 
 
 def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:

@@ -6,7 +6,7 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 
 from search import scheduling
-from search.foundry import passes
+from search.room import passes, places
 from search.scheduling import ENDED, HELD, IMPATIENT, scheduler
 from search.settings import Resources
 
@@ -104,4 +104,4 @@ def test_no_trial_is_held_for_long(patient, clock):
     ],
 )
 def test_a_group_is_shared_out_over_what_the_cluster_has(stages, wish, cluster, count):
-    assert passes(stages, wish, cluster) == count
+    assert passes(stages, places(wish, cluster)) == count
