@@ -32,10 +32,11 @@ from search.events import StageChanged
 from search.library.record import Record
 from search.library.store import Library
 from search.make import MOST, Missing, make, make_together
+from search.partners import LostPartner, make_with_partners
 from search.settings import Resources
 from search.stage import Report, Stage
 
-LOST_WORKER = (WorkerCrashedError, NodeDiedError, ObjectLostError, OutOfMemoryError)
+LOST_WORKER = (WorkerCrashedError, NodeDiedError, ObjectLostError, OutOfMemoryError, LostPartner)
 RETRIES = 3
 GATHER = 0.5
 """Seconds in which stages that can be made in one pass are gathered."""
@@ -183,7 +184,10 @@ class Foundry:
         stage, wish = flight.stage, flight.resources
         options = {"num_cpus": wish.cpu, "num_gpus": wish.gpu, "name": stage.label}
         threads = max(1, int(wish.cpu))
-        flight.running = _make_remotely.options(**options).remote(stage, self._uri, threads)
+        if stage.work.workers > 1:
+            flight.running = make_with_partners(stage, self._uri, wish)
+        else:
+            flight.running = _make_remotely.options(**options).remote(stage, self._uri, threads)
         async for reference in flight.running:
             said = await reference
             if isinstance(said, Record):

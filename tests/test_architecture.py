@@ -17,6 +17,7 @@ HOMES = {
             "foundry",
             "nodes",
             "orders",
+            "partners",
             "sampler",
             "scheduling",
             "trial",
