@@ -18,7 +18,7 @@ In a search a teacher without heads gets them by itself first, as ``at`` and ``t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import field_validator
@@ -53,6 +53,9 @@ class Heads(Method):
         at: At = knob("stages", "blocks that get a head if the teacher has none")
         training: Training = knob(Training(epochs=20, lr=0.01), "how such heads are trained")
         seed: int = knob(0, "initialisation and order of examples of such heads", ge=0)
+
+        def identity(self) -> dict[str, Any]:
+            return {**super().identity(), "training": self.training.identity()}
 
         @field_validator("weights")
         @classmethod

@@ -21,6 +21,7 @@ from search.stage import Stage
 from search.stages.chain import Chain as ChainEntry
 from search.stages.train import UNHEARD, Train, hears
 from search.train import TrainNetwork
+from search.workers import check_workers
 from spaces.domain import Chain, Choice, Cuts, Domain, Integers, parse_domain
 from spaces.problem import ConfigError, Problem, unknown
 
@@ -191,6 +192,7 @@ def _check_recipe(experiment: Experiment) -> Iterator[Problem]:
         except ConfigError as error:
             yield from error.under(f"stages.{name}").problems
     yield from _check_figures(experiment, recipe)
+    yield from check_workers(experiment, recipe)
     if experiment.run.baselines and recipe.student.data.augment.noise:
         message = "hold the student against one taught by labels, and noise has none; set false"
         yield Problem("run.baselines", message)

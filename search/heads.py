@@ -40,7 +40,10 @@ class AttachHeads(Work):
     def _no_average(cls, training: Training) -> Training:
         if training.ema is not None:
             raise ValueError("each head keeps its own best epoch, no average; leave ema out")
-        return training
+        return training.on_one_worker("heads learn")
+
+    def identity(self) -> dict[str, Any]:
+        return {**self.plain(), "training": self.training.identity()}
 
     def again(self, number: int) -> AttachHeads:
         return self.model_copy(update={"seed": self.seed + APART * number})

@@ -55,6 +55,9 @@ def _check_from_random(changes: Mapping[str, Any]) -> Iterator[Problem]:
     if "epochs" in changes:
         message = "is as many as see the images that the student and its neighbourhoods saw"
         yield Problem("run.repeats.from_random.epochs", message)
+    if "workers" in changes:
+        message = "changes no result; baselines have as many workers as the student"
+        yield Problem("run.repeats.from_random.workers", message)
 
 
 def _check_of_each(path: str | None, experiment: Experiment) -> Iterator[Problem]:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from methods.core.workers import ALONE, Worker
 from search.library.record import Record
 from search.library.store import Damaged, Library, pack
 from search.stage import Artifact, Bench, Product, Report, Stage
@@ -73,21 +74,23 @@ def make(
     library: Library,
     every: float = SAVE_EVERY,
     leaving: Callable[[], bool] = _stays,
+    worker: Worker = ALONE,
 ) -> Generator[Report, None, Record]:
     """Make one stage whose parents are in the library; yields its reports.
 
-    If the stage is there already, its last report comes again and nothing is run.
+    If the stage is there already, its last report comes again and nothing is run. ``worker`` is
+    one of those that make it together; the leading one publishes it.
 
     Raises:
         Missing: a parent is not in the library (any more).
     """
-    known = library.record(stage.key)
+    known = worker.told(library.record(stage.key))
     if known is not None:
         yield dict(known.curve[-1]) if known.curve else {}
         return known
     started = time.monotonic()
     parents = [_parent(parent, library) for parent in stage.parents]
-    bench = Bench(pick_device(), LibrarySaves(library, stage.key, every, leaving))
+    bench = Bench(pick_device(), LibrarySaves(library, stage.key, every, leaving), worker)
     curve: list[Report] = []
     work = stage.work.run(stage.data, parents, bench)
     try:
@@ -159,7 +162,8 @@ def _publish(
         seconds=seconds,
         made_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
-    library.publish(record, data)
+    if bench.worker.leads:
+        library.publish(record, data)
     return record
 
 

@@ -94,11 +94,12 @@ class DistilNeighbourhood(Work):
     @property
     def together(self) -> str:
         return canonical_json(
-            {"training": self.training.plain(), "inputs": self.inputs, "seed": self.seed}
+            {"training": self.training.identity(), "inputs": self.inputs, "seed": self.seed}
         )
 
     def identity(self) -> dict[str, Any]:
-        return {**self.plain(), "block": self.block.identity()}
+        told = {"block": self.block.identity(), "training": self.training.identity()}
+        return {**self.plain(), **told}
 
     def run(
         self, data: DataConfig, parents: Sequence[Artifact], bench: Bench

@@ -132,8 +132,9 @@ class Orders:
 
     @property
     def flying(self) -> int:
-        """How many stages are being made, or would be if there were room."""
-        return len(self._flying)
+        """How many workers make stages, or would if there were room."""
+        ordered = (self._orders.get(key) for key in self._flying)
+        return sum(stage.work.workers if stage else 1 for stage in ordered)
 
     def make(self, stages: Sequence[Stage]) -> dict[str, str]:
         """Have stages made and wait for them; returns key -> reason for those that failed.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from methods.core.data.config import DataConfig
+from methods.core.workers import ALONE, Worker
 from search.library.record import Record
 from spaces.config import Config, fingerprint
 
@@ -55,6 +56,8 @@ class Bench:
 
     device: torch.device
     saves: Saves | None = None
+    worker: Worker = ALONE
+    """One of the :attr:`Work.workers` that make it together."""
 
 
 class Work(Config):
@@ -102,6 +105,11 @@ class Work(Config):
     @property
     def epochs(self) -> int:
         """How many reports the work yields."""
+        return 1
+
+    @property
+    def workers(self) -> int:
+        """Over how many processes it is spread; the result is that of one."""
         return 1
 
     @property

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import math
-import time
 from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -31,11 +28,10 @@ from search.attempt import reason as reason_of
 from search.library.record import Record
 from search.library.store import Library
 from search.make import SAVE_EVERY, make, make_together
+from search.notice import leaving
+from search.partners import LostPartner, make_with_partners
 from search.settings import Resources
 from search.stage import Report, Stage
-
-NOTICE = 2.0
-"""Seconds between two questions whether this machine will stay."""
 
 _Yielded = TypeVar("_Yielded")
 _Made = TypeVar("_Made")
@@ -59,6 +55,7 @@ _LOST = (
     RuntimeEnvSetupError,
     TaskUnschedulableError,
     Hung,
+    LostPartner,
 )
 
 
@@ -68,6 +65,8 @@ def start(stages: Sequence[Stage], library: str, wish: Resources) -> Any:
     name = first.label if count == 1 else f"{first.work.kind} x {count}"
     options = {"num_cpus": wish.cpu, "num_gpus": wish.gpu, "name": name}
     threads = max(1, int(wish.cpu))
+    if first.work.workers > 1:  # such a stage is never made in one pass with others
+        return make_with_partners(first, library, wish)
     if count == 1:
         return _make_remotely.options(**options).remote(first, library, threads)
     task: Any = _make_together_remotely
@@ -95,32 +94,6 @@ def _with_result(making: Generator[_Yielded, None, _Made]) -> Iterator[_Yielded 
     """What a generator yields, and then what it returns: Ray passes on the former only."""
     made = yield from making
     yield made
-
-
-class _Notice:
-    """Whether this machine is about to be taken away, as clouds tell some time before."""
-
-    def __init__(self) -> None:
-        self._asked = -math.inf
-        self._leaving = False
-
-    def __call__(self) -> bool:
-        if time.monotonic() - self._asked > NOTICE:
-            self._leaving = _is_drained()
-            self._asked = time.monotonic()
-        return self._leaving
-
-
-leaving = _Notice()
-
-
-def _is_drained() -> bool:
-    # Ray has no public name for it; where this one is gone, only the warning is missed.
-    with contextlib.suppress(Exception):
-        from ray._private.state import state
-
-        return ray.get_runtime_context().get_node_id() in state.get_draining_nodes()
-    return False
 
 
 async def follow(running: Any, hang_after: float | None) -> AsyncIterator[Any]:

@@ -49,6 +49,10 @@ class TrainNetwork(Work):
         return self.training.epochs if self.objective else 1
 
     @property
+    def workers(self) -> int:
+        return self.training.workers if self.objective else 1
+
+    @property
     def beside(self) -> tuple[NetworkSpec, ...]:
         """Networks that are trained along."""
         return ()
@@ -59,7 +63,7 @@ class TrainNetwork(Work):
             start = {**self.weights.plain(), "path": self.weights.digest()}
         taught: dict[str, Any] | None = None
         if self.objective:
-            taught = {"objective": self.objective.identity(), "training": self.training.plain()}
+            taught = {"objective": self.objective.identity(), "training": self.training.identity()}
         told: dict[str, Any] = {
             "network": self.network.identity() if self.network else None,
             "weights": start,
@@ -126,6 +130,7 @@ class TrainNetwork(Work):
                 device=bench.device,
                 saves=bench.saves,
                 peers=self._peers(dataset.config),
+                worker=bench.worker,
             ):
                 yield report
         else:

@@ -23,6 +23,7 @@ from search.scheduling import scheduler
 from search.settings import Resources
 from search.stage import Stage
 from search.trial import Trial
+from search.workers import check_room
 from spaces.problem import ConfigError, Problem
 
 LOST_WORKERS = 3
@@ -68,7 +69,7 @@ class OnRay:
 
     Raises:
         ConfigError: there is no such cluster, its nodes run other versions or do not see the
-            library, or a trial fits on none of them.
+            library, or a trial, or all workers of a stage at once, find no room on them.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class OnRay:
                 check_nodes(library.uri, library.mark, library.remove_file)
             growing_to = (experiment.run.concurrent or 0) if address else 0
             self._slots = slots(experiment.run.resources, growing_to)
+            check_room(experiment, self._slots)
         except ConfigError:
             ray.shutdown()
             raise
@@ -101,6 +103,7 @@ class OnRay:
 
     def search(self, ledger: Ledger, trials: int) -> bool:
         """Run the trials that are left. Returns whether the search ended by itself."""
+        self._make_ahead()
         concurrent = self._concurrent
         # On a single slot nobody could make a stage while a trial's idle actor keeps the slot.
         orders = self._orders if self._slots > 1 else None
@@ -109,6 +112,14 @@ class OnRay:
             _quiet(concurrent)
             self._tuner(sampler).fit()
         return sampler.exhausted
+
+    def _make_ahead(self) -> None:
+        """A student of several workers, where nothing is searched: its trial finds it made, as
+        none can be started inside a trial."""
+        if not self._experiment.search:
+            student = self._experiment.recipe().student
+            if student.work.workers > 1:
+                self._orders.make([student])
 
     def close(self) -> None:
         """Stop wanting anything, and leave the cluster (or end the one started here)."""

@@ -12,6 +12,7 @@ from methods.core.data.splits import Split
 from methods.core.precision import Precision, autocast, resolve_precision
 from methods.core.recovery import subclass_figures
 from methods.core.teacher import FrozenTeacher, Teachers
+from methods.core.workers import ALONE, Worker
 from spaces.network import Network
 from spaces.subclasses import before_classes, subclasses_of
 
@@ -59,8 +60,12 @@ def measure(
     dtype: torch.dtype,
     answers: Tensor | None,
     batch_size: int = 512,
+    worker: Worker = ALONE,
 ) -> dict[str, float]:
-    """Like :func:`evaluate`, with the teachers' ``answers`` [N] known."""
+    """Like :func:`evaluate`, with the teachers' ``answers`` [N] known.
+
+    ``worker`` is one of those that share the images, all of which ask the same.
+    """
     was_training = network.training
     network.to(device).eval()
     parts, tap = subclasses_of(network), before_classes(network)
@@ -69,7 +74,8 @@ def measure(
     nll, confidence, guess, labels, split_logits, task_guess = [], [], [], [], [], []
     for batch in data.batches(split, batch_size=batch_size, device=device):
         with torch.no_grad(), autocast(dtype, device):
-            logits, features = network(batch.images, (tap,) if parts > 1 else ())
+            taps = (tap,) if parts > 1 else ()
+            logits, features = worker.outputs(network, batch.images, taps)
         log_q = logits.float().log_softmax(dim=1)
         best = log_q.max(dim=1)
         nll.append(-log_q.gather(1, batch.labels[:, None])[:, 0])

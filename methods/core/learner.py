@@ -14,6 +14,7 @@ from methods.core.objective import ObjectiveModule
 from methods.core.precision import autocast
 from methods.core.settings import Training
 from methods.core.teacher import Teachers
+from methods.core.workers import ALONE, Worker
 from spaces.network import Network, Output
 
 
@@ -32,13 +33,17 @@ class Learner:
         training: Training,
         dtype: torch.dtype,
         device: torch.device,
+        worker: Worker = ALONE,
     ) -> None:
+        self._worker = worker
         self._student, self._teachers = student, teachers
         self.objective = objective.to(device).to(memory_format=torch.channels_last)
         self._training, self._dtype, self._device = training, dtype, device
         self._taps = objective.student_taps()
-        trained = nn.ModuleList([student, objective])
-        self._parameters = [p for p in trained.parameters() if p.requires_grad]
+        worker.agree(student, objective)
+        self._students = [p for p in student.parameters() if p.requires_grad]
+        self._extras = [p for p in objective.parameters() if p.requires_grad]
+        self._parameters = [*self._students, *self._extras]
         self._optimizer = optimizer(self._parameters, training)
         self._average = None if training.ema is None else Average(student, training.ema)
 
@@ -67,8 +72,7 @@ class Learner:
     def say(self, batch: Batch, taps: frozenset[str] = frozenset()) -> Output:
         """What the student says of a batch; ``taps`` are blocks that others want to see."""
         with autocast(self._dtype, self._device):
-            output: Output = self._student(batch.images, self._taps | taps)
-        return output
+            return self._worker.outputs(self._student, batch.images, self._taps | taps)
 
     def learn(
         self, said: Output, heard: Sequence[Output], batch: Batch, progress: Progress
@@ -84,6 +88,7 @@ class Learner:
     def _descend(self, loss: Tensor, progress: Progress) -> None:
         self._optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
+        self._worker.sum_gradients(self._students, self._extras)
         if self._training.clip is not None:
             nn.utils.clip_grad_norm_(self._parameters, self._training.clip)
         for group in self._optimizer.param_groups:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
@@ -34,11 +34,26 @@ class Training(Config):
     clip: float | None = knob(None, "largest norm of the gradient", gt=0.0)
     precision: Precision = knob("auto", "number format; auto is bfloat16 where that is faster")
     keep: Literal["last", "best"] = knob("last", "whose epoch's weights are the result")
+    workers: int = knob(1, "processes that share every batch; the result is the same", ge=1)
 
     @model_validator(mode="after")
     def _nesterov_has_momentum(self) -> Self:
         if self.optimizer == "sgd" and self.nesterov and self.momentum == 0:
             raise ValueError("nesterov needs momentum above 0; set nesterov: false")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide the result; over how many workers it is spread does not."""
+        return {name: value for name, value in self.plain().items() if name != "workers"}
+
+    def on_one_worker(self, who: str) -> Self:
+        """These settings, for what has no share to give to others; ``who`` names it in plural.
+
+        Raises:
+            ValueError: they ask for several workers.
+        """
+        if self.workers > 1:
+            raise ValueError(f"{who} on one worker, found workers: {self.workers}; leave it out")
         return self
 
     def rate_at(self, position: float) -> float:

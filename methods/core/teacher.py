@@ -15,6 +15,7 @@ from methods.core.data.splits import Split
 from methods.core.folding import folded
 from methods.core.kept import LIMIT, SHARED, Kept
 from methods.core.precision import autocast
+from methods.core.workers import ALONE, Worker
 from spaces.network import Network, Output
 
 _PASS = 512
@@ -59,11 +60,18 @@ class Teachers:
         data: the images they will see.
         sample: a few of them, [n, C, H, W] in 0..1, on the device to work on.
         dtype: the format to compute in.
+        worker: one of those that share the images, all of which ask the same.
     """
 
     def __init__(
-        self, teachers: Sequence[FrozenTeacher], data: Dataset, sample: Tensor, dtype: torch.dtype
+        self,
+        teachers: Sequence[FrozenTeacher],
+        data: Dataset,
+        sample: Tensor,
+        dtype: torch.dtype,
+        worker: Worker = ALONE,
     ) -> None:
+        self._worker = worker
         self._data = data
         self._device = sample.device
         self._dtype = dtype
@@ -116,5 +124,5 @@ class Teachers:
 
     def _run(self, i: int, images: Tensor, taps: Collection[str] = ()) -> Output:
         with torch.no_grad(), autocast(self._dtype, self._device):
-            logits, features = self._folded[i](images, taps)
+            logits, features = self._worker.outputs(self._folded[i], images, taps)
         return Output(logits.float(), features)

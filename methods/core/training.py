@@ -21,6 +21,7 @@ from methods.core.saves import Report, Saves, epoch_by_epoch, read, written
 from methods.core.seeding import seeded
 from methods.core.settings import Training
 from methods.core.teacher import FrozenTeacher, Teachers
+from methods.core.workers import ALONE, Worker
 from spaces.network import Network
 from spaces.problem import ConfigError, Problem
 
@@ -42,6 +43,7 @@ def train(
     device: torch.device | str,
     saves: Saves | None = None,
     peers: Sequence[Network] = (),
+    worker: Worker = ALONE,
 ) -> Iterator[Report]:
     """Teach ``student`` in place, from where it stands; yield a report an epoch.
 
@@ -51,6 +53,9 @@ def train(
     ``peers`` learn along, all by the same objective, every network with all others as further
     teachers (see :mod:`methods.core.peers`); their figures come as ``train_peer1_loss``,
     ``peer1_val_accuracy`` ..., and what they learnt stays in them too.
+
+    ``worker`` is one of those that train it together (see :mod:`methods.core.workers`); every one
+    of them runs this with the same arguments, and ends with the same result.
 
     Yields:
         ``epoch`` (from 1), ``lr`` of its last step, ``train_loss`` and ``train_<method>`` (means
@@ -64,8 +69,9 @@ def train(
         ConfigError: settings do not fit the networks or the data.
         Diverged: the loss of an epoch is not finite.
     """
-    run = _Run(student, teachers, objective, data, training, seed, torch.device(device), peers)
-    yield from epoch_by_epoch(run, training.epochs, saves)
+    device = torch.device(device)
+    run = _Run(student, teachers, objective, data, training, seed, device, peers, worker)
+    yield from epoch_by_epoch(run, training.epochs, worker.saves(saves))
     run.finish()
 
 
@@ -82,16 +88,18 @@ class _Run:
         seed: int,
         device: torch.device,
         peers: Sequence[Network] = (),
+        worker: Worker = ALONE,
     ) -> None:
         if device.type == "cuda":
             torch.backends.cudnn.deterministic = True
         self.curve: list[Report] = []
         self._best: dict[str, Tensor] = {}
         self._data, self._training, self._seed, self._device = data, training, seed, device
+        self._worker = worker
         self._validates = _checked_validation(data, training)
         self._dtype = resolve_precision(training.precision, device, data.shape)
         sample = next(iter(data.batches("train", batch_size=8, device=device))).images
-        taught = Teachers(teachers, data, sample, self._dtype)
+        taught = Teachers(teachers, data, sample, self._dtype, worker)
         self._answers = taught.answers("validation") if teachers and self._validates else None
         self._together = (student, *peers)
         for network in self._together:
@@ -111,7 +119,8 @@ class _Run:
         )
         with seeded(self._device, self._seed, _BUILD, *([place] if place else [])):
             terms = objective.build(pair)
-        return Learner(student, taught, terms, self._training, self._dtype, self._device)
+        about = (self._training, self._dtype, self._device, self._worker)
+        return Learner(student, taught, terms, *about)
 
     def epoch(self) -> Report:
         """Train and measure one epoch; its report also joins the curve."""
@@ -151,9 +160,7 @@ class _Run:
     def _measured(self, epoch: int) -> Report:
         """Figures of the result as it stands; the best so far is remembered."""
         network = self._results[0]
-        scores = measure(
-            network, self._data, "validation", self._device, self._dtype, self._answers
-        )
+        scores = self._scores(network, self._answers)
         last = self.curve[-1] if self.curve else {}
         best = {name: last.get(name, -1.0) for name in ("best_val_accuracy", "best_epoch")}
         if scores["accuracy"] > best["best_val_accuracy"]:
@@ -166,9 +173,13 @@ class _Run:
         """Figures of the peers as they stand."""
         found: Report = {}
         for i, network in enumerate(self._results[1:], start=1):
-            scores = measure(network, self._data, "validation", self._device, self._dtype, None)
+            scores = self._scores(network)
             found |= {f"peer{i}_val_{name}": value for name, value in scores.items()}
         return found
+
+    def _scores(self, network: Network, answers: Tensor | None = None) -> Report:
+        where = (self._device, self._dtype)
+        return measure(network, self._data, "validation", *where, answers, worker=self._worker)
 
     @property
     def _results(self) -> tuple[Network, ...]:

@@ -12,6 +12,8 @@ import json
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
+from pydantic import field_validator
+
 from methods.core.data.config import DataConfig
 from methods.core.data.facts import facts
 from methods.core.synthetic import MEANING, Inputs, require_norms
@@ -40,6 +42,11 @@ class Neighbourhoods(Kind):
     widths: tuple[float, ...] = knob((1.0,), "shares of the teacher's channels at a cut")
     training: Training = knob(Training(epochs=4, lr=0.02), "how each is distilled")
     inputs: Inputs = knob("data", MEANING, Choice(("data", "noise", "statistics")))
+
+    @field_validator("training")
+    @classmethod
+    def _on_one_worker(cls, training: Training) -> Training:
+        return training.on_one_worker("neighbourhoods of one pass learn")
 
     def needs(self) -> tuple[str, ...]:
         return (self.teacher,)

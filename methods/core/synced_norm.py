@@ -1,0 +1,123 @@
+"""Batch norm over a batch that is spread over several workers.
+
+Each worker holds some rows x_r [n_r, C, ...] of the batch. Mean and variance are those of all rows
+together, from every worker's own by the pairwise formula of Chan, Golub and LeVeque 1983, and
+
+    y = weight * (x - mean) / sqrt(var + eps) + bias
+    dL/dx = weight / sqrt(var + eps) * (dy - mean(dy) - x^ * mean(dy * x^)),  x^ = normalised x
+
+with both means over the whole batch too (Ioffe and Szegedy 2015, section 3). torch's own
+``SyncBatchNorm`` is for GPUs only. Here nothing in a network is exchanged: while the mode is on,
+every ``batch_norm`` in training mode is this one, whichever module calls it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+Exchange = Callable[[Tensor], Tensor]
+"""From a worker's own tensor [K] to those of all workers, [workers, K], the same everywhere."""
+
+
+class SyncedBatchNorm(TorchFunctionMode):
+    """Inside, batch norm in training mode takes its statistics from the rows of all workers.
+
+    All workers run the same network on their share, which may be empty.
+    """
+
+    def __init__(self, exchange: Exchange) -> None:
+        super().__init__()
+        self._exchange = exchange
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: Sequence[Any] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func is F.batch_norm:
+            return self._norm(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+    def _norm(
+        self,
+        x: Tensor,
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        training: bool = False,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> Tensor:
+        """``torch.nn.functional.batch_norm`` with its parameters."""
+        if not training:
+            return F.batch_norm(x, running_mean, running_var, weight, bias, False, momentum, eps)
+        count, mean, squares = self._statistics(x.detach())
+        if running_mean is not None and running_var is not None:
+            with torch.no_grad():
+                running_mean.lerp_(mean.to(running_mean), momentum)
+                unbiased = squares / (count - 1).clamp(min=1)
+                running_var.lerp_(unbiased.to(running_var), momentum)
+        scale = (squares / count + eps).rsqrt()
+        normed: Tensor = _Normalise.apply(x, mean, scale, count, self._exchange)
+        if weight is not None:
+            normed = normed * _over(x, weight.to(normed))
+        return (normed if bias is None else normed + _over(x, bias.to(normed))).to(x.dtype)
+
+    def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Values a channel [], their mean [C] and summed squares about it [C], of all workers."""
+        x = x.to(_wide(x))
+        own = x.numel() // x.shape[1]
+        if own:
+            var, mean = torch.var_mean(x, _others(x), correction=0)
+        else:
+            var = mean = x.new_zeros(x.shape[1])
+        told = self._exchange(torch.cat([mean, var * own, x.new_full((1,), own)]))
+        means, squares, counts = told.tensor_split((len(mean), 2 * len(mean)), dim=1)
+        count = counts.sum()
+        whole = (counts * means).sum(0) / count
+        return count, whole, squares.sum(0) + (counts * (means - whole) ** 2).sum(0)
+
+
+class _Normalise(torch.autograd.Function):
+    """(x - mean) * scale, where mean and scale came from the rows of all workers."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, mean: Tensor, scale: Tensor, count: Tensor, exchange: Exchange
+    ) -> Tensor:
+        normed = (x.to(mean.dtype) - _over(x, mean)) * _over(x, scale)
+        ctx.save_for_backward(normed, scale, count)
+        ctx.exchange, ctx.dtype = exchange, x.dtype
+        return normed
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None, None, None]:
+        normed, scale, count = ctx.saved_tensors
+        sums = torch.cat([dy.sum(_others(dy)), (dy * normed).sum(_others(dy))])
+        mean, slope = (ctx.exchange(sums).sum(0) / count).chunk(2)
+        dx = (dy - _over(dy, mean) - normed * _over(dy, slope)) * _over(dy, scale)
+        return dx.to(ctx.dtype), None, None, None, None
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """Half precision has too few digits for sums."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _others(x: Tensor) -> list[int]:
+    """All dimensions but the channels'."""
+    return [i for i in range(x.dim()) if i != 1]
+
+
+def _over(x: Tensor, channels: Tensor) -> Tensor:
+    """A value a channel, to be laid over ``x``."""
+    return channels.view(1, -1, *[1] * (x.dim() - 2))
