@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from pathlib import Path
 
 import ray
 
@@ -50,7 +51,7 @@ def connect(address: str | None) -> None:
         import spaces
 
         shipped = {"py_modules": [search, methods, spaces], "env_vars": _WORKERS_READ}
-    _check_listening(address)
+    check_listening(address)
     try:
         ray.init(
             # Never neither: a crashed run leaves an address behind that would be picked up.
@@ -65,7 +66,29 @@ def connect(address: str | None) -> None:
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         if not address:
             raise
-        raise ConfigError([Problem("--address", _refusal(address, error))]) from None
+        raise no_cluster(address, error) from None
+
+
+def this_node() -> str:
+    """What the node of this process is called."""
+    address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    return node_name(address, ray.get_runtime_context().get_node_id())
+
+
+def node_name(address: str, number: str) -> str:
+    """An address alone does not tell two nodes of one machine apart."""
+    return f"{address} ({number[:6]})"
+
+
+def logs_folder() -> Path | None:
+    """Where the cluster keeps the logs of this node, which its dashboard shows to who asks."""
+    node = ray._private.worker._global_node
+    return Path(node.get_logs_dir_path()) if node is not None else None
+
+
+def no_cluster(address: str, error: Exception) -> ConfigError:
+    """Why the cluster at an address cannot be used, in one line."""
+    return ConfigError([Problem("--address", _refusal(address, error))])
 
 
 def _refusal(address: str, error: Exception) -> str:
@@ -85,8 +108,12 @@ def _namespace() -> str:
     return str(context.namespace)
 
 
-def _check_listening(address: str | None) -> None:
-    """Ray itself tries a dead address for over a minute."""
+def check_listening(address: str | None) -> None:
+    """Ray itself tries a dead address for over a minute.
+
+    Raises:
+        ConfigError: nothing answers there.
+    """
     host, _, port = (address or "").rpartition(":")
     if not (host and port.isdigit()) or "/" in host:
         return

@@ -27,7 +27,7 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 
-from search.cluster import NAMESPACE
+from search.cluster import NAMESPACE, this_node
 from search.events import StageChanged
 from search.library.record import Record
 from search.library.store import Library
@@ -49,7 +49,8 @@ _Made = TypeVar("_Made")
 
 
 @ray.remote(max_retries=0)
-def _make_remotely(stage: Stage, library: str, threads: int) -> Iterator[Report | Record]:
+def _make_remotely(stage: Stage, library: str, threads: int) -> Iterator[str | Report | Record]:
+    yield this_node()
     torch.set_num_threads(threads)
     yield from _with_result(make(stage, Library(library, found=True)))
 
@@ -57,7 +58,8 @@ def _make_remotely(stage: Stage, library: str, threads: int) -> Iterator[Report 
 @ray.remote(max_retries=0)
 def _make_together_remotely(
     stages: list[Stage], library: str, threads: int
-) -> Iterator[list[Report] | list[Record]]:
+) -> Iterator[str | list[Report] | list[Record]]:
+    yield this_node()
     torch.set_num_threads(threads)
     yield from _with_result(make_together(stages, Library(library, found=True)))
 
@@ -184,11 +186,14 @@ class Foundry:
         options = {"num_cpus": wish.cpu, "num_gpus": wish.gpu, "name": stage.label}
         threads = max(1, int(wish.cpu))
         flight.running = _make_remotely.options(**options).remote(stage, self._uri, threads)
+        node = ""
         async for reference in flight.running:
             said = await reference
             if isinstance(said, Record):
                 return said
-            self._tell(stage, "running", epoch=int(said.get("epoch", 0)))
+            if isinstance(said, str):
+                node, said = said, {}
+            self._tell(stage, "running", epoch=int(said.get("epoch", 0)), node=node)
         raise RuntimeError("ended without a record")
 
     async def _join(self, flight: _Flight) -> Record:
@@ -245,12 +250,15 @@ class Foundry:
         running = task.options(**options).remote(stages, self._uri, threads)
         for flight in flights:
             flight.running, flight.companions = running, flights
+        node = ""
         async for reference in running:
             said = await reference
+            if isinstance(said, str):
+                node, said = said, [{} for _ in stages]
             if said and isinstance(said[0], Record):
                 return list(said)
             for stage, report in zip(stages, said, strict=True):
-                self._tell(stage, "running", epoch=int(report.get("epoch", 0)))
+                self._tell(stage, "running", epoch=int(report.get("epoch", 0)), node=node)
         raise RuntimeError("ended without records")
 
     async def _make_again(self, flight: _Flight, key: str) -> None:
@@ -280,9 +288,10 @@ class Foundry:
         epoch: int = 0,
         record: Record | None = None,
         reason: str = "",
+        node: str = "",
     ) -> None:
         event = StageChanged(
-            stage.key, stage.label, state, epoch, stage.work.epochs, record, reason
+            stage.key, stage.label, state, epoch, stage.work.epochs, record, reason, node
         )
         self._news.append(event)
 

@@ -18,6 +18,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from search.cluster import node_name
 from search.library.place import ALOOF, open_place, remedy, shown
 from spaces.problem import ConfigError, Problem
 
@@ -99,6 +100,29 @@ def out_of_sight(library: str, unseen: Mapping[str, str]) -> str:
     )
 
 
+def roll() -> list[dict[str, Any]]:
+    """The nodes of the cluster: what each has, and what of it is taken or kept for a trial."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    state: Any = ray._private.state
+    free = state.available_resources_per_node()
+    return [
+        {
+            "name": node_name(node["NodeManagerAddress"], node["NodeID"]),
+            "alive": node["Alive"],
+            **_taken("cpus", node["Resources"].get("CPU", 0.0), free.get(node["NodeID"]), "CPU"),
+            **_taken("gpus", node["Resources"].get("GPU", 0.0), free.get(node["NodeID"]), "GPU"),
+        }
+        for node in sorted(nodes, key=lambda node: not node["Alive"])
+    ]
+
+
+def _taken(
+    name: str, total: float, free: Mapping[str, float] | None, kind: str
+) -> dict[str, float]:
+    left = total if free is None else free.get(kind, 0.0)
+    return {name: total, f"{name}_taken": round(total - left, 4)}
+
+
 def _ask(library: str, path: str) -> dict[str, tuple[Facts, str]]:
     """Address of a node -> its facts, and why it does not see the file; empty if it does."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
@@ -107,7 +131,7 @@ def _ask(library: str, path: str) -> dict[str, tuple[Facts, str]]:
     for node in nodes:
         if node["Alive"]:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            place = f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})"
+            place = node_name(node["NodeManagerAddress"], node["NodeID"])
             asked[place] = look.options(scheduling_strategy=there).remote(library, path)
     answers = {}
     for place, answer in asked.items():

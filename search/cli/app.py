@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from search.cli import about, diagnose, files, library, methods, runs
+from search.cli import about, diagnose, files, library, methods, runs, status
 from spaces.problem import ConfigError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ for command in (
     runs.extend,
     files.check,
     files.plan,
+    status.status,
     runs.best,
     runs.reuse,
     diagnose.diagnose,
