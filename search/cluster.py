@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import socket
@@ -12,6 +13,8 @@ import ray
 from spaces.problem import ConfigError, Problem
 
 NAMESPACE = "stillhouse"
+PACKAGES = ("search", "methods", "spaces")
+"""What is shipped to a cluster, as it is here."""
 _OWN_WORKERS = {
     # A worker that has loaded torch is kept for the next stage.
     "idle_worker_killing_time_threshold_ms": 600_000,
@@ -20,7 +23,7 @@ _OWN_WORKERS = {
     "preload_python_modules": ["search.foundry", "search.stages.assemble"],
 }
 """How workers are kept on a Ray of our own."""
-_WORKERS_READ = {
+WORKERS_READ = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # glibc gives freed memory back at once and asks for it again in the next step: 15 % of a
@@ -42,15 +45,17 @@ def connect(address: str | None) -> None:
     """
     if not address and ray.is_initialized() and _namespace() == NAMESPACE:
         return
-    for name, value in _WORKERS_READ.items():
+    if address and address.startswith(("http://", "https://")):
+        message = (
+            f"{address} is a dashboard, which takes searches as jobs: add --submit; or give "
+            "HOST:6379 or auto, on a machine of the cluster"
+        )
+        raise ConfigError([Problem("--address", message)])
+    for name, value in WORKERS_READ.items():
         os.environ.setdefault(name, value)
     shipped = None
     if address:
-        import methods
-        import search
-        import spaces
-
-        shipped = {"py_modules": [search, methods, spaces], "env_vars": _WORKERS_READ}
+        shipped = {"py_modules": package_folders(), "env_vars": WORKERS_READ}
     check_listening(address)
     try:
         ray.init(
@@ -67,6 +72,11 @@ def connect(address: str | None) -> None:
         if not address:
             raise
         raise no_cluster(address, error) from None
+
+
+def package_folders() -> list[str]:
+    """Where the packages lie here; not the modules, which Ray cannot copy within a job."""
+    return [str(importlib.import_module(name).__path__[0]) for name in PACKAGES]
 
 
 def this_node() -> str:

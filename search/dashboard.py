@@ -9,12 +9,18 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import re
+import time
+import uuid
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
+import ray
+
 from search.bulletin import BEFORE, BEHIND
-from search.cluster import check_listening, no_cluster
+from search.cluster import WORKERS_READ, check_listening, no_cluster, package_folders
 from search.folder import newest
+from search.submitting import Job
 from spaces.problem import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -22,6 +28,14 @@ if TYPE_CHECKING:
 
 _WAIT = 30
 """Seconds a node has to show its logs."""
+_JOBS = {
+    # The driver hands the packages on to workers; without this Ray finds them told twice.
+    "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
+    # A driver that is stopped saves what runs, and has MLflow know.
+    "RAY_JOB_STOP_WAIT_TIME_S": "60",
+    "PYTHONUNBUFFERED": "1",
+}
+"""What a job finds in its environment."""
 
 
 class Dashboard:
@@ -34,6 +48,41 @@ class Dashboard:
     def __init__(self, address: str) -> None:
         self.url = _url_of(address)
         self.jobs = _client(self.url)
+
+    def submit(self, job: Job) -> str:
+        """Have the head run a job, with the packages as they are here; returns the job's id.
+
+        Raises:
+            ConfigError: it is refused, or its files are more than Ray carries.
+        """
+        carried: dict[str, Any] = {
+            "py_modules": package_folders(),
+            "env_vars": {**WORKERS_READ, **_JOBS},
+        }
+        if job.folder is not None:
+            carried["working_dir"] = str(job.folder)
+        try:
+            return self.jobs.submit_job(
+                entrypoint=job.entrypoint,
+                submission_id=f"{job.name}-{uuid.uuid4().hex[:6]}",
+                runtime_env=carried,
+                metadata={"stillhouse": job.name},
+            )
+        except (RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            message = f"{self.url} took no job: {' '.join(str(error).split())[:500]}"
+            raise ConfigError([Problem("--submit", message)]) from None
+
+    def begun(self, job: str, patience: float) -> tuple[str, str]:
+        """What a job has come to after ``patience`` seconds at most, and what it has printed.
+
+        Returns at once when its search has begun, which its lines tell, or when it ended.
+        """
+        until = time.monotonic() + patience
+        while True:
+            state, said = str(self.jobs.get_job_status(job)), self.jobs.get_job_logs(job)
+            if run_of(said) or state not in ("PENDING", "RUNNING") or time.monotonic() > until:
+                return state, said
+            time.sleep(1.0)
 
     def status(self, name: str) -> dict[str, Any]:
         """What the driver of the run ``name`` (or of that experiment's newest) told last.
@@ -72,6 +121,12 @@ class Dashboard:
         return str(reply.text)
 
 
+def run_of(said: str) -> str:
+    """The run that a driver's lines tell of; empty before it has one."""
+    found = re.search(r"^ *[\d.]+ s  (\S+) (?:started|resumed): \d+ trials$", said, re.MULTILINE)
+    return found[1] if found else ""
+
+
 def _url_of(address: str) -> str:
     """The dashboard's own address.
 
@@ -93,8 +148,7 @@ def _client(url: str) -> JobSubmissionClient:
     try:
         from ray.job_submission import JobSubmissionClient
 
-        logging.getLogger("ray.dashboard").setLevel(logging.ERROR)
-        return JobSubmissionClient(url)
+        client = JobSubmissionClient(url)
     except ImportError:
         message = "needs Ray's client for dashboards; install it: pip install 'stillhouse[cluster]'"
         raise ConfigError([Problem("--address", message)]) from None
@@ -106,3 +160,6 @@ def _client(url: str) -> JobSubmissionClient:
         raise ConfigError([Problem("--address", message)]) from None
     except Exception as error:  # Ray's own, of many kinds
         raise no_cluster(url, error) from None
+    for name in ("ray.dashboard", "ray._private.runtime_env"):  # Ray's client sets them itself
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return client

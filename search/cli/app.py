@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from search.cli import about, diagnose, files, library, methods, runs, status
+from search.cli import about, diagnose, doctor, files, library, methods, runs, status
 from spaces.problem import ConfigError
 
 app = typer.Typer(
@@ -31,7 +31,7 @@ for command in (
     methods.methods,
     about.networks,
     about.blocks,
-    about.doctor,
+    doctor.doctor,
 ):
     app.command()(command)
 app.add_typer(library.app, name="library")

@@ -260,6 +260,10 @@ class Library:
         """Write an empty file, by which others can tell that they see this library."""
         self._write(path, b"")
 
+    def marked(self, path: str) -> bool:
+        """Whether a :meth:`mark` is seen from here."""
+        return self._exists(path)
+
     def remove_file(self, path: str) -> None:
         """Delete one of the :meth:`leftovers`, or a :meth:`mark`."""
         self._files.delete_file(path)
