@@ -113,7 +113,7 @@ def _tables(told: Snapshot) -> Iterator[tuple[tuple[str, ...], list[tuple[Any, .
         [(t["number"], _some(t["for"]) or "a slot") for t in trials["waiting"]],
     )
     rows = [(s["label"], s["state"], _epoch(s), s["node"] or "a slot") for s in stages["open"]]
-    rows += [(s["label"], "waiting", "", _some(s["for"])) for s in stages["unborn"]]
+    rows += [(s["label"], "waiting", "", _some(s["for"]) or "its turn") for s in stages["unborn"]]
     yield ("stage", "state", "epoch", "on, or waits for"), rows
     yield (
         ("node", "cpus taken", "gpus taken", ""),

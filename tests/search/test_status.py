@@ -30,7 +30,7 @@ def test_a_search_is_seen_from_where_its_library_is(tiny, tmp_path, monkeypatch)
     tiny["tracking"] = f"sqlite:///{tmp_path}/mlflow.db"
     states = []
 
-    def look(event):
+    def look(_):
         written = tmp_path / "runs" / "tiny-1" / "status.json"
         if written.exists():
             states.append(json.loads(written.read_text())["state"])  # whole whenever it is read
@@ -52,7 +52,7 @@ def test_a_search_is_seen_from_where_its_library_is(tiny, tmp_path, monkeypatch)
     assert "tiny-1: finished" in told("tiny-1", "--library", tiny["library"])
 
 
-def test_a_status_is_neither_a_need_nor_a_leftover(library, tmp_path):
+def test_a_status_is_neither_a_need_nor_a_leftover(library):
     library.note_search("tiny-1", {"a" * 64})
     library.note_status("tiny-1@laptop", "{}")
     library.note_status("tiny-1@head", "[]")
