@@ -28,7 +28,7 @@ FLAGS = (
     *("disable-background-networking", "disable-component-update", "disable-sync"),
     *("disable-dev-shm-usage", "window-size=1600,1100"),
 )
-PATIENCE = 180
+PATIENCE = 480
 
 
 @pytest.fixture(scope="module")
