@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart test test-all lint benchmarks clean
+.PHONY: quickstart test test-all browser lint benchmarks clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/stillhouse launch experiments/quickstart.yaml
@@ -12,8 +12,15 @@ quickstart: $(VENV)/.installed
 test: lint
 	$(BIN)/python -m pytest -m "not slow"
 
-test-all: lint
+test-all: lint browser
 	$(BIN)/python -m pytest
+
+# For the tests that look at MLflow's pages; without it they are skipped and say so.
+browser:
+	@{ command -v chromium && command -v chromedriver; } > /dev/null \
+	  || ! command -v apt-get > /dev/null \
+	  || apt-get install -y -qq chromium chromium-driver > /dev/null \
+	  || echo "no browser: tests of MLflow's pages are skipped (apt-get install chromium chromium-driver)"
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import socket
+from pathlib import Path
 
 import ray
 
 from spaces.problem import ConfigError, Problem
 
 NAMESPACE = "stillhouse"
+PACKAGES = ("search", "methods", "spaces")
+"""What is shipped to a cluster, as it is here."""
 _OWN_WORKERS = {
     # A worker that has loaded torch is kept for the next stage.
     "idle_worker_killing_time_threshold_ms": 600_000,
@@ -19,7 +23,7 @@ _OWN_WORKERS = {
     "preload_python_modules": ["search.foundry", "search.stages.assemble"],
 }
 """How workers are kept on a Ray of our own."""
-_WORKERS_READ = {
+WORKERS_READ = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # glibc gives freed memory back at once and asks for it again in the next step: 15 % of a
@@ -41,16 +45,18 @@ def connect(address: str | None) -> None:
     """
     if not address and ray.is_initialized() and _namespace() == NAMESPACE:
         return
-    for name, value in _WORKERS_READ.items():
+    if address and address.startswith(("http://", "https://")):
+        message = (
+            f"{address} is a dashboard, which takes searches as jobs: add --submit; or give "
+            "HOST:6379 or auto, on a machine of the cluster"
+        )
+        raise ConfigError([Problem("--address", message)])
+    for name, value in WORKERS_READ.items():
         os.environ.setdefault(name, value)
     shipped = None
     if address:
-        import methods
-        import search
-        import spaces
-
-        shipped = {"py_modules": [search, methods, spaces], "env_vars": _WORKERS_READ}
-    _check_listening(address)
+        shipped = {"py_modules": package_folders(), "env_vars": WORKERS_READ}
+    check_listening(address)
     try:
         ray.init(
             # Never neither: a crashed run leaves an address behind that would be picked up.
@@ -65,7 +71,34 @@ def connect(address: str | None) -> None:
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         if not address:
             raise
-        raise ConfigError([Problem("--address", _refusal(address, error))]) from None
+        raise no_cluster(address, error) from None
+
+
+def package_folders() -> list[str]:
+    """Where the packages lie here; not the modules, which Ray cannot copy within a job."""
+    return [str(importlib.import_module(name).__path__[0]) for name in PACKAGES]
+
+
+def this_node() -> str:
+    """What the node of this process is called."""
+    address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+    return node_name(address, ray.get_runtime_context().get_node_id())
+
+
+def node_name(address: str, number: str) -> str:
+    """An address alone does not tell two nodes of one machine apart."""
+    return f"{address} ({number[:6]})"
+
+
+def logs_folder() -> Path | None:
+    """Where the cluster keeps the logs of this node, which its dashboard shows to who asks."""
+    node = ray._private.worker._global_node
+    return Path(node.get_logs_dir_path()) if node is not None else None
+
+
+def no_cluster(address: str, error: Exception) -> ConfigError:
+    """Why the cluster at an address cannot be used, in one line."""
+    return ConfigError([Problem("--address", _refusal(address, error))])
 
 
 def _refusal(address: str, error: Exception) -> str:
@@ -85,8 +118,12 @@ def _namespace() -> str:
     return str(context.namespace)
 
 
-def _check_listening(address: str | None) -> None:
-    """Ray itself tries a dead address for over a minute."""
+def check_listening(address: str | None) -> None:
+    """Ray itself tries a dead address for over a minute.
+
+    Raises:
+        ConfigError: nothing answers there.
+    """
     host, _, port = (address or "").rpartition(":")
     if not (host and port.isdigit()) or "/" in host:
         return

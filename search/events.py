@@ -36,8 +36,9 @@ class SearchStarted:
 class StageChanged:
     """A shared stage (teacher, assistant, ...) changed its state.
 
-    ``label`` is for people (``assistants/cnn6``); ``epoch`` of ``epochs`` while it runs;
-    ``record`` once it is made or found; ``reason`` if it failed.
+    ``label`` is for people (``assistants/cnn6``); ``epoch`` of ``epochs`` while it runs (0 when
+    a worker has just taken it up), on ``node`` where there are several; ``record`` once it is
+    made or found; ``reason`` if it failed.
     """
 
     key: str
@@ -47,6 +48,24 @@ class StageChanged:
     epochs: int = 0
     record: Record | None = None
     reason: str = ""
+    node: str = ""
+
+
+@dataclass(frozen=True)
+class Needed:
+    """A stage that a trial rests on; ``parents`` are the keys of those that it rests on itself."""
+
+    key: str
+    label: str
+    parents: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TrialWaiting:
+    """A trial is decided, and starts when all of ``stages`` are in the library."""
+
+    number: int
+    stages: tuple[Needed, ...]
 
 
 @dataclass(frozen=True)
@@ -87,5 +106,13 @@ class SearchEnded:
     reason: str = ""
 
 
-Event = SearchStarted | StageChanged | TrialStarted | TrialReported | TrialEnded | SearchEnded
+Event = (
+    SearchStarted
+    | StageChanged
+    | TrialWaiting
+    | TrialStarted
+    | TrialReported
+    | TrialEnded
+    | SearchEnded
+)
 Observer = Callable[[Event], None]

@@ -1,14 +1,16 @@
 """A run's folder: everything that one search leaves on the driver's disk.
 
 ``stillhouse-runs/<name>-<n>/`` holds ``experiment.yaml`` (what was asked, as resumed and extended),
-``study.journal``, ``state.json``, ``tracking/`` (what MLflow has not been told yet), and at the
-end ``best.yaml``, ``outcome.json``, ``trials.csv``, ``report.html`` and the pictures.
+``study.journal``, ``state.json``, ``status.json`` (how it stands), ``tracking/`` (what MLflow has
+not been told yet), and at the end ``best.yaml``, ``outcome.json``, ``trials.csv``, ``report.html``
+and the pictures.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,12 +60,7 @@ class RunFolder:
         """
         root = runs_root()
         names = [p.name for p in root.iterdir() if p.is_dir()] if root.is_dir() else []
-        if name in names:
-            return cls(root / name)
-        numbered = {number: n for n in names if (number := _number(n, name))}
-        if not numbered:
-            raise ConfigError([Problem(str(root), unknown("run", name, names))])
-        return cls(root / numbered[max(numbered)])
+        return cls(root / newest(name, names, str(root)))
 
     @property
     def name(self) -> str:
@@ -83,6 +80,21 @@ class RunFolder:
         """The file's data, or an empty mapping where it is not there yet."""
         path = self.path / name
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def newest(name: str, runs: Iterable[str], where: str) -> str:
+    """Of ``runs`` the one called ``name``, or the newest of the experiment ``name``.
+
+    Raises:
+        ConfigError: there is none ``where`` they were looked for.
+    """
+    names = list(runs)
+    if name in names:
+        return name
+    numbered = {number: n for n in names if (number := _number(n, name))}
+    if not numbered:
+        raise ConfigError([Problem(where, unknown("run", name, names))])
+    return numbered[max(numbered)]
 
 
 def _number(folder: str, name: str) -> int:

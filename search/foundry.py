@@ -195,15 +195,17 @@ class Foundry:
                     await asyncio.sleep(2.0**lost)  # others may end meanwhile
 
     async def _run(self, flight: _Flight) -> Record:
-        stage = flight.stage
+        stage, node = flight.stage, ""
         async with self._room.place(flight.resources):
             flight.running = start([stage], self._uri, flight.resources)
             async for said in follow(flight.running, flight.hang_after):
                 if isinstance(said, Record):
                     return said
+                if isinstance(said, str):
+                    node, said = said, {}
                 epoch = int(said.get("epoch", 0))
                 flight.reached = max(flight.reached, epoch)
-                self._tell(stage, "running", epoch=epoch)
+                self._tell(stage, "running", epoch=epoch, node=node)
         raise RuntimeError("ended without a record")
 
     async def _join(self, flight: _Flight) -> Record:
@@ -259,11 +261,14 @@ class Foundry:
         running = start(stages, self._uri, first.resources)
         for flight in flights:
             flight.running, flight.companions = running, flights
+        node = ""
         async for said in follow(running, first.hang_after):
+            if isinstance(said, str):
+                node, said = said, [{} for _ in stages]
             if said and isinstance(said[0], Record):
                 return list(said)
             for stage, report in zip(stages, said, strict=True):
-                self._tell(stage, "running", epoch=int(report.get("epoch", 0)))
+                self._tell(stage, "running", epoch=int(report.get("epoch", 0)), node=node)
         raise RuntimeError("ended without records")
 
     async def _make_again(self, flight: _Flight, key: str) -> None:
@@ -293,9 +298,10 @@ class Foundry:
         epoch: int = 0,
         record: Record | None = None,
         reason: str = "",
+        node: str = "",
     ) -> None:
         event = StageChanged(
-            stage.key, stage.label, state, epoch, stage.work.epochs, record, reason
+            stage.key, stage.label, state, epoch, stage.work.epochs, record, reason, node
         )
         self._news.append(event)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from search.announcer import Announcer
 from search.attempt import reason, run_trial
@@ -42,6 +43,14 @@ class Inline:
             ledger.started(proposal)
             self._try(proposal, ledger)
         return True
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """No cluster."""
+        return []
+
+    def board(self) -> None:
+        """Nobody else looks."""
+        return None
 
     def close(self) -> None:
         """Nothing is left open."""

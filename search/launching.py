@@ -19,6 +19,7 @@ from methods.core.data.dataset import open_data
 from search.announcer import Announcer
 from search.assembly import rebuild
 from search.baselines import baselines
+from search.bulletin import Bulletin, Watched
 from search.events import Observer, SearchEnded, SearchStarted, SearchState
 from search.experiment import Experiment, to_yaml
 from search.factorial import cells, variances
@@ -34,6 +35,7 @@ from search.report.summary import ranking
 from search.results import present, write_outcome
 from search.settle import Contender, contenders
 from search.stage import Stage
+from search.standing import Standing
 from search.study import Study
 from search.tested import tested
 from search.tracking import Tracker, known, prepare, resolve_uri
@@ -104,7 +106,7 @@ def resume(
     return _Driver(experiment, folder, observers).run(address, inline, resumed=True)
 
 
-class Workshop(Protocol):
+class Workshop(Watched, Protocol):
     """Where stages are made and trials run: this process, or a Ray cluster."""
 
     def make(self, stages: Sequence[Stage]) -> dict[str, str]: ...
@@ -137,7 +139,14 @@ class _Driver:
         self.prepared = None if there else _aside(prepare, self.uri, experiment.name)
         delay = START if there else 0.0
         self.tracker = Tracker(self.uri, experiment.name, folder.path, dict(versions()), delay)
-        self.announce = Announcer((self.tracker, *observers))
+        self.bulletin = Bulletin(
+            Standing(experiment),
+            folder,
+            self.library,
+            lambda: (self.tracker.pending, self.tracker.trouble),
+            self.earlier,
+        )
+        self.announce = Announcer((self.tracker, self.bulletin, *observers))
         self.study = Study(experiment, folder.path)
 
     def run(self, address: str | None, inline: bool, resumed: bool) -> Launched:
@@ -152,6 +161,7 @@ class _Driver:
             with (
                 _stoppable(stopped),
                 self._workshop(address, inline) as workshop,
+                self.bulletin.watching(workshop),
                 _stoppable(stopped),
             ):
                 if self.prepared is not None:
@@ -165,6 +175,7 @@ class _Driver:
                 self._note("failed")
                 self.announce(SearchEnded("failed", str(error)))
                 self.tracker.close(timeout=10.0)
+                self.bulletin.close()
                 raise
         if state == "interrupted":
             ledger.interrupted()
@@ -247,6 +258,7 @@ class _Driver:
             self._log_outcome(outcome)
         self._note(state)
         unsent = self.tracker.close(timeout=60.0 if state == "finished" else 15.0)
+        self.bulletin.close()
         return Launched(self.folder, state, outcome, self.uri, unsent)
 
     def _log_outcome(self, outcome: Outcome) -> None:

@@ -6,12 +6,14 @@ from collections.abc import Mapping
 
 from search.announcer import Announcer
 from search.events import (
+    Needed,
     StageChanged,
     StageState,
     TrialEnded,
     TrialReported,
     TrialStarted,
     TrialState,
+    TrialWaiting,
 )
 from search.library.store import Library
 from search.stage import Stage
@@ -28,6 +30,14 @@ class Ledger:
         self._library = library
         self._running: dict[int, Proposal] = {}
         self._found: set[int] = set()
+
+    def waiting(self, proposal: Proposal) -> None:
+        """A trial is decided; what it rests on is asked for now."""
+        stages = tuple(
+            Needed(stage.key, stage.label, tuple(parent.key for parent in stage.parents))
+            for stage in proposal.recipe.prerequisites
+        )
+        self.announce(TrialWaiting(proposal.number, stages))
 
     def started(self, proposal: Proposal) -> None:
         """A trial is handed to a worker."""

@@ -10,22 +10,25 @@ import hashlib
 import importlib
 import platform
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from search.checkup import Finding, worker
+from search.cluster import PACKAGES, connect, node_name
 from search.library.place import ALOOF, open_place, remedy, shown
+from search.library.store import Library
 from spaces.problem import ConfigError, Problem
 
 PATIENCE = 120.0
 """Seconds a node has to answer; its first worker is given the packages meanwhile."""
-_PACKAGES = ("search", "methods", "spaces")
 
 Facts = Mapping[str, str]
+_Answer = TypeVar("_Answer")
 
 
 def facts() -> dict[str, str]:
@@ -99,27 +102,104 @@ def out_of_sight(library: str, unseen: Mapping[str, str]) -> str:
     )
 
 
+def examine(address: str, library: str, tracking: str) -> dict[str, list[Finding]]:
+    """The checkup of every node of the cluster at ``address``, by the node's name.
+
+    Raises:
+        ConfigError: there is no such cluster, or the library cannot be used from here.
+    """
+    connect(address)
+    try:
+        place = Library(library)
+        mark = f"scratch/.seen-{ray.get_runtime_context().get_job_id()}"
+        place.mark(mark)
+        try:
+            answers = ask_every(_examined, library, mark, tracking)
+        finally:
+            place.remove_file(mark)
+    finally:
+        ray.shutdown()
+    own, found = facts(), {}
+    for node, (answer, reason) in answers.items():
+        if answer is None:
+            remedy = "see its log below /tmp/ray/session_latest/logs"
+            found[node] = [Finding("worker", reason, False, remedy)]
+            continue
+        told, findings = answer
+        found[node] = [*_compared(told, own), *findings]
+    return found
+
+
+def _compared(told: Facts, own: Facts) -> Iterator[Finding]:
+    for name, version in told.items():
+        same = version == own[name]
+        remedy = "" if same else f"{own[name]} here; install the same with constraints.txt on both"
+        yield Finding(name, version, same, remedy)
+
+
+def _examined(library: str, mark: str, tracking: str) -> tuple[dict[str, str], list[Finding]]:
+    """On a node: its facts and its checkup."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    here = ray.get_runtime_context().get_node_id()
+    (resources,) = [node["Resources"] for node in nodes if node["NodeID"] == here]
+    return facts(), worker(library, mark, tracking, resources.get("GPU", 0.0))
+
+
+def roll() -> list[dict[str, Any]]:
+    """The nodes of the cluster: what each has, and what of it is taken or kept for a trial."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    state: Any = ray._private.state
+    free = state.available_resources_per_node()
+    return [
+        {
+            "name": node_name(node["NodeManagerAddress"], node["NodeID"]),
+            "alive": node["Alive"],
+            **_taken("cpus", node["Resources"].get("CPU", 0.0), free.get(node["NodeID"]), "CPU"),
+            **_taken("gpus", node["Resources"].get("GPU", 0.0), free.get(node["NodeID"]), "GPU"),
+        }
+        for node in sorted(nodes, key=lambda node: not node["Alive"])
+    ]
+
+
+def _taken(
+    name: str, total: float, free: Mapping[str, float] | None, kind: str
+) -> dict[str, float]:
+    left = total if free is None else free.get(kind, 0.0)
+    return {name: total, f"{name}_taken": round(total - left, 4)}
+
+
 def _ask(library: str, path: str) -> dict[str, tuple[Facts, str]]:
     """Address of a node -> its facts, and why it does not see the file; empty if it does."""
+    answers: dict[str, tuple[Facts, str]] = {}
+    for place, (answer, reason) in ask_every(_look, library, path).items():
+        if answer is None:
+            raise ConfigError([Problem("--address", f"{place} {reason}")])
+        answers[place] = answer
+    return answers
+
+
+def ask_every(
+    question: Callable[..., _Answer], *args: Any
+) -> dict[str, tuple[_Answer | None, str]]:
+    """Have every node of the cluster answer: what it says, or none and why."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    look: Any = ray.remote(num_cpus=0, max_retries=1)(_look)
+    ask: Any = ray.remote(num_cpus=0, max_retries=1)(question)
     asked = {}
     for node in nodes:
         if node["Alive"]:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            place = f"{node['NodeManagerAddress']} ({node['NodeID'][:6]})"
-            asked[place] = look.options(scheduling_strategy=there).remote(library, path)
-    answers = {}
+            place = node_name(node["NodeManagerAddress"], node["NodeID"])
+            asked[place] = ask.options(scheduling_strategy=there).remote(*args)
+    answers: dict[str, tuple[_Answer | None, str]] = {}
     for place, answer in asked.items():
         try:
-            answers[place] = ray.get(answer, timeout=PATIENCE)
+            answers[place] = ray.get(answer, timeout=PATIENCE), ""
         except ray.exceptions.GetTimeoutError:
-            message = f"{place} started no worker within {PATIENCE:g} s; see `ray status`"
-            raise ConfigError([Problem("--address", message)]) from None
+            why = f"started no worker within {PATIENCE:g} s; see `ray status`"
+            answers[place] = None, why
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1]
-            message = f"{place} cannot run this project: {reason}"
-            raise ConfigError([Problem("--address", message)]) from None
+            answers[place] = None, f"cannot run this project: {reason}"
     return answers
 
 
@@ -145,7 +225,7 @@ def _version(package: str) -> str:
 def _digest() -> str:
     """Of the packages as this process would import them, wherever they came from."""
     total = hashlib.sha256()
-    for name in _PACKAGES:
+    for name in PACKAGES:
         folder = Path(importlib.import_module(name).__path__[0])
         for file in sorted(folder.rglob("*.py")):
             total.update(file.relative_to(folder).as_posix().encode())

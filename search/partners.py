@@ -21,6 +21,7 @@ from ray.exceptions import RayError
 from ray.util.queue import Empty, Queue
 
 from methods.core.workers import Parted, Partner
+from search.cluster import this_node
 from search.library.record import Record
 from search.library.store import Library
 from search.make import make
@@ -53,7 +54,7 @@ def make_with_partners(stage: Stage, library: str, wish: Resources) -> Any:
 
 
 @ray.remote(max_retries=0, num_cpus=0)
-def _make(stage: Stage, library: str, wish: Resources) -> Iterator[Report | Record | None]:
+def _make(stage: Stage, library: str, wish: Resources) -> Iterator[str | Report | Record]:
     news = Queue(actor_options={"num_cpus": 0})
     told = {"stage": stage, "library": library, "news": news, "threads": max(1, int(wish.cpu))}
     with tempfile.TemporaryDirectory(prefix="stillhouse-train-") as folder:
@@ -114,7 +115,7 @@ def _take_part(told: dict[str, Any]) -> None:
     worker = Partner()
     library = Library(told["library"], found=True)
     if worker.leads:
-        told["news"].put(None)  # begun: from here on silence counts
+        told["news"].put(this_node())  # begun: from here on silence counts
     for report in make(told["stage"], library, leaving=leaving, worker=worker):
         if worker.leads:
             told["news"].put(report)

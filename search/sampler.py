@@ -121,6 +121,7 @@ class Sampler(Searcher):
             self._left -= 1
             self._waiting.append(proposal)
             if self._orders is not None:
+                self._ledger.waiting(proposal)
                 self._orders.place(proposal.recipe.prerequisites)
 
     def _next_ready(self) -> Proposal | None:

@@ -25,6 +25,7 @@ from ray.exceptions import (
 
 from search.attempt import out_of_memory
 from search.attempt import reason as reason_of
+from search.cluster import this_node
 from search.library.record import Record
 from search.library.store import Library
 from search.make import SAVE_EVERY, make, make_together
@@ -74,8 +75,8 @@ def start(stages: Sequence[Stage], library: str, wish: Resources) -> Any:
 
 
 @ray.remote(max_retries=0)
-def _make_remotely(stage: Stage, library: str, threads: int) -> Iterator[Report | Record | None]:
-    yield None  # begun: from here on silence counts
+def _make_remotely(stage: Stage, library: str, threads: int) -> Iterator[str | Report | Record]:
+    yield this_node()  # begun: from here on silence counts
     torch.set_num_threads(threads)
     yield from _with_result(make(stage, Library(library, found=True), SAVE_EVERY, leaving))
 
@@ -83,8 +84,8 @@ def _make_remotely(stage: Stage, library: str, threads: int) -> Iterator[Report 
 @ray.remote(max_retries=0)
 def _make_together_remotely(
     stages: list[Stage], library: str, threads: int
-) -> Iterator[list[Report] | list[Record] | None]:
-    yield None
+) -> Iterator[str | list[Report] | list[Record]]:
+    yield this_node()
     torch.set_num_threads(threads)
     opened = Library(library, found=True)
     yield from _with_result(make_together(stages, opened, SAVE_EVERY, leaving))
@@ -97,7 +98,8 @@ def _with_result(making: Generator[_Yielded, None, _Made]) -> Iterator[_Yielded 
 
 
 async def follow(running: Any, hang_after: float | None) -> AsyncIterator[Any]:
-    """What a started task says. The wait for a free slot does not count as silence.
+    """What a started task says: its node first, when it begins. The wait for a free slot does not
+    count as silence.
 
     Args:
         running: from :func:`start`.
@@ -120,8 +122,7 @@ async def follow(running: Any, hang_after: float | None) -> AsyncIterator[Any]:
         if reference is None:
             return
         allowed = hang_after
-        if said is not None:
-            yield said
+        yield said
 
 
 def is_lost(error: BaseException) -> bool:

@@ -12,11 +12,11 @@ import ray
 from ray import tune
 
 from search.announcer import Announcer
-from search.cluster import connect
+from search.cluster import connect, logs_folder
 from search.experiment import Experiment
 from search.ledger import Ledger
 from search.library.store import Library
-from search.nodes import check_nodes
+from search.nodes import check_nodes, roll
 from search.orders import Orders
 from search.sampler import Sampler
 from search.scheduling import scheduler
@@ -84,6 +84,7 @@ class OnRay:
         self._library = library
         self._folder = folder
         connect(address)
+        self._board = logs_folder() if address else None
         try:
             if address:
                 check_nodes(library.uri, library.mark, library.remove_file)
@@ -120,6 +121,14 @@ class OnRay:
             student = self._experiment.recipe().student
             if student.work.workers > 1:
                 self._orders.make([student])
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """What each node has, and what of it is taken."""
+        return roll()
+
+    def board(self) -> Path | None:
+        """The folder of logs on this node, which a cluster's dashboard shows."""
+        return self._board
 
     def close(self) -> None:
         """Stop wanting anything, and leave the cluster (or end the one started here)."""

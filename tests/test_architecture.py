@@ -14,6 +14,7 @@ HOMES = {
         f"search/{name}.py"
         for name in (
             "cluster",
+            "dashboard",
             "foundry",
             "nodes",
             "notice",

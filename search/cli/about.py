@@ -1,20 +1,12 @@
-"""Commands about what is there: networks, blocks, this machine."""
+"""Commands about what is there: networks, blocks."""
 
 from __future__ import annotations
 
-import os
-import tempfile
-from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 
-from search.cli.show import Json, as_json, as_table, console
-from search.folder import runs_root
-from search.library.store import Library
-from search.make import versions
-from search.tracking import reachable, resolve_uri
+from search.cli.show import Json, as_json, as_table
 from spaces.blocks import BLOCKS
 from spaces.cost import network_costs
 from spaces.networks import sizes
@@ -67,54 +59,3 @@ def networks(
         ("network", "family", "parameters", "FLOPs an image"),
         [(r["network"], r["family"], r["parameters"] or "-", r["flops"] or "-") for r in rows],
     )
-
-
-def doctor(
-    library: str = "stillhouse-library",
-    tracking: Annotated[str | None, typer.Option(help="MLflow's URI.")] = None,
-    json: Json = False,
-) -> None:
-    """Versions, devices, and whether library, runs and tracking can be used."""
-    findings: list[dict[str, Any]] = [
-        {"what": name, "found": version, "good": True} for name, version in versions().items()
-    ]
-    cuda = torch.cuda.is_available()
-    device = torch.cuda.get_device_name() if cuda else f"cpu, {os.cpu_count()} cores"
-    findings.append({"what": "device", "found": device, "good": True})
-    findings.append(_tried("torchvision operators", _operators))
-    findings.append(_tried(f"library {library}", lambda: Library(library).check_writable()))
-    findings.append(_tried(f"runs {runs_root()}", _probe_runs))
-    uri = resolve_uri(tracking, Path.cwd())
-    findings.append(_tried(f"tracking {uri}", lambda: reachable(uri)))
-    if json:
-        as_json(findings)
-    else:
-        as_table(
-            ("what", "found", ""),
-            [(f["what"], f["found"], "ok" if f["good"] else "PROBLEM") for f in findings],
-        )
-    if not all(finding["good"] for finding in findings):
-        console.print("some checks failed", style="red")
-        raise typer.Exit(1)
-
-
-def _tried(what: str, check: Any) -> dict[str, Any]:
-    try:
-        check()
-    except (ConfigError, OSError, RuntimeError) as error:
-        return {"what": what, "found": str(error), "good": False}
-    return {"what": what, "found": "works", "good": True}
-
-
-def _operators() -> None:
-    """torchvision's compiled operators load only beside the torch they were built with."""
-    import torchvision
-
-    boxes, scores = torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([1.0])
-    torchvision.ops.nms(boxes, scores, 0.5)
-
-
-def _probe_runs() -> None:
-    runs_root().mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=runs_root()):
-        pass

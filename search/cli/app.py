@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from search.cli import about, diagnose, export, files, library, methods, runs
+from search.cli import about, diagnose, doctor, export, files, library, methods, runs, status
 from spaces.problem import ConfigError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ for command in (
     runs.extend,
     files.check,
     files.plan,
+    status.status,
     runs.best,
     runs.reuse,
     export.export,
@@ -31,7 +32,7 @@ for command in (
     methods.methods,
     about.networks,
     about.blocks,
-    about.doctor,
+    doctor.doctor,
 ):
     app.command()(command)
 app.add_typer(library.app, name="library")

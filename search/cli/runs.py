@@ -14,6 +14,7 @@ import yaml
 
 from search.cli.live import LiveView
 from search.cli.show import Json, Set, as_json, as_table, console, parse_changes
+from search.cli.submit import Submit, submit_going_on, submit_launch
 from search.factorial import interactions
 from search.folder import RunFolder
 from search.launching import Launched
@@ -41,10 +42,14 @@ def launch(
     address: Address = None,
     changes: Set = None,
     inline: Inline = False,
+    submit: Submit = False,
     json: Json = False,
 ) -> None:
     """Run the search that a file describes."""
     experiment = load_experiment(file, parse_changes(changes))
+    if submit:
+        submit_launch(experiment, address, inline, json)
+        return
     view = LiveView(experiment, console)
     with view.showing():
         launched = launch_search(
@@ -53,8 +58,17 @@ def launch(
     _conclude(launched, json)
 
 
-def resume(name: Name, address: Address = None, inline: Inline = False, json: Json = False) -> None:
+def resume(
+    name: Name,
+    address: Address = None,
+    inline: Inline = False,
+    submit: Submit = False,
+    json: Json = False,
+) -> None:
     """Go on with a run that was stopped; nothing finished is done again."""
+    if submit:
+        submit_going_on(name, 0, address, inline, json)
+        return
     _go_on(name, address, inline, 0, json)
 
 
@@ -63,9 +77,13 @@ def extend(
     trials: Annotated[int, typer.Option(min=1, help="How many more.")],
     address: Address = None,
     inline: Inline = False,
+    submit: Submit = False,
     json: Json = False,
 ) -> None:
     """More trials for a run that has ended; its sampler knows all earlier ones."""
+    if submit:
+        submit_going_on(name, trials, address, inline, json)
+        return
     _go_on(name, address, inline, trials, json)
 
 

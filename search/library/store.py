@@ -7,6 +7,7 @@ Layout below the root::
     scratch/<key>.safetensors                          a half-done stage, last saved epoch
     damaged/<key>-<n>/                                 set aside by a failed digest
     searches/<name>.json                               the keys a search needs, for ``collect``
+    status/<name>@<host>.json                          how a search stands (search/bulletin.py)
 
 Nothing is ever unpickled. Two publishers of one key are harmless: each payload has its own name
 and the record that lands last names one of them.
@@ -73,8 +74,7 @@ class Library:
             ConfigError: that failed.
         """
         try:
-            system, root = open_place(self.uri, ALOOF) if self._in_one_step else (None, "")
-            files = fs.SubTreeFileSystem(root, system) if system else self._files
+            files = self._aloof()
             self._write("scratch/.probe", b"", files)
             files.delete_file("scratch/.probe")
         except OSError as error:
@@ -214,8 +214,27 @@ class Library:
 
     def forget_search(self, name: str) -> None:
         """The search ``name`` needs nothing any more."""
-        if self._exists(f"searches/{name}.json"):
-            self._files.delete_file(f"searches/{name}.json")
+        told = [info.path for info in self._list("status") if _run_of(info) == name]
+        for path in (f"searches/{name}.json", *told):
+            if self._exists(path):
+                self._files.delete_file(path)
+
+    def note_status(self, name: str, text: str) -> None:
+        """Replace what is told of how the search ``name`` stands; gives up soon.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._write(f"status/{name}.json", text.encode(), self._aloof())
+
+    def statuses(self) -> dict[str, list[str]]:
+        """Search name -> what its drivers, one or on several machines, told last."""
+        found: dict[str, list[str]] = {}
+        for info in self._list("status"):
+            text = self._read(info.path) if info.extension == "json" else None
+            if text is not None:
+                found.setdefault(_run_of(info), []).append(text.decode())
+        return found
 
     def needed(self) -> dict[str, set[str]]:
         """Search name -> the keys it needs."""
@@ -241,6 +260,10 @@ class Library:
         """Write an empty file, by which others can tell that they see this library."""
         self._write(path, b"")
 
+    def marked(self, path: str) -> bool:
+        """Whether a :meth:`mark` is seen from here."""
+        return self._exists(path)
+
     def remove_file(self, path: str) -> None:
         """Delete one of the :meth:`leftovers`, or a :meth:`mark`."""
         self._files.delete_file(path)
@@ -259,6 +282,11 @@ class Library:
             stream.write(data)
         if not self._in_one_step:
             files.move(aside, path)
+
+    def _aloof(self) -> fs.FileSystem:
+        """The same place, where an object store that does not answer is soon given up."""
+        system, root = open_place(self.uri, ALOOF) if self._in_one_step else (None, "")
+        return fs.SubTreeFileSystem(root, system) if system else self._files
 
     def _read(self, path: str) -> bytes | None:
         try:
@@ -280,6 +308,11 @@ def pack(tensors: Mapping[str, Tensor]) -> tuple[Payload, bytes]:
     data = safetensors.torch.save({n: t.detach().cpu().contiguous() for n, t in tensors.items()})
     digest = hashlib.sha256(data).hexdigest()
     return Payload(name=f"{digest[:32]}.safetensors", sha256=digest, size=len(data)), data
+
+
+def _run_of(info: fs.FileInfo) -> str:
+    """The search whose status a file is."""
+    return str(info.base_name.rpartition("@")[0])
 
 
 def _folder(key: str) -> str:

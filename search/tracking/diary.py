@@ -18,6 +18,7 @@ from search.events import (
     TrialEnded,
     TrialReported,
     TrialStarted,
+    TrialWaiting,
 )
 from search.library.record import Record
 from search.outcome import Outcome
@@ -61,6 +62,8 @@ class Diary:
                 return self._search_started(event, at)
             case StageChanged():
                 return self._stage_changed(event, at)
+            case TrialWaiting():
+                return []
             case TrialStarted():
                 return self._trial_started(event, at)
             case TrialReported(number, epoch, metrics):

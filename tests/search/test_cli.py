@@ -65,6 +65,10 @@ def test_every_command_that_answers_takes_json(call, place):
         ("check", "tiny.yaml"): lambda a: a["valid"] and a["searched"] == ["student.training.lr"],
         ("plan", "tiny.yaml"): lambda a: [s["label"] for s in a["stages"]] == ["teacher"],
         ("best", "tiny"): lambda a: a["best"]["name"] == "tiny-best" and "search" not in a["best"],
+        ("status", "tiny"): lambda a: a["state"] == "finished" and a["silent_for"] is None,
+        ("status", "tiny-1", "--library", "stillhouse-library"): (
+            lambda a: a["trials"]["ended"] == {"finished": 3}
+        ),
         ("report", "tiny-1"): lambda a: any(file.endswith("report.html") for file in a),
         ("library", "list"): lambda a: {record["key"] for record in a} == keys,
         ("library", "show", min(keys)[:10]): lambda a: a["key"] == min(keys),
@@ -85,7 +89,7 @@ def test_all_commands_answer_help():
     commands = typer.main.get_command(app).commands
     assert set(commands) == {
         *("launch", "resume", "extend", "check", "plan", "best", "reuse", "library", "report"),
-        *("ui", "diagnose", "methods", "networks", "blocks", "doctor"),
+        *("ui", "diagnose", "methods", "networks", "blocks", "doctor", "status"),
     }
     for name in commands:
         assert CliRunner().invoke(app, [name, "--help"]).exit_code == 0
@@ -134,6 +138,8 @@ def test_a_finished_run_resumes_to_the_same(call):
         (["launch", "tiny.yaml", "--set", "trials"], "needs PATH=VALUE"),
         (["launch", "tiny.yaml", "--set", "run.trails=3"], "did you mean 'trials'?"),
         (["resume", "tinny"], "unknown run"),
+        (["status", "tinny"], "name where it runs: --address CLUSTER, or --library PLACE"),
+        (["launch", "tiny.yaml", "--submit"], "needs the cluster's --address"),
         (["launch", "tiny.yaml", "--address", "127.0.0.1:9"], "nothing answers"),
     ],
 )

@@ -20,7 +20,7 @@ from methods.core.data.config import DataConfig
 from search import make as making
 from search import tuning
 from search.announcer import Announcer
-from search.events import StageChanged, TrialEnded, TrialReported, TrialStarted
+from search.events import StageChanged, TrialEnded, TrialReported, TrialStarted, TrialWaiting
 from search.inline import Inline
 from search.ledger import Ledger
 from search.library.store import Library
@@ -294,7 +294,9 @@ def test_ray_finds_what_inline_finds(search, inline):
     assert set(made) == done.announce.made
     assert done.announce.reused == set()
     for key in made:
-        assert [e.epoch for e in done.of(StageChanged, key=key, state="running")] == [1, 2]
+        told = done.of(StageChanged, key=key, state="running")
+        assert [e.epoch for e in told] == [0, 1, 2]
+        assert all(e.node for e in told)
     names = collections.Counter(record.name for record in done.library.records())
     assert names == {"teacher": 1, "assistants/cnn6": 1, "assistants/cnn4": 2, "student": 24}
     _in_order(done)
@@ -315,8 +317,10 @@ def _in_order(done):
     """Every trial starts when all it rests on is there, reports its epochs, and ends."""
     for number in range(24):
         told = [e for e in done.events if getattr(e, "number", None) == number]
-        assert [type(e) for e in told] == [TrialStarted, TrialReported, TrialReported, TrialEnded]
-        started, first, last, ended = told
+        kinds = [TrialWaiting, TrialStarted, TrialReported, TrialReported, TrialEnded]
+        assert [type(e) for e in told] == kinds
+        waiting, started, first, last, ended = told
+        assert {s.key for s in waiting.stages} < set(started.keys.values())
         assert [first.epoch, last.epoch] == [1, 2]
         assert ended.record.key == started.keys["student"]
         assert ended.figures["val_accuracy"] == ended.record.figures["val_accuracy"]
@@ -381,7 +385,7 @@ def test_a_pass_that_loses_its_worker_goes_on_from_its_last_epoch(works, orders,
     assert lines(log) == ["teacher from 0", "a from 0", "a from 2"]
     for each in (first, second):
         told = [e.epoch for e in heard if e.key == each.key and e.state == "running"]
-        assert told == [1, 2, 3, 4]
+        assert told == [0, 1, 2, 0, 3, 4]
 
 
 def test_a_pass_that_nobody_wants_any_more_is_stopped_for_good(works, orders, tmp_path):
@@ -514,7 +518,8 @@ def test_a_lost_worker_is_replaced_and_the_stage_goes_on(works, orders, library,
     assert orders(heard.append).make([killed]) == {}
     assert lines(log) == ["first from 0", "killed from 0", "killed from 2"]
     assert library.record(killed.key).figures == {"sum": 2.0}
-    assert [e.epoch for e in heard if e.key == killed.key and e.state == "running"] == [1, 2, 3, 4]
+    told = [e.epoch for e in heard if e.key == killed.key and e.state == "running"]
+    assert told == [0, 1, 2, 0, 3, 4]
     assert [e.state for e in heard if e.key == killed.key and e.state != "running"] == [
         "queued",
         "made",

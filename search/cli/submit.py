@@ -1,0 +1,84 @@
+"""``--submit``: a search as a job of the cluster, which goes on when this machine is closed."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from search.cli.show import as_json, console
+from search.experiment import Experiment
+from search.submitting import Job, going_on, launching
+from spaces.problem import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from search.dashboard import Dashboard
+
+PATIENCE = 120.0
+"""Seconds in which a job should have told which run it is; it goes on whether it has or not."""
+
+Submit = Annotated[
+    bool, typer.Option("--submit", help="As a job on the cluster: it outlives this machine.")
+]
+
+
+def submit_launch(experiment: Experiment, address: str | None, inline: bool, json: bool) -> None:
+    """Submit a launch, and say what to type next."""
+    with tempfile.TemporaryDirectory(prefix="stillhouse-") as folder:
+        job, tracking = launching(experiment, Path(folder))
+        dashboard = _dashboard(address, inline)
+        submitted = dashboard.submit(job)
+    if not json:
+        console.print(f"library   {experiment.library}", markup=False)
+        console.print(f"tracking  {tracking} (as the head sees it)", markup=False)
+    _tell(dashboard, submitted, job, str(address), json)
+
+
+def submit_going_on(name: str, trials: int, address: str | None, inline: bool, json: bool) -> None:
+    """Submit a resume or an extension of a run that the head has, and say what to type next."""
+    job = going_on(name, trials)
+    dashboard = _dashboard(address, inline)
+    _tell(dashboard, dashboard.submit(job), job, str(address), json)
+
+
+def _dashboard(address: str | None, inline: bool) -> Dashboard:
+    if inline or not address:
+        message = "needs the cluster's --address (HOST:6379, auto or http://HOST:8265), no --inline"
+        raise ConfigError([Problem("--submit", message)])
+    from search.dashboard import Dashboard
+
+    return Dashboard(address)
+
+
+def _tell(dashboard: Dashboard, submitted: str, job: Job, address: str, json: bool) -> None:
+    """Which run it is, as soon as it says so; Ctrl-C ends the waiting and not the job."""
+    from search.dashboard import run_of
+
+    if not json:
+        console.print(f"job       {submitted} on {dashboard.url}", markup=False)
+        console.print("waiting until it has begun; Ctrl-C leaves it running", style="dim")
+    state, said = "PENDING", ""
+    try:
+        state, said = dashboard.begun(submitted, PATIENCE)
+    except KeyboardInterrupt:
+        console.print()
+    run = run_of(said)
+    failed = state in ("FAILED", "STOPPED")
+    if json:
+        as_json({"job": submitted, "state": state, "run": run, "dashboard": dashboard.url})
+    elif failed:
+        console.print(f"the job has {state.lower()}; its last lines:", style="red")
+        console.print("\n".join(said.strip().splitlines()[-10:]), markup=False)
+    else:
+        console.print(f"run       {run or 'not known yet'}", markup=False)
+        console.print(
+            f"how it stands   stillhouse status {run or job.name} --address {address}\n"
+            f"what it prints  ray job logs --address {dashboard.url} --follow {submitted}\n"
+            f"stop it         ray job stop --address {dashboard.url} {submitted}\n"
+            f"go on with it   stillhouse resume {run or job.name} --address {address} --submit",
+            markup=False,
+        )
+    if failed:
+        raise typer.Exit(1)

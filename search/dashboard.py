@@ -1,0 +1,165 @@
+"""A cluster's dashboard: what can be asked of a cluster from a machine that is none of its nodes.
+
+Ray lets only nodes connect to it; its dashboard answers everybody who has the cluster's token. It
+takes searches in as jobs, and shows the folder of logs in which a driver leaves how it stands.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import re
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+import ray
+
+from search.bulletin import BEFORE, BEHIND
+from search.cluster import WORKERS_READ, check_listening, no_cluster, package_folders
+from search.folder import newest
+from search.submitting import Job
+from spaces.problem import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
+_WAIT = 30
+"""Seconds a node has to show its logs."""
+_JOBS = {
+    # The driver hands the packages on to workers; without this Ray finds them told twice.
+    "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
+    # A driver that is stopped saves what runs, and has MLflow know.
+    "RAY_JOB_STOP_WAIT_TIME_S": "60",
+    "PYTHONUNBUFFERED": "1",
+}
+"""What a job finds in its environment."""
+
+
+class Dashboard:
+    """The dashboard of the cluster at ``address``: ``HOST:6379``, ``auto`` or ``http://HOST:8265``.
+
+    Raises:
+        ConfigError: it does not answer, wants a token, or Ray's part for it is not installed.
+    """
+
+    def __init__(self, address: str) -> None:
+        self.url = _url_of(address)
+        self.jobs = _client(self.url)
+
+    def submit(self, job: Job) -> str:
+        """Have the head run a job, with the packages as they are here; returns the job's id.
+
+        Raises:
+            ConfigError: it is refused, or its files are more than Ray carries.
+        """
+        carried: dict[str, Any] = {
+            "py_modules": package_folders(),
+            "env_vars": {**WORKERS_READ, **_JOBS},
+        }
+        if job.folder is not None:
+            carried["working_dir"] = str(job.folder)
+        try:
+            return self.jobs.submit_job(
+                entrypoint=job.entrypoint,
+                submission_id=f"{job.name}-{uuid.uuid4().hex[:6]}",
+                runtime_env=carried,
+                metadata={"stillhouse": job.name},
+            )
+        except (RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            message = f"{self.url} took no job: {' '.join(str(error).split())[:500]}"
+            raise ConfigError([Problem("--submit", message)]) from None
+
+    def begun(self, job: str, patience: float) -> tuple[str, str]:
+        """What a job has come to after ``patience`` seconds at most, and what it has printed.
+
+        Returns at once when its search has begun, which its lines tell, or when it ended.
+        """
+        until = time.monotonic() + patience
+        while True:
+            state, said = str(self.jobs.get_job_status(job)), self.jobs.get_job_logs(job)
+            if run_of(said) or state not in ("PENDING", "RUNNING") or time.monotonic() > until:
+                return state, said
+            time.sleep(1.0)
+
+    def status(self, name: str) -> dict[str, Any]:
+        """What the driver of the run ``name`` (or of that experiment's newest) told last.
+
+        Raises:
+            ConfigError: no driver on this cluster told anything of it.
+        """
+        found: dict[str, list[tuple[str, str]]] = {}
+        for node in self._nodes():
+            listed = self._get("logs", node_id=node, glob=f"{BEFORE}*{BEHIND}", timeout=_WAIT)
+            for file in itertools.chain(*json.loads(listed)["data"]["result"].values()):
+                found.setdefault(file.removeprefix(BEFORE).removesuffix(BEHIND), []).append(
+                    (node, file)
+                )
+        chosen = found[newest(name, found, f"the cluster at {self.url}")]
+        return max((self._read(*place) for place in chosen), key=lambda told: float(told["at"]))
+
+    def _read(self, node: str, file: str) -> dict[str, Any]:
+        asked = {"node_id": node, "filename": file, "lines": -1, "timeout": _WAIT}
+        told: dict[str, Any] = json.loads(self._get("logs/file", **asked))
+        return told
+
+    def _nodes(self) -> list[str]:
+        """The ids of the nodes that are alive, the head first: drivers sit there."""
+        answer = json.loads(self._get("nodes", detail=1, timeout=_WAIT))
+        nodes = [n for n in answer["data"]["result"]["result"] if n["state"] == "ALIVE"]
+        nodes.sort(key=lambda node: not node.get("is_head_node"))
+        return [node["node_id"] for node in nodes]
+
+    def _get(self, what: str, **asked: Any) -> str:
+        reply = self.jobs._do_request("GET", f"/api/v0/{quote(what)}?{urlencode(asked)}")
+        if reply.status_code != 200:
+            said = " ".join(reply.text.split())[:200]
+            message = f"the dashboard at {self.url} cannot tell {what}: {said}"
+            raise ConfigError([Problem("--address", message)])
+        return str(reply.text)
+
+
+def run_of(said: str) -> str:
+    """The run that a driver's lines tell of; empty before it has one."""
+    found = re.search(r"^ *[\d.]+ s  (\S+) (?:started|resumed): \d+ trials$", said, re.MULTILINE)
+    return found[1] if found else ""
+
+
+def _url_of(address: str) -> str:
+    """The dashboard's own address.
+
+    Raises:
+        ConfigError: no cluster answers there, or one without a dashboard.
+    """
+    if address.startswith(("http://", "https://")):
+        return address.rstrip("/")
+    check_listening(address)
+    from ray.dashboard.utils import ray_address_to_api_server_url
+
+    try:
+        return str(ray_address_to_api_server_url(address))
+    except Exception as error:  # Ray's own, of many kinds
+        raise no_cluster(address, error) from None
+
+
+def _client(url: str) -> JobSubmissionClient:
+    try:
+        from ray.job_submission import JobSubmissionClient
+
+        client = JobSubmissionClient(url)
+    except ImportError:
+        message = "needs Ray's client for dashboards; install it: pip install 'stillhouse[cluster]'"
+        raise ConfigError([Problem("--address", message)]) from None
+    except ConnectionError:
+        message = (
+            f"no dashboard at {url}; is it that address (port 8265), the tunnel open, and "
+            "ray[default] installed on the head?"
+        )
+        raise ConfigError([Problem("--address", message)]) from None
+    except Exception as error:  # Ray's own, of many kinds
+        raise no_cluster(url, error) from None
+    for name in ("ray.dashboard", "ray._private.runtime_env"):  # Ray's client sets them itself
+        logging.getLogger(name).setLevel(logging.ERROR)
+    return client

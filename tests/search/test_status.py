@@ -1,0 +1,117 @@
+"""What a driver tells of its search: to its folder and its library, and that it was killed."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from search import bulletin
+from search.cli.app import app
+from search.launching import launch
+from search.library.store import Library
+from search.loading import load_experiment
+
+
+def told(*words, status=0):
+    result = CliRunner().invoke(app, ["status", *words])
+    assert result.exit_code == status, result.output
+    return result.stdout
+
+
+def test_a_search_is_seen_from_where_its_library_is(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("STILLHOUSE_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setattr(bulletin, "EVERY", 0.02)
+    tiny["run"]["trials"] = 2
+    tiny["tracking"] = f"sqlite:///{tmp_path}/mlflow.db"
+    states = []
+
+    def look(_):
+        written = tmp_path / "runs" / "tiny-1" / "status.json"
+        if written.exists():
+            states.append(json.loads(written.read_text())["state"])  # whole whenever it is read
+
+    launched = launch(load_experiment(tiny), inline=True, observers=(look,))
+    assert set(states[:-1]) == {"running"}
+
+    here = json.loads(told("tiny", "--json"))
+    assert (here["state"], here["trials"]["ended"]) == ("finished", {"finished": 2})
+    assert here["trials"]["best"]["value"] == max(
+        trial.figures["val_accuracy"] for trial in launched.outcome.trials
+    )
+    assert here["stages"]["made"] == len(launched.outcome.made)
+    assert here["tracking"] == {"unsent": launched.unsent, "trouble": ""}
+    # Another machine knows the library only.
+    monkeypatch.setenv("STILLHOUSE_RUNS", str(tmp_path / "elsewhere"))
+    there = json.loads(told("tiny", "--library", tiny["library"], "--json"))
+    assert {**there, "age": 0} == {**here, "age": 0}
+    assert "tiny-1: finished" in told("tiny-1", "--library", tiny["library"])
+
+
+def test_a_status_is_neither_a_need_nor_a_leftover(library):
+    library.note_search("tiny-1", {"a" * 64})
+    library.note_status("tiny-1@laptop", "{}")
+    library.note_status("tiny-1@head", "[]")
+    library.note_status("tiny-12@head", "1")
+    assert library.needed() == {"tiny-1": {"a" * 64}}
+    assert {name: sorted(some) for name, some in library.statuses().items()} == {
+        "tiny-1": ["[]", "{}"],
+        "tiny-12": ["1"],
+    }
+    collect = ["library", "collect", "--library", library.uri, "--older", "0", "--yes", "--json"]
+    assert json.loads(CliRunner().invoke(app, collect).stdout)["files"] == []
+    CliRunner().invoke(app, [*collect, "--forget", "tiny-1"])
+    assert library.needed() == {}
+    assert set(library.statuses()) == {"tiny-12"}
+
+
+def test_a_library_in_a_bucket_tells_it_too(bucket):
+    library = Library(bucket)
+    assert library.statuses() == {}
+    library.note_status("tiny-1@head", '{"state": "running"}')
+    library.note_status("tiny-1@head", '{"state": "finished"}')
+    assert Library(bucket).statuses() == {"tiny-1": ['{"state": "finished"}']}
+
+
+DRIVER = """
+import sys
+from search import bulletin
+bulletin.EVERY = 0.2
+sys.argv = ["stillhouse", "launch", "tiny.yaml", "--inline"]
+from search.cli.app import main
+main()
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_driver_is_not_said_to_run(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tiny["run"]["trials"] = 500
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny), encoding="utf-8")
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER], stdout=subprocess.DEVNULL)
+    try:
+        _wait_for_a_trial(tmp_path)
+        running = json.loads(told("tiny", "--json"))
+        assert running["state"] == "running"
+        assert running["driver"]["pid"] == driver.pid
+    finally:
+        driver.send_signal(signal.SIGKILL)
+        driver.wait()
+    time.sleep(bulletin.PATIENCE * 0.2 + 0.5)
+    assert json.loads(told("tiny", "--json"))["silent_for"] > bulletin.PATIENCE * 0.2
+    said = told("tiny")
+    assert "tiny-1: no sign of life for" in said
+    assert "go on with: stillhouse resume tiny-1" in said
+    assert "running for" not in said
+
+
+def _wait_for_a_trial(folder):
+    start = time.monotonic()
+    written = folder / "stillhouse-runs" / "tiny-1" / "status.json"
+    while not (written.exists() and json.loads(written.read_text())["trials"]["ended"]):
+        assert time.monotonic() - start < 240
+        time.sleep(0.2)
