@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
 
 import ray
 
+from search.admission import keep_token, on_loopback, show_token
 from spaces.problem import ConfigError, Problem
 
 NAMESPACE = "stillhouse"
@@ -52,16 +54,22 @@ def connect(address: str | None) -> None:
         shipped = {"py_modules": [search, methods, spaces], "env_vars": _WORKERS_READ}
     _check_listening(address)
     try:
-        ray.init(
-            # Never neither: a crashed run leaves an address behind that would be picked up.
-            address=address or "local",
-            namespace=NAMESPACE,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            include_dashboard=False if not address else None,
-            runtime_env=shipped,
-            _system_config=None if address else _OWN_WORKERS,
-        )
+        if address:
+            show_token(address)
+        else:
+            keep_token()
+        with contextlib.nullcontext() if address else on_loopback():
+            ray.init(
+                # Never neither: a crashed run leaves an address behind that would be picked up.
+                address=address or "local",
+                namespace=NAMESPACE,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                include_dashboard=False if not address else None,
+                runtime_env=shipped,
+                _system_config=None if address else _OWN_WORKERS,
+                _node_ip_address=None if address else "127.0.0.1",
+            )
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         if not address:
             raise
@@ -73,9 +81,11 @@ def _refusal(address: str, error: Exception) -> str:
     if "Version mismatch" in said:
         return f"{said}; install the same with constraints.txt on both"
     if isinstance(error, ray.exceptions.AuthenticationError):
+        mode = os.environ.get("RAY_AUTH_MODE", "token")
+        remedy = "" if mode.lower() == "token" else f"; and RAY_AUTH_MODE is {mode!r}, not 'token'"
         return (
             f"the cluster at {address} asks for its token: copy its ~/.ray/auth_token here, or set "
-            "RAY_AUTH_TOKEN, and RAY_AUTH_MODE=token"
+            f"RAY_AUTH_TOKEN{remedy}"
         )
     return f"no Ray cluster at {address}: {str(error).splitlines()[0]}"
 

@@ -1,13 +1,14 @@
 """Every search in MLflow: nothing delayed, nothing lost. Only this folder knows MLflow."""
 
 from search.tracking.client import fetch_artifact, known, prepare, reachable, runs_url
-from search.tracking.place import SERVER_SETTINGS, resolve_uri, ui_command
+from search.tracking.place import SERVER_SETTINGS, is_loopback, resolve_uri, ui_command
 from search.tracking.tracker import Tracker, send_pending
 
 __all__ = [
     "SERVER_SETTINGS",
     "Tracker",
     "fetch_artifact",
+    "is_loopback",
     "known",
     "prepare",
     "reachable",
