@@ -42,7 +42,7 @@ from search.cluster import connect
 connect(sys.argv[1])
 print("ran", ray.get(ray.remote(lambda: 6 * 7).remote()))
 """
-SLOW = (pytest.mark.slow, pytest.mark.ray)
+SLOW = [pytest.mark.slow, pytest.mark.ray]
 FILE = """
 name: tiny
 data: {source: digits, limit: 60, validation: 0.2}
