@@ -111,6 +111,15 @@ def parse_document(text: str, file: str = "<text>") -> Document:
     return Document(file, data, reader.lines)
 
 
+def is_text(value: str) -> bool:
+    """Whether it can be written to a file: no half of a surrogate pair in it."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _too_large(file: str) -> ConfigError:
     message = f"is larger than {MOST_BYTES:,} bytes, which no experiment is"
     return ConfigError([Problem(file, message)])
@@ -145,6 +154,8 @@ class _Reader:
 
     def _scalar(self, node: yaml.ScalarNode, path: str) -> Any:
         try:
+            if not is_text(node.value):
+                raise ValueError("half a letter")
             return _Loader("").construct_object(node)
         except (ValueError, yaml.YAMLError):
             self._problem(node, path, f"cannot be read as a value: {node.value!r}; quote it")
@@ -157,6 +168,9 @@ class _Reader:
                 self._problem(key_node, path, "a key must be a plain word")
                 continue
             key = str(key_node.value)
+            if not is_text(key):
+                self._problem(key_node, path, f"a key must be a plain word, found {key!r}")
+                continue
             inner = f"{path}.{key}" if path else key
             if key in found:
                 first = self.lines[inner]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from search.checks import check, read_space
-from search.document import DEEPEST, Document, parse_document, read_document
+from search.document import DEEPEST, Document, is_text, parse_document, read_document
 from search.experiment import Experiment, to_yaml
 from search.kind import Kind
 from search.recipe import parse_entries
@@ -50,6 +51,8 @@ def _lay_over(document: Document, changes: Mapping[str, Any]) -> None:
         whole = f"stages.{path}" if short else path
         if len(parts(whole)) > DEEPEST:
             raise ConfigError([Problem("--set", f"a path has at most {DEEPEST} steps")])
+        if not is_text(json.dumps([path, value], ensure_ascii=False, default=str)):
+            raise ConfigError([Problem("--set", f"{path!r} or its value is no text")])
         put(document.data, whole, value)
         document.laid_over.add(whole)
 
