@@ -1,7 +1,6 @@
 """Who is let in: Ray's token. Whoever may speak to a Ray runs code on its machines.
 
-A Ray of our own asks for the token in ``~/.ray/auth_token``, and listens on this machine's loopback
-only. A cluster is shown that token if it asks for one, and not otherwise: a driver that insists on
+A Ray of our own asks for the token in ``~/.ray/auth_token``. A cluster is shown that token if it asks for one, and not otherwise: a driver that insists on
 tokens cannot talk to workers that have none. ``RAY_AUTH_MODE``, ``RAY_AUTH_TOKEN`` and
 ``RAY_AUTH_TOKEN_PATH`` mean what they mean to Ray; what the user has set stays.
 """
@@ -16,12 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import ray
-from ray._private import ray_constants, services
+from ray._private import services
 from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
 from ray._raylet import AuthenticationTokenLoader, Config, GcsClient
-
-_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""Set to 0, Ray's processes meet on the loopback, as they do on macOS and Windows anyway."""
 
 
 def keep_token() -> None:
@@ -58,25 +54,6 @@ def _write_once(path: Path, text: str) -> None:
             os.link(aside, path)
     finally:
         os.unlink(aside)
-
-
-@contextlib.contextmanager
-def on_loopback() -> Iterator[None]:
-    """A Ray that is started inside listens on this machine's loopback only, dashboard or not.
-
-    Said in the environment for the processes it starts, and to this one, which has read it.
-    """
-    before = os.environ.get(_LOOPBACK)
-    meets_others = ray_constants.ENABLE_RAY_CLUSTER
-    os.environ[_LOOPBACK], ray_constants.ENABLE_RAY_CLUSTER = "0", False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = meets_others
-        if before is None:
-            del os.environ[_LOOPBACK]
-        else:
-            os.environ[_LOOPBACK] = before
 
 
 def show_token(address: str) -> None:

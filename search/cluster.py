@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import socket
 
 import ray
 
-from search.admission import keep_token, on_loopback, show_token
+from search.admission import keep_token, show_token
 from spaces.problem import ConfigError, Problem
 
 NAMESPACE = "stillhouse"
@@ -58,18 +57,16 @@ def connect(address: str | None) -> None:
             show_token(address)
         else:
             keep_token()
-        with contextlib.nullcontext() if address else on_loopback():
-            ray.init(
-                # Never neither: a crashed run leaves an address behind that would be picked up.
-                address=address or "local",
-                namespace=NAMESPACE,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                include_dashboard=False if not address else None,
-                runtime_env=shipped,
-                _system_config=None if address else _OWN_WORKERS,
-                _node_ip_address=None if address else "127.0.0.1",
-            )
+        ray.init(
+            # Never neither: a crashed run leaves an address behind that would be picked up.
+            address=address or "local",
+            namespace=NAMESPACE,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            include_dashboard=False if not address else None,
+            runtime_env=shipped,
+            _system_config=None if address else _OWN_WORKERS,
+        )
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         if not address:
             raise
