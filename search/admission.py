@@ -1,8 +1,9 @@
 """Who is let in: Ray's token. Whoever may speak to a Ray runs code on its machines.
 
-A Ray of our own asks for the token in ``~/.ray/auth_token``. A cluster is shown that token if it asks for one, and not otherwise: a driver that insists on
-tokens cannot talk to workers that have none. ``RAY_AUTH_MODE``, ``RAY_AUTH_TOKEN`` and
-``RAY_AUTH_TOKEN_PATH`` mean what they mean to Ray; what the user has set stays.
+A Ray of our own asks for the token in ``~/.ray/auth_token``. A cluster is shown that token if it
+asks for one, and not otherwise: a driver that insists on tokens cannot talk to workers that have
+none. ``RAY_AUTH_MODE``, ``RAY_AUTH_TOKEN`` and ``RAY_AUTH_TOKEN_PATH`` mean what they mean to Ray;
+what the user has set stays.
 """
 
 from __future__ import annotations
