@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart test test-all browser lint benchmarks clean
+.PHONY: quickstart test test-all browser lint audit benchmarks clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/stillhouse launch experiments/quickstart.yaml
@@ -26,6 +26,13 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Everything installed, by the advisories that the package index knows. --strict: a package that
+# cannot be looked up is no package without advisories. AUDIT names another service, as in
+# `make audit AUDIT="-s osv"`.
+audit: $(VENV)/.installed-dev
+	$(BIN)/python -m pip freeze --exclude-editable > $(VENV)/installed.txt
+	$(BIN)/pip-audit --strict --disable-pip --no-deps $(AUDIT) -r $(VENV)/installed.txt
 
 # All of them, also after one that fell short.
 benchmarks: $(VENV)/.installed

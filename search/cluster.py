@@ -10,6 +10,7 @@ from pathlib import Path
 
 import ray
 
+from search.admission import keep_token, show_token
 from spaces.problem import ConfigError, Problem
 
 NAMESPACE = "stillhouse"
@@ -58,6 +59,10 @@ def connect(address: str | None) -> None:
         shipped = {"py_modules": package_folders(), "env_vars": WORKERS_READ}
     check_listening(address)
     try:
+        if address:
+            show_token(address)
+        else:
+            keep_token()
         ray.init(
             # Never neither: a crashed run leaves an address behind that would be picked up.
             address=address or "local",
@@ -106,9 +111,11 @@ def _refusal(address: str, error: Exception) -> str:
     if "Version mismatch" in said:
         return f"{said}; install the same with constraints.txt on both"
     if isinstance(error, ray.exceptions.AuthenticationError):
+        mode = os.environ.get("RAY_AUTH_MODE", "token")
+        remedy = "" if mode.lower() == "token" else f"; and RAY_AUTH_MODE is {mode!r}, not 'token'"
         return (
             f"the cluster at {address} asks for its token: copy its ~/.ray/auth_token here, or set "
-            "RAY_AUTH_TOKEN, and RAY_AUTH_MODE=token"
+            f"RAY_AUTH_TOKEN{remedy}"
         )
     return f"no Ray cluster at {address}: {str(error).splitlines()[0]}"
 

@@ -13,9 +13,10 @@ from spaces.problem import ConfigError, Problem
 
 _PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
 
+MOST_BYTES = 500_000
 MOST_VALUES = 20_000
 DEEPEST = 60
-"""Levels of nesting; like the number of values, far above any experiment's."""
+"""Levels of nesting; like the other two, far above any experiment's."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -72,19 +73,24 @@ def read_document(file: Path) -> Document:
     """Read a YAML file.
 
     Raises:
-        ConfigError: unreadable, not YAML, a key given twice, a tag, or several documents.
+        ConfigError: unreadable, not YAML, a key given twice, a tag, several documents, too large.
     """
     try:
-        text = file.read_text(encoding="utf-8")
+        with file.open("rb") as stream:
+            text = stream.read(MOST_BYTES + 1).decode("utf-8")
     except FileNotFoundError:
         raise ConfigError([Problem(str(file), "there is no such file")]) from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
+        if isinstance(error, UnicodeDecodeError) and error.start >= MOST_BYTES - 3:
+            raise _too_large(str(file)) from None
         raise ConfigError([Problem(str(file), f"cannot be read as text: {error}")]) from None
     return parse_document(text, str(file))
 
 
 def parse_document(text: str, file: str = "<text>") -> Document:
     """Like :func:`read_document`, for text that is already here."""
+    if len(text) > MOST_BYTES or len(text.encode(errors="replace")) > MOST_BYTES:
+        raise _too_large(file)
     try:
         root = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
@@ -96,11 +102,27 @@ def parse_document(text: str, file: str = "<text>") -> Document:
         raise ConfigError([Problem(file, f"is not valid YAML: {what}")]) from None
     except RecursionError:
         raise ConfigError([Problem(file, "is not valid YAML: it is nested too deep")]) from None
+    except ValueError as error:  # an escape that stands for no letter
+        raise ConfigError([Problem(file, f"is not valid YAML: {error}")]) from None
     reader = _Reader(file)
-    data = reader.value(root, "") if root is not None else None
+    data = reader.value(root, "", 0) if root is not None else None
     if reader.problems:
         raise ConfigError(reader.problems)
     return Document(file, data, reader.lines)
+
+
+def is_text(value: str) -> bool:
+    """Whether it can be written to a file: no half of a surrogate pair in it."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _too_large(file: str) -> ConfigError:
+    message = f"is larger than {MOST_BYTES:,} bytes, which no experiment is"
+    return ConfigError([Problem(file, message)])
 
 
 class _Reader:
@@ -110,18 +132,21 @@ class _Reader:
         self.file = file
         self.lines: dict[str, int] = {}
         self.problems: list[Problem] = []
+        self.values = 0
 
-    def value(self, node: yaml.Node, path: str) -> Any:
+    def value(self, node: yaml.Node, path: str, depth: int) -> Any:
         self.lines.setdefault(path, node.start_mark.line + 1)
+        self.values += 1
         # An alias may name what it stands in, or double what it names again and again.
-        if len(self.lines) > MOST_VALUES or path.count(".") > DEEPEST:
+        if self.values > MOST_VALUES or depth > DEEPEST:
             message = "is too deep or too large; does an alias (*name) contain itself?"
             raise ConfigError([Problem(f"{self.file}:{node.start_mark.line + 1}", message)])
         match node:
             case yaml.MappingNode(tag="tag:yaml.org,2002:map"):
-                return self._mapping(node, path)
+                return self._mapping(node, path, depth)
             case yaml.SequenceNode(tag="tag:yaml.org,2002:seq"):
-                return [self.value(item, f"{path}.{i}") for i, item in enumerate(node.value)]
+                items = enumerate(node.value)
+                return [self.value(item, f"{path}.{i}", depth + 1) for i, item in items]
             case yaml.ScalarNode() if node.tag in _PLAIN:
                 return self._scalar(node, path)
         self._problem(node, path, f"tags are not allowed, found {node.tag!r}; write a plain value")
@@ -129,25 +154,30 @@ class _Reader:
 
     def _scalar(self, node: yaml.ScalarNode, path: str) -> Any:
         try:
+            if not is_text(node.value):
+                raise ValueError("half a letter")
             return _Loader("").construct_object(node)
         except (ValueError, yaml.YAMLError):
             self._problem(node, path, f"cannot be read as a value: {node.value!r}; quote it")
             return None
 
-    def _mapping(self, node: yaml.MappingNode, path: str) -> dict[str, Any]:
+    def _mapping(self, node: yaml.MappingNode, path: str, depth: int) -> dict[str, Any]:
         found: dict[str, Any] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 self._problem(key_node, path, "a key must be a plain word")
                 continue
             key = str(key_node.value)
+            if not is_text(key):
+                self._problem(key_node, path, f"a key must be a plain word, found {key!r}")
+                continue
             inner = f"{path}.{key}" if path else key
             if key in found:
                 first = self.lines[inner]
                 self._problem(key_node, inner, f"this key is given twice (first on line {first})")
                 continue
             self.lines[inner] = key_node.start_mark.line + 1
-            found[key] = self.value(value_node, inner)
+            found[key] = self.value(value_node, inner, depth + 1)
         return found
 
     def _problem(self, node: yaml.Node, path: str, message: str) -> None:

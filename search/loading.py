@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from search.checks import check, read_space
-from search.document import Document, parse_document, read_document
+from search.document import DEEPEST, Document, is_text, parse_document, read_document
 from search.experiment import Experiment, to_yaml
 from search.kind import Kind
 from search.recipe import parse_entries
@@ -36,15 +37,24 @@ def load_experiment(
         document = read_document(Path(file))
     if not isinstance(document.data, dict):
         raise ConfigError([Problem(document.file, "needs name, data and stages; see experiments/")])
-    for path, value in (changes or {}).items():
-        short = parts(path)[0] in (document.data.get("stages") or {})
-        whole = f"stages.{path}" if short else path
-        put(document.data, whole, value)
-        document.laid_over.add(whole)
+    _lay_over(document, changes or {})
     try:
         return _checked(document)
     except ConfigError as error:
         raise document.locate(error) from None
+
+
+def _lay_over(document: Document, changes: Mapping[str, Any]) -> None:
+    stages = document.data.get("stages")
+    for path, value in changes.items():
+        short = isinstance(stages, Mapping) and parts(path)[0] in stages
+        whole = f"stages.{path}" if short else path
+        if len(parts(whole)) > DEEPEST:
+            raise ConfigError([Problem("--set", f"a path has at most {DEEPEST} steps")])
+        if not is_text(json.dumps([path, value], ensure_ascii=False, default=str)):
+            raise ConfigError([Problem("--set", f"{path!r} or its value is no text")])
+        put(document.data, whole, value)
+        document.laid_over.add(whole)
 
 
 def _checked(document: Document) -> Experiment:

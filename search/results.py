@@ -39,6 +39,8 @@ def again(
     """
     file = _best_of(name, of) if of else _file_of(name, "best.yaml")
     told = read_document(file).data
+    if not (isinstance(told, dict) and isinstance(told.get("name"), str)):
+        raise ConfigError([Problem(str(file), "is no experiment: it has no name")])
     repeats = {"run.repeats.top": 1, "run.repeats.seeds": seeds, "run.trials": 1}
     laid_over = {**repeats, **({"run.register_as": register} if register else {}), **changes}
     return load_experiment({**told, "name": f"{told['name']}-again"}, laid_over)

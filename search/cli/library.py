@@ -10,6 +10,7 @@ import typer
 from search.cli.show import Json, as_json, as_table, console
 from search.library.store import Damaged, Library
 from search.report.wording import duration
+from spaces.problem import ConfigError, Problem, unknown
 
 app = typer.Typer(help="What is kept in a library.", no_args_is_help=True)
 
@@ -89,7 +90,11 @@ def collect(
 ) -> None:
     """Delete what no search needs: artifacts of no run, torn and damaged files."""
     library = Library(place)
-    needed = {name: keys for name, keys in library.needed().items() if name not in (forget or [])}
+    noted = library.needed()
+    for name in forget or []:
+        if name not in noted:
+            raise ConfigError([Problem("--forget", unknown("run", name, noted))])
+    needed = {name: keys for name, keys in noted.items() if name not in (forget or [])}
     kept = set().union(*needed.values())
     kept |= {p for key in kept if (r := library.record(key)) for p in r.parents}
     # A search that is running notes its needs at its end: leave what is young alone.

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
 from search.cli.live import LiveView
 from search.cli.show import Json, Set, as_json, as_table, console, parse_changes
 from search.cli.submit import Submit, submit_going_on, submit_launch
+from search.document import read_document
 from search.factorial import interactions
 from search.folder import RunFolder
 from search.launching import Launched
@@ -27,7 +27,14 @@ from search.report.roles import ROLES, Group, groups
 from search.report.summary import seconds_saved
 from search.report.wording import duration, interval
 from search.results import again, onwards, read_outcome, write_outcome
-from search.tracking import SERVER_SETTINGS, resolve_uri, runs_url, send_pending, ui_command
+from search.tracking import (
+    SERVER_SETTINGS,
+    is_loopback,
+    resolve_uri,
+    runs_url,
+    send_pending,
+    ui_command,
+)
 
 File = Annotated[Path, typer.Argument(help="Experiment file (YAML).")]
 Name = Annotated[str, typer.Argument(help="A run (name-3), or an experiment: its newest run.")]
@@ -93,7 +100,7 @@ def best(name: Name, json: Json = False) -> None:
     outcome = read_outcome(folder)
     path = folder.path / "best.yaml"
     if json:
-        settled = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
+        settled = read_document(path).data if path.exists() else None
         as_json({**to_plain(outcome), "best": settled, "file": str(path)})
         return
     _tell(outcome)
@@ -159,7 +166,11 @@ def ui(
     name: Annotated[str | None, typer.Argument(help="A run, to use its tracking store.")] = None,
     tracking: Annotated[str | None, typer.Option(help="MLflow's URI.")] = None,
     port: int = 5000,
-    host: str = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    allowed_hosts: Annotated[
+        str | None,
+        typer.Option(metavar="HOSTS", help="Names it may be called by; needed beyond loopback."),
+    ] = None,
 ) -> None:
     """Open MLflow on the tracking store; Ctrl-C ends it."""
     title = None
@@ -169,8 +180,11 @@ def ui(
         tracking, title = experiment.tracking, experiment.name
         send_pending(folder.path)
     uri = resolve_uri(tracking, Path.cwd())
-    command = ui_command(uri, host, port)
+    command = ui_command(uri, host, port, allowed_hosts)
     page = runs_url(uri, title, port) if title else f"http://{host}:{port}"
+    if not is_loopback(host):
+        told = "no password is asked: who reaches this port can read and change all runs"
+        console.print(f"warning: {told}", markup=False)
     console.print(f"open {page} (Ctrl-C ends it)", markup=False)
     with contextlib.suppress(KeyboardInterrupt):
         subprocess.run(command, check=False, env={**os.environ, **SERVER_SETTINGS})

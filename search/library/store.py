@@ -9,8 +9,8 @@ Layout below the root::
     searches/<name>.json                               the keys a search needs, for ``collect``
     status/<name>@<host>.json                          how a search stands (search/bulletin.py)
 
-Nothing is ever unpickled. Two publishers of one key are harmless: each payload has its own name
-and the record that lands last names one of them.
+Nothing is ever unpickled, and no name and no link leads out of the root. Two publishers of one key
+are harmless: each payload has its own name and the record that lands last names one of them.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import safetensors.torch
 from pyarrow import fs
 from torch import Tensor
 
+from search.library.bounds import MOST_BYTES, Unreadable, as_record, is_key, plain, within, word
 from search.library.place import ALOOF, absolute, in_one_step, open_place, remedy, shown
 from search.library.record import Payload, Record
 from search.stage import Artifact
@@ -61,6 +62,7 @@ class Library:
         except (OSError, ValueError) as error:
             raise _unusable(self.uri, error) from None
         self._files = fs.SubTreeFileSystem(root, system)
+        self._folder = root if isinstance(system, fs.LocalFileSystem) else None
         self._in_one_step = in_one_step(system)
         self._records: dict[str, Record] = {}
 
@@ -103,15 +105,14 @@ class Library:
         """
         if key not in self._records:
             place = f"{_folder(key)}/record.json"
-            text = self._read(place)
-            if text is None:
+            data = self._read(place, MOST_BYTES) if is_key(key) else None
+            if data is None:
                 return None
             try:
-                told = json.loads(text)
-            except ValueError:  # not even a record: damaged like a payload
+                self._records[key] = as_record(data, key, f"{shown(self.uri)}/{place}")
+            except Unreadable:  # damaged like a payload
                 self.set_aside(key)
                 return None
-            self._records[key] = Record.parse(told, f"{shown(self.uri)}/{place}")
         return self._records[key]
 
     def publish(self, record: Record, data: bytes) -> None:
@@ -132,11 +133,13 @@ class Library:
         record = self.record(key)
         if record is None:
             raise KeyError(key)
-        data = self._read(f"{_folder(key)}/{record.payload.name}")
-        if data is None or hashlib.sha256(data).hexdigest() != record.payload.sha256:
+        data = self._read(f"{_folder(key)}/{record.payload.name}", record.payload.size)
+        whole = data is not None and hashlib.sha256(data).hexdigest() == record.payload.sha256
+        tensors = _unpacked(data) if data is not None and whole else None
+        if tensors is None:
             self.set_aside(key)
             raise Damaged(f"artifact {key[:12]} ({record.name}) is damaged and was set aside")
-        return Artifact(record, safetensors.torch.load(data))
+        return Artifact(record, tensors)
 
     def set_aside(self, key: str) -> None:
         """Move a damaged artifact out of the way, so that it is made again."""
@@ -158,8 +161,9 @@ class Library:
     def keys(self) -> Iterator[str]:
         """The keys of all whole artifacts."""
         for info in self._list("artifacts"):
-            if info.base_name == "record.json":
-                yield info.path.split("/")[-2]
+            key = info.path.split("/")[-2]
+            if is_key(key) and info.path == f"{_folder(key)}/record.json":
+                yield key
 
     def records(self) -> list[Record]:
         """All records, newest first."""
@@ -199,7 +203,7 @@ class Library:
         data = self._read(_scratch(key))
         if data is None or hashlib.sha256(data[32:]).digest() != data[:32]:
             return None
-        return safetensors.torch.load(data[32:])
+        return _unpacked(data[32:])
 
     def clear_scratch(self, key: str) -> None:
         """Forget the saved state, if there is any."""
@@ -210,12 +214,12 @@ class Library:
 
     def note_search(self, name: str, keys: set[str]) -> None:
         """Remember that the search ``name`` needs ``keys``: ``collect`` keeps them."""
-        self._write(f"searches/{name}.json", json.dumps(sorted(keys)).encode())
+        self._write(_noted(name), json.dumps(sorted(keys)).encode())
 
     def forget_search(self, name: str) -> None:
         """The search ``name`` needs nothing any more."""
         told = [info.path for info in self._list("status") if _run_of(info) == name]
-        for path in (f"searches/{name}.json", *told):
+        for path in (_noted(name), *told):
             if self._exists(path):
                 self._files.delete_file(path)
 
@@ -237,12 +241,21 @@ class Library:
         return found
 
     def needed(self) -> dict[str, set[str]]:
-        """Search name -> the keys it needs."""
+        """Search name -> the keys it needs.
+
+        Raises:
+            ConfigError: a list is damaged, and what it needs cannot be known.
+        """
         found = {}
         for info in self._list("searches"):
-            if info.extension == "json":
-                text = self._read(info.path)
-                found[info.base_name.removesuffix(".json")] = set(json.loads(text or b"[]"))
+            if info.extension != "json" or info.base_name.startswith("."):
+                continue
+            try:
+                keys = set(plain(self._read(info.path, MOST_BYTES) or b"[]"))
+                found[info.base_name.removesuffix(".json")] = {str(key) for key in keys}
+            except (Unreadable, TypeError):
+                message = "is no list of keys; repair it, or delete it if its run may be forgotten"
+                raise ConfigError([Problem(f"{shown(self.uri)}/{info.path}", message)]) from None
         return found
 
     def leftovers(self, before: datetime.datetime) -> list[str]:
@@ -273,6 +286,8 @@ class Library:
     def _write(self, path: str, data: bytes, files: fs.FileSystem | None = None) -> None:
         """A reader sees the whole file or none: written aside, then moved into place."""
         files = files or self._files
+        if not self._inside(path):
+            raise OSError(f"{path} leads out of the library by a link: name its target instead")
         folder, _, name = path.rpartition("/")
         aside = path
         if not self._in_one_step:
@@ -288,10 +303,13 @@ class Library:
         system, root = open_place(self.uri, ALOOF) if self._in_one_step else (None, "")
         return fs.SubTreeFileSystem(root, system) if system else self._files
 
-    def _read(self, path: str) -> bytes | None:
+    def _read(self, path: str, most: int | None = None) -> bytes | None:
+        """All bytes, or one more than ``most``; none where there is no such file in here."""
+        if not self._inside(path):
+            return None
         try:
             with self._files.open_input_stream(path) as stream:
-                return bytes(stream.read())
+                return bytes(stream.read() if most is None else stream.read(most + 1))
         except FileNotFoundError:
             return None
 
@@ -300,7 +318,11 @@ class Library:
 
     def _list(self, folder: str) -> list[fs.FileInfo]:
         selector = fs.FileSelector(folder, allow_not_found=True, recursive=True)
-        return [i for i in self._files.get_file_info(selector) if i.type == fs.FileType.File]
+        found = self._files.get_file_info(selector)
+        return [i for i in found if i.type == fs.FileType.File and self._inside(i.path)]
+
+    def _inside(self, path: str) -> bool:
+        return self._folder is None or within(self._folder, path)
 
 
 def pack(tensors: Mapping[str, Tensor]) -> tuple[Payload, bytes]:
@@ -315,12 +337,24 @@ def _run_of(info: fs.FileInfo) -> str:
     return str(info.base_name.rpartition("@")[0])
 
 
+def _unpacked(data: bytes) -> dict[str, Tensor] | None:
+    """The tensors; none if the bytes are no safetensors, whatever their digest says."""
+    try:
+        return safetensors.torch.load(data)
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError):
+        return None
+
+
 def _folder(key: str) -> str:
     return f"artifacts/{key[:2]}/{key}"
 
 
 def _scratch(key: str) -> str:
-    return f"scratch/{key}.safetensors"
+    return f"scratch/{word(key)}.safetensors"
+
+
+def _noted(name: str) -> str:
+    return f"searches/{word(name)}.json"
 
 
 def _unusable(uri: str, error: Exception) -> ConfigError:

@@ -3,6 +3,7 @@
 from search.tracking.client import fetch_artifact, known, prepare, reachable, runs_url
 from search.tracking.place import (
     SERVER_SETTINGS,
+    is_loopback,
     is_server,
     resolve_uri,
     ui_command,
@@ -14,6 +15,7 @@ __all__ = [
     "SERVER_SETTINGS",
     "Tracker",
     "fetch_artifact",
+    "is_loopback",
     "is_server",
     "known",
     "prepare",

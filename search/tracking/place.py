@@ -8,6 +8,7 @@ driver that moves to another machine: those want a server.
 
 from __future__ import annotations
 
+import ipaddress
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -84,18 +85,39 @@ def artifact_folder(uri: str) -> Path | None:
     return (file.parent if file else Path.cwd()) / "mlartifacts"
 
 
-def ui_command(uri: str, host: str = "127.0.0.1", port: int = 5000) -> list[str]:
+def ui_command(
+    uri: str, host: str = "127.0.0.1", port: int = 5000, allowed_hosts: str | None = None
+) -> list[str]:
     """The command line that serves MLflow's pages for the runs kept at ``uri``.
 
+    Args:
+        allowed_hosts: by which names it may be called; MLflow's own list if none is given.
+
     Raises:
-        ConfigError: a server is there already.
+        ConfigError: a server is there already, or it would serve others under any name.
     """
     artifacts = artifact_folder(uri)
     if artifacts is None:
         raise ConfigError([Problem("tracking", f"is served already; open {uri} in a browser")])
+    if not (is_loopback(host) or allowed_hosts):
+        message = (
+            f"{host} serves everybody who reaches this machine, and asks for no password; leave "
+            "it out, or say with --allowed-hosts NAME:PORT by which names it may be called "
+            "(docs/cluster.md has a server with passwords)"
+        )
+        raise ConfigError([Problem("--host", message)])
     return [
         *(sys.executable, "-m", "mlflow", "server"),
         *("--backend-store-uri", uri),
         *("--artifacts-destination", str(artifacts)),
         *("--host", host, "--port", str(port), "--workers", "1"),
+        *(("--allowed-hosts", allowed_hosts) if allowed_hosts else ()),
     ]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a server there is reached from this machine alone."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

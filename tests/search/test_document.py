@@ -169,6 +169,13 @@ def test_a_number_that_is_none_is_refused():
     assert line.startswith("a.yaml:3: c: cannot be read as a value")
 
 
+@pytest.mark.parametrize("text", ['a: 1\nb: "\\ud800"\n', 'a: 1\n"\\ud800": b\n'])
+def test_half_a_letter_is_refused(text):
+    """What no file can hold would end the program where it is first written or hashed."""
+    (line,) = refused(text)
+    assert line.startswith("a.yaml:2: ")
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"nowhere\.yaml: there is no such file$"):
         read_document(tmp_path / "nowhere.yaml")

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 import requests
@@ -159,3 +160,34 @@ def test_down_at_the_end_and_sent_by_a_later_command(tmp_path, port):
         assert client.get_logged_model(output.model_id).artifact_location == version.source
         files = {file.path for file in client.list_logged_model_artifacts(output.model_id)}
         assert {"MLmodel", "data", "requirements.txt"} <= files
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="lists sockets as Linux does")
+def test_pages_are_served_to_this_machine_and_under_its_own_name(tmp_path, port):
+    """A page elsewhere that calls 127.0.0.1 by a name of its own gets nothing (DNS rebinding)."""
+    with server(tmp_path, port):
+        own = requests.get(
+            f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search?max_results=1"
+        )
+        assert own.status_code == 200
+        foreign = requests.get(
+            f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/search?max_results=1",
+            headers={"Host": "evil.example"},
+        )
+        assert foreign.status_code == 403
+        changing = requests.post(
+            f"http://127.0.0.1:{port}/api/2.0/mlflow/experiments/create",
+            json={"name": "x"},
+            headers={"Origin": "http://evil.example"},
+        )
+        assert changing.status_code == 403
+        assert listeners(port) == {"0100007F"}  # 127.0.0.1, and nothing else
+
+
+def listeners(port):
+    """The addresses of all sockets that listen on ``port``, as Linux lists them, hexadecimal."""
+    tables = [Path("/proc/net", name).read_text().splitlines()[1:] for name in ("tcp", "tcp6")]
+    fields = [line.split() for table in tables for line in table]
+    ends = [(*entry[1].split(":"), entry[3]) for entry in fields]
+    return {address for address, told, state in ends if state == "0A" and int(told, 16) == port}

@@ -76,6 +76,22 @@ class TestPlace:
         with pytest.raises(ConfigError, match="open http://h:5000"):
             ui_command("http://h:5000")
 
+    @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "head.example"])
+    def test_others_are_served_only_under_names_that_were_given(self, tmp_path, host):
+        uri = resolve_uri(None, tmp_path)
+        with pytest.raises(
+            ConfigError, match=r"--host: .* asks for no password; .*--allowed-hosts"
+        ):
+            ui_command(uri, host)
+        assert ui_command(uri, host, allowed_hosts="head:5000")[-2:] == [
+            "--allowed-hosts",
+            "head:5000",
+        ]
+
+    @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.1.2.3", "::1"])
+    def test_this_machine_is_served_without(self, tmp_path, host):
+        assert "--allowed-hosts" not in ui_command(resolve_uri(None, tmp_path), host)
+
 
 class TestSpool:
     def test_first_in_first_out_and_once(self, tmp_path):

@@ -1,0 +1,75 @@
+"""What may be a name in a library, and where in it a path leads. Others may have written there."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import Any
+
+from search.library.record import Record
+
+MOST_BYTES = 32 * 2**20
+"""Of a record or a list of keys; a curve of 100,000 epochs takes less."""
+_KEY = re.compile(r"[0-9a-f]{64}")
+_PAYLOAD = re.compile(r"[0-9a-f]{32}\.safetensors")
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+
+
+class Unreadable(ValueError):
+    """A file that cannot have been written by any version of this library."""
+
+
+def is_key(text: object) -> bool:
+    """Whether it has the form of a key: sha256, hexadecimal."""
+    return isinstance(text, str) and _KEY.fullmatch(text) is not None
+
+
+def word(name: str) -> str:
+    """The name of a search, or of half-done work, as part of a path.
+
+    Raises:
+        ValueError: it holds anything but letters, digits, - and _.
+    """
+    if not _WORD.fullmatch(name):
+        raise ValueError(f"{name!r} is no name: letters, digits, - and _")
+    return name
+
+
+def plain(data: bytes) -> Any:
+    """JSON of a bounded size.
+
+    Raises:
+        Unreadable: it is not that.
+    """
+    if len(data) > MOST_BYTES:
+        raise Unreadable("too large")
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(str(error)) from None
+
+
+def as_record(data: bytes, key: str, place: str) -> Record:
+    """The record of ``key``; ``place`` is for messages.
+
+    Raises:
+        Unreadable: no record, another artifact's, or one that names files elsewhere.
+        ConfigError: it has another form than this version writes.
+    """
+    told = plain(data)
+    if not isinstance(told, dict):
+        raise Unreadable("not a mapping")
+    record = Record.parse(told, place)
+    keys = (record.key, *record.parents)
+    if record.key != key or not all(map(is_key, keys)):
+        raise Unreadable("its keys are not its own")
+    if not _PAYLOAD.fullmatch(record.payload.name):
+        raise Unreadable("its payload lies elsewhere")
+    return record
+
+
+def within(root: str, path: str) -> bool:
+    """Whether ``path`` below the folder ``root`` lies there, whatever links are on the way."""
+    home = os.path.realpath(root)
+    return os.path.realpath(os.path.join(home, path)).startswith(os.path.join(home, ""))
