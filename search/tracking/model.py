@@ -67,15 +67,18 @@ def save_classifier(
     classifier = Classifier(copy.deepcopy(network).float().cpu()).eval()
     with torch.no_grad():
         logits = classifier(examples)
-    mlflow.pytorch.save_model(
-        classifier,
-        folder,
-        signature=_signature(examples, logits),
-        input_example=examples.numpy(),
-        metadata={"classes": list(classes), "input": _INPUTS[form_of(shape)]},
-        pip_requirements=[f"{name}=={_public(name)}" for name in ("mlflow", "torch", "numpy")],
-        serialization_format="pt2",
-    )
+    with warnings.catch_warnings():
+        # Torch's LSTM lists its parameters anew when they are traced; the export puts them back.
+        warnings.filterwarnings("ignore", message=r"(?s)The tensor attributes .*_flat_weights")
+        mlflow.pytorch.save_model(
+            classifier,
+            folder,
+            signature=_signature(examples, logits),
+            input_example=examples.numpy(),
+            metadata={"classes": list(classes), "input": _INPUTS[form_of(shape)]},
+            pip_requirements=[f"{name}=={_public(name)}" for name in ("mlflow", "torch", "numpy")],
+            serialization_format="pt2",
+        )
 
 
 def _signature(images: Tensor, logits: Tensor) -> Any:
