@@ -10,6 +10,7 @@ import pytest
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 SMALL = {
     "architectures": ("--distilled", "1", "--epochs", "1"),
+    "distilling_memory": ("--steps", "8"),
     "methods_step": ("--only", "attention", "--rounds", "1", "--steps", "1"),
     "neighbourhoods": ("--candidates", "2", "--steps", "1", "--rounds", "1"),
     "overhead": ("--trials", "4"),

@@ -38,6 +38,7 @@ DREAMT, ALONE = "data-free-digits", "neighbourhoods-alone-digits"
 CHANNELS = "channel-distillation-fashion-mnist"
 COMPOSED, PARTS_OF_IT = "composition-fashion-mnist", "understanding-fashion-mnist"
 DEEPER, CLOTHES = "neighbourhoods-cifar10-resnet56", "neighbourhoods-fashion-mnist"
+FEW_DIGITS, FEW_CLOTHES = "distilled-mnist", "distilled-fashion-mnist"
 PUBLISHED = {
     **dict.fromkeys((PARTS, DATA_FREE, END_TO_END, GREY), RESNET20),
     **dict.fromkeys((DEEPER, COMPARED_ON_GPU), "cifar10-resnet56-option-a.safetensors"),
@@ -110,6 +111,7 @@ def test_all_are_there():
     assert {COMPOSED, PARTS_OF_IT} <= set(SHIPPED)
     assert {QUICK, CNN, RESNET, FASHION, CLOTHES, *PUBLISHED} <= set(SHIPPED)
     assert {MUTUAL, GREY, DREAMT, ALONE, CHANNELS, TREC, IMDB} <= set(SHIPPED)
+    assert {FEW_DIGITS, FEW_CLOTHES} <= set(SHIPPED)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -260,7 +262,7 @@ def test_what_learns_without_data_is_held_against_as_much_noise(load):
     assert parts.work.recalibrate == 0
 
 
-@pytest.mark.parametrize("name", [MUTUAL, GREY, DREAMT, CHANNELS])
+@pytest.mark.parametrize("name", [MUTUAL, GREY, DREAMT, CHANNELS, FEW_DIGITS, FEW_CLOTHES])
 def test_every_value_that_is_searched_lays_out(load, name):
     experiment = load(name)
     found = list(experiment.configurations(2))
@@ -302,6 +304,21 @@ def test_without_data_the_student_learns_on_what_the_teacher_dreamt(load):
     dreamt, teacher = student.parents
     assert (dreamt.work.kind, dreamt.parents) == ("invert", (teacher,))
     assert not student.work.objective.needs_labels
+
+
+@pytest.mark.parametrize("name", [FEW_DIGITS, FEW_CLOTHES])
+def test_a_few_examples_train_lenet_as_published(load, name):
+    """Ten images or five, one step of all in each of three passes, from the seed's own network."""
+    experiment = load(name)
+    for examples in experiment.search["distilled.examples"].grid(1):
+        student = experiment.recipe({"distilled.examples": examples}).student
+        (few,) = student.parents
+        assert (few.work.examples, few.work.steps, few.work.passes) == (examples, 1, 3)
+        assert (few.work.start, few.work.labels, few.work.images) == ("fixed", "soft", "learnt")
+        assert few.work.network == student.work.network
+        assert few.work.seed == student.work.seed
+        assert student.work.few_steps
+        assert few.data.validation > 0
 
 
 def test_early_decay_is_the_published_one_scaled(load):

@@ -20,7 +20,7 @@ from search.report.summary import ranking
 KIND = "distil_data"
 MOST = 30
 _ACROSS = 10  # most examples in a row
-_WIDE, _SIDE, _LABEL, _ABOVE = 7.6, 0.72, 0.62, 0.32  # inches: all, an image, a label, a heading
+_WIDE, _SIDE, _LABEL, _GAP = 7.6, 0.61, 0.58, 0.25  # inches: all, an image, a label, below it
 _NAMED = 12  # most classes that are named below a label
 
 
@@ -44,27 +44,30 @@ def draw(outcome: Outcome, opened: Mapping[str, Mapping[str, Tensor]]) -> Pictur
     images, labels = tensors["images"][:MOST], tensors["labels"][:MOST]
     across = min(_ACROSS, len(images))
     rows = math.ceil(len(images) / across)
-    each = _SIDE + _ABOVE + _LABEL
-    figure = Figure(figsize=(_WIDE, rows * each + 0.1))
+    each = _SIDE + _LABEL + _GAP
+    figure = Figure(figsize=(_WIDE, rows * each))
     low, high = min(0.0, labels.min().item()), max(0.0, labels.max().item())
     room = 0.06 * (high - low)
+    inch, wide = 1 / (rows * each), 0.955 / _ACROSS
     for place, (image, label) in enumerate(zip(images, labels, strict=True)):
-        left = 0.045 + (place % across) * 0.955 / across
-        top = 1 - (place // across) * each / (rows * each + 0.1)
-        inch = 1 / (rows * each + 0.1)
-        wide = 0.84 * 0.955 / across
-        shown = figure.add_axes((left, top - (_SIDE + 0.04) * inch, wide, _SIDE * inch))
-        _image(shown, image.numpy())
-        height = (_LABEL - 0.04) * inch
-        below = figure.add_axes((left, top - (each - 0.2) * inch, wide, height))
+        row, column = divmod(place, across)
+        left, top = 0.045 + column * wide, 1 - row * each * inch
+        side = (0.84 * wide, _SIDE * inch)
+        _image(figure.add_axes((left, top - (_SIDE + 0.03) * inch, *side)), image.numpy())
+        bottom = top - (_SIDE + _LABEL + 0.05) * inch
+        below = figure.add_axes((left, bottom, 0.84 * wide, (_LABEL - 0.06) * inch))
         below.set_ylim(low - room, high + room)
-        _label(below, label.tolist(), _names(record), scale=place % across == 0)
+        _label(below, label.tolist(), _names(record), scale=column == 0)
     return Picture("distilled", "Distilled data", _caption(record, tensors), figure)
 
 
 def _image(axes: Axes, image: np.ndarray) -> None:
-    """Channels first; each from its own least to its own largest value, as they go beyond 0..1."""
+    """Channels first; each from its own least to its own largest value, as they go beyond 0..1.
+
+    What is one wide, as a text in its embedding, is shown with its channels downwards.
+    """
     look.bare(axes)
+    image = image.transpose(2, 0, 1) if image.shape[2] == 1 else image
     low, high = float(image.min()), float(image.max())
     grey = ((image - low) / ((high - low) or 1.0)).transpose(1, 2, 0)
     shown = grey if grey.shape[2] == 3 else grey.mean(axis=2)

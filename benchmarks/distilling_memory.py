@@ -1,0 +1,76 @@
+"""Memory of the gradient through many steps: steps run again, against the whole graph kept.
+
+LeNet on ten synthetic 28x28 images a step and a real batch of 256, one core; every figure is the
+most memory that a process of its own came to hold, less what it held before the first step.
+
+The ratio is that of the whole graph to steps run again, at the most steps asked for.
+
+    python benchmarks/distilling_memory.py [--steps 4 16 64]
+
+Exit status 1 if the ratio is below its target.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+
+import torch
+
+from methods.core.distilling.unroll import KEPT, Examples, Unroll, weights_of
+from spaces.spec import NetworkSpec
+
+TARGET = 2.0
+
+
+def gradient(steps: int, kept: int) -> tuple[float, float]:
+    """MiB and seconds that one gradient takes."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    network = NetworkSpec.parse("lenet5").build((1, 28, 28), 10)
+    unroll = Unroll(network, torch.zeros(1), torch.ones(1), softmax=False, kept=kept)
+    images = torch.randn(steps, 10, 1, 28, 28)
+    examples = Examples(images, torch.eye(10).expand(steps, 10, 10), torch.full((steps,), -4.0))
+    real, truth = torch.rand(256, 1, 28, 28), torch.arange(256) % 10
+    first = Examples(*(part[:1] for part in examples))
+    unroll.gradient(weights_of(network), first, real, truth)
+    before, began = held(), time.perf_counter()
+    unroll.gradient(weights_of(network), examples, real, truth)
+    return held() - before, time.perf_counter() - began
+
+
+def held() -> float:
+    """The most MiB this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def apart(steps: int, kept: int) -> tuple[float, float]:
+    """:func:`gradient` in a process of its own."""
+    command = [sys.executable, __file__, "--one", str(steps), str(kept)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return float(told[0]), float(told[1])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, nargs="+", default=[4, 16, 64])
+    parser.add_argument("--one", type=int, nargs=2, help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    if asked.one:
+        print(*gradient(*asked.one))
+        return 0
+    print(f"{'steps':>6} {'run again':>18} {'whole graph':>18}")
+    ratio = 0.0
+    for steps in asked.steps:
+        (some, quick), (whole, slow) = apart(steps, KEPT), apart(steps, steps)
+        print(f"{steps:6d} {some:8.0f} MiB {quick:5.2f} s {whole:8.0f} MiB {slow:5.2f} s")
+        ratio = whole / max(some, 1.0)
+    print(f"distilling_memory ratio={ratio:.2f} target={TARGET}")
+    return int(ratio < TARGET)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
