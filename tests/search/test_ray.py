@@ -394,7 +394,7 @@ def test_a_pass_that_nobody_wants_any_more_is_stopped_for_good(works, orders, tm
     stages = carried(works, log, "a", "b", kind="Waiting")
     left = orders()
     left.place([*stages[0].parents, *stages])
-    assert within(30, lambda: log.exists() and "a b together" in lines(log))
+    assert within(120, lambda: log.exists() and "a b together" in lines(log))
     left.close()
     time.sleep(2.0)
     assert lines(log) == ["teacher from 0", "a b together"]
@@ -414,11 +414,11 @@ def test_no_news_is_lost_where_the_foundry_was_out_of_reach(works, orders, libra
 
     wanting = orders(listen)
     wanting.place([work])
-    assert within(30, lambda: library.has(work.key) and heard)
+    assert within(120, lambda: library.has(work.key) and heard)
     time.sleep(0.5)  # the foundry tells a little later
     wanting._replace()
     deaf.set()
-    assert within(30, lambda: wanting.ready([work]))
+    assert within(120, lambda: wanting.ready([work]))
     assert [state for state in heard if state != "running"] == ["queued", "made"]
 
 
