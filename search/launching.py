@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import statistics
@@ -17,6 +18,7 @@ from typing import Any, Protocol
 
 from methods.core.data.dataset import open_data
 from methods.core.evaluation import evaluate
+from search.address import has_secret, hushed, remedy_of
 from search.announcer import Announcer
 from search.assembly import rebuild
 from search.baselines import baselines
@@ -28,6 +30,7 @@ from search.ledger import Ledger
 from search.library.record import Record
 from search.library.store import Library
 from search.loading import load_experiment
+from search.lost import Lost
 from search.make import pick_device, versions
 from search.outcome import Outcome, Repeated, Trial, winner, winners
 from search.report.summary import ranking
@@ -35,7 +38,10 @@ from search.results import present, write_outcome
 from search.settle import Contender, contenders
 from search.stage import Stage
 from search.study import Study
+from search.study_place import check_study
 from search.tracking import Tracker, known, prepare, resolve_uri
+
+log = logging.getLogger(__name__)
 
 START = 8.0
 """Seconds of a start in which MLflow, where it has nothing to prepare, is left alone."""
@@ -71,8 +77,11 @@ def launch(
             a search that looked at it could choose by it.
 
     Raises:
-        ConfigError: the library, the tracking store or the cluster cannot be used.
+        ConfigError: the library, the tracking store, the study's database or the cluster cannot
+            be used.
+        Lost: the library or the study's database failed on the way and did not come back.
     """
+    _check_study(experiment)
     folder = RunFolder.new(experiment.name)
     folder.write("experiment.yaml", to_yaml(experiment.plain()))
     return _Driver(experiment, folder, observers, test).run(address, inline, resumed=False)
@@ -93,9 +102,11 @@ def resume(
 
     Raises:
         ConfigError: there is no such run, or its experiment is no longer valid.
+        Lost: as :func:`launch`.
     """
     folder = RunFolder.find(name)
     experiment = load_experiment(folder.path / "experiment.yaml")
+    _check_study(experiment)
     if trials:
         run = experiment.run.model_copy(update={"trials": experiment.run.trials + trials})
         experiment = replace(experiment, run=run)
@@ -140,6 +151,20 @@ class _Driver:
         self.study = Study(experiment, folder.path)
 
     def run(self, address: str | None, inline: bool, resumed: bool) -> Launched:
+        """Search, and settle what was found.
+
+        Raises:
+            Lost: with what to type once the place is back.
+        """
+        try:
+            return self._run(address, inline, resumed)
+        except Lost as lost:
+            place, said = lost.problem.path, lost.problem.message
+            raise Lost(place, f"{said}; then stillhouse resume {self.folder.name}") from None
+        finally:
+            self.study.close()
+
+    def _run(self, address: str | None, inline: bool, resumed: bool) -> Launched:
         ledger = Ledger(self.study, self.library, self.announce)
         state: SearchState = "interrupted"
         settled: list[Contender] = []
@@ -162,12 +187,15 @@ class _Driver:
             # A stop in the middle of Ray's start comes out of it as an error of Ray's.
             if not (stopped.is_set() or isinstance(error, KeyboardInterrupt)):
                 self._note("failed")
-                self.announce(SearchEnded("failed", str(error)))
+                self.announce(SearchEnded("failed", self._hushed(error)))
                 self.tracker.close(timeout=10.0)
                 raise
         if state == "interrupted":
             ledger.interrupted()
         return self._end(state, self._outcome(settled))
+
+    def _hushed(self, error: BaseException) -> str:
+        return hushed(str(error), self.uri, self.experiment.study)
 
     def _started(self, resumed: bool) -> SearchStarted:
         so_far = self._outcome([])
@@ -186,7 +214,14 @@ class _Driver:
             # Imported here: an inline run, a check or a plan need not wait for Ray.
             from search.tuning import OnRay
 
-            shop = OnRay(self.experiment, self.library, self.announce, self.folder.path, address)
+            shop = OnRay(
+                self.experiment,
+                self.library,
+                self.announce,
+                self.folder.path,
+                address,
+                stores={"tracking": self.uri, "study": self.experiment.study or ""},
+            )
         try:
             yield shop
         finally:
@@ -279,6 +314,16 @@ class _Driver:
     def _note(self, state: str) -> None:
         seconds = self.earlier + time.monotonic() - self.started
         self.folder.write_json("state.json", {"state": state, "seconds": seconds})
+
+
+def _check_study(experiment: Experiment) -> None:
+    """Have its database answer before anything is begun; say what a resume will not know."""
+    if experiment.study:
+        check_study(experiment.study)
+    for field, uri in {"tracking": experiment.tracking, "study": experiment.study}.items():
+        if uri and has_secret(uri):
+            message = "the password in `%s:` is not kept with the run; for a resume, %s"
+            log.warning(message, field, remedy_of(uri))
 
 
 def _aside(work: Callable[..., Any], *args: Any) -> Future[Any]:

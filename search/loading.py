@@ -59,6 +59,7 @@ def _checked(document: Document) -> Experiment:
         run=told.run,
         library=told.library,
         tracking=told.tracking,
+        study=told.study,
     )
     check(experiment, problems)
     return experiment

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from search.cluster import connect
 from search.experiment import Experiment
 from search.ledger import Ledger
 from search.library.store import Library
-from search.nodes import check_nodes
+from search.nodes import check_nodes, check_stores
 from search.orders import Orders
 from search.sampler import Sampler
 from search.scheduling import scheduler
@@ -40,8 +41,7 @@ def slots(resources: Resources, growing_to: int = 0) -> int:
     Raises:
         ConfigError: not one fits on any node, and nobody says that others will come.
     """
-    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    nodes = [node["Resources"] for node in found if node["Alive"]]
+    nodes = _alive()
     fitting = [_fits(node, resources) for node in nodes]
     if sum(fitting) or growing_to:
         return max(sum(fitting), growing_to)
@@ -56,6 +56,18 @@ def slots(resources: Resources, growing_to: int = 0) -> int:
     raise ConfigError([Problem("run.resources", message)])
 
 
+def several(resources: Resources, growing_to: int) -> bool:
+    """Whether more than one machine works on the search, or will where the cluster grows."""
+    nodes = _alive()
+    return len(nodes) > 1 or growing_to > sum(_fits(node, resources) for node in nodes)
+
+
+def _alive() -> list[dict[str, Any]]:
+    """The resources of each node that is there."""
+    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node["Resources"] for node in found if node["Alive"]]
+
+
 def _fits(node: dict[str, float], resources: Resources) -> int:
     room = [node.get("CPU", 0.0) / resources.cpu]
     if resources.gpu:
@@ -66,9 +78,11 @@ def _fits(node: dict[str, float], resources: Resources) -> int:
 class OnRay:
     """Makes stages in the foundry and runs trials with Tune, on the cluster at ``address``.
 
+    ``stores`` are the addresses of what the search writes besides the library, by field.
+
     Raises:
         ConfigError: there is no such cluster, its nodes run other versions or do not see the
-            library, or a trial fits on none of them.
+            library, a store is a file that serves one machine, or a trial fits on none of them.
     """
 
     def __init__(
@@ -78,15 +92,19 @@ class OnRay:
         announce: Announcer,
         folder: Path,
         address: str | None,
+        stores: Mapping[str, str] | None = None,
     ) -> None:
-        self._experiment = experiment
+        # Workers read neither store, and need no password of theirs.
+        self._experiment = replace(experiment, tracking=None, study=None)
         self._library = library
         self._folder = folder
         connect(address)
         try:
+            growing_to = (experiment.run.concurrent or 0) if address else 0
+            if address and several(experiment.run.resources, growing_to):
+                check_stores(stores or {})
             if address:
                 check_nodes(library.uri, library.mark, library.remove_file)
-            growing_to = (experiment.run.concurrent or 0) if address else 0
             self._slots = slots(experiment.run.resources, growing_to)
         except ConfigError:
             ray.shutdown()

@@ -23,7 +23,7 @@ HOMES = {
             "tuning",
         )
     },
-    "optuna": {"search/study.py"},
+    "optuna": {"search/study.py", "search/study_place.py"},
     "mlflow": {"search/tracking/"},
     "pyarrow": {"search/library/", "methods/core/data/parquet_images.py"},
     "matplotlib": {"search/report/"},

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from search.address import shown
 from search.cli.show import Json, as_json, as_table, console
 from search.folder import runs_root
 from search.library.store import Library
@@ -82,10 +83,10 @@ def doctor(
     device = torch.cuda.get_device_name() if cuda else f"cpu, {os.cpu_count()} cores"
     findings.append({"what": "device", "found": device, "good": True})
     findings.append(_tried("torchvision operators", _operators))
-    findings.append(_tried(f"library {library}", lambda: Library(library).check_writable()))
+    findings.append(_tried(f"library {shown(library)}", lambda: Library(library).check_writable()))
     findings.append(_tried(f"runs {runs_root()}", _probe_runs))
     uri = resolve_uri(tracking, Path.cwd())
-    findings.append(_tried(f"tracking {uri}", lambda: reachable(uri)))
+    findings.append(_tried(f"tracking {shown(uri)}", lambda: reachable(uri)))
     if json:
         as_json(findings)
     else:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from search.address import shown
 from search.cli.live import LiveView
 from search.cli.show import Json, Set, as_json, as_table, console, parse_changes
 from search.folder import RunFolder
@@ -25,7 +26,7 @@ from search.report.roles import ROLES, Group, groups
 from search.report.summary import seconds_saved
 from search.report.wording import duration
 from search.results import again, read_outcome, write_outcome
-from search.tracking import SERVER_SETTINGS, resolve_uri, runs_url, send_pending, ui_command
+from search.tracking import resolve_uri, runs_url, send_pending, server_settings, ui_command
 
 File = Annotated[Path, typer.Argument(help="Experiment file (YAML).")]
 Name = Annotated[str, typer.Argument(help="A run (name-3), or an experiment: its newest run.")]
@@ -144,7 +145,7 @@ def ui(
     page = runs_url(uri, title, port) if title else f"http://{host}:{port}"
     console.print(f"open {page} (Ctrl-C ends it)", markup=False)
     with contextlib.suppress(KeyboardInterrupt):
-        subprocess.run(command, check=False, env={**os.environ, **SERVER_SETTINGS})
+        subprocess.run(command, check=False, env={**os.environ, **server_settings(uri)})
 
 
 def _go_on(name: str, address: str | None, inline: bool, trials: int, json: bool) -> None:
@@ -180,8 +181,8 @@ def _conclude(launched: Launched, json: bool) -> None:
         console.print(f"{name} was stopped; go on with: stillhouse resume {name}", markup=False)
     if launched.unsent and not json:
         console.print(
-            f"{launched.unsent} entries could not be sent to {launched.tracking}; they are kept "
-            f"in {folder} and sent by the next resume, report or ui"
+            f"{launched.unsent} entries could not be sent to {shown(launched.tracking)}; they are "
+            f"kept in {folder} and sent by the next resume, report or ui"
         )
     if launched.state != "finished":
         raise typer.Exit(130)

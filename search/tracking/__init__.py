@@ -1,11 +1,10 @@
 """Every search in MLflow: nothing delayed, nothing lost. Only this folder knows MLflow."""
 
 from search.tracking.client import fetch_artifact, known, prepare, reachable, runs_url
-from search.tracking.place import SERVER_SETTINGS, resolve_uri, ui_command
+from search.tracking.place import resolve_uri, server_settings, ui_command
 from search.tracking.tracker import Tracker, send_pending
 
 __all__ = [
-    "SERVER_SETTINGS",
     "Tracker",
     "fetch_artifact",
     "known",
@@ -14,5 +13,6 @@ __all__ = [
     "resolve_uri",
     "runs_url",
     "send_pending",
+    "server_settings",
     "ui_command",
 ]

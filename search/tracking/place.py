@@ -1,9 +1,8 @@
 """Where MLflow keeps its runs: the URI, the folder for artifacts, the command that shows them.
 
-Only the driver of a search speaks to MLflow, from one thread; workers report to the driver. So a
-SQLite file beside the driver serves a search on any number of nodes, and is refused for none, like
-the study's journal in the run's folder. What it does not serve is several drivers at a time, or a
-driver that moves to another machine: those want a server.
+Only the driver of a search speaks to MLflow, from one thread; workers report to the driver. A
+SQLite file beside the driver serves a search on one machine. On several it is refused: the driver
+may move to another, several drivers write at a time, and the page is looked at from elsewhere.
 """
 
 from __future__ import annotations
@@ -11,13 +10,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from search.address import hushed, shown
 from spaces.problem import ConfigError, Problem
 
 SERVER_SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
-"""Environment for :func:`ui_command`: pages alone, no workers for jobs, no calls home."""
+"""Of MLflow's server: pages alone, no workers for jobs, no calls home."""
 
 _SERVERS = ("http", "https", "databricks")
 _DATABASES = ("postgresql", "mysql", "mssql")
@@ -50,7 +50,7 @@ def resolve_uri(uri: str | None, base: Path) -> str:
 
 
 def _refuse(uri: str, why: str) -> None:
-    raise ConfigError([Problem("tracking", f"{uri!r} {why}; {_REMEDY}")])
+    raise ConfigError([Problem("tracking", f"{hushed(uri)!r} {why}; {_REMEDY}")])
 
 
 def is_server(uri: str) -> bool:
@@ -77,18 +77,27 @@ def artifact_folder(uri: str) -> Path | None:
     return (file.parent if file else Path.cwd()) / "mlartifacts"
 
 
+def server_settings(uri: str) -> dict[str, str]:
+    """Environment for :func:`ui_command`. The address may hold a password, and command lines are
+    for everybody to see.
+    """
+    return {**SERVER_SETTINGS, "MLFLOW_BACKEND_STORE_URI": uri}
+
+
 def ui_command(uri: str, host: str = "127.0.0.1", port: int = 5000) -> list[str]:
-    """The command line that serves MLflow's pages for the runs kept at ``uri``.
+    """The command line that serves MLflow's pages for the runs kept at ``uri``, which
+    :func:`server_settings` tell it.
 
     Raises:
         ConfigError: a server is there already.
     """
     artifacts = artifact_folder(uri)
     if artifacts is None:
-        raise ConfigError([Problem("tracking", f"is served already; open {uri} in a browser")])
+        raise ConfigError(
+            [Problem("tracking", f"is served already; open {shown(uri)} in a browser")]
+        )
     return [
         *(sys.executable, "-m", "mlflow", "server"),
-        *("--backend-store-uri", uri),
         *("--artifacts-destination", str(artifacts)),
         *("--host", host, "--port", str(port), "--workers", "1"),
     ]

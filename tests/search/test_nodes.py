@@ -104,7 +104,7 @@ def connected(address):
 @pytest.mark.usefixtures("connected")
 def test_two_nodes_that_run_and_see_the_same(disk, monkeypatch):
     check_nodes(disk.uri, disk.mark, disk.remove_file)
-    assert disk._list("") == []
+    assert disk._files.list("") == []
 
     with pytest.raises(ConfigError) as caught:
         check_nodes(disk.uri, lambda _: None, lambda _: None)
@@ -116,7 +116,7 @@ def test_two_nodes_that_run_and_see_the_same(disk, monkeypatch):
     monkeypatch.setattr(nodes, "facts", lambda: {**facts(), "torch": "9.9.9"})
     with pytest.raises(ConfigError, match=rf"torch is {facts()['torch']} on .* and 9\.9\.9 where"):
         check_nodes(disk.uri, disk.mark, disk.remove_file)
-    assert disk._list("") == []
+    assert disk._files.list("") == []
 
 
 @pytest.mark.ray
@@ -146,7 +146,7 @@ def test_a_search_over_two_nodes_with_its_library_in_a_bucket(
     library = Library(bucket)
     keys = {key for trial in launched.outcome.trials for key in trial.keys.values()}
     assert keys <= set(library.keys())
-    tuned = [info.path for info in library._list("tune")]
+    tuned = [info.path for info in library._files.list("tune")]
     assert any(place.startswith(f"tune/{launched.folder.name}/") for place in tuned), tuned
     assert not (launched.folder.path / "tune").exists()
     assert library.needed().keys() == {launched.folder.name}
