@@ -37,7 +37,8 @@ class StageChanged:
     """A shared stage (teacher, assistant, ...) changed its state.
 
     ``label`` is for people (``assistants/cnn6``); ``epoch`` of ``epochs`` while it runs;
-    ``record`` once it is made or found; ``reason`` if it failed.
+    ``record`` once it is made or found; ``reason`` if it failed; ``lost`` if that was no fault of
+    its own, but of the library's place.
     """
 
     key: str
@@ -47,6 +48,7 @@ class StageChanged:
     epochs: int = 0
     record: Record | None = None
     reason: str = ""
+    lost: bool = False
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from search.cluster import NAMESPACE
 from search.events import StageChanged
 from search.library.record import Record
 from search.library.store import Library
+from search.lost import Lost
 from search.make import MOST, Missing, make, make_together
 from search.settings import Resources
 from search.stage import Report, Stage
@@ -154,7 +155,9 @@ class Foundry:
             record = await (self._join(flight) if stage.group else self._try(flight))
         except Exception as error:
             self._flights.pop(stage.key, None)  # not kept: who asks again gets a new attempt
-            self._tell(stage, "failed", reason=_reason(error))
+            lost = _lost(error)
+            reason = lost.problem.message if lost else _reason(error)
+            self._tell(stage, "failed", reason=reason, lost=lost is not None)
             raise
         flight.landed_as = "made"
         self._tell(stage, "made", record=record)
@@ -220,6 +223,10 @@ class Foundry:
                 records = await self._run_together(flights)
                 break
             except Exception as error:
+                if lost := _lost(error):  # alone it would be no better
+                    for _, landed in some:
+                        if not landed.done():
+                            landed.set_exception(lost)
                 unwanted = all(landed.done() for _, landed in some)
                 if unwanted or not isinstance(error, LOST_WORKER):
                     break  # alone, each says what is wrong with itself
@@ -280,9 +287,10 @@ class Foundry:
         epoch: int = 0,
         record: Record | None = None,
         reason: str = "",
+        lost: bool = False,
     ) -> None:
         event = StageChanged(
-            stage.key, stage.label, state, epoch, stage.work.epochs, record, reason
+            stage.key, stage.label, state, epoch, stage.work.epochs, record, reason, lost
         )
         self._news.append(event)
 
@@ -327,10 +335,13 @@ async def _landing(stage: Stage, task: asyncio.Task[Record]) -> None:
 
     Raises:
         RuntimeError: it failed.
+        Lost: the library cannot be used.
     """
     try:
         await asyncio.shield(task)
     except Exception as error:
+        if lost := _lost(error):
+            raise lost from None
         raise RuntimeError(f"{stage.label}, which it needs, failed: {_reason(error)}") from None
 
 
@@ -343,6 +354,12 @@ def _seen(task: asyncio.Task[Record]) -> None:
     """A failure is told as news; asyncio need not warn that nobody awaited it."""
     if not task.cancelled():
         task.exception()
+
+
+def _lost(error: BaseException) -> Lost | None:
+    """The library's failure that an error stands for, if it does."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    return cause if isinstance(cause, Lost) else None
 
 
 def _reason(error: BaseException) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from search.address import hushed
 from search.checks import check, read_space
 from search.document import Document, parse_document, read_document
 from search.experiment import Experiment, to_yaml
@@ -44,7 +45,12 @@ def load_experiment(
     try:
         return _checked(document)
     except ConfigError as error:
-        raise document.locate(error) from None
+        raise _hushed(document.locate(error)) from None
+
+
+def _hushed(error: ConfigError) -> ConfigError:
+    """What was found in the place of an address may hold a password as well."""
+    return ConfigError(Problem(p.path, hushed(p.message)) for p in error.problems)
 
 
 def _checked(document: Document) -> Experiment:

@@ -15,6 +15,7 @@ from search.cluster import NAMESPACE
 from search.events import StageChanged
 from search.foundry import Foundry, foundry_name
 from search.library.store import Library
+from search.lost import Lost
 from search.settings import Resources
 from search.stage import Stage
 
@@ -37,7 +38,7 @@ class Orders:
         self._flying: set[str] = set()
         self._orders: dict[str, Stage] = {}
         self._client = ray.get_runtime_context().get_job_id()
-        self._lost = ""
+        self._lost: RuntimeError | None = None
         self._stop = threading.Event()
         self._foundry: Any = None
         self._listener: threading.Thread | None = None
@@ -85,13 +86,18 @@ class Orders:
         """Whether all of them are in the library.
 
         Raises:
-            RuntimeError: the cluster was lost.
+            RuntimeError: the cluster was lost, or (``Lost``) the library.
         """
         self._check()
         return all(self._state.get(stage.key) == "ready" for stage in stages)
 
     def failure(self, stages: Iterable[Stage]) -> str:
-        """Why one of them cannot be had; empty if all can."""
+        """Why one of them cannot be had; empty if all can.
+
+        Raises:
+            Lost: the library cannot be used.
+        """
+        self._check()
         failed = [s for s in stages if self._state.get(s.key) == "failed"]
         return f"{failed[0].label}: {self._reasons[failed[0].key]}" if failed else ""
 
@@ -123,7 +129,7 @@ class Orders:
 
     def _check(self) -> None:
         if self._lost:
-            raise RuntimeError(f"the foundry is lost: {self._lost}")
+            raise self._lost
 
     def _listen(self) -> None:
         stopped = False
@@ -147,7 +153,7 @@ class Orders:
             self._flying.clear()
             ray.get(self._foundry.want.remote(self._client, wanted, self._resources))
         except ray.exceptions.RayError:
-            self._lost = str(error).splitlines()[0]
+            self._lost = RuntimeError(f"the foundry is lost: {str(error).splitlines()[0]}")
             self._stop.set()
 
     def _hear(self, change: StageChanged) -> None:
@@ -157,6 +163,8 @@ class Orders:
             self._flying.discard(change.key)
         if change.state in ("made", "reused"):
             self._state[change.key] = "ready"
+        elif change.lost:
+            self._lost = Lost("library", change.reason)
         elif change.state == "failed":
             self._state[change.key] = "failed"
             self._reasons[change.key] = change.reason

@@ -116,14 +116,24 @@ class OnRay:
         return self._orders.make(stages)
 
     def search(self, ledger: Ledger, trials: int) -> bool:
-        """Run the trials that are left. Returns whether the search ended by itself."""
+        """Run the trials that are left. Returns whether the search ended by itself.
+
+        Raises:
+            Lost: the library or the study cannot be used any more.
+        """
         concurrent = self._experiment.run.concurrent or self._slots
         # On a single slot nobody could make a stage while a trial's idle actor keeps the slot.
         orders = self._orders if self._slots > 1 else None
         sampler = Sampler(ledger, orders, trials, concurrent)
         if not sampler.exhausted:
             _quiet(concurrent)
-            self._tuner(sampler).fit()
+            try:
+                self._tuner(sampler).fit()
+            except Exception:
+                if sampler.lost is None:
+                    raise
+            if sampler.lost:
+                raise sampler.lost from None
         return sampler.exhausted
 
     def close(self) -> None:

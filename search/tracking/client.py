@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import socket
@@ -214,6 +215,8 @@ def _connect(uri: str) -> MlflowClient:
         socket.create_connection((parts.hostname, parts.port or port), timeout=5).close()
     from mlflow import MlflowClient
 
+    # A traceback for each try while a database is away, where the tracker says one line.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     return MlflowClient(uri)
 
 
