@@ -56,9 +56,8 @@ def parse_changes(pairs: list[str] | None, option: str = "--set") -> dict[str, A
         try:
             changes[path] = parse_document(text).data
         except ConfigError:
-            raise ConfigError(
-                [Problem(option, f"the value of {hushed(pair)!r} is not YAML")]
-            ) from None
+            message = f"the value of {hushed(pair)!r} is not YAML"
+            raise ConfigError([Problem(option, message)]) from None
     return changes
 
 

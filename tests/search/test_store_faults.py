@@ -59,7 +59,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def _pass(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self._body()
         fault = self.server.fault()
         if fault == "hang":
             time.sleep(self.server.hang)
@@ -69,7 +69,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self._answer(int(fault), {}, BROKEN if fault == "500" else SLOW_DOWN)
         store = http.client.HTTPConnection(self.server.store.netloc, timeout=60)
         with contextlib.closing(store):
-            store.request(self.command, self.path, body, dict(self.headers))
+            headers = {k: v for k, v in self.headers.items() if k.lower() != "transfer-encoding"}
+            store.request(self.command, self.path, body, headers)
             with store.getresponse() as answer:
                 told = answer.read()
         if fault == "answer lost":  # done, and nobody knows
@@ -77,6 +78,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return self._answer(answer.status, dict(answer.getheaders()), told, fault == "cut")
 
     do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass
+
+    def _body(self):
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        parts = []
+        while size := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
 
     def _answer(self, status, headers, body, cut=False):
         own = ("content-length", "transfer-encoding", "connection", "date", "server")
