@@ -141,11 +141,8 @@ class Library:
         """Move a damaged artifact out of the way, so that it is made again."""
         self._records.pop(key, None)
         aside = f"damaged/{key}-{uuid.uuid4().hex[:8]}"
-        # One by one, as object stores do not move folders; the record first, so that nobody
-        # finds it without its payload.
-        files = self._files.list(_folder(key))
-        for info in sorted(files, key=lambda info: info.base_name != "record.json"):
-            self._files.move(info.path, f"{aside}/{info.base_name}")
+        for path in self._whole_files(key):
+            self._files.move(path, f"{aside}/{path.rpartition('/')[2]}")
 
     def keys(self) -> Iterator[str]:
         """The keys of all whole artifacts."""
@@ -176,9 +173,17 @@ class Library:
     def remove(self, key: str) -> None:
         """Delete an artifact for good; the record goes first."""
         self._records.pop(key, None)
-        files = self._files.list(_folder(key))
-        for info in sorted(files, key=lambda info: info.base_name != "record.json"):
-            self._files.delete(info.path)
+        for path in self._whole_files(key):
+            self._files.delete(path)
+
+    def _whole_files(self, key: str) -> list[str]:
+        """An artifact's files, the record first, so that nobody finds it without its payload.
+
+        One by one, as object stores do not move folders, and without what is being written just
+        now: a publisher is to find it where it put it.
+        """
+        infos = [i for i in self._files.list(_folder(key)) if not i.base_name.startswith(".")]
+        return [i.path for i in sorted(infos, key=lambda i: i.base_name != "record.json")]
 
     # Half-done stages
 
