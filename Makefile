@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart test test-all lint benchmarks clean
+.PHONY: quickstart test test-all postgresql lint benchmarks clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/stillhouse launch experiments/quickstart.yaml
@@ -12,8 +12,17 @@ quickstart: $(VENV)/.installed
 test: lint
 	$(BIN)/python -m pytest -m "not slow"
 
-test-all: lint
+test-all: lint postgresql
 	$(BIN)/python -m pytest
+
+# Without it, and without apt-get, the tests that need it are skipped and say so.
+postgresql:
+	@if [ -z "$$(ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null)" ] && ! command -v initdb >/dev/null \
+		&& command -v apt-get >/dev/null; then \
+		sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+		$$sudo apt-get -qq update && $$sudo apt-get -qq -y install postgresql \
+		|| echo "PostgreSQL could not be installed; its tests are skipped"; \
+	fi
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

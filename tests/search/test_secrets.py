@@ -14,6 +14,7 @@ import yaml
 from mlflow import MlflowClient
 
 pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -31,7 +32,8 @@ def stillhouse(folder, *words, **environment):
     done = subprocess.run(
         [sys.executable, "-c", "from search.cli import main; main()", *words],
         cwd=folder,
-        env={**os.environ, "STILLHOUSE_RUNS": str(folder / "runs"), **environment},
+        env={**os.environ, "PYTHONPATH": str(ROOT), "STILLHOUSE_RUNS": str(folder / "runs")}
+        | environment,
         capture_output=True,
         text=True,
         timeout=500,
