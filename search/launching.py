@@ -28,15 +28,15 @@ from search.folder import RunFolder
 from search.inline import Inline
 from search.ledger import Ledger
 from search.library.record import Record
-from search.library.store import Library
+from search.library.store import Damaged, Library
 from search.loading import load_experiment
 from search.lost import Lost
-from search.make import pick_device, versions
+from search.make import make_all, pick_device, versions
 from search.outcome import Outcome, Repeated, Trial, winner, winners
 from search.report.summary import ranking
 from search.results import present, write_outcome
 from search.settle import Contender, contenders
-from search.stage import Stage
+from search.stage import Artifact, Stage
 from search.study import Study
 from search.study_place import check_study
 from search.tracking import Tracker, known, prepare, resolve_uri
@@ -140,6 +140,7 @@ class _Driver:
         self.library = Library(experiment.library)
         self.library.check_writable()
         self.uri = resolve_uri(experiment.tracking, Path.cwd())
+        self.students: dict[str, Stage] = {}
         self.started = time.monotonic()
         self.earlier = float(folder.read_json("state.json").get("seconds", 0.0))
         there = known(self.uri, experiment.name)
@@ -231,7 +232,9 @@ class _Driver:
         """Have the best configurations made over fresh seeds, then the baselines of the best one
         (of each group)."""
         settled = contenders(self.experiment, ranking(self._outcome([])))
-        workshop.make([r.student for c in settled for r in c.recipes.values()])
+        students = [r.student for c in settled for r in c.recipes.values()]
+        self.students = {student.key: student for student in students}
+        workshop.make(students)
         if not self.experiment.run.baselines:
             return settled
         best = {(r.role, r.group) for r in winners(self._outcome(settled)).values()}
@@ -292,11 +295,20 @@ class _Driver:
         data = self.experiment.recipe(self._values(number)).student.data
         examples = next(open_data(data).batches("validation", batch_size=4, device="cpu"))
         self.tracker.log_winner(
-            rebuild(self.library.open(record.key)),
+            rebuild(self._artifact(record.key)),
             examples.images,
             classes=record.facts["data"]["class_names"],
             register=self.experiment.run.register_as,
         )
+
+    def _artifact(self, key: str) -> Artifact:
+        """What a settled student is; made again here, if its tensors turn out to be damaged."""
+        try:
+            return self.library.open(key)
+        except (Damaged, KeyError):
+            for _ in make_all([self.students[key]], self.library):
+                pass
+            return self.library.open(key)
 
     def _values(self, number: int) -> Mapping[str, Any]:
         return next(trial.values for trial in self.study.trials() if trial.number == number)
@@ -306,7 +318,7 @@ class _Driver:
         found = []
         for record in repeated.records:
             data = self.experiment.recipe().student.data
-            network = rebuild(self.library.open(record.key))
+            network = rebuild(self._artifact(record.key))
             scores = evaluate(network, open_data(data), "test", device=pick_device())
             found.append(scores["accuracy"])
         return tuple(found)

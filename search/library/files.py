@@ -90,6 +90,8 @@ class Files:
                 self.system.create_dir(target.rpartition("/")[0])
             try:
                 self.system.move(source, target)
+            except FileNotFoundError:
+                return  # even if there is another by now
             except OSError:  # object stores have no name of their own for what is not there
                 if self.exists(source):
                     raise

@@ -44,7 +44,7 @@ def small(tmp_path):
     """A file system of its own, with room for a few artifacts."""
     place = tmp_path / "small"
     place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)]
+    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)]
     try:
         subprocess.run(command, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError):
@@ -64,7 +64,7 @@ def check_nothing_torn(place):
 def test_a_full_file_system(search, small, tmp_path):
     plain = search(tmp_path / "roomy")
     filler = small / "filler"
-    filler.write_bytes(b"x" * 200 * 1024)
+    filler.write_bytes(b"x" * 3_500_000)
     library = small / "library"
     with pytest.raises(Lost) as caught:
         search(library)
