@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart test test-all browser lint audit benchmarks clean
+.PHONY: quickstart test test-all browser postgresql lint audit benchmarks clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/stillhouse launch experiments/quickstart.yaml
@@ -12,7 +12,7 @@ quickstart: $(VENV)/.installed
 test: lint
 	$(BIN)/python -m pytest -m "not slow"
 
-test-all: lint browser
+test-all: lint browser postgresql
 	$(BIN)/python -m pytest
 
 # For the tests that look at MLflow's pages; without it they are skipped and say so.
@@ -21,6 +21,15 @@ browser:
 	  || ! command -v apt-get > /dev/null \
 	  || apt-get install -y -qq chromium chromium-driver > /dev/null \
 	  || echo "no browser: tests of MLflow's pages are skipped (apt-get install chromium chromium-driver)"
+
+# Without it, and without apt-get, the tests that need it are skipped and say so.
+postgresql:
+	@if [ -z "$$(ls /usr/lib/postgresql/*/bin/initdb 2>/dev/null)" ] && ! command -v initdb >/dev/null \
+		&& command -v apt-get >/dev/null; then \
+		sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+		$$sudo apt-get -qq update && $$sudo apt-get -qq -y install postgresql \
+		|| echo "PostgreSQL could not be installed; its tests are skipped"; \
+	fi
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

@@ -22,6 +22,7 @@ from search.events import Event, SearchEnded, SearchStarted
 from search.folder import RunFolder
 from search.library.place import shown
 from search.library.store import Library
+from search.lost import Lost
 from search.standing import Standing
 
 EVERY = 15.0
@@ -127,7 +128,7 @@ class Bulletin:
         for write in (self._to_folder, self._to_board, self._to_library):
             try:
                 write(text)
-            except OSError as error:
+            except (OSError, Lost) as error:
                 troubles.append(str(error).splitlines()[0])
         self._unwritten = "; ".join(troubles)
 
@@ -142,7 +143,7 @@ class Bulletin:
             aside.replace(place)
 
     def _to_library(self, text: str) -> None:
-        self._library.note_status(f"{self._folder.name}@{platform.node()}", text)
+        self._library.note_status(self._folder.name, platform.node(), text)
 
     def _told(self) -> dict[str, Any]:
         standing, now = self._standing, time.time()

@@ -38,7 +38,8 @@ class StageChanged:
 
     ``label`` is for people (``assistants/cnn6``); ``epoch`` of ``epochs`` while it runs (0 when
     a worker has just taken it up), on ``node`` where there are several; ``record`` once it is
-    made or found; ``reason`` if it failed.
+    made or found; ``reason`` if it failed; ``lost`` if that was no fault of its own, but of the
+    library's place.
     """
 
     key: str
@@ -49,6 +50,7 @@ class StageChanged:
     record: Record | None = None
     reason: str = ""
     node: str = ""
+    lost: bool = False
 
 
 @dataclass(frozen=True)

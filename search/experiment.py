@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from methods.core.data.config import DataConfig
+from search.address import kept
 from search.kind import Kind
 from search.outcome import Goal
 from search.recipe import Recipe, lay_out, parse_entries, parse_entry
@@ -31,6 +32,7 @@ class Experiment:
     run: Run
     library: str
     tracking: str | None
+    study: str | None = None
     factorial: Factorial | None = None
 
     @property
@@ -121,7 +123,7 @@ class Experiment:
             drawn.clear()
 
     def plain(self) -> dict[str, Any]:
-        """The experiment as its file would say it."""
+        """The experiment as its file would say it, without passwords in its addresses."""
         told: dict[str, Any] = {
             "name": self.name,
             "data": self.data.model_dump(mode="json", exclude_defaults=True),
@@ -138,7 +140,9 @@ class Experiment:
             told["run"]["scheduler"] = {self.run.scheduler.kind: told["run"]["scheduler"]}
         told["library"] = self.library
         if self.tracking:
-            told["tracking"] = self.tracking
+            told["tracking"] = kept(self.tracking)
+        if self.study:
+            told["study"] = kept(self.study)
         return told
 
     def settled(self, values: Mapping[str, Any], name: str) -> dict[str, Any]:

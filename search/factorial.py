@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ from search.make import pick_device
 from search.outcome import Outcome
 from search.settings import Factorial
 from search.settle import Contender, contender
+from search.stage import Artifact
 from search.stages.train import Train
 from spaces.problem import ConfigError, Problem
 
@@ -170,11 +171,14 @@ def judged(low: float, high: float, margin: float) -> Verdict:
     return "redundant" if high < 0 else "undecided"
 
 
-def variances(made: Sequence[Contender], library: Library) -> dict[str, float]:
+def variances(
+    made: Sequence[Contender], library: Library, opened: Callable[[str], Artifact]
+) -> dict[str, float]:
     """Role -> how much predictions vary with the seed, of what was made over two or more.
 
     The variance of each class's probability over the seeds, summed over the classes; its mean over
-    the validation split, or over the training split where nothing is held out.
+    the validation split, or over the training split where nothing is held out. ``opened`` gives
+    the artifact of a key.
     """
     found = {}
     for each in made:
@@ -182,13 +186,13 @@ def variances(made: Sequence[Contender], library: Library) -> dict[str, float]:
         there = [key for key in keys if library.has(key)]
         if len(there) > 1:
             data = next(iter(each.recipes.values())).student.data
-            found[each.role] = _variance(there, data, library)
+            found[each.role] = _variance(there, data, opened)
     return found
 
 
-def _variance(keys: Sequence[str], data: DataConfig, library: Library) -> float:
+def _variance(keys: Sequence[str], data: DataConfig, opened: Callable[[str], Artifact]) -> float:
     dataset, device = open_data(data), pick_device()
-    networks = [rebuild(library.open(key)).to(device) for key in keys]
+    networks = [rebuild(opened(key)).to(device) for key in keys]
     split: Split = "validation" if dataset.facts.sizes["validation"] else "train"
     sums, count = 0.0, 0
     for batch in dataset.batches(split, batch_size=_BATCH, device=device):

@@ -27,7 +27,7 @@ from search.make import Missing
 from search.room import Room, passes, places
 from search.settings import Resources
 from search.stage import Stage
-from search.tasks import follow, given_up, is_lost, reason, start
+from search.tasks import follow, given_up, is_lost, lost_place, reason, start
 
 RETRIES = 3
 GATHER = 0.5
@@ -164,7 +164,9 @@ class Foundry:
             record = await (self._join(flight) if stage.group else self._try(flight))
         except Exception as error:
             self._flights.pop(stage.key, None)  # not kept: who asks again gets a new attempt
-            self._tell(stage, "failed", reason=reason(error))
+            lost = lost_place(error)
+            told = lost.problem.message if lost else reason(error)
+            self._tell(stage, "failed", reason=told, lost=lost is not None)
             raise
         flight.landed_as = "made"
         self._tell(stage, "made", record=record)
@@ -240,6 +242,10 @@ class Foundry:
                         records = await self._run_together(flights)
                 break
             except Exception as error:
+                if lost := lost_place(error):  # alone it would be no better
+                    for _, landed in some:
+                        if not landed.done():
+                            landed.set_exception(lost)
                 unwanted = all(landed.done() for _, landed in some)
                 if unwanted or not is_lost(error):
                     break  # alone, each says what is wrong with itself
@@ -299,9 +305,10 @@ class Foundry:
         record: Record | None = None,
         reason: str = "",
         node: str = "",
+        lost: bool = False,
     ) -> None:
         event = StageChanged(
-            stage.key, stage.label, state, epoch, stage.work.epochs, record, reason, node
+            stage.key, stage.label, state, epoch, stage.work.epochs, record, reason, node, lost
         )
         self._news.append(event)
 
@@ -342,10 +349,13 @@ async def _landing(stage: Stage, task: asyncio.Task[Record]) -> None:
 
     Raises:
         RuntimeError: it failed.
+        Lost: the library cannot be used.
     """
     try:
         await asyncio.shield(task)
     except Exception as error:
+        if lost := lost_place(error):
+            raise lost from None
         raise RuntimeError(f"{stage.label}, which it needs, failed: {reason(error)}") from None
 
 

@@ -11,6 +11,7 @@ from search.events import StageChanged
 from search.experiment import Experiment
 from search.ledger import Ledger
 from search.library.store import Library
+from search.lost import Lost
 from search.make import make_all, make_together
 from search.stage import Stage
 from search.study import Proposal
@@ -67,6 +68,8 @@ class Inline:
                 ledger.reported(proposal.number, figures)
                 if report.get("done"):
                     ledger.finished(proposal.number, figures)
+        except Lost:
+            raise
         except Exception as error:
             ledger.failed(proposal.number, reason(error))
 
@@ -87,6 +90,8 @@ class Inline:
                 for stage, report in zip(stages, reports, strict=True):
                     epoch, epochs = int(report.get("epoch", 0)), stage.work.epochs
                     self._announce(StageChanged(stage.key, stage.label, "running", epoch, epochs))
+        except Lost:
+            raise
         except Exception:
             return
         for stage in stages:
@@ -120,6 +125,8 @@ class Inline:
                     continue  # it was there, and only says again how it ended
                 epoch, epochs = int(report.get("epoch", 0)), made.work.epochs
                 self._announce(StageChanged(made.key, made.label, "running", epoch, epochs))
+        except Lost:
+            raise
         except Exception as error:
             return self._fail(stage, reason(error))
         record = self._library.record(stage.key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import statistics
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from methods.core.data.dataset import open_data
+from search.address import has_secret, hushed, remedy_of
 from search.announcer import Announcer
 from search.assembly import rebuild
 from search.baselines import baselines
@@ -27,18 +29,22 @@ from search.folder import RunFolder
 from search.inline import Inline
 from search.ledger import Ledger
 from search.library.record import Record
-from search.library.store import Library
+from search.library.store import Damaged, Library
 from search.loading import load_experiment
-from search.make import versions
+from search.lost import Lost
+from search.make import make_all, versions
 from search.outcome import Outcome, Trial, winner, winners
 from search.report.summary import ranking
 from search.results import present, write_outcome
 from search.settle import Contender, contenders
-from search.stage import Stage
+from search.stage import Artifact, Stage
 from search.standing import Standing
 from search.study import Study
+from search.study_place import check_study
 from search.tested import tested
 from search.tracking import Tracker, known, prepare, resolve_uri
+
+log = logging.getLogger(__name__)
 
 START = 8.0
 """Seconds of a start in which MLflow, where it has nothing to prepare, is left alone."""
@@ -74,8 +80,11 @@ def launch(
             a search that looked at it could choose by it.
 
     Raises:
-        ConfigError: the library, the tracking store or the cluster cannot be used.
+        ConfigError: the library, the tracking store, the study's database or the cluster cannot
+            be used.
+        Lost: the library or the study's database failed on the way and did not come back.
     """
+    _check_study(experiment)
     folder = RunFolder.new(experiment.name)
     folder.write("experiment.yaml", to_yaml(experiment.plain()))
     return _Driver(experiment, folder, observers, test).run(address, inline, resumed=False)
@@ -96,9 +105,11 @@ def resume(
 
     Raises:
         ConfigError: there is no such run, or its experiment is no longer valid.
+        Lost: as :func:`launch`.
     """
     folder = RunFolder.find(name)
     experiment = load_experiment(folder.path / "experiment.yaml")
+    _check_study(experiment)
     if trials:
         run = experiment.run.model_copy(update={"trials": experiment.run.trials + trials})
         experiment = replace(experiment, run=run)
@@ -132,6 +143,7 @@ class _Driver:
         self.library = Library(experiment.library)
         self.library.check_writable()
         self.uri = resolve_uri(experiment.tracking, Path.cwd())
+        self.students: dict[str, Stage] = {}
         self.started = time.monotonic()
         self.earlier = float(folder.read_json("state.json").get("seconds", 0.0))
         there = known(self.uri, experiment.name)
@@ -150,6 +162,20 @@ class _Driver:
         self.study = Study(experiment, folder.path)
 
     def run(self, address: str | None, inline: bool, resumed: bool) -> Launched:
+        """Search, and settle what was found.
+
+        Raises:
+            Lost: with what to type once the place is back.
+        """
+        try:
+            return self._run(address, inline, resumed)
+        except Lost as lost:
+            place, said = lost.problem.path, lost.problem.message
+            raise Lost(place, f"{said}; then stillhouse resume {self.folder.name}") from None
+        finally:
+            self.study.close()
+
+    def _run(self, address: str | None, inline: bool, resumed: bool) -> Launched:
         ledger = Ledger(self.study, self.library, self.announce)
         state: SearchState = "interrupted"
         settled: list[Contender] = []
@@ -173,13 +199,16 @@ class _Driver:
             # A stop in the middle of Ray's start comes out of it as an error of Ray's.
             if not (stopped.is_set() or isinstance(error, KeyboardInterrupt)):
                 self._note("failed")
-                self.announce(SearchEnded("failed", str(error)))
+                self.announce(SearchEnded("failed", self._hushed(error)))
                 self.tracker.close(timeout=10.0)
                 self.bulletin.close()
                 raise
         if state == "interrupted":
             ledger.interrupted()
         return self._end(state, self._outcome(settled))
+
+    def _hushed(self, error: BaseException) -> str:
+        return hushed(str(error), self.uri, self.experiment.study)
 
     def _started(self, resumed: bool) -> SearchStarted:
         so_far = self._outcome([])
@@ -198,7 +227,14 @@ class _Driver:
             # Imported here: an inline run, a check or a plan need not wait for Ray.
             from search.tuning import OnRay
 
-            shop = OnRay(self.experiment, self.library, self.announce, self.folder.path, address)
+            shop = OnRay(
+                self.experiment,
+                self.library,
+                self.announce,
+                self.folder.path,
+                address,
+                stores={"tracking": self.uri, "study": self.experiment.study or ""},
+            )
         try:
             yield shop
         finally:
@@ -211,7 +247,9 @@ class _Driver:
             settled = cells(self.experiment)
         else:
             settled = contenders(self.experiment, ranking(self._outcome([])))
-        workshop.make([r.student for c in settled for r in c.recipes.values()])
+        students = [r.student for c in settled for r in c.recipes.values()]
+        self.students = {student.key: student for student in students}
+        workshop.make(students)
         if self.experiment.factorial or not self.experiment.run.baselines:
             return settled
         best = {(r.role, r.group) for r in winners(self._outcome(settled)).values()}
@@ -237,7 +275,7 @@ class _Driver:
             importances=self.study.importances(),
             seconds=self.earlier + time.monotonic() - self.started,
             factorial=asked.plain() if asked else {},
-            variances=variances(settled, self.library) if asked else {},
+            variances=variances(settled, self.library, self._artifact) if asked else {},
         )
 
     def _records(self, trials: Sequence[Trial], settled: Sequence[Contender]) -> dict[str, Record]:
@@ -253,7 +291,7 @@ class _Driver:
         if state == "finished":
             if self.test:
                 data = self.experiment.recipe().student.data
-                tests = {r.name: tested(r.records, data, self.library) for r in outcome.repeats}
+                tests = {r.name: tested(r.records, data, self._artifact) for r in outcome.repeats}
                 outcome = replace(outcome, tests=tests)
             self._log_outcome(outcome)
         self._note(state)
@@ -275,11 +313,20 @@ class _Driver:
         data = self.experiment.recipe(self._values(number)).student.data
         examples = next(open_data(data).batches("validation", batch_size=4, device="cpu"))
         self.tracker.log_winner(
-            rebuild(self.library.open(record.key)),
+            rebuild(self._artifact(record.key)),
             examples.images,
             classes=record.facts["data"]["class_names"],
             register=self.experiment.run.register_as,
         )
+
+    def _artifact(self, key: str) -> Artifact:
+        """What a settled student is; made again here, if its tensors turn out to be damaged."""
+        try:
+            return self.library.open(key)
+        except (Damaged, KeyError):
+            for _ in make_all([self.students[key]], self.library):
+                pass
+            return self.library.open(key)
 
     def _values(self, number: int) -> Mapping[str, Any]:
         return next(trial.values for trial in self.study.trials() if trial.number == number)
@@ -287,6 +334,16 @@ class _Driver:
     def _note(self, state: str) -> None:
         seconds = self.earlier + time.monotonic() - self.started
         self.folder.write_json("state.json", {"state": state, "seconds": seconds})
+
+
+def _check_study(experiment: Experiment) -> None:
+    """Have its database answer before anything is begun; say what a resume will not know."""
+    if experiment.study:
+        check_study(experiment.study)
+    for field, uri in {"tracking": experiment.tracking, "study": experiment.study}.items():
+        if uri and has_secret(uri):
+            message = "the password in `%s:` is not kept with the run; for a resume, %s"
+            log.warning(message, field, remedy_of(uri))
 
 
 def _aside(work: Callable[..., Any], *args: Any) -> Future[Any]:

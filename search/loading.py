@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from search.address import hushed
 from search.checks import check, read_space
 from search.document import DEEPEST, Document, is_text, parse_document, read_document
 from search.experiment import Experiment, to_yaml
@@ -41,7 +42,12 @@ def load_experiment(
     try:
         return _checked(document)
     except ConfigError as error:
-        raise document.locate(error) from None
+        raise _hushed(document.locate(error)) from None
+
+
+def _hushed(error: ConfigError) -> ConfigError:
+    """What was found in the place of an address may hold a password as well."""
+    return ConfigError(Problem(p.path, hushed(p.message)) for p in error.problems)
 
 
 def _lay_over(document: Document, changes: Mapping[str, Any]) -> None:
@@ -69,6 +75,7 @@ def _checked(document: Document) -> Experiment:
         run=told.run,
         library=told.library,
         tracking=told.tracking,
+        study=told.study,
         factorial=told.factorial,
     )
     check(experiment, problems)

@@ -18,14 +18,22 @@ from typing import Any, TypeVar
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from search.address import shown
 from search.checkup import Finding, worker
 from search.cluster import PACKAGES, connect, node_name
-from search.library.place import ALOOF, open_place, remedy, shown
+from search.library.place import ALOOF, open_place, remedy
 from search.library.store import Library
 from spaces.problem import ConfigError, Problem
 
 PATIENCE = 120.0
 """Seconds a node has to answer; its first worker is given the packages meanwhile."""
+
+_SERVED = {
+    "tracking": "serve MLflow (`mlflow server` beside the head, tracking: http://HOST:5000) "
+    "or name a PostgreSQL database",
+    "study": "name a PostgreSQL database, or leave it out: a journal in the run's folder",
+}
+"""What to do instead, by field."""
 
 Facts = Mapping[str, str]
 _Answer = TypeVar("_Answer")
@@ -87,6 +95,24 @@ def check_nodes(library: str, mark: Callable[[str], None], unmark: Callable[[str
     unseen = {node: reason for node, (_, reason) in answers.items() if reason}
     if unseen:
         problems.append(Problem("library", out_of_sight(library, unseen)))
+    if problems:
+        raise ConfigError(problems)
+
+
+def check_stores(stores: Mapping[str, str]) -> None:
+    """Refuse what serves one machine only, for a search that several work on.
+
+    Args:
+        stores: field of the experiment -> address of what the driver writes besides the library.
+
+    Raises:
+        ConfigError: one of them is a SQLite file.
+    """
+    problems = [
+        Problem(field, f"{shown(uri)} is a SQLite file, which serves one machine; {_SERVED[field]}")
+        for field, uri in stores.items()
+        if uri.startswith("sqlite")
+    ]
     if problems:
         raise ConfigError(problems)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from methods.core.data.facts import facts
+from search.address import shown
 from search.assembly import rebuild
 from search.estimate import Estimate, estimate
 from search.experiment import Experiment, to_yaml
@@ -119,7 +120,7 @@ def _pool(experiment: Experiment, stage: Stage) -> Pool:
     library = Library(experiment.library)
     there = [parent for parent in stage.parents if library.has(parent.key)]
     if len(there) < 2 or there[0] is not stage.parents[0]:
-        message = f"{experiment.library} has no neighbourhoods for it yet; launch it once"
+        message = f"{shown(experiment.library)} has no neighbourhoods for it yet; launch it once"
         raise ConfigError([Problem("library", message)])
     made = [library.open(parent.key) for parent in there]
     assert isinstance(stage.work, AssembleNetwork)

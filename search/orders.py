@@ -16,6 +16,7 @@ from search.cluster import NAMESPACE
 from search.events import StageChanged
 from search.foundry import Foundry, foundry_name
 from search.library.store import Library
+from search.lost import Lost
 from search.settings import Resources
 from search.stage import Stage
 
@@ -52,7 +53,7 @@ class Orders:
         self._flying: set[str] = set()
         self._orders: dict[str, Stage] = {}
         self._client = ray.get_runtime_context().get_job_id()
-        self._lost = ""
+        self._lost: RuntimeError | None = None
         self._stop = threading.Event()
         self._unheard = False
         self._foundry: Any = None
@@ -120,13 +121,18 @@ class Orders:
         """Whether all of them are in the library.
 
         Raises:
-            RuntimeError: the cluster was lost.
+            RuntimeError: the cluster was lost, or (``Lost``) the library.
         """
         self._check()
         return all(self._state.get(stage.key) == "ready" for stage in stages)
 
     def failure(self, stages: Iterable[Stage]) -> str:
-        """Why one of them cannot be had; empty if all can."""
+        """Why one of them cannot be had; empty if all can.
+
+        Raises:
+            Lost: the library cannot be used.
+        """
+        self._check()
         failed = [s for s in stages if self._state.get(s.key) == "failed"]
         return f"{failed[0].label}: {self._reasons[failed[0].key]}" if failed else ""
 
@@ -159,7 +165,7 @@ class Orders:
 
     def _check(self) -> None:
         if self._lost:
-            raise RuntimeError(self._lost)
+            raise self._lost
 
     def _listen(self) -> None:
         stopped = False
@@ -193,7 +199,7 @@ class Orders:
         self._want([s for key, s in self._orders.items() if self._state[key] == "wanted"])
 
     def _lose(self, why: str) -> None:
-        self._lost = why
+        self._lost = RuntimeError(why)
         self._stop.set()
 
     def _hear(self, change: StageChanged) -> None:
@@ -203,6 +209,8 @@ class Orders:
             self._flying.discard(change.key)
         if change.state in ("made", "reused"):
             self._state[change.key] = "ready"
+        elif change.lost:
+            self._lost = Lost("library", change.reason)
         elif change.state == "failed":
             self._state[change.key] = "failed"
             self._reasons[change.key] = change.reason

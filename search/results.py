@@ -103,6 +103,7 @@ def read_outcome(folder: RunFolder) -> Outcome:
     library, told = Library(experiment.library), folder.read_json("outcome.json")
     study = Study(experiment, folder.path)
     trials = study.trials()
+    study.close()
     keys = {key for trial in trials for key in trial.keys.values()} | set(told.get("stages", ()))
     records = present(library, keys)
     repeats = [

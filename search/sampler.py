@@ -7,13 +7,15 @@ something for the foundry to make and for Tune to run.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ray.tune.search import Searcher
 
 from search.ledger import Ledger
+from search.lost import Lost
 from search.orders import Orders
 from search.scheduling import ENDED
 from search.study import Proposal
@@ -41,6 +43,8 @@ class Sampler(Searcher):
         self._running: dict[str, Proposal] = {}
         self._begun = False
         self._last: dict[str, dict[str, float]] = {}
+        self.lost: Lost | None = None
+        """Why the search cannot go on; trials that end after it stay open for a resume."""
 
     @property
     def exhausted(self) -> bool:
@@ -53,7 +57,15 @@ class Sampler(Searcher):
         return True
 
     def suggest(self, trial_id: str) -> Any:
-        """The next trial: None to be asked again soon, FINISHED when all were handed out."""
+        """The next trial: None to be asked again soon, FINISHED when all were handed out.
+
+        Raises:
+            Lost: the library or the study cannot be used any more.
+        """
+        with self._losing():
+            return self._suggested(trial_id)
+
+    def _suggested(self, trial_id: str) -> Any:
         self._ask_ahead()
         if not self._waiting and not self._left:
             return Searcher.FINISHED
@@ -78,10 +90,18 @@ class Sampler(Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         proposal = self._running.pop(trial_id, None)
-        if proposal is None:
-            return
-        last = self._last.pop(trial_id, {})
         result = result or {}
+        if proposal is None or self.lost:
+            return
+        with contextlib.suppress(Lost), self._losing():
+            if "lost" in result:
+                raise Lost("library", str(result["lost"]))
+            self._book(trial_id, proposal, result, error)
+
+    def _book(
+        self, trial_id: str, proposal: Proposal, result: Mapping[str, Any], error: bool
+    ) -> None:
+        last = self._last.pop(trial_id, {})
         if "failed" in result:
             self._ledger.failed(proposal.number, str(result["failed"]))
         elif error:
@@ -93,6 +113,17 @@ class Sampler(Searcher):
             figures = _figures(result) or last
             epoch = int(figures.get("epoch", 0))
             self._ledger.pruned(proposal.number, figures, f"stopped by scheduler at epoch {epoch}")
+
+    @contextlib.contextmanager
+    def _losing(self) -> Iterator[None]:
+        """What is lost in one of Tune's questions ends the search at the next."""
+        if self.lost:
+            raise self.lost
+        try:
+            yield
+        except Lost as lost:
+            self.lost = lost
+            raise
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: the study's journal is the state, and Tune's copy would go stale."""

@@ -10,6 +10,8 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from torch import nn
 
 from methods.core.data.config import DataConfig
+from search.address import keys_in
+from search.study_uri import check_address
 from spaces.config import Config, knob
 from spaces.cost import device_name, measure_latency
 from spaces.network import Shape
@@ -290,3 +292,18 @@ class ExperimentFile(Config):
     run: Run = knob(Run(), "how to run")
     library: str = knob("stillhouse-library", "folder or URI where artifacts are kept")
     tracking: str | None = knob(None, "MLflow's URI; none means a database beside the runs")
+    study: str | None = knob(None, "Optuna's database; none means a journal in the run's folder")
+
+    @field_validator("study")
+    @classmethod
+    def _a_database(cls, study: str | None) -> str | None:
+        if study is not None:
+            check_address(study)
+        return study
+
+    @field_validator("library")
+    @classmethod
+    def _without_keys(cls, library: str) -> str:
+        if said := keys_in(library):
+            raise ValueError(said)
+        return library

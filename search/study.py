@@ -1,32 +1,35 @@
 """The search's memory and mind: an Optuna study that is told the truth.
 
-Optuna lives in this file and in :mod:`search.journal`. Every drawn configuration is a trial of
-the study, kept in a journal file that survives the process: what ran to its end is COMPLETE, what
-a scheduler stopped PRUNED, what failed or diverged FAIL, and what a stop interrupted stays
-RUNNING, to be taken up again under the same number.
+Optuna lives here, in :mod:`search.study_place` and in :mod:`search.journal`. Every drawn
+configuration is a trial of the study, kept where it survives the process: what ran to its end is
+COMPLETE, what a scheduler stopped PRUNED, what failed or diverged FAIL, and what a stop interrupted
+stays RUNNING, to be taken up again under the same number.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import json
 import math
+import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import optuna
-from optuna.storages.journal import JournalStorage
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from search.experiment import Experiment
-from search.journal import Journal
 from search.outcome import Trial
 from search.recipe import Recipe
 from search.settings import STATIC
 from search.space import leaves
 from search.starts import starts
+from search.study_place import close_storage, open_storage
 from spaces.problem import ConfigError
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -58,23 +61,22 @@ class Proposal:
 
 
 class Study:
-    """The study of one search, in ``folder``. One process at a time asks and tells.
+    """The study of one search. One process at a time asks and tells.
 
     Args:
-        experiment: what is searched; its sampler, seed, goals and limits are used.
-        folder: where ``study.journal`` lies, made if it is missing.
+        experiment: what is searched; its sampler, seed, goals, limits and ``study`` are used.
+        folder: the run's: ``study.journal`` lies there, or ``study.json`` with the study's name
+            in the database that the experiment names.
+
+    Raises:
+        ConfigError: the database cannot be used.
+        Lost: it stays away while it is used; so does every method.
     """
 
     def __init__(self, experiment: Experiment, folder: Path) -> None:
         self._experiment = experiment
-        folder.mkdir(parents=True, exist_ok=True)
-        self._storage = JournalStorage(Journal(folder / "study.journal"))
-        self._study = optuna.create_study(
-            storage=self._storage,
-            study_name=experiment.name,
-            directions=["maximize" if g.maximize else "minimize" for g in experiment.goals],
-            load_if_exists=True,
-        )
+        self._storage = open_storage(experiment.study, folder)
+        self._study = _opened(experiment, self._storage, folder)
         # After a resume the random numbers go on; the same seed would repeat the first trials.
         salt = len(self._study.get_trials(deepcopy=False))
         self._sampler = _sampler(experiment, salt)
@@ -162,6 +164,10 @@ class Study:
             except (ValueError, RuntimeError, ZeroDivisionError):
                 return {}
         return {name: share for name, share in found.items() if math.isfinite(share)}
+
+    def close(self) -> None:
+        """Let go of a database."""
+        close_storage(self._storage)
 
     # Asking
 
@@ -267,6 +273,32 @@ class _Asked:
 
     def choice(self, name: str, count: int, labels: Sequence[str]) -> int:
         return list(labels).index(self._trial.suggest_categorical(name, list(labels)))
+
+
+def _opened(experiment: Experiment, storage: BaseStorage, folder: Path) -> optuna.Study:
+    """The run's own study, made where it is missing.
+
+    In a database it is called as the run is; another machine may have a run of that name there,
+    and then it gets an addition. The run remembers what it was.
+    """
+    directions: list[Literal["maximize", "minimize"]] = [
+        "maximize" if goal.maximize else "minimize" for goal in experiment.goals
+    ]
+    known = folder / "study.json"
+    name = experiment.name if experiment.study is None else folder.name
+    if experiment.study is None or known.exists():
+        if experiment.study is not None:
+            name = json.loads(known.read_text(encoding="utf-8"))["name"]
+        return optuna.create_study(
+            storage=storage, study_name=name, directions=directions, load_if_exists=True
+        )
+    study = None
+    while study is None:
+        with contextlib.suppress(optuna.exceptions.DuplicatedStudyError):
+            study = optuna.create_study(storage=storage, study_name=name, directions=directions)
+        name = study.study_name if study else f"{folder.name}-{uuid.uuid4().hex[:8]}"
+    known.write_text(json.dumps({"name": name}))
+    return study
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

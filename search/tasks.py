@@ -28,6 +28,7 @@ from search.attempt import reason as reason_of
 from search.cluster import this_node
 from search.library.record import Record
 from search.library.store import Library
+from search.lost import Lost
 from search.make import SAVE_EVERY, make, make_together
 from search.notice import leaving
 from search.partners import LostPartner, make_with_partners
@@ -128,6 +129,12 @@ async def follow(running: Any, hang_after: float | None) -> AsyncIterator[Any]:
 def is_lost(error: BaseException) -> bool:
     """Whether a task ended by no fault of its program: another attempt may go well."""
     return isinstance(_cause(error), _LOST)
+
+
+def lost_place(error: BaseException) -> Lost | None:
+    """The library's failure that an error stands for, if it does."""
+    cause = _cause(error)
+    return cause if isinstance(cause, Lost) else None
 
 
 def given_up(error: BaseException, attempts: int) -> str:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from methods.core.data.config import DataConfig
 from methods.core.data.dataset import open_data
 from methods.core.evaluation import evaluate
 from search.assembly import rebuild
 from search.library.record import Record
-from search.library.store import Library
 from search.make import pick_device
+from search.stage import Artifact
 
 
-def tested(records: Sequence[Record], data: DataConfig, library: Library) -> tuple[float, ...]:
+def tested(
+    records: Sequence[Record], data: DataConfig, opened: Callable[[str], Artifact]
+) -> tuple[float, ...]:
     """Accuracy of each of these networks on the test split of ``data``.
+
+    Args:
+        opened: gives the artifact of a key.
 
     Raises:
         ConfigError: the data has no test split.
     """
-    networks = (rebuild(library.open(record.key)) for record in records)
+    networks = (rebuild(opened(record.key)) for record in records)
     device = pick_device()
     scores = (evaluate(network, open_data(data), "test", device=device) for network in networks)
     return tuple(score["accuracy"] for score in scores)

@@ -13,6 +13,7 @@ from search.attempt import reason, run_trial
 from search.experiment import Experiment
 from search.foundry import await_stages
 from search.library.store import Library
+from search.lost import Lost
 from search.scheduling import ENDED
 from search.tasks import leaving
 from search.watchdog import watchdog
@@ -23,7 +24,8 @@ class Trial(tune.Trainable):
 
     A step is an epoch. Whatever goes wrong is returned as a result with ``failed``, so that one
     bad configuration never ends the search; only a lost worker is Tune's to retry, and then the
-    student goes on from its last saved epoch. One that hangs ends itself, to be lost.
+    student goes on from its last saved epoch. One that hangs ends itself, to be lost. ``lost``
+    instead: the library cannot be used, and the search is to stop.
     """
 
     def setup(  # type: ignore[override]  # tune.with_parameters adds the last two
@@ -51,6 +53,8 @@ class Trial(tune.Trainable):
             with self._watchdog:
                 report = dict(next(self._reports))
             return {ENDED: report.pop("done", False), **report}
+        except Lost as lost:
+            return {"lost": lost.problem.message, ENDED: True}
         except Exception as error:
             traceback.print_exc()
             return {"failed": reason(error), ENDED: True}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from search.cluster import connect, logs_folder
 from search.experiment import Experiment
 from search.ledger import Ledger
 from search.library.store import Library
-from search.nodes import check_nodes, roll
+from search.nodes import check_nodes, check_stores, roll
 from search.orders import Orders
 from search.sampler import Sampler
 from search.scheduling import scheduler
@@ -41,8 +42,7 @@ def slots(resources: Resources, growing_to: int = 0) -> int:
     Raises:
         ConfigError: not one fits on any node, and nobody says that others will come.
     """
-    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    nodes = [node["Resources"] for node in found if node["Alive"]]
+    nodes = _alive()
     fitting = [_fits(node, resources) for node in nodes]
     if sum(fitting) or growing_to:
         return max(sum(fitting), growing_to)
@@ -57,6 +57,18 @@ def slots(resources: Resources, growing_to: int = 0) -> int:
     raise ConfigError([Problem("run.resources", message)])
 
 
+def several(resources: Resources, growing_to: int) -> bool:
+    """Whether more than one machine works on the search, or will where the cluster grows."""
+    nodes = _alive()
+    return len(nodes) > 1 or growing_to > sum(_fits(node, resources) for node in nodes)
+
+
+def _alive() -> list[dict[str, Any]]:
+    """The resources of each node that is there."""
+    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node["Resources"] for node in found if node["Alive"]]
+
+
 def _fits(node: dict[str, float], resources: Resources) -> int:
     room = [node.get("CPU", 0.0) / resources.cpu]
     if resources.gpu:
@@ -67,9 +79,12 @@ def _fits(node: dict[str, float], resources: Resources) -> int:
 class OnRay:
     """Makes stages in the foundry and runs trials with Tune, on the cluster at ``address``.
 
+    ``stores`` are the addresses of what the search writes besides the library, by field.
+
     Raises:
         ConfigError: there is no such cluster, its nodes run other versions or do not see the
-            library, or a trial, or all workers of a stage at once, find no room on them.
+            library, a store is a file that serves one machine, or a trial, or all workers of a
+            stage at once, find no room on them.
     """
 
     def __init__(
@@ -79,16 +94,20 @@ class OnRay:
         announce: Announcer,
         folder: Path,
         address: str | None,
+        stores: Mapping[str, str] | None = None,
     ) -> None:
-        self._experiment = experiment
+        # Workers read neither store, and need no password of theirs.
+        self._experiment = replace(experiment, tracking=None, study=None)
         self._library = library
         self._folder = folder
         connect(address)
         self._board = logs_folder() if address else None
         try:
+            growing_to = (experiment.run.concurrent or 0) if address else 0
+            if address and several(experiment.run.resources, growing_to):
+                check_stores(stores or {})
             if address:
                 check_nodes(library.uri, library.mark, library.remove_file)
-            growing_to = (experiment.run.concurrent or 0) if address else 0
             self._slots = slots(experiment.run.resources, growing_to)
             check_room(experiment, self._slots)
         except ConfigError:
@@ -103,7 +122,11 @@ class OnRay:
         return self._orders.make(stages)
 
     def search(self, ledger: Ledger, trials: int) -> bool:
-        """Run the trials that are left. Returns whether the search ended by itself."""
+        """Run the trials that are left. Returns whether the search ended by itself.
+
+        Raises:
+            Lost: the library or the study cannot be used any more.
+        """
         self._make_ahead()
         concurrent = self._concurrent
         # On a single slot nobody could make a stage while a trial's idle actor keeps the slot.
@@ -111,7 +134,13 @@ class OnRay:
         sampler = Sampler(ledger, orders, trials, concurrent)
         if not sampler.exhausted:
             _quiet(concurrent)
-            self._tuner(sampler).fit()
+            try:
+                self._tuner(sampler).fit()
+            except Exception:
+                if sampler.lost is None:
+                    raise
+            if sampler.lost:
+                raise sampler.lost from None
         return sampler.exhausted
 
     def _make_ahead(self) -> None:

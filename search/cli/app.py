@@ -6,7 +6,9 @@ import sys
 
 import typer
 
+from search.address import hushed
 from search.cli import about, diagnose, doctor, export, files, library, methods, runs, status
+from search.lost import Lost
 from spaces.problem import ConfigError
 
 app = typer.Typer(
@@ -39,12 +41,14 @@ app.add_typer(library.app, name="library")
 
 
 def main() -> None:
-    """Run the command line; a user's mistake ends it with its lines and status 2."""
+    """Run the command line; a user's mistake, or a place that was lost, ends it with its
+    lines and status 2."""
     try:
         app()
-    except ConfigError as error:
-        for problem in error.problems:
-            print(f"error: {problem}", file=sys.stderr)
+    except (ConfigError, Lost) as error:
+        problems = error.problems if isinstance(error, ConfigError) else [error.problem]
+        for problem in problems:
+            print(f"error: {hushed(str(problem))}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

@@ -51,7 +51,7 @@ def export(
     departure = depart(library.open(record.key), data, formats, place, experiment.name)
     tests = outcome.tests.get(best.name, ())
     if not tests and facts(data).sizes["test"]:
-        tests = tested(best.records, data, library)
+        tests = tested(best.records, data, library.open)
     recipe = best_yaml(experiment, outcome, best)
     about = place / f"{experiment.name}.md"
     about.write_text(card(outcome, best, record, departure, tests, recipe), encoding="utf-8")

@@ -108,7 +108,7 @@ def collect(
     freed = sum(record.payload.size for record in unneeded)
     if yes:
         for path in leftovers:
-            library.remove_file(path)
+            library.remove_file(path, before)
         for record in unneeded:
             library.remove(record.key)
         for name in forget or []:

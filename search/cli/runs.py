@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from search.address import shown
 from search.cli.live import LiveView
 from search.cli.show import Json, Set, as_json, as_table, console, parse_changes
 from search.cli.submit import Submit, submit_going_on, submit_launch
@@ -28,11 +29,11 @@ from search.report.summary import seconds_saved
 from search.report.wording import duration, interval
 from search.results import again, onwards, read_outcome, write_outcome
 from search.tracking import (
-    SERVER_SETTINGS,
     is_loopback,
     resolve_uri,
     runs_url,
     send_pending,
+    server_settings,
     ui_command,
 )
 
@@ -187,7 +188,7 @@ def ui(
         console.print(f"warning: {told}", markup=False)
     console.print(f"open {page} (Ctrl-C ends it)", markup=False)
     with contextlib.suppress(KeyboardInterrupt):
-        subprocess.run(command, check=False, env={**os.environ, **SERVER_SETTINGS})
+        subprocess.run(command, check=False, env={**os.environ, **server_settings(uri)})
 
 
 def _go_on(name: str, address: str | None, inline: bool, trials: int, json: bool) -> None:
@@ -223,8 +224,8 @@ def _conclude(launched: Launched, json: bool) -> None:
         console.print(f"{name} was stopped; go on with: stillhouse resume {name}", markup=False)
     if launched.unsent and not json:
         console.print(
-            f"{launched.unsent} entries could not be sent to {launched.tracking}; they are kept "
-            f"in {folder} and sent by the next resume, report or ui"
+            f"{launched.unsent} entries could not be sent to {shown(launched.tracking)}; they are "
+            f"kept in {folder} and sent by the next resume, report or ui"
         )
     if launched.state != "finished":
         raise typer.Exit(130)

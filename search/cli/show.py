@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from search.address import hushed
 from search.document import parse_document
 from spaces.problem import ConfigError, Problem
 
@@ -51,11 +52,12 @@ def parse_changes(pairs: list[str] | None, option: str = "--set") -> dict[str, A
     for pair in pairs or []:
         path, equals, text = pair.partition("=")
         if not (path and equals):
-            raise ConfigError([Problem(option, f"needs PATH=VALUE, found {pair!r}")])
+            raise ConfigError([Problem(option, f"needs PATH=VALUE, found {hushed(pair)!r}")])
         try:
             changes[path] = parse_document(text).data
         except ConfigError:
-            raise ConfigError([Problem(option, f"the value of {pair!r} is not YAML")]) from None
+            message = f"the value of {hushed(pair)!r} is not YAML"
+            raise ConfigError([Problem(option, message)]) from None
     return changes
 
 

@@ -7,8 +7,6 @@ import os
 import re
 from typing import Any
 
-from search.library.record import Record
-
 MOST_BYTES = 32 * 2**20
 """Of a record or a list of keys; a curve of 100,000 epochs takes less."""
 _KEY = re.compile(r"[0-9a-f]{64}")
@@ -50,23 +48,9 @@ def plain(data: bytes) -> Any:
         raise Unreadable(str(error)) from None
 
 
-def as_record(data: bytes, key: str, place: str) -> Record:
-    """The record of ``key``; ``place`` is for messages.
-
-    Raises:
-        Unreadable: no record, another artifact's, or one that names files elsewhere.
-        ConfigError: it has another form than this version writes.
-    """
-    told = plain(data)
-    if not isinstance(told, dict):
-        raise Unreadable("not a mapping")
-    record = Record.parse(told, place)
-    keys = (record.key, *record.parents)
-    if record.key != key or not all(map(is_key, keys)):
-        raise Unreadable("its keys are not its own")
-    if not _PAYLOAD.fullmatch(record.payload.name):
-        raise Unreadable("its payload lies elsewhere")
-    return record
+def is_payload(name: object) -> bool:
+    """Whether it is how an artifact's own payload is called."""
+    return isinstance(name, str) and _PAYLOAD.fullmatch(name) is not None
 
 
 def within(root: str, path: str) -> bool:

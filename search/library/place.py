@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from pyarrow import fs
 
+from search.address import keys_in, shown
 from spaces.problem import ConfigError, Problem
 
 CONNECT, ANSWER = 3.0, 30.0
@@ -23,6 +24,8 @@ ATTEMPTS = 8
 """Tries of a request that an object store did not answer or throttled, 1 to 20 seconds apart."""
 ALOOF = 2
 """Tries when all that is asked is whether the place can be used."""
+FULL = ("no space left", "quota exceeded", "file too large", "entitytoolarge", "errno 122")
+"""What a place says that has no room left."""
 _ENDPOINT = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _REGION = ("AWS_REGION", "AWS_DEFAULT_REGION")
 _FIELDS = ("endpoint_override", "region", "scheme")
@@ -33,16 +36,16 @@ def absolute(uri: str) -> str:
     """The address as it means the same on every machine: nothing left to the environment.
 
     Raises:
-        ConfigError: an S3 address with keys in it, without a bucket or with unknown settings; a
-            bucket whose region cannot be found out.
+        ConfigError: an address with keys in it; an S3 address without a bucket or with unknown
+            settings; a bucket whose region cannot be found out.
     """
     if "://" not in uri:
         return str(Path(uri).expanduser().absolute())
+    if said := keys_in(uri):
+        _refuse(said)
     if not uri.startswith("s3://"):
         return uri
     told = urlsplit(uri)
-    if "@" in told.netloc:
-        _refuse("holds keys: put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
     if not told.netloc:
         _refuse(f"{uri} names no bucket: s3://BUCKET/PATH")
     given = dict(parse_qsl(told.query, keep_blank_values=True))
@@ -79,16 +82,11 @@ def in_one_step(system: fs.FileSystem) -> bool:
     return system.type_name in _OBJECT_STORES
 
 
-def shown(uri: str) -> str:
-    """The address for people: without settings, and without keys if somebody put them there."""
-    told = urlsplit(uri) if "://" in uri else None
-    if told is None:
-        return uri
-    return f"{told.scheme}://{told.netloc.rpartition('@')[2]}{told.path}"
-
-
 def remedy(uri: str, reason: str) -> str:
     """What to do about an error of an object store's, or of a disk's."""
+    if any(said in reason.lower() for said in FULL):
+        command = f"stillhouse library collect --library {shown(uri)}"
+        return f"make room there (`{command}` tells what nobody needs)"
     if not uri.startswith("s3://"):
         return "set `library:` to a writable place"
     if "NO_SUCH_BUCKET" in reason or ("Bucket" in reason and "not found" in reason):

@@ -18,19 +18,20 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-import platform
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import safetensors.torch
 from pyarrow import fs
 from torch import Tensor
 
-from search.library.bounds import MOST_BYTES, Unreadable, as_record, is_key, plain, within, word
-from search.library.place import ALOOF, absolute, in_one_step, open_place, remedy, shown
-from search.library.record import Payload, Record
+from search.address import shown
+from search.library.bounds import MOST_BYTES, Unreadable, is_key, plain, word
+from search.library.files import Files
+from search.library.place import absolute
+from search.library.record import DamagedRecord, Payload, Record, read_record, write_record
 from search.stage import Artifact
 from spaces.problem import ConfigError, Problem
 
@@ -48,22 +49,13 @@ class Library:
             not see the driver's folder would else fill another of the same name.
 
     Raises:
-        ConfigError: the place cannot be reached or written.
+        ConfigError: the place cannot be reached.
+        Lost: it fails later (no room, no answer, no rights); so does every method.
     """
 
     def __init__(self, uri: str, found: bool = False) -> None:
         self.uri = absolute(uri)
-        try:
-            system, root = open_place(self.uri)
-            if isinstance(system, fs.LocalFileSystem):
-                if found and not Path(root).is_dir():
-                    raise FileNotFoundError(f"{platform.node()} does not see that folder")
-                Path(root).mkdir(parents=True, exist_ok=True)
-        except (OSError, ValueError) as error:
-            raise _unusable(self.uri, error) from None
-        self._files = fs.SubTreeFileSystem(root, system)
-        self._folder = root if isinstance(system, fs.LocalFileSystem) else None
-        self._in_one_step = in_one_step(system)
+        self._files = Files(self.uri, found)
         self._records: dict[str, Record] = {}
 
     def __reduce__(self) -> tuple[type[Library], tuple[str]]:
@@ -75,21 +67,17 @@ class Library:
         Raises:
             ConfigError: that failed.
         """
-        try:
-            files = self._aloof()
-            self._write("scratch/.probe", b"", files)
-            files.delete_file("scratch/.probe")
-        except OSError as error:
-            raise _unusable(self.uri, error) from None
+        self._files.check_writable()
 
     def place_of(self, folder: str) -> tuple[fs.FileSystem, str]:
         """The file system, and the path of a folder in here, for who keeps files of its own."""
-        return self._files.base_fs, f"{self._files.base_path}{folder}"
+        system = self._files.system
+        return system.base_fs, f"{system.base_path}{folder}"
 
     @property
     def in_one_step(self) -> bool:
         """Whether it lies in an object store rather than a folder."""
-        return self._in_one_step
+        return self._files.in_one_step
 
     # Artifacts
 
@@ -105,21 +93,23 @@ class Library:
         """
         if key not in self._records:
             place = f"{_folder(key)}/record.json"
-            data = self._read(place, MOST_BYTES) if is_key(key) else None
-            if data is None:
+            text = self._files.read(place, MOST_BYTES) if is_key(key) else None
+            if text is None:
                 return None
             try:
-                self._records[key] = as_record(data, key, f"{shown(self.uri)}/{place}")
-            except Unreadable:  # damaged like a payload
+                self._records[key] = read_record(text, key, f"{shown(self.uri)}/{place}")
+            except DamagedRecord:  # damaged like a payload
                 self.set_aside(key)
                 return None
         return self._records[key]
 
     def publish(self, record: Record, data: bytes) -> None:
         """Keep the bytes that ``record.payload`` describes, and then the record."""
-        self._write(f"{_folder(record.key)}/{record.payload.name}", data)
-        text = json.dumps(record.plain(), indent=1, sort_keys=True)
-        self._write(f"{_folder(record.key)}/record.json", text.encode())
+        payload = f"{_folder(record.key)}/{record.payload.name}"
+        self._files.write(payload, data)
+        self._files.write(f"{_folder(record.key)}/record.json", write_record(record))
+        if not self._files.exists(payload):
+            self._files.write(payload, data)  # a collector took it for the old one's
         self._records[record.key] = record
         self.clear_scratch(record.key)
 
@@ -133,34 +123,35 @@ class Library:
         record = self.record(key)
         if record is None:
             raise KeyError(key)
-        data = self._read(f"{_folder(key)}/{record.payload.name}", record.payload.size)
-        whole = data is not None and hashlib.sha256(data).hexdigest() == record.payload.sha256
-        tensors = _unpacked(data) if data is not None and whole else None
+        data = self._payload(record)
+        if data is None:  # another may have published it anew since this record was read
+            self._records.pop(key)
+            again = self.record(key)
+            data = self._payload(again) if again else None
+            record = again or record
+        tensors = None if data is None else _unpacked(data)
         if tensors is None:
             self.set_aside(key)
             raise Damaged(f"artifact {key[:12]} ({record.name}) is damaged and was set aside")
         return Artifact(record, tensors)
 
+    def _payload(self, record: Record) -> bytes | None:
+        """The bytes that the record describes, if they are there."""
+        place = f"{_folder(record.key)}/{record.payload.name}"
+        data = self._files.read(place, record.payload.size)
+        whole = data is not None and hashlib.sha256(data).hexdigest() == record.payload.sha256
+        return data if whole else None
+
     def set_aside(self, key: str) -> None:
         """Move a damaged artifact out of the way, so that it is made again."""
         self._records.pop(key, None)
         aside = f"damaged/{key}-{uuid.uuid4().hex[:8]}"
-        if not self._in_one_step:
-            self._files.create_dir(aside)
-        # One by one, as object stores do not move folders; the record first, so that nobody
-        # finds it without its payload.
-        files = sorted(self._list(_folder(key)), key=lambda info: info.base_name != "record.json")
-        for info in files:
-            try:
-                self._files.move(info.path, f"{aside}/{info.base_name}")
-            except OSError:
-                if self._exists(info.path):
-                    raise
-                # Another reader was faster; object stores have no name of their own for that.
+        for path in self._whole_files(key):
+            self._files.move(path, f"{aside}/{path.rpartition('/')[2]}")
 
     def keys(self) -> Iterator[str]:
         """The keys of all whole artifacts."""
-        for info in self._list("artifacts"):
+        for info in self._files.list("artifacts"):
             key = info.path.split("/")[-2]
             if is_key(key) and info.path == f"{_folder(key)}/record.json":
                 yield key
@@ -188,54 +179,62 @@ class Library:
     def remove(self, key: str) -> None:
         """Delete an artifact for good; the record goes first."""
         self._records.pop(key, None)
-        self._files.delete_file(f"{_folder(key)}/record.json")
-        self._files.delete_dir(_folder(key))
+        for path in self._whole_files(key):
+            self._files.delete(path)
+
+    def _whole_files(self, key: str) -> list[str]:
+        """An artifact's files, the record first, so that nobody finds it without its payload.
+
+        One by one, as object stores do not move folders, and without what is being written just
+        now: a publisher is to find it where it put it.
+        """
+        infos = [i for i in self._files.list(_folder(key)) if not i.base_name.startswith(".")]
+        return [i.path for i in sorted(infos, key=lambda i: i.base_name != "record.json")]
 
     # Half-done stages
 
     def save_scratch(self, key: str, tensors: Mapping[str, Tensor]) -> None:
         """Replace the saved state of a half-done stage."""
         _, data = pack(tensors)
-        self._write(_scratch(key), hashlib.sha256(data).digest() + data)
+        self._files.write(_scratch(key), hashlib.sha256(data).digest() + data)
 
     def load_scratch(self, key: str) -> dict[str, Tensor] | None:
         """The saved state, or none; a torn file counts as none."""
-        data = self._read(_scratch(key))
+        data = self._files.read(_scratch(key))
         if data is None or hashlib.sha256(data[32:]).digest() != data[:32]:
             return None
         return _unpacked(data[32:])
 
     def clear_scratch(self, key: str) -> None:
         """Forget the saved state, if there is any."""
-        if self._exists(_scratch(key)):
-            self._files.delete_file(_scratch(key))
+        self._files.delete(_scratch(key))
 
     # What searches need
 
     def note_search(self, name: str, keys: set[str]) -> None:
         """Remember that the search ``name`` needs ``keys``: ``collect`` keeps them."""
-        self._write(_noted(name), json.dumps(sorted(keys)).encode())
+        self._files.write(_noted(name), json.dumps(sorted(keys)).encode())
 
     def forget_search(self, name: str) -> None:
         """The search ``name`` needs nothing any more."""
-        told = [info.path for info in self._list("status") if _run_of(info) == name]
+        told = [info.path for info in self._files.list("status") if _run_of(info) == name]
         for path in (_noted(name), *told):
-            if self._exists(path):
-                self._files.delete_file(path)
+            self._files.delete(path)
 
-    def note_status(self, name: str, text: str) -> None:
-        """Replace what is told of how the search ``name`` stands; gives up soon.
+    def note_status(self, name: str, host: str, text: str) -> None:
+        """Replace what a driver on ``host`` tells of how the search ``name`` stands; gives up soon.
 
         Raises:
-            OSError: it cannot be written.
+            Lost: it cannot be written.
         """
-        self._write(f"status/{name}.json", text.encode(), self._aloof())
+        place = f"status/{word(name)}@{re.sub('[^A-Za-z0-9.-]', '_', host)}.json"
+        self._files.write(place, text.encode(), soon=True)
 
     def statuses(self) -> dict[str, list[str]]:
         """Search name -> what its drivers, one or on several machines, told last."""
         found: dict[str, list[str]] = {}
-        for info in self._list("status"):
-            text = self._read(info.path) if info.extension == "json" else None
+        for info in self._files.list("status"):
+            text = self._files.read(info.path, MOST_BYTES) if info.extension == "json" else None
             if text is not None:
                 found.setdefault(_run_of(info), []).append(text.decode())
         return found
@@ -247,11 +246,11 @@ class Library:
             ConfigError: a list is damaged, and what it needs cannot be known.
         """
         found = {}
-        for info in self._list("searches"):
+        for info in self._files.list("searches"):
             if info.extension != "json" or info.base_name.startswith("."):
                 continue
             try:
-                keys = set(plain(self._read(info.path, MOST_BYTES) or b"[]"))
+                keys = set(plain(self._files.read(info.path, MOST_BYTES) or b"[]"))
                 found[info.base_name.removesuffix(".json")] = {str(key) for key in keys}
             except (Unreadable, TypeError):
                 message = "is no list of keys; repair it, or delete it if its run may be forgotten"
@@ -266,63 +265,20 @@ class Library:
         kept = {f"{_folder(r.key)}/{r.payload.name}" for r in self.records()}
         kept |= {f"{_folder(r.key)}/record.json" for r in self.records()}
         folders = ("artifacts", "scratch", "damaged")
-        infos = [info for folder in folders for info in self._list(folder)]
+        infos = [info for folder in folders for info in self._files.list(folder)]
         return [info.path for info in infos if info.path not in kept and info.mtime < before]
 
     def mark(self, path: str) -> None:
         """Write an empty file, by which others can tell that they see this library."""
-        self._write(path, b"")
+        self._files.write(path, b"")
 
     def marked(self, path: str) -> bool:
         """Whether a :meth:`mark` is seen from here."""
-        return self._exists(path)
+        return self._files.exists(path)
 
-    def remove_file(self, path: str) -> None:
-        """Delete one of the :meth:`leftovers`, or a :meth:`mark`."""
-        self._files.delete_file(path)
-
-    # Bytes
-
-    def _write(self, path: str, data: bytes, files: fs.FileSystem | None = None) -> None:
-        """A reader sees the whole file or none: written aside, then moved into place."""
-        files = files or self._files
-        if not self._inside(path):
-            raise OSError(f"{path} leads out of the library by a link: name its target instead")
-        folder, _, name = path.rpartition("/")
-        aside = path
-        if not self._in_one_step:
-            aside = f"{folder}/.{name}.part-{uuid.uuid4().hex[:8]}"
-            files.create_dir(folder)
-        with files.open_output_stream(aside) as stream:
-            stream.write(data)
-        if not self._in_one_step:
-            files.move(aside, path)
-
-    def _aloof(self) -> fs.FileSystem:
-        """The same place, where an object store that does not answer is soon given up."""
-        system, root = open_place(self.uri, ALOOF) if self._in_one_step else (None, "")
-        return fs.SubTreeFileSystem(root, system) if system else self._files
-
-    def _read(self, path: str, most: int | None = None) -> bytes | None:
-        """All bytes, or one more than ``most``; none where there is no such file in here."""
-        if not self._inside(path):
-            return None
-        try:
-            with self._files.open_input_stream(path) as stream:
-                return bytes(stream.read() if most is None else stream.read(most + 1))
-        except FileNotFoundError:
-            return None
-
-    def _exists(self, path: str) -> bool:
-        return bool(self._files.get_file_info(path).type == fs.FileType.File)
-
-    def _list(self, folder: str) -> list[fs.FileInfo]:
-        selector = fs.FileSelector(folder, allow_not_found=True, recursive=True)
-        found = self._files.get_file_info(selector)
-        return [i for i in found if i.type == fs.FileType.File and self._inside(i.path)]
-
-    def _inside(self, path: str) -> bool:
-        return self._folder is None or within(self._folder, path)
+    def remove_file(self, path: str, before: datetime.datetime | None = None) -> None:
+        """Delete a :meth:`mark`, or one of the :meth:`leftovers` if it is still one."""
+        self._files.delete(path, before)
 
 
 def pack(tensors: Mapping[str, Tensor]) -> tuple[Payload, bytes]:
@@ -355,9 +311,3 @@ def _scratch(key: str) -> str:
 
 def _noted(name: str) -> str:
     return f"searches/{word(name)}.json"
-
-
-def _unusable(uri: str, error: Exception) -> ConfigError:
-    reason = str(error).splitlines()[0]
-    message = f"the library {shown(uri)} cannot be used: {reason}; {remedy(uri, reason)}"
-    return ConfigError([Problem("library", message)])

@@ -2,17 +2,16 @@
 
 from search.tracking.client import fetch_artifact, known, prepare, reachable, runs_url
 from search.tracking.place import (
-    SERVER_SETTINGS,
     is_loopback,
     is_server,
     resolve_uri,
+    server_settings,
     ui_command,
     without_password,
 )
 from search.tracking.tracker import Tracker, send_pending
 
 __all__ = [
-    "SERVER_SETTINGS",
     "Tracker",
     "fetch_artifact",
     "is_loopback",
@@ -23,6 +22,7 @@ __all__ = [
     "resolve_uri",
     "runs_url",
     "send_pending",
+    "server_settings",
     "ui_command",
     "without_password",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import shutil
 import socket
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
+from search.address import hushed, remedy_of, shown
 from search.tracking.place import artifact_folder, is_server, sqlite_file
 from spaces.problem import ConfigError, Problem
 
@@ -130,7 +132,7 @@ def runs_url(uri: str, name: str, port: int = 5000) -> str:
 
     Where MLflow does not answer or knows of no such search: the list of all experiments.
     """
-    base = uri.rstrip("/") if is_server(uri) else f"http://127.0.0.1:{port}"
+    base = shown(uri).rstrip("/") if is_server(uri) else f"http://127.0.0.1:{port}"
     file = sqlite_file(uri)
     if file and not file.exists():
         return f"{base}/#/experiments"
@@ -184,7 +186,12 @@ def troubles() -> tuple[type[Exception], ...]:
 
 
 def _unusable(uri: str, error: Exception) -> ConfigError:
-    return ConfigError([Problem("tracking", f"{uri} cannot be used: {first_line(error)}")])
+    said = f"{shown(uri)} cannot be used: {hushed(first_line(error), uri)}"
+    if isinstance(error, ImportError):
+        said += "; pip install 'stillhouse[cluster]' and write postgresql+psycopg://"
+    elif "authentication" in said or "password" in said or "401" in said:
+        said += f"; {remedy_of(uri)}"
+    return ConfigError([Problem("tracking", said)])
 
 
 def first_line(error: Exception) -> str:
@@ -194,7 +201,7 @@ def first_line(error: Exception) -> str:
         root = root.__cause__ or root.__context__ or root
     told = root if isinstance(root, OSError) else error
     text = str(told).strip() or type(told).__name__
-    return text.splitlines()[0][:300]
+    return hushed(text.splitlines()[0])[:300]
 
 
 def _connect(uri: str) -> MlflowClient:
@@ -208,6 +215,8 @@ def _connect(uri: str) -> MlflowClient:
         socket.create_connection((parts.hostname, parts.port or port), timeout=5).close()
     from mlflow import MlflowClient
 
+    # A traceback for each try while a database is away, where the tracker says one line.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     return MlflowClient(uri)
 
 

@@ -29,6 +29,7 @@ from search.tracking.spool import Operation
 
 _MOST_KEYS = 32
 _LONGEST_FACT = 500
+_ADDRESSES = ("tracking", "study")
 _COSTS = ("parameters", "flops", "bytes", "latency_ms")
 _STATUS = {
     "finished": "FINISHED",
@@ -94,7 +95,7 @@ class Diary:
         return [*told, op.files(SEARCH, at, files)] if files else told
 
     def _search_started(self, event: SearchStarted, at: int) -> list[Operation]:
-        told = {k: v for k, v in event.experiment.items() if k != "tracking"}
+        told = {k: v for k, v in event.experiment.items() if k not in _ADDRESSES}
         told = json.loads(json.dumps(told, default=str))
         self._name = event.name
         self._search = told.get("search") or {}

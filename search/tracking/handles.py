@@ -6,6 +6,8 @@ import hashlib
 import json
 from pathlib import Path
 
+from search.address import kept
+
 
 class Handles:
     """Run names here -> MLflow's ids at one server, one JSON line for each change.
@@ -16,8 +18,8 @@ class Handles:
 
     def __init__(self, path: Path, uri: str) -> None:
         self._path = path
-        # A digest: a URI may hold a password.
-        self._place = hashlib.sha256(uri.encode()).hexdigest()[:12]
+        # With and without its password it is the same place.
+        self._place = hashlib.sha256(kept(uri).encode()).hexdigest()[:12]
         self._ids: dict[str, str | None] = {}
         lines = path.read_text().splitlines() if path.exists() else []
         for line in lines:

@@ -1,9 +1,8 @@
 """Where MLflow keeps its runs: the URI, the folder for artifacts, the command that shows them.
 
-Only the driver of a search speaks to MLflow, from one thread; workers report to the driver. So a
-SQLite file beside the driver serves a search on any number of nodes, and is refused for none, like
-the study's journal in the run's folder. What it does not serve is several drivers at a time, or a
-driver that moves to another machine: those want a server.
+Only the driver of a search speaks to MLflow, from one thread; workers report to the driver. A
+SQLite file beside the driver serves a search on one machine. On several it is refused: the driver
+may move to another, several drivers write at a time, and the page is looked at from elsewhere.
 """
 
 from __future__ import annotations
@@ -13,13 +12,14 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from search.address import hushed, shown
 from spaces.problem import ConfigError, Problem
 
 SERVER_SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
-"""Environment for :func:`ui_command`: pages alone, no workers for jobs, no calls home."""
+"""Of MLflow's server: pages alone, no workers for jobs, no calls home."""
 
 _SERVERS = ("http", "https", "databricks")
 _DATABASES = ("postgresql", "mysql", "mssql")
@@ -52,7 +52,7 @@ def resolve_uri(uri: str | None, base: Path) -> str:
 
 
 def _refuse(uri: str, why: str) -> None:
-    raise ConfigError([Problem("tracking", f"{uri!r} {why}; {_REMEDY}")])
+    raise ConfigError([Problem("tracking", f"{hushed(uri)!r} {why}; {_REMEDY}")])
 
 
 def is_server(uri: str) -> bool:
@@ -85,10 +85,18 @@ def artifact_folder(uri: str) -> Path | None:
     return (file.parent if file else Path.cwd()) / "mlartifacts"
 
 
+def server_settings(uri: str) -> dict[str, str]:
+    """Environment for :func:`ui_command`. The address may hold a password, and command lines are
+    for everybody to see.
+    """
+    return {**SERVER_SETTINGS, "MLFLOW_BACKEND_STORE_URI": uri}
+
+
 def ui_command(
     uri: str, host: str = "127.0.0.1", port: int = 5000, allowed_hosts: str | None = None
 ) -> list[str]:
-    """The command line that serves MLflow's pages for the runs kept at ``uri``.
+    """The command line that serves MLflow's pages for the runs kept at ``uri``, which
+    :func:`server_settings` tell it.
 
     Args:
         allowed_hosts: by which names it may be called; MLflow's own list if none is given.
@@ -98,7 +106,8 @@ def ui_command(
     """
     artifacts = artifact_folder(uri)
     if artifacts is None:
-        raise ConfigError([Problem("tracking", f"is served already; open {uri} in a browser")])
+        message = f"is served already; open {shown(uri)} in a browser"
+        raise ConfigError([Problem("tracking", message)])
     if not (is_loopback(host) or allowed_hosts):
         message = (
             f"{host} serves everybody who reaches this machine, and asks for no password; leave "
@@ -108,7 +117,6 @@ def ui_command(
         raise ConfigError([Problem("--host", message)])
     return [
         *(sys.executable, "-m", "mlflow", "server"),
-        *("--backend-store-uri", uri),
         *("--artifacts-destination", str(artifacts)),
         *("--host", host, "--port", str(port), "--workers", "1"),
         *(("--allowed-hosts", allowed_hosts) if allowed_hosts else ()),

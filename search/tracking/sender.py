@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from search.address import hushed
 from search.tracking.client import first_line, open_experiment
 from search.tracking.handles import Handles
 from search.tracking.model import log_saved_model
@@ -102,7 +103,7 @@ class Sender:
     def _set_aside(self, operation: Operation, error: Exception) -> None:
         log.warning("MLflow refused %s: %s", operation["do"], first_line(error))
         with self._refused.open("a") as lines:
-            lines.write(json.dumps({"reason": str(error), **operation}) + "\n")
+            lines.write(json.dumps({"reason": hushed(str(error), self._uri), **operation}) + "\n")
 
     def _perform(self, operations: Sequence[Operation]) -> None:
         """The operations of one run, in order; logs between two other operations in one call."""

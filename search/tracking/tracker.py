@@ -12,6 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from search.address import hushed, kept
 from search.events import Event
 from search.outcome import Outcome
 from search.tracking import operations as op
@@ -55,6 +56,7 @@ class Tracker:
     ) -> None:
         self._folder = folder.absolute()
         self._delay = delay
+        self._uri = uri
         own = self._folder / "tracking"
         self._spool = Spool(own)
         self._diary = Diary(name, facts)
@@ -156,7 +158,7 @@ class Tracker:
             drain(self._spool, self._sender)
         except Exception as error:
             # Whatever it is, the search goes on and the spool keeps what was to be sent.
-            trouble = first_line(error)
+            trouble = hushed(first_line(error), self._uri)
             if trouble != self._trouble:
                 log.warning("MLflow gets nothing at present: %s", trouble)
             self._trouble = trouble
@@ -206,7 +208,6 @@ def _token(folder: Path, uri: str, name: str) -> str:
     path = folder / "search.json"
     told = json.loads(path.read_text()) if path.exists() else {"token": uuid.uuid4().hex[:12]}
     new = path.with_suffix(".new")
-    new.touch(mode=0o600)  # the URI may hold a password
-    new.write_text(json.dumps({"token": told["token"], "uri": uri, "name": name}))
+    new.write_text(json.dumps({"token": told["token"], "uri": kept(uri), "name": name}))
     new.replace(path)
     return str(told["token"])

@@ -239,4 +239,4 @@ def test_a_factorial_from_beginning_to_end(told, tmp_path, monkeypatch):
     by_hand = ((said - centre) ** 2).sum(0).div(2).sum(1).mean().item()
     assert outcome.variances["plain"] == pytest.approx(by_hand, rel=1e-5)
     same = contender("one", experiment, {}, [0], {})
-    assert variances([same], library) == {}
+    assert variances([same], library, library.open) == {}

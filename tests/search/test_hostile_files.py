@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from search.document import parse_document
 from search.experiment import Experiment
-from search.library.bounds import Unreadable, as_record
-from search.library.record import Record
+from search.library.record import DamagedRecord, Record, read_record
 from search.loading import load_experiment
 from spaces.problem import ConfigError
 
@@ -113,8 +112,8 @@ def reads(text):
 def records(data):
     """Read a record as the library does."""
     try:
-        found = outcome(lambda: as_record(data, KEY, "record.json"))
-    except Unreadable:
+        found = outcome(lambda: read_record(data, KEY, "record.json"))
+    except DamagedRecord:
         return
     assert isinstance(found, Record) or found.problems
 
@@ -178,5 +177,5 @@ def test_ten_thousand_broken_records(data):
 @FEW
 @given(st.binary() | st.text().map(lambda text: text.encode(errors="replace")))
 def test_any_bytes_are_no_record(data):
-    with pytest.raises((Unreadable, ConfigError)):
-        as_record(data, KEY, "record.json")
+    with pytest.raises((DamagedRecord, ConfigError)):
+        read_record(data, KEY, "record.json")

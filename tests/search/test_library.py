@@ -3,6 +3,7 @@
 What holds for a folder holds for a bucket: the same tests run over both.
 """
 
+import contextlib
 import datetime
 import hashlib
 import json
@@ -13,8 +14,10 @@ import threading
 import pytest
 import torch
 
-from search.library.record import Record
+from search.library.files import Files
+from search.library.record import DamagedRecord, Record, read_record, write_record
 from search.library.store import Damaged, Library, pack
+from spaces.config import fingerprint
 from spaces.problem import ConfigError
 
 NOW = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
@@ -27,6 +30,10 @@ def library(request):
     if request.param == "disk":
         return request.getfixturevalue("disk")
     return Library(request.getfixturevalue("bucket"))
+
+
+class Down(Exception):
+    """The machine went down."""
 
 
 def key(name):
@@ -86,17 +93,17 @@ def record_path(record):
 
 def read(library, path):
     """The bytes that lie there, past the library's own reading."""
-    with library._files.open_input_stream(path) as stream:
+    with library._files.system.open_input_stream(path) as stream:
         return stream.read()
 
 
 def overwrite(library, path, data):
-    with library._files.open_output_stream(path) as stream:
+    with library._files.system.open_output_stream(path) as stream:
         stream.write(data)
 
 
 def files(library):
-    return [info.path for info in library._list("")]
+    return [info.path for info in library._files.list("")]
 
 
 # Round trip
@@ -219,7 +226,7 @@ def test_a_damaged_payload_is_set_aside_and_never_served(library, damage):
 
 def test_a_missing_payload_is_damage_too(library):
     record = publish(library)
-    library._files.delete_file(payload_path(record))
+    library._files.delete(payload_path(record))
     with pytest.raises(Damaged):
         library.open(record.key)
     assert not library.has(record.key)
@@ -256,9 +263,81 @@ def test_a_record_that_is_none_is_set_aside(library, text):
     assert Library(library.uri).has(record.key)
 
 
+def test_no_bit_of_a_record_flips_unnoticed(disk):
+    """The text is refused, or it says what was written (a space became a tab)."""
+    record = publish(disk)
+    text = write_record(record)
+    assert read_record(text, record.key, "") == record
+    same = 0
+    for place in range(len(text) * 8):
+        damaged = bytearray(text)
+        damaged[place // 8] ^= 1 << place % 8
+        with contextlib.suppress(DamagedRecord):
+            assert read_record(bytes(damaged), record.key, "") == record
+            same += 1
+    assert same < len(text) // 2  # of 8 times as many
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text.replace(b"0.5", b"0.7"),
+        lambda text: text.replace(b'"checksum"', b'"checksun"'),
+        lambda text: text[: len(text) // 2],
+        lambda _: b"",
+        lambda _: b"[1]",
+    ],
+    ids=["another figure", "no checksum", "truncated", "empty", "no record"],
+)
+def test_a_damaged_record_is_set_aside_and_never_served(library, damage):
+    record = publish(library)
+    text = read(library, record_path(record))
+    assert damage(text) != text
+    overwrite(library, record_path(record), damage(text))
+    reader = Library(library.uri)
+    assert reader.record(record.key) is None
+    with pytest.raises(KeyError):
+        reader.open(record.key)
+    assert list(reader.keys()) == []
+    assert any(path.startswith(f"damaged/{record.key}") for path in reader.leftovers(NOW))
+    publish(reader)
+    assert same_bits(Library(library.uri).open(record.key).tensors, tensors())
+
+
+def test_a_record_in_the_place_of_another_is_set_aside(library):
+    one, other = publish(library), publish(library, "other")
+    overwrite(library, record_path(one), read(library, record_path(other)))
+    assert Library(library.uri).record(one.key) is None
+    assert Library(library.uri).record(other.key) == other
+
+
+def test_a_record_of_before_there_were_checksums_is_held_against_its_key(library):
+    identity = {"seed": 0}
+    record = publish(library, key=fingerprint(identity), identity=identity)
+    told = record.plain()
+    overwrite(library, record_path(record), json.dumps(told).encode())
+    assert Library(library.uri).record(record.key) == record
+    told["identity"] = {"seed": 1}
+    overwrite(library, record_path(record), json.dumps(told).encode())
+    assert Library(library.uri).record(record.key) is None
+
+
+def test_a_reader_with_an_old_record_finds_the_new_artifact(library):
+    """Made again with other bits, and the old payload collected meanwhile."""
+    record = publish(library)
+    reader = Library(library.uri)
+    assert reader.has(record.key)
+    publish(Library(library.uri), seed=1)
+    library._files.delete(payload_path(record))
+    assert same_bits(reader.open(record.key).tensors, tensors(1))
+    assert Library(library.uri).has(record.key)
+
+
 def test_a_record_of_another_version_is_left_alone(library):
     record = publish(library)
-    other = json.dumps({**record.plain(), "colour": "red"}).encode()
+    told = {**record.plain(), "colour": "red"}
+    text = json.dumps(told, indent=1, sort_keys=True).encode()
+    other = json.dumps({**told, "checksum": hashlib.sha256(text).hexdigest()}).encode()
     overwrite(library, record_path(record), other)
     with pytest.raises(ConfigError, match=r"record\.json: unknown field 'colour'"):
         Library(library.uri).record(record.key)
@@ -269,16 +348,16 @@ def test_a_record_of_another_version_is_left_alone(library):
 
 
 def test_a_payload_without_a_record_is_no_artifact(library, monkeypatch):
-    write = Library._write
+    write = Files.write
 
     def torn(self, path, data, *more):
         if path.endswith("record.json"):
-            raise OSError("the machine went down")
+            raise Down
         write(self, path, data, *more)
 
     with monkeypatch.context() as at_first:
-        at_first.setattr(Library, "_write", torn)
-        with pytest.raises(OSError, match="went down"):
+        at_first.setattr(Files, "write", torn)
+        with pytest.raises(Down):
             publish(library)
     reader = Library(library.uri)
     assert not reader.has(key("teacher"))
@@ -293,8 +372,8 @@ def test_a_half_written_file_is_never_seen(disk):
     library = disk
     first = publish(library)
     handler = Library(library.uri)
-    handler._files = Torn(library._files)
-    with pytest.raises(OSError, match="went down"):
+    handler._files.system = Torn(library._files.system)
+    with pytest.raises(Down):
         publish(handler, seed=1)
     reader = Library(library.uri)
     assert reader.record(first.key) == first
@@ -315,7 +394,7 @@ class Torn:
         return getattr(self._files, name)
 
     def move(self, source, target):
-        raise OSError("the machine went down")
+        raise Down
 
 
 def _publish_often(uri, seed, times):

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from search.library.place import absolute, open_place, shown
+from search.address import shown
+from search.library.place import absolute, open_place
 from search.library.store import Library
 from spaces.problem import ConfigError
 

@@ -6,12 +6,13 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from search import launch, load_experiment, nodes
+from search import launch, load_experiment, nodes, tuning
 from search.cluster import _refusal, connect
+from search.folder import RunFolder
 from search.library.store import Library
-from search.nodes import check_nodes, differences, facts, out_of_sight
+from search.nodes import check_nodes, check_stores, differences, facts, out_of_sight
 from search.settings import Resources
-from search.tuning import slots
+from search.tuning import several, slots
 from spaces.problem import ConfigError
 
 HERE = {"python": "3.11", "torch": "2.14.1", "ray": "2.60.0", "stillhouse": "sources 1234"}
@@ -104,7 +105,7 @@ def connected(address):
 @pytest.mark.usefixtures("connected")
 def test_two_nodes_that_run_and_see_the_same(disk, monkeypatch):
     check_nodes(disk.uri, disk.mark, disk.remove_file)
-    assert disk._list("") == []
+    assert disk._files.list("") == []
 
     with pytest.raises(ConfigError) as caught:
         check_nodes(disk.uri, lambda _: None, lambda _: None)
@@ -116,7 +117,7 @@ def test_two_nodes_that_run_and_see_the_same(disk, monkeypatch):
     monkeypatch.setattr(nodes, "facts", lambda: {**facts(), "torch": "9.9.9"})
     with pytest.raises(ConfigError, match=rf"torch is {facts()['torch']} on .* and 9\.9\.9 where"):
         check_nodes(disk.uri, disk.mark, disk.remove_file)
-    assert disk._list("") == []
+    assert disk._files.list("") == []
 
 
 @pytest.mark.ray
@@ -131,22 +132,64 @@ def test_a_cluster_may_grow_as_far_as_the_user_says():
 
 
 @pytest.mark.ray
+@pytest.mark.usefixtures("connected")
+def test_whether_more_than_one_machine_works_on_it(monkeypatch):
+    assert several(Resources(cpu=1), 0)
+    alive = tuning._alive()
+    monkeypatch.setattr(tuning, "_alive", lambda: alive[:1])
+    assert not several(Resources(cpu=1), 0)
+    assert not several(Resources(cpu=1), 1)
+    assert several(Resources(cpu=1), 2)  # there is room for one: another node is to come
+    assert several(Resources(cpu=1, gpu=1), 1)
+
+
+def test_a_file_that_serves_one_machine_is_refused_with_the_remedy():
+    check_stores({"tracking": "http://host:5000", "study": ""})
+    check_stores({"tracking": "postgresql+psycopg://h/db", "study": "postgresql+psycopg://h/db"})
+    with pytest.raises(ConfigError) as caught:
+        check_stores({"tracking": "sqlite:////a/mlflow.db", "study": "sqlite:////a/studies.db"})
+    assert [str(problem) for problem in caught.value.problems] == [
+        "tracking: sqlite:////a/mlflow.db is a SQLite file, which serves one machine; serve MLflow "
+        "(`mlflow server` beside the head, tracking: http://HOST:5000) or name a PostgreSQL "
+        "database",
+        "study: sqlite:////a/studies.db is a SQLite file, which serves one machine; name a "
+        "PostgreSQL database, or leave it out: a journal in the run's folder",
+    ]
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.parametrize("tracking", [None, "sqlite:///mlflow.db"])
+def test_a_search_over_two_nodes_is_not_begun_with_a_file(
+    address, load, tmp_path, monkeypatch, tracking
+):
+    monkeypatch.setenv("STILLHOUSE_RUNS", str(tmp_path / "runs"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"^tracking: sqlite:.*mlflow\.db is a SQLite file, "):
+        launch(load(tracking=tracking), address=address)
+    assert RunFolder.find("tiny").read_json("state.json")["state"] == "failed"
+    assert not ray.is_initialized()
+
+
+@pytest.mark.ray
+@pytest.mark.slow
 def test_a_search_over_two_nodes_with_its_library_in_a_bucket(
-    address, bucket, tiny, tmp_path, monkeypatch
+    address, bucket, postgres, tiny, tmp_path, monkeypatch
 ):
     """Code, stages, trials and Tune's own results: nothing lies in a folder that nodes share."""
     monkeypatch.setenv("STILLHOUSE_RUNS", str(tmp_path / "runs"))
     told = copy.deepcopy(tiny)
     told["library"] = bucket
-    told["tracking"] = f"sqlite:///{tmp_path}/mlflow.db"
+    told["tracking"], told["study"] = postgres.database(), postgres.database()
     told["run"]["trials"] = 2
     launched = launch(load_experiment(told), address=address)
-    assert launched.state == "finished"
+    assert (launched.state, launched.unsent) == ("finished", 0)
+    assert not (launched.folder.path / "study.journal").exists()
     assert {trial.state for trial in launched.outcome.trials} == {"finished"}
     library = Library(bucket)
     keys = {key for trial in launched.outcome.trials for key in trial.keys.values()}
     assert keys <= set(library.keys())
-    tuned = [info.path for info in library._list("tune")]
+    tuned = [info.path for info in library._files.list("tune")]
     assert any(place.startswith(f"tune/{launched.folder.name}/") for place in tuned), tuned
     assert not (launched.folder.path / "tune").exists()
     assert library.needed().keys() == {launched.folder.name}

@@ -54,9 +54,9 @@ def test_a_search_is_seen_from_where_its_library_is(tiny, tmp_path, monkeypatch)
 
 def test_a_status_is_neither_a_need_nor_a_leftover(library):
     library.note_search("tiny-1", {"a" * 64})
-    library.note_status("tiny-1@laptop", "{}")
-    library.note_status("tiny-1@head", "[]")
-    library.note_status("tiny-12@head", "1")
+    library.note_status("tiny-1", "laptop", "{}")
+    library.note_status("tiny-1", "head", "[]")
+    library.note_status("tiny-12", "head", "1")
     assert library.needed() == {"tiny-1": {"a" * 64}}
     assert {name: sorted(some) for name, some in library.statuses().items()} == {
         "tiny-1": ["[]", "{}"],
@@ -72,8 +72,8 @@ def test_a_status_is_neither_a_need_nor_a_leftover(library):
 def test_a_library_in_a_bucket_tells_it_too(bucket):
     library = Library(bucket)
     assert library.statuses() == {}
-    library.note_status("tiny-1@head", '{"state": "running"}')
-    library.note_status("tiny-1@head", '{"state": "finished"}')
+    library.note_status("tiny-1", "head", '{"state": "running"}')
+    library.note_status("tiny-1", "head", '{"state": "finished"}')
     assert Library(bucket).statuses() == {"tiny-1": ['{"state": "finished"}']}
 
 

@@ -367,3 +367,27 @@ def test_an_experiment_without_a_search_has_one_proposal_after_another(tiny, tmp
     asking = Study(load_experiment(told), tmp_path / "run")
     assert asking.ask().values == {}
     assert asking.tell(0, figures()).state == "finished"
+
+
+# In a database
+
+
+def test_a_study_in_a_database_goes_on_under_the_runs_own_name(study, tmp_path):
+    database = f"sqlite:///{tmp_path}/studies.db"
+    first, other = study(study=database), study(study=database, folder="elsewhere/run")
+    for asking in (first, other):
+        asking.tell(asking.ask().number, figures())
+    number = first.ask().number
+    first.close()
+    again = study(study=database)
+    assert [(trial.number, trial.state) for trial in again.trials()] == [
+        (0, "finished"),
+        (1, "running"),
+    ]
+    assert again.ask().number == number == 1
+    assert not (tmp_path / "run" / "study.journal").exists()
+    names = [json.loads(f.read_text())["name"] for f in sorted(tmp_path.rglob("study.json"))]
+    assert sorted(names)[0] == "run"
+    assert sorted(names)[1].startswith("run-")
+    other.close()
+    again.close()

@@ -23,7 +23,7 @@ from search.events import (
 )
 from search.tracking import tracker as tracker_module
 from search.tracking.client import runs_url
-from search.tracking.place import SERVER_SETTINGS, resolve_uri, ui_command
+from search.tracking.place import resolve_uri, server_settings, ui_command
 from search.tracking.tracker import Tracker, send_pending
 from spaces.network import Network
 
@@ -33,13 +33,14 @@ KEY = "a" * 64
 @contextlib.contextmanager
 def server(folder, port):
     """``mlflow server`` as the command line starts it, killed with all its children."""
-    command = ui_command(resolve_uri(None, folder), port=port)
+    uri = resolve_uri(None, folder)
+    command = ui_command(uri, port=port)
     with (folder / "server.log").open("a") as output:
         process = subprocess.Popen(
             command,
             stdout=output,
             stderr=output,
-            env={**os.environ, **SERVER_SETTINGS},
+            env={**os.environ, **server_settings(uri)},
             cwd=folder,
             start_new_session=True,
         )

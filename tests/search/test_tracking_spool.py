@@ -9,7 +9,7 @@ import pytest
 
 from search.tracking.handles import Handles
 from search.tracking.operations import log, valid_key
-from search.tracking.place import artifact_folder, resolve_uri, ui_command
+from search.tracking.place import artifact_folder, resolve_uri, server_settings, ui_command
 from search.tracking.spool import Busy, Spool, waiting
 from spaces.problem import ConfigError
 
@@ -69,7 +69,8 @@ class TestPlace:
         options = dict(zip(command[4::2], command[5::2], strict=True))
         assert options["--host"] == "127.0.0.1"
         assert options["--port"] == "5001"
-        assert options["--backend-store-uri"] == f"sqlite:///{tmp_path}/mlflow.db"
+        told = server_settings(resolve_uri(None, tmp_path))
+        assert told["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{tmp_path}/mlflow.db"
         assert options["--artifacts-destination"] == f"{tmp_path}/mlartifacts"
 
     def test_a_server_needs_no_ui_command(self):
