@@ -18,7 +18,11 @@ from pathlib import Path
 import ray
 from ray._private import services
 from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
-from ray._raylet import AuthenticationTokenLoader, Config, GcsClient
+from ray._raylet import (  # type: ignore[attr-defined]
+    AuthenticationTokenLoader,
+    Config,
+    GcsClient,
+)
 
 
 def keep_token() -> None:

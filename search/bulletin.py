@@ -18,9 +18,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from search.address import shown
 from search.events import Event, SearchEnded, SearchStarted
 from search.folder import RunFolder
-from search.library.place import shown
 from search.library.store import Library
 from search.lost import Lost
 from search.standing import Standing

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import torch
 
+from search.address import shown
 from search.folder import runs_root
-from search.library.place import shown
 from search.library.store import Library
 from search.make import versions
 from search.tracking import is_server, reachable

@@ -14,8 +14,8 @@ from search.experiment import Experiment
 from search.foundry import await_stages
 from search.library.store import Library
 from search.lost import Lost
+from search.notice import leaving
 from search.scheduling import ENDED
-from search.tasks import leaving
 from search.watchdog import watchdog
 
 

@@ -9,12 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
+from search.address import shown
 from search.bulletin import FILE, Snapshot, silent_for
 from search.cli.live import counts, told_values
 from search.cli.runs import Name
 from search.cli.show import Json, as_json, as_table, console
 from search.folder import RunFolder, newest, runs_root
-from search.library.place import shown
 from search.library.store import Library
 from search.report.wording import duration
 from spaces.problem import ConfigError, Problem

@@ -23,13 +23,15 @@ _Change = Callable[[Tensor, float], Tensor]
 def _sheared(x: Tensor, by: float, across: bool) -> Tensor:
     angle = math.degrees(math.atan(0.3 * by))
     shear = [angle, 0.0] if across else [0.0, angle]
-    return tv.affine(x, angle=0.0, translate=[0, 0], scale=1.0, shear=shear, center=[0, 0])
+    found: Tensor = tv.affine(x, 0.0, [0, 0], 1.0, shear, center=[0, 0])
+    return found
 
 
 def _shifted(x: Tensor, by: float, across: bool) -> Tensor:
     pixels = int(150.0 / 331.0 * x.shape[-1 if across else -2] * by)
     move = [pixels, 0] if across else [0, pixels]
-    return tv.affine(x, angle=0.0, translate=move, scale=1.0, shear=[0.0, 0.0])
+    found: Tensor = tv.affine(x, 0.0, move, 1.0, [0.0, 0.0])
+    return found
 
 
 CHANGES: dict[str, tuple[_Change, bool]] = {
