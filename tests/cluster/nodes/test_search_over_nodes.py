@@ -1,0 +1,187 @@
+"""A search over four nodes finds what one process finds, and keeps their slots busy."""
+
+import itertools
+import os
+import sys
+
+import pytest
+import ray
+import torch
+import yaml
+from ray.cluster_utils import Cluster
+
+from methods.core.data.config import DataConfig
+from search import launch, load_experiment
+from search import make as making
+from search.announcer import Announcer
+from search.cluster import connect
+from search.library.store import Library
+from search.orders import Orders
+from search.outcome import winner
+from search.settings import Resources
+from search.stage import Stage
+
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
+
+NODES, SLOTS = 4, 2
+HEAD = {"num_cpus": SLOTS, "include_dashboard": False}
+SLEEP = 5.0
+"""Seconds of a stage; what the foundry and Ray need between two is small beside it."""
+ROUNDS = 4
+TRAINING = {"epochs": 2, "batch_size": 32, "lr": 0.05}
+WORKS = '''
+"""Work that takes a known time and says when."""
+
+import time
+from typing import ClassVar
+
+import ray
+import torch
+
+from search.stage import Product, Work
+
+
+class Sleeping(Work):
+    kind: ClassVar[str] = "sleeping"
+    log: str
+    number: int
+    seconds: float
+
+    def run(self, data, parents, bench):
+        started = time.time()
+        time.sleep(self.seconds)
+        yield {"epoch": 1.0}
+        node = ray.get_runtime_context().get_node_id()
+        with open(self.log, "a", encoding="utf-8") as file:
+            file.write(f"{node} {started} {time.time()}\\n")
+        return Product({"nothing": torch.zeros(1)}, {})
+'''
+
+
+@pytest.fixture(scope="module")
+def works(tmp_path_factory):
+    """A module that workers on all nodes can import."""
+    folder = tmp_path_factory.mktemp("plugins")
+    (folder / "works_for_nodes.py").write_text(WORKS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        path = [str(folder), os.environ.get("PYTHONPATH", "")]
+        patch.setenv("PYTHONPATH", os.pathsep.join(path))
+        import works_for_nodes
+
+        yield works_for_nodes
+        del sys.modules["works_for_nodes"]
+
+
+@pytest.fixture(scope="module")
+def address(works):
+    """Of a cluster of four nodes on this machine."""
+    assert works.Sleeping  # its place is in the environment before the nodes start
+    cluster = Cluster(initialize_head=True, head_node_args=HEAD)
+    for _ in range(NODES - 1):
+        cluster.add_node(num_cpus=SLOTS)
+    yield cluster.address
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def test_finds_what_one_process_finds(address, tracking, tmp_path, monkeypatch):
+    """The same values, the same keys, the same tensors bit for bit, the same best recipe."""
+    monkeypatch.setenv("STILLHOUSE_RUNS", str(tmp_path / "runs"))
+    spread = launch(load_experiment(experiment(tmp_path / "spread", tracking)), address=address)
+    making._OPENED.clear()
+    alone = launch(load_experiment(experiment(tmp_path / "alone", tracking)), inline=True)
+    assert spread.state == alone.state == "finished"
+    assert spread.unsent == alone.unsent == 0
+
+    ours, theirs = spread.outcome.trials, alone.outcome.trials
+    assert [t.values for t in ours] == [t.values for t in theirs]
+    assert [t.state for t in ours] == [t.state for t in theirs] == ["finished"] * len(theirs)
+    one, other = Library(str(tmp_path / "spread")), Library(str(tmp_path / "alone"))
+    keys = set(one.keys())
+    assert keys == set(other.keys())
+    assert len(keys) > len(ours)
+    for key in keys:
+        tensors, same = one.open(key).tensors, other.open(key).tensors
+        assert tensors.keys() == same.keys()
+        assert all(torch.equal(tensors[name], same[name]) for name in same)
+        figures = one.record(key).figures
+        assert figures == other.record(key).figures
+    best = winner(spread.outcome)
+    assert best.role == winner(alone.outcome).role
+    assert recipe_of(spread) == recipe_of(alone)
+
+
+def recipe_of(launched):
+    told = yaml.safe_load((launched.folder.path / "best.yaml").read_text())
+    return {name: part for name, part in told.items() if name not in ("library", "tracking")}
+
+
+def experiment(library, tracking):
+    taught = {"cross_entropy": {"weight": 0.5}, "soft_targets": {"weight": 0.5}}
+    return {
+        "name": library.name,
+        "data": {"source": "digits", "limit": 100},
+        "stages": {
+            "teacher": {
+                "network": "cnn8",
+                "objective": {"cross_entropy": {}},
+                "training": TRAINING,
+            },
+            "assistants": {
+                "do": "chain",
+                "teacher": "teacher",
+                "networks": ["cnn6"],
+                "objective": taught,
+                "training": TRAINING,
+            },
+            "student": {
+                "network": {"cnn2": {"width": 0.25}},
+                "teachers": ["assistants"],
+                "objective": taught,
+                "training": TRAINING,
+            },
+        },
+        "search": {
+            "assistants.networks": {"chain": {"of": ["cnn6", "cnn4"], "at_most": 2}},
+            "student.objective.soft_targets.weight": {"choice": [0.3, 0.9]},
+            "student.training.lr": {"log_uniform": [0.01, 0.1]},
+        },
+        "goal": {"maximize": "student.val_accuracy"},
+        "run": {"trials": 8, "sampler": "random", "repeats": {"top": 2, "seeds": 2}},
+        "library": str(library),
+        "tracking": tracking,
+    }
+
+
+def test_slots_of_all_nodes_are_busy(address, works, tmp_path):
+    """Between the first stage's start and the last one's end nine tenths of all slots' time."""
+    connect(address)
+    try:
+        library = Library(str(tmp_path / "library"))
+        orders = Orders(library, Resources(), Announcer([]), NODES * SLOTS)
+        numbers = itertools.count()
+
+        def stages(log, count, seconds):
+            made = [
+                works.Sleeping(log=str(tmp_path / log), number=next(numbers), seconds=seconds)
+                for _ in range(count)
+            ]
+            data = DataConfig.parse({"source": "digits"})
+            return [Stage(f"sleeping {work.number}", work, data) for work in made]
+
+        # Every slot's worker loads torch first, which is no part of any stage.
+        assert orders.make(stages("warm", NODES * SLOTS, 3 * SLEEP)) == {}
+        wanted = stages("log", ROUNDS * NODES * SLOTS, SLEEP)
+        assert orders.make(wanted) == {}
+        orders.close()
+    finally:
+        ray.shutdown()
+    lines = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
+    spans = [(float(started), float(ended)) for _, started, ended in lines]
+    assert len(spans) == len(wanted)
+    assert len({node for node, _, _ in lines}) == NODES
+    whole = max(ended for _, ended in spans) - min(started for started, _ in spans)
+    busy = sum(ended - started for started, ended in spans) / (NODES * SLOTS * whole)
+    print(f"busy {busy:.3f} of {NODES * SLOTS} slots for {whole:.1f} s")
+    assert 0.9 <= busy <= 1.0
