@@ -44,12 +44,8 @@ class Heads(Method):
         """Settings of :class:`Heads`."""
 
         temperature: float = knob(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
-        form: Literal["sum", "mean"] = knob(
-            "sum", "what becomes of the heads' losses", Choice(("sum", "mean"))
-        )
-        weights: dict[str, float] = knob(
-            {}, "block with a head, or output -> its weight; 1 where nothing is said, 0 leaves out"
-        )
+        form: Literal["sum", "mean"] = knob("sum", "of the heads' losses", Choice(("sum", "mean")))
+        weights: dict[str, float] = knob({}, "block with a head, or output -> its weight; else 1")
         at: At = knob("stages", "blocks that get a head if the teacher has none")
         training: Training = knob(Training(epochs=20, lr=0.01), "how such heads are trained")
         seed: int = knob(0, "initialisation and order of examples of such heads", ge=0)

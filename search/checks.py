@@ -191,6 +191,7 @@ def _check_recipe(experiment: Experiment) -> Iterator[Problem]:
             entry.stage.work.identity()
         except ConfigError as error:
             yield from error.under(f"stages.{name}").problems
+            return  # without what decides it there are no keys to go by
     yield from _check_figures(experiment, recipe)
     yield from check_workers(experiment, recipe)
     if experiment.run.baselines and recipe.student.data.augment.noise:

@@ -92,4 +92,4 @@ def seconds_hung(library: Library, key: str) -> float | None:
 
 
 def _word(key: str) -> str:
-    return f"{key}.hung"
+    return f"{key}-hung"

@@ -304,9 +304,10 @@ def test_the_guide_names_commands_and_options_that_exist():
 
 @pytest.mark.parametrize("text", [SHOWN, MANIFESTS[1]["spec"]["entrypoint"]], ids=["guide", "job"])
 def test_what_is_launched_is_an_experiment(text):
-    (command,) = re.findall(r"stillhouse launch \S*?(experiments/\S+)( [^'\n]*)", text)
-    file, rest = command
-    experiment = load_experiment(ROOT / file, parse_changes(re.findall(r"--set (\S+)", rest)))
-    assert experiment.library == "s3://BUCKET/stillhouse"
-    assert experiment.tracking.endswith(":5000")
-    assert experiment.run.concurrent == 4
+    commands = re.findall(r"stillhouse launch \S*?(experiments/\S+)( [^'\n]*)", text)
+    assert commands
+    for file, rest in commands:
+        experiment = load_experiment(ROOT / file, parse_changes(re.findall(r"--set (\S+)", rest)))
+        assert experiment.library == "s3://BUCKET/stillhouse"
+        assert experiment.tracking.endswith(":5000")
+        assert experiment.run.concurrent == 4

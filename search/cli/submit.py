@@ -26,9 +26,9 @@ Submit = Annotated[
 
 def submit_launch(experiment: Experiment, address: str | None, inline: bool, json: bool) -> None:
     """Submit a launch, and say what to type next."""
+    dashboard = _dashboard(address, inline)
     with tempfile.TemporaryDirectory(prefix="stillhouse-") as folder:
         job, tracking = launching(experiment, Path(folder))
-        dashboard = _dashboard(address, inline)
         submitted = dashboard.submit(job)
     if not json:
         console.print(f"library   {experiment.library}", markup=False)

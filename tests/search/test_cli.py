@@ -89,7 +89,7 @@ def test_all_commands_answer_help():
     commands = typer.main.get_command(app).commands
     assert set(commands) == {
         *("launch", "resume", "extend", "check", "plan", "best", "reuse", "library", "report"),
-        *("ui", "diagnose", "methods", "networks", "blocks", "doctor", "status"),
+        *("ui", "diagnose", "methods", "networks", "blocks", "doctor", "status", "export"),
     }
     for name in commands:
         assert CliRunner().invoke(app, [name, "--help"]).exit_code == 0

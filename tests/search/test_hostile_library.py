@@ -23,6 +23,7 @@ from search.library.bounds import within, word
 from search.library.record import Payload, Record
 from search.library.store import Damaged, Library, pack
 from search.loading import load_experiment
+from search.lost import Lost
 from search.results import again
 from search.tracking.model import check_name
 from spaces.problem import ConfigError
@@ -276,7 +277,7 @@ def test_nothing_is_written_through_a_link(disk, tmp_path):
     outside.mkdir()
     os.makedirs(os.path.join(disk.uri, "artifacts"))
     os.symlink(outside, os.path.join(disk.uri, "artifacts", KEY[:2]))
-    with pytest.raises(OSError, match="leads out of the library"):
+    with pytest.raises(Lost, match="leads out of the library"):
         publish(disk)
     assert list(outside.iterdir()) == []
 

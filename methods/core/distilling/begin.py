@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 from methods.core.data.dataset import Dataset
@@ -103,6 +102,8 @@ def _of_class(
 
 
 def _centres(images: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    from sklearn.cluster import KMeans  # a second, which a check need not wait for
+
     seed = int(torch.randint(2**31 - 1, (), generator=generator))
     flat = images.flatten(1).double().numpy()
     centres = KMeans(count, n_init=4, random_state=seed).fit(flat).cluster_centers_
