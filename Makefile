@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .PHONY: quickstart test test-all browser postgresql lint audit benchmarks clean
@@ -9,11 +10,14 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 quickstart: $(VENV)/.installed
 	$(BIN)/stillhouse launch experiments/quickstart.yaml
 
+# Tests that start Ray have the machine to themselves.
 test: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(PYTEST) -n 2 --dist loadfile -m "not slow and not ray"
+	$(PYTEST) -m "not slow and ray"
 
 test-all: lint browser postgresql
-	$(BIN)/python -m pytest
+	$(PYTEST) -n 2 --dist loadfile -m "not ray"
+	$(PYTEST) -m ray
 
 # For the tests that look at MLflow's pages; without it they are skipped and say so.
 browser:
