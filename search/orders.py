@@ -77,7 +77,7 @@ class Orders:
             lifetime="detached",
             max_concurrency=1000,
             # Where the driver is: the machines that train may be taken away.
-            scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=True),
+            scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
         ).remote(self._library.uri)
         if foundry != self._foundry:  # of one that was out of reach only, no news is missed
             self._since = ray.get(foundry.listen.remote(self._client))

@@ -1,8 +1,10 @@
 """Clusters of several nodes on this machine, and searches on them that something befalls."""
 
 import collections
+import contextlib
 import copy
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -90,6 +92,14 @@ def works():
         del sys.modules["works_for_faults"]
 
 
+def children(pid):
+    """The processes that a process has started."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            if int((folder / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
+                yield int(folder.name)
+
+
 class Machines:
     """A cluster: a head that only holds it together, and machines that work."""
 
@@ -108,9 +118,14 @@ class Machines:
         ray.init(address=self.cluster.address, namespace=NAMESPACE, log_to_driver=False)
 
     def lose(self, node):
-        """All its processes are killed at once; nobody is told."""
+        """All its processes are killed at once, those that work too; nobody is told."""
+        raylet = node.all_processes[ray_constants.PROCESS_TYPE_RAYLET][0].process.pid
+        working = list(children(raylet))
         self.nodes.remove(node)
         self.cluster.remove_node(node, allow_graceful=False)
+        for pid in working:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def warn(self, node, seconds):
         """The cloud will take the machine away so soon."""
