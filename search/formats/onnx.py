@@ -14,10 +14,15 @@ import torch
 from torch import Tensor
 
 from search.format import Answers, Format, Leaving
+from spaces.quantising import sealed
 
 
 class Onnx(Format):
-    """A graph with the input ``images`` and the output ``logits``, weights inside."""
+    """A graph with the input ``images`` and the output ``logits``, weights inside.
+
+    A quantised network's are int8, between QuantizeLinear and DequantizeLinear, from which
+    runtimes make kernels for integers.
+    """
 
     packages: ClassVar[tuple[str, ...]] = ("onnx", "onnxscript", "onnxruntime")
     usage: ClassVar[str] = (
@@ -31,7 +36,7 @@ class Onnx(Format):
         batch = {0: torch.export.Dim("batch")}
         with _quiet():
             torch.onnx.export(
-                leaving.network,
+                sealed(leaving.network, as_operators=True),
                 (leaving.examples,),
                 file,
                 input_names=["images"],
