@@ -152,7 +152,7 @@ def _structure(artifact: Artifact) -> Network:
     if told.get("trimmed"):
         trim(network, told["trimmed"])
     if quantised:
-        put_layers(network, quantised["bits"])
+        put_layers(network, quantised["bits"], quantised["leaving"])
     if told.get("sparse"):
         keep_zeros(network)
     if told.get("heads"):
@@ -165,7 +165,7 @@ def described(artifact: Artifact) -> dict[str, Any]:
     """A network's structure as plain data: the named network, the pieces put into it, and where
     there are some the blocks with ``heads``, layers ``trimmed`` to other sizes, whether its
     zeros are to stay (``sparse``), and the ``bits`` of its weights with the blocks that were
-    ``folded`` for it (``quantised``)."""
+    ``folded`` for it and the layers with a rounding of what is ``leaving`` (``quantised``)."""
     told: dict[str, Any] = artifact.record.facts.get("assembly") or {
         "teacher": specified(artifact).plain(),
         "pieces": [],

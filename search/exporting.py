@@ -94,7 +94,7 @@ def depart(
     check_formats(formats)
     split, images = _images(open_data(data))
     network = Classifier(copy.deepcopy(rebuild(artifact)).float().cpu()).eval()
-    leaving = Leaving(sealed(network), images[:4].clone(), artifact)
+    leaving = Leaving(sealed(network, as_operators=True), images[:4].clone(), artifact)
     with torch.no_grad():
         told = network(images)
     into.mkdir(parents=True, exist_ok=True)

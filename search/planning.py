@@ -91,7 +91,10 @@ def plan(experiment: Experiment, slots: int = 0) -> Plan:
 
 def _recipes(experiment: Experiment) -> tuple[list[Recipe], bool]:
     """The recipes that differ in their shared stages; whether these are all."""
-    shared = [p for p in experiment.search if not p.startswith(f"{experiment.final}.")]
+    own = f"{experiment.final}/"  # an entry of several stages shares those before its last
+    several = any(s.label.startswith(own) for s in experiment.recipe().prerequisites)
+    alone = f"{experiment.final}."
+    shared = [p for p in experiment.search if several or not p.startswith(alone)]
     finite = not any(
         isinstance(experiment.search[p], Uniform | LogUniform | Opening) for p in shared
     )

@@ -15,7 +15,7 @@ from search.assembly import described, rebuild
 from search.stage import Artifact, Bench, Product, Report, Work
 from spaces.config import knob
 from spaces.cost import costs
-from spaces.quantising import quantise, stored
+from spaces.quantising import quantise, stored, summed_up
 
 
 class QuantiseNetwork(Work):
@@ -40,7 +40,8 @@ class QuantiseNetwork(Work):
         sample = next(dataset.batches("train", batch_size=8, device="cpu")).images
         network = folded(before, sample)
         changed = [n for n in network.names if network.blocks[n] is not before.blocks[n]]
-        quantise(network, self.bits)
+        leaving = summed_up(network)
+        quantise(network, self.bits, leaving)
         network.to(bench.device)
         take_ranges(network, dataset, bench.device, self.batches)
         figures: Report = {}
@@ -50,10 +51,16 @@ class QuantiseNetwork(Work):
         network.cpu()
         figures |= costs(network, about.shape).plain()
         yield {"epoch": 1.0, **figures}
-        return Product(stored(network), figures, self._facts(parents[0], changed, data))
+        return Product(stored(network), figures, self._facts(parents[0], changed, leaving, data))
 
-    def _facts(self, parent: Artifact, changed: list[str], data: DataConfig) -> dict[str, Any]:
+    def _facts(
+        self, parent: Artifact, changed: list[str], leaving: list[str], data: DataConfig
+    ) -> dict[str, Any]:
         told = {k: v for k, v in described(parent).items() if k != "heads"}
-        already = (told.get("quantised") or {}).get("folded", [])
-        told["quantised"] = {"bits": self.bits, "folded": [*already, *changed]}
+        already = told.get("quantised") or {"folded": [], "leaving": []}
+        told["quantised"] = {
+            "bits": self.bits,
+            "folded": [*already["folded"], *changed],
+            "leaving": [*already["leaving"], *leaving],
+        }
         return {"data": facts(data).plain(), "assembly": told}

@@ -30,7 +30,7 @@ HOMES = {
     "optuna": {"search/study.py", "search/journal.py"},
     "mlflow": {"search/tracking/"},
     "torch_pruning": {"spaces/pruning.py"},
-    "torchao": {"spaces/quantising.py"},
+    "torchao": {"spaces/quantised.py"},
     "pyarrow": {
         "search/library/",
         "methods/core/data/parquet_images.py",

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from search.format import Answers, Format, Leaving
-from spaces.quantising import sealed
 
 
 class Onnx(Format):
@@ -36,7 +35,7 @@ class Onnx(Format):
         batch = {0: torch.export.Dim("batch")}
         with _quiet():
             torch.onnx.export(
-                sealed(leaving.network, as_operators=True),
+                leaving.network,
                 (leaving.examples,),
                 file,
                 input_names=["images"],

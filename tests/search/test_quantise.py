@@ -221,6 +221,12 @@ def test_a_plan_counts_compressing_and_fine_tuning(both):
     assert planned["student/prune/pruned"].seconds > 0
     assert planned["student/prune"].seconds > 0
     assert planned["student/quantised"].seconds > 0
+    both["search"] = {"student.order": "declared", "student.quantise.bits": "declared"}
+    told = plan(load_experiment(both), slots=1)
+    assert told.exact
+    labels = [stage.label for stage in told.stages]
+    assert labels.count("student/prune/pruned") == 1
+    assert labels.count("student/quantise/quantised") == labels.count("student/quantised") == 2
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from spaces.quantising import (
     quantised_layers,
     sealed,
     stored,
+    summed_up,
 )
 from spaces.spec import NetworkSpec
 from spaces.trimming import sizes, trim
@@ -32,15 +33,17 @@ def images(name, count=4):
 
 @torch.no_grad()
 def quantised(name, bits=8):
-    """A network with batch norm folded, its ranges from a few images; and the blocks folded."""
+    """A network with batch norm folded and ranges from a few images; the blocks folded; the
+    layers whose output is rounded too."""
     torch.manual_seed(0)
     plain = NetworkSpec.parse(name).build(SHAPES[name], 10).eval()
     network = folded(plain, images(name))
     changed = [n for n in network.names if network.blocks[n] is not plain.blocks[n]]
-    quantise(network, bits)
+    leaving = summed_up(network)
+    quantise(network, bits, leaving)
     with calibrating(network):
         network(images(name), ())
-    return network, changed
+    return network, changed, leaving
 
 
 def layers():
@@ -75,8 +78,8 @@ def test_ranges_are_those_of_what_enters():
         for low, high in ((0.0, 2.0), (-1.0, 4.1)):
             network(torch.tensor([low, high]).view(1, 2, 1, 1), ())
     (_, layer), *_ = quantised_layers(network)
-    assert layer.input_scale.item() == pytest.approx(5.1 / 255)
-    assert layer.input_zero.item() == -128 + round(1.0 / (5.1 / 255)) == -78
+    assert layer.enters.scale.item() == pytest.approx(5.1 / 255)
+    assert layer.enters.zero.item() == -128 + round(1.0 / (5.1 / 255)) == -78
     given = torch.tensor([[-3.0, 0.0], [0.013, 9.0]])
     entering = np.clip(np.round(given.numpy() / (5.1 / 255)) - 78, -128, 127)
     wanted = (entering + 78) * (5.1 / 255) @ layer.rounded().detach().numpy().T
@@ -85,17 +88,31 @@ def test_ranges_are_those_of_what_enters():
     assert entering[0, 1] == -78  # 0 is an integer of its own
 
 
+def test_what_is_summed_up_is_rounded_before():
+    network, *_ = quantised("resnet8")
+    rounded = [path for path, layer in quantised_layers(network) if layer.leaves]
+    wanted = {f"blocks.stage{s}_1.{part}" for s in (1, 2, 3) for part in ("conv2", "shortcut.0")}
+    assert set(rounded) == wanted - {"blocks.stage1_1.shortcut.0"}
+    layer = network.get_submodule("blocks.stage2_1.conv2")
+    with torch.no_grad():
+        integers = layer(torch.rand(2, 32, 8, 8)) / layer.leaves.scale
+    assert (integers - integers.round()).abs().max() < 1e-3
+    assert integers.abs().max() <= 255
+    plain, *_ = quantised("lenet5")
+    assert not any(layer.leaves for _, layer in quantised_layers(plain))
+
+
 def test_the_gradient_is_1_within_the_range_and_0_outside():
     network = layers()
     quantise(network, 8)
     (_, layer), *_ = quantised_layers(network)
-    layer.enter_between(torch.tensor([0.01]), torch.tensor([0]))  # -1.28 .. 1.27
+    layer.enters.take(torch.tensor([0.01]), torch.tensor([0]))  # -1.28 .. 1.27
     with torch.no_grad():
         layer.scale.mul_(0.5)  # half of every channel's range is cut off
     inside = layer.weight.detach().abs() <= 127.5 * layer.scale.view(-1, 1, 1, 1)
     given = torch.tensor([-2.0, -1.2, 0.004, 1.2, 1.9]).repeat(10)[:50]
     x = given.view(1, 2, 5, 5).clone().requires_grad_()
-    entering = layer._entering(x)
+    entering = layer.enters(x)
     entering.sum().backward()
     assert torch.equal(x.grad, ((x > -1.285) & (x < 1.275)).float())
     layer.rounded().sum().backward()
@@ -119,12 +136,12 @@ def test_scales_follow_the_weight_in_training_alone():
 @pytest.mark.parametrize("bits", [8, 4, 3])
 @pytest.mark.parametrize("name", SHAPES)
 def test_what_is_kept_computes_the_same_bit_for_bit(name, bits):
-    network, changed = quantised(name, bits)
+    network, changed, leaving = quantised(name, bits)
     kept = {k: v.clone() for k, v in stored(network).items()}
     weights = [kept[f"{path}.weight"] for path, _ in quantised_layers(network)]
     assert {w.dtype for w in weights} == {torch.int8 if bits > 4 else torch.uint8}
     again = fused(NetworkSpec.parse(name).build(SHAPES[name], 10).eval(), changed)
-    put_layers(again, bits)
+    put_layers(again, bits, leaving)
     again.load_state_dict(kept)
     with torch.no_grad():
         told = network(images(name), ()).logits
@@ -139,7 +156,7 @@ def test_what_is_kept_computes_the_same_bit_for_bit(name, bits):
 
 
 def test_as_floats_nothing_is_rounded():
-    network, _ = quantised("resnet8", 2)
+    network, *_ = quantised("resnet8", 2)
     torch.manual_seed(0)
     plain = NetworkSpec.parse("resnet8").build(SHAPES["resnet8"], 10).eval()
     with torch.no_grad(), as_floats(network):
@@ -149,7 +166,7 @@ def test_as_floats_nothing_is_rounded():
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_channels_of_a_quantised_network_are_pruned(name):
-    network, changed = quantised(name)
+    network, changed, leaving = quantised(name)
     before = costs(network, SHAPES[name])
     with as_floats(network):
         prune_channels(network, SHAPES[name], 0.5)
@@ -158,7 +175,7 @@ def test_channels_of_a_quantised_network_are_pruned(name):
     assert costs(network, SHAPES[name]).parameters < 0.4 * before.parameters
     again = fused(NetworkSpec.parse(name).build(SHAPES[name], 10).eval(), changed)
     trim(again, sizes(network))
-    put_layers(again, 8)
+    put_layers(again, 8, leaving)
     again.load_state_dict(stored(network))
     with torch.no_grad():
         told = network(images(name), ()).logits
