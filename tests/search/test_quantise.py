@@ -2,6 +2,8 @@
 
 import copy
 import importlib.util
+import math
+import sys
 
 import pytest
 import torch
@@ -139,6 +141,8 @@ def test_8_bits_lose_little_after_training_and_2_bits_much(told, library):
         assert recipe.student.label == "student/quantised"
         found[bits] = made["student/quantised"].record.figures["val_accuracy"]
         sizes[bits] = made["student/quantised"].record.figures["bytes"]
+        figures = made["student/quantised"].record.figures
+        assert all(math.isfinite(value) for value in figures.values())
     whole = made["teacher"].record.figures["val_accuracy"]
     assert whole > 0.8
     assert found[8] > whole - 0.02
@@ -146,6 +150,15 @@ def test_8_bits_lose_little_after_training_and_2_bits_much(told, library):
     assert found[2] <= found[4] <= found[8] + 0.02
     assert sizes[4] == sizes[2] < 0.65 * sizes[8]
     assert len({experiment.recipe({"student.bits": b}).keys["teacher"] for b in (8, 4)}) == 1
+
+
+def test_answering_needs_no_package_but_torch(told, library, monkeypatch):
+    told["stages"]["student"]["how"] = "ptq"
+    _, made = make(load_experiment(told), library)
+    wanted = answers(rebuild(made["student/quantised"]))
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchao"]:
+        monkeypatch.setitem(sys.modules, name, None)
+    assert torch.equal(answers(rebuild(made["student/quantised"])), wanted)
 
 
 def test_training_goes_on_from_a_quantised_network(told, library):
