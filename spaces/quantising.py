@@ -14,7 +14,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from spaces.network import Network
 from spaces.problem import ConfigError, Problem
-from spaces.quantised import Quantised, QuantisedConv, QuantisedLinear, Rounding, observer, packed
+from spaces.quantised import (
+    Quantised,
+    QuantisedConv,
+    QuantisedLinear,
+    Rounding,
+    observer,
+    operators_of_integers,
+    packed,
+)
 
 
 def quantise(network: nn.Module, bits: int, leaving: Collection[str] = ()) -> None:
@@ -140,6 +148,8 @@ def sealed(network: Some, as_operators: bool = False) -> Some:
     itself where it has none."""
     if not quantised_layers(network):
         return network
+    if as_operators:
+        operators_of_integers()  # exporters look them up before they run the network
     network = copy.deepcopy(network)
     for _, layer in quantised_layers(network):
         layer.seal(as_operators)

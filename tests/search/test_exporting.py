@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 import venv
 
 import numpy as np
@@ -38,14 +39,18 @@ DATA = DataConfig.parse({"source": "digits", "limit": 100, "resize": 16})
 NETWORKS = ("lenet5", "resnet8")
 
 
-def made(library, network):
-    """The artifact of a network that has learnt for an epoch."""
+def _trained(network):
     work = TrainNetwork(
         network=NetworkSpec.parse(network),
         objective=Objective.parse({"cross_entropy": {}}),
         training=Training(epochs=1),
     )
-    stage = Stage("student", work, DATA)
+    return Stage("student", work, DATA)
+
+
+def made(library, network):
+    """The artifact of a network that has learnt for an epoch."""
+    stage = _trained(network)
     for _ in make_all([stage], library):
         pass
     return library.open(stage.key)
@@ -57,17 +62,12 @@ def artifacts(tmp_path_factory):
     return {network: made(library, network) for network in NETWORKS}
 
 
-@pytest.fixture(scope="module", params=NETWORKS)
+@pytest.fixture(scope="module", params=["lenet5", pytest.param("resnet8", marks=pytest.mark.slow)])
 def rounded(request, artifacts, tmp_path_factory):
     """A network in float and in int8: their artifacts."""
     library = Library(str(tmp_path_factory.mktemp("rounded")))
     whole = artifacts[request.param]
-    work = TrainNetwork(
-        network=NetworkSpec.parse(request.param),
-        objective=Objective.parse({"cross_entropy": {}}),
-        training=Training(epochs=1),
-    )
-    stage = Stage("student/quantised", QuantiseNetwork(), DATA, (Stage("student", work, DATA),))
+    stage = Stage("student/quantised", QuantiseNetwork(), DATA, (_trained(request.param),))
     for _ in make_all([stage], library):
         pass
     return whole, library.open(stage.key)
@@ -156,6 +156,33 @@ def test_onnxruntime_has_kernels_for_the_integers(rounded, tmp_path):
     run = [node.op_type for node in onnx.load(str(tmp_path / "optimised.onnx")).graph.node]
     convs = sum(run.count(kind) for kind in ("QLinearConv", "Conv", "FusedConv"))
     assert run.count("QLinearConv") >= 0.4 * convs > 0  # where channels are many, most are
+
+
+FRESH = """
+import sys
+from pathlib import Path
+from methods.core.data.config import DataConfig
+from search.exporting import depart
+from search.library.store import Library
+
+place, key = sys.argv[1:]
+data = DataConfig.parse({"source": "digits", "limit": 100, "resize": 16})
+depart(Library(place).open(key), data, ["onnx", "pt2"], Path(place), "student")
+assert "torchao" not in sys.modules
+"""
+
+
+@pytest.mark.slow
+def test_integers_leave_from_a_process_that_has_quantised_nothing(tmp_path):
+    library = Library(str(tmp_path))
+    stage = Stage("student/quantised", QuantiseNetwork(), DATA, (_trained("lenet5"),))
+    for _ in make_all([stage], library):
+        pass
+    command = [sys.executable, "-c", FRESH, str(tmp_path), stage.key]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "student.onnx").exists()
+    assert (tmp_path / "student.pt2").exists()
 
 
 def test_a_quantised_winner_is_a_model_that_needs_torch_alone(rounded, images, tmp_path):
