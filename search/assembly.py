@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from methods.core.folding import fused
 from search.stage import Artifact
 from spaces.block import BlockSpec
 from spaces.boundary import Narrow, Widen
@@ -17,6 +18,7 @@ from spaces.cuts import narrowed, positions
 from spaces.heads import with_linear_heads
 from spaces.layers import initialise
 from spaces.network import Network, Shape
+from spaces.quantising import put_layers
 from spaces.spec import NetworkSpec
 from spaces.trimming import keep_zeros, trim
 
@@ -144,8 +146,13 @@ def _structure(artifact: Artifact) -> Network:
     network = NetworkSpec.parse(told["teacher"]).build(shape, classes)
     if told["pieces"]:
         network = assembled(network, shape, [Piece.parse(piece) for piece in told["pieces"]])
+    quantised = told.get("quantised")
+    if quantised:
+        network = fused(network.eval(), quantised["folded"])
     if told.get("trimmed"):
         trim(network, told["trimmed"])
+    if quantised:
+        put_layers(network, quantised["bits"], quantised["leaving"])
     if told.get("sparse"):
         keep_zeros(network)
     if told.get("heads"):
@@ -156,8 +163,9 @@ def _structure(artifact: Artifact) -> Network:
 
 def described(artifact: Artifact) -> dict[str, Any]:
     """A network's structure as plain data: the named network, the pieces put into it, and where
-    there are some the blocks with ``heads``, layers ``trimmed`` to other sizes, and whether its
-    zeros are to stay (``sparse``)."""
+    there are some the blocks with ``heads``, layers ``trimmed`` to other sizes, whether its
+    zeros are to stay (``sparse``), and the ``bits`` of its weights with the blocks that were
+    ``folded`` for it and the layers with a rounding of what is ``leaving`` (``quantised``)."""
     told: dict[str, Any] = artifact.record.facts.get("assembly") or {
         "teacher": specified(artifact).plain(),
         "pieces": [],

@@ -19,8 +19,8 @@ Answers = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Leaving:
-    """A network that leaves: in evaluation mode on the CPU, with two or more ``examples`` of its
-    images, and the artifact that it comes from."""
+    """A network that leaves: in evaluation mode on the CPU, quantised layers sealed, with two or
+    more ``examples`` of its images, and the artifact that it comes from."""
 
     network: Classifier
     examples: Tensor

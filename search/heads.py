@@ -22,6 +22,7 @@ from spaces.cost import costs
 from spaces.heads import maps, stage_ends, with_linear_heads
 from spaces.network import Shape
 from spaces.problem import ConfigError, Problem, unknown
+from spaces.quantising import stored
 
 
 class AttachHeads(Work):
@@ -77,7 +78,7 @@ class AttachHeads(Work):
             figures |= {f"val_{name}": value for name, value in scores.items()}
         structure = {**described(parents[0]), "heads": list(at)}
         told = {"data": facts(data).plain(), "assembly": structure}
-        return Product(network.state_dict(), figures, told)
+        return Product(stored(network), figures, told)
 
 
 def _kept(report: Report) -> dict[str, float]:

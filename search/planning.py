@@ -22,6 +22,8 @@ from search.library.store import Library
 from search.make import MOST
 from search.neighbourhood import DistilNeighbourhood
 from search.outcome import Trial
+from search.prune import PruneNetwork
+from search.quantise import QuantiseNetwork
 from search.recipe import Recipe
 from search.settle import contenders
 from search.stage import Stage
@@ -89,7 +91,10 @@ def plan(experiment: Experiment, slots: int = 0) -> Plan:
 
 def _recipes(experiment: Experiment) -> tuple[list[Recipe], bool]:
     """The recipes that differ in their shared stages; whether these are all."""
-    shared = [p for p in experiment.search if not p.startswith(f"{experiment.final}.")]
+    own = f"{experiment.final}/"  # an entry of several stages shares those before its last
+    several = any(s.label.startswith(own) for s in experiment.recipe().prerequisites)
+    alone = f"{experiment.final}."
+    shared = [p for p in experiment.search if several or not p.startswith(alone)]
     finite = not any(
         isinstance(experiment.search[p], Uniform | LogUniform | Opening) for p in shared
     )
@@ -173,6 +178,8 @@ class _Stopwatch:
             return self._neighbourhood(stage, stage.work)
         if isinstance(stage.work, DistilData):
             return self._distilling(stage, stage.work)
+        if isinstance(stage.work, PruneNetwork | QuantiseNetwork):
+            return self._compressing(stage, stage.work)
         return 0.0
 
     def _training(self, stage: Stage, work: TrainNetwork) -> float:
@@ -186,6 +193,13 @@ class _Stopwatch:
         teachers = stage.parents[work.leading :]
         heard = sum(self._per_image(teacher, training=False) for teacher in teachers)
         return total + heard * examples * views
+
+    def _compressing(self, stage: Stage, work: PruneNetwork | QuantiseNetwork) -> float:
+        """Some training batches for statistics, and the validation split."""
+        sizes = facts(stage.data).sizes
+        batches = work.recalibrate if isinstance(work, PruneNetwork) else work.batches
+        seen = min(256 * batches, sizes["train"]) + sizes["validation"]
+        return self._per_image(stage, training=False) * seen
 
     def _distilling(self, stage: Stage, work: DistilData) -> float:
         """A step on examples is gone through forwards and, with its gradient's own, backwards."""
@@ -207,7 +221,7 @@ class _Stopwatch:
         work = stage.work
         if isinstance(work, AssembleNetwork):
             return _share(stage, work) * self._per_image(stage.parents[0], training)
-        if isinstance(work, AttachHeads):
+        if isinstance(work, AttachHeads | PruneNetwork | QuantiseNetwork):
             return self._per_image(stage.parents[0], training)
         if not isinstance(work, TrainNetwork):
             return 0.0

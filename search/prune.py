@@ -10,16 +10,21 @@ from methods.core.data.dataset import open_data
 from methods.core.data.facts import facts
 from methods.core.evaluation import evaluate
 from methods.core.neighbourhood import recalibrate
+from methods.core.ranges import take_ranges
 from search.assembly import described, rebuild
 from search.stage import Artifact, Bench, Product, Report, Work
 from spaces.config import knob
 from spaces.cost import costs
 from spaces.pruning import Scope, prune_channels, prune_weights
+from spaces.quantising import as_floats, quantised_layers, stored
 from spaces.trimming import sizes
 
 
 class PruneNetwork(Work):
-    """Prune the first parent's network, take batch-norm statistics anew, evaluate it."""
+    """Prune the first parent's network, take its statistics anew, evaluate it.
+
+    Statistics are those of batch norm, and the ranges and scales of quantised layers.
+    """
 
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "prune"
@@ -28,7 +33,7 @@ class PruneNetwork(Work):
     how: Literal["channels", "weights"] = knob("channels", "what is taken out")
     sparsity: float = knob(0.5, "share that is taken out", gt=0.0, lt=1.0)
     scope: Scope = knob("layer", "of weights: among which the smallest are sought")
-    recalibrate: int = knob(20, "training batches of 256 for batch-norm statistics", ge=0)
+    recalibrate: int = knob(20, "training batches of 256 for statistics", ge=0)
 
     @property
     def goes_on(self) -> bool:
@@ -39,13 +44,19 @@ class PruneNetwork(Work):
     ) -> Generator[Report, None, Product]:
         dataset, about = open_data(data), facts(data)
         network = rebuild(parents[0]).with_heads({}).eval()
-        if self.how == "channels":
-            prune_channels(network, about.shape, self.sparsity)
-        else:
-            prune_weights(network, self.sparsity, self.scope)
-        network.to(bench.device)
-        if self.recalibrate:
-            recalibrate(network, dataset, bench.device, self.recalibrate)
+        with as_floats(network):
+            if self.how == "channels":
+                prune_channels(network, about.shape, self.sparsity)
+            else:
+                prune_weights(network, self.sparsity, self.scope)
+            network.to(bench.device)
+            if self.recalibrate:
+                recalibrate(network, dataset, bench.device, self.recalibrate)
+        if layers := quantised_layers(network):
+            for _, layer in layers:
+                layer.rescale()
+            if self.recalibrate:
+                take_ranges(network, dataset, bench.device, self.recalibrate)
         figures: Report = {}
         if about.sizes["validation"]:
             scores = evaluate(network, dataset, "validation", device=bench.device)
@@ -53,7 +64,7 @@ class PruneNetwork(Work):
         network.cpu()
         figures |= costs(network, about.shape).plain() | {"nonzero": float(nonzero(network))}
         yield {"epoch": 1.0, **figures}
-        return Product(network.state_dict(), figures, self._facts(parents[0], network, data))
+        return Product(stored(network), figures, self._facts(parents[0], network, data))
 
     def _facts(self, parent: Artifact, network: Any, data: DataConfig) -> dict[str, Any]:
         told = {k: v for k, v in described(parent).items() if k != "heads"}

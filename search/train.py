@@ -23,6 +23,7 @@ from search.weights import Weights
 from spaces.config import knob
 from spaces.cost import costs, network_costs
 from spaces.network import Network
+from spaces.quantising import stored
 from spaces.spec import NetworkSpec
 from spaces.weights import load_published, read_state
 
@@ -149,7 +150,7 @@ class TrainNetwork(Work):
         told: dict[str, Any] = {"data": about.plain()}
         for parent in began:
             told["assembly"] = described(parent)
-        return Product(network.state_dict(), figures, told)
+        return Product(stored(network), figures, told)
 
     def _peers(self, data: DataConfig) -> list[Network]:
         """The networks that learn beside it, as they start."""

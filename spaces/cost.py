@@ -21,6 +21,7 @@ from torch.utils.flop_counter import flop_registry
 
 from spaces.cuts import blank
 from spaces.network import Network, Shape, evaluating
+from spaces.quantising import quantised_layers, stored
 from spaces.spec import NetworkSpec
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -28,7 +29,8 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 @dataclass(frozen=True)
 class Costs:
-    """``parameters``, ``flops`` of one image's forward pass, ``bytes`` of all stored tensors.
+    """``parameters``, ``flops`` of one image's forward pass, ``bytes`` of all stored tensors, as
+    integers where they are quantised.
 
     FLOPs are torch's: a multiplication and its addition count as two, and only convolutions and
     matrix products count. What papers call FLOPs or MAdds is often half of it.
@@ -54,6 +56,8 @@ def costs(network: nn.Module, shape: Shape) -> Costs:
     with evaluating(network), torch.no_grad(), _FlopCounter() as counter:
         network(blank(shape, [network]))
     tensors = chain(network.parameters(), network.buffers())
+    if quantised_layers(network):
+        tensors = chain(stored(network).values())
     return Costs(
         parameters=sum(p.numel() for p in network.parameters()),
         flops=counter.flops,

@@ -31,6 +31,7 @@ HOMES = {
     "optuna": {"search/study.py", "search/study_place.py", "search/journal.py"},
     "mlflow": {"search/tracking/"},
     "torch_pruning": {"spaces/pruning.py"},
+    "torchao": {"spaces/quantised.py"},
     "pyarrow": {
         "search/library/",
         "methods/core/data/parquet_images.py",

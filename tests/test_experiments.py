@@ -39,6 +39,7 @@ CHANNELS = "channel-distillation-fashion-mnist"
 COMPOSED, PARTS_OF_IT = "composition-fashion-mnist", "understanding-fashion-mnist"
 DEEPER, CLOTHES = "neighbourhoods-cifar10-resnet56", "neighbourhoods-fashion-mnist"
 FEW_DIGITS, FEW_CLOTHES = "distilled-mnist", "distilled-fashion-mnist"
+COMPRESSED = "compression-fashion-mnist"
 PUBLISHED = {
     **dict.fromkeys((PARTS, DATA_FREE, END_TO_END, GREY), RESNET20),
     **dict.fromkeys((DEEPER, COMPARED_ON_GPU), "cifar10-resnet56-option-a.safetensors"),
@@ -108,7 +109,7 @@ def parameters(stage):
 
 
 def test_all_are_there():
-    assert {COMPOSED, PARTS_OF_IT} <= set(SHIPPED)
+    assert {COMPOSED, PARTS_OF_IT, COMPRESSED} <= set(SHIPPED)
     assert {QUICK, CNN, RESNET, FASHION, CLOTHES, *PUBLISHED} <= set(SHIPPED)
     assert {MUTUAL, GREY, DREAMT, ALONE, CHANNELS, TREC, IMDB} <= set(SHIPPED)
     assert {FEW_DIGITS, FEW_CLOTHES} <= set(SHIPPED)
@@ -262,7 +263,10 @@ def test_what_learns_without_data_is_held_against_as_much_noise(load):
     assert parts.work.recalibrate == 0
 
 
-@pytest.mark.parametrize("name", [MUTUAL, GREY, DREAMT, CHANNELS, FEW_DIGITS, FEW_CLOTHES])
+COMMON = [MUTUAL, GREY, DREAMT, CHANNELS, COMPRESSED, FEW_DIGITS, FEW_CLOTHES]
+
+
+@pytest.mark.parametrize("name", COMMON)
 def test_every_value_that_is_searched_lays_out(load, name):
     experiment = load(name)
     found = list(experiment.configurations(2))
@@ -358,3 +362,13 @@ def test_every_part_of_what_a_teacher_says_is_tried_on_one_budget(load):
     assert len({student.work.training.fingerprint() for student in students}) == 1
     assert len({student.parents[0].key for student in students}) == 1
     assert experiment.run.repeats.top == len(students) == experiment.run.trials
+
+
+def test_both_orders_of_compressing_begin_with_one_teacher(load):
+    experiment = load(COMPRESSED)
+    students = [experiment.recipe(values).student for values in experiment.configurations(2)]
+    stages = {s.key: s for student in students for s in student.lineage()}
+    assert [s.label for s in stages.values()].count("teacher") == 1
+    first = [s for s in stages.values() if [p.label for p in s.parents] == ["teacher"]]
+    assert sorted(s.work.kind for s in first) == ["prune"] * 3 + ["quantise"] * 2
+    assert {student.parents[-1].label for student in students} == {"teacher"}

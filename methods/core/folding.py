@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,14 @@ def folded(network: Network, sample: Tensor) -> Network:
                 result = result.swap(place, place + 1, replacement, name)
             x = expected
     return result
+
+
+def fused(network: Network, names: Iterable[str]) -> Network:
+    """The network with these blocks folded, whatever comes of it; it must be in eval mode."""
+    for name in names:
+        place = network.names.index(name)
+        network = network.swap(place, place + 1, fuse(network.blocks[name]).eval(), name)
+    return network
 
 
 def _folded_block(name: str, block: nn.Module, x: Tensor, expected: Tensor) -> nn.Module | None:

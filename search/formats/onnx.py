@@ -17,7 +17,11 @@ from search.format import Answers, Format, Leaving
 
 
 class Onnx(Format):
-    """A graph with the input ``images`` and the output ``logits``, weights inside."""
+    """A graph with the input ``images`` and the output ``logits``, weights inside.
+
+    A quantised network's are int8, between QuantizeLinear and DequantizeLinear, from which
+    runtimes make kernels for integers.
+    """
 
     packages: ClassVar[tuple[str, ...]] = ("onnx", "onnxscript", "onnxruntime")
     usage: ClassVar[str] = (

@@ -8,13 +8,19 @@ from typing import ClassVar
 import torch
 
 from search.format import Answers, Format, Leaving
+from spaces.quantised import operators_of_integers
 
 
 class Pt2(Format):
-    """An exported program; also what ``torch.compile`` and AOTInductor start from."""
+    """An exported program; also what ``torch.compile`` and AOTInductor start from.
+
+    A quantised network's weights are int8 in it, between torch's operators for quantising and
+    dequantising, which are there once that part of torch is imported.
+    """
 
     usage: ClassVar[str] = (
         "import torch\n"
+        "import torch.ao.quantization.fx._decomposed  # operators of quantised networks\n"
         'network = torch.export.load("FILE").module()\n'
         "logits = network(torch.from_numpy(images))"
     )
@@ -27,5 +33,6 @@ class Pt2(Format):
 
     @classmethod
     def read(cls, file: Path) -> Answers:
+        operators_of_integers()
         network: Answers = torch.export.load(file).module()
         return network

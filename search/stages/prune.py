@@ -6,7 +6,7 @@ from typing import Literal
 
 from methods.core.data.config import DataConfig
 from methods.core.data.facts import facts
-from search.compressed import Compressed
+from search.compressed import Compressed, Tuned
 from search.prune import PruneNetwork
 from search.stage import Stage
 from search.train import TrainNetwork
@@ -16,8 +16,8 @@ from spaces.problem import ConfigError, Problem
 from spaces.pruning import Scope, narrowest
 
 
-class Prune(Compressed):
-    """An entry that prunes a network; it needs the packages of the extra ``compress``."""
+class Pruning(Tuned):
+    """What is taken out, and how it is tuned afterwards."""
 
     how: Literal["channels", "weights"] = knob(
         "channels",
@@ -30,7 +30,13 @@ class Prune(Compressed):
         "of weights: the smallest of each layer, or of the network",
         Choice(("layer", "network")),
     )
-    recalibrate: int = knob(20, "training batches of 256 for batch-norm statistics", ge=0)
+    recalibrate: int = knob(20, "training batches of 256 for statistics", ge=0)
+
+
+class Prune(Pruning, Compressed):
+    """An entry that prunes a network; it needs the packages of the extra ``compress``."""
+
+    package = "torch_pruning"
 
     def work(self, began: Stage, data: DataConfig) -> PruneNetwork:
         self._check_room(began, data)

@@ -83,6 +83,8 @@ class Train(Kind):
         check_taught(self.objective, teachers)
         network = self.network.seeing(self.sees) if self.network else None
         began = _network_of("start", needed[self.start]) if self.start else ()
+        if began and self.anew:
+            _check_float(began[0])
         images = _images_of(needed[self.images], data) if self.images else ()
         for made in images:
             self._check_soft(made)
@@ -216,6 +218,23 @@ def _network_of(field: str, entry: Entry) -> tuple[Stage, ...]:
         message = f"{entry.stage.label} is a {entry.stage.work.kind}, no network to go on from"
         raise ConfigError([Problem(field, message)])
     return (entry.stage,)
+
+
+def _check_float(stage: Stage) -> None:
+    """A quantised network's architecture has lost its batch norm, and is none to begin with.
+
+    Raises:
+        ConfigError: the stage makes one.
+    """
+    at: Stage | None = stage
+    while at is not None:
+        if at.work.kind == "quantise":
+            message = (
+                f"has no place beside start: {stage.label}, which is quantised; "
+                "start from what was quantised there"
+            )
+            raise ConfigError([Problem("anew", message)])
+        at = at.parents[0] if at.work.goes_on else None
 
 
 def _images_of(entry: Entry, data: DataConfig) -> tuple[Stage, ...]:

@@ -22,6 +22,7 @@ from search.tracking.spool import Operation
 from spaces.classifier import Classifier
 from spaces.network import Network, form_of
 from spaces.problem import ConfigError, Problem
+from spaces.quantising import sealed
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -64,7 +65,7 @@ def save_classifier(
     examples = images[:_EXAMPLES].detach().float().cpu().contiguous()
     channels, height, width = examples.shape[1:]
     shape = (channels, height, width)
-    classifier = Classifier(copy.deepcopy(network).float().cpu()).eval()
+    classifier = sealed(Classifier(copy.deepcopy(network).float().cpu()).eval())
     with torch.no_grad():
         logits = classifier(examples)
     with warnings.catch_warnings():

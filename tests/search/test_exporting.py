@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 import venv
 
 import numpy as np
@@ -20,29 +21,36 @@ from search import launch, read_network
 from search.assembly import rebuild
 from search.cli.app import app
 from search.experiment import to_yaml
-from search.exporting import CLOSE, check_formats, depart
+from search.exporting import CLOSE, CLOSE_ROUNDED, check_formats, depart
 from search.folder import RunFolder
 from search.formats import FORMATS
 from search.formats.pt2 import Pt2
 from search.library.store import Library
 from search.make import make_all
+from search.quantise import QuantiseNetwork
 from search.stage import Stage
+from search.tracking.model import save_classifier
 from search.train import TrainNetwork
 from spaces.problem import ConfigError
+from spaces.quantising import quantised_layers
 from spaces.spec import NetworkSpec
 
 DATA = DataConfig.parse({"source": "digits", "limit": 100, "resize": 16})
 NETWORKS = ("lenet5", "resnet8")
 
 
-def made(library, network):
-    """The artifact of a network that has learnt for an epoch."""
+def _trained(network):
     work = TrainNetwork(
         network=NetworkSpec.parse(network),
         objective=Objective.parse({"cross_entropy": {}}),
         training=Training(epochs=1),
     )
-    stage = Stage("student", work, DATA)
+    return Stage("student", work, DATA)
+
+
+def made(library, network):
+    """The artifact of a network that has learnt for an epoch."""
+    stage = _trained(network)
     for _ in make_all([stage], library):
         pass
     return library.open(stage.key)
@@ -52,6 +60,17 @@ def made(library, network):
 def artifacts(tmp_path_factory):
     library = Library(str(tmp_path_factory.mktemp("library")))
     return {network: made(library, network) for network in NETWORKS}
+
+
+@pytest.fixture(scope="module", params=["lenet5", pytest.param("resnet8", marks=pytest.mark.slow)])
+def rounded(request, artifacts, tmp_path_factory):
+    """A network in float and in int8: their artifacts."""
+    library = Library(str(tmp_path_factory.mktemp("rounded")))
+    whole = artifacts[request.param]
+    stage = Stage("student/quantised", QuantiseNetwork(), DATA, (_trained(request.param),))
+    for _ in make_all([stage], library):
+        pass
+    return whole, library.open(stage.key)
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +116,83 @@ def test_weights_come_back_bit_for_bit(artifacts, tmp_path):
     network = read_network(tmp_path / "student.safetensors")
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, artifacts["resnet8"].tensors[name]), name
+
+
+@pytest.mark.parametrize("name", FORMATS.names())
+def test_integers_leave_as_integers(name, rounded, images, tmp_path):
+    """What adds up in another order may round a value the other way here and there."""
+    (float_file,) = depart(rounded[0], DATA, [name], tmp_path / "float", "student").files
+    (file,) = depart(rounded[1], DATA, [name], tmp_path / "int8", "student").files
+    assert file.difference <= (CLOSE if name == "safetensors" else CLOSE_ROUNDED)
+    if name != "pt2":  # whose description of the graph weighs more than so small a network
+        assert file.bytes < float_file.bytes
+    answers = FORMATS.load(name).read(tmp_path / "int8" / f"student.{name}")
+    own = rebuild(rounded[1])
+    for count in (1, 50):
+        with torch.no_grad():
+            said, told = answers(images[:count].contiguous()), own(images[:count], ()).logits
+        assert (said - told).abs().max() <= CLOSE_ROUNDED * told.abs().max()
+
+
+def test_onnxruntime_has_kernels_for_the_integers(rounded, tmp_path):
+    import onnx
+    import onnxruntime
+
+    depart(rounded[1], DATA, ["onnx"], tmp_path, "student")
+    graph = onnx.load(str(tmp_path / "student.onnx")).graph
+    layers = len(quantised_layers(rebuild(rounded[1])))
+    kinds = [node.op_type for node in graph.node]
+    assert kinds.count("QuantizeLinear") >= layers
+    assert kinds.count("DequantizeLinear") >= 2 * layers
+    int8 = [w.name for w in graph.initializer if w.data_type == onnx.TensorProto.INT8 and w.dims]
+    assert len(int8) >= layers
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
+    options.log_severity_level = 3
+    level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.graph_optimization_level = level
+    file = str(tmp_path / "student.onnx")
+    onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    run = [node.op_type for node in onnx.load(str(tmp_path / "optimised.onnx")).graph.node]
+    convs = sum(run.count(kind) for kind in ("QLinearConv", "Conv", "FusedConv"))
+    assert run.count("QLinearConv") >= 0.4 * convs > 0  # where channels are many, most are
+
+
+FRESH = """
+import sys
+from pathlib import Path
+from methods.core.data.config import DataConfig
+from search.exporting import depart
+from search.library.store import Library
+
+place, key = sys.argv[1:]
+data = DataConfig.parse({"source": "digits", "limit": 100, "resize": 16})
+depart(Library(place).open(key), data, ["onnx", "pt2"], Path(place), "student")
+assert "torchao" not in sys.modules
+"""
+
+
+@pytest.mark.slow
+def test_integers_leave_from_a_process_that_has_quantised_nothing(tmp_path):
+    library = Library(str(tmp_path))
+    stage = Stage("student/quantised", QuantiseNetwork(), DATA, (_trained("lenet5"),))
+    for _ in make_all([stage], library):
+        pass
+    command = [sys.executable, "-c", FRESH, str(tmp_path), stage.key]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "student.onnx").exists()
+    assert (tmp_path / "student.pt2").exists()
+
+
+def test_a_quantised_winner_is_a_model_that_needs_torch_alone(rounded, images, tmp_path):
+    save_classifier(rebuild(rounded[1]), images, tmp_path / "model")
+    program = torch.export.load(str(next((tmp_path / "model").rglob("*.pt2"))))
+    operators = {str(node.target) for node in program.graph.nodes}
+    assert not any("quantized_decomposed" in name for name in operators)
+    with torch.no_grad():
+        told = rebuild(rounded[1])(images, ()).logits
+        torch.testing.assert_close(program.module()(images), told)
 
 
 def test_a_file_that_answers_otherwise_is_not_left_behind(artifacts, tmp_path, monkeypatch):
