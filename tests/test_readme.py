@@ -40,6 +40,14 @@ def test_the_neighbourhoods_are_valid(tmp_path):
     assert kinds.count("neighbourhood") > 60
 
 
+def test_the_compression_is_valid(tmp_path):
+    (text,) = [block for block in blocks("yaml") if "do: compress" in block]
+    file = tmp_path / "experiment.yaml"
+    file.write_text(f"name: small\ndata: {{source: digits, validation: 0.25}}\n{text}")
+    kinds = [stage.work.kind for stage in load_experiment(file).recipe().student.lineage()]
+    assert kinds == ["train", "prune", "train", "quantise", "train"]
+
+
 def test_the_method_is_one():
     scope = {}
     (text,) = [block for block in blocks("python") if "LogitMatching" in block]
