@@ -135,7 +135,8 @@ def test_a_driver_that_was_killed_is_resumed(plain, undisturbed, within, when):
     command.process.send_signal(signal.SIGKILL)
     assert command.ends() == -signal.SIGKILL
     assert belonging
-    assert within(60, lambda: not any(map(alive, belonging))), "Ray outlives its driver"
+    # Ray's agents first try to tell of it, for a minute or more.
+    assert within(300, lambda: not any(map(alive, belonging))), "Ray outlives its driver"
     before = made_at(plain["library"])
 
     launched = resume("faults-1", inline=True)
@@ -174,6 +175,7 @@ def test_a_search_goes_on_when_the_head_was_started_anew(plain, undisturbed, wor
 
 
 def test_two_drivers_on_one_cluster_make_each_stage_once(plain, works):
+    """Both wait for the one task that makes the teacher, and both say that it was made."""
     assert works.Steady
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": False}
@@ -183,11 +185,17 @@ def test_two_drivers_on_one_cluster_make_each_stage_once(plain, works):
             Command(name, "launch", written(plain), "--address", cluster.address)
             for name in ("one", "other")
         ]
+        makers = set()
+        while any(command.process.poll() is None for command in both):
+            processes = (int(f.name) for f in Path("/proc").glob("[0-9]*"))
+            makers |= {pid for pid in processes if makes_teacher(pid)}
+            time.sleep(0.02)
         assert [command.ends(500) for command in both] == [0, 0], [c.text for c in both]
     finally:
         cluster.remove_node(cluster.head_node)
-    made = Counter(label for c in both for label in re.findall(r"stage (\S+) made", c.text))
-    assert made == {"teacher": 1}
+    assert len(makers) == 1
+    for command in both:
+        assert re.findall(r"stage (\S+) (?:made|reused)", command.text) == ["teacher"]
     _agree(plain)
 
 

@@ -28,10 +28,11 @@ def begin(data: Dataset, how: Distilling, generator: torch.Generator) -> Example
     """
     classes = how.initial_classes(data.classes)
     shape = (how.steps, how.examples, *data.shape)
-    if how.images == "learnt":
+    which = how.image_start if how.images == "learnt" else how.images
+    if which == "noise":
         images = torch.randn(shape, generator=generator)
     else:
-        images = _chosen(data, how, classes * how.steps, generator).view(shape)
+        images = _chosen(data, which, classes * how.steps, generator).view(shape)
     labels = _labels(how, torch.tensor(classes), data.classes, generator)
     raw = how.rate + math.log(-math.expm1(-how.rate))  # the inverse of softplus
     return Examples(images, labels, torch.full((how.steps * how.passes,), raw))
@@ -58,7 +59,7 @@ def _labels(how: Distilling, classes: Tensor, count: int, generator: torch.Gener
 
 
 def _chosen(
-    data: Dataset, how: Distilling, classes: Sequence[int], generator: torch.Generator
+    data: Dataset, which: str, classes: Sequence[int], generator: torch.Generator
 ) -> Tensor:
     """[S * M, *shape], normalised: for every class as many as there are labels of it."""
     firsts, means = _read(data)
@@ -68,7 +69,7 @@ def _chosen(
         if len(firsts[label]) < count:
             message = f"asks for {count} of class {label}, which has {len(firsts[label])}"
             raise ConfigError([Problem("examples", message)])
-        found[label] = list(_of_class(how.images, firsts[label], means[label], count, generator))
+        found[label] = list(_of_class(which, firsts[label], means[label], count, generator))
     return torch.stack([found[label].pop(0) for label in classes])
 
 

@@ -33,6 +33,11 @@ class Distilling(Config):
         "learnt from noise; or left as they are: real images, class means, k-means centres",
         Choice(("learnt", "real", "means", "centres")),
     )
+    image_start: Literal["noise", "real", "means", "centres"] = knob(
+        "noise",
+        "what learnt images begin as: noise, or the best that the training split gives untaught",
+        Choice(("noise", "real", "means", "centres")),
+    )
     labels: Literal["soft", "softmax", "hard"] = knob(
         "soft",
         "learnt as they stand or through a softmax; hard: one-hot, not learnt (Wang et al. 2018)",
