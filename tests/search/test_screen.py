@@ -14,6 +14,7 @@ import pytest
 import ray
 from scipy.stats import spearmanr
 
+from methods.core.data.facts import facts
 from search.announcer import Announcer
 from search.events import ScreenOff, StageChanged, TrialEnded, TrialStarted
 from search.inline import Inline
@@ -22,6 +23,7 @@ from search.ledger import Ledger
 from search.library.store import Library
 from search.loading import load_experiment
 from search.outcome import Goal, Outcome, Trial, to_plain
+from search.planning import plan
 from search.report import write_report
 from search.report.headline import screening
 from search.results import read_outcome
@@ -522,6 +524,17 @@ def test_the_file_says_it_again(loaded):
     assert "screen" not in loaded({"run.screen.stage": "few"}).settled({LR: 0.1}, "best")["run"]
 
 
+def test_a_plan_counts_the_looks_and_what_they_spare(loaded, monkeypatch):
+    monkeypatch.setattr("search.planning._time", lambda *_: 0.032)  # 1 ms an image
+    planned = plan(loaded({"run.screen.check": 0.2}), slots=1)
+    assert [stage.label for stage in planned.stages] == ["few"]
+    examples = facts(loaded().data).sizes["train"]
+    looks = 8 * 20 * 40
+    trained = (0.25 + 0.75 * 0.2) * 8 * 4 * examples
+    wanted = planned.stages[0].seconds + 0.001 * (looks + trained)
+    assert planned.seconds == pytest.approx(wanted)
+
+
 # What people see
 
 
@@ -601,21 +614,25 @@ def test_without_a_screen_nothing_is_said_of_one(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.ray
-@pytest.mark.parametrize("cpu", [1.0, 2.0], ids=["two slots", "a single slot"])
-def test_on_ray_the_same_pass(loaded, tmp_path, monkeypatch, searched, cpu):
-    """Two CPUs: two slots, whose idle actors hold them while a round is screened; or one."""
+@pytest.mark.parametrize(
+    "run",
+    [{}, {"run.concurrent": 2, "run.screen.keep": 0.5}, {"run.resources.cpu": 2.0}],
+    ids=["a free slot", "every slot taken", "a single slot"],
+)
+def test_on_ray_the_same_pass(loaded, tmp_path, monkeypatch, searched, run):
+    """Two CPUs: two slots, which idle actors may hold while a round is screened; or one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(ray, "init", functools.partial(ray.init, num_cpus=2, num_gpus=0))
-    concurrent = {"run.concurrent": 1}  # rounds of four, as in this process
-    inline = searched(concurrent)
-    experiment = loaded({**concurrent, "run.resources.cpu": cpu}, library=str(tmp_path / "other"))
+    run = {"run.concurrent": 1, **run}  # rounds of four, as in this process
+    inline = searched(run)
+    experiment = loaded(run, library=str(tmp_path / "other"))
     heard = []
     launched = launch(experiment, observers=[heard.append])
     assert launched.state == "finished"
     trials = launched.outcome.trials
     assert [t.state for t in trials] == [t.state for t in inline.trials]
     assert [t.screen.said for t in trials] == [t.screen.said for t in inline.trials]
-    assert [t.values[LR] for t in trials if t.state == "finished"] == list(GOOD)
+    assert set(GOOD) <= {t.values[LR] for t in trials if t.state == "finished"}
     made = [e.label for e in heard if isinstance(e, StageChanged) and e.state == "made"]
     assert sorted(made) == ["few"] + ["student (screen)"] * len(LRS)
     started = [e.number for e in heard if isinstance(e, TrialStarted)]
