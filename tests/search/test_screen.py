@@ -367,11 +367,17 @@ def test_one_that_ranks_well_stays_in_use(seeds):
 
 def test_one_that_ranks_nothing_is_not_trusted(seeds):
     """All equal on distilled data: there is no correlation, which is not a good one."""
-    search = seeds(12, {"run.screen.keep": 0.99})
+    search = seeds(14, {"run.screen.keep": 0.99, "run.trials": 12})
     drained(search, screen_of(search, Scored(lambda _: 0.1)), lambda seed: seed / 50)
     assert [t.screen.said for t in search.trials] == ["kept"] * 8 + ["off"] * 4
     assert math.isnan(judged(search.trials[:8], "val_accuracy").spearman)
     assert search.trials[-1].screen.why.startswith("no rank correlation over 8 trials")
+    assert len([event for event in search.events if isinstance(event, ScreenOff)]) == 1
+    # A resume goes on without it, though the trials since would speak for it, and says so once.
+    again = seeds(14, {"run.screen.keep": 0.99})
+    drained(again, screen_of(again, Scored(lambda seed: seed / 50)))
+    assert [t.screen.said for t in again.trials[12:]] == ["off"] * 2
+    assert not any(isinstance(event, ScreenOff) for event in again.events)
 
 
 # A resume
