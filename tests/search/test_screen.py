@@ -27,6 +27,7 @@ from search.planning import plan
 from search.report import write_report
 from search.report.headline import screening
 from search.results import read_outcome
+from search.sampler import Sampler
 from search.screen import Screen
 from search.screened import ENOUGH, Screened, judged
 from search.screening import screen_student
@@ -343,6 +344,31 @@ def test_the_screen_waits_for_every_student_of_a_round(seeds):
     assert screen.exhausted
 
 
+def test_tune_gets_a_trial_that_only_waits_while_all_else_is_screened(seeds):
+    """With nothing to run Tune stands still, and its idle actors keep every slot."""
+    search, late = seeds(8), set(range(8))
+    scored = Scored(lambda seed: seed / 100, settled=lambda seed: seed not in late)
+    scored.flying = 0
+    sampler = Sampler(search.ledger, scored, screen_of(search, scored), 1)
+    done = {"parameters": 1.0, "val_accuracy": 0.5}
+    assert sampler.suggest("a") is None  # no actor is there yet
+    late -= set(range(4))
+    assert sampler.suggest("b")["values"] == {"student.seed": 3}
+    assert sampler.suggest("c") is None  # one runs
+    sampler.on_trial_complete("b", done)
+    waits = sampler.suggest("d")
+    assert (waits["idle"], waits["values"]) == (True, {"student.seed": 4})
+    assert sampler.suggest("e") is None
+    sampler.on_trial_complete("d", {})
+    assert sampler.suggest("f")["idle"]
+    late.clear()
+    assert "idle" not in sampler.suggest("g")
+    sampler.on_trial_complete("g", done)
+    assert sampler.suggest("h") == Sampler.FINISHED
+    assert sampler.exhausted
+    assert [trial.state for trial in search.trials].count("finished") == 2
+
+
 # How far it is trusted
 
 
@@ -623,10 +649,10 @@ def test_without_a_screen_nothing_is_said_of_one(tmp_path):
 @pytest.mark.parametrize(
     "run",
     [{}, {"run.concurrent": 2, "run.screen.keep": 0.5}, {"run.resources.cpu": 2.0}],
-    ids=["a free slot", "every slot taken", "a single slot"],
+    ids=["a free slot", "two at once", "a single slot"],
 )
 def test_on_ray_the_same_pass(loaded, tmp_path, monkeypatch, searched, run):
-    """Two CPUs: two slots, which idle actors may hold while a round is screened; or one."""
+    """Two CPUs: two slots, or one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(ray, "init", functools.partial(ray.init, num_cpus=2, num_gpus=0))
     run = {"run.concurrent": 1, **run}  # rounds of four, as in this process
