@@ -15,6 +15,7 @@ from search.how_to_run import check_run
 from search.kind import Kind
 from search.reach import out_of_reach
 from search.recipe import Recipe, data_for, parse_entries
+from search.screening import check_screen, check_screen_student
 from search.settings import MEASURED, STATIC, ExperimentFile
 from search.space import Space, has, parts, without_star
 from search.stage import Stage
@@ -97,11 +98,11 @@ def check(experiment: Experiment, known: Iterable[Problem] = ()) -> None:
         ConfigError: all that is wrong, with paths into the file.
     """
     problems = [*known, *_check_names(experiment)]
-    for part in (_check_goal, check_run, check_factorial, _check_links, _check_paths):
+    for part in (_check_goal, check_run, check_screen, check_factorial, _check_links, _check_paths):
         problems.extend(part(experiment))
     if experiment.final in experiment.stages:
         unsound = list(_check_data(experiment)) or list(_check_recipe(experiment))
-        problems.extend(unsound or _check_values(experiment))
+        problems.extend(unsound or (*_check_values(experiment), *check_screen_student(experiment)))
     if not problems:
         problems.extend(out_of_reach(experiment))
     if problems:
@@ -245,6 +246,8 @@ def _needed(experiment: Experiment) -> set[str]:
     """The stages that lead to the final one, as written or as searched."""
     found: set[str] = set()
     ahead = [experiment.final]
+    if experiment.run.screen:
+        ahead.append(experiment.run.screen.stage)
     while ahead:
         name = ahead.pop()
         if name in found or name not in experiment.entries:

@@ -101,6 +101,13 @@ class TrialEnded:
 
 
 @dataclass(frozen=True)
+class ScreenOff:
+    """The screen ranks too badly: from now on every configuration is trained."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class SearchEnded:
     """The last event of a search."""
 
@@ -115,6 +122,7 @@ Event = (
     | TrialStarted
     | TrialReported
     | TrialEnded
+    | ScreenOff
     | SearchEnded
 )
 Observer = Callable[[Event], None]

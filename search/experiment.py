@@ -152,6 +152,7 @@ class Experiment:
         stages, data = self.with_values(values)
         told["name"], told["stages"] = name, stages
         told["run"].pop("trials", None)
+        told["run"].pop("screen", None)
         told["run"].get("repeats", {}).pop("of_each", None)
         told["data"] = data.model_dump(mode="json", exclude_defaults=True)
         return told

@@ -13,6 +13,7 @@ from search.ledger import Ledger
 from search.library.store import Library
 from search.lost import Lost
 from search.make import make_all, make_together
+from search.screen import Here, proposals
 from search.stage import Stage
 from search.study import Proposal
 
@@ -36,11 +37,8 @@ class Inline:
 
     def search(self, ledger: Ledger, trials: int) -> bool:
         """Ask, make, run and tell until ``trials`` have been tried."""
-        done = [trial for trial in ledger.study.trials() if trial.state != "running"]
-        for _ in range(trials - len(done)):
-            proposal = ledger.study.ask()
-            if proposal is None:
-                break
+        left = proposals(self._experiment, ledger, self._library, Here(self.make), trials)
+        while proposal := left.next():
             ledger.started(proposal)
             self._try(proposal, ledger)
         return True

@@ -283,6 +283,7 @@ class _Driver:
         keys = {key for trial in trials for key in trial.keys.values()}
         recipes = [recipe for contender in settled for recipe in contender.recipes.values()]
         keys |= {stage.key for recipe in recipes for stage in recipe.student.lineage()}
+        keys |= {key for trial in trials if trial.screen for key in trial.screen.keys}
         return present(self.library, keys)
 
     def _end(self, state: SearchState, outcome: Outcome) -> Launched:

@@ -16,6 +16,7 @@ from search.events import (
     TrialWaiting,
 )
 from search.library.store import Library
+from search.screened import Screened
 from search.stage import Stage
 from search.study import Proposal, Study
 from search.watchdog import seconds_hung
@@ -44,8 +45,7 @@ class Ledger:
         self._running[proposal.number] = proposal
         if self._library.has(proposal.recipe.student.key):
             self._found.add(proposal.number)
-        keys, number = proposal.recipe.keys, proposal.number
-        self.announce(TrialStarted(number, proposal.values, keys, proposal.costs))
+        self._announce_start(proposal)
 
     def found(self, proposal: Proposal) -> None:
         """A trial is about to make what it rests on: all that is there already was not made."""
@@ -57,6 +57,7 @@ class Ledger:
 
     def finished(self, number: int, figures: Mapping[str, float]) -> None:
         """A trial ran to its end."""
+        figures = self._with_screen(number, figures)
         student = self._close(number)
         told = self.study.tell(number, figures, number in self._found)
         record = self._library.record(student.key)
@@ -65,9 +66,16 @@ class Ledger:
 
     def pruned(self, number: int, figures: Mapping[str, float], reason: str) -> None:
         """A scheduler stopped a trial early."""
+        figures = self._with_screen(number, figures)
         self._close(number)
         self.study.prune(number, figures, reason)
         self.announce(TrialEnded(number, "pruned", figures, reason))
+
+    def screened_out(self, proposal: Proposal, screened: Screened) -> None:
+        """A trial is not worth a worker; nothing was made for it but its screen's student."""
+        self._announce_start(proposal)
+        self.study.prune(proposal.number, screened.figures, str(screened))
+        self.announce(TrialEnded(proposal.number, "pruned", screened.figures, str(screened)))
 
     def failed(self, number: int, reason: str) -> None:
         """A trial could not be run to its end."""
@@ -87,6 +95,15 @@ class Ledger:
         for number in list(self._running):
             self._close(number)
             self.announce(TrialEnded(number, "interrupted", {}, "the search was stopped"))
+
+    def _announce_start(self, proposal: Proposal) -> None:
+        keys, number = proposal.recipe.keys, proposal.number
+        self.announce(TrialStarted(number, proposal.values, keys, proposal.costs))
+
+    def _with_screen(self, number: int, figures: Mapping[str, float]) -> Mapping[str, float]:
+        """A trial's figures and that of its screen, if it had one."""
+        screened = self._running[number].screen
+        return {**figures, **screened.figures} if screened else figures
 
     def _close(self, number: int) -> Stage:
         """Announces stages that the trial itself made on its way."""

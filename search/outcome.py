@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from search.events import TrialState
 from search.library.record import Record
+from search.screened import Screened, judged
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Trial:
     reason: str = ""
     feasible: bool = True
     reused: bool = False
+    screen: Screened | None = None
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ def _best(outcome: Outcome, found: Sequence[Repeated]) -> Repeated | None:
 
 def to_plain(outcome: Outcome) -> dict[str, Any]:
     """The outcome as JSON types; records by key, since the library holds them."""
+    screen = judged(outcome.trials, outcome.goals[0].figure)
     return {
         "name": outcome.name,
         "goals": [asdict(goal) for goal in outcome.goals],
@@ -154,4 +157,5 @@ def to_plain(outcome: Outcome) -> dict[str, Any]:
         "seconds": outcome.seconds,
         "tests": {role: list(values) for role, values in outcome.tests.items()},
         "variances": dict(outcome.variances),
+        **({"screen": screen.plain()} if screen else {}),
     }

@@ -25,6 +25,7 @@ from search.outcome import Trial
 from search.prune import PruneNetwork
 from search.quantise import QuantiseNetwork
 from search.recipe import Recipe
+from search.screening import screen_student
 from search.settle import contenders
 from search.stage import Stage
 from search.stages.assemble import AssembleNetwork
@@ -79,13 +80,19 @@ def plan(experiment: Experiment, slots: int = 0) -> Plan:
     recipes, exact = _recipes(experiment)
     stopwatch = _Stopwatch()
     shared = {s.key: s for recipe in recipes for s in recipe.prerequisites}
+    looks, share = 0.0, 1.0
+    if screen := experiment.run.screen:
+        *rests_on, look = screen_student(experiment, {}).lineage()
+        shared |= {stage.key: stage for stage in rests_on}
+        looks = stopwatch.seconds(look)
+        share = screen.keep + (1 - screen.keep) * screen.check
     stages = tuple(_planned(stage, library, stopwatch) for stage in shared.values())
     students = [stopwatch.seconds(recipe.student) for recipe in recipes]
     trials = experiment.trials
     repeats = _repeats(experiment, library)
     each = sum(students) / len(students)
     missing = sum(stage.seconds for stage in stages if not stage.there)
-    total = missing + each * (trials + repeats)
+    total = missing + looks * trials + each * (share * trials + repeats)
     return Plan(stages, exact, trials, repeats, slots, total / slots)
 
 
@@ -185,6 +192,9 @@ class _Stopwatch:
     def _training(self, stage: Stage, work: TrainNetwork) -> float:
         about = facts(stage.data)
         examples = about.sizes["train"] if work.objective else about.sizes["validation"]
+        for made in stage.parents[: work.leading]:
+            if isinstance(made.work, DistilData) and work.objective:
+                examples = made.work.examples * made.work.steps
         each = self._per_image(stage, training=work.objective is not None)
         total = each * examples * work.epochs
         # What a teacher says of a view is kept: it passes over each view once.

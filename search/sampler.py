@@ -2,7 +2,8 @@
 
 While a trial waits for its assistants it holds no processor and no GPU: the foundry's tasks use
 them. The study asks ahead by as many configurations as run at once, so that there is always
-something for the foundry to make and for Tune to run.
+something for the foundry to make and for Tune to run. What is screened goes through the foundry
+before it is a trial at all.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ray.tune.search import Searcher
 from search.ledger import Ledger
 from search.lost import Lost
 from search.orders import Orders
+from search.proposals import Proposals
 from search.scheduling import ENDED
 from search.study import Proposal
 
@@ -28,20 +30,22 @@ class Sampler(Searcher):
         ledger: where trials are booked.
         orders: the foundry; none where there is a single slot, and every trial makes what it
             needs by itself, since nobody else could meanwhile.
-        trials: how many configurations the search tries in all, earlier ones included.
+        left: the configurations to try.
         concurrent: trials at once.
     """
 
-    def __init__(self, ledger: Ledger, orders: Orders | None, trials: int, concurrent: int) -> None:
+    def __init__(
+        self, ledger: Ledger, orders: Orders | None, left: Proposals, concurrent: int
+    ) -> None:
         super().__init__()
         self._ledger = ledger
         self._orders = orders
         self._concurrent = concurrent
-        done = [t for t in ledger.study.trials() if t.state != "running"]
-        self._left = trials - len(done)
+        self._left = left
         self._waiting: list[Proposal] = []
         self._running: dict[str, Proposal] = {}
         self._begun = False
+        self._idle = ""
         self._last: dict[str, dict[str, float]] = {}
         self.lost: Lost | None = None
         """Why the search cannot go on; trials that end after it stay open for a resume."""
@@ -49,7 +53,7 @@ class Sampler(Searcher):
     @property
     def exhausted(self) -> bool:
         """Whether every trial there was to be has ended."""
-        return not (self._left or self._waiting or self._running)
+        return self._left.exhausted and not (self._waiting or self._running)
 
     def set_search_properties(
         self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
@@ -67,13 +71,13 @@ class Sampler(Searcher):
 
     def _suggested(self, trial_id: str) -> Any:
         self._ask_ahead()
-        if not self._waiting and not self._left:
+        if not self._waiting and self._left.exhausted:
             return Searcher.FINISHED
         if len(self._running) >= self._room():
             return None
         proposal = self._next_ready()
         if proposal is None:
-            return None
+            return self._idling(trial_id)
         self._begun = True
         self._running[trial_id] = proposal
         if self._orders is None:  # else the foundry's news says what was made and what was there
@@ -89,6 +93,8 @@ class Sampler(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
+        if trial_id == self._idle:
+            self._idle = ""
         proposal = self._running.pop(trial_id, None)
         result = result or {}
         if proposal is None or self.lost:
@@ -144,12 +150,10 @@ class Sampler(Searcher):
         return max(1, self._concurrent - flying)
 
     def _ask_ahead(self) -> None:
-        while self._left and len(self._waiting) < self._concurrent:
-            proposal = self._ledger.study.ask()
+        while len(self._waiting) < self._concurrent:
+            proposal = self._left.next()
             if proposal is None:
-                self._left = 0
                 return
-            self._left -= 1
             self._waiting.append(proposal)
             if self._orders is not None:
                 self._ledger.waiting(proposal)
@@ -175,6 +179,16 @@ class Sampler(Searcher):
             # for which the foundry may wait. So a trial waits in one of them, and Tune goes on.
             return self._waiting.pop(0)
         return None
+
+    def _idling(self, trial_id: str) -> Any:
+        """As above where all that there is is being screened: a trial of no configuration waits
+        for one of those students, and the foundry gets the other slots."""
+        stands_still = self._begun and not (self._waiting or self._running or self._idle)
+        proposal = self._left.idle() if stands_still and self._orders else None
+        if proposal is None:
+            return None
+        self._idle = trial_id
+        return {"number": proposal.number, "values": dict(proposal.values), "idle": True}
 
 
 def _figures(result: Mapping[str, Any]) -> dict[str, float]:

@@ -223,6 +223,28 @@ def _name_of(device: str) -> str:
     return device_name(device) if there else device
 
 
+class Screening(Config):
+    """A cheap first look: proposals are ranked by students trained on distilled data alone."""
+
+    stage: str = knob(..., "an entry that makes the data (do: distil_data)")
+    keep: float = knob(0.25, "share of the proposals that goes on to real training", gt=0.0, lt=1.0)
+    check: float = knob(
+        0.1,
+        "chance of each other one to go on too: only what is trained for real tells how well the "
+        "screen ranks, and among the kept alone, all good, it looks worse than it is",
+        ge=0.0,
+        lt=1.0,
+    )
+    trust: float = knob(
+        0.3,
+        "rank correlation with the real figure, over 8 trials or more, below which the screen is "
+        "switched off",
+        ge=-1.0,
+        le=1.0,
+    )
+    epochs: int | None = knob(None, "over the distilled data; none: as many as are drawn", ge=1)
+
+
 class Run(Config):
     """How to run: none of it changes what a stage's result is."""
 
@@ -238,6 +260,7 @@ class Run(Config):
     )
     grid_points: int = knob(3, "values a continuous domain has in a grid", ge=1)
     scheduler: Scheduler = knob(NoScheduler(), "who stops hopeless trials early")
+    screen: Screening | None = knob(None, "who is trained at all, judged by distilled data")
     resources: Resources = knob(Resources(), "for each trial")
     concurrent: int | None = knob(
         None, "trials at once; none means as many as fit on the nodes there are", ge=1

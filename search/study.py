@@ -26,6 +26,7 @@ from optuna.trial import FrozenTrial, TrialState
 from search.experiment import Experiment
 from search.outcome import Trial
 from search.recipe import Recipe
+from search.screened import Screened
 from search.settings import STATIC
 from search.space import leaves
 from search.starts import starts
@@ -52,12 +53,16 @@ _STATES = {
 
 @dataclass(frozen=True)
 class Proposal:
-    """A configuration to try: ``number`` is its name for good, also after a resume."""
+    """A configuration to try: ``number`` is its name for good, also after a resume.
+
+    ``screen`` is what the screen said of it, where it has.
+    """
 
     number: int
     values: Mapping[str, Any]
     recipe: Recipe
     costs: Mapping[str, float]
+    screen: Screened | None = None
 
 
 class Study:
@@ -132,8 +137,13 @@ class Study:
             trial.set_constraint(figure, limit.excess(figures[figure]))
         return self._close(number, values=[figures[figure] for figure in goals])
 
+    def note_screen(self, number: int, screened: Screened) -> None:
+        """What the screen said of an open trial, for the table and for a resume."""
+        self._note(self._open[number], {"screen": screened.plain()})
+
     def prune(self, number: int, figures: Mapping[str, float], reason: str) -> Trial:
-        """A scheduler stopped the trial early; its last figures are kept, but teach nothing."""
+        """A scheduler stopped the trial early, or the screen left it out; its last figures are
+        kept, but teach nothing."""
         self._note(self._open[number], {"figures": dict(figures), "reason": reason})
         return self._close(number, state=TrialState.PRUNED)
 
@@ -230,7 +240,8 @@ class Study:
         values = frozen.user_attrs["values"]
         recipe = self._experiment.recipe(values)
         costs = recipe.student.work.costs(recipe.student.data)
-        return Proposal(frozen.number, values, recipe, costs)
+        screen = Screened.read(frozen.user_attrs.get("screen"))
+        return Proposal(frozen.number, values, recipe, costs, screen)
 
     # Reading and writing
 
@@ -256,6 +267,7 @@ class Study:
             reason=facts.get("reason", ""),
             reused=facts.get("reused", False),
             feasible=all(value <= 0 for value in frozen.constraints.values()),
+            screen=Screened.read(facts.get("screen")),
         )
 
 

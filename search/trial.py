@@ -16,6 +16,7 @@ from search.library.store import Library
 from search.lost import Lost
 from search.notice import leaving
 from search.scheduling import ENDED
+from search.screening import screen_student
 from search.watchdog import watchdog
 
 
@@ -25,7 +26,8 @@ class Trial(tune.Trainable):
     A step is an epoch. Whatever goes wrong is returned as a result with ``failed``, so that one
     bad configuration never ends the search; only a lost worker is Tune's to retry, and then the
     student goes on from its last saved epoch. One that hangs ends itself, to be lost. ``lost``
-    instead: the library cannot be used, and the search is to stop.
+    instead: the library cannot be used, and the search is to stop. An ``idle`` one only waits for
+    its configuration's student on distilled data.
     """
 
     def setup(  # type: ignore[override]  # tune.with_parameters adds the last two
@@ -37,12 +39,15 @@ class Trial(tune.Trainable):
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._values = new_config["values"]
+        self._values, self._idle = new_config["values"], new_config.get("idle", False)
         self._reports: Iterator[dict[str, float]] | None = None
         return True
 
     def step(self) -> dict[str, Any]:
         try:
+            if self._idle:
+                await_stages(self._library, [screen_student(self._experiment, self._values)])
+                return {ENDED: True}
             if self._reports is None:
                 recipe = self._experiment.recipe(self._values)
                 await_stages(self._library, recipe.prerequisites)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,15 @@ from ray import tune
 from search.announcer import Announcer
 from search.cluster import connect, logs_folder
 from search.experiment import Experiment
+from search.inline import Inline
 from search.ledger import Ledger
 from search.library.store import Library
 from search.nodes import check_nodes, check_stores, roll
 from search.orders import Orders
 from search.sampler import Sampler
 from search.scheduling import scheduler
+from search.screen import Bench, Here, proposals
+from search.screening import screen_student
 from search.settings import Resources
 from search.stage import Stage
 from search.trial import Trial
@@ -99,6 +103,7 @@ class OnRay:
         # Workers read neither store, and need no password of theirs.
         self._experiment = replace(experiment, tracking=None, study=None)
         self._library = library
+        self._announce = announce
         self._folder = folder
         connect(address)
         self._board = logs_folder() if address else None
@@ -131,7 +136,9 @@ class OnRay:
         concurrent = self._concurrent
         # On a single slot nobody could make a stage while a trial's idle actor keeps the slot.
         orders = self._orders if self._slots > 1 else None
-        sampler = Sampler(ledger, orders, trials, concurrent)
+        bench = orders or self._bench_here()
+        left = proposals(self._experiment, ledger, self._library, bench, trials, concurrent)
+        sampler = Sampler(ledger, orders, left, concurrent)
         if not sampler.exhausted:
             _quiet(concurrent)
             try:
@@ -150,6 +157,14 @@ class OnRay:
             student = self._experiment.recipe().student
             if student.work.workers > 1:
                 self._orders.make([student])
+
+    def _bench_here(self) -> Bench:
+        """Where there is a single slot and trials keep it: what the screen's students rest on is
+        made before there are any, and they themselves, which takes seconds, beside the driver."""
+        if self._experiment.run.screen:
+            self._orders.make(screen_student(self._experiment, {}).parents)
+        shop = Inline(self._experiment, self._library, self._announce)
+        return Here(shop.make, ThreadPoolExecutor(1, "screen"))
 
     def nodes(self) -> list[dict[str, Any]]:
         """What each node has, and what of it is taken."""

@@ -15,6 +15,7 @@ from PIL import Image
 from methods.core.data.facts import facts
 from methods.core.objective import METHODS
 from search.loading import load_experiment
+from search.screening import screen_student
 from search.space import leaves
 from search.starts import starts
 
@@ -40,6 +41,7 @@ COMPOSED, PARTS_OF_IT = "composition-fashion-mnist", "understanding-fashion-mnis
 DEEPER, CLOTHES = "neighbourhoods-cifar10-resnet56", "neighbourhoods-fashion-mnist"
 FEW_DIGITS, FEW_CLOTHES = "distilled-mnist", "distilled-fashion-mnist"
 COMPRESSED = "compression-fashion-mnist"
+SCREENED = "screen-mnist"
 PUBLISHED = {
     **dict.fromkeys((PARTS, DATA_FREE, END_TO_END, GREY), RESNET20),
     **dict.fromkeys((DEEPER, COMPARED_ON_GPU), "cifar10-resnet56-option-a.safetensors"),
@@ -112,7 +114,7 @@ def test_all_are_there():
     assert {COMPOSED, PARTS_OF_IT, COMPRESSED} <= set(SHIPPED)
     assert {QUICK, CNN, RESNET, FASHION, CLOTHES, *PUBLISHED} <= set(SHIPPED)
     assert {MUTUAL, GREY, DREAMT, ALONE, CHANNELS, TREC, IMDB} <= set(SHIPPED)
-    assert {FEW_DIGITS, FEW_CLOTHES} <= set(SHIPPED)
+    assert {FEW_DIGITS, FEW_CLOTHES, SCREENED} <= set(SHIPPED)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -323,6 +325,19 @@ def test_a_few_examples_train_lenet_as_published(load, name):
         assert few.work.seed == student.work.seed
         assert student.work.few_steps
         assert few.data.validation > 0
+
+
+def test_every_architecture_can_be_screened(load):
+    """On a hundred images, which were distilled for one of them and no fixed start."""
+    experiment = load(SCREENED)
+    networks = experiment.search["student.network"].grid(1)
+    students = [screen_student(experiment, {"student.network": n}) for n in networks]
+    assert len({student.key for student in students}) == len(networks) == 10
+    assert len({student.parents for student in students}) == 1
+    (few,) = students[0].parents
+    assert few.work.start == "random"
+    assert few.work.examples * few.work.steps == 100
+    assert {student.work.epochs for student in students} == {experiment.run.screen.epochs}
 
 
 def test_early_decay_is_the_published_one_scaled(load):

@@ -12,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.events import Event, SearchEnded, SearchStarted, StageChanged, TrialEnded
+from search.events import Event, ScreenOff, SearchEnded, SearchStarted, StageChanged, TrialEnded
 from search.experiment import Experiment
 from search.report.wording import distinct, duration
 from search.standing import Standing
@@ -51,6 +51,8 @@ class LiveView:
                 self._tell_stage(event, event.key not in known)
             case TrialEnded():
                 self._tell_trial(event)
+            case ScreenOff(reason):
+                self._say(f"the screen is switched off: {reason}")
             case SearchEnded():
                 self._say(f"search {event.state}")
 

@@ -23,7 +23,7 @@ from search.launching import launch as launch_search
 from search.launching import resume as resume_search
 from search.loading import load_experiment
 from search.outcome import Outcome, to_plain, winner
-from search.report.headline import difference
+from search.report.headline import difference, screening
 from search.report.roles import ROLES, Group, groups
 from search.report.summary import seconds_saved
 from search.report.wording import duration, interval
@@ -248,6 +248,8 @@ def _tell(outcome: Outcome) -> None:
     for one in interactions(outcome):
         told = interval(figure, one.mean, one.low, one.high)
         console.print(f"distillation and {one.technique}: {one.verdict}; interaction {told}")
+    if told := screening(outcome):
+        console.print(told)
     for name, values in outcome.tests.items():
         told = ", ".join(f"{value:.4f}" for value in values)
         console.print(f"test accuracy of {ROLES[name].short if name in ROLES else name}: {told}")

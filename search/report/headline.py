@@ -12,6 +12,7 @@ from search.report import wording
 from search.report.cast import Cast
 from search.report.roles import ROLES, Group, groups
 from search.report.summary import champion, ranking, seconds_saved, verdict
+from search.screened import Said, judged
 
 _STATES: Mapping[str, str] = {
     "finished": "finished",
@@ -19,6 +20,15 @@ _STATES: Mapping[str, str] = {
     "failed": "failed",
     "interrupted": "interrupted",
     "running": "not ended",
+}
+
+
+_SAID: Mapping[Said, str] = {
+    "out": "screened out",
+    "kept": "kept as the best of their round",
+    "check": "trained to check the screen",
+    "unscreened": "trained unscreened",
+    "off": "trained after it was switched off",
 }
 
 
@@ -84,6 +94,20 @@ def trials(outcome: Outcome) -> str:
     plural = "" if len(outcome.trials) == 1 else "s"
     behind = f": {told}{beyond}" if told else ""
     return f"{len(outcome.trials)} trial{plural} in {wording.duration(outcome.seconds)}{behind}."
+
+
+def screening(outcome: Outcome) -> str:
+    """What the screen on distilled data spared, and how well it ranks; empty without one."""
+    found = judged(outcome.trials, outcome.goals[0].figure)
+    if found is None:
+        return ""
+    told = ", ".join(
+        f"{found.counts[s]} {words}" for s, words in _SAID.items() if s in found.counts
+    )
+    off = f" It was switched off: {found.off}." if found.off else ""
+    among = ", which were the best by the screen, with some others to check it by"
+    ranks = f"{found.told}{among if len(found.pairs) > 2 else ''}"
+    return f"Screen on distilled data: {told}; with the real figures: {ranks}.{off}"
 
 
 def sharing(outcome: Outcome, cast: Cast) -> str:

@@ -12,7 +12,7 @@ from search.outcome import Outcome, Trial
 from search.report import factorial, wording
 from search.report.cast import Cast, is_part
 from search.report.comparison import comparison, setting
-from search.report.headline import comparisons, headline, sharing, trials
+from search.report.headline import comparisons, headline, screening, sharing, trials
 from search.report.inventory import inventory
 from search.report.markup import Html, element, join, table
 from search.report.picture import Picture
@@ -39,6 +39,7 @@ def page(
         element("p", headline(outcome), class_="headline"),
         element("ul", *(element("li", told) for told in comparisons(outcome))),
         element("p", trials(outcome), " ", sharing(outcome, cast), class_="muted"),
+        *(element("p", told, class_="muted") for told in [screening(outcome)] if told),
         *(_picture(picture) for picture in pictures),
         *_section("Without and with distillation", factorial.section(outcome)),
         *_section("Settled over fresh seeds", comparison(outcome, experiment.get("search", {}))),

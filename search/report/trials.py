@@ -17,7 +17,8 @@ SHORT = 12
 def write_trials(outcome: Outcome, path: Path) -> Path:
     """Number, state, reason, every searched value, every figure, and the keys as ``key.<label>``.
 
-    ``feasible`` and ``reused`` are as in :class:`Trial`. Numbers are written in full, lists and
+    ``feasible`` and ``reused`` are as in :class:`Trial`; ``screen`` says what a screen said, where
+    there was one. Numbers are written in full, lists and
     mappings as JSON; what does not apply is empty.
     """
     trials = outcome.trials
@@ -25,13 +26,15 @@ def write_trials(outcome: Outcome, path: Path) -> Path:
     labels = _names(trial.keys for trial in trials)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        header = ["number", "state", "feasible", "reused", "reason", *values, *figures]
+        screen = ["screen"] if any(trial.screen for trial in trials) else []
+        header = ["number", "state", "feasible", "reused", "reason", *screen, *values, *figures]
         writer.writerow([*header, *(f"key.{label}" for label in labels)])
         for trial in trials:
             keys = [trial.keys.get(label, "")[:SHORT] for label in labels]
             searched = [_cell(trial.values.get(name, "")) for name in values]
             reached = [_cell(trial.figures.get(name, "")) for name in figures]
-            writer.writerow([*_about(trial), *searched, *reached, *keys])
+            said = [trial.screen.said if trial.screen else "" for _ in screen]
+            writer.writerow([*_about(trial), *said, *searched, *reached, *keys])
     return path
 
 

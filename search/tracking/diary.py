@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ import yaml
 
 from search.events import (
     Event,
+    ScreenOff,
     SearchEnded,
     SearchStarted,
     StageChanged,
@@ -22,6 +24,7 @@ from search.events import (
 )
 from search.library.record import Record
 from search.outcome import Outcome
+from search.screened import judged
 from search.space import told_apart
 from search.tracking import operations as op
 from search.tracking.operations import SEARCH, stage_run, trial_run
@@ -72,6 +75,8 @@ class Diary:
                 return op.log(trial_run(number), at, metrics=_numbers(metrics), step=epoch)
             case TrialEnded():
                 return self._trial_ended(event, at)
+            case ScreenOff(reason):
+                return op.log(SEARCH, at, tags={"stillhouse.screen": f"switched off: {reason}"})
             case SearchEnded(state, reason):
                 tags = {"stillhouse.state": state, **_because(reason)}
                 told = [op.end_others(at, "interrupted"), *op.log(SEARCH, at, tags=tags)]
@@ -89,7 +94,7 @@ class Diary:
         metrics |= {f"trials.{state}": count for state, count in states.items()}
         shares = outcome.importances.items()
         metrics |= {f"importance.{self._short(path)}": share for path, share in shares}
-        metrics |= _repeated(outcome)
+        metrics |= _repeated(outcome) | _screened(outcome)
         tags = {} if winner is None else {"stillhouse.winner": f"trial {winner}"}
         told = op.log(SEARCH, at, metrics=_numbers(metrics), tags=tags)
         return [*told, op.files(SEARCH, at, files)] if files else told
@@ -291,3 +296,14 @@ def _repeated(outcome: Outcome) -> dict[str, float]:
                 metrics[f"{name}.mean"] = repeated.mean(figure)
                 metrics[f"{name}.spread"] = repeated.spread(figure)
     return metrics
+
+
+def _screened(outcome: Outcome) -> dict[str, float]:
+    """How the screen ranked, and what it said of how many; nothing where there was none."""
+    found = judged(outcome.trials, outcome.goals[0].figure)
+    if found is None:
+        return {}
+    metrics = {f"screen.{said}": float(count) for said, count in found.counts.items()}
+    metrics["screen.pairs"] = len(found.pairs)
+    known = {} if math.isnan(found.spearman) else {"screen.spearman": found.spearman}
+    return metrics | known
