@@ -83,7 +83,6 @@ class _Run:
         generator = torch.Generator().manual_seed(seed_from(seed, _BEGIN))
         self._examples = Examples(*(part.to(device) for part in begin(data, how, generator)))
         learnt = {"images": how.images == "learnt", "labels": how.labels != "hard", "rates": True}
-        self._average = Examples(*(part.clone() for part in self._examples))
         self._learnt = [getattr(self._examples, name) for name, is_so in learnt.items() if is_so]
         self._adam = torch.optim.Adam(self._learnt, lr=how.lr, betas=(0.5, 0.999))
         network = self._started(None)
@@ -100,7 +99,7 @@ class _Run:
             "epoch": len(self.curve) + 1.0,
             "lr": self._how.lr_at(share[-1]),
             "train_loss": torch.stack(losses).double().mean().item(),
-            "rate": F.softplus(self._average.rates).double().mean().item(),
+            "rate": F.softplus(self._examples.rates).double().mean().item(),
         }
         if not math.isfinite(report["train_loss"]):
             message = "the loss is no finite number any more: distillation diverged; "
@@ -124,15 +123,7 @@ class _Run:
         for group in self._adam.param_groups:
             group["lr"] = self._how.lr_at(iteration)
         self._adam.step()
-        self._follow(iteration)
         return loss
-
-    def _follow(self, iteration: int) -> None:
-        """Let the average go along; at first it forgets sooner, so that the beginning fades."""
-        decay = self._how.average or 0.0
-        decay = min(decay, (1 + iteration) / (10 + iteration))
-        for kept, part in zip(self._average, self._examples, strict=True):
-            kept.lerp_(part, 1.0 - decay)
 
     def _real(self, first: int) -> Iterator[Batch]:
         """Batches of the training split from that of iteration ``first`` on, without end."""
@@ -168,11 +159,8 @@ class _Run:
             return self._fresh().to(self._device)
 
     def distilled(self) -> Distilled:
-        """The examples as they stand, on average, for whoever takes the steps.
-
-        The last ones alone swing: steps as large as are learnt lie at the edge of what descends.
-        """
-        images, labels, rates = self._average
+        """The examples as they stand, for whoever takes the steps."""
+        images, labels, rates = self._examples
         mean, std = self._mean.view(-1, 1, 1), self._std.view(-1, 1, 1)
         soft = labels.softmax(dim=-1) if self._how.labels == "softmax" else labels
         parts = ((images * std + mean).flatten(0, 1), soft.flatten(0, 1), F.softplus(rates))
@@ -181,7 +169,6 @@ class _Run:
     def state(self) -> dict[str, Tensor]:
         """Everything that :meth:`load` needs."""
         tensors = {f"examples.{k}": v for k, v in self._examples._asdict().items()}
-        tensors |= {f"average.{k}": v for k, v in self._average._asdict().items()}
         kept = moments(self._adam, self._learnt)
         tensors |= {f"adam.{name}": value for name, value in kept}
         tensors["curve"] = written(self.curve)
@@ -191,8 +178,6 @@ class _Run:
         """Stand where :meth:`state` was asked for."""
         for name, value in below("examples", tensors).items():
             getattr(self._examples, name).copy_(value)
-        for name, value in below("average", tensors).items():
-            getattr(self._average, name).copy_(value)
         self.curve = read(tensors["curve"])
         put_moments(self._adam, self._learnt, below("adam", tensors))
         self._batches = self._real(self._how.share(len(self.curve) - 1)[-1] + 1)

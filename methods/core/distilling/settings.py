@@ -58,12 +58,6 @@ class Distilling(Config):
     iterations: int = knob(20_000, "of Adam, a real batch each", Integers(1_000, 40_000), ge=1)
     batch_size: int = knob(1024, "real examples that a network is held against", ge=1)
     lr: float = knob(0.01, "of Adam, betas 0.5 and 0.999", LogUniform(1e-3, 0.1), gt=0.0)
-    average: float | None = knob(
-        0.998,
-        "what is handed over is the average over the iterations with this decay; none: the last",
-        gt=0.0,
-        lt=1.0,
-    )
     halvings: int = knob(9, "of lr, evenly spaced", Integers(0, 12), ge=0)
 
     @field_validator("classes")
