@@ -97,10 +97,16 @@ class NetworkSpec:
         through it takes less time than torch needs to get ready for passes without.
 
         Raises:
-            ConfigError: it does not fit these images.
+            ConfigError: it does not fit these images, or is beyond any size.
         """
-        with torch.device("meta"):
-            network = self.build(shape, classes)
+        try:
+            with torch.device("meta"):
+                network = self.build(shape, classes)
+        except (OverflowError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "overflow" not in str(error):
+                raise
+            name = self.label or self.family
+            raise ConfigError(f"{name} is larger than any machine holds; make it smaller") from None
         if sum(p.numel() for p in network.parameters()) <= _SMALL:
             with torch.random.fork_rng(devices=[]):
                 network = self.build(shape, classes)

@@ -37,7 +37,7 @@ def test_a_stage_goes_on_when_its_machine_is_lost(
     assert resumed == 3
     assert second != node
     epochs = [epoch for label, state, epoch in heard if (label, state) == ("child", "running")]
-    assert epochs == list(range(1, 9))
+    assert [epoch for epoch in epochs if epoch] == list(range(1, 9))  # 0: a worker takes it up
     assert library.open(child.key).record.figures == {"sum": 2.0}
 
 

@@ -268,3 +268,10 @@ def test_a_wrong_network_is_one_clear_line(spec, says):
     assert str(caught.value).startswith("teacher.network")
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("width", [1e308, 1e9])
+def test_a_network_beyond_any_size_is_refused_in_one_line(width):
+    """Its channels are no whole number any more, or its weights no size of memory."""
+    with pytest.raises(ConfigError, match="is larger than any machine holds; make it smaller"):
+        NetworkSpec.parse({"cnn4": {"width": width}}).sketch((3, 32, 32), 10)
