@@ -39,6 +39,8 @@ CHANNELS = "channel-distillation-fashion-mnist"
 COMPOSED, PARTS_OF_IT = "composition-fashion-mnist", "understanding-fashion-mnist"
 DEEPER, CLOTHES = "neighbourhoods-cifar10-resnet56", "neighbourhoods-fashion-mnist"
 FEW_DIGITS, FEW_CLOTHES = "distilled-mnist", "distilled-fashion-mnist"
+FEW_REVIEWS, FEW_QUESTIONS = "distilled-imdb", "distilled-trec"
+TEXTS = (TREC, IMDB, FEW_REVIEWS, FEW_QUESTIONS)
 PUBLISHED = {
     **dict.fromkeys((PARTS, DATA_FREE, END_TO_END, GREY), RESNET20),
     **dict.fromkeys((DEEPER, COMPARED_ON_GPU), "cifar10-resnet56-option-a.safetensors"),
@@ -83,11 +85,11 @@ def load(request, tmp_path, monkeypatch):
             return load_experiment(FOLDER / f"{name}.yaml")
         if name == RESNET:
             root = str(request.getfixturevalue("cifar100"))
-        elif name in (TREC, IMDB):
+        elif name in TEXTS:
             root = str(request.getfixturevalue("sentences"))
         elif not (root := os.environ.get("STILLHOUSE_TEST_DATA", "")):
             pytest.skip(f"{name} needs its data set: set STILLHOUSE_TEST_DATA to a folder of them")
-        folder = Path(root, name.removeprefix("text-")) if name in (TREC, IMDB) else root
+        folder = Path(root, name.rpartition("-")[2]) if name in TEXTS else root
         changes = {"data.root": str(folder)}
         if name in PUBLISHED:
             weights = Path(root, "teachers", PUBLISHED[name])
@@ -111,7 +113,7 @@ def test_all_are_there():
     assert {COMPOSED, PARTS_OF_IT} <= set(SHIPPED)
     assert {QUICK, CNN, RESNET, FASHION, CLOTHES, *PUBLISHED} <= set(SHIPPED)
     assert {MUTUAL, GREY, DREAMT, ALONE, CHANNELS, TREC, IMDB} <= set(SHIPPED)
-    assert {FEW_DIGITS, FEW_CLOTHES} <= set(SHIPPED)
+    assert {FEW_DIGITS, FEW_CLOTHES, FEW_REVIEWS, FEW_QUESTIONS} <= set(SHIPPED)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -262,7 +264,9 @@ def test_what_learns_without_data_is_held_against_as_much_noise(load):
     assert parts.work.recalibrate == 0
 
 
-@pytest.mark.parametrize("name", [MUTUAL, GREY, DREAMT, CHANNELS, FEW_DIGITS, FEW_CLOTHES])
+@pytest.mark.parametrize(
+    "name", [MUTUAL, GREY, DREAMT, CHANNELS, FEW_DIGITS, FEW_CLOTHES, FEW_QUESTIONS]
+)
 def test_every_value_that_is_searched_lays_out(load, name):
     experiment = load(name)
     found = list(experiment.configurations(2))
@@ -319,6 +323,23 @@ def test_a_few_examples_train_lenet_as_published(load, name):
         assert few.work.seed == student.work.seed
         assert student.work.few_steps
         assert few.data.validation > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "counts", "classes"), [(FEW_REVIEWS, {20}, 2), (FEW_QUESTIONS, {60, 3}, 6)]
+)
+def test_a_few_sentences_train_a_network_as_published(load, name, counts, classes):
+    """Twenty reviews; ten questions of each kind, or half as many as there are kinds."""
+    experiment = load(name)
+    students = [experiment.recipe(v).student for v in experiment.configurations(2)]
+    made = [student.parents[0] for student in students]
+    assert {few.work.examples for few in made} == counts
+    for student, few in zip(students, made, strict=True):
+        assert (few.work.steps, few.work.passes, few.work.start) == (1, 5, "fixed")
+        assert few.work.network == student.work.network
+        assert few.work.network.settings.reads == "text"
+        assert student.work.few_steps
+        assert facts(few.data).classes == classes
 
 
 def test_early_decay_is_the_published_one_scaled(load):
