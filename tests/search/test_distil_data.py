@@ -247,7 +247,7 @@ def test_there_is_no_picture_without_tensors(made):
 
 @pytest.fixture
 def read(tmp_path, monkeypatch):
-    """Sentences of which two words tell the class, for an LSTM: its stages and their library."""
+    """Sentences told by their words: an LSTM's stages, its like by epochs, and their library."""
     monkeypatch.setenv("STILLHOUSE_CACHE", str(tmp_path / "cache"))
     kinds = ("<b>dull", "great & good")
     lines = [f"{kinds[row % 2]} w{row % 5},{('neg', 'pos')[row % 2]}" for row in range(60)]
@@ -260,15 +260,19 @@ def read(tmp_path, monkeypatch):
         entry["network"] = {"bilstm": {"hidden": 3}}
     told["stages"]["few"] |= {"examples": 3, "iterations": 2}
     student = load_experiment(told).recipe().student
+    told["stages"]["student"] |= ORDINARY
+    ordinary = load_experiment(told).recipe().student
     library = Library(str(tmp_path / "library"))
-    for _ in make_all([student], library):
+    for _ in make_all([student, ordinary], library):
         pass
-    return student, library
+    return student, ordinary, library
 
 
 def test_sentences_are_kept_and_shown_in_the_nearest_words(read, tmp_path):
-    student, library = read
+    student, ordinary, library = read
     few = library.open(student.parents[0].key)
+    assert ordinary.parents[0].key == student.parents[0].key
+    assert "train_cross_entropy" in library.record(ordinary.key).figures
     tensors, said = few.tensors, few.record.facts["sentences"]
     assert tensors["images"].shape == (3, 6, 40, 1)
     found = few.record.figures["val_accuracy"]
