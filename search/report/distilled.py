@@ -28,7 +28,7 @@ MOST = 30
 _ACROSS = 10  # most examples in a row
 _WIDE, _SIDE, _LABEL, _GAP = 7.6, 0.61, 0.58, 0.25  # inches: all, an image, a label, below it
 _NAMED = 12  # most classes that are named below a label
-_ROW, _LINE, _LINES = 0.52, 92, 3  # of a sentence: inches, characters and lines
+_ROW, _LINE, _LINES = 0.54, 96, 3  # of a sentence: inches, characters and lines
 
 
 def chosen(outcome: Outcome) -> Record | None:
@@ -83,7 +83,7 @@ def _read(sentences: Sequence[str], record: Record, labels: Tensor) -> Figure:
     for place, (sentence, label) in enumerate(shown):
         top = 1 - place * _ROW * inch
         said = textwrap.fill(sentence, _LINE, max_lines=_LINES, placeholder=" ...")
-        figure.text(0.0, top - 0.04 * inch, said, va="top", fontsize=6.5, linespacing=1.25)
+        figure.text(0.0, top - 0.04 * inch, said, va="top", fontsize=7.5, linespacing=1.25)
         axes = figure.add_axes((0.8, top - (_ROW - 0.14) * inch, 0.2, (_ROW - 0.18) * inch))
         axes.set_ylim(*limits)
         _label(axes, label.tolist(), _names(record), scale=True)
