@@ -7,6 +7,9 @@ reads a text's. Every layer here can be differentiated twice, and mapped by ``to
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -82,3 +85,20 @@ class LSTM(nn.LSTM):
             state = leave.sigmoid() * cell.tanh()
             states[step] = state
         return torch.stack([states[step] for step in order], dim=1)
+
+
+@contextmanager
+def unfused(network: nn.Module) -> Iterator[None]:
+    """Within this, every :class:`LSTM` inside works by matrix products: the same function.
+
+    Torch's own kernel has no second derivative on a GPU, no ``vmap``, and on a GPU no gradient in
+    eval mode.
+    """
+    fused = [module for module in network.modules() if isinstance(module, LSTM) and module.fused]
+    for module in fused:
+        module.fused = False
+    try:
+        yield
+    finally:
+        for module in fused:
+            module.fused = True

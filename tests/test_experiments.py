@@ -42,6 +42,8 @@ DEEPER, CLOTHES = "neighbourhoods-cifar10-resnet56", "neighbourhoods-fashion-mni
 FEW_DIGITS, FEW_CLOTHES = "distilled-mnist", "distilled-fashion-mnist"
 COMPRESSED = "compression-fashion-mnist"
 SCREENED = "screen-mnist"
+FEW_REVIEWS, FEW_QUESTIONS = "distilled-imdb", "distilled-trec"
+TEXTS = (TREC, IMDB, FEW_REVIEWS, FEW_QUESTIONS)
 PUBLISHED = {
     **dict.fromkeys((PARTS, DATA_FREE, END_TO_END, GREY), RESNET20),
     **dict.fromkeys((DEEPER, COMPARED_ON_GPU), "cifar10-resnet56-option-a.safetensors"),
@@ -86,11 +88,11 @@ def load(request, tmp_path, monkeypatch):
             return load_experiment(FOLDER / f"{name}.yaml")
         if name == RESNET:
             root = str(request.getfixturevalue("cifar100"))
-        elif name in (TREC, IMDB):
+        elif name in TEXTS:
             root = str(request.getfixturevalue("sentences"))
         elif not (root := os.environ.get("STILLHOUSE_TEST_DATA", "")):
             pytest.skip(f"{name} needs its data set: set STILLHOUSE_TEST_DATA to a folder of them")
-        folder = Path(root, name.removeprefix("text-")) if name in (TREC, IMDB) else root
+        folder = Path(root, name.rpartition("-")[2]) if name in TEXTS else root
         changes = {"data.root": str(folder)}
         if name in PUBLISHED:
             weights = Path(root, "teachers", PUBLISHED[name])
@@ -114,7 +116,7 @@ def test_all_are_there():
     assert {COMPOSED, PARTS_OF_IT, COMPRESSED} <= set(SHIPPED)
     assert {QUICK, CNN, RESNET, FASHION, CLOTHES, *PUBLISHED} <= set(SHIPPED)
     assert {MUTUAL, GREY, DREAMT, ALONE, CHANNELS, TREC, IMDB} <= set(SHIPPED)
-    assert {FEW_DIGITS, FEW_CLOTHES, SCREENED} <= set(SHIPPED)
+    assert {FEW_DIGITS, FEW_CLOTHES, SCREENED, FEW_REVIEWS, FEW_QUESTIONS} <= set(SHIPPED)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -265,7 +267,7 @@ def test_what_learns_without_data_is_held_against_as_much_noise(load):
     assert parts.work.recalibrate == 0
 
 
-COMMON = [MUTUAL, GREY, DREAMT, CHANNELS, COMPRESSED, FEW_DIGITS, FEW_CLOTHES]
+COMMON = [MUTUAL, GREY, DREAMT, CHANNELS, COMPRESSED, FEW_DIGITS, FEW_CLOTHES, FEW_QUESTIONS]
 
 
 @pytest.mark.parametrize("name", COMMON)
@@ -338,6 +340,23 @@ def test_every_architecture_can_be_screened(load):
     assert few.work.start == "random"
     assert few.work.examples * few.work.steps == 100
     assert {student.work.epochs for student in students} == {experiment.run.screen.epochs}
+
+
+@pytest.mark.parametrize(
+    ("name", "counts", "classes"), [(FEW_REVIEWS, {20}, 2), (FEW_QUESTIONS, {60, 3}, 6)]
+)
+def test_a_few_sentences_train_a_network_as_published(load, name, counts, classes):
+    """Twenty reviews; ten questions of each kind, or half as many as there are kinds."""
+    experiment = load(name)
+    students = [experiment.recipe(v).student for v in experiment.configurations(2)]
+    made = [student.parents[0] for student in students]
+    assert {few.work.examples for few in made} == counts
+    for student, few in zip(students, made, strict=True):
+        assert (few.work.steps, few.work.passes, few.work.start) == (1, 5, "fixed")
+        assert few.work.network == student.work.network
+        assert few.work.network.settings.reads == "text"
+        assert student.work.few_steps
+        assert facts(few.data).classes == classes
 
 
 def test_early_decay_is_the_published_one_scaled(load):

@@ -1,8 +1,13 @@
-"""The distilled examples of the best trial, each above the soft label that it is learnt with."""
+"""The distilled examples of the best trial, each with the soft label that it is learnt with.
+
+Images stand above their labels. Texts are shown in the words nearest to them, beside their
+labels; below the picture all of them are in a table.
+"""
 
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,6 +19,7 @@ from search.library.record import Record
 from search.outcome import Outcome
 from search.report import picture as look
 from search.report import wording
+from search.report.markup import Html, table
 from search.report.picture import Picture
 from search.report.summary import ranking
 
@@ -22,6 +28,7 @@ MOST = 30
 _ACROSS = 10  # most examples in a row
 _WIDE, _SIDE, _LABEL, _GAP = 7.6, 0.61, 0.58, 0.25  # inches: all, an image, a label, below it
 _NAMED = 12  # most classes that are named below a label
+_ROW, _LINE, _LINES = 0.54, 96, 3  # of a sentence: inches, characters and lines
 
 
 def chosen(outcome: Outcome) -> Record | None:
@@ -41,13 +48,20 @@ def draw(outcome: Outcome, opened: Mapping[str, Mapping[str, Tensor]]) -> Pictur
     if record is None or record.key not in opened:
         return None
     tensors = opened[record.key]
+    if sentences := record.facts.get("sentences"):
+        figure, below = _read(sentences, record, tensors["labels"]), _table(record, tensors)
+        return Picture("distilled", "Distilled data", _caption(record, tensors), figure, below)
+    return Picture("distilled", "Distilled data", _caption(record, tensors), _seen(record, tensors))
+
+
+def _seen(record: Record, tensors: Mapping[str, Tensor]) -> Figure:
+    """Each image above its label."""
     images, labels = tensors["images"][:MOST], tensors["labels"][:MOST]
     across = min(_ACROSS, len(images))
     rows = math.ceil(len(images) / across)
     each = _SIDE + _LABEL + _GAP
     figure = Figure(figsize=(_WIDE, rows * each))
-    low, high = min(0.0, labels.min().item()), max(0.0, labels.max().item())
-    room = 0.06 * (high - low)
+    limits = _limits(labels)
     inch, wide = 1 / (rows * each), 0.955 / _ACROSS
     for place, (image, label) in enumerate(zip(images, labels, strict=True)):
         row, column = divmod(place, across)
@@ -56,18 +70,47 @@ def draw(outcome: Outcome, opened: Mapping[str, Mapping[str, Tensor]]) -> Pictur
         _image(figure.add_axes((left, top - (_SIDE + 0.03) * inch, *side)), image.numpy())
         bottom = top - (_SIDE + _LABEL + 0.05) * inch
         below = figure.add_axes((left, bottom, 0.84 * wide, (_LABEL - 0.06) * inch))
-        below.set_ylim(low - room, high + room)
+        below.set_ylim(*limits)
         _label(below, label.tolist(), _names(record), scale=column == 0)
-    return Picture("distilled", "Distilled data", _caption(record, tensors), figure)
+    return figure
+
+
+def _read(sentences: Sequence[str], record: Record, labels: Tensor) -> Figure:
+    """Each sentence beside its label."""
+    shown = list(zip(sentences, labels, strict=True))[:MOST]
+    figure = Figure(figsize=(_WIDE, len(shown) * _ROW))
+    limits, inch = _limits(labels[:MOST]), 1 / (len(shown) * _ROW)
+    for place, (sentence, label) in enumerate(shown):
+        top = 1 - place * _ROW * inch
+        said = textwrap.fill(sentence, _LINE, max_lines=_LINES, placeholder=" ...")
+        figure.text(0.0, top - 0.04 * inch, said, va="top", fontsize=7.5, linespacing=1.25)
+        axes = figure.add_axes((0.8, top - (_ROW - 0.14) * inch, 0.2, (_ROW - 0.18) * inch))
+        axes.set_ylim(*limits)
+        _label(axes, label.tolist(), _names(record), scale=True)
+    return figure
+
+
+def _table(record: Record, tensors: Mapping[str, Tensor]) -> Html:
+    """All sentences, and what their labels have of every class."""
+    names = map(str, record.facts["data"]["class_names"])
+    labels = tensors["labels"].tolist()
+    rows = [
+        (sentence, *(f"{value:.2f}" for value in label))
+        for sentence, label in zip(record.facts["sentences"], labels, strict=True)
+    ]
+    return table(("the nearest words", *names), rows, sortable=True)
+
+
+def _limits(labels: Tensor) -> tuple[float, float]:
+    """Of an axis of labels, with 0 and a little room."""
+    low, high = min(0.0, labels.min().item()), max(0.0, labels.max().item())
+    room = 0.06 * (high - low)
+    return low - room, high + room
 
 
 def _image(axes: Axes, image: np.ndarray) -> None:
-    """Channels first; each from its own least to its own largest value, as they go beyond 0..1.
-
-    What is one wide, as a text in its embedding, is shown with its channels downwards.
-    """
+    """Channels first; each from its own least to its own largest value, as they go beyond 0..1."""
     look.bare(axes)
-    image = image.transpose(2, 0, 1) if image.shape[2] == 1 else image
     low, high = float(image.min()), float(image.max())
     grey = ((image - low) / ((high - low) or 1.0)).transpose(1, 2, 0)
     shown = grey if grey.shape[2] == 3 else grey.mean(axis=2)
@@ -101,7 +144,9 @@ def _names(record: Record) -> list[str]:
 def _caption(record: Record, tensors: Mapping[str, Tensor]) -> str:
     count, rates = len(tensors["images"]), tensors["rates"].tolist()
     network = record.identity["work"]["network"]["family"]
-    told = f"{count} examples, each above its label: a bar a class, below the line where negative. "
+    sentences = "sentences" in record.facts
+    what = "sentences in the nearest words, each beside" if sentences else "examples, each above"
+    told = f"{count} {what} its label: a bar a class, below the line where negative. "
     sizes = ", ".join(f"{rate:.3g}" for rate in rates[:8]) + (", ..." if len(rates) > 8 else "")
     steps = f"{len(rates)} step{'s' * (len(rates) != 1)} on them, of size{'s' * (len(rates) != 1)}"
     told += f"After {steps} {sizes}, {network}"
@@ -113,4 +158,6 @@ def _caption(record: Record, tensors: Mapping[str, Tensor]) -> str:
     else:
         told += " has learnt what it can"
     shown = f" The first {MOST} are shown." if count > MOST else ""
+    if sentences:
+        return f"{told}.{shown} The table has the first words of each and all of its label."
     return f"{told}.{shown} Grey values are scaled for each image."

@@ -77,7 +77,8 @@ def _section(title: str, inside: Html | None) -> list[Html]:
 
 def _picture(picture: Picture) -> Html:
     caption = element("figcaption", element("b", f"{picture.title}. "), picture.caption)
-    return element("figure", Html(picture.inline()), caption)
+    figure = element("figure", Html(picture.inline()), caption)
+    return join([figure, picture.below]) if picture.below else figure
 
 
 def _searched(outcome: Outcome, experiment: Mapping[str, Any]) -> Html | None:

@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from search.report.markup import Html
+
 if TYPE_CHECKING:  # colours and names are wanted where nothing is drawn
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -94,12 +96,16 @@ def look() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawn figure. ``name`` becomes the files' name, ``caption`` says what is to be seen."""
+    """A drawn figure. ``name`` becomes the files' name, ``caption`` says what is to be seen.
+
+    ``below`` stands under it on the page, such as a table of what is drawn.
+    """
 
     name: str
     title: str
     caption: str
     figure: Figure
+    below: Html | None = None
 
     def save(self, folder: Path) -> list[Path]:
         """Write ``<name>.svg`` and ``<name>.png``."""

@@ -3,7 +3,8 @@
 Soft-label dataset distillation (Sucholutsky and Schonlau 2021), and with ``labels: hard`` the
 original (Wang et al. 2018); see :mod:`methods.core.distilling`. A ``train`` entry learns on the
 examples with ``data: {distilled: ENTRY}``: by ordinary epochs, or with ``few_steps: true`` by the
-very steps that were distilled.
+very steps that were distilled. Examples of texts are points in the space of word vectors; their
+record holds the nearest words.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from methods.core.data.config import DataConfig
 from methods.core.data.dataset import open_data
-from methods.core.data.facts import facts
+from methods.core.data.facts import facts, lexicon, space
 from methods.core.distilling.distil import distil
 from methods.core.distilling.settings import Distilling
 from methods.core.distilling.unroll import require_no_statistics
@@ -24,6 +27,9 @@ from spaces.config import knob
 from spaces.domain import Domain
 from spaces.problem import ConfigError, Problem
 from spaces.spec import NetworkSpec
+
+WORDS = 30
+"""Of every distilled sentence that its record holds."""
 
 
 class DistilData(Work, Distilling):
@@ -63,8 +69,15 @@ class DistilData(Work, Distilling):
             saves=bench.saves,
         )
         figures["examples"] = float(len(distilled.images))
-        told = {"data": facts(data).plain(), "steps": self.steps}
+        told = {"data": facts(data).plain(), "steps": self.steps} | _said(data, distilled.images)
         return Product(distilled._asdict(), figures, told)
+
+
+def _said(data: DataConfig, images: Tensor) -> dict[str, list[str]]:
+    """The first words of each example, in the nearest words; nothing of images."""
+    if space(data) is None:
+        return {}
+    return {"sentences": lexicon(data).nearest_words(images[:, :, :WORDS])}
 
 
 class Distil(Kind, Distilling):

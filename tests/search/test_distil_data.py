@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import html
 
 import pytest
 import torch
 
 from methods.core.data.dataset import open_data
+from methods.core.data.facts import lexicon
 from methods.core.distilling.settings import Distilling
 from methods.core.distilling.steps import Distilled, take_steps
 from methods.core.evaluation import evaluate
@@ -241,3 +243,62 @@ def test_the_report_shows_examples_and_labels(made, tmp_path):
 def test_there_is_no_picture_without_tensors(made):
     student, library = made
     assert drawn.draw(outcome_of(student, library), {}) is None
+
+
+@pytest.fixture
+def read(tmp_path, monkeypatch):
+    """Sentences told by their words: an LSTM's stages, its like by epochs, and their library."""
+    monkeypatch.setenv("STILLHOUSE_CACHE", str(tmp_path / "cache"))
+    kinds = ("<b>dull", "great & good")
+    lines = [f"{kinds[row % 2]} w{row % 5},{('neg', 'pos')[row % 2]}" for row in range(60)]
+    for part in ("train", "test"):
+        (tmp_path / f"{part}.csv").write_text("text,label\n" + "\n".join(lines), encoding="utf-8")
+    told = copy.deepcopy(TOLD)
+    text = {"length": 40, "token": r"\S+", "embedding": {"dimensions": 6}}
+    told["data"] = {"source": {"text": text}, "root": str(tmp_path), "validation": 0.25}
+    for entry in told["stages"].values():
+        entry["network"] = {"bilstm": {"hidden": 3}}
+    told["stages"]["few"] |= {"examples": 3, "iterations": 2}
+    student = load_experiment(told).recipe().student
+    told["stages"]["student"] |= ORDINARY
+    ordinary = load_experiment(told).recipe().student
+    library = Library(str(tmp_path / "library"))
+    for _ in make_all([student, ordinary], library):
+        pass
+    return student, ordinary, library
+
+
+def test_sentences_are_kept_and_shown_in_the_nearest_words(read, tmp_path):
+    student, ordinary, library = read
+    few = library.open(student.parents[0].key)
+    assert ordinary.parents[0].key == student.parents[0].key
+    assert "train_cross_entropy" in library.record(ordinary.key).figures
+    tensors, said = few.tensors, few.record.facts["sentences"]
+    assert tensors["images"].shape == (3, 6, 40, 1)
+    found = few.record.figures["val_accuracy"]
+    assert library.record(student.key).figures["val_accuracy"] == pytest.approx(found)
+    whole = lexicon(student.data).nearest_words(tensors["images"])
+    assert said == [" ".join(sentence.split()[:30]) for sentence in whole]
+    assert {word for sentence in said for word in sentence.split()} <= set(
+        lexicon(student.data).words
+    )
+    outcome = outcome_of(student, library)
+    picture = drawn.draw(outcome, {few.record.key: tensors})
+    bars = picture.figure.axes
+    assert len(bars) == len(picture.figure.texts) == 3
+    for place, axes in enumerate(bars):
+        heights = torch.tensor([bar.get_height() for bar in axes.patches])
+        torch.testing.assert_close(heights, tensors["labels"][place], check_dtype=False)
+        assert picture.figure.texts[place].get_text().split()[:5] == said[place].split()[:5]
+    assert "3 sentences in the nearest words" in picture.caption
+    write_report(outcome, TOLD, tmp_path, opened={few.record.key: tensors})
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for sentence, label in zip(said, tensors["labels"].tolist(), strict=True):
+        assert f"<td>{html.escape(sentence)}</td>" in text
+        assert f'<td class="number">{label[0]:.2f}</td>' in text
+    assert '<th class="number">neg</th>' in text
+
+
+def test_records_of_images_hold_no_sentences(made):
+    student, library = made
+    assert "sentences" not in library.record(student.parents[0].key).facts

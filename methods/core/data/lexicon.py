@@ -29,6 +29,17 @@ class Lexicon:
         """Numbers [N, L] to what networks see, [N, D, L, 1], on the device of ``ids``."""
         return looked_up(self.vectors.to(ids.device), ids).permute(0, 3, 1, 2)
 
+    def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """[*shape], float32, spread as the words' vectors are: mean and deviation a dimension.
+
+        Args:
+            shape: ends with (D, L, 1).
+        """
+        words = self.vectors[1:]
+        mean, deviation = words.mean(dim=0), words.std(dim=0, correction=0)
+        drawn = torch.randn(shape, generator=generator)
+        return mean.view(-1, 1, 1) + deviation.view(-1, 1, 1) * drawn
+
     def nearest_words(self, sentences: Tensor) -> list[str]:
         """The word with the nearest vector (Euclidean) at every position, spaces between.
 

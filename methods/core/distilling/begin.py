@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from methods.core.data.dataset import Dataset
+from methods.core.data.facts import lexicon, space
 from methods.core.distilling.settings import Distilling
 from methods.core.distilling.unroll import Examples
 from spaces.problem import ConfigError, Problem
@@ -30,12 +31,19 @@ def begin(data: Dataset, how: Distilling, generator: torch.Generator) -> Example
     shape = (how.steps, how.examples, *data.shape)
     which = how.image_start if how.images == "learnt" else how.images
     if which == "noise":
-        images = torch.randn(shape, generator=generator)
+        images = _noise(data, shape, generator)
     else:
         images = _chosen(data, which, classes * how.steps, generator).view(shape)
     labels = _labels(how, torch.tensor(classes), data.classes, generator)
     raw = how.rate + math.log(-math.expm1(-how.rate))  # the inverse of softplus
     return Examples(images, labels, torch.full((how.steps * how.passes,), raw))
+
+
+def _noise(data: Dataset, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """As normalised images are spread; for texts, as the vectors of their words are."""
+    if space(data.config) is None:
+        return torch.randn(shape, generator=generator)
+    return lexicon(data.config).noise(shape, generator)
 
 
 def _labels(how: Distilling, classes: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -30,7 +30,7 @@ class Distilling(Config):
     )
     images: Literal["learnt", "real", "means", "centres"] = knob(
         "learnt",
-        "learnt from noise; or left as they are: real images, class means, k-means centres",
+        "learnt from noise; or left as they are: real ones, class means, k-means centres",
         Choice(("learnt", "real", "means", "centres")),
     )
     image_start: Literal["noise", "real", "means", "centres"] = knob(

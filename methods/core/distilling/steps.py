@@ -10,6 +10,7 @@ from torch import Tensor
 
 from methods.core.distilling.unroll import require_no_statistics
 from spaces.network import Network
+from spaces.words import unfused
 
 
 class Distilled(NamedTuple):
@@ -37,7 +38,8 @@ def take_steps(network: Network, distilled: Distilled, steps: int) -> None:
     batches = list(zip(distilled.images.chunk(steps), distilled.labels.chunk(steps), strict=True))
     for i, rate in enumerate(distilled.rates):
         images, labels = batches[i % steps]
-        loss = F.cross_entropy(network(images, ()).logits, labels)
+        with unfused(network):
+            loss = F.cross_entropy(network(images, ()).logits, labels)
         downs = torch.autograd.grad(loss, weights, allow_unused=True)
         with torch.no_grad():
             for weight, down in zip(weights, downs, strict=True):

@@ -24,6 +24,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from spaces.network import Network
 from spaces.problem import ConfigError, Problem
+from spaces.words import unfused
 
 Weights = dict[str, Tensor]
 Told = tuple[Tensor, Tensor, Tensor]
@@ -52,7 +53,7 @@ class Unroll:
     """Networks of one architecture that take the steps.
 
     Args:
-        network: gives the architecture; run in eval mode, so without dropout.
+        network: gives the architecture; run in eval mode, so without dropout, and LSTMs unfused.
         mean, std: of the data set, one value a channel.
         softmax: labels are put through a softmax.
         kept: see :data:`KEPT`; it changes memory and time, no figure.
@@ -150,7 +151,8 @@ class Unroll:
 
     def _logits(self, weights: Weights, images: Tensor) -> Tensor:
         state = (weights, self._buffers)
-        logits: Tensor = functional_call(self._network, state, (images, ())).logits
+        with unfused(self._network):
+            logits: Tensor = functional_call(self._network, state, (images, ())).logits
         return logits
 
 
