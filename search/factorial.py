@@ -30,6 +30,7 @@ from search.make import pick_device
 from search.outcome import Outcome
 from search.settings import Factorial
 from search.settle import Contender, contender
+from search.space import parts
 from search.stage import Artifact
 from search.stages.train import Train
 from spaces.problem import ConfigError, Problem
@@ -54,19 +55,23 @@ def cells(experiment: Experiment) -> list[Contender]:
     none: dict[str, dict[str, Any]] = {"": {}}
     found = []
     for name, changes in (none | dict(asked.techniques)).items():
-        taught, alone = _variants(experiment, changes)
+        taught = _with(experiment, changes)
+        alone = _without_teachers(taught)
         found.append(contender(with_distillation(name), taught, {}, seeds, {}))
         found.append(contender(name or PLAIN, alone, {}, seeds, {}))
     return found
 
 
-def _variants(experiment: Experiment, changes: Mapping[str, Any]) -> tuple[Experiment, Experiment]:
-    """The experiment with ``changes`` in place, and the same without teachers."""
+def _with(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
+    """The experiment with ``changes`` in place."""
     stages, data = experiment.with_values(changes)
-    taught = replace(experiment, stages=stages, data=data)
-    entry = stages[experiment.final]
-    alone = {**stages, experiment.final: {**entry, **labels_alone(entry)}}
-    return taught, replace(taught, stages=alone)
+    return replace(experiment, stages=stages, data=data)
+
+
+def _without_teachers(experiment: Experiment) -> Experiment:
+    entry = experiment.stages[experiment.final]
+    alone = {**experiment.stages, experiment.final: {**entry, **labels_alone(entry)}}
+    return replace(experiment, stages=alone)
 
 
 def check_factorial(experiment: Experiment) -> Iterator[Problem]:
@@ -84,10 +89,25 @@ def check_factorial(experiment: Experiment) -> Iterator[Problem]:
         return
     for name, changes in asked.techniques.items():
         try:
-            for variant in _variants(experiment, changes):
-                variant.recipe()
+            _check_paths(changes, experiment)
+            taught = _with(experiment, changes)
+            taught.recipe()
+            _without_teachers(taught).recipe()
         except ConfigError as error:
             yield from error.under(f"factorial.techniques.{name}").problems
+
+
+def _check_paths(changes: Mapping[str, Any], experiment: Experiment) -> None:
+    """Every change is of a setting of an entry, or of the data.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    places = ("data", *experiment.stages)
+    wrong = [path for path in changes if parts(path)[0] not in places or len(parts(path)) < 2]
+    if wrong:
+        message = f"names no setting; needs a path like {experiment.final}.training.lr"
+        raise ConfigError([Problem(path, message) for path in wrong])
 
 
 # What came of it

@@ -191,6 +191,14 @@ def test_every_technique_without_and_with_a_teacher_over_the_same_seeds(told):
             {"factorial.techniques.smoothing": {"student.trainin.lr": 1}},
             "factorial.techniques.smoothing.student: unknown field 'trainin'",
         ),
+        (
+            {"factorial.techniques.smoothing": {"student": 0.1}},
+            "factorial.techniques.smoothing.student: names no setting; needs a path like",
+        ),
+        (
+            {"factorial.techniques.smoothing": {"student.objective": 3}},
+            "factorial.techniques.smoothing.student.objective: ",
+        ),
         ({"factorial.techniques": {}}, "factorial.techniques: "),
         ({"factorial.techniques": {"plain": {}}}, "and not 'plain', found 'plain'"),
         ({"factorial.techniques": {"a/b": {}}}, "needs letters, digits, - and _"),
