@@ -16,6 +16,7 @@ _PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool"
 MOST_BYTES = 500_000
 MOST_VALUES = 20_000
 DEEPEST = 60
+LARGEST = 2**63
 """Levels of nesting; like the other two, far above any experiment's."""
 
 
@@ -156,10 +157,14 @@ class _Reader:
         try:
             if not is_text(node.value):
                 raise ValueError("half a letter")
-            return _Loader("").construct_object(node)
+            value = _Loader("").construct_object(node)
         except (ValueError, yaml.YAMLError):
             self._problem(node, path, f"cannot be read as a value: {node.value!r}; quote it")
             return None
+        if isinstance(value, int) and abs(value) > LARGEST:
+            self._problem(node, path, "is a whole number beyond 2^63, which nothing here is")
+            return None
+        return value
 
     def _mapping(self, node: yaml.MappingNode, path: str, depth: int) -> dict[str, Any]:
         found: dict[str, Any] = {}

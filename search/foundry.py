@@ -149,7 +149,7 @@ class Foundry:
                 if flight.task is not None and not flight.task.done():
                     flight.task.cancel()
                 if flight.running is not None and not any(f.clients for f in flight.companions):
-                    ray.cancel(flight.running, force=True)
+                    flight.running.stop()
 
     async def _fly(self, flight: _Flight) -> Record:
         stage = flight.stage

@@ -18,6 +18,7 @@ from typing import Any
 import ray
 import torch
 from ray.exceptions import RayError
+from ray.util.placement_group import get_current_placement_group
 from ray.util.queue import Empty, Queue
 
 from methods.core.workers import Parted, Partner
@@ -116,6 +117,7 @@ def _take_part(told: dict[str, Any]) -> None:
     library = Library(told["library"], found=True)
     if worker.leads:
         told["news"].put(this_node())  # begun: from here on silence counts
+        told["news"].put(get_current_placement_group())  # for who ends it from outside
     for report in make(told["stage"], library, leaving=leaving, worker=worker):
         if worker.leads:
             told["news"].put(report)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import ray
@@ -22,6 +24,7 @@ from ray.exceptions import (
     TaskUnschedulableError,
     WorkerCrashedError,
 )
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
 from search.attempt import out_of_memory
 from search.attempt import reason as reason_of
@@ -61,18 +64,38 @@ _LOST = (
 )
 
 
-def start(stages: Sequence[Stage], library: str, wish: Resources) -> Any:
+@dataclass
+class Running:
+    """A started task. ``group`` is what Train's workers of it occupy together."""
+
+    task: Any
+    group: PlacementGroup | None = None
+
+    def stop(self) -> None:
+        """End it, and all that works for it, at once."""
+        ray.cancel(self.task, force=True)
+        self.release()
+
+    def release(self) -> None:
+        """Free what a group held: it outlives those who took it as long as the driver is there."""
+        if self.group is not None:
+            with contextlib.suppress(ray.exceptions.RayError):
+                remove_placement_group(self.group)
+            self.group = None
+
+
+def start(stages: Sequence[Stage], library: str, wish: Resources) -> Running:
     """Have one stage made in a task, or several in one pass; :func:`follow` tells how it goes."""
     first, count = stages[0], len(stages)
     name = first.label if count == 1 else f"{first.work.kind} x {count}"
     options = {"num_cpus": wish.cpu, "num_gpus": wish.gpu, "name": name}
     threads = max(1, int(wish.cpu))
     if first.work.workers > 1:  # such a stage is never made in one pass with others
-        return make_with_partners(first, library, wish)
+        return Running(make_with_partners(first, library, wish))
     if count == 1:
-        return _make_remotely.options(**options).remote(first, library, threads)
+        return Running(_make_remotely.options(**options).remote(first, library, threads))
     task: Any = _make_together_remotely
-    return task.options(**options).remote(list(stages), library, threads)
+    return Running(task.options(**options).remote(list(stages), library, threads))
 
 
 @ray.remote(max_retries=0)
@@ -98,7 +121,7 @@ def _with_result(making: Generator[_Yielded, None, _Made]) -> Iterator[_Yielded 
     yield made
 
 
-async def follow(running: Any, hang_after: float | None) -> AsyncIterator[Any]:
+async def follow(running: Running, hang_after: float | None) -> AsyncIterator[Any]:
     """What a started task says: its node first, when it begins. The wait for a free slot does not
     count as silence.
 
@@ -109,16 +132,28 @@ async def follow(running: Any, hang_after: float | None) -> AsyncIterator[Any]:
     Raises:
         Hung: it was silent for longer.
     """
+    try:
+        async for said in _heard(running, hang_after):
+            if isinstance(said, PlacementGroup):
+                running.group = said
+            else:
+                yield said
+    except Exception:
+        running.release()
+        raise
+
+
+async def _heard(running: Running, hang_after: float | None) -> AsyncIterator[Any]:
     allowed = None
     while True:
         try:
             async with asyncio.timeout(allowed) as patience:
-                reference = await anext(running, None)
+                reference = await anext(running.task, None)
                 said = None if reference is None else await reference
         except TimeoutError:
             if not patience.expired():  # an error of the stage's own
                 raise
-            ray.cancel(running, force=True)
+            running.stop()
             raise Hung(f"gave no report for {hang_after:g} s") from None
         if reference is None:
             return

@@ -194,3 +194,9 @@ def test_a_file_is_read_as_utf8(tmp_path):
     file = tmp_path / "a.yaml"
     file.write_bytes("name: naïve\n".encode())
     assert read_document(file).data == {"name": "naïve"}
+
+
+def test_a_number_beyond_any_machines_is_refused():
+    with pytest.raises(ConfigError, match=r"a: is a whole number beyond 2\^63"):
+        parse_document(f"a: {10**30}")
+    assert parse_document(f"a: {2**63 - 1}").data == {"a": 2**63 - 1}

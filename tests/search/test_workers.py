@@ -190,7 +190,7 @@ def test_a_search_finds_the_teacher_that_one_worker_makes(load, tmp_path, monkey
     assert [trial.state for trial in launched.outcome.trials] == ["finished"] * 2
     told = [e for e in heard if isinstance(e, StageChanged) and e.label == "teacher"]
     assert {event.key for event in told} == {teacher.key}
-    assert [e.epoch for e in told if e.state == "running"] == [1, 2, 3]
+    assert [e.epoch for e in told if e.state == "running"] == [0, 1, 2, 3]
     assert [e.state for e in told].count("made") == 1
     one = library.open(teacher.key)
     other = Library(shared.library).open(teacher.key)
@@ -212,7 +212,7 @@ def test_where_nothing_is_searched_the_student_has_workers_too(load, tmp_path, m
     launched = launch(load(changes, search={}), observers=[heard.append])
     assert [trial.state for trial in launched.outcome.trials] == ["finished"]
     told = [e for e in heard if isinstance(e, StageChanged) and e.label == "student"]
-    assert [e.epoch for e in told if e.state == "running"] == [1, 2, 3]
+    assert [e.epoch for e in told if e.state == "running"] == [0, 1, 2, 3]
 
 
 @pytest.mark.slow
