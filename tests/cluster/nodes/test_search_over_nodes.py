@@ -34,6 +34,8 @@ HEAD = {"num_cpus": SLOTS, "include_dashboard": False}
 SLEEP = 5.0
 """Seconds of a stage; what the foundry and Ray need between two is small beside it."""
 ROUNDS = 4
+SAYS_WHERE = {"name", "library", "tracking"}
+"""Parts of a recipe that say where it was found."""
 CLOCK = {"seconds", "images_per_second"}
 """Figures of the time a stage took, alike on no two runs."""
 TRAINING = {"epochs": 2, "batch_size": 32, "lr": 0.05}
@@ -125,7 +127,7 @@ def measured(figures):
 
 def recipe_of(launched):
     told = yaml.safe_load((launched.folder.path / "best.yaml").read_text())
-    return {name: part for name, part in told.items() if name not in ("library", "tracking")}
+    return {name: part for name, part in told.items() if name not in SAYS_WHERE}
 
 
 def experiment(library, tracking):
