@@ -349,6 +349,12 @@ def plain_tune(folder: Path, trials: int) -> float:
         def reset_config(self, new_config: dict[str, Any]) -> bool:
             return True
 
+        def save_checkpoint(self, checkpoint_dir: str) -> None:
+            """Nothing to save; Tune asks at the end."""
+
+        def load_checkpoint(self, checkpoint: Any) -> None:
+            """Nothing was saved."""
+
         def step(self) -> dict[str, Any]:
             import torch
 
