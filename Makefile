@@ -47,7 +47,7 @@ audit: $(VENV)/.installed-dev
 	$(BIN)/python -m pip freeze --exclude-editable > $(VENV)/installed.txt
 	$(BIN)/pip-audit --strict --disable-pip --no-deps $(AUDIT) -r $(VENV)/installed.txt
 
-# All of them, also after one that fell short.
+# All of them, also after one that fell short. scale.py alone takes a quarter of an hour.
 benchmarks: $(VENV)/.installed
 	@status=0; for file in benchmarks/*.py; do $(BIN)/python $$file || status=1; done; exit $$status
 

@@ -64,9 +64,9 @@ def main() -> int:
         return 0
     print(f"{'steps':>6} {'run again':>18} {'whole graph':>18}")
     ratio = 0.0
-    for steps in asked.steps:
-        (some, quick), (whole, slow) = apart(steps, KEPT), apart(steps, steps)
-        print(f"{steps:6d} {some:8.0f} MiB {quick:5.2f} s {whole:8.0f} MiB {slow:5.2f} s")
+    for steps in sorted(asked.steps):
+        (some, again), (whole, once) = apart(steps, KEPT), apart(steps, steps)
+        print(f"{steps:6d} {some:8.0f} MiB {again:5.2f} s {whole:8.0f} MiB {once:5.2f} s")
         ratio = whole / max(some, 1.0)
     print(f"distilling_memory ratio={ratio:.2f} target={TARGET}")
     return int(ratio < TARGET)

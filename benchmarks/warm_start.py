@@ -3,7 +3,7 @@
 Both search the same space with the same sampler on the target; the warm one begins with the
 winner of a search on the source and its neighbours (``run.start: file``). Counted are the trials
 until the best value of the cold search is reached, over several seeds of the sampler; one that does
-not reach it counts as all its trials and one. Every search begins at the same student.
+not reach it counts as all its trials and one.
 
     python benchmarks/warm_start.py [--root DATA] [--trials 24] [--seeds 3]
 
@@ -106,7 +106,7 @@ def main() -> int:
             warm = values_of(launch(further, inline=True))
             best = max(cold)
             rows.append((seed, best, max(warm), reached(cold, best), reached(warm, best)))
-            print(f"{rows[-1]}", file=sys.stderr)
+            print(rows[-1], file=sys.stderr)
     print(f"{args.trials} trials each; trials until the cold search's best is reached")
     print(f"{'seed':>4} {'best, cold':>11} {'best, warm':>11} {'cold':>6} {'warm':>6}")
     for seed, best, other, slow, fast in rows:

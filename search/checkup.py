@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from search.address import shown
+from search.address import hushed, shown
 from search.folder import runs_root
 from search.library.store import Library
 from search.make import versions
@@ -48,7 +48,7 @@ def here(library: str, tracking: str) -> list[Finding]:
         *machine(),
         _tried(f"library {shown(library)}", lambda: Library(library).check_writable()),
         _tried(f"runs {runs_root()}", _probe_runs),
-        _tried(f"tracking {tracking}", lambda: reachable(tracking)),
+        _tried(f"tracking {shown(tracking)}", lambda: reachable(tracking)),
     ]
 
 
@@ -100,7 +100,7 @@ def _use(library: str, mark: str) -> None:
 
 def _heard(tracking: str) -> Finding:
     """Whether MLflow answers here; nothing is wrong if not, since only drivers speak to it."""
-    what = f"tracking {tracking}"
+    what = f"tracking {shown(tracking)}"
     if not is_server(tracking):
         return Finding(what, "only the driver uses it")
     found = _tried(what, lambda: reachable(tracking))
@@ -111,9 +111,9 @@ def _tried(what: str, check: Callable[[], None]) -> Finding:
     try:
         check()
     except ConfigError as error:
-        return Finding(what, error.problems[0].message, False)
+        return Finding(what, hushed(error.problems[0].message), False)
     except (OSError, RuntimeError) as error:
-        return Finding(what, str(error), False)
+        return Finding(what, hushed(str(error)), False)
     return Finding(what, "works")
 
 

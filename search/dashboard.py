@@ -68,7 +68,7 @@ class Dashboard:
                 runtime_env=carried,
                 metadata={"stillhouse": job.name},
             )
-        except (RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             message = f"{self.url} took no job: {' '.join(str(error).split())[:500]}"
             raise ConfigError([Problem("--submit", message)]) from None
 
@@ -76,10 +76,16 @@ class Dashboard:
         """What a job has come to after ``patience`` seconds at most, and what it has printed.
 
         Returns at once when its search has begun, which its lines tell, or when it ended.
+
+        Raises:
+            ConfigError: the dashboard does not answer any more.
         """
         until = time.monotonic() + patience
         while True:
-            state, said = str(self.jobs.get_job_status(job)), self.jobs.get_job_logs(job)
+            try:
+                state, said = str(self.jobs.get_job_status(job)), self.jobs.get_job_logs(job)
+            except (OSError, RuntimeError) as error:
+                raise no_cluster(self.url, error) from None
             if run_of(said) or state not in ("PENDING", "RUNNING") or time.monotonic() > until:
                 return state, said
             time.sleep(1.0)
@@ -113,7 +119,10 @@ class Dashboard:
         return [node["node_id"] for node in nodes]
 
     def _get(self, what: str, **asked: Any) -> str:
-        reply = self.jobs._do_request("GET", f"/api/v0/{quote(what)}?{urlencode(asked)}")
+        try:
+            reply = self.jobs._do_request("GET", f"/api/v0/{quote(what)}?{urlencode(asked)}")
+        except OSError as error:
+            raise no_cluster(self.url, error) from None
         if reply.status_code != 200:
             said = " ".join(reply.text.split())[:200]
             message = f"the dashboard at {self.url} cannot tell {what}: {said}"

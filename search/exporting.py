@@ -88,8 +88,8 @@ def depart(
         data: real images of its kind: of its validation split, or else of its training split.
 
     Raises:
-        ConfigError: the network cannot be written in a format, or what was written answers
-            otherwise; a file that does is not left behind.
+        ConfigError: the folder cannot be made, the network cannot be written in a format, or what
+            was written answers otherwise; a file that does is not left behind.
     """
     check_formats(formats)
     split, images = _images(open_data(data))
@@ -97,7 +97,11 @@ def depart(
     leaving = Leaving(sealed(network, as_operators=True), images[:4].clone(), artifact)
     with torch.no_grad():
         told = network(images)
-    into.mkdir(parents=True, exist_ok=True)
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"{into} cannot be made: {error.strerror}; name another folder"
+        raise ConfigError([Problem("--into", message)]) from None
     stayed = Exported("", "", artifact.record.payload.size, _latency(network, images))
     files = tuple(_export(each, leaving, into / f"{name}.{each}", images, told) for each in formats)
     usage = {each: FORMATS.load(each).usage for each in formats}

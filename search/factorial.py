@@ -87,7 +87,12 @@ def check_factorial(experiment: Experiment) -> Iterator[Problem]:
         message = f"asks whether teachers help, and {experiment.final!r} is not taught by any"
         yield Problem("factorial", message)
         return
+    from search.report.roles import ROLES  # draws as well, which no other check need load
+
     for name, changes in asked.techniques.items():
+        if name in ROLES:
+            message = "is how a baseline is called; choose another name"
+            yield Problem(f"factorial.techniques.{name}", message)
         try:
             _check_paths(changes, experiment)
             taught = _with(experiment, changes)
@@ -153,9 +158,7 @@ def interactions(outcome: Outcome) -> list[Interaction]:
         if len(seeds) < 2:
             continue
         none, taught, alone, both = (tuple(sign * cell[s] for s in seeds) for cell in cells)
-        gains = [
-            tuple(a - b for a, b in zip(some, none, strict=True)) for some in (alone, taught, both)
-        ]
+        gains = [_less(some, none) for some in (alone, taught, both)]
         found.append(_interaction(name, gains, asked))
     return found
 

@@ -281,7 +281,7 @@ class Foundry:
         """A parent was damaged or removed: forget it, make it, then go on."""
         again = [stage for stage in flight.stage.lineage() if stage.key == key]
         self._flights.pop(key, None)
-        self._library = Library(self._uri)
+        self._library = Library(self._uri, found=True)
         for client in tuple(flight.clients):
             await self.want(client, again, flight.resources, flight.hang_after)
         for stage in again:

@@ -12,7 +12,7 @@ from methods.core.brings import At
 from methods.core.data.config import DataConfig
 from methods.core.data.dataset import open_data
 from methods.core.data.facts import facts
-from methods.core.evaluation import evaluate
+from methods.core.evaluation import validated
 from methods.core.heads import train_heads
 from methods.core.training import Training
 from search.assembly import described, outline, rebuild
@@ -73,9 +73,7 @@ class AttachHeads(Work):
         ):
             yield report
         figures = _kept(report) | costs(network, dataset.shape).plain()
-        if dataset.facts.sizes["validation"]:
-            scores = evaluate(network, dataset, "validation", device=bench.device)
-            figures |= {f"val_{name}": value for name, value in scores.items()}
+        figures |= validated(network, dataset, bench.device)
         structure = {**described(parents[0]), "heads": list(at)}
         told = {"data": facts(data).plain(), "assembly": structure}
         return Product(stored(network), figures, told)

@@ -255,7 +255,9 @@ class _Driver:
         best = {(r.role, r.group) for r in winners(self._outcome(settled)).values()}
         chosen = [contender for contender in settled if (contender.role, contender.group) in best]
         against = [b for c in chosen for b in baselines(self.experiment, c, self.library)]
-        workshop.make([r.student for c in against for r in c.recipes.values()])
+        beside = [r.student for c in against for r in c.recipes.values()]
+        self.students |= {student.key: student for student in beside}
+        workshop.make(beside)
         return settled + against
 
     def _outcome(self, settled: Sequence[Contender]) -> Outcome:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from methods.core.data.config import DataConfig
 from methods.core.data.dataset import open_data
 from methods.core.data.facts import facts
-from methods.core.evaluation import evaluate
+from methods.core.evaluation import validated
 from methods.core.neighbourhood import recalibrate
 from methods.core.ranges import take_ranges
 from search.assembly import described, rebuild
@@ -57,10 +57,7 @@ class PruneNetwork(Work):
                 layer.rescale()
             if self.recalibrate:
                 take_ranges(network, dataset, bench.device, self.recalibrate)
-        figures: Report = {}
-        if about.sizes["validation"]:
-            scores = evaluate(network, dataset, "validation", device=bench.device)
-            figures = {f"val_{name}": value for name, value in scores.items()}
+        figures = validated(network, dataset, bench.device)
         network.cpu()
         figures |= costs(network, about.shape).plain() | {"nonzero": float(nonzero(network))}
         yield {"epoch": 1.0, **figures}

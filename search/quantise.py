@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from methods.core.data.config import DataConfig
 from methods.core.data.dataset import open_data
 from methods.core.data.facts import facts
-from methods.core.evaluation import evaluate
+from methods.core.evaluation import validated
 from methods.core.folding import folded
 from methods.core.ranges import take_ranges
 from search.assembly import described, rebuild
@@ -44,10 +44,7 @@ class QuantiseNetwork(Work):
         quantise(network, self.bits, leaving)
         network.to(bench.device)
         take_ranges(network, dataset, bench.device, self.batches)
-        figures: Report = {}
-        if about.sizes["validation"]:
-            scores = evaluate(network, dataset, "validation", device=bench.device)
-            figures = {f"val_{name}": value for name, value in scores.items()}
+        figures = validated(network, dataset, bench.device)
         network.cpu()
         figures |= costs(network, about.shape).plain()
         yield {"epoch": 1.0, **figures}

@@ -38,9 +38,7 @@ def again(
         ConfigError: no such run, it has no winner yet, or the changes do not fit.
     """
     file = _best_of(name, of) if of else _file_of(name, "best.yaml")
-    told = read_document(file).data
-    if not (isinstance(told, dict) and isinstance(told.get("name"), str)):
-        raise ConfigError([Problem(str(file), "is no experiment: it has no name")])
+    told = _read(file)
     repeats = {"run.repeats.top": 1, "run.repeats.seeds": seeds, "run.trials": 1}
     laid_over = {**repeats, **({"run.register_as": register} if register else {}), **changes}
     return load_experiment({**told, "name": f"{told['name']}-again"}, laid_over)
@@ -55,14 +53,29 @@ def onwards(name: str, changes: Mapping[str, Any], trials: int, of: str = "") ->
     Raises:
         ConfigError: no such run, it has no winner or searched nothing, or the changes do not fit.
     """
-    best = read_document(_best_of(name, of) if of else _file_of(name, "best.yaml")).data
-    told = read_document(_file_of(name, "experiment.yaml")).data
+    best = _read(_best_of(name, of) if of else _file_of(name, "best.yaml"))
+    told = _read(_file_of(name, "experiment.yaml"))
     if not told.get("search"):
         message = "searched nothing; leave --trials out to make its recipe again"
         raise ConfigError([Problem(name, message)])
     start = {"run.start": "file", "run.neighbours": trials // 4, "run.trials": trials}
-    further = {**told, "stages": best["stages"], "name": f"{told['name']}-onwards"}
+    won = {part: best[part] for part in ("data", "stages")}
+    further = {**told, **won, "name": f"{told['name']}-onwards"}
     return load_experiment(further, {**start, **changes})
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """An experiment as it is written, with its name, data and stages.
+
+    Raises:
+        ConfigError: it lacks one of them.
+    """
+    told = read_document(file).data
+    found = told if isinstance(told, dict) else {}
+    for part, kind in {"name": str, "data": dict, "stages": dict}.items():
+        if not isinstance(found.get(part), kind):
+            raise ConfigError([Problem(str(file), f"is no experiment: it has no {part}")])
+    return found
 
 
 def _best_of(name: str, value: str) -> Path:

@@ -296,8 +296,8 @@ class Factorial(Config):
     @classmethod
     def _names(cls, techniques: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         for name in techniques:
-            if not name.replace("_", "").replace("-", "").isalnum() or name == "plain":
-                raise ValueError(f"needs letters, digits, - and _, and not 'plain', found {name!r}")
+            if not name.replace("_", "").replace("-", "").isalnum():
+                raise ValueError(f"needs letters, digits, - and _, found {name!r}")
         return techniques
 
 

@@ -35,7 +35,7 @@ def starts(experiment: Experiment) -> dict[str, dict[str, Any]]:
 
 def _here(experiment: Experiment) -> Iterator[tuple[str, dict[str, Any]]]:
     """The file's own values, and as many of their neighbours as are asked for."""
-    plain = {name: entry.plain() for name, entry in experiment.entries.items()}
+    plain = _plain(experiment)
     own = _Walk(experiment, plain, {}, {})
     experiment.draw(own)
     if not own.answers:
@@ -54,6 +54,12 @@ def _here(experiment: Experiment) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield f"with {name} {value}", walk.answers
 
 
+def _plain(experiment: Experiment) -> dict[str, Any]:
+    """The file's values, of data and of every entry, with all that they leave out."""
+    entries = {name: entry.plain() for name, entry in experiment.entries.items()}
+    return {**entries, "data": experiment.data.plain()}
+
+
 def _turns(own: _Walk) -> Iterator[tuple[str, Any]]:
     """Every question that was answered with one of the answers beside it: first the nearest of
     each question, then the next."""
@@ -63,7 +69,7 @@ def _turns(own: _Walk) -> Iterator[tuple[str, Any]]:
 
 
 def _presets(experiment: Experiment) -> Iterator[tuple[str, dict[str, Any]]]:
-    plain = {name: entry.plain() for name, entry in experiment.entries.items()}
+    plain = _plain(experiment)
     for path, methods in _objectives(experiment, plain):
         for method in methods:
             for preset, published in METHODS.load(method).presets.items():

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from search.address import has_secret, remedy_of
 from search.experiment import Experiment, to_yaml
 from search.space import parts
 from spaces.problem import ConfigError, Problem
@@ -38,9 +39,10 @@ def launching(experiment: Experiment, folder: Path) -> tuple[Job, str]:
     """The job of a launch, its files put into ``folder``; and where MLflow's data will be.
 
     Raises:
-        ConfigError: library, tracking or data lie where only this machine finds them.
+        ConfigError: library, tracking or data lie where only this machine finds them, or an
+            address holds a password, which is written into no file.
     """
-    problems = [*_library(experiment.library), *_data(experiment)]
+    problems = [*_library(experiment.library), *_data(experiment), *_secrets(experiment)]
     if problems:
         raise ConfigError(problems)
     told = _carried(experiment.plain(), folder)
@@ -75,18 +77,29 @@ def _library(uri: str) -> list[Problem]:
 
 
 def _data(experiment: Experiment) -> list[Problem]:
-    root = experiment.data.root
-    if root is None or root.startswith(("/", "~")):
-        return []
-    message = (
-        f"{root!r} is a folder beside this file, which the cluster does not see; "
-        "--set data.root=/PATH/ON/ALL/NODES (and data.download=true for a published set)"
-    )
-    return [Problem("data.root", message)]
+    own = {f"stages.{n}.data.root": e.get("data") for n, e in experiment.stages.items()}
+    roots = {path: data.get("root") for path, data in own.items() if isinstance(data, Mapping)}
+    return [
+        Problem(
+            path,
+            f"{root!r} is a folder beside this file, which the cluster does not see; "
+            f"--set {path}=/PATH/ON/ALL/NODES (and download: true for a published set)",
+        )
+        for path, root in {"data.root": experiment.data.root, **roots}.items()
+        if isinstance(root, str) and not root.startswith(("/", "~"))
+    ]
+
+
+def _secrets(experiment: Experiment) -> list[Problem]:
+    return [
+        Problem(field, f"holds a password, which no job carries; without it, {remedy_of(uri)}")
+        for field, uri in {"tracking": experiment.tracking, "study": experiment.study}.items()
+        if uri and has_secret(uri)
+    ]
 
 
 def _tracking(uri: str | None) -> str:
-    """MLflow's URI as the head takes it: a database beside the head's runs for one beside here.
+    """MLflow's URI as the head takes it: a database in the head's home for one beside here.
 
     Raises:
         ConfigError: it cannot stand in a command.

@@ -12,7 +12,7 @@ from methods.core.data.dataset import Dataset, open_data
 from methods.core.data.facts import facts
 from methods.core.data.made import MadeData
 from methods.core.distilling.steps import Distilled, take_steps
-from methods.core.evaluation import evaluate
+from methods.core.evaluation import validated
 from methods.core.objective import Objective
 from methods.core.training import Training, train
 from search.assembly import anew, described, rebuild
@@ -137,10 +137,7 @@ class TrainNetwork(Work):
         else:
             if self.few_steps:
                 take_steps(network.to(bench.device), *distilled_in(parents[len(began)], bench))
-            scores = evaluate(
-                network, dataset, "validation", device=bench.device, teachers=teachers
-            )
-            report = {"epoch": 1.0} | {f"val_{name}": value for name, value in scores.items()}
+            report = {"epoch": 1.0} | validated(network, dataset, bench.device, teachers)
             yield report
         about = facts(data)
         figures = {k: v for k, v in report.items() if k != "epoch"}

@@ -153,13 +153,18 @@ class InvertedResidual(nn.Module):
 
 def pooled_head(features: int, classes: int, dropout: float = 0.0) -> nn.Sequential:
     """The mean over all pixels, then one linear layer: [N, features, H, W] -> [N, classes]."""
-    layers: OrderedDict[str, nn.Module] = OrderedDict(
-        pool=nn.AdaptiveAvgPool2d(1), flatten=nn.Flatten(1)
-    )
-    if dropout:
-        layers["dropout"] = nn.Dropout(dropout)
-    layers["fc"] = nn.Linear(features, classes)
-    return nn.Sequential(layers)
+    pool = {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(1)}
+    return nn.Sequential(OrderedDict({**pool, **_linear(features, classes, dropout)}))
+
+
+def linear_head(features: int, classes: int, dropout: float = 0.0) -> nn.Sequential:
+    """Dropout where it is asked for, then one linear layer: [N, features] -> [N, classes]."""
+    return nn.Sequential(OrderedDict(_linear(features, classes, dropout)))
+
+
+def _linear(features: int, classes: int, dropout: float) -> dict[str, nn.Module]:
+    kept: dict[str, nn.Module] = {"dropout": nn.Dropout(dropout)} if dropout else {}
+    return {**kept, "fc": nn.Linear(features, classes)}
 
 
 def initialise(network: nn.Module, linear_std: float | None = None) -> None:

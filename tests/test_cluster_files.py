@@ -70,7 +70,7 @@ def test_every_machine_installs_the_pinned_set_from_the_checkout():
         (line,) = [told for told in config[f"{kind}_setup_commands"] if "pip install" in told]
         words = shlex.split(line)
         assert words[words.index("-c") + 1] == "$HOME/stillhouse/constraints.txt"
-        assert words[-2:] == ["-e", "$HOME/stillhouse[cluster]"]
+        assert words[-2:] == ["-e", "$HOME/stillhouse[cluster,compress]"]
         for path in ("pyproject.toml", "constraints.txt"):
             assert f"~/stillhouse/{path}" in config["file_mounts"]
 

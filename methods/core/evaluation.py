@@ -52,6 +52,22 @@ def evaluate(
     return measure(network, data, split, device, dtype, answers, batch_size)
 
 
+def validated(
+    network: Network,
+    data: Dataset,
+    device: torch.device | str,
+    teachers: Sequence[FrozenTeacher] = (),
+) -> dict[str, float]:
+    """Like :func:`evaluate` on the validation split, as ``val_accuracy`` and so on.
+
+    Empty where that split is.
+    """
+    if not data.facts.sizes["validation"]:
+        return {}
+    scores = evaluate(network, data, "validation", device=device, teachers=teachers)
+    return {f"val_{name}": value for name, value in scores.items()}
+
+
 def measure(
     network: Network,
     data: Dataset,

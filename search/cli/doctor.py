@@ -10,7 +10,7 @@ import typer
 from search.checkup import here
 from search.cli.show import Json, as_json, as_table, console
 from search.library.place import absolute
-from search.tracking import resolve_uri, without_password
+from search.tracking import resolve_uri
 
 
 def doctor(
@@ -28,12 +28,7 @@ def doctor(
         from search.nodes import examine
 
         findings |= examine(address, absolute(library), uri)
-    shown_uri = without_password(uri)
-    rows = [
-        {"node": node, **finding.plain(), "what": finding.what.replace(uri, shown_uri)}
-        for node, some in findings.items()
-        for finding in some
-    ]
+    rows = [{"node": n, **finding.plain()} for n, some in findings.items() for finding in some]
     if json:
         as_json(rows)
     else:

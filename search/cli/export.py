@@ -12,7 +12,7 @@ from search.cli.show import Json, as_json, as_table, console
 from search.exporting import Departure, check_formats, depart
 from search.folder import RunFolder
 from search.formats import FORMATS
-from search.library.store import Library
+from search.library.store import Damaged, Library
 from search.loading import load_experiment
 from search.model_card import card
 from search.outcome import Outcome, Repeated, winner, winners
@@ -48,7 +48,12 @@ def export(
     data = experiment.recipe(values).student.data
     library = Library(experiment.library)
     place = into or folder.path / "exported"
-    departure = depart(library.open(record.key), data, formats, place, experiment.name)
+    try:
+        winning = library.open(record.key)
+    except (Damaged, KeyError):
+        message = f"its network is damaged or gone; stillhouse resume {folder.name} makes it again"
+        raise ConfigError([Problem(folder.name, message)]) from None
+    departure = depart(winning, data, formats, place, experiment.name)
     tests = outcome.tests.get(best.name, ())
     if not tests and facts(data).sizes["test"]:
         tests = tested(best.records, data, library.open)

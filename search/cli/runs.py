@@ -74,10 +74,7 @@ def resume(
     json: Json = False,
 ) -> None:
     """Go on with a run that was stopped; nothing finished is done again."""
-    if submit:
-        submit_going_on(name, 0, address, inline, json)
-        return
-    _go_on(name, address, inline, 0, json)
+    _go_on(name, 0, address, inline, submit, json)
 
 
 def extend(
@@ -89,10 +86,7 @@ def extend(
     json: Json = False,
 ) -> None:
     """More trials for a run that has ended; its sampler knows all earlier ones."""
-    if submit:
-        submit_going_on(name, trials, address, inline, json)
-        return
-    _go_on(name, address, inline, trials, json)
+    _go_on(name, trials, address, inline, submit, json)
 
 
 def best(name: Name, json: Json = False) -> None:
@@ -191,7 +185,12 @@ def ui(
         subprocess.run(command, check=False, env={**os.environ, **server_settings(uri)})
 
 
-def _go_on(name: str, address: str | None, inline: bool, trials: int, json: bool) -> None:
+def _go_on(
+    name: str, trials: int, address: str | None, inline: bool, submit: bool, json: bool
+) -> None:
+    if submit:
+        submit_going_on(name, trials, address, inline, json)
+        return
     experiment = load_experiment(RunFolder.find(name).path / "experiment.yaml")
     view = LiveView(experiment, console)
     with view.showing():

@@ -11,6 +11,7 @@ import safetensors.torch
 
 from search.assembly import rebuild
 from search.format import Answers, Format, Leaving
+from search.library.bounds import Unreadable, plain
 from search.library.record import Record
 from search.stage import Artifact
 from spaces.classifier import Classifier
@@ -54,4 +55,7 @@ def read_network(file: str | Path) -> Network:
     if told is None:
         message = "has no record in its header; needs a file that `stillhouse export` wrote"
         raise ConfigError([Problem(str(file), message)])
-    return rebuild(Artifact(Record.parse(json.loads(told), str(file)), tensors))
+    try:
+        return rebuild(Artifact(Record.parse(plain(told.encode()), str(file)), tensors))
+    except (Unreadable, KeyError, RuntimeError) as error:
+        raise ConfigError([Problem(str(file), f"holds no whole network: {error}")]) from None

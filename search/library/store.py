@@ -58,9 +58,6 @@ class Library:
         self._files = Files(self.uri, found)
         self._records: dict[str, Record] = {}
 
-    def __reduce__(self) -> tuple[type[Library], tuple[str]]:
-        return type(self), (self.uri,)
-
     def check_writable(self) -> None:
         """Write and remove a small file; seconds where an object store does not answer.
 

@@ -17,7 +17,7 @@ from pydantic import BeforeValidator, field_validator
 from methods.core.data.config import DataConfig
 from methods.core.data.dataset import open_data
 from methods.core.data.facts import facts
-from methods.core.evaluation import evaluate
+from methods.core.evaluation import validated
 from methods.core.neighbourhood import recalibrate
 from search.assembly import described, rebuild
 from search.calibration import FEWEST
@@ -70,8 +70,7 @@ class AssembleNetwork(Work):
         network = pool.network(chosen)
         if self.recalibrate:
             recalibrate(network, dataset, bench.device, self.recalibrate)
-        scores = evaluate(network, dataset, "validation", device=bench.device)
-        report = {"epoch": 1.0} | {f"val_{name}": value for name, value in scores.items()}
+        report = {"epoch": 1.0} | validated(network, dataset, bench.device)
         yield report
         figures = {k: v for k, v in report.items() if k != "epoch"}
         figures |= costs(network.cpu(), dataset.shape).plain() | _expected(known, plan)

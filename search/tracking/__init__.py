@@ -7,7 +7,6 @@ from search.tracking.place import (
     resolve_uri,
     server_settings,
     ui_command,
-    without_password,
 )
 from search.tracking.tracker import Tracker, send_pending
 
@@ -24,5 +23,4 @@ __all__ = [
     "send_pending",
     "server_settings",
     "ui_command",
-    "without_password",
 ]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ipaddress
 import sys
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from search.address import hushed, shown
 from spaces.problem import ConfigError, Problem
@@ -58,12 +57,6 @@ def _refuse(uri: str, why: str) -> None:
 def is_server(uri: str) -> bool:
     """Whether an MLflow server answers there, rather than a database."""
     return uri.partition(":")[0] in _SERVERS
-
-
-def without_password(uri: str) -> str:
-    """The URI as it may be shown."""
-    told = urlsplit(uri)
-    return uri.replace(f":{told.password}@", ":***@") if told.password else uri
 
 
 def sqlite_file(uri: str) -> Path | None:

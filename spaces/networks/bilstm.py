@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -10,6 +9,7 @@ from torch import nn
 
 from spaces.config import knob
 from spaces.domain import Choice, Integers, Uniform
+from spaces.layers import linear_head
 from spaces.network import Family, Form, Network, Shape
 from spaces.words import LSTM, MaxOverTime
 
@@ -47,8 +47,5 @@ class BiLSTM(Family):
         for layer in range(1, self.layers + 1):
             blocks[f"lstm{layer}"] = LSTM(dimensions, self.hidden, self.fused)
             dimensions = 2 * self.hidden
-        head: OrderedDict[str, nn.Module] = OrderedDict()
-        if self.dropout:
-            head["dropout"] = nn.Dropout(self.dropout)
-        head["fc"] = nn.Linear(dimensions, classes)
-        return Network({**blocks, "pool": MaxOverTime(), "head": nn.Sequential(head)})
+        head = linear_head(dimensions, classes, self.dropout)
+        return Network({**blocks, "pool": MaxOverTime(), "head": head})

@@ -3,15 +3,14 @@ classification"), as the data set distillation papers use them."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pydantic import field_validator
-from torch import nn
 
 from spaces.config import knob
 from spaces.domain import Choice, Uniform
+from spaces.layers import linear_head
 from spaces.network import Family, Form, Network, Shape
 from spaces.words import MaxOverTime, WordConvs
 
@@ -47,9 +46,6 @@ class TextCNN(Family):
         return heights
 
     def build(self, shape: Shape, classes: int) -> Network:
-        head: OrderedDict[str, nn.Module] = OrderedDict()
-        if self.dropout:
-            head["dropout"] = nn.Dropout(self.dropout)
-        head["fc"] = nn.Linear(self.filters * len(self.heights), classes)
+        head = linear_head(self.filters * len(self.heights), classes, self.dropout)
         convs = WordConvs(shape[0], self.filters, self.heights)
-        return Network({"convs": convs, "pool": MaxOverTime(), "head": nn.Sequential(head)})
+        return Network({"convs": convs, "pool": MaxOverTime(), "head": head})

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import venv
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from search.folder import RunFolder
 from search.formats import FORMATS
 from search.formats.pt2 import Pt2
 from search.library.store import Library
+from search.loading import load_experiment
 from search.make import make_all
 from search.quantise import QuantiseNetwork
 from search.stage import Stage
@@ -247,6 +249,10 @@ def test_a_foreign_file_is_refused_in_one_line(tmp_path):
     save_file({"x": torch.ones(1)}, tmp_path / "b")
     with pytest.raises(ConfigError, match="needs a file that `stillhouse export` wrote"):
         read_network(tmp_path / "b")
+    for record, said in {"{": "holds no whole network", "[]": "c: needs a mapping"}.items():
+        save_file({"x": torch.ones(1)}, tmp_path / "c", {"record": record})
+        with pytest.raises(ConfigError, match=said):
+            read_network(tmp_path / "c")
 
 
 # As a user
@@ -287,6 +293,23 @@ def test_a_winner_leaves_with_its_card(searched):
     from search import read_outcome
 
     assert read_outcome(searched).tests == {}
+
+
+@pytest.mark.usefixtures("searched")
+def test_a_file_in_the_folders_place_is_one_line(tmp_path):
+    (tmp_path / "taken").write_text("")
+    done = CliRunner().invoke(app, ["export", "tiny", "--to", "pt2", "--into", "taken"])
+    assert isinstance(done.exception, ConfigError)
+    assert "--into: taken cannot be made: File exists; name another folder" in str(done.exception)
+
+
+def test_a_winner_that_is_damaged_is_one_line(searched):
+    library = load_experiment(searched.path / "experiment.yaml").library
+    for payload in Path(library).rglob("*.safetensors"):
+        payload.write_bytes(b"")
+    done = CliRunner().invoke(app, ["export", "tiny", "--to", "pt2"])
+    assert isinstance(done.exception, ConfigError)
+    assert "is damaged or gone; stillhouse resume tiny-1" in str(done.exception)
 
 
 def test_a_run_without_a_winner_has_nothing_to_export(load, tmp_path, monkeypatch):

@@ -200,7 +200,8 @@ def test_every_technique_without_and_with_a_teacher_over_the_same_seeds(told):
             "factorial.techniques.smoothing.student.objective: ",
         ),
         ({"factorial.techniques": {}}, "factorial.techniques: "),
-        ({"factorial.techniques": {"plain": {}}}, "and not 'plain', found 'plain'"),
+        ({"factorial.techniques": {"plain": {}}}, "plain: is how a baseline is called"),
+        ({"factorial.techniques": {"direct": {}}}, "direct: is how a baseline is called"),
         ({"factorial.techniques": {"a/b": {}}}, "needs letters, digits, - and _"),
         ({"factorial.seeds": 1}, "factorial.seeds: "),
         (

@@ -220,6 +220,18 @@ def test_a_winner_is_the_start_of_a_search_on_other_data(tmp_path, monkeypatch):
     assert first == won
     assert len(others) == 3
 
+    asked = load_experiment(held({**HERE, "data.augment.cutout": {"choice": [0, 2, 4]}}))
+    folder.write("experiment.yaml", to_yaml(asked.plain()))
+    won |= {"data.augment.cutout": 4}
+    folder.write("best.yaml", to_yaml(asked.settled(won, "started-best")))
+    first, *_ = starts(onwards("started", {}, trials=12)).values()
+    assert first == {**won, "data.augment.cutout": "4"}  # a choice is answered by its label
+
+    folder.write("best.yaml", "name: started")
+    with pytest.raises(ConfigError, match="is no experiment: it has no data"):
+        onwards("started", {}, trials=12)
+
+    folder.write("best.yaml", to_yaml(asked.settled(won, "started-best")))
     folder.write("experiment.yaml", to_yaml(asked.settled(won, "started")))
     with pytest.raises(ConfigError, match="started: searched nothing; leave --trials out"):
         onwards("started", {}, trials=12)

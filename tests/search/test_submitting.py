@@ -64,6 +64,22 @@ def test_folders_of_this_machine_are_refused(changes, path, tiny, tmp_path):
     assert "which the cluster does not see; --set " in problem.message
 
 
+def test_so_is_the_folder_of_an_entry(tiny, tmp_path):
+    tiny["stages"]["student"]["data"] = {"root": "data"}
+    with pytest.raises(ConfigError) as caught:
+        submitted(tiny, tmp_path)
+    assert [problem.path for problem in caught.value.problems] == ["stages.student.data.root"]
+
+
+def test_a_password_is_refused_with_the_place_where_it_belongs(tiny, tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        submitted(tiny, tmp_path, study="postgresql://user:geheim@head/study")
+    (problem,) = caught.value.problems
+    assert problem.path == "study"
+    assert problem.message.endswith("set PGPASSWORD, or add a line to ~/.pgpass")
+    assert not list(tmp_path.iterdir())
+
+
 def test_weights_go_along_under_names_of_their_own(tiny, tmp_path, monkeypatch):
     for place in ("one", "two"):
         (tmp_path / place).mkdir()
