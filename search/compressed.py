@@ -90,6 +90,5 @@ class Compressed(Tuned, Kind):
 
 def origin(stage: Stage) -> NetworkSpec | None:
     """The named network that a stage's own began as; none where it was assembled."""
-    while stage.work.goes_on:
-        stage = stage.parents[0]
-    return stage.work.network if isinstance(stage.work, TrainNetwork) else None
+    *_, first = stage.descent()
+    return first.work.network if isinstance(first.work, TrainNetwork) else None

@@ -198,6 +198,12 @@ class Stage:
         data = fingerprint(self.data.identity()) if self.work.uses_data else ""
         return f"{self.work.kind} {first} {data} {self.work.together}"
 
+    def descent(self) -> Iterator[Stage]:
+        """This stage, the one whose network it goes on from, that one's, and so on."""
+        yield self
+        if self.work.goes_on:
+            yield from self.parents[0].descent()
+
     def lineage(self) -> Iterator[Stage]:
         """This stage and all it rests on, each once, parents first."""
         seen: set[str] = set()

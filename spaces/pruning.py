@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from spaces.cuts import blank
 from spaces.network import Network, Shape
 from spaces.problem import ConfigError, Problem
+from spaces.trimming import Weighty, check_weights
 
 Scope = Literal["layer", "network"]
 
@@ -89,8 +90,20 @@ def prune_weights(network: Network, sparsity: float, scope: Scope) -> None:
             weight.mul_(stays)
 
 
+def check_prunable(network: nn.Module) -> None:
+    """Whether all that has weights is a convolution or a linear layer.
+
+    Raises:
+        ConfigError: something else has, an LSTM say, or nothing.
+    """
+    check_weights(network, lambda layer: isinstance(layer, Weighty), "pruned")
+
+
 def narrowest(network: nn.Module) -> tuple[str, int]:
-    """The layer with the fewest channels or features of its own, and how many they are."""
+    """The layer with the fewest channels or features of its own, and how many they are.
+
+    The network is one that :func:`check_prunable` lets pass.
+    """
     found = [(path, layer.weight.shape[0]) for path, layer in _weighty(network)]
     return min(found[:-1] or found, key=lambda one: one[1])
 
@@ -101,8 +114,8 @@ def _cut(sizes: Tensor, sparsity: float) -> float:
     return float(sizes.kthvalue(count).values) if count else -1.0
 
 
-def _weighty(network: nn.Module) -> list[tuple[str, nn.Conv2d | nn.Linear]]:
-    return [(p, m) for p, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+def _weighty(network: nn.Module) -> list[tuple[str, Weighty]]:
+    return [(path, m) for path, m in network.named_modules() if isinstance(m, Weighty)]
 
 
 def _outputs(network: Network) -> list[nn.Module]:

@@ -10,10 +10,8 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from spaces.network import Network
-from spaces.problem import ConfigError, Problem
 from spaces.quantised import (
     Quantised,
     QuantisedConv,
@@ -23,6 +21,7 @@ from spaces.quantised import (
     operators_of_integers,
     packed,
 )
+from spaces.trimming import check_weights
 
 
 def quantise(network: nn.Module, bits: int, leaving: Collection[str] = ()) -> None:
@@ -60,20 +59,11 @@ def check_quantisable(network: nn.Module) -> None:
     Raises:
         ConfigError: something else, or nothing is.
     """
-    found = False
-    for path, module in network.named_modules():
-        own = [p for p in module.parameters(recurse=False) if p.dim() > 1]
-        if isinstance(module, Quantised) or type(module) in (nn.Conv2d, nn.Linear):
-            found = True
-        elif own and not isinstance(module, _BatchNorm):
-            message = (
-                f"{path or 'the network'} is of kind {type(module).__name__}, which cannot be "
-                "quantised: needs a network of 2-D convolutions and linear layers"
-            )
-            raise ConfigError([Problem("start", message)])
-    if not found:
-        message = "has neither a convolution nor a linear layer, so there is nothing to quantise"
-        raise ConfigError([Problem("start", message)])
+    check_weights(
+        network,
+        lambda layer: isinstance(layer, Quantised) or type(layer) in (nn.Conv2d, nn.Linear),
+        "quantised",
+    )
 
 
 _SUMS = {operator.add, operator.iadd, torch.add, torch.cat, "add", "add_"}

@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from spaces.problem import ConfigError, Problem
+
 Sizes = Mapping[str, Sequence[int]]
 """Path of a layer -> the shape of its weight."""
-Layer = nn.Conv2d | nn.Linear | _BatchNorm
+Weighty = nn.Conv1d | nn.Conv2d | nn.Linear
+Layer = Weighty | _BatchNorm
+
+
+def check_weights(network: nn.Module, fits: Callable[[nn.Module], bool], done: str) -> None:
+    """Whether all weights, but those of batch norms, belong to layers that fit.
+
+    ``done`` says for what: ``pruned``.
+
+    Raises:
+        ConfigError: others have some, or nothing has.
+    """
+    found = False
+    for path, module in network.named_modules():
+        own = any(p.dim() > 1 for p in module.parameters(recurse=False))
+        if fits(module):
+            found = True
+        elif own and not isinstance(module, _BatchNorm):
+            whose = f"{path or 'the network'} is of kind {type(module).__name__}"
+            message = f"{whose}, which cannot be {done}; start from another network"
+            raise ConfigError([Problem("start", message)])
+    if not found:
+        message = f"has neither a convolution nor a linear layer, so nothing can be {done}"
+        raise ConfigError([Problem("start", message)])
 
 
 def sizes(network: nn.Module) -> dict[str, list[int]]:
@@ -30,7 +55,7 @@ def trim(network: nn.Module, to: Sizes) -> None:
 
 def _resize(layer: Layer, shape: tuple[int, ...]) -> None:
     like = layer.weight
-    if isinstance(layer, nn.Conv2d):
+    if isinstance(layer, nn.Conv1d | nn.Conv2d):
         depthwise = layer.groups == layer.in_channels == layer.out_channels
         layer.groups = shape[0] if depthwise else layer.groups
         layer.out_channels, layer.in_channels = shape[0], shape[1] * layer.groups
@@ -46,7 +71,7 @@ def _resize(layer: Layer, shape: tuple[int, ...]) -> None:
 
 def _layers(network: nn.Module) -> Iterator[tuple[str, Layer]]:
     for path, module in network.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Linear | _BatchNorm) and module.weight is not None:
+        if isinstance(module, Layer) and module.weight is not None:
             yield path, module
 
 

@@ -95,8 +95,9 @@ class Distil(Kind, Distilling):
         if beyond := [label for label in self.classes or () if not 0 <= label < about.classes]:
             message = f"has {beyond[0]}, and classes go from 0 to {about.classes - 1}"
             raise ConfigError([Problem("classes", message)])
-        if self.images != "learnt" and data.augment.noise:
-            raise ConfigError([Problem("images", "noise has none of a class; leave it out")])
+        if data.augment.noise and self.begun_as != "noise":
+            field = "image_start" if self.images == "learnt" else "images"
+            raise ConfigError([Problem(field, "noise has none of a class; leave it out")])
         told = {field: getattr(self, field) for field in Distilling.model_fields}
         work = DistilData(**told, network=self.network, seed=self.seed)
         return Entry((Stage(name, work, data),))

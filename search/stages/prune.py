@@ -6,14 +6,14 @@ from typing import Literal
 
 from methods.core.data.config import DataConfig
 from methods.core.data.facts import facts
-from search.compressed import Compressed, Tuned
+from search.compressed import Compressed, Tuned, origin
 from search.prune import PruneNetwork
 from search.stage import Stage
-from search.train import TrainNetwork
 from spaces.config import knob
 from spaces.domain import Choice, Uniform
+from spaces.network import Network
 from spaces.problem import ConfigError, Problem
-from spaces.pruning import Scope, narrowest
+from spaces.pruning import Scope, check_prunable, narrowest
 
 
 class Pruning(Tuned):
@@ -39,21 +39,22 @@ class Prune(Pruning, Compressed):
     package = "torch_pruning"
 
     def work(self, began: Stage, data: DataConfig) -> PruneNetwork:
-        self._check_room(began, data)
+        if (spec := origin(began)) is not None:
+            about = facts(data)
+            sketch = spec.sketch(about.shape, about.classes)
+            check_prunable(sketch)
+            if began.work.kind == "train" and not began.work.goes_on:
+                self._check_room(began.label, sketch)
         return PruneNetwork(
             how=self.how, sparsity=self.sparsity, scope=self.scope, recalibrate=self.recalibrate
         )
 
-    def _check_room(self, began: Stage, data: DataConfig) -> None:
+    def _check_room(self, label: str, sketch: Network) -> None:
         """Before anything is trained: something stays of every layer that has channels."""
-        work = began.work
-        if self.how != "channels" or not isinstance(work, TrainNetwork) or work.network is None:
-            return
-        about = facts(data)
-        path, count = narrowest(work.network.sketch(about.shape, about.classes))
-        if count * (1 - self.sparsity) < 1:
+        path, count = narrowest(sketch)
+        if self.how == "channels" and count * (1 - self.sparsity) < 1:
             message = (
-                f"{self.sparsity:g} would leave nothing of {began.label}'s {path}, which has "
+                f"{self.sparsity:g} would leave nothing of {label}'s {path}, which has "
                 f"{count} channels; take at most {1 - 1 / count:.2f}"
             )
             raise ConfigError([Problem("sparsity", message)])

@@ -226,15 +226,12 @@ def _check_float(stage: Stage) -> None:
     Raises:
         ConfigError: the stage makes one.
     """
-    at: Stage | None = stage
-    while at is not None:
-        if at.work.kind == "quantise":
-            message = (
-                f"has no place beside start: {stage.label}, which is quantised; "
-                "start from what was quantised there"
-            )
-            raise ConfigError([Problem("anew", message)])
-        at = at.parents[0] if at.work.goes_on else None
+    if any(before.work.kind == "quantise" for before in stage.descent()):
+        message = (
+            f"has no place beside start: {stage.label}, which is quantised; "
+            "start from what was quantised there"
+        )
+        raise ConfigError([Problem("anew", message)])
 
 
 def _images_of(entry: Entry, data: DataConfig) -> tuple[Stage, ...]:

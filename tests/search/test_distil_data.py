@@ -280,7 +280,7 @@ def test_sentences_are_kept_and_shown_in_the_nearest_words(read, tmp_path):
     whole = lexicon(student.data).nearest_words(tensors["images"])
     assert said == [" ".join(sentence.split()[:30]) for sentence in whole]
     assert {word for sentence in said for word in sentence.split()} <= set(
-        lexicon(student.data).words
+        lexicon(student.data).vocabulary.words
     )
     outcome = outcome_of(student, library)
     picture = drawn.draw(outcome, {few.record.key: tensors})

@@ -11,6 +11,7 @@ import torch
 
 from methods.core.data.dataset import open_data
 from methods.core.data.facts import lexicon
+from methods.core.data.lexicon import looked_up
 from search.launching import launch
 from search.loading import load_experiment
 from search.tracking.model import save_classifier
@@ -103,7 +104,7 @@ def test_networks_for_images_are_refused_before_anything_runs(told, place, netwo
 
 def test_a_wrong_file_is_told_before_anything_runs(told):
     told["data"]["source"]["text"]["text"] = "review"
-    assert "has no column 'review' (`text`)" in refused(told)
+    assert "unknown column 'review'" in refused(told)
     assert " data.root: " in refused(told)
 
 
@@ -117,7 +118,7 @@ def test_a_model_is_served_word_vectors(told, tmp_path, spec):
     loaded = mlflow.pytorch.load_model(str(tmp_path / "model"))
     known = lexicon(data.config)
     ids = torch.from_numpy(known.vocabulary.encode(["w1 good w2", "w3 bad", "dull w4"], 8))
-    vectors = known.embed(ids)
+    vectors = looked_up(known.vectors, ids).permute(0, 3, 1, 2)
     with torch.no_grad():
         torch.testing.assert_close(loaded(vectors), network(vectors, ()).logits)
 

@@ -7,7 +7,7 @@ from torch import nn
 from spaces.cost import costs
 from spaces.network import Network
 from spaces.problem import ConfigError
-from spaces.pruning import narrowest, prune_channels, prune_weights
+from spaces.pruning import check_prunable, narrowest, prune_channels, prune_weights
 from spaces.spec import NetworkSpec
 from spaces.trimming import keep_zeros, sizes, trim
 
@@ -41,6 +41,39 @@ def test_half_of_the_channels_go_with_all_that_reads_them(name):
         told = network(images, ()).logits
         assert told.shape == (3, 10)
         assert torch.equal(copy(images, ()).logits, told)
+
+
+def texts():
+    torch.manual_seed(0)
+    return (
+        NetworkSpec.parse({"text_cnn": {"filters": 8, "dropout": 0.0}}).build((6, 12, 1), 3).eval()
+    )
+
+
+def test_filters_of_words_go_as_those_of_images():
+    network = texts()
+    prune_channels(network, (6, 12, 1), 0.5)
+    shapes = {name: tuple(p.shape) for name, p in network.named_parameters() if p.dim() > 1}
+    assert [shape[0] for shape in shapes.values()] == [4, 4, 4, 3]
+    assert shapes["blocks.head.fc.weight"] == (3, 12)
+    copy = texts()
+    trim(copy, sizes(network))
+    copy.load_state_dict(network.state_dict())
+    words = torch.rand(2, 6, 12, 1)
+    assert torch.equal(copy(words, ()).logits, network(words, ()).logits)
+
+
+def test_single_weights_go_from_filters_of_words():
+    network = texts()
+    prune_weights(network, 0.5, "layer")
+    for weight in (p for p in network.parameters() if p.dim() > 1):
+        assert int((weight == 0).sum()) == weight.numel() // 2
+
+
+def test_an_lstm_is_not_pruned():
+    network = NetworkSpec.parse("bilstm").build((6, 12, 1), 3)
+    with pytest.raises(ConfigError, match=r"lstm1.* is of kind LSTM, which cannot be pruned"):
+        check_prunable(network)
 
 
 def two_layers():

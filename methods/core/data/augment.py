@@ -20,6 +20,9 @@ from methods.core.data.noise import normal
 from spaces.config import Config, knob
 from spaces.domain import Choice, Integers, Uniform
 
+MOST_MAGNITUDE = 30
+"""Of RandAugment's changes."""
+
 
 class Augment(Config):
     """How training images are varied; nothing unless said."""
@@ -45,7 +48,9 @@ class Augment(Config):
     randaugment: int = knob(
         0, "so many of RandAugment's changes to each image", Integers(0, 3), ge=0
     )
-    magnitude: int = knob(9, "of RandAugment's changes", Integers(1, 30), ge=0, le=30)
+    magnitude: int = knob(
+        9, "of RandAugment's changes", Integers(1, MOST_MAGNITUDE), ge=0, le=MOST_MAGNITUDE
+    )
     views: int | None = knob(
         None, "so many fixed views, in turn, an epoch each; none means a new view every epoch", ge=1
     )

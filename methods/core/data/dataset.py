@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +27,14 @@ from spaces.network import Shape
 from spaces.problem import ConfigError, Problem
 
 _MIB = 1024**2
+
+
+class _Seen(NamedTuple):
+    """How one view shows every training example."""
+
+    choices: View
+    changes: Rows | None
+    """RandAugment's."""
 
 
 class Dataset:
@@ -152,27 +161,27 @@ class Dataset:
     ) -> Iterator[Batch]:
         """The examples at the places ``order`` of a split, ``size`` at a time."""
         device = torch.device(device)
+        seen = _Seen(self._choices(view).to(device), self._changes(view))
         mix = self._mix(view)
         if mix is None:
-            yield from self._shown(split, order, size, device, view)
+            yield from self._shown(split, order, size, device, seen)
             return
-        others = self._shown(split, mix.partner.numpy()[order], size, device, view)
+        others = self._shown(split, mix.partner.numpy()[order], size, device, seen)
         mix = mix.to(device)
-        for own, other in zip(self._shown(split, order, size, device, view), others, strict=True):
+        for own, other in zip(self._shown(split, order, size, device, seen), others, strict=True):
             how = mix.of(own.indices)
             images = mixed_images(own.images, other.images, how)
             labels = mixed_labels(own.labels, other.labels, how, self.classes)
             yield Batch(images, labels, own.indices)
 
     def _shown(
-        self, split: Split, order: Rows, size: int, device: torch.device, view: int | None
+        self, split: Split, order: Rows, size: int, device: torch.device, seen: _Seen
     ) -> Iterator[Batch]:
         """The same, every example by itself."""
         pixels, of_split, labels = self._examples(split)
         rows = torch.from_numpy(of_split[order])
         indices = torch.from_numpy(order).to(device)
         labels = labels.to(device).index_select(0, indices)
-        choices, changes = self._choices(view).to(device), self._changes(view)
         mean, std = (torch.tensor(each, device=device) for each in (self.mean, self.std))
         read = pixels.gathered if self._resident else pixels.streamed
         parts = zip(torch.split(labels, size), torch.split(indices, size), strict=True)
@@ -180,8 +189,9 @@ class Dataset:
         for start, (images, (some, places)) in zip(
             itertools.count(step=size), batches, strict=False
         ):
-            here = None if changes is None else changes[order[start : start + size]]
-            shown = render(images, choices.of(places), self.config.augment, mean, std, here)
+            places_here = order[start : start + size]
+            here = None if seen.changes is None else seen.changes[places_here]
+            shown = render(images, seen.choices.of(places), self.config.augment, mean, std, here)
             yield Batch(shown, some, places)
 
     def _examples(self, split: Split) -> tuple[Pixels, Rows, Tensor]:

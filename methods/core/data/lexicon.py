@@ -20,15 +20,6 @@ class Lexicon:
     vectors: Tensor
     """[V, D], float32, on the CPU; row 0 (padding) is zeros."""
 
-    @property
-    def words(self) -> tuple[str, ...]:
-        """All V words by their numbers."""
-        return self.vocabulary.words
-
-    def embed(self, ids: Tensor) -> Tensor:
-        """Numbers [N, L] to what networks see, [N, D, L, 1], on the device of ``ids``."""
-        return looked_up(self.vectors.to(ids.device), ids).permute(0, 3, 1, 2)
-
     def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
         """[*shape], float32, spread as the words' vectors are: mean and deviation a dimension.
 

@@ -44,7 +44,13 @@ class Mix(NamedTuple):
 def draw_mix(
     mixup: float, cutmix: float, words: tuple[int, ...], examples: int, height: int, width: int
 ) -> Mix:
-    """The mixing of a whole split, decided by ``words``; 0 turns a kind off."""
+    """The mixing of a whole split of ``examples`` images, ``height`` by ``width`` pixels.
+
+    Args:
+        mixup: ``a`` of mixup's Beta distribution; 0 turns it off.
+        cutmix: that of CutMix's.
+        words: what the choices are drawn from: seed, view and what they are for.
+    """
     chance = generator(*words)
     partner = chance.permutation(examples).astype(np.int64)
     boxed = chance.uniform(size=examples) < (0.5 if mixup and cutmix else float(cutmix > 0))
@@ -64,7 +70,7 @@ def draw_mix(
 
 
 def mixed_images(images: Tensor, others: Tensor, mix: Mix) -> Tensor:
-    """[B, C, H, W] of both -> the mixed, in the same format."""
+    """Normalised images [B, C, H, W], float, of both -> the mixed, in the same format."""
     blend = mix.blend[:, None, None, None]
     blended = torch.lerp(others, images, blend)
     return torch.where(_inside(mix.box, images), others, blended)

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from methods.core.data.encoded import Decoder, Encoded
 from methods.core.data.source import Images, Labels, Part, damaged, root_problem
+from spaces.problem import unknown
 
 _ROWS = 1024
 
@@ -110,7 +111,7 @@ def _schema(path: Path) -> Any:
 def _column(path: Path, name: str) -> None:
     columns = _schema(path).names
     if name not in columns:
-        raise root_problem(f"{path} has no column {name!r}; it has {', '.join(columns)}")
+        raise root_problem(f"{path}: {unknown('column', name, columns)}")
 
 
 def _image_column(path: Path) -> str:

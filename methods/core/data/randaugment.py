@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-MOST = 30
-"""The largest magnitude."""
+from methods.core.data.augment import MOST_MAGNITUDE
 
 _Change = Callable[[Tensor, float], Tensor]
 
@@ -66,7 +65,9 @@ def draw_changes(chance: np.random.RandomState, examples: int, changes: int) -> 
 
 
 def changed(images: Tensor, numbers: np.ndarray, magnitude: int) -> Tensor:
-    """Images [B, H, W, C], each with its changes [B, k] one after the other.
+    """Images [B, H, W, C], each with its changes [B, k] one after the other; in the same format.
+
+    Images are uint8 in 0..255 or float in 0..1. ``magnitude`` is in 0..30.
 
     ``numbers`` are on the host, as :func:`draw_changes` gives them: no device is waited for.
     """
@@ -75,13 +76,19 @@ def changed(images: Tensor, numbers: np.ndarray, magnitude: int) -> Tensor:
     for column in numbers.T:
         parts = []
         for number in np.unique(column):
-            places = torch.from_numpy(np.flatnonzero(column == number)).to(images.device)
-            by = math.copysign(magnitude / MOST, number)
+            places = _sent(np.flatnonzero(column == number), images.device)
+            by = math.copysign(magnitude / MOST_MAGNITUDE, number)
             parts.append((places, known[abs(number) - 1][0](x.index_select(0, places), by)))
         x = torch.empty_like(x)
         for places, part in parts:
             x.index_copy_(0, places, part)
     return x.permute(0, 2, 3, 1)
+
+
+def _sent(places: np.ndarray, device: torch.device) -> Tensor:
+    found = torch.from_numpy(places)
+    found = found.pin_memory() if device.type == "cuda" else found
+    return found.to(device, non_blocking=True)
 
 
 def _whole(images: Tensor) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from functools import cached_property
 
@@ -59,6 +60,7 @@ class TextMaterial(Material):
         super().__init__(source, digest, None)
         self._sentences: dict[tuple[Part, Cut], Sentences] = {}
         self._lexicons: dict[Cut, Lexicon] = {}
+        self._vocabularies: dict[Cut, Vocabulary] = {}
 
     def examples(self, part: Part, cut: Cut) -> Sentences:
         cut = _all_shown(cut)
@@ -89,10 +91,12 @@ class TextMaterial(Material):
         def make() -> np.ndarray:
             texts = [self._texts[row] for row in self.splits(cut).train]
             found = Vocabulary.of(texts, self.source.vocabulary, self.source.token)
-            return np.frombuffer("\n".join(found.words).encode(), np.uint8)
+            return np.frombuffer(json.dumps(found.words).encode(), np.uint8)
 
-        words = kept_array(self._key("words", cut), make).tobytes().decode()
-        return Vocabulary(tuple(words.split("\n")), self.source.token)
+        if cut not in self._vocabularies:
+            words = json.loads(kept_array(self._key("vocabulary", cut), make).tobytes())
+            self._vocabularies[cut] = Vocabulary(tuple(words), self.source.token)
+        return self._vocabularies[cut]
 
     def _ids(self, part: Part, cut: Cut) -> Ids:
         def make() -> Ids:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from methods.core.data.source import damaged, root_problem
+from spaces.problem import unknown
 
 _LONGEST_CELL = 2**31 - 1
 
@@ -110,7 +110,4 @@ def _complete(path: Path, cells: Iterable[tuple[int, Any]], name: str, unit: str
 def _check_column(path: Path, columns: Iterable[str], name: str, setting: str) -> None:
     columns = list(columns)
     if name not in columns:
-        near = difflib.get_close_matches(name, columns, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        there = f"it has {', '.join(columns) or 'none'}"
-        raise root_problem(f"{path} has no column {name!r} (`{setting}`); {hint}{there}")
+        raise root_problem(f"{path}: {unknown('column', name, columns)} (`{setting}`)")

@@ -29,11 +29,10 @@ def begin(data: Dataset, how: Distilling, generator: torch.Generator) -> Example
     """
     classes = how.initial_classes(data.classes)
     shape = (how.steps, how.examples, *data.shape)
-    which = how.image_start if how.images == "learnt" else how.images
-    if which == "noise":
+    if how.begun_as == "noise":
         images = _noise(data, shape, generator)
     else:
-        images = _chosen(data, which, classes * how.steps, generator).view(shape)
+        images = _chosen(data, how.begun_as, classes * how.steps, generator).view(shape)
     labels = _labels(how, torch.tensor(classes), data.classes, generator)
     raw = how.rate + math.log(-math.expm1(-how.rate))  # the inverse of softplus
     return Examples(images, labels, torch.full((how.steps * how.passes,), raw))

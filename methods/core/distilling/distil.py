@@ -18,7 +18,7 @@ from methods.core.distilling.begin import begin
 from methods.core.distilling.settings import Distilling
 from methods.core.distilling.steps import Distilled, take_steps
 from methods.core.distilling.unroll import Examples, Unroll, stacked, weights_of
-from methods.core.evaluation import evaluate
+from methods.core.evaluation import validated
 from methods.core.learner import below, moments, put_moments
 from methods.core.saves import Report, Saves, epoch_by_epoch, read, written
 from methods.core.seeding import seed_from, seeded
@@ -145,10 +145,10 @@ class _Run:
         for number in [None] if fixed else range(networks):
             network = self._started(number)
             take_steps(network, self.distilled(), self._how.steps)
-            found.append(evaluate(network, self._data, "validation", device=self._device))
-        means = {f"val_{name}": statistics.fmean(f[name] for f in found) for name in found[0]}
+            found.append(validated(network, self._data, self._device))
+        means = {name: statistics.fmean(f[name] for f in found) for name in found[0]}
         if not fixed:
-            means["val_accuracy_spread"] = statistics.stdev(f["accuracy"] for f in found)
+            means["val_accuracy_spread"] = statistics.stdev(f["val_accuracy"] for f in found)
         return means
 
     def _started(self, number: int | None) -> Network:

@@ -72,6 +72,11 @@ class Distilling(Config):
         return float(self.lr * 0.5 ** (iteration * (self.halvings + 1) // self.iterations))
 
     @property
+    def begun_as(self) -> str:
+        """What the images are at first."""
+        return self.image_start if self.images == "learnt" else self.images
+
+    @property
     def reports(self) -> int:
         """How many reports there are."""
         return min(REPORTS, self.iterations)

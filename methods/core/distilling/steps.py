@@ -27,7 +27,8 @@ class Distilled(NamedTuple):
 def take_steps(network: Network, distilled: Distilled, steps: int) -> None:
     """Train in place: pass after pass over the ``steps``, each at its own rate.
 
-    Plain gradient descent on cross entropy with soft labels; dropout is off.
+    Plain gradient descent, w <- w - rate * grad, on cross entropy with soft labels (Sucholutsky
+    and Schonlau 2021, algorithm 1); dropout is off.
 
     Raises:
         ConfigError: the network has batch norm.

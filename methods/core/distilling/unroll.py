@@ -114,7 +114,8 @@ class Unroll:
         return losses.mean(), Examples(*(part.mean(dim=0) for part in found))
 
     def step(self, weights: Weights, images: Tensor, labels: Tensor, rate: Tensor) -> Weights:
-        """One step on a step's examples."""
+        """One step on a step's examples: images [M, *shape], soft labels [M, classes], and a rate
+        [] before its softplus."""
         down = grad(self._distance)(weights, images, labels)
         size = F.softplus(rate)
         return {name: weight - size * down[name] for name, weight in weights.items()}

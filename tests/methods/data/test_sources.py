@@ -204,9 +204,9 @@ def test_a_broken_image_is_named_with_its_row(write: Callable[..., Any]) -> None
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"label": "z"}, "has no column 'z'; it has picture, y"),
+        ({"label": "z"}, "unknown column 'z'; allowed: picture, y"),
         ({"label": "picture"}, "needs whole numbers"),
-        ({"image": "photo"}, "has no column 'photo'; it has picture, y"),
+        ({"image": "photo"}, "unknown column 'photo'; allowed: picture, y"),
         ({"train": "no/*.parquet"}, "must hold Parquet files no/*.parquet"),
         ({"image": "y"}, "row 0 holds no bytes in column 'y'"),
     ],

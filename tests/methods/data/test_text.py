@@ -16,6 +16,7 @@ import torch
 from methods.core.data.config import DataConfig
 from methods.core.data.dataset import open_data
 from methods.core.data.facts import facts, lexicon, material, opened, space
+from methods.core.data.lexicon import looked_up
 from methods.core.data.made import MadeData
 from methods.core.data.splits import Cut
 from methods.core.data.vocabulary import Vocabulary, words_in
@@ -96,7 +97,7 @@ def test_shards_follow_one_another_and_all_must_be_there(tmp_path: Path) -> None
 def test_a_missing_column_is_told_with_the_nearest(tmp_path: Path, ending: str) -> None:
     message = problem(lambda: facts(config(written(tmp_path, ending), {"label": "lable"})))
     path = tmp_path / f"train{ending}"
-    wanted = f"{path} has no column 'lable' (`label`); did you mean 'label'? it has label, text"
+    wanted = f"{path}: unknown column 'lable'; did you mean 'label'? allowed: label, text (`label`)"
     assert message == f"root: {wanted}"
 
 
@@ -163,13 +164,20 @@ def test_words_are_those_of_the_training_split_alone(tmp_path: Path) -> None:
     write(tmp_path / "test.csv", label=[0, 1], text=["tested same", "same"])
     told = config(tmp_path, validation=0.25)
     rows = opened(told).splits(Cut(0.25, None, 0)).train
-    known = set(lexicon(told).words) - {"<pad>", "<unk>", "same"}
+    known = set(lexicon(told).vocabulary.words) - {"<pad>", "<unk>", "same"}
     assert known == {f"word{row}" for row in rows}
     assert len(known) == 30
     # A limit chooses labels; the space is that of all that may be looked at.
     fewer = config(tmp_path, validation=0.25, limit=10)
-    assert lexicon(fewer).words == lexicon(told).words
+    assert lexicon(fewer).vocabulary.words == lexicon(told).vocabulary.words
     assert space(fewer) == space(told) != space(config(tmp_path, validation=0.5))
+
+
+def test_a_word_may_be_any_text(tmp_path: Path) -> None:
+    """Also a line's end: what is kept on the disk is what was found."""
+    write(tmp_path / "train.csv", label=[0, 1] * 5, text=["a\nb", "a b"] * 5)
+    told = config(tmp_path, {"test": None, "token": "[^a-z]+"}, validation=0.2)
+    assert sorted(lexicon(told).vocabulary.words) == ["\n", " ", "<pad>", "<unk>"]
 
 
 def test_no_word_at_all(tmp_path: Path) -> None:
@@ -235,7 +243,7 @@ def test_vectors_of_a_file(tmp_path: Path, header: bool) -> None:
     told = config(tmp_path, {"embedding": {"path": "vectors.txt"}})
     assert facts(told).shape == (3, 6, 1)
     known = lexicon(told)
-    rows = dict(zip(known.words, known.vectors.tolist(), strict=True))
+    rows = dict(zip(known.vocabulary.words, known.vectors.tolist(), strict=True))
     assert rows["good"] == VECTORS["good"]
     assert rows["film"] == VECTORS["film"]
     assert rows["<pad>"] == [0.0, 0.0, 0.0]
@@ -250,7 +258,7 @@ def test_the_file_of_vectors_is_in_the_identity(tmp_path: Path) -> None:
     assert before != config(tmp_path).identity()
     path.write_text(path.read_text().replace("2.0", "2.5"))
     assert told.identity() != before
-    assert lexicon(told).vectors[lexicon(told).words.index("good"), 1] == 2.5
+    assert lexicon(told).vectors[lexicon(told).vocabulary.words.index("good"), 1] == 2.5
     # Other words of the same file live in one space with these.
     assert space(told) == space(told.model_copy(update={"validation": 0.4}))
 
@@ -293,7 +301,9 @@ def test_batches_are_the_vectors_of_the_words(tmp_path: Path, resident_mb: int) 
     assert images.dtype == torch.float32
     for image, text in zip(images, TEXTS[:4], strict=True):
         words = list(words_in(text))[:6]
-        rows = [known.words.index(w) if w in known.words else 1 for w in words]
+        rows = [
+            known.vocabulary.words.index(w) if w in known.vocabulary.words else 1 for w in words
+        ]
         rows += [0] * (6 - len(rows))
         assert torch.equal(image, known.vectors[rows].T[..., None])
     epoch = list(data.train_batches(batch_size=5, epoch=0, seed=3, device="cpu"))
@@ -304,9 +314,9 @@ def test_vectors_decode_to_their_words(tmp_path: Path) -> None:
     told = config(written(tmp_path), {"embedding": {"dimensions": 30}})
     known = lexicon(told)
     ids = torch.tensor([[2, 5, 0], [3, 4, 2]])
-    sentences = known.embed(ids)
+    sentences = looked_up(known.vectors, ids).permute(0, 3, 1, 2)
     assert sentences.shape == (2, 30, 3, 1)
-    expected = [" ".join(known.words[i] for i in row) for row in ids.tolist()]
+    expected = [" ".join(known.vocabulary.words[i] for i in row) for row in ids.tolist()]
     assert known.nearest_words(sentences + 0.01) == expected
 
 
@@ -359,6 +369,6 @@ def test_what_was_made_once_is_read_again(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Vocabulary, "of", None)
     monkeypatch.setattr(Vocabulary, "encode", None)
     again = lexicon(told)
-    assert again.words == first.words
+    assert again.vocabulary.words == first.vocabulary.words
     assert torch.equal(again.vectors, first.vectors)
     assert open_data(told).facts.sizes["train"] == 18
