@@ -4,7 +4,6 @@ import collections
 import functools
 import os
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -165,17 +164,9 @@ class Brief(tune.Trainable):
 
 
 @pytest.fixture(scope="module")
-def works(tmp_path_factory):
-    """A module that the workers can import too."""
-    folder = tmp_path_factory.mktemp("plugins")
-    (folder / "works_for_ray.py").write_text(PLUGINS)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))
-        import works_for_ray
-
-        yield works_for_ray
-        del sys.modules["works_for_ray"]
+def works(importable):
+    """Kinds of work that the workers can import too."""
+    return importable("works_for_ray", PLUGINS)
 
 
 @pytest.fixture(scope="module")

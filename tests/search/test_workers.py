@@ -3,7 +3,6 @@
 import functools
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -102,17 +101,9 @@ class Endless(Shared):
 
 
 @pytest.fixture(scope="module")
-def works(tmp_path_factory):
-    """A module that the workers can import too."""
-    folder = tmp_path_factory.mktemp("plugins")
-    (folder / "works_of_several.py").write_text(PLUGINS)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))
-        import works_of_several
-
-        yield works_of_several
-        del sys.modules["works_of_several"]
+def works(importable):
+    """Kinds of work that the workers can import too."""
+    return importable("works_of_several", PLUGINS)
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,6 @@
 """A search over four nodes finds what one process finds, and keeps their slots busy."""
 
 import itertools
-import os
-import sys
 
 import pytest
 import ray
@@ -69,18 +67,9 @@ class Sleeping(Work):
 
 
 @pytest.fixture(scope="module")
-def works(tmp_path_factory):
-    """A module that workers on all nodes can import."""
-    folder = tmp_path_factory.mktemp("plugins")
-    (folder / "works_for_nodes.py").write_text(WORKS)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
-        path = [str(folder), os.environ.get("PYTHONPATH", "")]
-        patch.setenv("PYTHONPATH", os.pathsep.join(path))
-        import works_for_nodes
-
-        yield works_for_nodes
-        del sys.modules["works_for_nodes"]
+def works(importable):
+    """Kinds of work that the workers can import too."""
+    return importable("works_for_nodes", WORKS)
 
 
 @pytest.fixture(scope="module")
