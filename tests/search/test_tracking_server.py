@@ -31,9 +31,9 @@ KEY = "a" * 64
 
 
 @contextlib.contextmanager
-def server(folder, port):
+def server(folder, port, kept=None):
     """``mlflow server`` as the command line starts it, killed with all its children."""
-    uri = resolve_uri(None, folder)
+    uri = resolve_uri(kept, folder)
     command = ui_command(uri, port=port)
     with (folder / "server.log").open("a") as output:
         process = subprocess.Popen(
@@ -74,6 +74,14 @@ def port():
         return probe.getsockname()[1]
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
+def kept(request, tmp_path):
+    """Where the server keeps its runs."""
+    if request.param == "sqlite":
+        return resolve_uri(None, tmp_path)
+    return request.getfixturevalue("postgres").database()
+
+
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     monkeypatch.setattr(tracker_module, "_LONGEST_PAUSE", 0.2)
@@ -103,7 +111,7 @@ def check(uri, trials):
     return client, found
 
 
-def test_down_at_the_start_and_killed_in_the_middle(tmp_path, port):
+def test_down_at_the_start_and_killed_in_the_middle(tmp_path, port, kept):
     uri = f"http://127.0.0.1:{port}"
     tracker = Tracker(uri, "tiny", tmp_path / "search", {})
     tracker(SearchStarted("tiny", {"name": "tiny", "search": {"student.lr": "declared"}}, False))
@@ -112,9 +120,8 @@ def test_down_at_the_start_and_killed_in_the_middle(tmp_path, port):
     assert "refused" in tracker.trouble
     assert tracker.pending == 7
 
-    with server(tmp_path, port):
-        wait_for(lambda: tracker.pending == 0)
-        assert tracker.trouble == ""
+    with server(tmp_path, port, kept):
+        wait_for(lambda: tracker.pending == 0 and tracker.trouble == "")
         trial(tracker, 1, [1])
         wait_for(lambda: tracker.pending == 0)
 
@@ -123,7 +130,7 @@ def test_down_at_the_start_and_killed_in_the_middle(tmp_path, port):
     trial(tracker, 2, [1, 2])
     wait_for(lambda: tracker.trouble)
 
-    with server(tmp_path, port):
+    with server(tmp_path, port, kept):
         tracker(TrialReported(1, 2, {"val_accuracy": 0.2}))
         tracker(TrialEnded(1, "finished"))
         tracker(TrialEnded(2, "finished"))
@@ -134,12 +141,12 @@ def test_down_at_the_start_and_killed_in_the_middle(tmp_path, port):
 
 
 @pytest.mark.slow
-def test_down_at_the_end_and_sent_by_a_later_command(tmp_path, port):
+def test_down_at_the_end_and_sent_by_a_later_command(tmp_path, port, kept):
     uri = f"http://127.0.0.1:{port}"
     report = tmp_path / "report.html"
     report.write_text("<html>")
     network = Network({"head": nn.Sequential(nn.Flatten(), nn.Linear(12, 2))})
-    with server(tmp_path, port):
+    with server(tmp_path, port, kept):
         tracker = Tracker(uri, "tiny", tmp_path / "search", {})
         tracker(SearchStarted("tiny", {"name": "tiny", "search": {"student.lr": 1}}, False))
         trial(tracker, 0, [1])
@@ -151,7 +158,7 @@ def test_down_at_the_end_and_sent_by_a_later_command(tmp_path, port):
     left = tracker.close(30)
     assert left == 7
     assert send_pending(tmp_path / "search") == left
-    with server(tmp_path, port):
+    with server(tmp_path, port, kept):
         assert send_pending(tmp_path / "search") == 0
         assert send_pending(tmp_path / "search") == 0
         client, found = check(uri, {0: [1]})
