@@ -298,18 +298,28 @@ def distilled(data, saves=None, **told):
     return drained(distil(small(data), data, how, seed=1, device=CPU, saves=saves))
 
 
-def test_what_is_learnt_trains_a_network_and_is_judged_on_the_whole_split(digits):
-    curve, found, figures = distilled(digits, iterations=300)
+def trained(data, found):
+    """The network of the seed, after the steps."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        network = small(digits)()
+        network = small(data)()
     take_steps(network, found, steps=1)
-    batch = next(iter(digits.batches("validation", batch_size=5_000, device=CPU)))
-    assert len(batch.labels) == digits.facts.sizes["validation"] > 300
+    return network
+
+
+def right(network, data):
+    """The share of the validation split."""
+    (batch,) = data.batches("validation", batch_size=5_000, device=CPU)
     with torch.no_grad():
-        right = (network(batch.images, ()).logits.argmax(dim=1) == batch.labels).double().mean()
-    assert figures["val_accuracy"] == pytest.approx(right.item()) == curve[-1]["val_accuracy"]
-    assert right > 0.75
+        found = network(batch.images, ()).logits.argmax(dim=1)
+    return (found == batch.labels).double().mean().item()
+
+
+def test_what_is_learnt_trains_a_network_and_is_judged_on_the_whole_split(digits):
+    curve, found, figures = distilled(digits, iterations=300)
+    assert digits.facts.sizes["validation"] > 300
+    assert figures["val_accuracy"] == curve[-1]["val_accuracy"] > 0.75
+    assert right(trained(digits, found), digits) == pytest.approx(figures["val_accuracy"])
     assert curve[-1]["train_loss"] < curve[0]["train_loss"]
     assert found.images.shape == (10, *digits.shape)
 
@@ -341,6 +351,20 @@ def test_labels_through_a_softmax_are_distributions(digits):
     assert found.labels.min() > 0
 
 
+@pytest.mark.parametrize(("clip", "largest"), [(1e-3, True), (1e6, False)])
+def test_a_gradient_is_clipped_as_a_whole(digits, clip, largest):
+    """Adam's first moment after one iteration is (1 - 0.5) times the gradient that it was told."""
+    plain, clipped = Kept(1), Kept(1)
+    distilled(digits, iterations=2, saves=plain)
+    distilled(digits, iterations=2, clip=clip, saves=clipped)
+    told, cut = (2 * torch.cat(_firsts(kept.stored)) for kept in (plain, clipped))
+    torch.testing.assert_close(cut, told * clip / told.norm() if largest else told)
+
+
+def _firsts(saved):
+    return [tensor.flatten() for name, tensor in saved.items() if name.endswith("exp_avg")]
+
+
 def test_fresh_networks_are_judged_with_mean_and_spread(digits):
     told = {"start": "random", "networks": 2, "judged_on": 5}
     curve, _, figures = distilled(digits, **told)
@@ -366,7 +390,26 @@ class Kept:
         self.stored = tensors
 
 
-@pytest.mark.parametrize("told", [{}, {"start": "random", "networks": 2}])
+def test_the_best_report_is_kept(digits):
+    """At a rate that undoes what it learns, now and then."""
+    told = {"iterations": 80, "lr": 0.3, "halvings": 0, "clip": 0.5}
+    curve, last, _ = distilled(digits, **told)
+    _, found, figures = distilled(digits, keep="best", **told)
+    best = max(curve, key=lambda report: report["val_accuracy"])
+    assert best["val_accuracy"] == figures["val_accuracy"] > curve[-1]["val_accuracy"]
+    assert figures["train_loss"] == best["train_loss"]
+    network = trained(digits, found)
+    assert right(network, digits) == pytest.approx(best["val_accuracy"])
+    assert not torch.equal(last.images, found.images)
+
+
+def test_the_best_needs_a_validation_split(digits):
+    data = open_data(digits.config.model_copy(update={"validation": 0.0}))
+    with pytest.raises(ConfigError, match="keep: best needs a validation split"):
+        distilled(data, keep="best")
+
+
+@pytest.mark.parametrize("told", [{}, {"keep": "best"}, {"start": "random", "networks": 2}])
 def test_it_resumes_with_the_same_bits(digits, told):
     saves = Kept(17)
     curve, found, _ = distilled(digits, **told, saves=saves)

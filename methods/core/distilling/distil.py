@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from methods.core.data.batch import Batch
 from methods.core.data.dataset import Dataset
@@ -24,6 +24,7 @@ from methods.core.saves import Report, Saves, epoch_by_epoch, read, written
 from methods.core.seeding import seed_from, seeded
 from methods.core.training import Diverged
 from spaces.network import Network
+from spaces.problem import ConfigError, Problem
 
 Fresh = Callable[[], Network]
 """A new network from torch's global generator."""
@@ -52,20 +53,21 @@ def distil(
         whole validation split, where there is one; ``rate``: the mean size of a step; ``seconds``.
 
     Returns:
-        The examples, and the figures of the last report; with ``start: random`` those on the
-        validation split are means over ``judged_on`` fresh networks, ``val_accuracy_spread`` is
-        the standard deviation.
+        The examples of the report that is kept, and its figures; with ``start: random`` those on
+        the validation split are means over ``judged_on`` fresh networks, ``val_accuracy_spread``
+        is the standard deviation.
 
     Raises:
-        ConfigError: the network has batch norm, or a class has too few examples.
+        ConfigError: the network has batch norm, a class has too few examples, or the best are to
+            be kept and there is no validation split to tell them by.
         Diverged: the loss is not finite.
     """
     run = _Run(fresh, data, how, seed, device)
     yield from epoch_by_epoch(run, how.reports, saves)
-    figures = dict(run.curve[-1])
+    figures = dict(run.kept)
     if how.start == "random":
-        figures |= run.judged(how.judged_on)
-    return run.distilled(), {k: v for k, v in figures.items() if k not in ("epoch", "seconds")}
+        figures |= run.judged(run.result(), how.judged_on)
+    return run.result(), {k: v for k, v in figures.items() if k not in ("epoch", "seconds")}
 
 
 class _Run:
@@ -76,6 +78,9 @@ class _Run:
     ) -> None:
         if device.type == "cuda":
             torch.backends.cudnn.deterministic = True
+        if how.keep == "best" and not data.facts.sizes["validation"]:
+            message = "best needs a validation split, and data.validation is 0"
+            raise ConfigError([Problem("keep", message)])
         self.curve: list[Report] = []
         self._fresh, self._data, self._how = fresh, data, how
         self._seed, self._device = seed, device
@@ -83,6 +88,7 @@ class _Run:
         generator = torch.Generator().manual_seed(seed_from(seed, _BEGIN))
         self._examples = Examples(*(part.to(device) for part in begin(data, how, generator)))
         learnt = {"images": how.images == "learnt", "labels": how.labels != "hard", "rates": True}
+        self._kept = self._examples
         self._learnt = [getattr(self._examples, name) for name, is_so in learnt.items() if is_so]
         self._adam = torch.optim.Adam(self._learnt, lr=how.lr, betas=(0.5, 0.999))
         network = self._started(None)
@@ -104,10 +110,19 @@ class _Run:
         if not math.isfinite(report["train_loss"]):
             message = "the loss is no finite number any more: distillation diverged; "
             raise Diverged(f"{message}try a smaller lr than {self._how.lr:g}, or a smaller rate")
-        report |= self.judged(GLANCED_AT)
+        report |= self.judged(self._told(self._examples), GLANCED_AT)
         report["seconds"] = time.perf_counter() - began
         self.curve.append(report)
+        if self.kept is report:
+            self._kept = Examples(*(part.clone() for part in self._examples))
         return report
+
+    @property
+    def kept(self) -> Report:
+        """The report whose examples are the result."""
+        if self._how.keep == "last":
+            return self.curve[-1]
+        return max(self.curve, key=lambda report: report["val_accuracy"])
 
     def _descend(self, iteration: int, batch: Batch) -> Tensor:
         """One step of Adam on what is learnt; the loss before it."""
@@ -120,6 +135,8 @@ class _Run:
             loss, down = self._unroll.gradients(weights, *told)
         for part, gradient in zip(self._examples, down, strict=True):
             part.grad = gradient
+        if self._how.clip is not None:
+            nn.utils.clip_grad_norm_(self._learnt, self._how.clip)
         for group in self._adam.param_groups:
             group["lr"] = self._how.lr_at(iteration)
         self._adam.step()
@@ -136,7 +153,7 @@ class _Run:
             yield from itertools.islice(batches, skipped, None)
             skipped = 0
 
-    def judged(self, networks: int) -> Report:
+    def judged(self, distilled: Distilled, networks: int) -> Report:
         """Figures on the whole validation split, of networks trained by the steps alone."""
         if not self._data.facts.sizes["validation"]:
             return {}
@@ -144,7 +161,7 @@ class _Run:
         found = []
         for number in [None] if fixed else range(networks):
             network = self._started(number)
-            take_steps(network, self.distilled(), self._how.steps)
+            take_steps(network, distilled, self._how.steps)
             found.append(validated(network, self._data, self._device))
         means = {name: statistics.fmean(f[name] for f in found) for name in found[0]}
         if not fixed:
@@ -158,9 +175,13 @@ class _Run:
             torch.manual_seed(seed_from(self._seed, *words) if words else self._seed)
             return self._fresh().to(self._device)
 
-    def distilled(self) -> Distilled:
-        """The examples as they stand, for whoever takes the steps."""
-        images, labels, rates = self._examples
+    def result(self) -> Distilled:
+        """The examples that are kept."""
+        return self._told(self._kept)
+
+    def _told(self, examples: Examples) -> Distilled:
+        """Examples as they are told to whoever takes the steps."""
+        images, labels, rates = examples
         mean, std = self._mean.view(-1, 1, 1), self._std.view(-1, 1, 1)
         soft = labels.softmax(dim=-1) if self._how.labels == "softmax" else labels
         parts = ((images * std + mean).flatten(0, 1), soft.flatten(0, 1), F.softplus(rates))
@@ -169,6 +190,7 @@ class _Run:
     def state(self) -> dict[str, Tensor]:
         """Everything that :meth:`load` needs."""
         tensors = {f"examples.{k}": v for k, v in self._examples._asdict().items()}
+        tensors |= {f"kept.{k}": v for k, v in self._kept._asdict().items()}
         kept = moments(self._adam, self._learnt)
         tensors |= {f"adam.{name}": value for name, value in kept}
         tensors["curve"] = written(self.curve)
@@ -178,6 +200,8 @@ class _Run:
         """Stand where :meth:`state` was asked for."""
         for name, value in below("examples", tensors).items():
             getattr(self._examples, name).copy_(value)
+        kept = below("kept", tensors)
+        self._kept = Examples(**{name: value.to(self._device) for name, value in kept.items()})
         self.curve = read(tensors["curve"])
         put_moments(self._adam, self._learnt, below("adam", tensors))
         self._batches = self._real(self._how.share(len(self.curve) - 1)[-1] + 1)

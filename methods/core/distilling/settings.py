@@ -58,7 +58,16 @@ class Distilling(Config):
     iterations: int = knob(20_000, "of Adam, a real batch each", Integers(1_000, 40_000), ge=1)
     batch_size: int = knob(1024, "real examples that a network is held against", ge=1)
     lr: float = knob(0.01, "of Adam, betas 0.5 and 0.999", LogUniform(1e-3, 0.1), gt=0.0)
+    clip: float | None = knob(
+        None,
+        "largest norm of the gradient; 0.5 keeps the rare huge ones, which a long unroll has, from "
+        "upsetting Adam",
+        gt=0.0,
+    )
     halvings: int = knob(9, "of lr, evenly spaced", Integers(0, 12), ge=0)
+    keep: Literal["last", "best"] = knob(
+        "last", "whose report's examples are the result; best: on the validation split"
+    )
 
     @field_validator("classes")
     @classmethod
