@@ -109,7 +109,8 @@ class _Run:
         }
         if not math.isfinite(report["train_loss"]):
             message = "the loss is no finite number any more: distillation diverged; "
-            raise Diverged(f"{message}try a smaller lr than {self._how.lr:g}, or a smaller rate")
+            remedy = f"try a smaller lr than {self._how.lr:g} or a smaller rate, or set clip"
+            raise Diverged(message + remedy)
         report |= self.judged(self._told(self._examples), GLANCED_AT)
         report["seconds"] = time.perf_counter() - began
         self.curve.append(report)

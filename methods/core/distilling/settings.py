@@ -16,7 +16,7 @@ REPORTS = 40
 class Distilling(Config):
     """Synthetic examples, and the descent that finds them.
 
-    Defaults are those of Sucholutsky and Schonlau 2021 for MNIST and LeNet, but for the batch.
+    Defaults are those of Sucholutsky and Schonlau 2021 for MNIST and LeNet, but for ``clip``.
     """
 
     examples: int = knob(
@@ -59,9 +59,9 @@ class Distilling(Config):
     batch_size: int = knob(1024, "real examples that a network is held against", ge=1)
     lr: float = knob(0.01, "of Adam, betas 0.5 and 0.999", LogUniform(1e-3, 0.1), gt=0.0)
     clip: float | None = knob(
-        None,
-        "largest norm of the gradient; 0.5 keeps the rare huge ones, which a long unroll has, from "
-        "upsetting Adam",
+        0.5,
+        "largest norm of the gradient; a rare huge one, as several steps in a row give, would "
+        "spoil Adam's moments for hundreds of iterations; null: as published",
         gt=0.0,
     )
     halvings: int = knob(9, "of lr, evenly spaced", Integers(0, 12), ge=0)
