@@ -98,9 +98,7 @@ class Distil(Kind, Distilling):
         if data.augment.noise and self.begun_as != "noise":
             field = "image_start" if self.images == "learnt" else "images"
             raise ConfigError([Problem(field, "noise has none of a class; leave it out")])
-        if self.keep == "best" and not about.sizes["validation"]:
-            message = "best needs a validation split, and data.validation is 0"
-            raise ConfigError([Problem("keep", message)])
+        self.check_split(about.sizes["validation"])
         told = {field: getattr(self, field) for field in Distilling.model_fields}
         work = DistilData(**told, network=self.network, seed=self.seed)
         return Entry((Stage(name, work, data),))

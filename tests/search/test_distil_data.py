@@ -191,6 +191,11 @@ def test_mistakes_are_told_before_anything_runs(changes, message):
         laid_out(**changes)
 
 
+def test_the_best_needs_a_split_to_be_told_by():
+    with pytest.raises(ConfigError, match=r"few\.keep: best needs a validation split"):
+        loaded(few={"keep": "best"}, **{"data.validation": 0}).recipe()
+
+
 def test_methods_that_need_hard_labels_are_refused():
     told = copy.deepcopy(TOLD)
     teacher = {"network": "cnn2", "objective": {"cross_entropy": {}}, "training": FAST}

@@ -24,7 +24,6 @@ from methods.core.saves import Report, Saves, epoch_by_epoch, read, written
 from methods.core.seeding import seed_from, seeded
 from methods.core.training import Diverged
 from spaces.network import Network
-from spaces.problem import ConfigError, Problem
 
 Fresh = Callable[[], Network]
 """A new network from torch's global generator."""
@@ -78,9 +77,7 @@ class _Run:
     ) -> None:
         if device.type == "cuda":
             torch.backends.cudnn.deterministic = True
-        if how.keep == "best" and not data.facts.sizes["validation"]:
-            message = "best needs a validation split, and data.validation is 0"
-            raise ConfigError([Problem("keep", message)])
+        how.check_split(data.facts.sizes["validation"])
         self.curve: list[Report] = []
         self._fresh, self._data, self._how = fresh, data, how
         self._seed, self._device = seed, device
@@ -88,7 +85,7 @@ class _Run:
         generator = torch.Generator().manual_seed(seed_from(seed, _BEGIN))
         self._examples = Examples(*(part.to(device) for part in begin(data, how, generator)))
         learnt = {"images": how.images == "learnt", "labels": how.labels != "hard", "rates": True}
-        self._kept = self._examples
+        self._best: Examples | None = None
         self._learnt = [getattr(self._examples, name) for name, is_so in learnt.items() if is_so]
         self._adam = torch.optim.Adam(self._learnt, lr=how.lr, betas=(0.5, 0.999))
         network = self._started(None)
@@ -114,8 +111,8 @@ class _Run:
         report |= self.judged(self._told(self._examples), GLANCED_AT)
         report["seconds"] = time.perf_counter() - began
         self.curve.append(report)
-        if self.kept is report:
-            self._kept = Examples(*(part.clone() for part in self._examples))
+        if self._how.keep == "best" and self.kept is report:
+            self._best = Examples(*(part.clone() for part in self._examples))
         return report
 
     @property
@@ -178,7 +175,7 @@ class _Run:
 
     def result(self) -> Distilled:
         """The examples that are kept."""
-        return self._told(self._kept)
+        return self._told(self._best or self._examples)
 
     def _told(self, examples: Examples) -> Distilled:
         """Examples as they are told to whoever takes the steps."""
@@ -191,7 +188,8 @@ class _Run:
     def state(self) -> dict[str, Tensor]:
         """Everything that :meth:`load` needs."""
         tensors = {f"examples.{k}": v for k, v in self._examples._asdict().items()}
-        tensors |= {f"kept.{k}": v for k, v in self._kept._asdict().items()}
+        if self._best:
+            tensors |= {f"best.{k}": v for k, v in self._best._asdict().items()}
         kept = moments(self._adam, self._learnt)
         tensors |= {f"adam.{name}": value for name, value in kept}
         tensors["curve"] = written(self.curve)
@@ -201,8 +199,8 @@ class _Run:
         """Stand where :meth:`state` was asked for."""
         for name, value in below("examples", tensors).items():
             getattr(self._examples, name).copy_(value)
-        kept = below("kept", tensors)
-        self._kept = Examples(**{name: value.to(self._device) for name, value in kept.items()})
+        if best := below("best", tensors):
+            self._best = Examples(**{name: value.to(self._device) for name, value in best.items()})
         self.curve = read(tensors["curve"])
         put_moments(self._adam, self._learnt, below("adam", tensors))
         self._batches = self._real(self._how.share(len(self.curve) - 1)[-1] + 1)

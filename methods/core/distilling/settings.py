@@ -8,6 +8,7 @@ from pydantic import field_validator
 
 from spaces.config import Config, knob
 from spaces.domain import Choice, Integers, LogUniform
+from spaces.problem import ConfigError, Problem
 
 REPORTS = 40
 """At most so many reports a run; each is over an equal share of the iterations."""
@@ -79,6 +80,16 @@ class Distilling(Config):
     def lr_at(self, iteration: int) -> float:
         """Adam's rate at an iteration (from 0): halved *after* every full share of them."""
         return float(self.lr * 0.5 ** (iteration * (self.halvings + 1) // self.iterations))
+
+    def check_split(self, validation: int) -> None:
+        """Whether a validation split of so many examples is enough.
+
+        Raises:
+            ConfigError: the best report is to be kept, and there are none to tell it by.
+        """
+        if self.keep == "best" and not validation:
+            message = "best needs a validation split, and data.validation is 0"
+            raise ConfigError([Problem("keep", message)])
 
     @property
     def begun_as(self) -> str:
