@@ -79,12 +79,20 @@ class Noted(Work):
         """What goes wrong, if anything."""
 
 
+def die(log):
+    """End this process once its last report was heard: a dead one's may be lost on their way."""
+    patience = time.monotonic() + 60
+    while not Path(log).with_name("heard").exists() and time.monotonic() < patience:
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 class Killed(Noted):
     """Its worker dies in the third epoch, once."""
 
     def happen(self, epoch):
         if epoch == 2 and Path(self.log).read_text(encoding="utf-8").count(self.name) == 1:
-            os.kill(os.getpid(), signal.SIGKILL)
+            die(self.log)
 
 
 class Broken(Noted):
@@ -128,7 +136,7 @@ class Falling(Carried):
         done = works[0].start(bench)
         for epoch in range(done, 4):
             if epoch == 2 and not done:
-                os.kill(os.getpid(), signal.SIGKILL)
+                die(works[0].log)
             bench.saves.store({"epoch": torch.tensor(epoch + 1)})
             yield [{"epoch": epoch + 1.0} for _ in works]
         return [Product({"sum": torch.ones(1)}, {"sum": 1.0}) for _ in works]
@@ -342,6 +350,17 @@ def carried(works, log, *names, kind="Carried"):
     return [stage(getattr(works, kind)(log=str(log), name=name), teacher) for name in names]
 
 
+def noting(heard, stage, path):
+    """A listener that notes in a file when it has heard of a stage's second epoch."""
+
+    def listen(event):
+        heard.append(event)
+        if event.key == stage.key and event.epoch == 2:
+            path.touch()
+
+    return listen
+
+
 def within(seconds, holds):
     """Whether something comes to hold in time."""
     until = time.monotonic() + seconds
@@ -372,7 +391,7 @@ def test_a_pass_that_breaks_is_made_one_by_one(works, orders, tmp_path):
 def test_a_pass_that_loses_its_worker_goes_on_from_its_last_epoch(works, orders, tmp_path):
     log, heard = tmp_path / "log", []
     first, second = carried(works, log, "a", "b", kind="Falling")
-    assert orders(heard.append).make([first, second]) == {}
+    assert orders(noting(heard, second, tmp_path / "heard")).make([first, second]) == {}
     assert lines(log) == ["teacher from 0", "a from 0", "a from 2"]
     for each in (first, second):
         told = [e.epoch for e in heard if e.key == each.key and e.state == "running"]
@@ -506,7 +525,7 @@ def test_a_lost_worker_is_replaced_and_the_stage_goes_on(works, orders, library,
     first = stage(works.Noted(log=log, name="first"))
     killed = stage(works.Killed(log=log, name="killed"), first)
     heard = []
-    assert orders(heard.append).make([killed]) == {}
+    assert orders(noting(heard, killed, tmp_path / "heard")).make([killed]) == {}
     assert lines(log) == ["first from 0", "killed from 0", "killed from 2"]
     assert library.record(killed.key).figures == {"sum": 2.0}
     told = [e.epoch for e in heard if e.key == killed.key and e.state == "running"]
