@@ -5,6 +5,13 @@ import os
 import sys
 
 import pytest
+import torch
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    """What a test draws depends neither on the tests before it nor on who shares its process."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="module")
