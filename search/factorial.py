@@ -6,32 +6,24 @@ written as well; each over the same seeds. The interaction of a seed is
     I(X) = acc(X + KD) - acc(X) - acc(KD) + acc(none)
 
 and 0 where gains add up (Park et al. 2020; papers on orthogonality mean this). Beside it stands how
-much students of different seeds differ: distillation works like bagging where it makes them agree.
+much students of different seeds differ (:mod:`search.variance`): distillation works like bagging
+where it makes them agree.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import torch
-
-from methods.core.data.config import DataConfig
-from methods.core.data.dataset import open_data
-from methods.core.data.splits import Split
-from search.assembly import rebuild
 from search.baselines import labels_alone
 from search.experiment import Experiment
-from search.library.store import Library
-from search.make import pick_device
 from search.outcome import Outcome
 from search.settings import Factorial
 from search.settle import Contender, contender
 from search.space import parts
-from search.stage import Artifact
 from search.stages.train import Train
 from spaces.problem import ConfigError, Problem
 
@@ -39,7 +31,6 @@ Verdict = Literal["orthogonal", "redundant", "synergistic", "undecided"]
 
 PLAIN, DISTILLED = "plain", "trial 0"
 """The roles of the student as written, taught by labels alone and as it says."""
-_BATCH = 512
 
 
 def with_distillation(technique: str) -> str:
@@ -192,35 +183,3 @@ def judged(low: float, high: float, margin: float) -> Verdict:
     if low > 0:
         return "synergistic"
     return "redundant" if high < 0 else "undecided"
-
-
-def variances(
-    made: Sequence[Contender], library: Library, opened: Callable[[str], Artifact]
-) -> dict[str, float]:
-    """Role -> how much predictions vary with the seed, of what was made over two or more.
-
-    The variance of each class's probability over the seeds, summed over the classes; its mean over
-    the validation split, or over the training split where nothing is held out. ``opened`` gives
-    the artifact of a key.
-    """
-    found = {}
-    for each in made:
-        keys = [recipe.student.key for recipe in each.recipes.values()]
-        there = [key for key in keys if library.has(key)]
-        if len(there) > 1:
-            data = next(iter(each.recipes.values())).student.data
-            found[each.role] = _variance(there, data, opened)
-    return found
-
-
-def _variance(keys: Sequence[str], data: DataConfig, opened: Callable[[str], Artifact]) -> float:
-    dataset, device = open_data(data), pick_device()
-    networks = [rebuild(opened(key)).to(device) for key in keys]
-    split: Split = "validation" if dataset.facts.sizes["validation"] else "train"
-    sums, count = 0.0, 0
-    for batch in dataset.batches(split, batch_size=_BATCH, device=device):
-        with torch.no_grad():
-            said = torch.stack([n(batch.images, ()).logits.softmax(dim=1) for n in networks])
-        sums += said.var(dim=0).sum().item()
-        count += len(batch.labels)
-    return sums / count

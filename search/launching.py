@@ -24,7 +24,7 @@ from search.baselines import baselines
 from search.bulletin import Bulletin, Watched
 from search.events import Observer, SearchEnded, SearchStarted, SearchState
 from search.experiment import Experiment, to_yaml
-from search.factorial import cells, variances
+from search.factorial import cells
 from search.folder import RunFolder
 from search.inline import Inline
 from search.ledger import Ledger
@@ -43,6 +43,7 @@ from search.study import Study
 from search.study_place import check_study
 from search.tested import tested
 from search.tracking import Tracker, known, prepare, resolve_uri
+from search.variance import variances
 
 log = logging.getLogger(__name__)
 
@@ -144,6 +145,7 @@ class _Driver:
         self.library.check_writable()
         self.uri = resolve_uri(experiment.tracking, Path.cwd())
         self.students: dict[str, Stage] = {}
+        self.variances: Mapping[str, Stage] = {}
         self.started = time.monotonic()
         self.earlier = float(folder.read_json("state.json").get("seconds", 0.0))
         there = known(self.uri, experiment.name)
@@ -250,7 +252,11 @@ class _Driver:
         students = [r.student for c in settled for r in c.recipes.values()]
         self.students = {student.key: student for student in students}
         workshop.make(students)
-        if self.experiment.factorial or not self.experiment.run.baselines:
+        if self.experiment.factorial:
+            self.variances = variances(settled, self.library)
+            workshop.make(list(self.variances.values()))
+            return settled
+        if not self.experiment.run.baselines:
             return settled
         best = {(r.role, r.group) for r in winners(self._outcome(settled)).values()}
         chosen = [contender for contender in settled if (contender.role, contender.group) in best]
@@ -265,6 +271,7 @@ class _Driver:
         trials = self.study.trials()
         records = self._records(trials, settled)
         asked = self.experiment.factorial
+        varied = {role: records.get(stage.key) for role, stage in self.variances.items()}
         return Outcome(
             name=self.folder.name,
             goals=self.experiment.goals,
@@ -277,7 +284,7 @@ class _Driver:
             importances=self.study.importances(),
             seconds=self.earlier + time.monotonic() - self.started,
             factorial=asked.plain() if asked else {},
-            variances=variances(settled, self.library, self._artifact) if asked else {},
+            variances={role: r.figures["variance"] for role, r in varied.items() if r},
         )
 
     def _records(self, trials: Sequence[Trial], settled: Sequence[Contender]) -> dict[str, Record]:
@@ -286,6 +293,7 @@ class _Driver:
         recipes = [recipe for contender in settled for recipe in contender.recipes.values()]
         keys |= {stage.key for recipe in recipes for stage in recipe.student.lineage()}
         keys |= {key for trial in trials if trial.screen for key in trial.screen.keys}
+        keys |= {stage.key for stage in self.variances.values()}
         return present(self.library, keys)
 
     def _end(self, state: SearchState, outcome: Outcome) -> Launched:
