@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -149,6 +150,27 @@ class InvertedResidual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.layers(x)
         return x + y if self.residual else y
+
+
+class GhostModule(nn.Module):
+    """One channel in ``ratio`` from a 1x1 convolution, the others from filters of those, before
+    the activation of either (Han et al. 2020, section 3.1).
+
+    [N, inputs, H, W] -> [N, outputs, H, W].
+    """
+
+    def __init__(self, inputs: int, outputs: int, ratio: int = 2, kernel: int = 3) -> None:
+        super().__init__()
+        self.outputs = outputs
+        dear = -(-outputs // ratio)
+        cheap = dear * (ratio - 1)
+        self.primary = ConvUnit(inputs, dear, kernel=1, activation=None)
+        self.cheap = ConvUnit(dear, cheap, kernel, groups=dear, activation=None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        dear = self.primary(x)
+        both = torch.cat([dear, self.cheap(F.relu(dear))], dim=1)
+        return both[:, : self.outputs]
 
 
 def pooled_head(features: int, classes: int, dropout: float = 0.0) -> nn.Sequential:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from spaces.block import Block
 from spaces.blocks._site import Site, Stride, stack
 from spaces.config import knob
 from spaces.domain import Choice, Integers
-from spaces.layers import ConvUnit
+from spaces.layers import ConvUnit, GhostModule
 from spaces.network import Shape
 from spaces.problem import ConfigError
 
@@ -37,25 +35,8 @@ class Ghost(Block):
         return stack(site, self.depth, self._layers)
 
     def _layers(self, inputs: int, outputs: int, stride: Stride) -> nn.Module:
-        module = _GhostModule(inputs, outputs, self.ratio, self.kernel)
+        module = GhostModule(inputs, outputs, self.ratio, self.kernel)
         if stride == (1, 1):
             return module
         filters = ConvUnit(inputs, inputs, self.kernel, stride, groups=inputs, activation=None)
         return nn.Sequential(filters, module)
-
-
-class _GhostModule(nn.Module):
-    """[N, inputs, H, W] -> [N, outputs, H, W], before the activation of both kinds of channels."""
-
-    def __init__(self, inputs: int, outputs: int, ratio: int, kernel: int) -> None:
-        super().__init__()
-        self.outputs = outputs
-        dear = -(-outputs // ratio)
-        cheap = dear * (ratio - 1)
-        self.primary = ConvUnit(inputs, dear, kernel=1, activation=None)
-        self.cheap = ConvUnit(dear, cheap, kernel, groups=dear, activation=None)
-
-    def forward(self, x: Tensor) -> Tensor:
-        dear = self.primary(x)
-        both = torch.cat([dear, self.cheap(F.relu(dear))], dim=1)
-        return both[:, : self.outputs]

@@ -67,10 +67,15 @@ class PlainCNN(Family):
                 hidden = scaled(int(token[2:]), self.width)
             else:
                 outputs = scaled(int(token), self.width)
-                blocks[f"conv{len(blocks) + 1}"] = ConvUnit(channels, outputs, bias=True)
+                number = len(blocks) + 1
+                blocks[f"conv{number}"] = self._convolution(number, channels, outputs)
                 channels = outputs
         blocks["head"] = _head(channels * height * width, hidden, classes)
         return Network(blocks)
+
+    def _convolution(self, number: int, inputs: int, outputs: int) -> nn.Sequential:
+        """The one of that number, from 1, before pooling."""
+        return ConvUnit(inputs, outputs, bias=True)
 
 
 def _head(features: int, hidden: int, classes: int) -> nn.Sequential:

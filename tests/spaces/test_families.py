@@ -84,6 +84,37 @@ def test_plain_cnn_widens():
     assert build({"cnn8": {"width": 2.0}}).blocks["head"].hidden.out_features == 128
 
 
+# Cheap CNN.
+
+
+def separable(inputs, outputs):
+    """A filter for each channel, then the convolution that mixes them."""
+    return conv(1, inputs) + conv(inputs, outputs, 1)
+
+
+def ghost(inputs, outputs):
+    """Half of the channels by a 1x1 convolution, a filter of each for the other half."""
+    return conv(inputs, outputs // 2, 1) + conv(1, outputs // 2)
+
+
+@pytest.mark.parametrize("cheap", [separable, ghost])
+@pytest.mark.parametrize(("name", "channels", "side", "hidden"), PLAIN)
+def test_cheap_cnn_in_closed_form(cheap, name, channels, side, hidden):
+    depth, _, variant = name.removeprefix("cnn").partition("_")
+    spec = {f"{cheap.__name__}_cnn{depth}": {"variant": "cifar100" if variant else "cifar10"}}
+    convolutions = conv(3, channels[0], bias=True)
+    convolutions += sum(cheap(i, o) for i, o in itertools.pairwise(channels))
+    units = [channels[-1] * side**2, *hidden, 10]
+    linear = sum((i + 1) * o for i, o in itertools.pairwise(units))
+    assert parameters(spec) == convolutions + linear
+
+
+@pytest.mark.parametrize("cheap", ["separable", "ghost"])
+def test_cheap_cnn_keeps_the_maps_of_the_plain_one(cheap):
+    for depth in (2, 4, 8):
+        assert feature_shapes(f"{cheap}_cnn{depth}") == feature_shapes(f"cnn{depth}")
+
+
 # ResNet.
 
 

@@ -17,6 +17,8 @@ LIGHT = (
     "cnn2",
     "cnn8",
     "cnn6_c100",
+    "separable_cnn4",
+    "ghost_cnn4",
     "resnet8",
     "wrn-10-1",
     "vgg8",

@@ -14,6 +14,7 @@ from spaces.trimming import keep_zeros, sizes, trim
 NETWORKS = {
     "lenet5": (1, 28, 28),
     "cnn6": (3, 32, 32),
+    "separable_cnn10": (3, 32, 32),
     "resnet20": (3, 32, 32),
     "mobilenet_v2_x0_5": (3, 32, 32),
     "wrn-10-1": (3, 32, 32),
@@ -97,8 +98,9 @@ def test_the_channels_that_matter_least_go():
     assert torch.equal(network.blocks["head"][2].weight, kept)
 
 
-def test_what_cannot_be_traced_is_refused_with_the_remedy():
-    spec = NetworkSpec.parse({"resnet8": {"shortcut": "A"}})
+@pytest.mark.parametrize("told", [{"resnet8": {"shortcut": "A"}}, "ghost_cnn4"], ids=str)
+def test_what_cannot_be_traced_is_refused_with_the_remedy(told):
+    spec = NetworkSpec.parse(told)
     with pytest.raises(ConfigError, match=r"how: the channels .* cannot be pruned: .*how: weights"):
         prune_channels(spec.build((3, 32, 32), 10).eval(), (3, 32, 32), 0.5)
 
