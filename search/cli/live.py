@@ -12,13 +12,23 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.events import Event, ScreenOff, SearchEnded, SearchStarted, StageChanged, TrialEnded
+from search.events import (
+    Event,
+    ScreenOff,
+    SearchEnded,
+    SearchStarted,
+    StageChanged,
+    TrialEnded,
+    TrialReported,
+)
 from search.experiment import Experiment
 from search.report.wording import distinct, duration
 from search.standing import Standing
 
 SHOWN = 8
 """Rows of running trials and stages shown at once."""
+QUIET = 60.0
+"""Seconds without a plain line after which the next report of an epoch is one."""
 
 
 class LiveView:
@@ -29,7 +39,7 @@ class LiveView:
         self._standing = Standing(experiment)
         self._console = console
         self._plain = not console.is_terminal
-        self._since = time.monotonic()
+        self._since = self._said = time.monotonic()
 
     @contextmanager
     def showing(self) -> Iterator[None]:
@@ -47,8 +57,12 @@ class LiveView:
             case SearchStarted():
                 again = "resumed" if event.resumed else "started"
                 self._say(f"{event.name} {again}: {event.trials} trials")
+            case StageChanged(state="running", epoch=epoch) if epoch:
+                self._tell_progress(f"stage {event.label} is at {epoch} of {event.epochs}")
             case StageChanged():
                 self._tell_stage(event, event.key not in known)
+            case TrialReported():
+                self._tell_progress(f"trial {event.number} is at epoch {event.epoch}")
             case TrialEnded():
                 self._tell_trial(event)
             case ScreenOff(reason):
@@ -63,6 +77,11 @@ class LiveView:
             reason = f": {event.reason}" if event.reason else ""
             self._say(f"stage {event.label} {event.state}{told}{reason}")
 
+    def _tell_progress(self, line: str) -> None:
+        """Rarely: whoever reads a log wants to know that it goes on, and not of every epoch."""
+        if time.monotonic() - self._said >= QUIET:
+            self._say(line)
+
     def _tell_trial(self, event: TrialEnded) -> None:
         standing = self._standing
         value = event.figures.get(standing.figure)
@@ -76,8 +95,9 @@ class LiveView:
         return f" (best {best[0]:.4f}, trial {best[1]})" if best else ""
 
     def _say(self, line: str) -> None:
+        self._said = time.monotonic()
         if self._plain:
-            elapsed = time.monotonic() - self._since
+            elapsed = self._said - self._since
             self._console.print(f"{elapsed:7.1f} s  {line}", soft_wrap=True, markup=False)
 
     # Drawing
