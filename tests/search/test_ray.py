@@ -425,7 +425,7 @@ def test_no_news_is_lost_where_the_foundry_was_out_of_reach(works, orders, libra
     wanting = orders(listen)
     wanting.place([work])
     assert within(120, lambda: library.has(work.key) and heard)
-    time.sleep(0.5)  # the foundry tells a little later
+    time.sleep(3.0)  # the foundry tells a little later
     wanting._replace()
     deaf.set()
     assert within(120, lambda: wanting.ready([work]))
