@@ -17,6 +17,7 @@ from methods.core.data.facts import DataFacts, facts
 from search.assembly import outline
 from search.baselines import baselines
 from search.experiment import Experiment
+from search.factorial import cells
 from search.heads import AttachHeads
 from search.library.store import Library
 from search.make import MOST
@@ -79,7 +80,8 @@ def plan(experiment: Experiment, slots: int = 0) -> Plan:
     library = Library(experiment.library)
     recipes, exact = _recipes(experiment)
     stopwatch = _Stopwatch()
-    shared = {s.key: s for recipe in recipes for s in recipe.prerequisites}
+    crossed = _crossed(experiment)
+    shared = {s.key: s for recipe in (*recipes, *crossed) for s in recipe.prerequisites}
     looks, share = 0.0, 1.0
     if screen := experiment.run.screen:
         *rests_on, look = screen_student(experiment, {}).lineage()
@@ -89,10 +91,15 @@ def plan(experiment: Experiment, slots: int = 0) -> Plan:
     stages = tuple(_planned(stage, library, stopwatch) for stage in shared.values())
     students = [stopwatch.seconds(recipe.student) for recipe in recipes]
     trials = experiment.trials
-    repeats = _repeats(experiment, library)
     each = sum(students) / len(students)
+    if experiment.factorial:
+        repeats = len(crossed)
+        again = sum(stopwatch.seconds(recipe.student) for recipe in crossed)
+    else:
+        repeats = _repeats(experiment, library)
+        again = each * repeats
     missing = sum(stage.seconds for stage in stages if not stage.there)
-    total = missing + looks * trials + each * (share * trials + repeats)
+    total = missing + looks * trials + each * share * trials + again
     return Plan(stages, exact, trials, repeats, slots, total / slots)
 
 
@@ -120,6 +127,16 @@ def _sampled(experiment: Experiment) -> Iterator[Recipe]:
     for _ in range(min(experiment.run.trials, 200)):
         with contextlib.suppress(ConfigError):  # values that do not go together are refused
             yield experiment.recipe(experiment.draw(chooser))
+
+
+def _crossed(experiment: Experiment) -> list[Recipe]:
+    """Those of a factorial's students, each once, beside the one that its trial makes."""
+    if not experiment.factorial:
+        return []
+    recipes = [recipe for cell in cells(experiment) for recipe in cell.recipes.values()]
+    distinct = {recipe.student.key: recipe for recipe in recipes}
+    distinct.pop(experiment.recipe().student.key, None)
+    return list(distinct.values())
 
 
 def _repeats(experiment: Experiment, library: Library) -> int:

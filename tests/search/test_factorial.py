@@ -11,6 +11,7 @@ from search.factorial import cells, interactions, interval, judged
 from search.library.record import Payload, Record
 from search.loading import load_experiment
 from search.outcome import Goal, Outcome, Repeated
+from search.planning import plan
 from search.report.factorial import draw, section
 from spaces.problem import ConfigError
 
@@ -210,6 +211,22 @@ def test_what_cannot_be_is_told_before_anything_runs(told, changes, message):
     with pytest.raises(ConfigError) as error:
         load_experiment(told, changes)
     assert message in str(error.value)
+
+
+def test_a_plan_counts_every_cell(told, monkeypatch):
+    """Two techniques and none, without and with the teacher; one of them is the trial's own."""
+    monkeypatch.setattr("search.planning._time", lambda *_: 0.032)  # 1 ms an image
+    told["stages"]["other"] = {**told["stages"]["teacher"], "seed": 7}
+    told["factorial"]["techniques"]["smoothing"] = {"student.teachers": ["teacher", "other"]}
+    three, six, nine = (
+        plan(load_experiment(told, {"factorial.seeds": seeds})) for seeds in (3, 6, 9)
+    )
+    alone = {stage.label for stage in plan(load_experiment(told, {"factorial": None})).stages}
+    assert {stage.label for stage in three.stages} == alone | {"other"}
+    # More teachers than one are none where there shall be none: those students are the plain ones.
+    assert [planned.repeats for planned in (three, six, nine)] == [5 * n - 1 for n in (3, 6, 9)]
+    assert nine.seconds - six.seconds == pytest.approx(six.seconds - three.seconds)
+    assert six.seconds > three.seconds > sum(stage.seconds for stage in three.stages) / 2
 
 
 @pytest.mark.slow
