@@ -10,6 +10,7 @@ trial before anything follows from it, and how well the screen ranks is computed
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import random
@@ -192,8 +193,11 @@ class Screen(Proposals):
                 able.append(each)
         places = sorted(able, key=self._order)
         keep = math.ceil(self._settings.keep * len(places))
+        known = judged(self._ledger.study.trials(), self._goal.figure)
+        others = itertools.count(known.others if known else 0)
         for rank, each in enumerate(places, 1):
-            said: Said = "kept" if rank <= keep else "check" if self._checks(each) else "out"
+            kept = rank <= keep
+            said: Said = "kept" if kept else "check" if self._checks(next(others)) else "out"
             value = self._value(each)
             figures = {} if value is None else {screen_figure(self._goal.figure): value}
             why = failures[each.number]
@@ -217,10 +221,20 @@ class Screen(Proposals):
             return why
         return f"{self._goal.figure} is no finite number"
 
-    def _checks(self, each: _Candidate) -> bool:
-        """Whether a configuration goes on all the same: its own dice, so a resume throws alike."""
-        dice = random.Random(f"screen {self._experiment.run.seed} {each.number}")
-        return dice.random() < self._settings.check
+    def _checks(self, number: int) -> bool:
+        """Whether a configuration goes on all the same: about one by chance of each 1 / check.
+
+        ``number`` counts the study's configurations that were not kept, from 0; the dice are those
+        of a stretch of them, so a resume throws alike, and no stretch goes without.
+        """
+        share = self._settings.check
+        if not share:
+            return False
+        stretches = range(max(0, int(number * share) - 1), int((number + 1) * share) + 2)
+        return any(int((s + self._dice(s)) / share) == number for s in stretches)
+
+    def _dice(self, stretch: int) -> float:
+        return random.Random(f"screen {self._experiment.run.seed} {stretch}").random()
 
     # What follows
 

@@ -12,8 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 ENOUGH = 8
 """Trials with both figures, from which on a screen is judged by their correlation."""
+CHECKED = 3
+"""Of them not kept, where not all are: how the kept ones rank among each other says little."""
 
 Said = Literal["kept", "check", "out", "unscreened", "off"]
 
@@ -81,21 +86,29 @@ class Tried(Protocol):
 class Judged:
     """How a screen did.
 
-    ``pairs`` are (figure on distilled data, real figure) of the finished trials that have both;
-    ``spearman`` is their rank correlation, not a number for fewer than three, and where all of one
-    kind are equal. Only what was kept or checked has a real figure, so the range is cut short and
-    the correlation smaller than that over all proposals. ``off`` says why the screen was switched
-    off, if it was; ``counts`` how many trials it said what of.
+    ``pairs`` are (figure on distilled data, real figure) of the finished trials that have both,
+    ``checked`` how many of them had not been kept. ``spearman`` is their rank correlation as it
+    would be over all that was screened: each pair counts for as many as it stands for, a kept one
+    for the kept, a checked one for the others. It is not a number for fewer than three, and where
+    all of one kind are equal. ``off`` says why the screen was switched off, if it was; ``counts``
+    how many trials it said what of.
     """
 
     pairs: tuple[tuple[float, float], ...]
+    checked: int
     spearman: float
     off: str
     counts: Mapping[Said, int]
 
+    @property
+    def others(self) -> int:
+        """How many were screened and not kept."""
+        return _others(self.counts)
+
     def distrusted(self, trust: float) -> str:
         """Why the screen is not to be used any more; empty while it may be."""
-        if self.off or len(self.pairs) < ENOUGH or self.spearman >= trust:
+        known = len(self.pairs) >= ENOUGH and (self.checked >= CHECKED or not self.others)
+        if self.off or not known or self.spearman >= trust:
             return self.off
         return f"{self.told} is below run.screen.trust: {trust:g}"
 
@@ -103,6 +116,8 @@ class Judged:
     def told(self) -> str:
         """The correlation in words."""
         over = f"over {len(self.pairs)} trials"
+        if self.others:
+            over += f", {self.checked} of them not kept"
         if math.isnan(self.spearman):
             return f"no rank correlation {over}"
         return f"Spearman {self.spearman:.2f} {over}"
@@ -110,8 +125,8 @@ class Judged:
     def plain(self) -> dict[str, Any]:
         """As JSON types."""
         known = None if math.isnan(self.spearman) else self.spearman
-        counts = dict(self.counts)
-        return {"spearman": known, "pairs": len(self.pairs), "off": self.off, "said": counts}
+        told = {"spearman": known, "pairs": len(self.pairs), "checked": self.checked}
+        return {**told, "off": self.off, "said": dict(self.counts)}
 
 
 def judged(trials: Iterable[Tried], figure: str) -> Judged | None:
@@ -119,19 +134,41 @@ def judged(trials: Iterable[Tried], figure: str) -> Judged | None:
     screened = [(trial, trial.screen) for trial in trials if trial.screen]
     if not screened:
         return None
-    pairs = [
-        (said.figures[screen_figure(figure)], trial.figures[figure])
+    counts = Counter(said.said for _, said in screened)
+    finished = [
+        (trial, said)
         for trial, said in screened
         if trial.state == "finished"
         and screen_figure(figure) in said.figures
         and figure in trial.figures
     ]
+    pairs = tuple((s.figures[screen_figure(figure)], t.figures[figure]) for t, s in finished)
+    checked = [said.said == "check" for _, said in finished]
+    kept_one = counts["kept"] / max(1, len(pairs) - sum(checked))
+    other = _others(counts) / max(1, sum(checked))
+    spearman = weighted_spearman(pairs, [other if check else kept_one for check in checked])
     off = next((said.why for _, said in screened if said.said == "off"), "")
-    counts = Counter(said.said for _, said in screened)
-    return Judged(tuple(pairs), _spearman(pairs), off, counts)
+    return Judged(pairs, sum(checked), spearman, off, counts)
 
 
-def _spearman(pairs: Sequence[tuple[float, float]]) -> float:
-    from search.calibration import agreement  # scipy takes a second, which a check need not wait
+def _others(counts: Mapping[Said, int]) -> int:
+    return counts.get("out", 0) + counts.get("check", 0)
 
-    return agreement(*zip(*pairs, strict=True)).spearman if len(pairs) > 2 else math.nan
+
+def weighted_spearman(pairs: Sequence[tuple[float, float]], weights: Sequence[float]) -> float:
+    """Spearman's correlation where each pair is there ``weights`` times, whole or not.
+
+    Not a number for fewer than three pairs, and where all of one kind are equal.
+    """
+    if len(pairs) < 3 or any(len(set(column)) < 2 for column in zip(*pairs, strict=True)):
+        return math.nan
+    one, other = (_ranks(column, weights) for column in zip(*pairs, strict=True))
+    spread = np.cov(one, other, aweights=weights, ddof=0)
+    return float(spread[0, 1] / math.sqrt(spread[0, 0] * spread[1, 1]))
+
+
+def _ranks(values: Sequence[float], weights: Sequence[float]) -> NDArray[np.float64]:
+    """The weight of what is smaller, and half of that of what is equal."""
+    column = np.asarray(values)[:, None]
+    ranks: NDArray[np.float64] = ((values < column) + (values == column) / 2) @ np.asarray(weights)
+    return ranks

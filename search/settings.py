@@ -230,15 +230,15 @@ class Screening(Config):
     keep: float = knob(0.25, "share of the proposals that goes on to real training", gt=0.0, lt=1.0)
     check: float = knob(
         0.1,
-        "chance of each other one to go on too: only what is trained for real tells how well the "
-        "screen ranks, and among the kept alone, all good, it looks worse than it is",
+        "share of the others that goes on too: only what is trained for real tells how well the "
+        "screen ranks, and the kept alone, all good, tell little; 0: it is never switched off",
         ge=0.0,
         lt=1.0,
     )
     trust: float = knob(
         0.3,
-        "rank correlation with the real figure, over 8 trials or more, below which the screen is "
-        "switched off",
+        "rank correlation with the real figure below which the screen is switched off, once there "
+        "are 8 trials with both, 3 of them not kept",
         ge=-1.0,
         le=1.0,
     )

@@ -105,9 +105,8 @@ def screening(outcome: Outcome) -> str:
         f"{found.counts[s]} {words}" for s, words in _SAID.items() if s in found.counts
     )
     off = f" It was switched off: {found.off}." if found.off else ""
-    among = ", which were the best by the screen, with some others to check it by"
-    ranks = f"{found.told}{among if len(found.pairs) > 2 else ''}"
-    return f"Screen on distilled data: {told}; with the real figures: {ranks}.{off}"
+    stand = ", each of which counts for as many as it stands for" if found.checked else ""
+    return f"Screen on distilled data: {told}; with the real figures: {found.told}{stand}.{off}"
 
 
 def sharing(outcome: Outcome, cast: Cast) -> str:

@@ -29,7 +29,7 @@ from search.report.headline import screening
 from search.results import read_outcome
 from search.sampler import Sampler
 from search.screen import Screen
-from search.screened import ENOUGH, Screened, judged
+from search.screened import CHECKED, ENOUGH, Screened, judged, weighted_spearman
 from search.screening import screen_student
 from search.settings import Screening
 from search.stages.distil_data import DistilData
@@ -320,15 +320,20 @@ def test_who_cannot_be_laid_out_on_distilled_data_goes_on_unscreened(loaded, tmp
     )
 
 
-def test_some_of_the_others_go_on_to_check_the_screen(seeds):
-    search = seeds(40, {"run.screen.check": 0.3})
-    passed = drained(search, screen_of(search, Scored(lambda seed: seed / 100), concurrent=10))
-    dice = {n: random.Random(f"screen 0 {n}").random() < 0.3 for n in range(40)}
-    others = [trial for trial in search.trials if trial.screen.rank > 10]
-    wanted = [trial.number for trial in others if dice[trial.number]]
-    assert 0 < len(wanted) < 30
-    assert [t.number for t in others if t.screen.said == "check"] == wanted
-    assert len(passed) == 10 + len(wanted)
+@pytest.mark.parametrize(("check", "stretch"), [(0.1, 10), (0.25, 4), (0.6, 2)])
+def test_some_of_the_others_go_on_to_check_the_screen(seeds, check, stretch):
+    """About so many, by chance, and never long without one."""
+    search = seeds(80, {"run.screen.check": check})
+    rising = lambda seed: seed / 100  # noqa: E731
+    passed = drained(search, screen_of(search, Scored(rising), concurrent=2), rising)
+    others = [trial for trial in search.trials if trial.screen.said != "kept"]
+    others.sort(key=lambda trial: (trial.number // 8, trial.screen.rank))  # as they were decided
+    chosen = [trial.screen.said == "check" for trial in others]
+    assert len(others) == 60
+    assert sum(chosen) == pytest.approx(60 * check, abs=60 * check / 4)
+    assert all(any(chosen[i : i + 2 * stretch]) for i in range(60 - 2 * stretch))
+    assert len(passed) == 20 + sum(chosen)
+    assert len({t.screen.rank for t, check in zip(others, chosen, strict=True) if check}) > 2
 
 
 def test_the_screen_waits_for_every_student_of_a_round(seeds):
@@ -382,6 +387,53 @@ def test_it_is_judged_by_eight_trials_or_more(seeds, pairs, trusted):
     assert found.spearman == pytest.approx(-1.0)
     assert bool(found.distrusted(0.3)) != trusted
     assert (search.trials[-1].screen.said == "kept") == trusted
+
+
+def test_each_pair_counts_for_as_many_as_it_stands_for():
+    """Spearman's correlation of a sample in which each is there so many times."""
+    dice = random.Random(0)
+    pairs = [(dice.randrange(6) / 10, dice.random()) for _ in range(12)]
+    weights = [dice.randrange(1, 5) for _ in pairs]
+    sample = [pair for pair, weight in zip(pairs, weights, strict=True) for _ in range(weight)]
+    found = weighted_spearman(pairs, weights)
+    assert found == pytest.approx(spearmanr(*zip(*sample, strict=True)).statistic)
+    alike = spearmanr(*zip(*pairs, strict=True)).statistic
+    assert weighted_spearman(pairs, [2.5] * 12) == pytest.approx(alike)
+    assert abs(found - alike) > 0.01
+    assert math.isnan(weighted_spearman(pairs[:2], weights[:2]))
+    assert math.isnan(weighted_spearman([(0.1, 0.3), (0.1, 0.4), (0.1, 0.5)], [1, 1, 2]))
+
+
+def test_finding_the_best_is_enough_however_it_ranks_them(seeds):
+    """Among the kept alone, all good, the screen says the opposite of what is true."""
+    search = seeds(40, {"run.screen.check": 0.2})
+    real = lambda seed: 0.99 - seed / 1e4 if seed >= 30 else seed / 100  # noqa: E731
+    drained(search, screen_of(search, Scored(lambda seed: seed / 100), concurrent=10), real)
+    found = judged(search.trials, "val_accuracy")
+    kept = [(t.figures["screen_val_accuracy"], t.figures["val_accuracy"]) for t in search.real()]
+    kept = [pair for pair in kept if pair[1] > 0.9]
+    assert len(kept) == 10
+    assert spearmanr(*zip(*kept, strict=True)).statistic == pytest.approx(-1.0)
+    assert found.checked >= CHECKED
+    assert found.spearman > 0.8
+    assert found.distrusted(0.3) == ""
+
+
+def test_the_kept_alone_are_no_reason_to_distrust_it(seeds):
+    search = seeds(24, {"run.screen.keep": 0.5})
+    drained(search, screen_of(search, Scored(lambda s: s / 100)), lambda s: 0.9 - s / 100)
+    found = judged(search.trials, "val_accuracy")
+    assert found.spearman == pytest.approx(-1.0)
+    assert (found.off, found.distrusted(0.3)) == ("", "")
+    assert found.told == "Spearman -1.00 over 12 trials, 0 of them not kept"
+
+
+def test_one_that_leaves_out_the_best_is_switched_off(seeds):
+    search = seeds(64, {"run.screen.check": 0.2})
+    drained(search, screen_of(search, Scored(lambda s: s / 100)), lambda s: 0.9 - s / 100)
+    found = judged(search.trials, "val_accuracy")
+    assert found.counts["off"] > 0
+    assert found.off.endswith("of them not kept is below run.screen.trust: 0.3")
 
 
 def test_one_that_ranks_well_stays_in_use(seeds):
@@ -608,7 +660,8 @@ def test_table_page_and_outcome_tell_of_the_screen(ranked, tmp_path):
         rows = list(csv.DictReader(file))
     assert [row["screen"] for row in rows] == [trial.screen.said for trial in outcome.trials]
     assert float(rows[3]["screen_val_accuracy"]) == 0.03
-    said = {"spearman": pytest.approx(1.0), "pairs": 12, "off": "", "said": {"kept": 12, "out": 12}}
+    said = {"spearman": pytest.approx(1.0), "pairs": 12, "checked": 0, "off": ""}
+    said["said"] = {"kept": 12, "out": 12}
     assert json.loads(json.dumps(to_plain(outcome)["screen"])) == said
 
 
