@@ -25,7 +25,7 @@ from search.experiment import Experiment
 from search.ledger import Ledger
 from search.library.store import Library
 from search.proposals import Proposals
-from search.screened import Said, Screened, judged, screen_figure
+from search.screened import Judged, Said, Screened, judged, screen_figure
 from search.screening import screen_student
 from search.stage import Stage
 from search.study import Proposal
@@ -177,7 +177,7 @@ class Screen(Proposals):
 
     def _decide(self) -> None:
         """The best share of the round goes on, and of the others a few by chance."""
-        self._judge()
+        known = self._judge()
         candidates, self._round = self._round, []
         if self._off:
             for each in candidates:
@@ -193,7 +193,6 @@ class Screen(Proposals):
                 able.append(each)
         places = sorted(able, key=self._order)
         keep = math.ceil(self._settings.keep * len(places))
-        known = judged(self._ledger.study.trials(), self._goal.figure)
         others = itertools.count(known.others if known else 0)
         for rank, each in enumerate(places, 1):
             kept = rank <= keep
@@ -249,15 +248,16 @@ class Screen(Proposals):
         else:
             self._passed.append(proposal)
 
-    def _judge(self) -> None:
-        """Switch the screen off if it ranks too badly."""
+    def _judge(self) -> Judged | None:
+        """How the screen does, none if it is off; switches it off if it ranks too badly."""
         known = None if self._off else judged(self._ledger.study.trials(), self._goal.figure)
         if known is None:
-            return
+            return None
         self._off = known.distrusted(self._settings.trust)
         if self._off:
             log.warning("the screen is switched off: %s", self._off)
             self._ledger.announce(ScreenOff(self._off))
+        return known
 
 
 def proposals(

@@ -231,7 +231,7 @@ class Screening(Config):
     check: float = knob(
         0.1,
         "share of the others that goes on too: only what is trained for real tells how well the "
-        "screen ranks, and the kept alone, all good, tell little; 0: it is never switched off",
+        "screen ranks, and the kept alone, all good, tell little; 0: what leaves any out stays on",
         ge=0.0,
         lt=1.0,
     )
