@@ -145,8 +145,13 @@ class Experiment:
             told["study"] = kept(self.study)
         return told
 
-    def settled(self, values: Mapping[str, Any], name: str) -> dict[str, Any]:
-        """The file of one configuration: ``values`` in place, and nothing searched."""
+    def settled(
+        self, values: Mapping[str, Any], name: str, first_seed: int | None = None
+    ) -> dict[str, Any]:
+        """The file of one configuration: ``values`` in place, and nothing searched.
+
+        ``first_seed`` is the first seed it was repeated over; launched, the file repeats those.
+        """
         left_out = ("search", "factorial")
         told = {key: value for key, value in self.plain().items() if key not in left_out}
         stages, data = self.with_values(values)
@@ -154,6 +159,8 @@ class Experiment:
         told["run"].pop("trials", None)
         told["run"].pop("screen", None)
         told["run"].get("repeats", {}).pop("of_each", None)
+        if first_seed is not None:
+            told["run"].setdefault("repeats", {})["first_seed"] = first_seed
         told["data"] = data.model_dump(mode="json", exclude_defaults=True)
         return told
 

@@ -275,6 +275,7 @@ class _Driver:
         return Outcome(
             name=self.folder.name,
             goals=self.experiment.goals,
+            limits=self.experiment.limits,
             trials=tuple(trials),
             repeats=tuple(r for c in settled if (r := c.repeated(self.library)).records),
             stages=records,
@@ -316,11 +317,11 @@ class _Driver:
         if best is None:
             self.tracker.log_outcome(outcome, files, {})
             return
-        record = best.best(outcome.goals[0])
+        record = outcome.representative(best)[1]
         number = int(best.role.removeprefix("trial "))
         tests = outcome.tests.items()
         tested = {f"test_{n.replace(',', '')}": statistics.fmean(values) for n, values in tests}
-        self.tracker.log_outcome(outcome, files, {**record.figures, **tested}, number)
+        self.tracker.log_outcome(outcome, files, {**best.summary(), **tested}, number)
         data = self.experiment.recipe(self._values(number)).student.data
         examples = next(open_data(data).batches("validation", batch_size=4, device="cpu"))
         self.tracker.log_winner(

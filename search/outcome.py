@@ -10,6 +10,7 @@ from typing import Any, Literal
 from search.events import TrialState
 from search.library.record import Record
 from search.screened import Screened, judged
+from search.settings import Limit
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,35 @@ class Repeated:
     def mean(self, figure: str) -> float:
         return statistics.fmean(self.values(figure))
 
-    def best(self, goal: Goal) -> Record:
-        """The record of the seed with the best value of a goal."""
-        pick = max if goal.maximize else min
-        return pick(self.records, key=lambda record: record.figures[goal.figure])
+    def means(self) -> dict[str, float]:
+        """Every figure that all seeds have, as its mean over them."""
+        shared = set.intersection(*(set(record.figures) for record in self.records))
+        return {figure: self.mean(figure) for figure in sorted(shared)}
+
+    def summary(self) -> dict[str, float]:
+        """The means, beside each that varies its spread, and the number of seeds."""
+        spreads = {f"{figure}.spread": self.spread(figure) for figure in self.means()}
+        varied = {name: spread for name, spread in spreads.items() if spread}
+        return {**self.means(), **varied, "seeds": float(len(self.seeds))}
+
+    def breaches(self, limits: Mapping[str, Limit]) -> dict[str, float]:
+        """Figure -> mean over the seeds, of the figures whose mean lies outside its limit."""
+        means = self.means()
+        return {
+            f: means[f] for f, limit in limits.items() if f in means and limit.excess(means[f]) > 0
+        }
+
+    def representative(self, goal: Goal, limits: Mapping[str, Limit]) -> tuple[int, Record]:
+        """The seed, with its record, that stands for all where one student is needed.
+
+        It is the seed whose value of the goal is nearest to the mean: the best seed is a lucky
+        one, and its figure promises too much. Seeds that break a limit themselves are passed over
+        if others keep them; among equally near ones the lowest seed is taken.
+        """
+        both = list(zip(self.seeds, self.records, strict=True))
+        sound = [(seed, record) for seed, record in both if _keeps(record.figures, limits)]
+        mean = self.mean(goal.figure)
+        return min(sound or both, key=lambda one: (abs(one[1].figures[goal.figure] - mean), one[0]))
 
     def spread(self, figure: str) -> float:
         """Sample standard deviation over the seeds; 0 for a single seed."""
@@ -101,6 +127,17 @@ class Outcome:
     """The experiment's ``factorial``, as plain data."""
     variances: Mapping[str, float] = field(default_factory=dict)
     """Of a factorial: configuration -> variance of its predictions over the seeds."""
+    limits: Mapping[str, Limit] = field(default_factory=dict)
+    """Figure of the student -> the range that its mean over the seeds must keep."""
+
+    def representative(self, repeated: Repeated) -> tuple[int, Record]:
+        """The seed and the student that a repeated configuration is shown and exported by."""
+        return repeated.representative(self.goals[0], self.limits)
+
+
+def _keeps(figures: Mapping[str, float], limits: Mapping[str, Limit]) -> bool:
+    """Whether no figure that is there lies outside its limit."""
+    return all(limit.excess(figures[f]) <= 0 for f, limit in limits.items() if f in figures)
 
 
 def measured(figures: Mapping[str, float]) -> dict[str, float]:
@@ -114,7 +151,10 @@ def with_measured(record: Record, known: Mapping[str, float]) -> Record:
 
 
 def winner(outcome: Outcome) -> Repeated | None:
-    """The repeated trial with the best mean in the first goal; none if none was repeated."""
+    """The repeated trial with the best mean in the first goal; none if none was repeated.
+
+    Only if no mean over the seeds keeps the limits it is one that breaks them.
+    """
     return _best(outcome, [r for r in outcome.repeats if r.tried and r.records])
 
 
@@ -131,15 +171,19 @@ def winners(outcome: Outcome) -> dict[str, Repeated]:
 def _best(outcome: Outcome, found: Sequence[Repeated]) -> Repeated | None:
     goal = outcome.goals[0]
     pick = max if goal.maximize else min
-    return pick(found, key=lambda repeated: repeated.mean(goal.figure)) if found else None
+    sound = [repeated for repeated in found if not repeated.breaches(outcome.limits)]
+    return pick(sound or found, key=lambda one: one.mean(goal.figure), default=None)
 
 
 def to_plain(outcome: Outcome) -> dict[str, Any]:
     """The outcome as JSON types; records by key, since the library holds them."""
     screen = judged(outcome.trials, outcome.goals[0].figure)
+    best = winner(outcome)
     return {
         "name": outcome.name,
         "goals": [asdict(goal) for goal in outcome.goals],
+        "limits": {figure: limit.plain() for figure, limit in outcome.limits.items()},
+        **({"winner": _winner(outcome, best)} if best else {}),
         "repeats": [
             {
                 "role": r.role,
@@ -158,4 +202,19 @@ def to_plain(outcome: Outcome) -> dict[str, Any]:
         "tests": {role: list(values) for role, values in outcome.tests.items()},
         "variances": dict(outcome.variances),
         **({"screen": screen.plain()} if screen else {}),
+    }
+
+
+def _winner(outcome: Outcome, best: Repeated) -> dict[str, Any]:
+    """Which configuration won, which student stands for it, and how good it is over the seeds."""
+    seed, record = outcome.representative(best)
+    figures = dict.fromkeys([goal.figure for goal in outcome.goals] + list(outcome.limits))
+    known = [figure for figure in figures if figure in best.means()]
+    return {
+        "role": best.role,
+        "seed": seed,
+        "key": record.key,
+        "mean": {figure: best.mean(figure) for figure in known},
+        "spread": {figure: best.spread(figure) for figure in known},
+        "breaches": best.breaches(outcome.limits),
     }

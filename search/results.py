@@ -18,7 +18,10 @@ from search.library.store import Damaged, Library
 from search.loading import load_experiment
 from search.outcome import Outcome, Repeated, to_plain, winner, winners, with_measured
 from search.report import write_report
+from search.report.headline import breaches
 from search.report.roles import brief
+from search.settings import Repeats
+from search.settle import first_seed
 from search.study import Study
 from search.tracking import fetch_artifact, resolve_uri
 from spaces.problem import ConfigError, Problem, unknown
@@ -28,6 +31,8 @@ def again(
     name: str, changes: Mapping[str, Any], seeds: int, register: str | None, of: str = ""
 ) -> Experiment:
     """The winning recipe of a run as an experiment of its own, over ``seeds`` fresh seeds.
+
+    They begin after those over which the winner was settled.
 
     Args:
         name: a run, an experiment (its newest run), or the id of a search's MLflow run.
@@ -39,9 +44,21 @@ def again(
     """
     file = _best_of(name, of) if of else _file_of(name, "best.yaml")
     told = _read(file)
-    repeats = {"run.repeats.top": 1, "run.repeats.seeds": seeds, "run.trials": 1}
+    fresh = {"run.repeats.first_seed": _first_fresh(told), "run.repeats.seeds": seeds}
+    repeats = {"run.repeats.top": 1, **fresh, "run.trials": 1}
     laid_over = {**repeats, **({"run.register_as": register} if register else {}), **changes}
     return load_experiment({**told, "name": f"{told['name']}-again"}, laid_over)
+
+
+def _first_fresh(told: Mapping[str, Any]) -> int:
+    """The first seed behind those of a ``best.yaml``; old ones do not say theirs, which began at 1.
+
+    Raises:
+        ConfigError: its ``run`` is not valid.
+    """
+    repeats = Repeats.parse((told.get("run") or {}).get("repeats") or {}, "run.repeats")
+    first = 1 if repeats.first_seed is None else repeats.first_seed
+    return first + repeats.seeds
 
 
 def onwards(name: str, changes: Mapping[str, Any], trials: int, of: str = "") -> Experiment:
@@ -132,6 +149,7 @@ def read_outcome(folder: RunFolder) -> Outcome:
     return Outcome(
         name=folder.name,
         goals=experiment.goals,
+        limits=experiment.limits,
         trials=tuple(trials),
         repeats=tuple(repeats),
         stages=records,
@@ -184,12 +202,18 @@ def best_yaml(experiment: Experiment, outcome: Outcome, best: Repeated) -> str:
     """The winning configuration as an experiment file, its evidence in the header."""
     figure = outcome.goals[0].figure
     values = next(t.values for t in outcome.trials if best.role == f"trial {t.number}")
-    told = experiment.settled(values, f"{experiment.name}-best")
-    seeds = f"{len(best.seeds)} seed{'s' * (len(best.seeds) != 1)}"
+    told = experiment.settled(values, f"{experiment.name}-best", first_seed(experiment))
+    seed, student = outcome.representative(best)
     header = [
-        f"# The best of {len(outcome.trials)} trials of {outcome.name} ({best.name}).",
-        f"# {figure} {best.mean(figure):.4f} +- {best.spread(figure):.4f} over {seeds}.",
-        f"# Student {best.records[0].key[:12]}, "
-        f"{best.records[0].figures.get('parameters', 0):,.0f} parameters.",
+        f"The best of {len(outcome.trials)} trials of {outcome.name} ({best.name}).",
+        f"{figure} {best.mean(figure):.4f} +- {best.spread(figure):.4f} over {_seeds(best)}.",
+        f"Student {student.key[:12]} (seed {seed}, the nearest to the mean), "
+        f"{student.figures.get('parameters', 0):,.0f} parameters.",
+        *breaches(outcome, best),
     ]
-    return "\n".join(header) + "\n" + to_yaml(told)
+    return "".join(f"# {line}\n" for line in header) + to_yaml(told)
+
+
+def _seeds(best: Repeated) -> str:
+    named = ", ".join(map(str, best.seeds))
+    return f"{len(best.seeds)} seed{'s' * (len(best.seeds) != 1)} ({named})"

@@ -19,7 +19,7 @@ from search.ledger import Ledger
 from search.lost import Lost
 from search.orders import Orders
 from search.proposals import Proposals
-from search.scheduling import ENDED
+from search.scheduling import ENDED, GOAL
 from search.study import Proposal
 
 
@@ -113,7 +113,6 @@ class Sampler(Searcher):
         elif error:
             self._ledger.lost(proposal.number)
         elif "parameters" in result:
-            self._ledger.reported(proposal.number, _figures(result))
             self._ledger.finished(proposal.number, _figures(result))
         else:
             figures = _figures(result) or last
@@ -206,6 +205,7 @@ def _figures(result: Mapping[str, Any]) -> dict[str, float]:
 
 _TUNES_OWN = frozenset(
     {
+        GOAL,
         "timestamp",
         "training_iteration",
         "time_this_iter_s",

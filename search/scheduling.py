@@ -13,6 +13,9 @@ from search.settings import Asha, Median
 
 ENDED = "ended"
 """In a trial's last result, in place of Tune's ``done``, which would leave no choice."""
+GOAL = "stillhouse_goal"
+"""In a trial's results: the first goal's figure, of what would be kept if the trial stopped now.
+With ``keep: best`` that is the best epoch's, and schedulers compare trials by it."""
 HELD = 15.0
 """Seconds for which a trial that has ended may be held."""
 IMPATIENT = 60.0

@@ -164,6 +164,9 @@ class Repeats(Config):
 
     top: int = knob(3, "configurations to repeat; 0 for none", ge=0)
     seeds: int = knob(3, "seeds for each", ge=1)
+    first_seed: int | None = knob(
+        None, "the first of them; none: 1 after a search, whose trials have seed 0, else 0", ge=0
+    )
     of_each: str | None = knob(
         None, "a searched path: so many of each of its values, each with baselines of its own"
     )

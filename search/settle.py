@@ -44,14 +44,23 @@ def contenders(experiment: Experiment, ranked: Sequence[Trial]) -> list[Contende
     With ``repeats.of_each`` the best of each of its values; those that no trial has are absent.
     """
     repeats = experiment.run.repeats
-    # Where nothing was searched nothing was chosen, and the first seed is as fresh as any.
-    first = 1 if experiment.search else 0
+    first = first_seed(experiment)
     seeds = range(first, first + repeats.seeds) if repeats.top else range(1)
     return [
         contender(f"trial {trial.number}", experiment, trial.values, seeds, trial.figures, group)
         for group, trials in _grouped(experiment, ranked).items()
         for trial in _distinct(trials)[: max(repeats.top, 1)]
     ]
+
+
+def first_seed(experiment: Experiment) -> int:
+    """The first seed over which configurations are repeated.
+
+    The trials of a search have seed 0. Where nothing is searched nothing was chosen by it, and
+    the first seed is as fresh as any.
+    """
+    said = experiment.run.repeats.first_seed
+    return said if said is not None else int(bool(experiment.search))
 
 
 def contender(

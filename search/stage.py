@@ -135,6 +135,14 @@ class Work(Config):
         yield [report for report, _ in made]
         return [product for _, product in made]
 
+    def result_so_far(self, curve: Sequence[Report]) -> Report:
+        """The report that holds the figures of what would be kept if it ended now.
+
+        Args:
+            curve: the reports so far, one at least.
+        """
+        return curve[-1]
+
     def costs(self, data: DataConfig) -> dict[str, float]:
         """What is known before running: ``parameters``, ``flops``, ``bytes``."""
         return {}

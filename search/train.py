@@ -14,7 +14,7 @@ from methods.core.data.made import MadeData
 from methods.core.distilling.steps import Distilled, take_steps
 from methods.core.evaluation import validated
 from methods.core.objective import Objective
-from methods.core.training import Training, train
+from methods.core.training import Training, kept_report, train
 from search.assembly import anew, described, rebuild
 from search.forgetting import forgotten
 from search.frozen import frozen
@@ -65,6 +65,9 @@ class TrainNetwork(Work):
         taught: dict[str, Any] | None = None
         if self.objective:
             taught = {"objective": self.objective.identity(), "training": self.training.identity()}
+            if self.training.keep == "best":
+                # Records made without this hold the figures of the last epoch.
+                taught["figures"] = "of the best epoch"
         told: dict[str, Any] = {
             "network": self.network.identity() if self.network else None,
             "weights": start,
@@ -102,6 +105,9 @@ class TrainNetwork(Work):
     def goes_on(self) -> bool:
         return self.network is None and not self.anew
 
+    def result_so_far(self, curve: Sequence[Report]) -> Report:
+        return kept_report(curve, self.training) if self.objective else curve[-1]
+
     def costs(self, data: DataConfig) -> dict[str, float]:
         if self.network is None:
             return {}
@@ -119,7 +125,7 @@ class TrainNetwork(Work):
         if self.images:
             dataset = trained_on(dataset, parents[len(began)])
         teachers = [frozen(parent, bench.device) for parent in parents[self.leading :]]
-        report: Report = {}
+        curve: list[Report] = []
         if self.objective:
             for report in train(
                 network,
@@ -133,14 +139,15 @@ class TrainNetwork(Work):
                 peers=self._peers(dataset.config),
                 worker=bench.worker,
             ):
+                curve.append(report)
                 yield report
         else:
             if self.few_steps:
                 take_steps(network.to(bench.device), *distilled_in(parents[len(began)], bench))
-            report = {"epoch": 1.0} | validated(network, dataset, bench.device, teachers)
-            yield report
+            curve.append({"epoch": 1.0} | validated(network, dataset, bench.device, teachers))
+            yield curve[-1]
         about = facts(data)
-        figures = {k: v for k, v in report.items() if k != "epoch"}
+        figures = {k: v for k, v in self.result_so_far(curve).items() if k != "epoch"}
         figures |= self.costs(data) or costs(network, about.shape).plain()
         if self.before:
             figures |= forgotten(self.before, rebuild(parents[0]), network, bench.device)

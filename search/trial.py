@@ -15,7 +15,7 @@ from search.foundry import await_stages
 from search.library.store import Library
 from search.lost import Lost
 from search.notice import leaving
-from search.scheduling import ENDED
+from search.scheduling import ENDED, GOAL
 from search.screening import screen_student
 from search.watchdog import watchdog
 
@@ -41,6 +41,7 @@ class Trial(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._values, self._idle = new_config["values"], new_config.get("idle", False)
         self._reports: Iterator[dict[str, float]] | None = None
+        self._curve: list[dict[str, float]] = []
         return True
 
     def step(self) -> dict[str, Any]:
@@ -52,17 +53,26 @@ class Trial(tune.Trainable):
                 recipe = self._experiment.recipe(self._values)
                 await_stages(self._library, recipe.prerequisites)
                 hang_after = self._experiment.run.hang_after
+                self._student = recipe.student.work
                 self._watchdog = watchdog(self._library, recipe.student.key, hang_after)
                 heard = self._watchdog.heard
                 self._reports = run_trial(self._experiment, recipe, self._library, heard, leaving)
             with self._watchdog:
                 report = dict(next(self._reports))
-            return {ENDED: report.pop("done", False), **report}
+            ended = bool(report.pop("done", False))
+            return {ENDED: ended, **self._scheduled(report, ended), **report}
         except Lost as lost:
             return {"lost": lost.problem.message, ENDED: True}
         except Exception as error:
             traceback.print_exc()
             return {"failed": reason(error), ENDED: True}
+
+    def _scheduled(self, report: dict[str, float], ended: bool) -> dict[str, float]:
+        """What schedulers go by; nothing where this report does not have the goal's figure."""
+        self._curve.append(report)
+        kept = report if ended else self._student.result_so_far(self._curve)
+        figure = self._experiment.goals[0].figure
+        return {GOAL: kept[figure]} if figure in kept else {}
 
     def cleanup(self) -> None:
         self._reports = None

@@ -22,7 +22,7 @@ from search.library.store import Library
 from search.nodes import check_nodes, check_stores, roll
 from search.orders import Orders
 from search.sampler import Sampler
-from search.scheduling import scheduler
+from search.scheduling import GOAL, scheduler
 from search.screen import Bench, Here, proposals
 from search.screening import screen_student
 from search.settings import Resources
@@ -188,7 +188,7 @@ class OnRay:
             tune_config=tune.TuneConfig(
                 search_alg=sampler,
                 scheduler=scheduler(experiment),
-                metric=goal.figure,
+                metric=GOAL,
                 mode="max" if goal.maximize else "min",
                 num_samples=-1,
                 reuse_actors=True,

@@ -25,7 +25,7 @@ from methods.core.workers import ALONE, Worker
 from spaces.network import Network
 from spaces.problem import ConfigError, Problem
 
-__all__ = ["Diverged", "Saves", "Training", "train"]
+__all__ = ["Diverged", "Saves", "Training", "kept_report", "train"]
 
 
 class Diverged(RuntimeError):
@@ -73,6 +73,18 @@ def train(
     run = _Run(student, teachers, objective, data, training, seed, device, peers, worker)
     yield from epoch_by_epoch(run, training.epochs, worker.saves(saves))
     run.finish()
+
+
+def kept_report(curve: Sequence[Report], training: Training) -> Report:
+    """The report of the epoch whose network :func:`train` leaves in the student.
+
+    Args:
+        curve: the reports of the epochs so far, one at least. With ``training.keep: best`` each
+            has a ``best_epoch``, counted from 1.
+    """
+    if training.keep == "last":
+        return curve[-1]
+    return curve[int(curve[-1]["best_epoch"]) - 1]
 
 
 class _Run:

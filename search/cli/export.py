@@ -42,7 +42,7 @@ def export(
     experiment = load_experiment(folder.path / "experiment.yaml")
     outcome = read_outcome(folder)
     best = _chosen(outcome, of)
-    record = best.best(outcome.goals[0])
+    record = outcome.representative(best)[1]
     number = int(best.role.removeprefix("trial "))
     values = next(trial.values for trial in outcome.trials if trial.number == number)
     data = experiment.recipe(values).student.data

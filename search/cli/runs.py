@@ -23,7 +23,7 @@ from search.launching import launch as launch_search
 from search.launching import resume as resume_search
 from search.loading import load_experiment
 from search.outcome import Outcome, to_plain, winner
-from search.report.headline import difference, screening
+from search.report.headline import difference, limits, screening
 from search.report.roles import ROLES, Group, groups
 from search.report.summary import seconds_saved
 from search.report.wording import duration, interval
@@ -244,6 +244,9 @@ def _tell(outcome: Outcome) -> None:
         return
     rows = [row for group in groups(outcome) for row in _rows(group, figure)]
     as_table(("", "parameters", figure, "against the best"), rows)
+    for group in groups(outcome):
+        for told in limits(outcome, group.best):
+            console.print(f"{group.name}: {told}" if group.name else told, markup=False)
     for one in interactions(outcome):
         told = interval(figure, one.mean, one.low, one.high)
         console.print(f"distillation and {one.technique}: {one.verdict}; interaction {told}")
@@ -266,7 +269,7 @@ def _rows(group: Group, figure: str) -> Iterator[tuple[Any, ...]]:
     for role, repeated in {"": group.best, **group.against}.items():
         label = ROLES[role].short if role else f"best student ({where}{repeated.role})"
         size = repeated.records[0].figures.get("parameters", 0)
-        against = difference(group.best, repeated, figure) if role else ""
+        against = difference(repeated, group.best, figure) if role else ""
         yield label, int(size), _spread(repeated, figure), against
 
 

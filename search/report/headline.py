@@ -11,8 +11,9 @@ from search.outcome import Outcome, Repeated
 from search.report import wording
 from search.report.cast import Cast
 from search.report.roles import ROLES, Group, groups
-from search.report.summary import champion, ranking, seconds_saved, verdict
+from search.report.summary import champion, ranking, seconds_saved, settled, verdict
 from search.screened import Said, judged
+from search.settings import Limit
 
 _STATES: Mapping[str, str] = {
     "finished": "finished",
@@ -50,10 +51,52 @@ def headline(outcome: Outcome) -> str:
     )
 
 
+def breaches(outcome: Outcome, repeated: Repeated) -> list[str]:
+    """A sentence for each limit that the mean of a configuration over its seeds breaks."""
+    return [
+        f"Its mean {wording.name(figure)} over the seeds, {wording.value(figure, mean)}, breaks "
+        f"the limit: {_limit(figure, outcome.limits[figure])}."
+        for figure, mean in repeated.breaches(outcome.limits).items()
+    ]
+
+
+def limits(outcome: Outcome, best: Repeated) -> list[str]:
+    """What the limits did to the choice of ``best``: those that it breaks, and who broke them.
+
+    Named are configurations of its group that are better in the goal, but whose mean over the
+    seeds breaks a limit.
+    """
+    goal = outcome.goals[0]
+    sign = 1.0 if goal.maximize else -1.0
+    ahead = [
+        other
+        for other in settled(outcome)
+        if other.tried
+        and other.group == best.group
+        and sign * (other.mean(goal.figure) - best.mean(goal.figure)) > 0
+    ]
+    aside = [
+        f"Set aside: {other.role}, with {_reached(other, goal.figure)}. {' '.join(broken)}"
+        for other in ahead
+        if (broken := breaches(outcome, other))
+    ]
+    return [*breaches(outcome, best), *aside]
+
+
+def _limit(figure: str, limit: Limit) -> str:
+    bounds = {"at least": limit.min, "at most": limit.max}
+    told = [f"{word} {wording.value(figure, x)}" for word, x in bounds.items() if x is not None]
+    return " and ".join(told)
+
+
 def comparisons(outcome: Outcome) -> list[str]:
     """The best student (of each group) against its baselines and runners-up, and the test split."""
     found, figure = groups(outcome), outcome.goals[0].figure
-    told = [sentence for group in found for sentence in _compared(group, figure)]
+    told = [
+        sentence
+        for group in found
+        for sentence in (*_compared(group, figure), *limits(outcome, group.best))
+    ]
     if any("scratch" in group.against and "uniform" not in group.against for group in found):
         told.append(
             "Without a student of uniform width: the teacher's family has no width to set, or "
@@ -78,11 +121,14 @@ def _compared(group: Group, figure: str) -> Iterator[str]:
         yield f"{before}{word} seed noise of the best: {', '.join(level)}."
 
 
-def difference(best: Repeated, other: Repeated, figure: str) -> str:
-    """The verdict in words; what is made once has no spread, and no lack of seeds either."""
-    if other.role == "assembled":
-        return wording.difference(figure, best.mean(figure) - other.mean(figure))
-    return verdict(best, other, figure).text
+def difference(one: Repeated, other: Repeated, figure: str) -> str:
+    """How ``one`` stands to ``other``, in words.
+
+    What is made once has no spread, and no lack of seeds either.
+    """
+    if "assembled" in (one.role, other.role):
+        return wording.difference(figure, one.mean(figure) - other.mean(figure))
+    return verdict(one, other, figure).text
 
 
 def trials(outcome: Outcome) -> str:

@@ -24,6 +24,7 @@ from search.events import (
 )
 from search.library.record import Record
 from search.outcome import Outcome
+from search.outcome import winner as winner_of
 from search.screened import judged
 from search.space import told_apart
 from search.tracking import operations as op
@@ -96,6 +97,9 @@ class Diary:
         metrics |= {f"importance.{self._short(path)}": share for path, share in shares}
         metrics |= _repeated(outcome) | _screened(outcome)
         tags = {} if winner is None else {"stillhouse.winner": f"trial {winner}"}
+        if chosen := winner_of(outcome):
+            seed, record = outcome.representative(chosen)
+            tags |= {"stillhouse.student": record.key, "stillhouse.student_seed": str(seed)}
         told = op.log(SEARCH, at, metrics=_numbers(metrics), tags=tags)
         return [*told, op.files(SEARCH, at, files)] if files else told
 

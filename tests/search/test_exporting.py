@@ -351,7 +351,7 @@ def test_the_registered_winner_predicts_in_a_fresh_environment(load, tmp_path, m
     assert done.returncode == 0, done.stderr
     said = np.array(json.loads((tmp_path / "output.json").read_text())["predictions"])
     repeated = launched.outcome.repeats[0]
-    record = repeated.best(launched.outcome.goals[0])
+    record = launched.outcome.representative(repeated)[1]
     network = rebuild(Library(experiment.library).open(record.key))
     with torch.no_grad():
         told = network(images, ()).logits.numpy()
