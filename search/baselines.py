@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from search.settings import STATIC, Limit
 from search.settle import Contender, contender
 from search.stage import Stage
 from search.stages.assemble import AssembleNetwork
+from search.stages.chain import Chain
 from search.stages.train import Train
 from search.train import TrainNetwork
 from search.uniform import uniform
@@ -24,7 +25,8 @@ def baselines(experiment: Experiment, best: Contender, library: Library) -> list
     """What a configuration is held against, over the same seeds.
 
     ``plain``: the same student and training, labels alone. ``direct``: the same student and
-    objective, taught by the teacher at the root instead of by assistants. A student that goes on
+    objective, taught by the teacher at the root alone (the largest, where there are several)
+    instead of by assistants. A student that goes on
     from an assembly has more, all for as many images as it and its neighbourhoods have seen:
     ``scratch``, its architecture from random weights, labels alone; ``end to end``, the same with
     its own objective and teachers; ``uniform``, the assembly's teacher narrowed uniformly under
@@ -32,9 +34,9 @@ def baselines(experiment: Experiment, best: Contender, library: Library) -> list
     learning rate is too small for random weights); and ``assembled``, what it goes on from, which
     has no seeds.
 
-    What would be one student under two names, like ``direct`` of a student that the root itself
-    teaches, is left out there. There are none for a student that has no teacher and goes on from
-    no assembly.
+    What would be one student under two names is there once. One may be the best itself, like
+    ``direct`` of a student that the root teaches: :func:`held_apart` tells. There are none for a
+    student that has no teacher and goes on from no assembly.
     """
     stages, data = experiment.with_values(best.values)
     settled = replace(experiment, stages=stages, data=data, search={})
@@ -47,9 +49,19 @@ def baselines(experiment: Experiment, best: Contender, library: Library) -> list
     assembly = assembly_of(recipe.student)
     taught = list(student.otherwise(student.taught_otherwise()))
     if assembly is None:
-        return taught
+        return list(_distinct(taught))
     made = student.otherwise(student.made_otherwise(assembly, library))
-    return list(_distinct(best, [student.as_assembled(recipe, assembly), *taught, *made]))
+    return list(_distinct([student.as_assembled(recipe, assembly), *taught, *made]))
+
+
+def held_apart(
+    best: Contender, against: Sequence[Contender]
+) -> tuple[Contender, tuple[Contender, ...]]:
+    """The best with the roles of the baselines that are it itself, and the other baselines."""
+    own = {recipe.student.key for recipe in best.recipes.values()}
+    others = tuple(each for each in against if not own & each.keys)
+    also = tuple(each.role for each in against if own & each.keys)
+    return replace(best, also=also), others
 
 
 @dataclass(frozen=True)
@@ -90,11 +102,27 @@ class _Student:
         lineages = [stage for teacher in self.teachers for stage in teacher.lineage()]
         if not (lineages and self.entry.get("objective")):
             return {}
+        plain = {"plain": {**self.entry, **self._labels}}
+        root = self._root(lineages)
+        return {**plain, "direct": {**self.entry, "teachers": [root]}} if root else plain
+
+    def _root(self, lineages: Sequence[Stage]) -> str | None:
+        """The entry of the largest teacher that nobody taught; of equals the first."""
         # What a method brought is no entry: its method brings it again.
-        labels = dict.fromkeys(s.label for s in lineages if not s.parents)
-        roots = [label for label in labels if label in self.experiment.stages]
-        direct = {"direct": {**self.entry, "teachers": roots}} if roots else {}
-        return {"plain": {**self.entry, **self._labels}, **direct}
+        sizes = {
+            name: stage.work.costs(stage.data).get("parameters", 0.0)
+            for stage in lineages
+            if not stage.parents and (name := self._entry(stage.label))
+        }
+        return max(sizes, key=lambda name: sizes[name], default=None)
+
+    def _entry(self, label: str) -> str:
+        """The entry that a stage without parents stands for; of a ready link, its chain's head."""
+        name = label.partition("/")[0]
+        entry = self.experiment.entries.get(name)
+        if isinstance(entry, Chain):
+            return entry.teacher
+        return name if name == label and entry else ""
 
     def made_otherwise(self, assembly: Stage, library: Library) -> dict[str, dict[str, Any]]:
         """The same objective for the same images, from random weights."""
@@ -168,11 +196,10 @@ def _narrowed(assembly: Stage, parameters: float) -> dict[str, Any] | None:
     return found.plain() if found else None
 
 
-def _distinct(best: Contender, found: list[Contender]) -> Iterator[Contender]:
-    """One contender for each student, and none for the best configuration's own."""
-    seen = {recipe.student.key for recipe in best.recipes.values()}
+def _distinct(found: Iterable[Contender]) -> Iterator[Contender]:
+    """One contender for each student."""
+    seen: set[str] = set()
     for each in found:
-        keys = {recipe.student.key for recipe in each.recipes.values()}
-        if not keys & seen:
+        if not each.keys & seen:
             yield each
-        seen |= keys
+        seen |= each.keys

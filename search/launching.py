@@ -20,7 +20,7 @@ from methods.core.data.dataset import open_data
 from search.address import has_secret, hushed, remedy_of
 from search.announcer import Announcer
 from search.assembly import rebuild
-from search.baselines import baselines
+from search.baselines import baselines, held_apart
 from search.bulletin import Bulletin, Watched
 from search.events import Observer, SearchEnded, SearchStarted, SearchState
 from search.experiment import Experiment, to_yaml
@@ -259,8 +259,12 @@ class _Driver:
         if not self.experiment.run.baselines:
             return settled
         best = {(r.role, r.group) for r in winners(self._outcome(settled)).values()}
-        chosen = [contender for contender in settled if (contender.role, contender.group) in best]
-        against = [b for c in chosen for b in baselines(self.experiment, c, self.library)]
+        against: list[Contender] = []
+        for place, each in enumerate(settled):
+            if (each.role, each.group) in best:
+                found = baselines(self.experiment, each, self.library)
+                settled[place], others = held_apart(each, found)
+                against += others
         beside = [r.student for c in against for r in c.recipes.values()]
         self.students |= {student.key: student for student in beside}
         workshop.make(beside)

@@ -42,13 +42,15 @@ class Repeated:
 
     ``role`` is ``trial N``, or what the best of them is held against: ``plain``, ``direct``,
     ``assembled``, ``scratch``, ``end to end``, ``uniform`` (see :mod:`search.baselines`).
-    ``group`` is the value of ``run.repeats.of_each`` that it belongs to, with its path.
+    ``group`` is the value of ``run.repeats.of_each`` that it belongs to, with its path; ``also``
+    names the baselines that the best is itself, such as ``direct`` where it has no assistants.
     """
 
     role: str
     seeds: tuple[int, ...]
     records: tuple[Record, ...]
     group: str = ""
+    also: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -188,6 +190,7 @@ def to_plain(outcome: Outcome) -> dict[str, Any]:
             {
                 "role": r.role,
                 **({"group": r.group} if r.group else {}),
+                **({"also": list(r.also)} if r.also else {}),
                 "seeds": list(r.seeds),
                 "keys": [record.key for record in r.records],
                 "measured": measured(r.records[0].figures) if r.records else {},

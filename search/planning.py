@@ -15,7 +15,7 @@ import torch
 
 from methods.core.data.facts import DataFacts, facts
 from search.assembly import outline
-from search.baselines import baselines
+from search.baselines import baselines, held_apart
 from search.experiment import Experiment
 from search.factorial import cells
 from search.heads import AttachHeads
@@ -42,6 +42,8 @@ from spaces.problem import ConfigError
 from spaces.spec import NetworkSpec
 
 MOST_CONFIGURATIONS = 2000
+_TRIED = 16
+"""Values of a domain that are laid out to see whether shared stages depend on it."""
 
 
 @dataclass(frozen=True)
@@ -105,10 +107,7 @@ def plan(experiment: Experiment, slots: int = 0) -> Plan:
 
 def _recipes(experiment: Experiment) -> tuple[list[Recipe], bool]:
     """The recipes that differ in their shared stages; whether these are all."""
-    own = f"{experiment.final}/"  # an entry of several stages shares those before its last
-    several = any(s.label.startswith(own) for s in experiment.recipe().prerequisites)
-    alone = f"{experiment.final}."
-    shared = [p for p in experiment.search if several or not p.startswith(alone)]
+    shared = [path for path in experiment.search if _shared(path, experiment)]
     finite = not any(
         isinstance(experiment.search[p], Uniform | LogUniform | Opening) for p in shared
     )
@@ -118,6 +117,30 @@ def _recipes(experiment: Experiment) -> tuple[list[Recipe], bool]:
         if len(values) <= MOST_CONFIGURATIONS:
             return [experiment.recipe(each) for each in values], True
     return list(_sampled(experiment)), False
+
+
+def _shared(path: str, experiment: Experiment) -> bool:
+    """Whether a searched path decides stages that trials share.
+
+    A setting of the last entry may do so too: who teaches it, what it goes on from, an objective
+    that needs heads. A few values of its domain tell.
+    """
+    domain, rests_on = experiment.search[path], experiment.recipe().prerequisites
+    own = f"{experiment.final}/"  # an entry of several stages shares those before its last
+    several = any(stage.label.startswith(own) for stage in rests_on)
+    alone = path.startswith(f"{experiment.final}.")
+    if several or not alone or isinstance(domain, Opening):
+        return True
+    known = {stage.key for stage in rests_on}
+    return any(_needs(path, value, experiment) != known for value in domain.grid(2)[:_TRIED])
+
+
+def _needs(path: str, value: Any, experiment: Experiment) -> set[str]:
+    """The keys that a trial rests on with one value laid over the file; none where it cannot be."""
+    try:
+        return {stage.key for stage in experiment.recipe({path: value}).prerequisites}
+    except ConfigError:
+        return set()
 
 
 def _sampled(experiment: Experiment) -> Iterator[Recipe]:
@@ -146,7 +169,8 @@ def _repeats(experiment: Experiment, library: Library) -> int:
     together = run.repeats.model_copy(update={"of_each": None})
     whole = replace(experiment, run=run.model_copy(update={"repeats": together}))
     best = contenders(whole, [Trial(0, "finished", {}, {"student": ""})])[0]
-    against = baselines(whole, best, library) if run.baselines else []
+    found = baselines(whole, best, library) if run.baselines else []
+    _, against = held_apart(best, found)
     made = [len(each.recipes) for each in against if each.role != "assembled"]
     new = run.repeats.seeds if run.repeats.top else 0
     return groups * (run.repeats.top * new + sum(made))

@@ -142,6 +142,7 @@ def read_outcome(folder: RunFolder) -> Outcome:
             tuple(r["seeds"]),
             tuple(with_measured(records[key], r["measured"]) for key in r["keys"]),
             r.get("group", ""),
+            tuple(r.get("also", ())),
         )
         for r in told.get("repeats", ())
         if all(key in records for key in r["keys"])

@@ -22,7 +22,7 @@ class Contender:
     """One configuration to be made over several seeds.
 
     ``values`` are those searched; ``measured`` what its trial measured of the network, which is
-    the same for every seed; ``group`` as in :class:`Repeated`.
+    the same for every seed; ``group`` and ``also`` as in :class:`Repeated`.
     """
 
     role: str
@@ -30,12 +30,18 @@ class Contender:
     recipes: Mapping[int, Recipe]
     measured: Mapping[str, float]
     group: str = ""
+    also: tuple[str, ...] = ()
+
+    @property
+    def keys(self) -> set[str]:
+        """Those of its students."""
+        return {recipe.student.key for recipe in self.recipes.values()}
 
     def repeated(self, library: Library) -> Repeated:
         """Its records; seeds that failed are left out."""
         found = {s: library.record(recipe.student.key) for s, recipe in self.recipes.items()}
         kept = {s: with_measured(r, self.measured) for s, r in found.items() if r is not None}
-        return Repeated(self.role, tuple(kept), tuple(kept.values()), self.group)
+        return Repeated(self.role, tuple(kept), tuple(kept.values()), self.group, self.also)
 
 
 def contenders(experiment: Experiment, ranked: Sequence[Trial]) -> list[Contender]:

@@ -101,7 +101,9 @@ def concrete(path: str, entries: Mapping[str, Any]) -> Iterator[str]:
     entry = entries[parts(path)[0]]
     behind = without_star(path).partition(".")[2]
     for network in entry.networks:
-        if has(entry.plain(), behind) or has(entry.taught(network).plain(), behind):
+        if entry.ready(network):
+            continue
+        if has(entry.plain(), behind) or has(entry.work(network).plain(), behind):
             yield path.replace("*", network.label, 1)
 
 

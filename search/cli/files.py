@@ -64,7 +64,7 @@ def plan(
     if json:
         as_json(planned.plain())
         return
-    as_table(("shared stage", "taught by", "parameters", "in library", "seconds"), _rows(planned))
+    as_table(("shared stage", "taught by", "parameters", "in library", "time"), _rows(planned))
     there = sum(stage.there for stage in planned.stages)
     how = "at most" if planned.exact else "about"
     console.print(
@@ -88,13 +88,18 @@ def _rows(planned: Plan) -> list[tuple[Any, ...]]:
             continue
         taught_by = ", ".join(label for label in stage.teachers if label not in told_together)
         there = "yes" if stage.there else "no"
-        rows.append((stage.label, taught_by, stage.parameters or "", there, stage.seconds or ""))
+        rows.append((stage.label, taught_by, stage.parameters or "", there, _time(stage.seconds)))
     for (entry, kind), some in parts.items():
         ready = sum(stage.there for stage in some)
         seconds = sum(stage.seconds for stage in some)
         what = f"{entry}: {len(some)} {_TOGETHER[kind]}"
-        rows.append((what, "", "", f"{ready} of {len(some)}", seconds or ""))
+        rows.append((what, "", "", f"{ready} of {len(some)}", _time(seconds)))
     return rows
+
+
+def _time(seconds: float) -> str:
+    """How long something may take; nothing where that is not known."""
+    return duration(seconds) if seconds else ""
 
 
 def parse_budgets(pairs: list[str]) -> dict[str, Limit]:

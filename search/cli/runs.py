@@ -23,7 +23,7 @@ from search.launching import launch as launch_search
 from search.launching import resume as resume_search
 from search.loading import load_experiment
 from search.outcome import Outcome, to_plain, winner
-from search.report.headline import difference, limits, screening
+from search.report.headline import coinciding, difference, limits, screening
 from search.report.roles import ROLES, Group, groups
 from search.report.summary import seconds_saved
 from search.report.wording import duration, interval
@@ -245,7 +245,7 @@ def _tell(outcome: Outcome) -> None:
     rows = [row for group in groups(outcome) for row in _rows(group, figure)]
     as_table(("", "parameters", figure, "against the best"), rows)
     for group in groups(outcome):
-        for told in limits(outcome, group.best):
+        for told in (*coinciding(group.best), *limits(outcome, group.best)):
             console.print(f"{group.name}: {told}" if group.name else told, markup=False)
     for one in interactions(outcome):
         told = interval(figure, one.mean, one.low, one.high)

@@ -67,7 +67,7 @@ def setting(path: str, values: Mapping[str, Any], space: Mapping[str, Any]) -> s
     """What a configuration had at a path; nothing where it did not apply."""
     if path not in values:
         return ""
-    return wording.setting(values[path], space.get(path) or space.get(starred(path)))
+    return wording.setting(values[path], space.get(path) or space.get(starred(path)), path)
 
 
 def _pace(repeated: Repeated) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,7 +15,7 @@ from search.library.record import Record
 from search.outcome import Outcome
 from search.report import picture as look
 from search.report import wording
-from search.report.cast import Cast
+from search.report.cast import Cast, Shared
 from search.report.picture import Picture
 from search.report.plane import plane
 from search.report.spacing import apart
@@ -29,7 +30,10 @@ _LABEL_GAP = 11.5  # points from line to line
 
 @dataclass(frozen=True)
 class Curve:
-    """One student's or teacher's figure by epoch. An unnamed one stays in the background."""
+    """One student's or teacher's figure by epoch. An unnamed one stays in the background.
+
+    A network without a curve, such as a ready one, has no epochs, but one value.
+    """
 
     name: str
     epochs: tuple[float, ...]
@@ -42,7 +46,7 @@ def draw(outcome: Outcome, cast: Cast) -> Picture | None:
     """The picture; none where nothing was trained for more than one epoch."""
     figure = _followed(outcome, cast)
     students, teachers = _students(outcome, cast, figure), _teachers(cast, figure)
-    if not students + teachers:
+    if not any(curve.epochs for curve in students + teachers):
         return None
     picture = Figure(figsize=_INCHES)
     limits = _limits(students + teachers)
@@ -50,18 +54,23 @@ def draw(outcome: Outcome, cast: Cast) -> Picture | None:
     right = picture.add_axes((0.63, _BOTTOM, 0.205, _HEIGHT), ylim=limits)
     _panel(left, students)
     _panel(right, teachers)
+    if not any(curve.epochs for curve in teachers):
+        right.set_xticks([])
+        right.set_xlabel("")
     stopped = _stopped(left, cast, figure, limits[0])
     left.set_title(f"students: {wording.axis(figure)}")
     right.set_title("teachers and assistants")
     right.tick_params("y", labelleft=False)
-    return Picture("curves", "Learning curves", _caption(students, stopped), picture)
+    ready = any(not curve.epochs for curve in teachers)
+    return Picture("curves", "Learning curves", _caption(students, stopped, ready), picture)
 
 
-def _caption(students: Sequence[Curve], stopped: bool) -> str:
+def _caption(students: Sequence[Curve], stopped: bool, ready: bool) -> str:
     named = sum(bool(curve.name) for curve in students)
     told = f"The {named} best of {len(students)} students in colour" if named else "No student"
     if stopped:
         told += "; circles are where others were stopped early"
+    told += "; dashed lines are networks that were ready or took one epoch" if ready else ""
     return f"{told}. Figures are of the last epoch."
 
 
@@ -107,8 +116,17 @@ def _teachers(cast: Cast, figure: str) -> list[Curve]:
         name = "" if one.name in named or len(named) == _LABELS else one.name or one.label
         named.add(one.name)
         colour = look.TEACHER if one.root else look.ASSISTANT
-        found.append(_curve(name, one.record, figure, colour))
+        found.append(_curve(name, one.record, figure, colour) or _level(name, one, figure, colour))
     return [curve for curve in found if curve]
+
+
+def _level(name: str, one: Shared, figure: str, colour: str) -> Curve | None:
+    """A teacher without a curve, such as a ready one: a level at its figure."""
+    value = one.figure(figure)
+    if not math.isfinite(value):
+        return None
+    shown = wording.shown(figure, value)
+    return Curve(name, (), (shown,), wording.number(figure, value), colour)
 
 
 def _limits(curves: Sequence[Curve]) -> tuple[float, float]:
@@ -123,14 +141,16 @@ def _limits(curves: Sequence[Curve]) -> tuple[float, float]:
 def _panel(axes: Axes, curves: Sequence[Curve]) -> None:
     faint = min(0.6, max(0.15, 15 / (len(curves) or 1)))
     for curve in curves:
-        axes.plot(
-            curve.epochs,
-            curve.values,
-            color=curve.colour,
-            lw=1.7 if curve.name else 0.8,
-            alpha=1.0 if curve.name else faint,
-            zorder=3 if curve.name else 2,
-        )
+        style: dict[str, Any] = {
+            "color": curve.colour,
+            "lw": 1.7 if curve.name else 0.8,
+            "alpha": 1.0 if curve.name else faint,
+            "zorder": 3 if curve.name else 2,
+        }
+        if curve.epochs:
+            axes.plot(curve.epochs, curve.values, **style)
+        else:
+            axes.axhline(curve.values[0], linestyle="--", **style)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
     axes.grid(axis="x", visible=False)

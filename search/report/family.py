@@ -12,10 +12,14 @@ from search.report.cast import Cast, Shared, Student
 
 @dataclass
 class Leaf:
-    """Students of one network and one teacher, the best one first."""
+    """Students of one network that learnt from the same teachers.
+
+    ``others`` holds keys of the teachers beside the one that it hangs from.
+    """
 
     network: str
     students: list[Student]
+    others: tuple[str, ...] = ()
     row: int = 0
 
     def best(self, goal: Goal) -> float:
@@ -55,10 +59,11 @@ class Node:
 
 @dataclass(frozen=True)
 class Forest:
-    """One tree a teacher. ``left_out`` leaves were too many to show."""
+    """One tree a teacher, over ``rows`` lines. ``left_out`` leaves were too many to show."""
 
     roots: tuple[Node, ...]
     left_out: int
+    rows: int
 
     @property
     def nodes(self) -> list[Node]:
@@ -67,10 +72,6 @@ class Forest:
     @property
     def leaves(self) -> list[Leaf]:
         return [leaf for root in self.roots for leaf in root.all_leaves()]
-
-    @property
-    def rows(self) -> int:
-        return len(self.leaves)
 
     @property
     def depth(self) -> int:
@@ -87,10 +88,10 @@ def forest(cast: Cast, goal: Goal, most: int) -> Forest:
 
     Whoever learnt from several hangs from the last: in a dense chain, the closest one.
     """
-    leaves: dict[tuple[str, str], Leaf] = {}
+    leaves: dict[tuple[tuple[str, ...], str], Leaf] = {}
     for student in cast.students:
         if student.taught_by:
-            place = student.taught_by[-1], student.network or student.label
+            place = student.taught_by, student.network or student.label
             leaves.setdefault(place, Leaf(place[1], [])).students.append(student)
     order = sorted(leaves, key=lambda place: _rank(leaves[place].best(goal), goal))
     kept = {place: leaves[place] for place in order[:most]}
@@ -98,7 +99,7 @@ def forest(cast: Cast, goal: Goal, most: int) -> Forest:
     row = 0
     for root in roots:
         row = _lay_out(root, goal, row)
-    return Forest(tuple(roots), len(leaves) - len(kept))
+    return Forest(tuple(roots), len(leaves) - len(kept), row)
 
 
 def _rank(value: float, goal: Goal) -> float:
@@ -108,7 +109,7 @@ def _rank(value: float, goal: Goal) -> float:
     return -value if goal.maximize else value
 
 
-def _grow(cast: Cast, leaves: dict[tuple[str, str], Leaf]) -> list[Node]:
+def _grow(cast: Cast, leaves: dict[tuple[tuple[str, ...], str], Leaf]) -> list[Node]:
     """Nodes for every teacher that a leaf rests on, hung below each other."""
     nodes: dict[str, Node] = {}
     roots: list[Node] = []
@@ -125,8 +126,13 @@ def _grow(cast: Cast, leaves: dict[tuple[str, str], Leaf]) -> list[Node]:
             (before.nodes if before else roots).append(nodes[key])
         return nodes[key]
 
-    for (teacher, _), leaf in leaves.items():
-        node(teacher).leaves.append(leaf)
+    for (teachers, _), leaf in leaves.items():
+        closest = node(teachers[-1])
+        closest.leaves.append(leaf)
+        line = closest.line | {closest.shared.key}
+        leaf.others = tuple(key for key in teachers if key not in line and key in cast.shared)
+        for key in leaf.others:
+            node(key)
     return roots
 
 
@@ -140,7 +146,7 @@ def _lay_out(node: Node, goal: Goal, row: int) -> int:
         row = _lay_out(child, goal, row)
     rows: Sequence[float] = [leaf.row for leaf in node.leaves] + [c.row for c in node.nodes]
     node.row = (min(rows) + max(rows)) / 2 if rows else first
-    return row
+    return row if rows else row + 1  # who teaches beside others only has a line of its own
 
 
 def _best(node: Node, goal: Goal) -> float:

@@ -60,6 +60,17 @@ def breaches(outcome: Outcome, repeated: Repeated) -> list[str]:
     ]
 
 
+_ALSO: Mapping[str, str] = {
+    "direct": "The best has no assistants: it is the direct student.",
+    "plain": "The best has no teacher: it is the plain student.",
+}
+
+
+def coinciding(best: Repeated) -> list[str]:
+    """A sentence for each baseline that the best is itself."""
+    return [_ALSO.get(role, f"The best is also {ROLES[role].whole}.") for role in best.also]
+
+
 def limits(outcome: Outcome, best: Repeated) -> list[str]:
     """What the limits did to the choice of ``best``: those that it breaks, and who broke them.
 
@@ -95,7 +106,11 @@ def comparisons(outcome: Outcome) -> list[str]:
     told = [
         sentence
         for group in found
-        for sentence in (*_compared(group, figure), *limits(outcome, group.best))
+        for sentence in (
+            *_compared(group, figure),
+            *coinciding(group.best),
+            *limits(outcome, group.best),
+        )
     ]
     if any("scratch" in group.against and "uniform" not in group.against for group in found):
         told.append(

@@ -92,8 +92,8 @@ def _searched(outcome: Outcome, experiment: Mapping[str, Any]) -> Html | None:
     rows = [
         (
             path,
-            wording.domain(domain),
-            wording.setting(values[path], domain)
+            wording.domain(domain, path),
+            wording.setting(values[path], domain, path)
             if path in values
             else _links(path, values, domain),
             _share(path, {p: x for p, x in shares if p == path or p not in space}),

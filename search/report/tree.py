@@ -47,10 +47,11 @@ def _caption(grown: Forest) -> str:
     )
     if any(node.dense for node in grown.nodes):
         told += " In dense chains each learnt from all before it on its line."
-    if any(node.others for node in grown.nodes):
+    if any(node.others for node in grown.nodes) or any(leaf.others for leaf in grown.leaves):
         told += " Dotted arcs are further teachers."
     if grown.left_out:
-        told += f" Only the best {grown.rows} ends of {grown.rows + grown.left_out} are shown."
+        shown = len(grown.leaves)
+        told += f" Only the best {shown} ends of {shown + grown.left_out} are shown."
     return told
 
 
@@ -70,7 +71,8 @@ def _branches(axes: Axes, grown: Forest, goal: Goal) -> None:
             _line(axes, node, last, leaf.row, leaf is best)
             count = f"  \u00d7{len(leaf.students)}" if len(leaf.students) > 1 else ""
             _write(axes, last, leaf.row, ends[leaf.network] + count, up=True, aside=1)
-        _further(axes, node, nodes)
+            _further(axes, leaf.others, (last, leaf.row), nodes)
+        _further(axes, node.others, (node.depth, node.row), nodes)
         _node(axes, node, goal, names[_name(node)])
 
 
@@ -118,14 +120,16 @@ def _node(axes: Axes, node: Node, goal: Goal, name: str) -> None:
         _write(axes, node.depth, node.row, told, up=False, aside=8)
 
 
-def _further(axes: Axes, node: Node, nodes: Mapping[str, Node]) -> None:
-    """Arcs from teachers that stand on other lines."""
-    for key in node.others:
+def _further(
+    axes: Axes, others: Sequence[str], place: tuple[float, float], nodes: Mapping[str, Node]
+) -> None:
+    """Arcs to a place from teachers that stand on other lines."""
+    for key in others:
         if key in nodes:
             other = nodes[key]
             axes.annotate(
                 "",
-                (node.depth, node.row),
+                place,
                 (other.depth, other.row),
                 arrowprops={
                     "arrowstyle": "-",

@@ -156,19 +156,20 @@ def fitted(names: Iterable[str], most: int) -> dict[str, str]:
     return {name: short(text, most) for name, text in told.items()}
 
 
-def setting(value: Any, domain: Any = None) -> str:
+def setting(value: Any, domain: Any = None, path: str = "") -> str:
     """A searched value: numbers in four digits, chains as ``cnn8 → cnn6``, mappings as YAML.
 
-    ``domain``, as the experiment file has it, tells methods from a chain: they have no order.
+    ``domain``, as the experiment file has it, tells methods from a chain, and ``path`` teachers:
+    they have no order and stand side by side, as ``cnn8 + cnn6``.
     """
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4g}"
-    if isinstance(value, list | tuple) and isinstance(domain, Mapping) and "methods" in domain:
-        return " + ".join(map(setting, value)) or "none"
     if isinstance(value, list | tuple):
-        return " → ".join(map(setting, value)) or "none"
+        methods = isinstance(domain, Mapping) and "methods" in domain
+        joint = " + " if methods or path.endswith(".teachers") else " → "
+        return joint.join(map(setting, value)) or "none"
     if isinstance(value, Mapping):
         return ", ".join(_entry(key, inner) for key, inner in value.items())
     return str(value)
@@ -180,7 +181,7 @@ def _entry(key: str, inner: Any) -> str:
     return f"{key}: {setting(inner)}"
 
 
-def domain(described: Any) -> str:
+def domain(described: Any, path: str = "") -> str:
     """A searched path's domain, as the experiment file has it, in one line."""
     if not (isinstance(described, Mapping) and len(described) == 1):
         return str(described)
@@ -191,7 +192,7 @@ def domain(described: Any) -> str:
         case "integers", [low, high, *step]:
             return f"{low} … {high}" + (f" in steps of {step[0]}" if step and step[0] > 1 else "")
         case "choice", [*options]:
-            return " | ".join(map(setting, options))
+            return " | ".join(setting(option, described, path) for option in options)
         case "chain", {"of": of, **limits}:
             most, least = limits.get("at_most", len(of)), limits.get("at_least", 0)
             return f"{least} … {most} of {', '.join(map(setting, of))}"

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any, Self
+
+from pydantic import BeforeValidator, model_validator
 
 from methods.core.data.config import DataConfig
 from methods.core.objective import Objective
@@ -19,6 +21,7 @@ from search.kind import Entry, Kind
 from search.stage import Stage
 from search.stages.train import check_taught, declared_field, split_network
 from search.train import TrainNetwork
+from search.weights import Weights, as_weights
 from spaces.config import Config, knob
 from spaces.domain import Domain
 from spaces.problem import ConfigError, Problem, unknown
@@ -26,10 +29,23 @@ from spaces.spec import NetworkSpec
 
 
 class Link(Config):
-    """What one link does differently from the chain's common settings."""
+    """What one link does differently from the chain's common settings.
+
+    A link with weights is a ready network: nothing teaches it, and it teaches the next.
+    """
 
     objective: dict[str, Any] = knob({}, "changes to the chain's objective; null: not this method")
     training: dict[str, Any] = knob({}, "changes to the chain's training")
+    weights: Annotated[Weights | None, BeforeValidator(as_weights)] = knob(
+        None, "file of published weights, or {path, mean, std}: the link is used as it is"
+    )
+
+    @model_validator(mode="after")
+    def _ready_or_taught(self) -> Self:
+        if self.weights and (self.objective or self.training):
+            field = "objective" if self.objective else "training"
+            raise ValueError(f"a link with weights is not trained; leave {field} out")
+        return self
 
 
 class Chain(Kind):
@@ -51,21 +67,28 @@ class Chain(Kind):
         for spec in self.networks:
             teachers = tuple(made) if self.dense else (made[-1],)
             check_taught(self.objective, teachers)
-            work = self.taught(spec)
-            link = Stage(f"{name}/{spec.label}", work, data, brought(work.objective, teachers))
+            work = self.work(spec)
+            taught_by = brought(work.objective, teachers) if work.objective else ()
+            link = Stage(f"{name}/{spec.label}", work, data, taught_by)
             _check_smaller(link, made[-1])
             made.append(link)
         if self.dense or len(made) == before:
             return Entry(tuple(made))
         return Entry((made[-1],))
 
-    def taught(self, spec: NetworkSpec) -> TrainNetwork:
+    def ready(self, spec: NetworkSpec) -> bool:
+        """Whether a link has weights of its own, and so no training that could be searched."""
+        return spec.label in self.links and self.links[spec.label].weights is not None
+
+    def work(self, spec: NetworkSpec) -> TrainNetwork:
         """The work of one link, with what it does differently.
 
         Raises:
             ConfigError: with paths from ``links`` on.
         """
         link = self.links.get(spec.label, Link())
+        if link.weights:
+            return TrainNetwork(network=spec, weights=link.weights.from_anywhere())
         place = f"links.{spec.label}"
         objective = merged(self.objective.plain(), link.objective)
         objective = {name: told for name, told in objective.items() if told is not None}

@@ -8,7 +8,7 @@ import torch
 from search import make as making
 from search.announcer import Announcer
 from search.assembly import anew, rebuild
-from search.baselines import baselines, same_images
+from search.baselines import baselines, held_apart, same_images
 from search.inline import Inline
 from search.launching import launch
 from search.library.store import Library
@@ -176,7 +176,9 @@ def test_baselines_of_an_assembly_are_the_right_stages(load, made):
     (best,) = contenders(experiment, trials(0))
     student = best.recipes[1].student
     library = made(experiment, student.parents[0])
-    found = {c.role: c for c in baselines(experiment, best, library)}
+    settled, others = held_apart(best, baselines(experiment, best, library))
+    assert settled.also == ("direct",)  # its teacher is at the root already
+    found = {c.role: c for c in others}
     assert list(found) == ROLES
     assert {c.group for c in found.values()} == {GROUPS[0]}
     assert all(list(found[role].recipes) == [1, 2] for role in ROLES[1:])
