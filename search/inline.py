@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import torch
+
 from search.announcer import Announcer
 from search.attempt import reason, run_trial
 from search.events import StageChanged
@@ -19,7 +21,11 @@ from search.study import Proposal
 
 
 class Inline:
-    """Makes stages and runs trials one after the other; schedulers are not consulted."""
+    """Makes stages and runs trials one after the other; schedulers are not consulted.
+
+    It computes with as many threads as a worker on a cluster would, ``run.resources.cpu``: other
+    numbers of threads round differently.
+    """
 
     def __init__(self, experiment: Experiment, library: Library, announce: Announcer) -> None:
         self._experiment = experiment
@@ -27,6 +33,8 @@ class Inline:
         self._announce = announce
         self._failed: dict[str, str] = {}
         self._made: set[str] = set()
+        self._threads = torch.get_num_threads()
+        torch.set_num_threads(max(1, int(experiment.run.resources.cpu)))
 
     def make(self, stages: Iterable[Stage]) -> dict[str, str]:
         """Make stages and all they rest on; returns key -> reason for those that failed."""
@@ -52,7 +60,8 @@ class Inline:
         return None
 
     def close(self) -> None:
-        """Nothing is left open."""
+        """Nothing is left open; the process computes with the threads it had."""
+        torch.set_num_threads(self._threads)
 
     def _try(self, proposal: Proposal, ledger: Ledger) -> None:
         self._make_groups(proposal.recipe.prerequisites)

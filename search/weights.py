@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from pydantic import model_validator
 
-from spaces.config import Config, knob
+from methods.core.data.config import DataConfig
+from methods.core.data.facts import facts
+from spaces.config import Config, canonical_json, knob
+from spaces.network import Shape
 from spaces.problem import ConfigError, Problem
+from spaces.spec import NetworkSpec
+from spaces.weights import fit, read_state
 
 
 class Weights(Config):
@@ -24,7 +31,30 @@ class Weights(Config):
     def _both_or_none(self) -> Self:
         if (self.mean is None) != (self.std is None):
             raise ValueError("needs mean and std, or neither")
+        mean, std = self.mean or (), self.std or ()
+        if len(mean) != len(std):
+            raise ValueError(f"needs as many of mean ({len(mean)}) as of std ({len(std)})")
+        if not all(map(math.isfinite, (*mean, *std))):
+            raise ValueError("needs finite numbers in mean and std")
+        if std and min(std) <= 0:
+            raise ValueError(f"needs std above 0, found {min(std):g}")
         return self
+
+    def require_fit(self, network: NetworkSpec, data: DataConfig) -> None:
+        """Read the file and hold its tensors against a network; seconds for a large one, once.
+
+        Raises:
+            ConfigError: it cannot be read, does not fit the network, or normalises images of
+                another number of channels.
+        """
+        about = facts(data)
+        channels = about.shape[0]
+        if self.mean and len(self.mean) not in (1, channels):
+            message = f"has {len(self.mean)} values, and images {channels} channels"
+            raise ConfigError([Problem("weights.mean", message)])
+        told = canonical_json(network.plain())
+        if wrong := _misfit(self._file(), told, tuple(about.shape), about.classes):
+            raise ConfigError([Problem("weights.path", wrong)])
 
     def from_anywhere(self) -> Weights:
         """With an absolute path: workers have working directories of their own."""
@@ -37,9 +67,13 @@ class Weights(Config):
         Raises:
             ConfigError: it cannot be read.
         """
+        return _digest(self._file())
+
+    def _file(self) -> _File:
         try:
-            status = Path(self.path).stat()
-            return _digest(_File(self.path, status.st_size, status.st_mtime_ns))
+            with open(self.path, "rb"):
+                status = Path(self.path).stat()
+            return _File(self.path, status.st_size, status.st_mtime_ns)
         except OSError as error:
             message = f"cannot read {self.path}: {error.strerror}; name a local weights file"
             raise ConfigError([Problem("weights.path", message)]) from None
@@ -55,6 +89,17 @@ class _File(NamedTuple):
 def _digest(file: _File) -> str:
     with open(file.path, "rb") as data:
         return hashlib.file_digest(data, "sha256").hexdigest()
+
+
+@lru_cache(maxsize=256)
+def _misfit(file: _File, network: str, shape: Shape, classes: int) -> str:
+    """Why a file's tensors are no weights of a network; empty where they are."""
+    spec = NetworkSpec.parse(json.loads(network))
+    try:
+        fit(spec.sketch(shape, classes), spec.settings, read_state(file.path), file.path)
+    except ConfigError as error:
+        return "; ".join(str(problem) for problem in error.problems)
+    return ""
 
 
 def as_weights(data: Any) -> Any:

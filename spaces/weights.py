@@ -1,60 +1,22 @@
-"""Weights that others published: read from a file, renamed, checked, and loaded whole or not."""
+"""Weights that others published: renamed, checked, and loaded whole or not."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from os import PathLike
-from pathlib import Path
-from typing import Any
+import math
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
+from spaces.checkpoint import State, read_state, shorter
 from spaces.network import Family, Network
 from spaces.problem import ConfigError, Problem
 
-State = dict[str, Tensor]
-_WRAPPERS = ("state_dict", "model", "net")
+__all__ = ["State", "fit", "load_published", "read_state", "renamed"]
+
 _NORMALISATION = ("mean", "std")
-
-
-def read_state(path: str | PathLike[str]) -> State:
-    """The tensors in a ``.safetensors`` file, or in one that ``torch.save`` wrote.
-
-    Of the latter nothing but tensors is ever unpickled. A training checkpoint's wrapping
-    (``{"state_dict": ...}``) and the ``module.`` that data parallelism prepends are taken off.
-
-    Raises:
-        ConfigError: the file is missing or damaged, or holds something else.
-    """
-    file = Path(path)
-    if not file.is_file():
-        raise ConfigError([Problem(str(file), "there is no such file of weights")])
-    try:
-        if file.suffix == ".safetensors":
-            data: Any = load_file(file)
-        else:
-            data = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # A damaged pickle raises whatever its bytes happen to spell.
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        message = f"cannot be read as weights, it is damaged or of another kind: {reason}"
-        raise ConfigError([Problem(str(file), message)]) from None
-    return _unwrapped(data, str(file))
-
-
-def _unwrapped(data: Any, path: str) -> State:
-    for name in _WRAPPERS:
-        if isinstance(data, Mapping) and isinstance(data.get(name), Mapping):
-            data = data[name]
-    if not isinstance(data, Mapping) or not data:
-        found = type(data).__name__
-        raise ConfigError([Problem(path, f"needs named tensors, found {found}")])
-    for name, value in data.items():
-        if not (isinstance(name, str) and isinstance(value, Tensor)):
-            raise ConfigError([Problem(path, f"needs named tensors, but {name!r} is none")])
-    parallel = all(name.startswith("module.") for name in data)
-    return {name.removeprefix("module.") if parallel else name: t for name, t in data.items()}
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def renamed(state: Mapping[str, Tensor], modules: Mapping[str, str]) -> State:
@@ -74,6 +36,14 @@ def _rename(name: str, modules: Mapping[str, str]) -> str:
     return name
 
 
+class Fitted(NamedTuple):
+    """Tensors under the network's names, and the normalisation they were trained with, if known."""
+
+    state: State
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+
+
 def load_published(
     network: Network, family: Family, state: Mapping[str, Tensor], path: str = ""
 ) -> Network:
@@ -89,26 +59,101 @@ def load_published(
         A network that shares its blocks with ``network``.
 
     Raises:
-        ConfigError: a tensor is missing, left over or of another shape; nothing was loaded then.
+        ConfigError: as :func:`fit`; nothing was loaded then.
     """
-    given = family.from_published(state)
-    mean, std = family.published_mean, family.published_std
-    if "mean" in given and "std" in given:
-        mean, std = (tuple(given.pop(name).flatten().tolist()) for name in _NORMALISATION)
-    own = {k: t for k, t in network.state_dict().items() if k not in _NORMALISATION}
-    # Counters of batches seen; files from before torch 0.4 lack them, and nothing reads them.
-    counters = {k: t for k, t in own.items() if k.endswith(".num_batches_tracked")}
-    if message := _mismatch(own, {**counters, **given}):
-        raise ConfigError([Problem(path, f"does not fit this network: {message}")])
+    fitted = fit(network, family, state, path)
     kept = {name: getattr(network, name) for name in _NORMALISATION}
-    network.load_state_dict({**counters, **given, **kept})
-    if mean is None or std is None:
+    network.load_state_dict({**fitted.state, **kept})
+    if fitted.mean is None or fitted.std is None:
         return network
-    return network.normalised_with(mean, std)
+    return network.normalised_with(fitted.mean, fitted.std)
+
+
+def fit(network: Network, family: Family, state: Mapping[str, Tensor], path: str = "") -> Fitted:
+    """``state`` as ``network`` can load it; of ``network`` only names and shapes are read.
+
+    A prefix that all names share, such as ``model.``, is taken off where that makes them fit.
+
+    Raises:
+        ConfigError: a tensor is missing, left over, of another shape, or holds no weights:
+            integers, complex numbers, NaN; a normalisation of other channels, or by 0.
+    """
+    own = {k: t for k, t in network.state_dict().items() if k not in _NORMALISATION}
+    messages = []
+    for candidate in _without_common_steps(state):
+        given = family.from_published(candidate)
+        mean = std = None
+        if given.keys() >= set(_NORMALISATION):
+            mean, std = (given.pop(name) for name in _NORMALISATION)
+        given = _counters(own) | given
+        messages.append(_mismatch(own, given))
+        if messages[-1]:
+            continue
+        if wrong := _no_weights(own, given):
+            raise ConfigError([Problem(path, wrong)])
+        moments = _moments(mean, std, own, path)
+        return Fitted(given, *(moments or (family.published_mean, family.published_std)))
+    raise ConfigError([Problem(path, f"does not fit this network: {messages[0]}")])
+
+
+def _counters(own: Mapping[str, Tensor]) -> State:
+    """Counters of batches seen; files from before torch 0.4 lack them, and nothing reads them."""
+    names = [name for name in own if name.endswith(".num_batches_tracked")]
+    return {name: torch.zeros((), dtype=torch.long) for name in names}
+
+
+def _without_common_steps(state: Mapping[str, Tensor]) -> Iterator[Mapping[str, Tensor]]:
+    """``state`` as it is, and then without one more step that all its names share."""
+    left: Mapping[str, Tensor] | None = state
+    while left:
+        yield left
+        left = shorter(left)
+
+
+def _no_weights(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """What is no weight among tensors of the right names and shapes, or nothing."""
+    for name, tensor in given.items():
+        if tensor.layout != torch.strided or tensor.is_quantized:
+            return f"{name} is sparse or quantised; needs plain tensors"
+        if not own[name].is_floating_point():
+            continue
+        if tensor.dtype not in _FLOATS:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            allowed = ", ".join(str(dtype).removeprefix("torch.") for dtype in _FLOATS)
+            return f"{name} holds {kind}; needs floating-point weights ({allowed})"
+        if not tensor.isfinite().all():
+            return f"{name} holds numbers that are not finite; its training diverged"
+        if name.endswith("running_var") and bool((tensor < 0).any()):
+            return f"{name} holds a negative variance, which no batch norm has"
+    return ""
+
+
+def _moments(
+    mean: Tensor | None, std: Tensor | None, own: Mapping[str, Tensor], path: str
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """The normalisation that a state holds; none where it holds none.
+
+    Raises:
+        ConfigError: it is of another number of channels, not finite, or divides by 0.
+    """
+    if mean is None or std is None:
+        return None
+    # The first weights of a network for images are [out, channels, height, width].
+    first = next((tensor for tensor in own.values() if tensor.dim() == 4), None)
+    found = [tuple(tensor.flatten().tolist()) for tensor in (mean, std)]
+    for name, values in zip(_NORMALISATION, found, strict=True):
+        if first is not None and len(values) not in (1, first.shape[1]):
+            message = f"{name} has {len(values)} values, and images {first.shape[1]} channels"
+            raise ConfigError([Problem(path, message)])
+        if not all(math.isfinite(value) for value in values):
+            raise ConfigError([Problem(path, f"{name} holds numbers that are not finite")])
+    if min(found[1]) <= 0:
+        raise ConfigError([Problem(path, f"std is {min(found[1]):g}; it must be above 0")])
+    return found[0], found[1]
 
 
 def _mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """What is missing, left over and mis-shaped, or nothing."""
+    """What is missing, left over and mis-shaped, with an example of either's names; or nothing."""
     shapes = [
         f"{name} is {_dimensions(given[name])} and should be {_dimensions(own[name])}"
         for name in own
@@ -119,7 +164,10 @@ def _mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
         "unexpected": [name for name in given if name not in own],
         "of another shape": shapes,
     }
-    return "; ".join(f"{what}: {_some(names)}" for what, names in found.items() if names)
+    told = [f"{what}: {_some(names)}" for what, names in found.items() if names]
+    if found["missing"] and found["unexpected"]:
+        told.append("is the file of another network? If not, rename its tensors so")
+    return "; ".join(told)
 
 
 def _dimensions(tensor: Tensor) -> str:

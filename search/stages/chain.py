@@ -68,6 +68,8 @@ class Chain(Kind):
             teachers = tuple(made) if self.dense else (made[-1],)
             check_taught(self.objective, teachers)
             work = self.work(spec)
+            if work.weights:
+                _require_fit(work.weights, spec, data)
             taught_by = brought(work.objective, teachers) if work.objective else ()
             link = Stage(f"{name}/{spec.label}", work, data, taught_by)
             _check_smaller(link, made[-1])
@@ -116,6 +118,18 @@ class Chain(Kind):
         for name in self.links:
             if name not in possible:
                 raise ConfigError([Problem(f"links.{name}", unknown("link", name, possible))])
+
+
+def _require_fit(weights: Weights, spec: NetworkSpec, data: DataConfig) -> None:
+    """A ready link's file holds its network.
+
+    Raises:
+        ConfigError: with paths from ``links`` on.
+    """
+    try:
+        weights.require_fit(spec, data)
+    except ConfigError as error:
+        raise error.under(f"links.{spec.label}") from None
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

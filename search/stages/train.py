@@ -82,6 +82,8 @@ class Train(Kind):
         teachers = [member for teacher in heard for member in needed[teacher].members]
         check_taught(self.objective, teachers)
         network = self.network.seeing(self.sees) if self.network else None
+        if self.weights and network:
+            self.weights.from_anywhere().require_fit(network, data)
         began = _network_of("start", needed[self.start]) if self.start else ()
         if began and self.anew:
             _check_float(began[0])

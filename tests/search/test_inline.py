@@ -3,6 +3,7 @@
 import collections
 
 import pytest
+import torch
 
 from search import make as making
 from search.announcer import Announcer
@@ -251,3 +252,15 @@ def test_a_search_that_is_extended_goes_on(search):
     assert [event.number for event in done.of(TrialStarted)] == [2, 3]
     again = search({"run.trials": 4})
     assert again.events == []
+
+
+def test_a_stage_computes_with_the_threads_of_its_resources(load, library):
+    """As a worker on a cluster does: other numbers of threads round differently."""
+    before = torch.get_num_threads()
+    experiment = load({"run.resources.cpu": 2})
+    shop = Inline(experiment, library, Announcer([]))
+    assert shop.make([experiment.recipe().entries["teacher"].stage]) == {}
+    shop.close()
+    assert torch.get_num_threads() == before
+    key = experiment.recipe().entries["teacher"].stage.key
+    assert library.record(key).facts["threads"] == 2

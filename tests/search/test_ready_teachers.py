@@ -188,3 +188,25 @@ def test_a_ready_link_is_not_trained(folder):
     links = {"weights": str(folder / "cnn4.pt"), "training": {"lr": 0.1}}
     with pytest.raises(ConfigError, match="a link with weights is not trained; leave training out"):
         chain(folder, links)
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ({"path": "cnn4.pt"}, r"stages\.large\.weights\.path: .*does not fit this network"),
+        ({"path": "page.pth"}, r"stages\.large\.weights\.path: .*is an HTML page"),
+        ({"mean": [0.5, 0.5], "std": [1, 1]}, r"stages\.large\.weights\.mean: has 2 values"),
+        ({"mean": [0.5], "std": [0]}, "needs std above 0, found 0"),
+        ({"mean": [0.5], "std": [1, 1]}, r"needs as many of mean \(1\) as of std \(2\)"),
+    ],
+)
+def test_a_file_of_weights_is_held_against_its_network_before_anything_runs(folder, weights, said):
+    (folder / "page.pth").write_text("<html><body>404</body></html>", encoding="utf-8")
+    file = folder / weights.get("path", "cnn6.pt")
+    with pytest.raises(ConfigError, match=said):
+        experiment(folder, {"large.weights": {**weights, "path": str(file)}})
+
+
+def test_a_link_says_where_its_file_does_not_fit(folder):
+    with pytest.raises(ConfigError, match=r"assistants\.links\.cnn4\.weights\.path: .*not fit"):
+        chain(folder, {"weights": str(folder / "cnn6.pt")})

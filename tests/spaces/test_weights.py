@@ -65,6 +65,120 @@ def test_what_torch_saved_is_read_and_unwrapped(tmp_path, saved, suffix):
     assert same(read_state(str(tmp_path / f"weights.{suffix}")), STATE)
 
 
+def under(prefix, state=None):
+    return {f"{prefix}{name}": tensor for name, tensor in (state or STATE).items()}
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [
+        under("_orig_mod."),
+        under("module._orig_mod."),
+        under("_orig_mod.module."),
+        under("module.module."),
+        {"n_averaged": torch.tensor(3), **under("module.")},
+        {"epoch": 3, "model_state_dict": STATE},
+        {"model": {"state_dict": STATE}},
+        {"model": {"net": {"params": under("module.")}}},
+        {"teacher": STATE, "epoch": 1},
+        {"state_dict": STATE, "state_dict_ema": {k: v + 1 for k, v in STATE.items()}},
+        {"weights": STATE, "optimizer": {"state": {0: {"step": torch.ones(1)}}, "groups": []}},
+    ],
+    ids=lambda saved: "+".join(map(str, list(saved)[:2])),
+)
+def test_wrappings_are_taken_off_however_nested(tmp_path, saved):
+    torch.save(saved, tmp_path / "weights.ckpt")
+    assert same(read_state(tmp_path / "weights.ckpt"), STATE)
+
+
+def test_a_part_that_was_compiled_alone_has_its_own_names(tmp_path):
+    torch.save({"a._orig_mod.weight": torch.ones(1), "b": torch.ones(1)}, tmp_path / "w.pt")
+    assert set(read_state(tmp_path / "w.pt")) == {"a.weight", "b"}
+
+
+@pytest.mark.parametrize("prefix", ["model.", "net.backbone.", "student."])
+def test_a_prefix_that_all_names_share_is_taken_off_where_they_fit_then(prefix):
+    state = under(prefix, build("resnet8", seed=1).state_dict())
+    loaded = load(build("resnet8"), "resnet8", state)
+    expected = load(build("resnet8"), "resnet8", build("resnet8", seed=1).state_dict())
+    assert torch.equal(loaded(images()).logits, expected(images()).logits)
+
+
+def test_of_several_networks_none_is_guessed(tmp_path):
+    torch.save({"teacher": STATE, "student": STATE}, tmp_path / "w.pt")
+    assert "several networks (teacher, student)" in refused(tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"<!DOCTYPE html><html>404", "HTML page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS pointer"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_what_was_saved_instead_of_weights_is_named(tmp_path, content, said, suffix):
+    (tmp_path / f"w.{suffix}").write_bytes(content)
+    assert said in refused(tmp_path / f"w.{suffix}")
+
+
+def test_a_whole_pickled_network_is_named_without_terminal_codes(tmp_path):
+    torch.save(nn.Linear(2, 2), tmp_path / "w.pt")
+    message = refused(tmp_path / "w.pt")
+    assert "save model.state_dict() alone" in message
+    assert "\x1b" not in message
+
+
+def changed(how):
+    """The state of a network with every floating tensor changed."""
+    state = build("resnet8", seed=1).state_dict()
+    state = {k: v for k, v in state.items() if k not in ("mean", "std")}
+    return {k: how(k, v) if v.is_floating_point() else v for k, v in state.items()}
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (lambda _, v: (v * 127).to(torch.int8), "holds int8"),
+        (lambda _, v: v.abs().to(torch.uint8), "holds uint8"),
+        (lambda _, v: v > 0, "holds bool"),
+        (lambda _, v: v.to(torch.complex64), "holds complex64"),
+        (lambda _, v: v.to(torch.float8_e4m3fn), "holds float8_e4m3fn"),
+        (lambda k, v: v * torch.nan if k.endswith("weight") else v, "not finite"),
+        (lambda k, v: v / 0 if k.endswith("bias") else v, "not finite"),
+        (lambda k, v: v - 2 if k.endswith("running_var") else v, "negative variance"),
+        (lambda _, v: v.to_sparse() if v.dim() == 4 else v, "sparse"),
+    ],
+    ids=["int8", "uint8", "bool", "complex", "float8", "nan", "inf", "variance", "sparse"],
+)
+def test_what_is_no_weight_is_refused_in_one_line(how, said):
+    with pytest.raises(ConfigError) as caught:
+        load(build("resnet8"), "resnet8", changed(how))
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_floating_weights_of_other_precision_load(dtype):
+    network = load(build("resnet8"), "resnet8", changed(lambda _, v: v.to(dtype)))
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "said"),
+    [
+        (torch.zeros(3), torch.zeros(3), "std is 0"),
+        (torch.zeros(3), -torch.ones(3), "std is -1"),
+        (torch.zeros(2), torch.ones(2), "mean has 2 values, and images 3 channels"),
+        (torch.full((3,), torch.nan), torch.ones(3), "mean holds numbers that are not finite"),
+    ],
+)
+def test_a_normalisation_that_cannot_be_is_refused(mean, std, said):
+    state = {**changed(lambda _, v: v), "mean": mean, "std": std}
+    with pytest.raises(ConfigError, match=said):
+        load(build("resnet8"), "resnet8", state)
+
+
 def test_a_module_that_is_called_module_keeps_its_name(tmp_path):
     state = {"module.weight": torch.ones(1), "head.weight": torch.ones(1)}
     torch.save(state, tmp_path / "weights.pt")
