@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +50,19 @@ class Exported:
 
 @dataclass(frozen=True)
 class Departure:
-    """A network, and the files in which it left. ``images`` is how many were compared."""
+    """A network, and the files in which it left.
 
+    ``key`` is the artifact's; ``images`` is how many were compared; ``refused`` holds a reason for
+    each format in which it could not be written.
+    """
+
+    key: str
     network: Exported
     files: tuple[Exported, ...]
     images: int
     split: str
     usage: Mapping[str, str] = field(default_factory=dict)
+    refused: Mapping[str, str] = field(default_factory=dict)
 
     def plain(self) -> dict[str, Any]:
         """As JSON types."""
@@ -88,8 +94,9 @@ def depart(
         data: real images of its kind: of its validation split, or else of its training split.
 
     Raises:
-        ConfigError: the folder cannot be made, the network cannot be written in a format, or what
-            was written answers otherwise; a file that does is not left behind.
+        ConfigError: the folder cannot be made, or the network can be written in none of the
+            formats: it does not fit there, or what was written answers otherwise. A file that
+            does is not left behind.
     """
     check_formats(formats)
     split, images = _images(open_data(data))
@@ -103,9 +110,42 @@ def depart(
         message = f"{into} cannot be made: {error.strerror}; name another folder"
         raise ConfigError([Problem("--into", message)]) from None
     stayed = Exported("", "", artifact.record.payload.size, _latency(network, images))
-    files = tuple(_export(each, leaving, into / f"{name}.{each}", images, told) for each in formats)
-    usage = {each: FORMATS.load(each).usage for each in formats}
-    return Departure(stayed, files, len(images), split, usage)
+    files, refused = [], {}
+    for each in formats:
+        try:
+            files.append(_export(each, leaving, into / f"{name}.{each}", images, told))
+        except ConfigError as error:
+            refused[each] = error.problems[0].message
+    if not files:
+        raise ConfigError([Problem("--to", message) for message in refused.values()])
+    usage = {file.format: FORMATS.load(file.format).usage for file in files}
+    key = artifact.record.key
+    return Departure(key, stayed, tuple(files), len(images), split, usage, refused)
+
+
+def with_earlier(departure: Departure, earlier: Mapping[str, Any]) -> Departure:
+    """A departure with the files of the same network that an earlier export left.
+
+    Args:
+        earlier: that one as plain data; what is no such data, or of another network, adds nothing.
+    """
+    written = {file.format for file in departure.files}
+    try:
+        same = earlier["key"] == departure.key
+        files = [Exported(**told) for told in earlier["files"]] if same else []
+        files = [file for file in files if file.format not in written and _is_there(file)]
+    except (KeyError, TypeError):
+        return departure
+    every = sorted((*departure.files, *files), key=lambda file: file.format)
+    usage = {file.format: FORMATS.load(file.format).usage for file in every}
+    return replace(departure, files=tuple(every), usage=usage)
+
+
+def _is_there(file: Exported) -> bool:
+    """Whether a file is what an export wrote, as far as its size tells."""
+    path = Path(file.file)
+    known = file.format in FORMATS.names()
+    return known and path.is_file() and path.stat().st_size == file.bytes
 
 
 def _images(data: Dataset) -> tuple[str, Tensor]:

@@ -24,7 +24,7 @@ def card(
     Args:
         best: the configuration over its seeds.
         record: of the seed that left.
-        tests: accuracy of every seed on the test split; none where there is no such split.
+        tests: accuracy of every seed on the test split; none where nobody has looked at it.
         recipe: the configuration as an experiment file.
     """
     goal = outcome.goals[0]
@@ -59,7 +59,10 @@ def _accuracy(best: Repeated, figure: str, tests: Sequence[float]) -> Iterator[s
         rows.append(("never looked at before", "test accuracy", said))
     yield _table(("", "figure", "mean ± standard deviation"), rows)
     if not tests:
-        yield "There is no test split; the figure above is that by which it was chosen."
+        yield (
+            "It was not measured on a test split: the figure above is that by which it was chosen. "
+            "`stillhouse reuse` trains it over fresh seeds and measures those there, once."
+        )
 
 
 def _costs(record: Record, departure: Departure) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from json import dumps, loads
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from methods.core.data.facts import facts
 from search.cli.show import Json, as_json, as_table, console
-from search.exporting import Departure, check_formats, depart
+from search.exporting import Departure, check_formats, depart, with_earlier
 from search.folder import RunFolder
 from search.formats import FORMATS
 from search.library.store import Damaged, Library
@@ -18,7 +18,6 @@ from search.model_card import card
 from search.outcome import Outcome, Repeated, winner, winners
 from search.report.roles import brief
 from search.results import best_yaml, read_outcome, slug
-from search.tested import tested
 from spaces.problem import ConfigError, Problem, unknown
 
 
@@ -54,17 +53,29 @@ def export(
         message = f"its network is damaged or gone; stillhouse resume {folder.name} makes it again"
         raise ConfigError([Problem(folder.name, message)]) from None
     departure = depart(winning, data, formats, place, experiment.name)
+    departure = with_earlier(departure, _manifest(place, experiment.name))
     tests = outcome.tests.get(best.name, ())
-    if not tests and facts(data).sizes["test"]:
-        tests = tested(best.records, data, library.open)
     recipe = best_yaml(experiment, outcome, best)
     about = place / f"{experiment.name}.md"
     about.write_text(card(outcome, best, record, departure, tests, recipe), encoding="utf-8")
+    told = {**departure.plain(), "card": str(about), "test_accuracy": list(tests)}
+    (place / f"{experiment.name}.json").write_text(dumps(told, indent=1), encoding="utf-8")
     if json:
-        as_json({**departure.plain(), "card": str(about), "test_accuracy": list(tests)})
-        return
-    _tell(departure)
-    console.print(f"model card  {about}", markup=False)
+        as_json(told)
+    else:
+        _tell(departure)
+        console.print(f"model card  {about}", markup=False)
+    if to and departure.refused:
+        raise typer.Exit(1)
+
+
+def _manifest(place: Path, name: str) -> dict[str, Any]:
+    """What the export before this one wrote of itself; nothing where there is none."""
+    try:
+        found = loads((place / f"{name}.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _chosen(outcome: Outcome, of: str) -> Repeated:
@@ -99,3 +110,5 @@ def _tell(departure: Departure) -> None:
         f"compared on {departure.images} images of the {departure.split} split; latency of one "
         "image on one thread"
     )
+    for message in departure.refused.values():
+        console.print(f"not written: {message}", markup=False)

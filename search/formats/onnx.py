@@ -8,7 +8,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,8 +19,10 @@ from search.format import Answers, Format, Leaving
 class Onnx(Format):
     """A graph with the input ``images`` and the output ``logits``, weights inside.
 
-    A quantised network's are int8, between QuantizeLinear and DequantizeLinear, from which
-    runtimes make kernels for integers.
+    A quantised network's are 8-bit integers, between QuantizeLinear and DequantizeLinear, from
+    which runtimes make kernels for integers. All are unsigned: kernels of processors without VNNI
+    add products of unsigned and signed bytes in 16 bits, which saturate (onnxruntime, "Quantize
+    ONNX models", when to use reduce-range or U8U8).
     """
 
     packages: ClassVar[tuple[str, ...]] = ("onnx", "onnxscript", "onnxruntime")
@@ -45,6 +47,7 @@ class Onnx(Format):
                 external_data=False,
                 verbose=False,
             )
+        _as_unsigned(file)
 
     @classmethod
     def read(cls, file: Path) -> Answers:
@@ -61,6 +64,42 @@ class Onnx(Format):
             return torch.from_numpy(logits)
 
         return answers
+
+
+def _as_unsigned(file: Path) -> None:
+    """Shift every int8 of a graph and its zero point by 128: the same numbers, unsigned."""
+    import onnx
+
+    model = onnx.load(file)
+    graph = model.graph
+    signed = {
+        tensor.name: tensor
+        for tensor in graph.initializer
+        if tensor.data_type == onnx.TensorProto.INT8
+    }
+    if not signed:
+        return
+    shifted = {name: _shifted(tensor) for name, tensor in signed.items()}
+    for node in graph.node:
+        places = {"QuantizeLinear": (2,), "DequantizeLinear": (0, 2)}.get(node.op_type, ())
+        for place in places:
+            if node.input[place] in shifted:
+                node.input[place] = shifted[node.input[place]].name
+    used = {name for node in graph.node for name in node.input}
+    kept = [tensor for tensor in (*graph.initializer, *shifted.values()) if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    del graph.value_info[:]  # types of what passes between the nodes: they follow from the graph
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, file)
+
+
+def _shifted(tensor: Any) -> Any:
+    import numpy
+    from onnx import numpy_helper
+
+    whole = numpy_helper.to_array(tensor).astype(numpy.int16) + 128
+    return numpy_helper.from_array(whole.astype(numpy.uint8), f"{tensor.name}_unsigned")
 
 
 @contextlib.contextmanager

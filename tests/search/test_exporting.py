@@ -2,6 +2,8 @@
 
 import json
 import os
+import platform
+import shutil
 import subprocess
 import sys
 import venv
@@ -22,7 +24,7 @@ from search import launch, read_network
 from search.assembly import rebuild
 from search.cli.app import app
 from search.experiment import to_yaml
-from search.exporting import CLOSE, CLOSE_ROUNDED, check_formats, depart
+from search.exporting import CLOSE, CLOSE_ROUNDED, check_formats, depart, with_earlier
 from search.folder import RunFolder
 from search.formats import FORMATS
 from search.formats.pt2 import Pt2
@@ -136,6 +138,47 @@ def test_integers_leave_as_integers(name, rounded, images, tmp_path):
         assert (said - told).abs().max() <= CLOSE_ROUNDED * told.abs().max()
 
 
+def test_all_integers_of_a_graph_are_unsigned(rounded, tmp_path):
+    """Kernels of processors without VNNI saturate where unsigned meets signed bytes."""
+    import onnx
+
+    depart(rounded[1], DATA, ["onnx"], tmp_path, "student")
+    graph = onnx.load(tmp_path / "student.onnx").graph
+    kinds = {tensor.data_type for tensor in graph.initializer}
+    assert onnx.TensorProto.UINT8 in kinds
+    assert onnx.TensorProto.INT8 not in kinds
+
+
+ON_AVX2 = """
+import sys
+import numpy, onnxruntime
+images = numpy.load("images.npy")
+answers = []
+for level in ("ORT_DISABLE_ALL", "ORT_ENABLE_ALL"):
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    session = onnxruntime.InferenceSession("student.onnx", options, ["CPUExecutionProvider"])
+    answers.append(session.run(None, {"images": images})[0])
+plain, fast = answers
+print(abs(fast - plain).max() / abs(plain).max())
+"""
+
+
+@pytest.mark.slow
+def test_integers_answer_alike_without_vnni(rounded, images, tmp_path):
+    """On an emulated Haswell, which has AVX2 and no VNNI."""
+    emulator = shutil.which("qemu-x86_64")
+    if emulator is None or platform.machine() != "x86_64":
+        pytest.skip("needs qemu-x86_64 (apt-get install qemu-user) and a processor of that kind")
+    depart(rounded[1], DATA, ["onnx"], tmp_path, "student")
+    np.save(tmp_path / "images.npy", images.numpy())
+    command = [emulator, "-cpu", "Haswell", sys.executable, "-c", ON_AVX2]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert float(done.stdout.strip().splitlines()[-1]) < CLOSE_ROUNDED
+
+
 def test_onnxruntime_has_kernels_for_the_integers(rounded, tmp_path):
     import onnx
     import onnxruntime
@@ -146,8 +189,8 @@ def test_onnxruntime_has_kernels_for_the_integers(rounded, tmp_path):
     kinds = [node.op_type for node in graph.node]
     assert kinds.count("QuantizeLinear") >= layers
     assert kinds.count("DequantizeLinear") >= 2 * layers
-    int8 = [w.name for w in graph.initializer if w.data_type == onnx.TensorProto.INT8 and w.dims]
-    assert len(int8) >= layers
+    whole = [w for w in graph.initializer if w.data_type == onnx.TensorProto.UINT8 and w.dims]
+    assert len(whole) >= layers
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     options.log_severity_level = 3
@@ -272,12 +315,17 @@ def test_a_winner_leaves_with_its_card(searched):
     done = CliRunner().invoke(app, ["export", "tiny", "--to", "onnx", "--to", "pt2"])
     assert done.exit_code == 0, done.output
     place = searched.path / "exported"
-    assert {file.name for file in place.iterdir()} == {"tiny.onnx", "tiny.pt2", "tiny.md"}
+    assert {file.name for file in place.iterdir()} == {
+        "tiny.onnx",
+        "tiny.pt2",
+        "tiny.md",
+        "tiny.json",
+    }
     card = (place / "tiny.md").read_text(encoding="utf-8")
     for said in (
         "# student (trial",
         "over 2 seeds",
-        "test accuracy",
+        "It was not measured on a test split",
         "FLOPs an image",
         "`tiny.onnx`",
         "| teacher | train |",
@@ -288,11 +336,44 @@ def test_a_winner_leaves_with_its_card(searched):
         assert said in card, said
     done = CliRunner().invoke(app, ["export", "tiny", "--to", "safetensors", "--json"])
     told = json.loads(done.output)
-    assert [file["format"] for file in told["files"]] == ["safetensors"]
-    assert len(told["test_accuracy"]) == 2
+    assert [file["format"] for file in told["files"]] == ["onnx", "pt2", "safetensors"]
+    assert told["test_accuracy"] == []
+    card = (place / "tiny.md").read_text(encoding="utf-8")
+    for format in FORMATS.names():
+        assert f"| `tiny.{format}` |" in card, format
     from search import read_outcome
 
     assert read_outcome(searched).tests == {}
+
+
+def test_one_format_that_is_refused_leaves_the_others(searched, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(Pt2, "write", fail)
+    done = CliRunner().invoke(app, ["export", "tiny"])
+    assert done.exit_code == 0, done.output
+    assert "not written: student" in done.output
+    assert "no such operator" in done.output
+    names = {file.suffix for file in (searched.path / "exported").iterdir()}
+    assert names == {".onnx", ".safetensors", ".md", ".json"}
+    alone = CliRunner().invoke(app, ["export", "tiny", "--to", "pt2"])
+    assert isinstance(alone.exception, ConfigError)
+    named = CliRunner().invoke(app, ["export", "tiny", "--to", "pt2", "--to", "onnx"])
+    assert named.exit_code == 1
+
+
+def test_files_of_another_student_are_no_row_of_the_card(artifacts, tmp_path):
+    first = depart(artifacts["lenet5"], DATA, ["safetensors"], tmp_path, "student")
+    same = depart(artifacts["lenet5"], DATA, ["pt2"], tmp_path, "student")
+    other = depart(artifacts["resnet8"], DATA, ["pt2"], tmp_path, "student")
+    formats = [file.format for file in with_earlier(same, first.plain()).files]
+    assert formats == ["pt2", "safetensors"]
+    assert with_earlier(other, first.plain()) == other
+    for damaged in ({}, {"key": same.key}, {"key": same.key, "files": [{"format": "pt2"}]}):
+        assert with_earlier(same, damaged) == same
+    (tmp_path / "student.safetensors").write_bytes(b"another file")
+    assert with_earlier(same, first.plain()) == same
 
 
 @pytest.mark.usefixtures("searched")
