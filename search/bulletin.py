@@ -53,7 +53,7 @@ class Bulletin:
 
     Args:
         standing: told of every event.
-        tracking: how many entries MLflow has not got yet, and why.
+        tracking: what MLflow lacks and why, as the tracker's ``state`` tells it.
         earlier: seconds that the search took before this launch.
     """
 
@@ -62,7 +62,7 @@ class Bulletin:
         standing: Standing,
         folder: RunFolder,
         library: Library,
-        tracking: Callable[[], tuple[int, str]],
+        tracking: Callable[[], Mapping[str, Any]],
         earlier: float = 0.0,
     ) -> None:
         self._standing = standing
@@ -147,7 +147,6 @@ class Bulletin:
 
     def _told(self) -> dict[str, Any]:
         standing, now = self._standing, time.time()
-        unsent, trouble = self._tracking()
         return {
             "name": self._folder.name,
             "state": standing.state,
@@ -163,7 +162,7 @@ class Bulletin:
                 "folder": str(self._folder.path),
             },
             "library": {"place": shown(self._library.uri), "unwritten": self._unwritten},
-            "tracking": {"unsent": unsent, "trouble": trouble},
+            "tracking": dict(self._tracking()),
             "nodes": self._nodes,
             **standing.plain(SHOWN),
         }

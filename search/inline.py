@@ -72,10 +72,9 @@ class Inline:
         try:
             for report in run_trial(self._experiment, proposal.recipe, self._library):
                 figures = {name: value for name, value in report.items() if name != "done"}
+                ledger.reported(proposal.number, figures)
                 if report.get("done"):
                     ledger.finished(proposal.number, figures)
-                else:
-                    ledger.reported(proposal.number, figures)
         except Lost:
             raise
         except Exception as error:

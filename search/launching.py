@@ -157,7 +157,7 @@ class _Driver:
             Standing(experiment),
             folder,
             self.library,
-            lambda: (self.tracker.pending, self.tracker.trouble),
+            self.tracker.state,
             self.earlier,
         )
         self.announce = Announcer((self.tracker, self.bulletin, *observers))

@@ -56,15 +56,11 @@ class Ledger:
         self.announce(TrialReported(number, int(report.get("epoch", 0)), dict(report)))
 
     def finished(self, number: int, figures: Mapping[str, float]) -> None:
-        """A trial ran to its end: its last epoch is reported too, as that was by itself.
-
-        ``figures`` are those of the network that is kept, which may be an earlier epoch's.
-        """
+        """A trial ran to its end, with the figures of the network that is kept."""
         figures = self._with_screen(number, figures)
         student = self._close(number)
-        record = self._library.record(student.key)
-        self.reported(number, record.curve[-1] if record and record.curve else figures)
         told = self.study.tell(number, figures, number in self._found)
+        record = self._library.record(student.key)
         state: TrialState = "finished" if told.state == "finished" else "failed"
         self.announce(TrialEnded(number, state, figures, told.reason, record))
 

@@ -20,10 +20,10 @@ from search.outcome import Outcome, Repeated, to_plain, winner, winners, with_me
 from search.report import write_report
 from search.report.headline import breaches
 from search.report.roles import brief
+from search.run_files import find_file
 from search.settings import Repeats
 from search.settle import first_seed
 from search.study import Study
-from search.tracking import fetch_artifact, resolve_uri
 from spaces.problem import ConfigError, Problem, unknown
 
 
@@ -42,8 +42,7 @@ def again(
     Raises:
         ConfigError: no such run, it has no winner yet, or the changes do not fit.
     """
-    file = _best_of(name, of) if of else _file_of(name, "best.yaml")
-    told = _read(file)
+    told = _best(name, of, changes)
     fresh = {"run.repeats.first_seed": _first_fresh(told), "run.repeats.seeds": seeds}
     repeats = {"run.repeats.top": 1, **fresh, "run.trials": 1}
     laid_over = {**repeats, **({"run.register_as": register} if register else {}), **changes}
@@ -70,15 +69,25 @@ def onwards(name: str, changes: Mapping[str, Any], trials: int, of: str = "") ->
     Raises:
         ConfigError: no such run, it has no winner or searched nothing, or the changes do not fit.
     """
-    best = _read(_best_of(name, of) if of else _file_of(name, "best.yaml"))
-    told = _read(_file_of(name, "experiment.yaml"))
+    best = _best(name, of, changes)
+    told = _read(find_file(name, "experiment.yaml", changes.get("tracking")).path)
     if not told.get("search"):
         message = "searched nothing; leave --trials out to make its recipe again"
         raise ConfigError([Problem(name, message)])
     start = {"run.start": "file", "run.neighbours": trials // 4, "run.trials": trials}
     won = {part: best[part] for part in ("data", "stages")}
+    won |= {"tracking": best["tracking"]} if "tracking" in best else {}
     further = {**told, **won, "name": f"{told['name']}-onwards"}
     return load_experiment(further, {**start, **changes})
+
+
+def _best(name: str, of: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's best configuration; its ``tracking`` is where it was found, if that was MLflow."""
+    if of:
+        return _read(_best_of(name, of))
+    found = find_file(name, "best.yaml", changes.get("tracking"))
+    told = _read(found.path)
+    return {**told, "tracking": found.tracking} if found.tracking else told
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -106,21 +115,6 @@ def _best_of(name: str, value: str) -> Path:
 def slug(text: str) -> str:
     """Text as part of a file's name: ``67000`` for ``67,000``, nothing but word letters."""
     return re.sub(r"\W+", "_", re.sub(r"(?<=\d)[,_](?=\d)", "", text)).strip("_")
-
-
-def _file_of(name: str, file: str) -> Path:
-    """A file of a run's, or of the run that has this id in MLflow."""
-    try:
-        folder = RunFolder.find(name)
-    except ConfigError as missing:
-        found = fetch_artifact(resolve_uri(None, Path.cwd()), name, file)
-        if found is None:
-            raise missing from None
-        return found
-    if not (folder.path / file).exists():
-        message = f"has no best configuration yet; stillhouse resume {folder.name}"
-        raise ConfigError([Problem(folder.name, message)])
-    return folder.path / file
 
 
 def read_outcome(folder: RunFolder) -> Outcome:

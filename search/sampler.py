@@ -113,6 +113,7 @@ class Sampler(Searcher):
         elif error:
             self._ledger.lost(proposal.number)
         elif "parameters" in result:
+            self._ledger.reported(proposal.number, _figures(result))
             self._ledger.finished(proposal.number, _figures(result))
         else:
             figures = _figures(result) or last

@@ -7,7 +7,7 @@ import sys
 import typer
 
 from search.address import hushed
-from search.cli import about, diagnose, doctor, export, files, library, methods, runs, status
+from search.cli import about, diagnose, doctor, export, files, library, methods, runs, status, ui
 from search.lost import Lost
 from spaces.problem import ConfigError
 
@@ -30,7 +30,7 @@ for command in (
     export.export,
     diagnose.diagnose,
     runs.report,
-    runs.ui,
+    ui.ui,
     methods.methods,
     about.networks,
     about.blocks,

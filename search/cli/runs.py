@@ -1,10 +1,7 @@
-"""Commands about runs: launch, resume, extend, best, reuse, report, ui."""
+"""Commands about runs: launch, resume, extend, best, reuse, report."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,14 +25,7 @@ from search.report.roles import ROLES, Group, groups
 from search.report.summary import seconds_saved
 from search.report.wording import duration, interval
 from search.results import again, onwards, read_outcome, write_outcome
-from search.tracking import (
-    is_loopback,
-    resolve_uri,
-    runs_url,
-    send_pending,
-    server_settings,
-    ui_command,
-)
+from search.tracking import count_refused, send_pending
 
 File = Annotated[Path, typer.Argument(help="Experiment file (YAML).")]
 Name = Annotated[str, typer.Argument(help="A run (name-3), or an experiment: its newest run.")]
@@ -107,6 +97,10 @@ def best(name: Name, json: Json = False) -> None:
 def reuse(
     name: Annotated[str, typer.Argument(help="A run, an experiment, or an MLflow run's id.")],
     data: Annotated[str | None, typer.Option(help="Another data source.")] = None,
+    tracking: Annotated[
+        str | None,
+        typer.Option(help="MLflow's URI: where the id is looked up, and the new runs go."),
+    ] = None,
     changes: Set = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 3,
     trials: Annotated[
@@ -127,6 +121,8 @@ def reuse(
     laid_over = parse_changes(changes)
     if data:
         laid_over["data.source"] = data
+    if tracking:
+        laid_over["tracking"] = tracking
     if trials:
         named = {"run.register_as": register} if register else {}
         experiment = onwards(name, {**named, **laid_over}, trials, of)
@@ -155,34 +151,6 @@ def report(name: Name, json: Json = False) -> None:
         return
     for file in files:
         console.print(str(file), markup=False)
-
-
-def ui(
-    name: Annotated[str | None, typer.Argument(help="A run, to use its tracking store.")] = None,
-    tracking: Annotated[str | None, typer.Option(help="MLflow's URI.")] = None,
-    port: int = 5000,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    allowed_hosts: Annotated[
-        str | None,
-        typer.Option(metavar="HOSTS", help="Names it may be called by; needed beyond loopback."),
-    ] = None,
-) -> None:
-    """Open MLflow on the tracking store; Ctrl-C ends it."""
-    title = None
-    if name:
-        folder = RunFolder.find(name)
-        experiment = load_experiment(folder.path / "experiment.yaml")
-        tracking, title = experiment.tracking, experiment.name
-        send_pending(folder.path)
-    uri = resolve_uri(tracking, Path.cwd())
-    command = ui_command(uri, host, port, allowed_hosts)
-    page = runs_url(uri, title, port) if title else f"http://{host}:{port}"
-    if not is_loopback(host):
-        told = "no password is asked: who reaches this port can read and change all runs"
-        console.print(f"warning: {told}", markup=False)
-    console.print(f"open {page} (Ctrl-C ends it)", markup=False)
-    with contextlib.suppress(KeyboardInterrupt):
-        subprocess.run(command, check=False, env={**os.environ, **server_settings(uri)})
 
 
 def _go_on(
@@ -226,6 +194,9 @@ def _conclude(launched: Launched, json: bool) -> None:
             f"{launched.unsent} entries could not be sent to {shown(launched.tracking)}; they are "
             f"kept in {folder} and sent by the next resume, report or ui"
         )
+    if (refused := count_refused(folder / "tracking")) and not json:
+        path = folder / "tracking" / "refused.jsonl"
+        console.print(f"MLflow refused {refused} entries; {path} has them with the reasons")
     if launched.state != "finished":
         raise typer.Exit(130)
     if winner(launched.outcome) is None:

@@ -135,6 +135,9 @@ def _troubles(told: Snapshot) -> Iterator[str]:
     if tracking["trouble"] or (tracking["unsent"] and told["state"] != "running"):
         why = f": {tracking['trouble']}" if tracking["trouble"] else ""
         yield f"\nMLflow has not got {tracking['unsent']} entries yet{why}"
+    if tracking.get("refused"):  # not in the status files of earlier versions
+        why = f": {tracking['refusal']}" if tracking["refusal"] else ""
+        yield f"\nMLflow refused {tracking['refused']} entries, kept in tracking/refused.jsonl{why}"
     if unwritten:
         yield f"\nthis could not be written everywhere: {unwritten}"
 

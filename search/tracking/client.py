@@ -17,12 +17,15 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from search.address import hushed, remedy_of, shown
+from search.address import shown
 from search.tracking.place import artifact_folder, is_server, sqlite_file
+from search.tracking.sqlite import check_schema, check_writable
+from search.tracking.troubles import Unusable, explain, troubles, unusable
 from spaces.problem import ConfigError, Problem
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 # MLflow reads these wherever it sends something. What the user has set stays. No retries inside
 # the client: it would repeat a slow "create run", and the spool repeats everything anyway.
@@ -30,6 +33,7 @@ _SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
@@ -37,6 +41,10 @@ _PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _guard = threading.Lock()
 _inside = 0
 _added: list[str] = []
+
+
+class NoSuchRun(LookupError):
+    """A tracking store has no run with an id, or cannot be asked; the message says which."""
 
 
 @contextlib.contextmanager
@@ -63,7 +71,8 @@ def open_experiment(uri: str, name: str) -> tuple[MlflowClient, str]:
 
     Raises:
         ConfigError: the experiment was deleted in MLflow, so that it takes no runs.
-        MlflowException, OSError: MLflow cannot be reached, or does not want to.
+        Exception: one of :func:`search.tracking.troubles.troubles`: MLflow cannot be reached, or
+            does not want to.
     """
     from mlflow.exceptions import MlflowException
 
@@ -85,10 +94,13 @@ def open_experiment(uri: str, name: str) -> tuple[MlflowClient, str]:
                 found = client.get_experiment_by_name(name)
                 if found is None:
                     raise error
-    if found.lifecycle_stage != "active":
-        remedy = f"run `mlflow experiments restore -x {found.experiment_id}` or rename the search"
-        raise ConfigError([Problem("name", f"MLflow's experiment {name!r} is deleted; {remedy}")])
-    return client, str(found.experiment_id)
+    if found.lifecycle_stage == "active":
+        return client, str(found.experiment_id)
+    if not found.experiment_id:
+        raise Unusable("no MLflow answers there; check the address in `tracking:`")
+    command = f"mlflow experiments restore -x {found.experiment_id}"
+    remedy = f"run `MLFLOW_TRACKING_URI={shown(uri)} {command}` or rename the search"
+    raise ConfigError([Problem("name", f"MLflow's experiment {name!r} is deleted; {remedy}")])
 
 
 def prepare(uri: str, experiment_name: str) -> str:
@@ -104,27 +116,13 @@ def prepare(uri: str, experiment_name: str) -> str:
     with client_settings():
         try:
             open_experiment(uri, experiment_name)
+            if file := sqlite_file(uri):
+                check_writable(file)
         except troubles() as error:
             if sqlite_file(uri) or isinstance(error, ImportError):
-                raise _unusable(uri, error) from None
-            return first_line(error)
+                raise unusable(uri, error) from None
+            return explain(error, uri)
     return ""
-
-
-def known(uri: str, experiment_name: str) -> bool:
-    """Whether a sqlite database has the experiment and takes runs of it: nothing to prepare.
-
-    Asked without MLflow, which takes seconds to load.
-    """
-    file = sqlite_file(uri)
-    if file is None or not file.exists():
-        return False
-    asked = "SELECT 1 FROM experiments WHERE name = ? AND lifecycle_stage = 'active'"
-    try:
-        with contextlib.closing(sqlite3.connect(file)) as database:
-            return database.execute(asked, (experiment_name,)).fetchone() is not None
-    except sqlite3.Error:
-        return False  # what is wrong with it, MLflow says better
 
 
 def runs_url(uri: str, name: str, port: int = 5000) -> str:
@@ -144,64 +142,74 @@ def runs_url(uri: str, name: str, port: int = 5000) -> str:
     return f"{base}/#/experiments" + (f"/{found.experiment_id}/runs" if found else "")
 
 
+def check_viewable(uri: str) -> None:
+    """Try whether the runs of a store can be looked at.
+
+    Raises:
+        ConfigError: it does not answer, or is no database of the installed MLflow.
+    """
+    file = sqlite_file(uri)
+    if file is None:
+        reachable(uri)
+        return
+    try:
+        check_schema(file, uri)  # at once, where loading MLflow takes seconds
+    except (sqlite3.Error, OSError, Unusable) as error:
+        raise unusable(uri, error) from None
+
+
 def reachable(uri: str) -> None:
     """Try the tracking store without leaving anything there.
 
     Raises:
-        ConfigError: it does not answer, or its folder cannot be written.
+        ConfigError: it does not answer, or cannot be written.
+    """
+    file = sqlite_file(uri)
+    with client_settings():
+        try:
+            if file:
+                check_writable(file)
+            if file is None or file.exists():
+                _connect(uri).search_experiments(max_results=1)
+        except troubles() as error:
+            raise unusable(uri, error) from None
+
+
+def fetch_artifact(uri: str, run_id: str, path: str) -> Path:
+    """A copy of one of a run's artifacts.
+
+    Raises:
+        NoSuchRun: the store has no run with this id, or does not answer; the message says which.
+        ConfigError: the run has no such artifact.
     """
     file = sqlite_file(uri)
     if file and not file.exists():
-        folder = next(parent for parent in file.parents if parent.exists())
-        if not os.access(folder, os.W_OK):
-            raise _unusable(uri, PermissionError(f"{folder} cannot be written"))
-        return
+        raise NoSuchRun("there is no database")
     with client_settings():
-        try:
-            _connect(uri).search_experiments(max_results=1)
-        except troubles() as error:
-            raise _unusable(uri, error) from None
-
-
-def fetch_artifact(uri: str, run_id: str, path: str) -> Path | None:
-    """A copy of one of a run's artifacts; None where there is no such run or artifact."""
-    file = sqlite_file(uri)
-    if file and not file.exists():
-        return None
-    with client_settings():
+        run = _get_run(uri, run_id)
         folder = tempfile.mkdtemp(prefix="stillhouse-")
         try:
             return Path(_connect(uri).download_artifacts(run_id, path, folder))
         except troubles():
             shutil.rmtree(folder)
-            return None
+    name, parent = run.info.run_name, run.data.tags.get("mlflow.parentRunId")
+    message = f"is {name!r} in {shown(uri)} and has no {path}"
+    if parent:
+        message += f"; the search that it belongs to is the run {parent}"
+    raise ConfigError([Problem(run_id, message)])
 
 
-def troubles() -> tuple[type[Exception], ...]:
-    """What MLflow raises when its store does not work or does not want to."""
+def _get_run(uri: str, run_id: str) -> Run:
     from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
 
-    return MlflowException, SQLAlchemyError, sqlite3.Error, OSError, ImportError
-
-
-def _unusable(uri: str, error: Exception) -> ConfigError:
-    said = f"{shown(uri)} cannot be used: {hushed(first_line(error), uri)}"
-    if isinstance(error, ImportError):
-        said += "; pip install 'stillhouse[cluster]' and write postgresql+psycopg://"
-    elif "authentication" in said or "password" in said or "401" in said:
-        said += f"; {remedy_of(uri)}"
-    return ConfigError([Problem("tracking", said)])
-
-
-def first_line(error: Exception) -> str:
-    """An error for the status line: "Connection refused" rather than how MLflow wraps it."""
-    root: BaseException = error
-    while root.__cause__ or root.__context__:
-        root = root.__cause__ or root.__context__ or root
-    told = root if isinstance(root, OSError) else error
-    text = str(told).strip() or type(told).__name__
-    return hushed(text.splitlines()[0])[:300]
+    try:
+        return _connect(uri).get_run(run_id)
+    except troubles() as error:
+        # An id that cannot be one is refused as invalid.
+        code = error.error_code if isinstance(error, MlflowException) else ""
+        if code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise NoSuchRun("no such run") from None
+        raise NoSuchRun(explain(error, uri)) from None
 
 
 def _connect(uri: str) -> MlflowClient:
@@ -209,8 +217,7 @@ def _connect(uri: str) -> MlflowClient:
     file, parts = sqlite_file(uri), urlsplit(uri)
     port = _PORTS.get(parts.scheme.partition("+")[0])
     if file and file.exists():
-        with contextlib.closing(sqlite3.connect(file)) as database:
-            database.execute("PRAGMA schema_version")
+        check_schema(file, uri)
     elif port and parts.hostname:
         socket.create_connection((parts.hostname, parts.port or port), timeout=5).close()
     from mlflow import MlflowClient

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import yaml
@@ -25,10 +25,10 @@ from search.events import (
 from search.library.record import Record
 from search.outcome import Outcome
 from search.outcome import winner as winner_of
-from search.screened import judged
 from search.space import told_apart
 from search.tracking import operations as op
 from search.tracking.operations import SEARCH, stage_run, trial_run
+from search.tracking.outcome_metrics import repeated, screened
 from search.tracking.spool import Operation
 
 _MOST_KEYS = 32
@@ -43,6 +43,19 @@ _STATUS = {
 }
 
 
+@dataclass
+class _Reported:
+    """What a trial has reported in this process: all steps, and the last one with its metrics."""
+
+    steps: set[int] = field(default_factory=set)
+    step: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def add(self, step: int, metrics: Mapping[str, float]) -> None:
+        self.steps.add(step)
+        self.step, self.metrics = step, metrics
+
+
 class Diary:
     """Turns events into operations. It is fast: the search waits for it.
 
@@ -55,7 +68,8 @@ class Diary:
         self._search: Mapping[str, Any] = {}
         self._prefix = ""
         self._begun: set[str] = set()
-        self._reported: dict[int, tuple[int, Mapping[str, float]]] = {}
+        self._resumed = False
+        self._reported: dict[int, _Reported] = {}
         self._shared: dict[str, set[str]] = {"made": set(), "reused": set()}
         self._datasets: set[str] = set()
 
@@ -72,7 +86,7 @@ class Diary:
             case TrialStarted():
                 return self._trial_started(event, at)
             case TrialReported(number, epoch, metrics):
-                self._reported[number] = (epoch, metrics)
+                self._reported.setdefault(number, _Reported()).add(epoch, metrics)
                 return op.log(trial_run(number), at, metrics=_numbers(metrics), step=epoch)
             case TrialEnded():
                 return self._trial_ended(event, at)
@@ -95,7 +109,7 @@ class Diary:
         metrics |= {f"trials.{state}": count for state, count in states.items()}
         shares = outcome.importances.items()
         metrics |= {f"importance.{self._short(path)}": share for path, share in shares}
-        metrics |= _repeated(outcome) | _screened(outcome)
+        metrics |= repeated(outcome) | screened(outcome)
         tags = {} if winner is None else {"stillhouse.winner": f"trial {winner}"}
         if chosen := winner_of(outcome):
             seed, record = outcome.representative(chosen)
@@ -106,7 +120,7 @@ class Diary:
     def _search_started(self, event: SearchStarted, at: int) -> list[Operation]:
         told = {k: v for k, v in event.experiment.items() if k not in _ADDRESSES}
         told = json.loads(json.dumps(told, default=str))
-        self._name = event.name
+        self._name, self._resumed = event.name, event.resumed
         self._search = told.get("search") or {}
         self._prefix = _common_prefix(self._search)
         tags = {**self._kind("search"), **_facts(self._facts), **_git(self._facts.get("git"))}
@@ -122,7 +136,6 @@ class Diary:
         return [*begun, *op.log(SEARCH, at, params=_flat(settings) | searched)]
 
     def _stage_changed(self, event: StageChanged, at: int) -> list[Operation]:
-        run = stage_run(event.key)
         match event.state:
             case "queued":
                 return []
@@ -131,7 +144,21 @@ class Diary:
                 there = self._shared["made"] | self._shared["reused"]
                 return [] if event.key in there else self._begin_stage(event, at)
             case "reused":
-                return self._count(event, at)
+                return [*self._complete(event, at), *self._count(event, at)]
+        told = self._stage_ended(event, at)
+        return told if event.state == "failed" else [*told, *self._count(event, at)]
+
+    def _complete(self, event: StageChanged, at: int) -> list[Operation]:
+        """A stage that another search made, or that was made while no driver listened: a run of
+        it that was begun here, now or by an earlier launch, ends as it should."""
+        run = stage_run(event.key)
+        there = event.key in self._shared["made"] | self._shared["reused"]
+        if run not in self._begun and (there or not self._resumed):
+            return []
+        return [op.complete(run, at, self._stage_ended(replace(event, state="made"), at))]
+
+    def _stage_ended(self, event: StageChanged, at: int) -> list[Operation]:
+        run = stage_run(event.key)
         told = self._begin_stage(event, at)
         self._begun.discard(run)
         if event.record:
@@ -141,9 +168,7 @@ class Diary:
         parents = _joined(event.record.parents) if event.record else ""
         tags = {"stillhouse.state": event.state, **_because(event.reason)}
         told += op.log(run, at, tags={**tags, "stillhouse.parents": parents})
-        if event.state == "failed":
-            return [*told, op.end(run, at, "FAILED")]
-        return [*told, op.end(run, at, "FINISHED"), *self._count(event, at)]
+        return [*told, op.end(run, at, "FAILED" if event.state == "failed" else "FINISHED")]
 
     def _begin_stage(self, event: StageChanged, at: int) -> list[Operation]:
         run = stage_run(event.key)
@@ -181,13 +206,15 @@ class Diary:
 
     def _trial_ended(self, event: TrialEnded, at: int) -> list[Operation]:
         run = trial_run(event.number)
-        step, reported = self._reported.pop(event.number, (0, {}))
+        reported = self._reported.pop(event.number, _Reported())
+        step = reported.step
         told: list[Operation] = []
         if event.record:
-            told += [] if reported else self._curve(run, at, event.record)
+            # A student that was found reports its last epoch alone.
+            told += self._curve(run, at, event.record, reported.steps)
             told += self._recorded(run, at, event.record)
-            step = step or len(event.record.curve)
-        final = {k: v for k, v in event.figures.items() if reported.get(k) != v}
+            step = step or _last_step(event.record)
+        final = {k: v for k, v in event.figures.items() if reported.metrics.get(k) != v}
         tags = {"stillhouse.state": event.state, **_costs(event.figures)}
         tags |= _because(event.reason)
         if event.state == "pruned":
@@ -195,11 +222,16 @@ class Diary:
         told += op.log(run, at, metrics=_numbers(final), step=step, tags=tags)
         return [*told, op.end(run, at, _STATUS[event.state])]
 
-    def _curve(self, run: str, at: int, record: Record) -> list[Operation]:
+    def _curve(
+        self, run: str, at: int, record: Record, but: Collection[int] = ()
+    ) -> list[Operation]:
+        """A point an epoch, ``but`` those; the last one has the figures of what was kept."""
         told: list[Operation] = []
-        for index, report in enumerate(record.curve, 1):
-            step = int(report.get("epoch", index))
-            told += op.log(run, at, metrics=_numbers(report), step=step)
+        last = _last_step(record)
+        for step, report in _steps(record):
+            if step not in but:
+                kept = {k: v for k, v in record.figures.items() if k in report and step == last}
+                told += op.log(run, at, metrics=_numbers({**report, **kept}), step=step)
         return told
 
     def _recorded(self, run: str, at: int, record: Record) -> list[Operation]:
@@ -212,9 +244,9 @@ class Diary:
             "stillhouse.made_at": record.made_at,
         }
         last = record.curve[-1] if record.curve else {}
-        metrics = {k: v for k, v in record.figures.items() if last.get(k) != v}
+        metrics = {k: v for k, v in record.figures.items() if k not in last}
         metrics |= {"seconds": record.seconds, "artifact_bytes": record.payload.size}
-        told = op.log(run, at, metrics=_numbers(metrics), step=len(record.curve), tags=tags)
+        told = op.log(run, at, metrics=_numbers(metrics), step=_last_step(record), tags=tags)
         return told + self._dataset(run, at, record)
 
     def _dataset(self, run: str, at: int, record: Record) -> list[Operation]:
@@ -234,6 +266,15 @@ class Diary:
 
     def _short(self, path: str) -> str:
         return path.removeprefix(self._prefix)
+
+
+def _steps(record: Record) -> list[tuple[int, Mapping[str, float]]]:
+    """A record's reports, each with its epoch."""
+    return [(int(told.get("epoch", i)), told) for i, told in enumerate(record.curve, 1)]
+
+
+def _last_step(record: Record) -> int:
+    return _steps(record)[-1][0] if record.curve else 0
 
 
 def now() -> int:
@@ -288,26 +329,3 @@ def _because(reason: str) -> dict[str, str]:
 
 def _git(revision: str | None) -> dict[str, str]:
     return {"mlflow.source.git.commit": revision} if revision not in (None, "unknown") else {}
-
-
-def _repeated(outcome: Outcome) -> dict[str, float]:
-    """Mean and spread over seeds of the goals' figures."""
-    metrics = {}
-    for repeated in outcome.repeats:
-        for figure in {goal.figure for goal in outcome.goals}:
-            if repeated.records and all(figure in r.figures for r in repeated.records):
-                name = f"repeats.{repeated.name.replace(',', '')}.{figure}"
-                metrics[f"{name}.mean"] = repeated.mean(figure)
-                metrics[f"{name}.spread"] = repeated.spread(figure)
-    return metrics
-
-
-def _screened(outcome: Outcome) -> dict[str, float]:
-    """How the screen ranked, and what it said of how many; nothing where there was none."""
-    found = judged(outcome.trials, outcome.goals[0].figure)
-    if found is None:
-        return {}
-    metrics = {f"screen.{said}": float(count) for said, count in found.counts.items()}
-    metrics["screen.pairs"] = len(found.pairs)
-    known = {} if math.isnan(found.spearman) else {"screen.spearman": found.spearman}
-    return metrics | known

@@ -96,6 +96,12 @@ def end(run: str, at: int, status: str) -> Operation:
     return {"do": "end", "run": run, "at": at, "status": status}
 
 
+def complete(run: str, at: int, operations: Iterable[Operation]) -> Operation:
+    """What ends a run, if an earlier launch has begun it and did not see its end."""
+    own = [operation for operation in operations if operation["run"] == run]
+    return {"do": "complete", "run": run, "at": at, "operations": own}
+
+
 def end_others(at: int, reason: str) -> Operation:
     """End all runs below the search that are still running: they were interrupted."""
     return {"do": "end_others", "run": SEARCH, "at": at, "reason": reason}

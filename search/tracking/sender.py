@@ -2,39 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
-import json
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from search.address import hushed
-from search.tracking.client import first_line, open_experiment
+from search.address import shown
+from search.tracking.batches import batches, by_run, dataset_input, merged
+from search.tracking.client import open_experiment
 from search.tracking.handles import Handles
+from search.tracking.history import MetricHistory
 from search.tracking.model import log_saved_model
 from search.tracking.operations import SEARCH
-from search.tracking.place import is_server
+from search.tracking.refusals import GONE, Refusals, is_refusal
 from search.tracking.spool import Operation
-from spaces.problem import ConfigError
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param, RunTag
 
-log = logging.getLogger(__name__)
-
-# The rest (not reachable, busy, not allowed yet) may change, and waits.
-_REFUSALS = {"INVALID_PARAMETER_VALUE", "INVALID_STATE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
-_GONE = "RESOURCE_DOES_NOT_EXIST"
-_METRICS, _PARAMS, _TAGS = 800, 100, 50
+_ENDED = ("stillhouse.state", "stillhouse.reason", "stillhouse.stopped_by")
+"""Tags that say how a run ended: untrue once it goes on."""
 
 
 class Sender:
     """Sends operations of one search to one MLflow.
 
-    Sending the same operations twice leaves the same runs. What MLflow refuses for good is
-    written to ``refused.jsonl`` with its reason and does not hold up the rest.
+    Sending the same operations twice leaves the same runs, with one point a step. What MLflow
+    refuses for good is put aside (``refusals``) and does not hold up the rest.
 
     ``token`` is unlike that of any other search; runs carry it, so they can be found again.
     """
@@ -45,9 +41,10 @@ class Sender:
         self._token = token
         self._folder = folder
         self._handles = Handles(folder / "runs.jsonl", uri)
-        self._refused = folder / "refused.jsonl"
+        self._history = MetricHistory()
         self._opened: tuple[MlflowClient, str] | None = None
         self._running: set[str] = set()
+        self.refusals = Refusals(folder, uri)
 
     def send(self, operations: Sequence[Operation]) -> None:
         """Send operations; those of one run that are neighbours go together.
@@ -56,7 +53,7 @@ class Sender:
             Exception: MLflow cannot be reached or has trouble; nothing is to be forgotten.
         """
         self._open()
-        for group in _by_run(operations):
+        for group in by_run(operations):
             self._deliver(group)
 
     def _open(self) -> tuple[MlflowClient, str]:
@@ -68,45 +65,44 @@ class Sender:
         try:
             self._perform(operations)
         except Exception as error:
-            if getattr(error, "error_code", "") == _GONE and not again:
+            if getattr(error, "error_code", "") == GONE and not again:
                 # The database was replaced or cleaned up: look for everything anew.
                 self._opened = None
                 self._handles.doubt_all()
+                self._history = MetricHistory()
                 self._deliver(operations, again=True)
-            elif not self._is_refusal(error):
+            elif not is_refusal(error, self._uri):
                 raise
-            elif len(operations) > 1:
+            elif len(operations) > 1 and not self._deleted(operations[0]):
                 for operation in operations:
                     self._deliver([operation])
             else:
-                self._opened = None
-                self._open()  # raises if it is the whole experiment that takes nothing now
-                self._set_aside(operations[0], error)
+                self._put_aside(operations, error)
 
-    def _is_refusal(self, error: Exception) -> bool:
-        """Whether the same would happen again however often it is sent."""
-        from mlflow.exceptions import MlflowException, RestException
+    def _put_aside(self, operations: Sequence[Operation], error: Exception) -> None:
+        self._opened = None
+        self._open()  # raises if it is the whole experiment that takes nothing now
+        self.refusals.add(operations, error, self._deleted(operations[0]))
 
-        match error:
-            case MlflowException(error_code="BAD_REQUEST") if is_server(self._uri):
-                return isinstance(error, RestException)  # no proxy's error page
-            case MlflowException(error_code=code):
-                return code in {*_REFUSALS, _GONE}
-            case FileNotFoundError():
-                return True
-            case OSError():  # the network's, or an upload too large for a proxy
-                return getattr(getattr(error, "response", None), "status_code", 0) == 413
-            case ConfigError():  # the experiment was deleted, and may be restored
-                return False
-        return isinstance(error, ValueError | TypeError | KeyError)
-
-    def _set_aside(self, operation: Operation, error: Exception) -> None:
-        log.warning("MLflow refused %s: %s", operation["do"], first_line(error))
-        with self._refused.open("a") as lines:
-            lines.write(json.dumps({"reason": hushed(str(error), self._uri), **operation}) + "\n")
+    def _deleted(self, operation: Operation) -> str:
+        """What to say of the operation's run if it was deleted in MLflow; "" if it was not."""
+        run = operation.get("run", SEARCH)
+        run_id = self._handles.known(run)
+        if run_id is None:
+            return ""
+        client, _ = self._open()
+        if client.get_run(run_id).info.lifecycle_stage == "active":
+            return ""
+        remedy = f"MLFLOW_TRACKING_URI={shown(self._uri)} mlflow runs restore --run-id {run_id}"
+        return f"the run of {run} is deleted in MLflow; bring it back with `{remedy}`"
 
     def _perform(self, operations: Sequence[Operation]) -> None:
         """The operations of one run, in order; logs between two other operations in one call."""
+        if missing := {"do", "run"} - operations[0].keys():
+            raise ValueError(f"an entry lacks {', '.join(sorted(missing))}")
+        if operations[0]["do"] == "complete":
+            self._complete(operations[0])
+            return
         run_id = self._run(operations[0])
         logs: list[Operation] = []
         for operation in operations:
@@ -129,7 +125,7 @@ class Sender:
             case "end_others":
                 self._end_others(operation)
             case "dataset":
-                client.log_inputs(run_id, [_dataset_input(operation)])
+                client.log_inputs(run_id, [dataset_input(operation)])
             case "text":
                 client.log_text(run_id, operation["content"], operation["path"])
             case "files":
@@ -137,6 +133,18 @@ class Sender:
                     client.log_artifact(run_id, str(self._folder.parent / path))
             case "model":
                 log_saved_model(client, experiment, run_id, operation, self._folder, self._token)
+            case unknown:
+                raise ValueError(f"there is no operation {unknown!r}")
+
+    def _complete(self, operation: Operation) -> None:
+        """Perform what the operation holds, if it has a run that has not finished."""
+        run = operation["run"]
+        run_id = self._handles.known(run)
+        if run_id is None and self._handles.doubtful(run):
+            run_id = self._find(run)
+        client, _ = self._open()
+        if run_id and client.get_run(run_id).info.status != "FINISHED":
+            self._perform(operation["operations"])
 
     def _run(self, operation: Operation) -> str:
         """The id of the operation's run: known, found by its tag, or made."""
@@ -171,15 +179,18 @@ class Sender:
             tags["mlflow.parentRunId"] = self._run(parent)
         self._handles.attempt(run)
         title = operation.get("title", run)
-        made = client.create_run(experiment, operation["at"], tags, title)
-        self._running.add(made.info.run_id)
-        return str(made.info.run_id)
+        run_id = str(client.create_run(experiment, operation["at"], tags, title).info.run_id)
+        self._running.add(run_id)
+        self._history.created(run_id)
+        return run_id
 
     def _go_on(self, run_id: str, operation: Operation) -> None:
-        """A run that exists runs (again)."""
+        """A run that exists runs (again): how it had ended is true no more."""
         if run_id not in self._running:
             client, _ = self._open()
             client.update_run(run_id, "RUNNING")
+            for tag in set(_ENDED) & set(client.get_run(run_id).data.tags):
+                client.delete_tag(run_id, tag)
             self._running.add(run_id)
             self._log(run_id, [{**operation, "params": {}, "metrics": {}}])
 
@@ -202,21 +213,49 @@ class Sender:
     def _log(self, run_id: str, logs: Sequence[Operation]) -> None:
         from mlflow.exceptions import MlflowException
 
+        params, metrics, tags = merged(logs)
+        with self._uncertain_until_sent(run_id):
+            metrics = self._unsent(run_id, metrics)
+            try:
+                self._log_batches(run_id, params, metrics, tags)
+            except MlflowException as error:
+                if error.error_code != "INVALID_PARAMETER_VALUE" or not params:
+                    raise
+                # Parameters are written once: a run that goes on keeps those it has.
+                client, _ = self._open()
+                there = client.get_run(run_id).data.params
+                new = [param for param in params if param.key not in there]
+                if len(new) == len(params):
+                    raise
+                self._log_batches(run_id, new, metrics, tags)
+
+    def _log_batches(
+        self, run_id: str, params: list[Param], metrics: list[Metric], tags: list[RunTag]
+    ) -> None:
         client, _ = self._open()
-        params, metrics, tags = _merged(logs)
+        for batch in batches(params, metrics, tags):
+            client.log_batch(run_id, **batch)
+
+    def _unsent(self, run_id: str, metrics: Sequence[Metric]) -> list[Metric]:
+        """The metrics that MLflow lacks: one point a step."""
+        client, _ = self._open()
+
+        def fetch(key: str) -> list[Metric]:
+            found: list[Metric] = client.get_metric_history(run_id, key)
+            return found
+
+        if run_id == self._handles.known(SEARCH):
+            return self._history.next_steps(run_id, metrics, fetch)
+        return self._history.new_steps(run_id, metrics, fetch)
+
+    @contextlib.contextmanager
+    def _uncertain_until_sent(self, run_id: str) -> Iterator[None]:
+        """An error leaves open which points have arrived."""
         try:
-            for batch in _batches(params, metrics, tags):
-                client.log_batch(run_id, **batch)
-        except MlflowException as error:
-            if error.error_code != "INVALID_PARAMETER_VALUE" or not params:
-                raise
-            # Parameters are written once: a run that goes on keeps those it has.
-            there = client.get_run(run_id).data.params
-            new = [param for param in params if param.key not in there]
-            if len(new) == len(params):
-                raise
-            for batch in _batches(new, metrics, tags):
-                client.log_batch(run_id, **batch)
+            yield
+        except Exception:
+            self._history.forget(run_id)
+            raise
 
 
 def _user() -> dict[str, str]:
@@ -224,58 +263,3 @@ def _user() -> dict[str, str]:
         return {"mlflow.user": getpass.getuser()}
     except (KeyError, OSError):
         return {}  # a container's user without a name
-
-
-def _by_run(operations: Sequence[Operation]) -> Iterator[list[Operation]]:
-    """Operations in groups of one run; what looks at other runs waits for all before it."""
-    groups: dict[str, list[Operation]] = {}
-    for operation in operations:
-        if operation["do"] == "end_others":
-            yield from groups.values()
-            groups = {}
-            yield [operation]
-        else:
-            groups.setdefault(operation["run"], []).append(operation)
-    yield from groups.values()
-
-
-def _merged(logs: Sequence[Operation]) -> tuple[list[Param], list[Metric], list[RunTag]]:
-    from mlflow.entities import Metric, Param, RunTag
-
-    params: dict[str, str] = {}
-    tags: dict[str, str] = {}
-    metrics: list[Metric] = []
-    for entry in logs:
-        params |= entry["params"]
-        tags |= entry["tags"]
-        step, at = entry.get("step", 0), entry["at"]
-        metrics += [Metric(key, value, at, step) for key, value in entry["metrics"].items()]
-    return (
-        [Param(key, value) for key, value in params.items()],
-        metrics,
-        [RunTag(key, value) for key, value in tags.items()],
-    )
-
-
-def _batches(
-    params: list[Param], metrics: list[Metric], tags: list[RunTag]
-) -> Iterator[dict[str, Any]]:
-    """Cut to what MLflow takes in one call."""
-    while params or metrics or tags:
-        yield {"params": params[:_PARAMS], "metrics": metrics[:_METRICS], "tags": tags[:_TAGS]}
-        params, metrics, tags = params[_PARAMS:], metrics[_METRICS:], tags[_TAGS:]
-
-
-def _dataset_input(operation: Operation) -> Any:
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    # MLflow keeps 36 characters of a digest; the source has what the whole was made from.
-    digest = operation["digest"][:36]
-    entity = Dataset(
-        operation["name"],
-        digest,
-        source_type="stillhouse",
-        source=operation["source"],
-        profile=operation["profile"],
-    )
-    return DatasetInput(entity, [InputTag("mlflow.data.context", "training")])

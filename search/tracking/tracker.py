@@ -9,19 +9,21 @@ import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
-from search.address import hushed, kept
+from search.address import kept
 from search.events import Event
 from search.outcome import Outcome
 from search.tracking import operations as op
-from search.tracking.client import client_settings, first_line
+from search.tracking.client import client_settings
 from search.tracking.diary import Diary, now
 from search.tracking.model import check_name, save_classifier
 from search.tracking.operations import SEARCH, trial_run
 from search.tracking.sender import Sender
 from search.tracking.spool import Busy, Operation, Spool, waiting
+from search.tracking.troubles import explain
 from spaces.network import Network
 
 log = logging.getLogger(__name__)
@@ -81,6 +83,13 @@ class Tracker:
     def trouble(self) -> str:
         """Why nothing can be sent at present; "" while all is well."""
         return self._trouble
+
+    def state(self) -> dict[str, Any]:
+        """What MLflow lacks, for a status: how many operations are ``unsent`` and why
+        (``trouble``), how many it ``refused`` for good, and why it did so last (``refusal``)."""
+        refusals = self._sender.refusals
+        told: dict[str, Any] = {"unsent": self.pending, "trouble": self.trouble}
+        return told | {"refused": refusals.count, "refusal": refusals.reason}
 
     def log_outcome(
         self,
@@ -158,7 +167,7 @@ class Tracker:
             drain(self._spool, self._sender)
         except Exception as error:
             # Whatever it is, the search goes on and the spool keeps what was to be sent.
-            trouble = hushed(first_line(error), self._uri)
+            trouble = explain(error, self._uri)
             if trouble != self._trouble:
                 log.warning("MLflow gets nothing at present: %s", trouble)
             self._trouble = trouble
@@ -197,7 +206,7 @@ def send_pending(folder: Path) -> int:
     try:
         drain(spool, Sender(told["uri"], told["name"], told["token"], own))
     except Exception as error:
-        log.warning("MLflow gets nothing at present: %s", first_line(error))
+        log.warning("MLflow gets nothing at present: %s", explain(error, told["uri"]))
     finally:
         spool.close()
     return spool.pending

@@ -171,3 +171,6 @@ def test_what_people_read(standing):
     first = next(iter(_head(told, 1600.0)))
     assert first == "tiny-3: failed (the disk is full), 10 min 00 s ago, after 1 min 15 s"
     assert list(_troubles(told)) == ["\nMLflow has not got 7 entries yet: Connection refused"]
+    refused = {"unsent": 0, "trouble": "", "refused": 2, "refusal": "no such name"}
+    (line,) = _troubles(snapshot(standing, tracking=refused))
+    assert "refused 2 entries, kept in tracking/refused.jsonl: no such name" in line

@@ -44,7 +44,8 @@ def test_a_search_is_seen_from_where_its_library_is(tiny, tmp_path, monkeypatch)
         trial.figures["val_accuracy"] for trial in launched.outcome.trials
     )
     assert here["stages"]["made"] == len(launched.outcome.made)
-    assert here["tracking"] == {"unsent": launched.unsent, "trouble": ""}
+    lacking = {"unsent": launched.unsent, "trouble": "", "refused": 0, "refusal": ""}
+    assert here["tracking"] == lacking
     # Another machine knows the library only.
     monkeypatch.setenv("STILLHOUSE_RUNS", str(tmp_path / "elsewhere"))
     there = json.loads(told("tiny", "--library", tiny["library"], "--json"))

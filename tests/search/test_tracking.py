@@ -24,7 +24,7 @@ from search.events import (
 )
 from search.library.record import Payload, Record
 from search.outcome import Goal, Outcome, Repeated, Trial
-from search.tracking import fetch_artifact, known, prepare, reachable, runs_url
+from search.tracking import NoSuchRun, fetch_artifact, known, prepare, reachable, runs_url
 from search.tracking import tracker as tracker_module
 from search.tracking.client import client_settings
 from search.tracking.operations import begin, end, log
@@ -558,9 +558,13 @@ def test_an_artifact_comes_back(uri, track):
     file = fetch_artifact(uri, run_id, "experiment.yaml")
     assert file is not None
     assert "cnn8" in file.read_text()
-    assert fetch_artifact(uri, run_id, "best.yaml") is None
-    assert fetch_artifact(uri, "0" * 32, "best.yaml") is None
-    assert fetch_artifact(f"{uri}.other", run_id, "best.yaml") is None
+    with pytest.raises(ConfigError, match=r"is 'tiny-1' in sqlite:.* and has no best\.yaml"):
+        fetch_artifact(uri, run_id, "best.yaml")
+    for other in ("0" * 32, "no id at all"):
+        with pytest.raises(NoSuchRun, match="no such run"):
+            fetch_artifact(uri, other, "best.yaml")
+    with pytest.raises(NoSuchRun, match="no database"):
+        fetch_artifact(f"{uri}.other", run_id, "best.yaml")
 
 
 def test_the_page_of_a_search(uri):

@@ -1,0 +1,88 @@
+"""``stillhouse ui``: MLflow's pages on the tracking store."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+from search.address import shown
+from search.cli.show import console
+from search.folder import RunFolder
+from search.loading import load_experiment
+from search.tracking import (
+    check_viewable,
+    is_loopback,
+    resolve_uri,
+    runs_url,
+    send_pending,
+    serve,
+    server_settings,
+    sqlite_file,
+    ui_command,
+    why_taken,
+)
+
+
+def ui(
+    name: Annotated[str | None, typer.Argument(help="A run, to use its tracking store.")] = None,
+    tracking: Annotated[str | None, typer.Option(help="MLflow's URI.")] = None,
+    port: int = 5000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    allowed_hosts: Annotated[
+        str | None,
+        typer.Option(metavar="HOSTS", help="Names it may be called by; needed beyond loopback."),
+    ] = None,
+) -> None:
+    """Open MLflow on the tracking store; Ctrl-C ends it."""
+    title = None
+    if name:
+        folder = RunFolder.find(name)
+        experiment = load_experiment(folder.path / "experiment.yaml")
+        tracking, title = experiment.tracking, experiment.name
+        send_pending(folder.path)
+    uri = resolve_uri(tracking, Path.cwd())
+    command = ui_command(uri, host, port, allowed_hosts)
+    _check_there(uri)
+    if why := why_taken(host, port):
+        _give_up(f"--port: MLflow cannot listen on port {port} of {host}: {why}; try --port N")
+    page = runs_url(uri, title, port) if title else f"http://{_in_address(host)}:{port}"
+    if not is_loopback(host):
+        told = "no password is asked: who reaches this port can read and change all runs"
+        console.print(f"warning: {told}", markup=False)
+
+    def ready() -> None:
+        console.print(f"open {page} (Ctrl-C ends it)", markup=False)
+
+    number, status = serve(command, server_settings(uri), host, port, ready)
+    if number == 0:
+        _give_up(f"--port: MLflow's server on port {port} has ended with status {status}")
+    if number != signal.SIGINT:
+        raise typer.Exit(128 + number)
+
+
+def _check_there(uri: str) -> None:
+    """See that there is something to show; MLflow would make an empty database.
+
+    Raises:
+        ConfigError: the database is there and cannot be used.
+    """
+    file = sqlite_file(uri)
+    if file and not file.exists():
+        _give_up(
+            f"--tracking: there is nothing to show: no database {shown(str(file))}; `stillhouse "
+            "launch FILE` makes one, or name another store with --tracking URI"
+        )
+    check_viewable(uri)
+
+
+def _in_address(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _give_up(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    raise typer.Exit(1)
