@@ -13,6 +13,7 @@ from search.library.store import Library
 from search.make import make_all
 from search.recipe import Recipe
 from search.stage import Stage
+from spaces.problem import plain_lines
 
 
 def run_trial(
@@ -64,7 +65,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 def reason(error: BaseException) -> str:
     """One line that says what went wrong, out-of-memory in plain words."""
-    text = str(error).strip().splitlines()
+    text = plain_lines(str(error))
     if out_of_memory(error):
         remedy = "a smaller batch_size or network, or fewer at once (run.concurrent), needs less"
         return ". ".join(["out of memory; " + remedy, *text[:1]])

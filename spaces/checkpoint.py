@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Mapping
 from os import PathLike
@@ -13,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from spaces.problem import ConfigError, Problem
+from spaces.problem import ConfigError, Problem, plain_lines
 
 State = dict[str, Tensor]
 
@@ -43,7 +42,6 @@ _KINDS = {
     b"<html": "is an HTML page; download the file itself",
     b"version https://git-lfs": "is a Git LFS pointer; fetch the file itself (git lfs pull)",
 }
-_TERMINAL = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def read_state(path: str | PathLike[str]) -> State:
@@ -93,7 +91,7 @@ def _reason(file: Path, error: Exception) -> str:
             return kind
     if "Unsupported global" in str(error) or "Unsupported class" in str(error):
         return "holds Python objects beside tensors; save model.state_dict() alone"
-    said = (_TERMINAL.sub("", str(error)).splitlines() or [type(error).__name__])[0]
+    said = (plain_lines(str(error)) or [type(error).__name__])[0]
     said = said.partition(". This file can still be loaded")[0]
     return f"cannot be read as weights, it is damaged or of another kind: {said}"
 

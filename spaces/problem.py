@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+_TERMINAL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+"""What colours a terminal; libraries put it into their errors."""
 MOST_NAMES = 24
 """Of more names than these a message lists the nearest half as many."""
 
@@ -38,6 +41,11 @@ class ConfigError(ValueError):
         return ConfigError(
             Problem(".".join(filter(None, (prefix, p.path))), p.message) for p in self.problems
         )
+
+
+def plain_lines(text: str) -> list[str]:
+    """The lines of another library's message, without terminal codes; none of an empty one."""
+    return _TERMINAL.sub("", text).strip().splitlines()
 
 
 def unknown(what: str, found: object, allowed: Iterable[str]) -> str:

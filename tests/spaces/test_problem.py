@@ -2,7 +2,7 @@
 
 import pickle
 
-from spaces.problem import ConfigError, Problem, unknown
+from spaces.problem import ConfigError, Problem, plain_lines, unknown
 
 ERROR = ConfigError([Problem("lr", "is too large"), Problem("", "is incomplete")])
 
@@ -24,3 +24,9 @@ def test_an_unknown_name_comes_with_the_nearest_and_all():
         "unknown network 'resnet2'; did you mean 'resnet20'? allowed: resnet20, vgg8"
     )
     assert unknown("network", "x", []) == "unknown network 'x'; allowed: none"
+
+
+def test_another_librarys_message_loses_its_terminal_codes():
+    told = "\n\x1b[1mWeights only\x1b[0m load \x1b[38;5;1mfailed\x1b[m.\nMore of it\n"
+    assert plain_lines(told) == ["Weights only load failed.", "More of it"]
+    assert plain_lines("  \n") == []
