@@ -9,6 +9,7 @@ import typer
 
 from methods.core.data.facts import facts
 from search.cli.show import Json, as_json, as_table, console
+from search.durable import write_whole
 from search.exporting import Departure, check_formats, depart
 from search.folder import RunFolder
 from search.formats import FORMATS
@@ -59,7 +60,7 @@ def export(
         tests = tested(best.records, data, library.open)
     recipe = best_yaml(experiment, outcome, best)
     about = place / f"{experiment.name}.md"
-    about.write_text(card(outcome, best, record, departure, tests, recipe), encoding="utf-8")
+    write_whole(about, card(outcome, best, record, departure, tests, recipe))
     if json:
         as_json({**departure.plain(), "card": str(about), "test_accuracy": list(tests)})
         return
