@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from methods.core.data.config import DataConfig
 from methods.core.data.facts import facts
 from search.experiment import Experiment
 from search.library.store import Library
+from search.outcome import Repeated
 from search.recipe import Recipe
 from search.settings import STATIC, Limit
 from search.settle import Contender, contender
@@ -62,6 +63,24 @@ def held_apart(
     others = tuple(each for each in against if not own & each.keys)
     also = tuple(each.role for each in against if own & each.keys)
     return replace(best, also=also), others
+
+
+def with_baselines(
+    experiment: Experiment,
+    settled: Sequence[Contender],
+    best: Collection[Repeated],
+    library: Library,
+) -> list[Contender]:
+    """``settled``, the ``best`` of it noted as :func:`held_apart` does, and their baselines."""
+    found: list[Contender] = []
+    against: list[Contender] = []
+    chosen = {(repeated.role, repeated.group) for repeated in best}
+    for each in settled:
+        if (each.role, each.group) in chosen:
+            each, others = held_apart(each, baselines(experiment, each, library))
+            against += others
+        found.append(each)
+    return found + against
 
 
 @dataclass(frozen=True)

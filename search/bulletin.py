@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from search.address import shown
+from search.durable import write_whole
 from search.events import Event, SearchEnded, SearchStarted
 from search.folder import RunFolder
 from search.library.store import Library
@@ -138,9 +139,7 @@ class Bulletin:
     def _to_board(self, text: str) -> None:
         if self._board is not None:
             place = self._board / f"{BEFORE}{self._folder.name}{BEHIND}"
-            aside = place.with_suffix(".part")
-            aside.write_text(text, encoding="utf-8")
-            aside.replace(place)
+            write_whole(place, text)
 
     def _to_library(self, text: str) -> None:
         self._library.note_status(self._folder.name, platform.node(), text)

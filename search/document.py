@@ -19,6 +19,8 @@ DEEPEST = 60
 LARGEST = 2**63
 """Levels of nesting; like the other two, far above any experiment's."""
 
+_BEGINNING, _END = "# Whole only if its last line is three dots.\n", "\n..."
+
 
 class _Loader(yaml.SafeLoader):
     """YAML as people expect it: ``1e-4`` is a number (YAML 1.1 wants a dot), a date is text."""
@@ -37,13 +39,15 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.012
 class Document:
     """``data`` as plain values; ``lines`` maps a dotted path to its line, counted from 1.
 
-    ``laid_over`` holds the paths whose values were not read from the file, but given with --set.
+    ``laid_over`` holds the paths whose values were not read from the file, but given with --set;
+    ``text`` is what was read.
     """
 
     file: str
     data: Any
     lines: dict[str, int] = field(default_factory=dict)
     laid_over: set[str] = field(default_factory=set)
+    text: str = ""
 
     def place(self, path: str) -> str:
         """``file:line`` of the value at ``path``, or of the nearest value around it."""
@@ -74,7 +78,8 @@ def read_document(file: Path) -> Document:
     """Read a YAML file.
 
     Raises:
-        ConfigError: unreadable, not YAML, a key given twice, a tag, several documents, too large.
+        ConfigError: unreadable, not YAML, a key given twice, a tag, several documents, too large,
+            its end is missing.
     """
     try:
         with file.open("rb") as stream:
@@ -85,7 +90,27 @@ def read_document(file: Path) -> Document:
         if isinstance(error, UnicodeDecodeError) and error.start >= MOST_BYTES - 3:
             raise _too_large(str(file)) from None
         raise ConfigError([Problem(str(file), f"cannot be read as text: {error}")]) from None
+    _check_end(text, str(file))
     return parse_document(text, str(file))
+
+
+def with_end(text: str) -> str:
+    """A YAML text that :func:`read_document` refuses once its end is missing."""
+    return f"{_BEGINNING}{text.rstrip()}{_END}\n"
+
+
+def without_end(text: str) -> str:
+    """The text as it was before :func:`with_end`."""
+    return text.removeprefix(_BEGINNING).removesuffix("\n").removesuffix(_END) + "\n"
+
+
+def _check_end(text: str, file: str) -> None:
+    if text.startswith(_BEGINNING) and not text.rstrip().endswith(_END):
+        message = (
+            "its end is missing, as after a full disk or a loss of power; put a whole copy in its "
+            "place (MLflow keeps experiment.yaml and best.yaml of every run)"
+        )
+        raise ConfigError([Problem(file, message)])
 
 
 def parse_document(text: str, file: str = "<text>") -> Document:
@@ -109,7 +134,7 @@ def parse_document(text: str, file: str = "<text>") -> Document:
     data = reader.value(root, "", 0) if root is not None else None
     if reader.problems:
         raise ConfigError(reader.problems)
-    return Document(file, data, reader.lines)
+    return Document(file, data, reader.lines, text=without_end(text))
 
 
 def is_text(value: str) -> bool:

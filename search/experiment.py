@@ -176,10 +176,10 @@ class Experiment:
     def _opening(self, path: str) -> Opening | None:
         """The domain of ``path`` where its values are not what stands there, but decide it."""
         for told, domain in self.search.items():
-            if isinstance(domain, Opening) and told in (path, starred(path)):
+            if told in (path, starred(path)) and isinstance(domain, Opening):
                 return domain
         for told, domain in self.search.items():  # what all links may be given in common
-            if isinstance(domain, Opening) and without_star(told) == path:
+            if without_star(told) == path and isinstance(domain, Opening):
                 return domain
         return None
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from methods.core.data.config import DataConfig
 from methods.core.data.dataset import Dataset, open_data
 from search.assembly import rebuild
+from search.durable import move_whole
 from search.format import Answers, Format, Leaving
 from search.formats import FORMATS
 from search.stage import Artifact
@@ -175,7 +176,7 @@ def _export(name: str, leaving: Leaving, file: Path, images: Tensor, told: Tenso
             )
             raise ConfigError([Problem("--to", message)])
         latency = _latency(answers, images)
-        aside.replace(file)
+        move_whole(aside, file)
     finally:
         aside.unlink(missing_ok=True)
     return Exported(name, str(file), file.stat().st_size, latency, difference, agreement)

@@ -3,19 +3,34 @@
 ``stillhouse-runs/<name>-<n>/`` holds ``experiment.yaml`` (what was asked, as resumed and extended),
 ``study.journal``, ``state.json``, ``status.json`` (how it stands), ``tracking/`` (what MLflow has
 not been told yet), and at the end ``best.yaml``, ``outcome.json``, ``trials.csv``, ``report.html``
-and the pictures.
+and the pictures. ``driver.lock`` belongs to the one process that runs the search.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from search.document import with_end
+from search.durable import read_mapping, sync_folder, write_whole
 from spaces.problem import ConfigError, Problem, unknown
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 5.0
+"""Seconds for which a driver waits for another one of the same run, which may be ending."""
+
+
+class Busy(ConfigError):
+    """Another process runs this search."""
 
 
 def runs_root() -> Path:
@@ -44,6 +59,7 @@ class RunFolder:
                 path = root / f"{name}-{number}"
                 try:
                     path.mkdir()
+                    sync_folder(root)
                     return cls(path)
                 except FileExistsError:  # another launch took it
                     number += 1
@@ -66,20 +82,60 @@ class RunFolder:
     def name(self) -> str:
         return self.path.name
 
+    @contextlib.contextmanager
+    def held(self, patience: float | None = None) -> Iterator[None]:
+        """Be the one process that runs this search, until the block ends.
+
+        Raises:
+            Busy: another process was that for ``patience`` seconds, :data:`PATIENCE` without it.
+            ConfigError: the folder cannot be written.
+        """
+        lock = FileLock(self.path / "driver.lock", thread_local=False)
+        try:
+            lock.acquire(timeout=PATIENCE if patience is None else patience)
+        except Timeout:
+            message = "another process runs it; stop that one first, or wait until it has ended"
+            raise Busy([Problem(self.name, message)]) from None
+        except OSError as error:
+            message = f"cannot lock {self.path / 'driver.lock'}: {error.strerror}"
+            raise ConfigError([Problem(self.name, message)]) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
     def write(self, name: str, text: str) -> Path:
         """Replace a file, whole or not at all."""
-        aside = self.path / f".{name}.part"
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(self.path / name)
-        return self.path / name
+        return write_whole(self.path / name, text)
+
+    def write_yaml(self, name: str, text: str) -> Path:
+        """Replace a YAML file; a reader can tell whether its end is missing."""
+        return self.write(name, with_end(text))
 
     def write_json(self, name: str, data: Any) -> Path:
+        """Replace a file by JSON data."""
         return self.write(name, json.dumps(data, indent=1))
 
-    def read_json(self, name: str) -> Any:
-        """The file's data, or an empty mapping where it is not there yet."""
+    def read_json(self, name: str, lost: str = "") -> Any:
+        """The file's data; an empty mapping where it is not there yet, or damaged.
+
+        ``lost`` says in a warning what a damaged file takes away, and what follows.
+        """
         path = self.path / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if not path.exists():
+            return {}
+        found = read_mapping(path)
+        if found is None and lost:
+            log.warning("%s is damaged, as by a full disk: %s", path, lost)
+        return found or {}
+
+    def seconds_so_far(self) -> float:
+        """How long the search has run, launches before this one included."""
+        for name in ("state.json", "status.json", "outcome.json"):
+            found = self.read_json(name).get("seconds")
+            if isinstance(found, int | float):
+                return float(found)
+        return 0.0
 
 
 def newest(name: str, runs: Iterable[str], where: str) -> str:

@@ -20,7 +20,7 @@ from methods.core.data.dataset import open_data
 from search.address import has_secret, hushed, remedy_of
 from search.announcer import Announcer
 from search.assembly import rebuild
-from search.baselines import baselines, held_apart
+from search.baselines import with_baselines
 from search.bulletin import Bulletin, Watched
 from search.events import Observer, SearchEnded, SearchStarted, SearchState
 from search.experiment import Experiment, to_yaml
@@ -36,6 +36,7 @@ from search.make import make_all, versions
 from search.outcome import Outcome, Trial, winner, winners
 from search.report.summary import ranking
 from search.results import present, write_outcome
+from search.resuming import check_unchanged
 from search.settle import Contender, contenders
 from search.stage import Artifact, Stage
 from search.standing import Standing
@@ -87,8 +88,9 @@ def launch(
     """
     _check_study(experiment)
     folder = RunFolder.new(experiment.name)
-    folder.write("experiment.yaml", to_yaml(experiment.plain()))
-    return _Driver(experiment, folder, observers, test).run(address, inline, resumed=False)
+    with folder.held():
+        folder.write_yaml("experiment.yaml", to_yaml(experiment.plain()))
+        return _Driver(experiment, folder, observers, test).run(address, inline, resumed=False)
 
 
 def resume(
@@ -105,17 +107,20 @@ def resume(
     epoch, in the same MLflow runs.
 
     Raises:
-        ConfigError: there is no such run, or its experiment is no longer valid.
+        ConfigError: there is no such run, another process runs it, its experiment is no longer
+            valid, or its trials would be others today, as on other data.
         Lost: as :func:`launch`.
     """
     folder = RunFolder.find(name)
-    experiment = load_experiment(folder.path / "experiment.yaml")
-    _check_study(experiment)
-    if trials:
-        run = experiment.run.model_copy(update={"trials": experiment.run.trials + trials})
-        experiment = replace(experiment, run=run)
-        folder.write("experiment.yaml", to_yaml(experiment.plain()))
-    return _Driver(experiment, folder, observers).run(address, inline, resumed=True)
+    with folder.held():
+        experiment = load_experiment(folder.path / "experiment.yaml")
+        _check_study(experiment)
+        check_unchanged(experiment, folder)
+        if trials:
+            run = experiment.run.model_copy(update={"trials": experiment.run.trials + trials})
+            experiment = replace(experiment, run=run)
+            folder.write_yaml("experiment.yaml", to_yaml(experiment.plain()))
+        return _Driver(experiment, folder, observers).run(address, inline, resumed=True)
 
 
 class Workshop(Watched, Protocol):
@@ -147,7 +152,7 @@ class _Driver:
         self.students: dict[str, Stage] = {}
         self.variances: Mapping[str, Stage] = {}
         self.started = time.monotonic()
-        self.earlier = float(folder.read_json("state.json").get("seconds", 0.0))
+        self.earlier = folder.seconds_so_far()
         there = known(self.uri, experiment.name)
         # A new database takes seconds, and so does the start of Ray: side by side.
         self.prepared = None if there else _aside(prepare, self.uri, experiment.name)
@@ -258,17 +263,13 @@ class _Driver:
             return settled
         if not self.experiment.run.baselines:
             return settled
-        best = {(r.role, r.group) for r in winners(self._outcome(settled)).values()}
-        against: list[Contender] = []
-        for place, each in enumerate(settled):
-            if (each.role, each.group) in best:
-                found = baselines(self.experiment, each, self.library)
-                settled[place], others = held_apart(each, found)
-                against += others
-        beside = [r.student for c in against for r in c.recipes.values()]
-        self.students |= {student.key: student for student in beside}
-        workshop.make(beside)
-        return settled + against
+        best = winners(self._outcome(settled)).values()
+        settled = with_baselines(self.experiment, settled, best, self.library)
+        students = [r.student for c in settled for r in c.recipes.values()]
+        beside = {s.key: s for s in students if s.key not in self.students}
+        self.students |= beside
+        workshop.make(list(beside.values()))
+        return settled
 
     def _outcome(self, settled: Sequence[Contender]) -> Outcome:
         """What is known so far."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,9 @@ from search.stage import Stage
 from search.stages.chain import merged
 from search.train import TrainNetwork
 from spaces.problem import ConfigError, Problem, unknown
+
+LayOut = Callable[[str, Kind, Mapping[str, Entry], DataConfig], Entry]
+"""Lays out one entry: its name, what it says, the entries that it needs, and its data."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +63,12 @@ def parse_entry(data: Mapping[str, Any], name: str) -> Kind:
     return KINDS.load(do).parse(data, name)
 
 
-def lay_out(entries: Mapping[str, Kind], data: DataConfig, final: str) -> Recipe:
+def lay_out(
+    entries: Mapping[str, Kind], data: DataConfig, final: str, one: LayOut | None = None
+) -> Recipe:
     """The stages that ``entries`` stand for.
+
+    ``one`` lays out one entry; without it, an entry is laid out and checked.
 
     Raises:
         ConfigError: a reference to nothing, a cycle, or entries that cannot be laid out.
@@ -72,11 +79,9 @@ def lay_out(entries: Mapping[str, Kind], data: DataConfig, final: str) -> Recipe
         if not done.keys() >= set(entries[name].needs()):
             continue  # what it rests on is wrong already
         try:
-            entry = entries[name].lay_out(name, done, data_for(entries[name], data))
-            entry.stage.work.costs(entry.stage.data)
-            for stage in entry.members:
-                _check_labels(stage)
-                _check_space(stage)
+            needed = {need: done[need] for need in entries[name].needs()}
+            own = data_for(entries[name], data)
+            entry = (one or _lay_out_checked)(name, entries[name], needed, own)
         except ConfigError as error:
             problems.extend(error.under(name).problems)
         else:
@@ -84,6 +89,17 @@ def lay_out(entries: Mapping[str, Kind], data: DataConfig, final: str) -> Recipe
     if problems:
         raise ConfigError(problems)
     return Recipe(done, done[final].stage)
+
+
+def _lay_out_checked(
+    name: str, entry: Kind, needed: Mapping[str, Entry], data: DataConfig
+) -> Entry:
+    laid = entry.lay_out(name, needed, data)
+    laid.stage.work.costs(laid.stage.data)
+    for stage in laid.members:
+        _check_labels(stage)
+        _check_space(stage)
+    return laid
 
 
 def _check_labels(stage: Stage) -> None:

@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from search.document import read_document
+from search.document import Document, parse_document, read_document, with_end
 from search.experiment import Experiment, to_yaml
 from search.folder import RunFolder
 from search.library.record import Record
 from search.library.store import Damaged, Library
 from search.loading import load_experiment
-from search.outcome import Outcome, Repeated, to_plain, winner, winners, with_measured
+from search.outcome import Outcome, Repeated, Trial, to_plain, winner, winners, with_measured
+from search.rebuilt import written_outcome
 from search.report import write_report
 from search.report.headline import breaches
 from search.report.roles import brief
 from search.run_files import find_file
 from search.settings import Repeats
 from search.settle import first_seed
-from search.study import Study
+from search.study_reading import StudyReader
 from spaces.problem import ConfigError, Problem, unknown
+
+log = logging.getLogger(__name__)
 
 
 def again(
@@ -96,7 +100,7 @@ def _read(file: Path) -> dict[str, Any]:
     Raises:
         ConfigError: it lacks one of them.
     """
-    told = read_document(file).data
+    told = (read_best if file.name.startswith("best") else read_document)(file).data
     found = told if isinstance(told, dict) else {}
     for part, kind in {"name": str, "data": dict, "stages": dict}.items():
         if not isinstance(found.get(part), kind):
@@ -124,10 +128,11 @@ def read_outcome(folder: RunFolder) -> Outcome:
         ConfigError: the run's experiment is not valid any more.
     """
     experiment = load_experiment(folder.path / "experiment.yaml")
-    library, told = Library(experiment.library), folder.read_json("outcome.json")
-    study = Study(experiment, folder.path)
-    trials = study.trials()
+    library = Library(experiment.library)
+    study = StudyReader(experiment, folder.path)
+    trials, importances = study.trials(), study.importances()
     study.close()
+    told = written_outcome(experiment, folder, library, trials, importances)
     keys = {key for trial in trials for key in trial.keys.values()} | set(told.get("stages", ()))
     records = present(library, keys)
     repeats = [
@@ -139,7 +144,7 @@ def read_outcome(folder: RunFolder) -> Outcome:
             tuple(r.get("also", ())),
         )
         for r in told.get("repeats", ())
-        if all(key in records for key in r["keys"])
+        if all(key in records for key in r["keys"]) and _is_known(r["role"], trials)
     ]
     return Outcome(
         name=folder.name,
@@ -152,11 +157,17 @@ def read_outcome(folder: RunFolder) -> Outcome:
         made=frozenset(told.get("made", ())),
         reused=frozenset(told.get("reused", ())),
         importances=told.get("importances", {}),
-        seconds=folder.read_json("state.json").get("seconds", 0.0),
+        seconds=folder.seconds_so_far(),
         tests={role: tuple(values) for role, values in told.get("tests", {}).items()},
         factorial=experiment.factorial.plain() if experiment.factorial else {},
         variances=told.get("variances", {}),
     )
+
+
+def _is_known(role: str, trials: Sequence[Trial]) -> bool:
+    """Whether what was repeated is still there: a journal may have lost its last trials."""
+    number = role.removeprefix("trial ")
+    return number == role or any(str(trial.number) == number for trial in trials)
 
 
 def present(library: Library, keys: Iterable[str]) -> dict[str, Record]:
@@ -170,17 +181,70 @@ def write_outcome(experiment: Experiment, outcome: Outcome, folder: RunFolder) -
 
     With ``run.repeats.of_each`` also the best of each value: ``best-parameters-67000.yaml``.
     """
-    best = winner(outcome)
-    text = best_yaml(experiment, outcome, best) if best else ""
-    files = [folder.write("best.yaml", text)] if text else []
+    files = write_settled(experiment, outcome, folder)
+    return files + write_pages(experiment, outcome, folder)
+
+
+def write_settled(experiment: Experiment, outcome: Outcome, folder: RunFolder) -> list[Path]:
+    """Write ``outcome.json``, and then the best configurations, whose files are returned."""
+    texts = dict(_best_files(experiment, outcome))
+    _drop_stale(folder, texts)
+    folder.write_json("outcome.json", to_plain(outcome))
+    return [folder.write_yaml(name, text) for name, text in texts.items()]
+
+
+def write_pages(experiment: Experiment, outcome: Outcome, folder: RunFolder) -> list[Path]:
+    """Write the trial table, the pictures and the page."""
+    best = dict(_best_files(experiment, outcome)).get("best.yaml", "")
+    opened = _opened(Library(experiment.library), outcome)
+    return write_report(outcome, experiment.plain(), folder.path, best, opened)
+
+
+def _best_files(experiment: Experiment, outcome: Outcome) -> Iterator[tuple[str, str]]:
+    """Name and text of the files of the best configurations."""
+    if best := winner(outcome):
+        yield "best.yaml", best_yaml(experiment, outcome, best)
     for group, own in winners(outcome).items():
         if group:
             what, _, value = brief(group).partition(" ")
-            file = f"best-{slug(what)}-{slug(value)}.yaml"
-            files.append(folder.write(file, best_yaml(experiment, outcome, own)))
-    folder.write_json("outcome.json", to_plain(outcome))
-    opened = _opened(Library(experiment.library), outcome)
-    return files + write_report(outcome, experiment.plain(), folder.path, text, opened)
+            yield f"best-{slug(what)}-{slug(value)}.yaml", best_yaml(experiment, outcome, own)
+
+
+def _drop_stale(folder: RunFolder, texts: Mapping[str, str]) -> None:
+    """Remove best configurations that a new outcome replaces, before it is written.
+
+    If power is lost in between, none is there, and readers rebuild it from ``outcome.json``.
+    """
+    for file in folder.path.glob("best*.yaml"):
+        text = texts.get(file.name)
+        if text is None or file.read_bytes() != with_end(text).encode():
+            file.unlink()
+
+
+def read_best(file: Path) -> Document:
+    """The best configuration in a run's file; from ``outcome.json`` if it is missing or damaged.
+
+    Raises:
+        ConfigError: neither tells of it.
+    """
+    with contextlib.suppress(ConfigError):
+        found = read_document(file)
+        if isinstance(found.data, dict):
+            return found
+    return _rebuilt_best(file)
+
+
+def _rebuilt_best(file: Path) -> Document:
+    folder = RunFolder(file.parent)
+    texts: Mapping[str, str] = {}
+    if (folder.path / "outcome.json").exists():
+        experiment = load_experiment(folder.path / "experiment.yaml")
+        texts = dict(_best_files(experiment, read_outcome(folder)))
+    if file.name not in texts:
+        message = f"is missing or damaged; stillhouse resume {folder.name} makes it again"
+        raise ConfigError([Problem(str(file), message)])
+    log.warning("%s is missing or damaged; outcome.json says the same", file)
+    return parse_document(texts[file.name], str(file))
 
 
 def _opened(library: Library, outcome: Outcome) -> dict[str, Mapping[str, Tensor]]:

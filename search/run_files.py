@@ -42,7 +42,8 @@ def find_file(name: str, file: str, tracking: str | None = None) -> FoundFile:
         folder = RunFolder.find(name)
     except ConfigError as missing:
         return _in_mlflow(name, file, tracking, missing)
-    if not (folder.path / file).exists():
+    rests_on = "outcome.json" if file == "best.yaml" else file  # from which it is rebuilt
+    if not ((folder.path / file).exists() or (folder.path / rests_on).exists()):
         message = f"has no best configuration yet; stillhouse resume {folder.name}"
         raise ConfigError([Problem(folder.name, message)])
     return FoundFile(folder.path / file)

@@ -1,6 +1,6 @@
 """The search's memory and mind: an Optuna study that is told the truth.
 
-Optuna lives here, in :mod:`search.study_place` and in :mod:`search.journal`. Every drawn
+Optuna lives here, in the other ``study_*`` modules and in :mod:`search.journal`. Every drawn
 configuration is a trial of the study, kept where it survives the process: what ran to its end is
 COMPLETE, what a scheduler stopped PRUNED, what failed or diverged FAIL, and what a stop interrupted
 stays RUNNING, to be taken up again under the same number.
@@ -8,29 +8,28 @@ stays RUNNING, to be taken up again under the same number.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import json
 import math
-import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from search.experiment import Experiment
+from search.journal import LAST_OF_TRIAL
 from search.outcome import Trial
 from search.recipe import Recipe
 from search.screened import Screened
 from search.settings import STATIC
 from search.space import leaves
 from search.starts import starts
+from search.study_opening import open_study
 from search.study_place import close_storage, open_storage
+from search.study_reading import importances_of, trial_of, trials_of
 from spaces.problem import ConfigError
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -42,13 +41,6 @@ PATIENCE = {"gp": 1}
 Gaussian process learns from values only, and proposes again what was refused."""
 
 _LAID_OUT = {"values", "refused"}
-
-_STATES = {
-    TrialState.RUNNING: "running",
-    TrialState.COMPLETE: "finished",
-    TrialState.PRUNED: "pruned",
-    TrialState.FAIL: "failed",
-}
 
 
 @dataclass(frozen=True)
@@ -66,7 +58,10 @@ class Proposal:
 
 
 class Study:
-    """The study of one search. One process at a time asks and tells.
+    """The study of one search, for the one process that asks and tells.
+
+    Whoever only looks uses :class:`search.study_reading.StudyReader`: a second ``Study`` takes the
+    trial that this one is laying out for one that a stop interrupted.
 
     Args:
         experiment: what is searched; its sampler, seed, goals, limits and ``study`` are used.
@@ -75,13 +70,14 @@ class Study:
 
     Raises:
         ConfigError: the database cannot be used.
-        Lost: it stays away while it is used; so does every method.
+        Lost: it stays away while it is used, or the journal cannot be written; so does every
+            method.
     """
 
     def __init__(self, experiment: Experiment, folder: Path) -> None:
         self._experiment = experiment
         self._storage = open_storage(experiment.study, folder)
-        self._study = _opened(experiment, self._storage, folder)
+        self._study = open_study(experiment, self._storage, folder)
         # After a resume the random numbers go on; the same seed would repeat the first trials.
         salt = len(self._study.get_trials(deepcopy=False))
         self._sampler = _sampler(experiment, salt)
@@ -125,7 +121,7 @@ class Study:
         limit, that is missing or not a number makes it a failure.
         """
         trial = self._open[number]
-        known = trial.user_attrs.get("known", STATIC)
+        known = trial.user_attrs.get(LAST_OF_TRIAL, STATIC)
         measured = {f: limit for f, limit in self._experiment.limits.items() if f not in known}
         goals = [goal.figure for goal in self._experiment.goals]
         for figure in (*goals, *measured):
@@ -154,26 +150,11 @@ class Study:
 
     def trials(self) -> list[Trial]:
         """Every trial that was handed out, by number; refused ones are left out."""
-        frozen = self._study.get_trials(deepcopy=False)
-        return [self._trial(t) for t in frozen if "values" in t.user_attrs]
+        return trials_of(self._study)
 
     def importances(self) -> dict[str, float]:
         """Each searched value's share in the first goal (PED-ANOVA); empty if it can't be told."""
-        done = [t for t in self._study.get_trials(deepcopy=False) if t.values]
-        searched = {name for trial in done for name in trial.params}
-        if len(done) < 4 or not searched:
-            return {}
-        if len(searched) == 1:
-            return dict.fromkeys(searched, 1.0)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                found = optuna.importance.get_param_importances(
-                    self._study, target=lambda trial: trial.values[0]
-                )
-            except (ValueError, RuntimeError, ZeroDivisionError):
-                return {}
-        return {name: share for name, share in found.items() if math.isfinite(share)}
+        return importances_of(self._study)
 
     def close(self) -> None:
         """Let go of a database."""
@@ -217,7 +198,7 @@ class Study:
         if over:
             self._refuse(trial, {"refused": f"over budget: {costs}"})
             return None
-        known = {"known": [figure for figure in STATIC if figure in costs]}
+        known = {LAST_OF_TRIAL: [figure for figure in STATIC if figure in costs]}
         self._note(trial, {"values": _plain(values), "keys": recipe.keys, **known})
         return Proposal(trial.number, values, recipe, costs)
 
@@ -254,21 +235,7 @@ class Study:
         would take longer with every trial."""
         trial = self._open.pop(number)
         self._study.tell(trial, **told)
-        return self._trial(self._storage.get_trial(trial._trial_id))
-
-    def _trial(self, frozen: FrozenTrial) -> Trial:
-        facts = frozen.user_attrs
-        return Trial(
-            number=frozen.number,
-            state=_STATES.get(frozen.state, "running"),  # type: ignore[arg-type]
-            values=facts.get("values", {}),
-            keys=facts.get("keys", {}),
-            figures=facts.get("figures", {}),
-            reason=facts.get("reason", ""),
-            reused=facts.get("reused", False),
-            feasible=all(value <= 0 for value in frozen.constraints.values()),
-            screen=Screened.read(facts.get("screen")),
-        )
+        return trial_of(self._storage.get_trial(trial._trial_id))
 
 
 class _Asked:
@@ -285,32 +252,6 @@ class _Asked:
 
     def choice(self, name: str, count: int, labels: Sequence[str]) -> int:
         return list(labels).index(self._trial.suggest_categorical(name, list(labels)))
-
-
-def _opened(experiment: Experiment, storage: BaseStorage, folder: Path) -> optuna.Study:
-    """The run's own study, made where it is missing.
-
-    In a database it is called as the run is; another machine may have a run of that name there,
-    and then it gets an addition. The run remembers what it was.
-    """
-    directions: list[Literal["maximize", "minimize"]] = [
-        "maximize" if goal.maximize else "minimize" for goal in experiment.goals
-    ]
-    known = folder / "study.json"
-    name = experiment.name if experiment.study is None else folder.name
-    if experiment.study is None or known.exists():
-        if experiment.study is not None:
-            name = json.loads(known.read_text(encoding="utf-8"))["name"]
-        return optuna.create_study(
-            storage=storage, study_name=name, directions=directions, load_if_exists=True
-        )
-    study = None
-    while study is None:
-        with contextlib.suppress(optuna.exceptions.DuplicatedStudyError):
-            study = optuna.create_study(storage=storage, study_name=name, directions=directions)
-        name = study.study_name if study else f"{folder.name}-{uuid.uuid4().hex[:8]}"
-    known.write_text(json.dumps({"name": name}))
-    return study
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import functools
 import importlib.util
 import inspect
 import logging
+import sqlite3
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.storages.journal import JournalStorage
 from optuna.trial import TrialState
 from sqlalchemy import create_engine, text
+from sqlalchemy import inspect as inspect_database
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 
@@ -35,6 +37,7 @@ log = logging.getLogger(__name__)
 PATIENCE = 90.0
 """Seconds for which a database that does not answer is asked again: a restart takes tens."""
 LONGEST_PAUSE = 5.0
+JOURNAL = "study.journal"
 _CONNECT = {
     "connect_timeout": 5,  # s
     "keepalives_idle": 30,  # s
@@ -56,12 +59,39 @@ def open_storage(study: str | None, folder: Path) -> BaseStorage:
     """
     folder.mkdir(parents=True, exist_ok=True)
     if study is None:
-        return JournalStorage(Journal(folder / "study.journal"))
+        return JournalStorage(Journal(folder / JOURNAL, writes=True))
     check_study(study)
+    return _database(study, reads_only=False)
+
+
+def open_for_reading(study: str | None, folder: Path) -> BaseStorage | None:
+    """The same storage for those who only look: it refuses to write. None if nothing is there yet.
+
+    Raises:
+        ConfigError: the database cannot be used.
+    """
+    if study is None:
+        return JournalStorage(Journal(folder / JOURNAL, writes=False))
+    if is_sqlite(study) and not Path(make_url(study).database or "").exists():
+        return None  # asking SQLite would make the file
+    check_study(study)
+    return _database(study, reads_only=True) if _has_tables(study) else None
+
+
+def _database(study: str, reads_only: bool) -> BaseStorage:
     try:
-        return PatientStorage(study)
+        return PatientStorage(study, reads_only)
     except (DBAPIError, StorageInternalError, RuntimeError) as error:  # as of another Optuna
         raise _unusable(study, error) from None
+
+
+def _has_tables(study: str) -> bool:
+    """Whether a search has begun there: Optuna would else make its tables."""
+    engine = create_engine(with_driver(study), connect_args=_connect_args(study))
+    try:
+        return inspect_database(engine).has_table("alembic_version")
+    finally:
+        engine.dispose()
 
 
 def close_storage(storage: BaseStorage) -> None:
@@ -96,13 +126,14 @@ def check_study(study: str) -> None:
 class PatientStorage(RDBStorage):
     """Optuna's own, whose every operation waits for a database that is being restarted."""
 
-    def __init__(self, study: str) -> None:
+    def __init__(self, study: str, reads_only: bool = False) -> None:
         self._told = study
         self._inside = threading.local()
         # Its template marks are not for us: a password may hold braces.
         super().__init__(
             with_driver(study).replace("{", "{{").replace("}", "}}"),
-            engine_kwargs={"pool_pre_ping": True, "connect_args": _connect_args(study)},
+            engine_kwargs=_engine_settings(study, reads_only),
+            skip_table_creation=reads_only,
         )
 
     def set_trial_state_values(self, *args: Any, **kwargs: Any) -> bool:
@@ -168,6 +199,24 @@ def _may_pass(error: Exception) -> bool:
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
     broken = isinstance(cause, DBAPIError) and cause.connection_invalidated
     return broken or isinstance(cause, OperationalError | InterfaceError)
+
+
+class _LooksOnly(sqlite3.Connection):
+    """A connection to a SQLite file by which nothing can be changed."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.execute("PRAGMA query_only = ON")
+
+
+def _engine_settings(study: str, reads_only: bool) -> dict[str, Any]:
+    """With ``reads_only`` the database itself refuses to write."""
+    told: dict[str, Any] = {"pool_pre_ping": True, "connect_args": _connect_args(study)}
+    if reads_only and is_sqlite(study):
+        told["connect_args"]["factory"] = _LooksOnly
+    elif reads_only:
+        told["execution_options"] = {"postgresql_readonly": True}
+    return told
 
 
 def _connect_args(study: str) -> dict[str, Any]:

@@ -28,7 +28,7 @@ HOMES = {
             "tuning",
         )
     },
-    "optuna": {"search/study.py", "search/study_place.py", "search/journal.py"},
+    "optuna": {"search/study", "search/journal.py"},
     "mlflow": {"search/tracking/"},
     "torch_pruning": {"spaces/pruning.py"},
     "torchao": {"spaces/quantised.py"},

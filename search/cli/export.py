@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from search.cli.show import Json, as_json, as_table, console
+from search.durable import write_whole
 from search.exporting import Departure, check_formats, depart, with_earlier
 from search.folder import RunFolder
 from search.formats import FORMATS
@@ -57,9 +58,9 @@ def export(
     tests = outcome.tests.get(best.name, ())
     recipe = best_yaml(experiment, outcome, best)
     about = place / f"{experiment.name}.md"
-    about.write_text(card(outcome, best, record, departure, tests, recipe), encoding="utf-8")
+    write_whole(about, card(outcome, best, record, departure, tests, recipe))
     told = {**departure.plain(), "card": str(about), "test_accuracy": list(tests)}
-    (place / f"{experiment.name}.json").write_text(dumps(told, indent=1), encoding="utf-8")
+    write_whole(place / f"{experiment.name}.json", dumps(told, indent=1))
     if json:
         as_json(told)
     else:

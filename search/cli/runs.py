@@ -12,9 +12,8 @@ from search.address import shown
 from search.cli.live import LiveView
 from search.cli.show import Json, Set, as_json, as_table, console, parse_changes
 from search.cli.submit import Submit, submit_going_on, submit_launch
-from search.document import read_document
 from search.factorial import interactions
-from search.folder import RunFolder
+from search.folder import Busy, RunFolder
 from search.launching import Launched
 from search.launching import launch as launch_search
 from search.launching import resume as resume_search
@@ -24,7 +23,7 @@ from search.report.headline import coinciding, difference, limits, screening
 from search.report.roles import ROLES, Group, groups
 from search.report.summary import seconds_saved
 from search.report.wording import duration, interval
-from search.results import again, onwards, read_outcome, write_outcome
+from search.results import again, onwards, read_best, read_outcome, write_outcome, write_pages
 from search.tracking import count_refused, send_pending
 
 File = Annotated[Path, typer.Argument(help="Experiment file (YAML).")]
@@ -84,14 +83,15 @@ def best(name: Name, json: Json = False) -> None:
     folder = RunFolder.find(name)
     outcome = read_outcome(folder)
     path = folder.path / "best.yaml"
+    best = read_best(path) if winner(outcome) or path.exists() else None
     if json:
-        settled = read_document(path).data if path.exists() else None
+        settled = best.data if best else None
         as_json({**to_plain(outcome), "best": settled, "file": str(path)})
         return
     _tell(outcome)
-    if path.exists():
+    if best:
         console.print(f"\n{path}\n")
-        console.print(path.read_text(encoding="utf-8"), markup=False)
+        console.print(best.text, markup=False)
 
 
 def reuse(
@@ -144,7 +144,12 @@ def report(name: Name, json: Json = False) -> None:
     """Draw a run's pictures and page again from what the library and the study hold."""
     folder = RunFolder.find(name)
     experiment = load_experiment(folder.path / "experiment.yaml")
-    files = write_outcome(experiment, read_outcome(folder), folder)
+    outcome = read_outcome(folder)
+    try:
+        with folder.held(patience=0):
+            files = write_outcome(experiment, outcome, folder)
+    except Busy:  # its driver writes the outcome itself, and knows more of it
+        files = write_pages(experiment, outcome, folder)
     send_pending(folder.path)
     if json:
         as_json([str(file) for file in files])

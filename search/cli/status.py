@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json as json_format
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any
 
 import typer
@@ -58,7 +59,7 @@ def _find(name: str, address: str | None, library: str | None) -> Snapshot:
     if library:
         statuses = Library(library, found=True).statuses()
         chosen = statuses[newest(name, statuses, shown(library))]
-        return max(map(json_format.loads, chosen), key=lambda told: float(told["at"]))
+        return _latest(chosen, f"{shown(library)}/status")
     try:
         folder = RunFolder.find(name)
     except ConfigError as error:
@@ -67,10 +68,30 @@ def _find(name: str, address: str | None, library: str | None) -> Snapshot:
             [Problem(p.path, f"{p.message}; {remedy}") for p in error.problems]
         ) from None
     told: Snapshot = folder.read_json(FILE)
+    if not told and (folder.path / FILE).exists():
+        remedy = f"a driver that runs writes it anew within a minute; else stillhouse best {name}"
+        message = f"is damaged, as by a full disk; {remedy}"
+        raise ConfigError([Problem(str(folder.path / FILE), message)])
     if not told:
         message = f"has no {FILE}: it was run by an earlier version; see `stillhouse best {name}`"
         raise ConfigError([Problem(str(runs_root() / folder.name), message)])
     return told
+
+
+def _latest(texts: Iterable[str], place: str) -> Snapshot:
+    """The newest of several drivers' statuses; damaged ones are passed over.
+
+    Raises:
+        ConfigError: all are damaged.
+    """
+    found: list[Snapshot] = []
+    for text in texts:
+        with contextlib.suppress(ValueError):
+            told = json_format.loads(text)
+            found += [told] if isinstance(told, dict) and "at" in told else []
+    if not found:
+        raise ConfigError([Problem(place, "is damaged; a driver that runs writes it anew")])
+    return max(found, key=lambda told: float(told["at"]))
 
 
 def _head(told: Snapshot, now: float) -> Iterator[str]:

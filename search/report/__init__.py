@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from search.durable import write_whole
 from search.outcome import Outcome
 
 __all__ = ["write_report"]
@@ -72,5 +73,5 @@ def write_report(
             files += picture.save(folder)
         text = page(outcome, experiment, taking_part, pictures, best_yaml)
     report = folder / "report.html"
-    report.write_text(text, encoding="utf-8")
+    write_whole(report, text)
     return [*files, report]

@@ -9,6 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from search.diagnosis import FIGURE, VARIANTS, Diagnosis
+from search.durable import write_whole
 from search.report import picture as look
 from search.report import wording
 from search.report.markup import Html, element, join, table
@@ -20,12 +21,12 @@ def write_diagnosis(found: Diagnosis, folder: Path) -> list[Path]:
     """Write ``diagnosis.json``, ``diagnosis.html`` and the picture into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     plain = folder / "diagnosis.json"
-    plain.write_text(json.dumps(found.plain(), indent=1) + "\n", encoding="utf-8")
+    write_whole(plain, json.dumps(found.plain(), indent=1) + "\n")
     with look.look():
         picture = _draw(found)
         files = [plain, *picture.save(folder)]
         page = folder / "diagnosis.html"
-        page.write_text(_page(found, picture), encoding="utf-8")
+        write_whole(page, _page(found, picture))
     return [*files, page]
 
 

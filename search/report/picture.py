@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from search.durable import write_whole
 from search.report.markup import Html
 
 if TYPE_CHECKING:  # colours and names are wanted where nothing is drawn
@@ -110,9 +111,9 @@ class Picture:
     def save(self, folder: Path) -> list[Path]:
         """Write ``<name>.svg`` and ``<name>.png``."""
         vector, raster = folder / f"{self.name}.svg", folder / f"{self.name}.png"
-        vector.write_text(self._svg, encoding="utf-8")
-        self.figure.savefig(raster, dpi=160, metadata={"Software": None})
-        return [vector, raster]
+        pixels = io.BytesIO()
+        self.figure.savefig(pixels, format="png", dpi=160, metadata={"Software": None})
+        return [write_whole(vector, self._svg), write_whole(raster, pixels.getvalue())]
 
     def inline(self) -> str:
         """The SVG as an element of a page that defines the colours as ``--c-<hexadecimal>``."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from search.durable import write_whole
 from search.outcome import Outcome, Trial
 
 SHORT = 12
@@ -24,18 +26,18 @@ def write_trials(outcome: Outcome, path: Path) -> Path:
     trials = outcome.trials
     values, figures = _names(t.values for t in trials), _names(t.figures for t in trials)
     labels = _names(trial.keys for trial in trials)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        screen = ["screen"] if any(trial.screen for trial in trials) else []
-        header = ["number", "state", "feasible", "reused", "reason", *screen, *values, *figures]
-        writer.writerow([*header, *(f"key.{label}" for label in labels)])
-        for trial in trials:
-            keys = [trial.keys.get(label, "")[:SHORT] for label in labels]
-            searched = [_cell(trial.values.get(name, "")) for name in values]
-            reached = [_cell(trial.figures.get(name, "")) for name in figures]
-            said = [trial.screen.said if trial.screen else "" for _ in screen]
-            writer.writerow([*_about(trial), *said, *searched, *reached, *keys])
-    return path
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    screen = ["screen"] if any(trial.screen for trial in trials) else []
+    header = ["number", "state", "feasible", "reused", "reason", *screen, *values, *figures]
+    writer.writerow([*header, *(f"key.{label}" for label in labels)])
+    for trial in trials:
+        keys = [trial.keys.get(label, "")[:SHORT] for label in labels]
+        searched = [_cell(trial.values.get(name, "")) for name in values]
+        reached = [_cell(trial.figures.get(name, "")) for name in figures]
+        said = [trial.screen.said if trial.screen else "" for _ in screen]
+        writer.writerow([*_about(trial), *said, *searched, *reached, *keys])
+    return write_whole(path, text.getvalue())
 
 
 def _about(trial: Trial) -> list[Any]:

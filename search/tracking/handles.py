@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 from search.address import kept
 
@@ -21,11 +23,10 @@ class Handles:
         # With and without its password it is the same place.
         self._place = hashlib.sha256(kept(uri).encode()).hexdigest()[:12]
         self._ids: dict[str, str | None] = {}
-        lines = path.read_text().splitlines() if path.exists() else []
-        for line in lines:
-            entry = _read(line)
-            if entry.get("place") == self._place:
-                self._ids[entry["run"]] = entry["id"]
+        for line in path.read_bytes().splitlines() if path.exists() else []:
+            match _read(line):
+                case {"place": self._place, "run": str(run), "id": str() | None as run_id}:
+                    self._ids[run] = run_id
 
     def known(self, run: str) -> str | None:
         """MLflow's id of the run."""
@@ -36,7 +37,7 @@ class Handles:
         return run in self._ids and self._ids[run] is None
 
     def attempt(self, run: str) -> None:
-        """The run is about to be created."""
+        """The run is about to be created; no loss of power makes this forgotten."""
         self._note(run, None)
 
     def learn(self, run: str, run_id: str) -> None:
@@ -52,11 +53,12 @@ class Handles:
         with self._path.open("a") as lines:
             # The line's end first: what a crash has torn before must not swallow this one.
             lines.write("\n" + json.dumps({"run": run, "id": run_id, "place": self._place}))
+            lines.flush()
+            os.fsync(lines.fileno())
 
 
-def _read(line: str) -> dict[str, str]:
+def _read(line: bytes) -> Any:
     try:
-        entry: dict[str, str] = json.loads(line)
-    except json.JSONDecodeError:
-        return {}  # torn by a crash: the run is found by its tag
-    return entry
+        return json.loads(line)
+    except ValueError:
+        return None  # torn by a crash: the run is found by its tag

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import logging
 import os
 import threading
 from collections.abc import Mapping
@@ -11,7 +13,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from search.durable import read_mapping, write_whole
 from spaces.problem import ConfigError, Problem
+
+log = logging.getLogger(__name__)
+
+UNREADABLE = "unreadable.jsonl"
+"""Lines that are no operations, as of a damaged disk; MLflow never gets them."""
 
 Operation = dict[str, Any]
 """``do`` says what (see :mod:`search.tracking.operations`), ``run`` to which run."""
@@ -44,7 +52,8 @@ class Spool:
         self._sent_path = folder / "sent.json"
         self._guard = threading.Lock()
         self._sent = _sent(folder)
-        _cut_torn_line(self._path)
+        self._unreadable_path = folder / UNREADABLE
+        self._cut_torn_line()
         self._file = self._path.open("ab")
         self._pending = waiting(folder)
 
@@ -66,16 +75,21 @@ class Spool:
             self._pending += len(lines)
 
     def read(self, most: int) -> tuple[list[Operation], int]:
-        """The oldest operations not sent yet, ``most`` at most, and where they end."""
+        """The oldest operations not sent yet, ``most`` at most, and where they end.
+
+        Lines that say nothing are put aside, and hold up no others.
+        """
         os.fsync(self._file.fileno())
+        self._skip_unreadable()
         operations: list[Operation] = []
         with self._path.open("rb") as lines:
             lines.seek(self._sent)
             end = self._sent
             for line in lines:
-                if len(operations) == most or not line.endswith(b"\n"):
+                operation = _operation(line)
+                if len(operations) == most or operation is None:
                     break
-                operations.append(json.loads(line))
+                operations.append(operation)
                 end += len(line)
         return operations, end
 
@@ -89,12 +103,41 @@ class Spool:
                 self._file.seek(0)
                 self._pending = end = 0
             self._sent = end
-            _replace(self._sent_path, json.dumps({"bytes": end}))
+            write_whole(self._sent_path, json.dumps({"bytes": end}))
 
     def close(self) -> None:
         """Let another process have the folder."""
         self._file.close()
         self._lock.release()
+
+    def _skip_unreadable(self) -> None:
+        """Put aside the lines in front that are no operations."""
+        with self._path.open("rb") as lines:
+            lines.seek(self._sent)
+            skipped = list(itertools.takewhile(_is_unreadable, lines))
+        if skipped:
+            self._put_aside(b"".join(skipped))
+            self.forget(len(skipped), self._sent + sum(map(len, skipped)))
+
+    def _cut_torn_line(self) -> None:
+        """A crash of the machine may leave half a line, which no one was told is safe."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb+") as file:
+            whole = sum(len(line) for line in file if line.endswith(b"\n"))
+            file.seek(whole)
+            if torn := file.read():
+                self._put_aside(torn)
+                file.truncate(whole)
+
+    def _put_aside(self, data: bytes) -> None:
+        with self._unreadable_path.open("ab") as file:
+            file.write(data.rstrip(b"\n") + b"\n")
+        log.warning(
+            "%d bytes for MLflow cannot be read, as after a loss of power; they are put aside in "
+            "%s, and the rest is sent",
+            *(len(data), self._unreadable_path),
+        )
 
 
 def waiting(folder: Path) -> int:
@@ -108,24 +151,27 @@ def waiting(folder: Path) -> int:
 
 
 def _sent(folder: Path) -> int:
+    """How many bytes have been sent. 0 where that is not known: to send twice does no harm."""
     try:
-        sent = int(json.loads((folder / "sent.json").read_text())["bytes"])
-        size = (folder / "operations.jsonl").stat().st_size
+        sent = (read_mapping(folder / "sent.json") or {}).get("bytes")
+        with (folder / "operations.jsonl").open("rb") as lines:
+            if not isinstance(sent, int) or not 0 < sent <= lines.seek(0, os.SEEK_END):
+                return 0
+            lines.seek(sent - 1)
+            return sent if lines.read(1) == b"\n" else 0
     except FileNotFoundError:
         return 0
-    return sent if sent <= size else 0
 
 
-def _cut_torn_line(path: Path) -> None:
-    """A crash of the machine may leave half a line, which no one was told is safe."""
-    if not path.exists():
-        return
-    with path.open("rb+") as file:
-        whole = sum(len(line) for line in file if line.endswith(b"\n"))
-        file.truncate(whole)
+def _operation(line: bytes) -> Operation | None:
+    """What a line says; none if it is no whole operation."""
+    try:
+        told = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:  # also half a letter
+        return None
+    known = isinstance(told, dict) and all(isinstance(told.get(k), str) for k in ("do", "run"))
+    return told if known else None
 
 
-def _replace(path: Path, text: str) -> None:
-    new = path.with_suffix(".new")
-    new.write_text(text)
-    new.replace(path)
+def _is_unreadable(line: bytes) -> bool:
+    return line.endswith(b"\n") and _operation(line) is None

@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from search.address import kept
+from search.durable import read_mapping, sync_tree, write_whole
 from search.events import Event
 from search.outcome import Outcome
 from search.tracking import operations as op
@@ -28,6 +29,8 @@ from spaces.network import Network
 
 log = logging.getLogger(__name__)
 
+FILE = "search.json"
+"""Which search this is, and where MLflow is, for who sends what is left."""
 GATHER = 0.5
 """Seconds for which operations gather, so that many of one run go in one call."""
 _MOST = 500
@@ -129,6 +132,7 @@ class Tracker:
             check_name(register)
         place = f"models/{name}-{uuid.uuid4().hex[:8]}"
         save_classifier(network, images, self._folder / "tracking" / place, classes)
+        sync_tree(self._folder / "tracking" / place)
         run = SEARCH if trial is None else trial_run(trial)
         self._append([op.model(run, now(), place, name, register)])
 
@@ -196,9 +200,12 @@ def send_pending(folder: Path) -> int:
     A search that is running sends them itself.
     """
     own = folder.absolute() / "tracking"
-    if not (own / "search.json").exists():
+    if not (own / FILE).exists():
         return 0
-    told = json.loads((own / "search.json").read_text())
+    told = _noted(own)
+    if told is None:
+        log.warning("%s is damaged: what MLflow lacks is sent by a resume", own / FILE)
+        return waiting(own)
     try:
         spool = Spool(own, patience=0)
     except Busy:
@@ -214,9 +221,25 @@ def send_pending(folder: Path) -> int:
 
 def _token(folder: Path, uri: str, name: str) -> str:
     """What tells this search from all others; the file lets ``send_pending`` go on alone."""
-    path = folder / "search.json"
-    told = json.loads(path.read_text()) if path.exists() else {"token": uuid.uuid4().hex[:12]}
-    new = path.with_suffix(".new")
-    new.write_text(json.dumps({"token": told["token"], "uri": kept(uri), "name": name}))
-    new.replace(path)
-    return str(told["token"])
+    path = folder / FILE
+    told = _noted(folder)
+    if told is None and path.exists():
+        log.warning(
+            "%s is damaged: MLflow's runs of this search that were left open stay so, and a run "
+            "whose creation got no answer may be there twice",
+            path,
+        )
+    token = told["token"] if told else uuid.uuid4().hex[:12]
+    write_whole(path, json.dumps({"token": token, "uri": kept(uri), "name": name}))
+    return token
+
+
+def _noted(folder: Path) -> dict[str, str] | None:
+    """What the file says; none if it is not there or damaged."""
+    try:
+        told = read_mapping(folder / FILE) or {}
+    except FileNotFoundError:
+        return None
+    fields = {name: told.get(name) for name in ("token", "uri", "name")}
+    whole = {name: value for name, value in fields.items() if isinstance(value, str)}
+    return whole if whole.keys() == fields.keys() else None

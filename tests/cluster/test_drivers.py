@@ -16,7 +16,7 @@ from ray.cluster_utils import Cluster
 from search.launching import launch, resume
 from search.library.store import Library
 from search.loading import load_experiment
-from search.study import Study
+from search.study_reading import StudyReader
 
 pytestmark = [
     pytest.mark.slow,
@@ -82,7 +82,7 @@ def figures(trials):
 def trials(run):
     """What became of each trial of a run."""
     folder = Path("stillhouse-runs", run).absolute()
-    return figures(Study(load_experiment(folder / "experiment.yaml"), folder).trials())
+    return figures(StudyReader(load_experiment(folder / "experiment.yaml"), folder).trials())
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from search.lost import Lost
 from search.results import read_outcome, write_outcome
 from search.study import Study
 from search.study_place import PatientStorage, check_study
+from search.study_reading import StudyReader
 from search.tracking import reachable, send_pending
 from search.tracking import tracker as tracker_module
 from spaces.problem import ConfigError
@@ -69,6 +70,39 @@ def test_runs_of_one_name_in_one_database_do_not_merge(load, postgres, tmp_path)
     for study in (first, second, again):
         study.close()
     storage.engine.dispose()
+
+
+def test_who_only_looks_writes_nothing(load, postgres, tmp_path, monkeypatch):
+    monkeypatch.setattr("search.study_place.PATIENCE", 0.1)
+    database = postgres.database()
+    asked = load(study=database)
+
+    def tables():
+        """Of each table its rows."""
+        with postgres.connect(database.rpartition("/")[2]) as connection:
+            names = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+            found = [name for (name,) in connection.execute(names).fetchall()]
+            return {t: connection.execute(f"SELECT * FROM {t}").fetchall() for t in found}
+
+    reader = StudyReader(asked, tmp_path / "tiny-1")
+    assert reader.trials() == []
+    reader.close()
+    assert tables() == {}  # not even Optuna's tables
+    study = Study(asked, tmp_path / "tiny-1")
+    study.tell(study.ask().number, FIGURES)
+    study.ask()
+    asking = study._ask()
+    before = tables()
+    reader = StudyReader(asked, tmp_path / "tiny-1")
+    assert reader.trials() == study.trials()
+    assert reader.importances() == {}
+    with pytest.raises(optuna.exceptions.StorageInternalError) as refused:
+        reader._study.enqueue_trial({})
+    assert "read-only transaction" in str(refused.value.__cause__)
+    reader.close()
+    assert tables() == before
+    assert study._proposal(asking).number == 2
+    study.close()
 
 
 def test_a_restart_between_any_two_operations_loses_nothing(load, postgres, tmp_path, caplog):

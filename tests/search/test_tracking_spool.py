@@ -139,6 +139,43 @@ class TestSpool:
         assert sent(spool, most=9) == [1, 2]
         spool.close()
 
+    @pytest.mark.parametrize(
+        "line",
+        [
+            b'{"do": "lo',
+            b"\0" * 100,
+            b'{"do": "log", "run": "\xc3"}',
+            b"[1]",
+            b'{"do": "log"}',
+            b"",
+        ],
+        ids=["torn", "zeros", "half a letter", "a list", "no run", "empty"],
+    )
+    def test_a_line_that_cannot_be_read_holds_up_no_others(self, tmp_path, line, caplog):
+        told = [json.dumps(op(number)).encode() for number in (1, 2)]
+        path = tmp_path / "operations.jsonl"
+        path.write_bytes(b"\n".join([line, told[0], line, line, told[1], line, b""]))
+        spool = Spool(tmp_path)
+        assert [sent(spool, most=9) for _ in range(3)] == [[1], [2], []]
+        assert (spool.pending, path.stat().st_size) == (0, 0)
+        spool.append(op(3))
+        assert sent(spool, most=9) == [3]
+        aside = (tmp_path / "unreadable.jsonl").read_bytes()
+        assert aside.count(line) >= 4
+        assert "put aside in" in caplog.text
+        spool.close()
+
+    @pytest.mark.parametrize("text", ["", "{", '{"by', "[]", '{"bytes": "7"}', '{"bytes": 7}'])
+    def test_where_it_is_not_known_what_was_sent_all_is_sent_again(self, tmp_path, text):
+        spool = Spool(tmp_path)
+        spool.append(op(1), op(2))
+        spool.close()
+        (tmp_path / "sent.json").write_text(text)
+        assert waiting(tmp_path) == 2
+        spool = Spool(tmp_path)
+        assert sent(spool, most=9) == [1, 2]
+        spool.close()
+
     def test_a_cut_interrupted_before_it_was_noted(self, tmp_path):
         (tmp_path / "operations.jsonl").write_text("")
         (tmp_path / "sent.json").write_text('{"bytes": 500}')
@@ -182,6 +219,18 @@ class TestHandles:
         again = Handles(path, "a")
         assert again.doubtful("trial-1")
         assert again.known("trial-2") == "x"
+
+    @pytest.mark.parametrize(
+        "line", [b'{"run": "\xc3', b"\0\0", b"[]", b"1", b'{"place": 1}', b"null"]
+    )
+    def test_lines_that_say_nothing_are_passed_over(self, tmp_path, line):
+        path = tmp_path / "runs.jsonl"
+        Handles(path, "a").learn("trial-1", "x")
+        with path.open("ab") as file:
+            file.write(b"\n" + line)
+        Handles(path, "a").learn("trial-2", "y")
+        again = Handles(path, "a")
+        assert (again.known("trial-1"), again.known("trial-2")) == ("x", "y")
 
 
 class TestLimits:
