@@ -203,6 +203,7 @@ class Foundry:
                 reached = flight.reached
                 if lost > RETRIES:
                     raise RuntimeError(given_up(error, lost)) from None
+                self._tell(flight.stage, "queued")
                 if isinstance(error, OutOfMemoryError):
                     await asyncio.sleep(2.0**lost)  # others may end meanwhile
 
@@ -258,6 +259,8 @@ class Foundry:
                 unwanted = all(landed.done() for _, landed in some)
                 if unwanted or not is_lost(error):
                     break  # alone, each says what is wrong with itself
+                for flight in flights:
+                    self._tell(flight.stage, "queued")
         for i, (flight, landed) in enumerate(some):
             flight.companions = ()
             if landed.done():  # its drivers left

@@ -28,6 +28,7 @@ def assisted(plain):
         "training": {**plain["stages"]["teacher"]["training"], "epochs": LONG},
     }
     plain["stages"]["student"]["teachers"] = ["assistants"]
+    plain["stages"]["student"]["training"] = {**plain["stages"]["teacher"]["training"], "epochs": 8}
     plain["search"] = {
         "assistants.networks": {"choice": [[], ["cnn6"], ["cnn4"]]},
         "student.seed": {"choice": list(range(STUDENTS))},
