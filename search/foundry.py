@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import OutOfMemoryError, RayTaskError
+from ray.exceptions import OutOfMemoryError
 
 from search.events import StageChanged, StageState
 from search.flight import Flight, landing, seen
@@ -29,7 +29,7 @@ from search.room import passes
 from search.settings import Resources
 from search.stage import Report, Stage
 from search.takeover import Reply
-from search.tasks import Running, follow, given_up, is_lost, lost_place, reason
+from search.tasks import Running, cause_of, follow, given_up, is_lost, lost_place, reason
 
 RETRIES = 3
 GATHER = 0.5
@@ -193,8 +193,9 @@ class Foundry:
             try:
                 return await self._run(flight)
             except Exception as error:
-                if isinstance(error, RayTaskError) and isinstance(error.cause, Missing):
-                    await self._make_again(flight, error.cause.key)
+                cause = cause_of(error)
+                if isinstance(cause, Missing):
+                    await self._make_again(flight, cause.key)
                     continue
                 if not is_lost(error):
                     raise

@@ -203,18 +203,18 @@ async def _heard(running: Running, hang_after: float | None) -> AsyncIterator[An
 
 def is_lost(error: BaseException) -> bool:
     """Whether a task ended by no fault of its program: another attempt may go well."""
-    return isinstance(_cause(error), _LOST)
+    return isinstance(cause_of(error), _LOST)
 
 
 def lost_place(error: BaseException) -> Lost | None:
     """The library's failure that an error stands for, if it does."""
-    cause = _cause(error)
+    cause = cause_of(error)
     return cause if isinstance(cause, Lost) else None
 
 
 def given_up(error: BaseException, attempts: int) -> str:
     """Why a stage that was lost again and again is not tried any more; one line, with a remedy."""
-    cause = _cause(error)
+    cause = cause_of(error)
     if isinstance(cause, Hung):
         return (
             f"{cause}, in each of {attempts} attempts; where a report takes longer, set "
@@ -231,12 +231,13 @@ def given_up(error: BaseException, attempts: int) -> str:
 
 def reason(error: BaseException) -> str:
     """The program's own error, not Ray's wrapping of it."""
-    cause = _cause(error)
+    cause = cause_of(error)
     if out_of_memory(cause):
         return reason_of(cause)
     text = str(cause).strip() or "no message"
     return text if isinstance(cause, RuntimeError) else f"{type(cause).__name__}: {text}"
 
 
-def _cause(error: BaseException) -> BaseException:
+def cause_of(error: BaseException) -> BaseException:
+    """The error that a task's program raised, if Ray wraps one."""
     return error.cause if isinstance(error, RayTaskError) else error
