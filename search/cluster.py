@@ -42,7 +42,7 @@ def connect(address: str | None) -> None:
     One that was started here ahead of the search is taken as it is.
 
     Raises:
-        ConfigError: there is no cluster at that address.
+        ConfigError: there is no cluster at that address, or Ray does not start here.
     """
     if not address and ray.is_initialized() and _namespace() == NAMESPACE:
         return
@@ -73,10 +73,8 @@ def connect(address: str | None) -> None:
             runtime_env=shipped,
             _system_config=None if address else _OWN_WORKERS,
         )
-    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        if not address:
-            raise
-        raise no_cluster(address, error) from None
+    except Exception as error:  # Ray's own start-up time-out is a plain one
+        raise (no_cluster(address, error) if address else _not_started(error)) from None
 
 
 def package_folders() -> list[str]:
@@ -106,6 +104,16 @@ def no_cluster(address: str, error: Exception) -> ConfigError:
     return ConfigError([Problem("--address", _refusal(address, error))])
 
 
+def _not_started(error: Exception) -> ConfigError:
+    """Why there is no Ray on this machine, in one line with what helps."""
+    message = (
+        f"Ray did not start on this machine: {_first_line(error).rstrip('.')}; its logs are in "
+        "/tmp/ray/session_latest/logs; try again when the machine is less busy and has memory "
+        "free, or run without Ray: --inline"
+    )
+    return ConfigError([Problem("", message)])
+
+
 def _refusal(address: str, error: Exception) -> str:
     said = " ".join(str(error).split())
     if "Version mismatch" in said:
@@ -117,7 +125,11 @@ def _refusal(address: str, error: Exception) -> str:
             f"the cluster at {address} asks for its token: copy its ~/.ray/auth_token here, or set "
             f"RAY_AUTH_TOKEN{remedy}"
         )
-    return f"no Ray cluster at {address}: {str(error).splitlines()[0]}"
+    return f"no Ray cluster at {address}: {_first_line(error)}"
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _namespace() -> str:

@@ -37,9 +37,10 @@ class StageChanged:
     """A shared stage (teacher, assistant, ...) changed its state.
 
     ``label`` is for people (``assistants/cnn6``); ``epoch`` of ``epochs`` while it runs (0 when
-    a worker has just taken it up), on ``node`` where there are several; ``record`` once it is
-    made or found; ``reason`` if it failed; ``lost`` if that was no fault of its own, but of the
-    library's place.
+    a worker has just taken it up), on ``node`` where there are several; ``in_trial`` if a trial
+    that waits for it makes it in its own slot, as no other was free; ``record`` once it is made or
+    found; ``reason`` if it failed; ``lost`` if that was no fault of its own, but of the library's
+    place.
     """
 
     key: str
@@ -51,6 +52,7 @@ class StageChanged:
     reason: str = ""
     node: str = ""
     lost: bool = False
+    in_trial: bool = False
 
 
 @dataclass(frozen=True)

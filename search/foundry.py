@@ -10,54 +10,32 @@ who wait, with the same reason.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any
 
 import ray
-from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
+from ray.exceptions import OutOfMemoryError
 
-from search.cluster import NAMESPACE
-from search.events import StageChanged
+from search.events import StageChanged, StageState
+from search.flight import Flight, landing, seen
 from search.library.record import Record
 from search.library.store import Library
 from search.make import Missing
-from search.room import Room, passes, places
+from search.placement import Placement
+from search.room import passes
 from search.settings import Resources
-from search.stage import Stage
-from search.tasks import follow, given_up, is_lost, lost_place, reason, start
+from search.stage import Report, Stage
+from search.takeover import Reply
+from search.tasks import Running, cause_of, follow, given_up, is_lost, lost_place, reason
 
 RETRIES = 3
 GATHER = 0.5
 """Seconds in which stages that can be made in one pass are gathered."""
-ASKED_AGAIN = 20
-"""How often a trial asks for the stages of a foundry that was lost, a second apart."""
 SILENCE = 60.0
 """Seconds after which a driver that no longer asks counts as gone."""
-
-
-@dataclass
-class _Flight:
-    """One stage on its way; ``clients`` are the drivers that want it.
-
-    ``parents`` are the tasks of the stages it rests on, held here because a flight that failed is
-    forgotten by name.
-    """
-
-    stage: Stage
-    resources: Resources
-    hang_after: float | None
-    parents: list[tuple[Stage, asyncio.Task[Record]]]
-    clients: set[str] = field(default_factory=set)
-    task: asyncio.Task[Record] | None = None
-    running: Any = None
-    reached: int = 0
-    """The furthest epoch that was reported, in any attempt."""
-    companions: tuple[_Flight, ...] = ()
-    """Who is made by the same running task."""
-    landed_as: Literal["made", "reused"] = "reused"
 
 
 class Foundry:
@@ -66,14 +44,16 @@ class Foundry:
     def __init__(self, library: str) -> None:
         self._uri = library
         self._library = Library(library, found=True)
-        self._flights: dict[str, _Flight] = {}
+        self._flights: dict[str, Flight] = {}
         self._news: list[StageChanged] = []
         self._forgotten = 0
         self._known: dict[str, int] = {}
         self._heard: dict[str, float] = {}
-        self._room = Room(_fitting)
+        self._placement = Placement(library)
+        self._wishes: dict[str, tuple[Resources, float | None]] = {}
+        self._failures: dict[str, str] = {}
         self._reaper: asyncio.Task[None] | None = None
-        self._gathering: dict[str, list[tuple[_Flight, asyncio.Future[Record]]]] = {}
+        self._gathering: dict[str, list[tuple[Flight, asyncio.Future[Record]]]] = {}
         self._departures: set[asyncio.Task[None]] = set()
 
     async def want(
@@ -90,19 +70,21 @@ class Foundry:
         tasks at once the driver can use, if it says so anew.
         """
         self._heard[client] = time.monotonic()
+        self._wishes[client] = (resources, hang_after)
         if most is not None:
-            self._room.open(client, most)
+            self._placement.room.open(client, most)
         self._reaper = self._reaper or asyncio.create_task(self._reap())
         for stage in stages:
             for needed in stage.lineage():
+                self._failures.pop(needed.key, None)
                 flight = self._flights.get(needed.key)
                 if flight is None:
                     parents = [(p, self._task(p)) for p in needed.parents]
-                    flight = _Flight(needed, resources, hang_after, parents)
+                    flight = Flight(needed, resources, hang_after, parents)
                     self._flights[needed.key] = flight
                     flight.task = asyncio.create_task(self._fly(flight))
-                    flight.task.add_done_callback(_seen)
-                elif _landed(flight) and needed is stage:  # its news may be older than the driver
+                    flight.task.add_done_callback(seen)
+                elif flight.landed and needed is stage:  # its news may be older than the driver
                     own = client in flight.clients
                     told = flight.landed_as if own else "reused"
                     self._tell(stage, told, record=self._library.record(stage.key))
@@ -131,16 +113,42 @@ class Foundry:
         later = self._news[max(0, since - self._forgotten) :]
         return self._forgotten + len(self._news), later, was_known
 
-    async def settled(self, keys: list[str]) -> None:
-        """Return when none of the stages is on its way any more, made or not."""
-        flights = [self._flights[key].task for key in keys if key in self._flights]
-        await asyncio.gather(*map(asyncio.shield, filter(None, flights)), return_exceptions=True)
+    async def wait(self, client: str, stages: list[Stage], trial: Any, node: str) -> Reply:
+        """A trial waits, in its slot, for ``stages`` that it does not find in the library.
+
+        Returns when none of them is on its way any more, when one has failed, or when the trial is
+        to make some itself (:mod:`search.takeover`). What was made and lost since is made again.
+        """
+        for stage in stages:
+            if why := self._failures.get(stage.key):
+                return Reply(failed=f"{stage.label}: {why}")
+        await self._want_again(client, stages)
+        flights = [self._flights[stage.key] for stage in stages if stage.key in self._flights]
+        keys = {needed.key for flight in flights for needed in flight.stage.lineage()}
+        settled = asyncio.create_task(_settled(flights))
+        left = asyncio.create_task(_left(trial))
+        with self._placement.takeovers.offer(client, keys, node) as taken:
+            any_of: set[asyncio.Future[Any]] = {settled, left, taken}
+            await asyncio.wait(any_of, return_when=asyncio.FIRST_COMPLETED)
+        settled.cancel()
+        if taken.done():
+            reply = taken.result()
+            left.add_done_callback(lambda _: self._placement.takeovers.lose(reply.ticket))
+            self._keep(left)
+            return reply
+        left.cancel()
+        return Reply(failed=next(filter(None, (flight.failure() for flight in flights)), ""))
+
+    async def hear(self, ticket: str, said: Any) -> bool:
+        """What a trial says of stages it makes; False if nobody wants them from it any more."""
+        return self._placement.takeovers.hear(ticket, said)
 
     async def leave(self, client: str) -> None:
         """A driver wants nothing any more: what only it wanted is stopped."""
         self._heard.pop(client, None)
         self._known.pop(client, None)
-        self._room.close(client)
+        self._wishes.pop(client, None)
+        self._placement.room.close(client)
         for flight in self._flights.values():
             flight.clients.discard(client)
         for key, flight in list(self._flights.items()):
@@ -151,11 +159,11 @@ class Foundry:
                 if flight.running is not None and not any(f.clients for f in flight.companions):
                     flight.running.stop()
 
-    async def _fly(self, flight: _Flight) -> Record:
+    async def _fly(self, flight: Flight) -> Record:
         stage = flight.stage
         try:
             for parent, task in flight.parents:
-                await _landing(parent, task)
+                await landing(parent, task)
             self._tell(stage, "queued")
             found = self._library.record(stage.key)
             if found is not None:
@@ -166,6 +174,8 @@ class Foundry:
             self._flights.pop(stage.key, None)  # not kept: who asks again gets a new attempt
             lost = lost_place(error)
             told = lost.problem.message if lost else reason(error)
+            if not lost:
+                self._failures[stage.key] = told
             self._tell(stage, "failed", reason=told, lost=lost is not None)
             raise
         flight.landed_as = "made"
@@ -177,14 +187,15 @@ class Foundry:
         assert task is not None
         return task
 
-    async def _try(self, flight: _Flight) -> Record:
+    async def _try(self, flight: Flight) -> Record:
         lost = reached = 0
         while True:
             try:
                 return await self._run(flight)
             except Exception as error:
-                if isinstance(error, RayTaskError) and isinstance(error.cause, Missing):
-                    await self._make_again(flight, error.cause.key)
+                cause = cause_of(error)
+                if isinstance(cause, Missing):
+                    await self._make_again(flight, cause.key)
                     continue
                 if not is_lost(error):
                     raise
@@ -193,53 +204,53 @@ class Foundry:
                 reached = flight.reached
                 if lost > RETRIES:
                     raise RuntimeError(given_up(error, lost)) from None
+                self._tell(flight.stage, "queued")
                 if isinstance(error, OutOfMemoryError):
                     await asyncio.sleep(2.0**lost)  # others may end meanwhile
 
-    async def _run(self, flight: _Flight) -> Record:
-        stage, node = flight.stage, ""
-        async with self._room.place(flight.resources):
-            flight.running = start([stage], self._uri, flight.resources)
-            async for said in follow(flight.running, flight.hang_after):
+    async def _run(self, flight: Flight) -> Record:
+        stage = flight.stage
+        async with self._placement.place((flight,)) as running:
+            self._tell(stage, "running", on=running)
+            async for said in follow(running, flight.hang_after):
                 if isinstance(said, Record):
                     return said
-                if isinstance(said, str):
-                    node, said = said, {}
                 epoch = int(said.get("epoch", 0))
                 flight.reached = max(flight.reached, epoch)
-                self._tell(stage, "running", epoch=epoch, node=node)
+                self._tell(stage, "running", epoch, on=running)
         raise RuntimeError("ended without a record")
 
-    async def _join(self, flight: _Flight) -> Record:
+    async def _join(self, flight: Flight) -> Record:
         """Be made in one pass with all that ask for the same pass within a moment."""
         group = flight.stage.group
         landed: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
         if group not in self._gathering:
             self._gathering[group] = []
-            departure = asyncio.create_task(self._depart(group))
-            self._departures.add(departure)
-            departure.add_done_callback(self._departures.discard)
+            self._keep(asyncio.create_task(self._depart(group)))
         self._gathering[group].append((flight, landed))
         return await landed
 
     async def _depart(self, group: str) -> None:
         await asyncio.sleep(GATHER)
         waiting = [(f, landed) for f, landed in self._gathering.pop(group) if not landed.done()]
-        count = passes(len(waiting), self._room.of(waiting[0][0].resources)) if waiting else 0
+        count = (
+            passes(len(waiting), self._placement.room.of(waiting[0][0].resources)) if waiting else 0
+        )
         for some in [waiting[i::count] for i in range(count)]:
-            passage = asyncio.create_task(self._carry(some))
-            self._departures.add(passage)
-            passage.add_done_callback(self._departures.discard)
+            self._keep(asyncio.create_task(self._carry(some)))
 
-    async def _carry(self, some: list[tuple[_Flight, asyncio.Future[Record]]]) -> None:
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        """Hold a task that nobody awaits: asyncio itself does not."""
+        self._departures.add(task)
+        task.add_done_callback(self._departures.discard)
+
+    async def _carry(self, some: list[tuple[Flight, asyncio.Future[Record]]]) -> None:
         """Make some stages in one task; if that is not to be, each alone."""
         flights = tuple(flight for flight, _ in some)
         records: list[Record] = []
         for _ in range(RETRIES if len(some) > 1 else 0):
             try:
-                async with self._room.place(flights[0].resources):
-                    if not all(landed.done() for _, landed in some):
-                        records = await self._run_together(flights)
+                records = await self._run_together(flights)
                 break
             except Exception as error:
                 if lost := lost_place(error):  # alone it would be no better
@@ -249,6 +260,8 @@ class Foundry:
                 unwanted = all(landed.done() for _, landed in some)
                 if unwanted or not is_lost(error):
                     break  # alone, each says what is wrong with itself
+                for flight in flights:
+                    self._tell(flight.stage, "queued")
         for i, (flight, landed) in enumerate(some):
             flight.companions = ()
             if landed.done():  # its drivers left
@@ -262,22 +275,28 @@ class Foundry:
                 if not landed.done():
                     landed.set_result(record)
 
-    async def _run_together(self, flights: tuple[_Flight, ...]) -> list[Record]:
-        first, stages = flights[0], [flight.stage for flight in flights]
-        running = start(stages, self._uri, first.resources)
+    async def _run_together(self, flights: tuple[Flight, ...]) -> list[Record]:
         for flight in flights:
-            flight.running, flight.companions = running, flights
-        node = ""
-        async for said in follow(running, first.hang_after):
-            if isinstance(said, str):
-                node, said = said, [{} for _ in stages]
-            if said and isinstance(said[0], Record):
-                return list(said)
-            for stage, report in zip(stages, said, strict=True):
-                self._tell(stage, "running", epoch=int(report.get("epoch", 0)), node=node)
+            flight.companions = flights
+        nothing: list[Report] = [{} for _ in flights]
+        async with self._placement.place(flights) as running:
+            self._tell_all(flights, nothing, running)
+            async for said in follow(running, flights[0].hang_after):
+                if said and isinstance(said[0], Record):
+                    return list(said)
+                self._tell_all(flights, said, running)
         raise RuntimeError("ended without records")
 
-    async def _make_again(self, flight: _Flight, key: str) -> None:
+    async def _want_again(self, client: str, stages: Sequence[Stage]) -> None:
+        """Have stages made that a trial misses though they were there; nothing for a stranger."""
+        there = [s for s in stages if s.key not in self._flights or self._flights[s.key].landed]
+        if there and client in self._wishes:
+            for stage in there:
+                self._flights.pop(stage.key, None)
+            self._library = Library(self._uri, found=True)
+            await self.want(client, there, *self._wishes[client])
+
+    async def _make_again(self, flight: Flight, key: str) -> None:
         """A parent was damaged or removed: forget it, make it, then go on."""
         again = [stage for stage in flight.stage.lineage() if stage.key == key]
         self._flights.pop(key, None)
@@ -285,7 +304,7 @@ class Foundry:
         for client in tuple(flight.clients):
             await self.want(client, again, flight.resources, flight.hang_after)
         for stage in again:
-            await _landing(stage, self._task(stage))
+            await landing(stage, self._task(stage))
 
     async def _reap(self) -> None:
         """Drop drivers that fell silent; go when there is nobody left."""
@@ -297,46 +316,23 @@ class Foundry:
             if not self._heard:
                 ray.actor.exit_actor()  # type: ignore[no-untyped-call]
 
+    def _tell_all(self, flights: Sequence[Flight], reports: Sequence[Report], on: Running) -> None:
+        for flight, report in zip(flights, reports, strict=True):
+            self._tell(flight.stage, "running", int(report.get("epoch", 0)), on=on)
+
     def _tell(
         self,
         stage: Stage,
-        state: Literal["queued", "running", "made", "reused", "failed"],
+        state: StageState,
         epoch: int = 0,
         record: Record | None = None,
         reason: str = "",
-        node: str = "",
         lost: bool = False,
+        on: Running | None = None,
     ) -> None:
-        event = StageChanged(
-            stage.key, stage.label, state, epoch, stage.work.epochs, record, reason, node, lost
-        )
-        self._news.append(event)
-
-
-def _fitting(wish: Resources) -> int:
-    """How many tasks the nodes that are there run at once."""
-    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return places(wish, found)
-
-
-def await_stages(library: Library, stages: Iterable[Stage]) -> None:
-    """Wait for stages that the library's foundry is making; at once where there is none.
-
-    Where it is lost meanwhile its drivers set up another, which is waited for likewise.
-    """
-    wanted, asked_again = {stage.key for stage in stages}, 0
-    while missing := [key for key in wanted if not library.has(key)]:
-        try:
-            foundry: Any = ray.get_actor(foundry_name(library), namespace=NAMESPACE)
-            ray.get(foundry.settled.remote(missing))
-        except RayActorError:
-            asked_again = ASKED_AGAIN
-        except ValueError:  # there is none, or not yet
-            pass
-        if not asked_again:  # nobody makes them: the trial does
-            return
-        asked_again -= 1
-        time.sleep(1.0)
+        node, in_trial = (on.node, on.in_trial) if on else ("", False)
+        about = (stage.key, stage.label, state, epoch, stage.work.epochs)
+        self._news.append(StageChanged(*about, record, reason, node, lost, in_trial))
 
 
 def foundry_name(library: Library) -> str:
@@ -344,27 +340,13 @@ def foundry_name(library: Library) -> str:
     return f"foundry-{hashlib.sha256(library.uri.encode()).hexdigest()[:16]}"
 
 
-async def _landing(stage: Stage, task: asyncio.Task[Record]) -> None:
-    """Wait for a stage that another needs.
-
-    Raises:
-        RuntimeError: it failed.
-        Lost: the library cannot be used.
-    """
-    try:
-        await asyncio.shield(task)
-    except Exception as error:
-        if lost := lost_place(error):
-            raise lost from None
-        raise RuntimeError(f"{stage.label}, which it needs, failed: {reason(error)}") from None
+async def _settled(flights: Sequence[Flight]) -> None:
+    """Return when all flights have ended, or one has failed."""
+    if tasks := [flight.task for flight in flights if flight.task is not None]:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
 
 
-def _landed(flight: _Flight) -> bool:
-    task = flight.task
-    return task is not None and task.done() and not task.cancelled() and not task.exception()
-
-
-def _seen(task: asyncio.Task[Record]) -> None:
-    """A failure is told as news; asyncio need not warn that nobody awaited it."""
-    if not task.cancelled():
-        task.exception()
+async def _left(trial: Any) -> None:
+    """Return when a trial's actor is lost, or done with what it does now."""
+    with contextlib.suppress(ray.exceptions.RayError):
+        await trial.__ray_ready__.remote()

@@ -138,7 +138,7 @@ class Orders:
 
     @property
     def flying(self) -> int:
-        """How many workers make stages, or would if there were room."""
+        """How many workers make stages, or would if there were room; trials are not counted."""
         ordered = (self._orders.get(key) for key in self._flying)
         return sum(stage.work.workers if stage else 1 for stage in ordered)
 
@@ -203,7 +203,7 @@ class Orders:
         self._stop.set()
 
     def _hear(self, change: StageChanged) -> None:
-        if change.state in ("queued", "running"):
+        if change.state in ("queued", "running") and not change.in_trial:
             self._flying.add(change.key)
         else:
             self._flying.discard(change.key)

@@ -38,28 +38,31 @@ class LostPartner(Exception):
     """One of the workers is gone, and with it what they did since the last save."""
 
 
-def make_with_partners(stage: Stage, library: str, wish: Resources) -> Any:
+def make_with_partners(stage: Stage, library: str, wish: Resources, workers: int) -> Any:
     """Start making a stage; yields references to its reports, and then to its record.
 
     Args:
         stage: its parents are in the library.
         library: where that is.
         wish: what each worker occupies.
+        workers: how many make it.
     """
     task: Any = _make
     # Where several clusters are on a machine, Train's own watch over this one asks the newest.
     here = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
-    name = f"{stage.label} x {stage.work.workers}"
+    name = f"{stage.label} x {workers}"
     options = {"name": name, "runtime_env": {"env_vars": here}}
-    return task.options(**options).remote(stage, library, wish)
+    return task.options(**options).remote(stage, library, wish, workers)
 
 
 @ray.remote(max_retries=0, num_cpus=0)
-def _make(stage: Stage, library: str, wish: Resources) -> Iterator[str | Report | Record]:
+def _make(
+    stage: Stage, library: str, wish: Resources, workers: int
+) -> Iterator[str | Report | Record]:
     news = Queue(actor_options={"num_cpus": 0})
     told = {"stage": stage, "library": library, "news": news, "threads": max(1, int(wish.cpu))}
     with tempfile.TemporaryDirectory(prefix="stillhouse-train-") as folder:
-        fitting = _aside(_trainer(stage.work.workers, wish, folder, told))
+        fitting = _aside(_trainer(workers, wish, folder, told))
         try:
             while not (fitting.done() and news.empty()):
                 try:

@@ -177,6 +177,7 @@ class Sampler(Searcher):
         if self._begun and self._waiting and not self._running:
             # With nothing to run Tune stands still and all its idle actors keep their slots: those
             # for which the foundry may wait. So a trial waits in one of them, and Tune goes on.
+            # If the foundry gets none of the others, that trial makes what it waits for itself.
             return self._waiting.pop(0)
         return None
 

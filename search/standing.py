@@ -58,6 +58,7 @@ class Standing:
     made: int = 0
     reused: int = 0
     failures: list[str] = field(default_factory=list)
+    _needs: dict[int, tuple[Needed, ...]] = field(default_factory=dict)
     _there: set[str] = field(default_factory=set)
     _failed: set[str] = field(default_factory=set)
 
@@ -84,7 +85,7 @@ class Standing:
             case StageChanged():
                 self._stage(event)
             case TrialWaiting():
-                self.waiting[event.number] = event.stages
+                self.waiting[event.number] = self._needs[event.number] = event.stages
             case TrialStarted():
                 self.waiting.pop(event.number, None)
                 self.running[event.number] = Running(event.number, event.values)
@@ -105,12 +106,12 @@ class Standing:
         return (time.time() - self.since) / here * (self.total - self.done)
 
     def missing(self, number: int) -> list[Needed]:
-        """What a waiting trial waits for."""
-        return [s for s in self.waiting.get(number, ()) if s.key not in self._there]
+        """What a trial waits for, before it has a slot or in its slot."""
+        return [s for s in self._needs.get(number, ()) if s.key not in self._there]
 
     def unborn(self) -> dict[str, tuple[str, list[str]]]:
         """Stages that wait for others: key -> label, and the labels of those they wait for."""
-        needed = {s.key: s for some in self.waiting.values() for s in some}
+        needed = {s.key: s for some in self._needs.values() for s in some}
         return {
             key: (stage.label, [needed[p].label for p in self._open(stage.parents) if p in needed])
             for key, stage in needed.items()
@@ -121,7 +122,13 @@ class Standing:
         """Trials, stages and failures as JSON types, ``most`` rows of each list."""
         best = {"trial": self.best[1], "value": self.best[0]} if self.best else None
         running = [
-            {"number": t.number, "epoch": t.epoch, "value": t.value, "values": dict(t.values)}
+            {
+                "number": t.number,
+                "epoch": t.epoch,
+                "value": t.value,
+                "values": dict(t.values),
+                "for": [s.label for s in self.missing(t.number)],
+            }
             for t in self.running.values()
         ]
         waiting = [
@@ -136,6 +143,7 @@ class Standing:
                 "epoch": s.epoch,
                 "epochs": s.epochs,
                 "node": s.node,
+                "in_trial": s.in_trial,
             }
             for s in self.stages.values()
         ]
@@ -186,6 +194,7 @@ class Standing:
     def _trial_ended(self, event: TrialEnded) -> None:
         self.running.pop(event.number, None)
         self.waiting.pop(event.number, None)
+        self._needs.pop(event.number, None)
         self.ended[event.state] = self.ended.get(event.state, 0) + 1
         if event.state == "failed":
             self._fail(f"trial {event.number}: {event.reason}")

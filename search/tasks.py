@@ -46,6 +46,10 @@ class Hung(RuntimeError):
     """A task was silent for longer than it may be."""
 
 
+class LostTrial(Exception):
+    """The trial that made a stage does so no more: its worker is lost, or it turned to others."""
+
+
 _LOST = (
     WorkerCrashedError,
     NodeDiedError,
@@ -61,15 +65,48 @@ _LOST = (
     TaskUnschedulableError,
     Hung,
     LostPartner,
+    LostTrial,
 )
 
 
 @dataclass
 class Running:
-    """A started task. ``group`` is what Train's workers of it occupy together."""
+    """A started task, on ``node`` once it has begun.
+
+    ``group`` is what Train's workers of it occupy together. ``in_trial``: a trial does the work,
+    in its own slot.
+    """
 
     task: Any
     group: PlacementGroup | None = None
+    node: str = ""
+    in_trial: bool = False
+    workers: int = 1
+
+    async def begin(self) -> None:
+        """Wait until a worker takes the task up. This wait does not count as silence."""
+        said = await self.next()
+        if said is None:
+            raise RuntimeError("ended without a record")
+        self.node = said
+
+    async def next(self) -> Any:
+        """What the task says next; None after its end."""
+        reference = await anext(self.task, None)
+        return None if reference is None else await reference
+
+    async def end(self) -> None:
+        """End it although it may not have begun.
+
+        The group of Train's workers is not known before they begin. If the task were ended earlier,
+        that group would stay behind and take the slots of others, so the end waits for it.
+        """
+        if self.workers > 1:
+            with contextlib.suppress(Exception):
+                await self.begin()
+                said = await self.next()
+                self.group = said if isinstance(said, PlacementGroup) else None
+        self.stop()
 
     def stop(self) -> None:
         """End it, and all that works for it, at once."""
@@ -84,14 +121,21 @@ class Running:
             self.group = None
 
 
-def start(stages: Sequence[Stage], library: str, wish: Resources) -> Running:
-    """Have one stage made in a task, or several in one pass; :func:`follow` tells how it goes."""
+def start(
+    stages: Sequence[Stage], library: str, wish: Resources, workers: int | None = None
+) -> Running:
+    """Have one stage made in a task, or several in one pass; :func:`follow` tells how it goes.
+
+    ``workers`` is how many make it together, if not as many as the stage asks for.
+    """
     first, count = stages[0], len(stages)
+    workers = workers or first.work.workers
     name = first.label if count == 1 else f"{first.work.kind} x {count}"
     options = {"num_cpus": wish.cpu, "num_gpus": wish.gpu, "name": name}
     threads = max(1, int(wish.cpu))
-    if first.work.workers > 1:  # such a stage is never made in one pass with others
-        return Running(make_with_partners(first, library, wish))
+    if workers > 1:  # such a stage is never made in one pass with others
+        made = make_with_partners(first, library, wish, workers)
+        return Running(made, workers=workers)
     if count == 1:
         return Running(_make_remotely.options(**options).remote(first, library, threads))
     task: Any = _make_together_remotely
@@ -102,7 +146,7 @@ def start(stages: Sequence[Stage], library: str, wish: Resources) -> Running:
 def _make_remotely(stage: Stage, library: str, threads: int) -> Iterator[str | Report | Record]:
     yield this_node()  # begun: from here on silence counts
     torch.set_num_threads(threads)
-    yield from _with_result(make(stage, Library(library, found=True), SAVE_EVERY, leaving))
+    yield from with_result(make(stage, Library(library, found=True), SAVE_EVERY, leaving))
 
 
 @ray.remote(max_retries=0)
@@ -112,18 +156,17 @@ def _make_together_remotely(
     yield this_node()
     torch.set_num_threads(threads)
     opened = Library(library, found=True)
-    yield from _with_result(make_together(stages, opened, SAVE_EVERY, leaving))
+    yield from with_result(make_together(stages, opened, SAVE_EVERY, leaving))
 
 
-def _with_result(making: Generator[_Yielded, None, _Made]) -> Iterator[_Yielded | _Made]:
+def with_result(making: Generator[_Yielded, None, _Made]) -> Iterator[_Yielded | _Made]:
     """What a generator yields, and then what it returns: Ray passes on the former only."""
     made = yield from making
     yield made
 
 
 async def follow(running: Running, hang_after: float | None) -> AsyncIterator[Any]:
-    """What a started task says: its node first, when it begins. The wait for a free slot does not
-    count as silence.
+    """What a task says that has begun.
 
     Args:
         running: from :func:`start`.
@@ -144,37 +187,34 @@ async def follow(running: Running, hang_after: float | None) -> AsyncIterator[An
 
 
 async def _heard(running: Running, hang_after: float | None) -> AsyncIterator[Any]:
-    allowed = None
     while True:
         try:
-            async with asyncio.timeout(allowed) as patience:
-                reference = await anext(running.task, None)
-                said = None if reference is None else await reference
+            async with asyncio.timeout(hang_after) as patience:
+                said = await running.next()
         except TimeoutError:
             if not patience.expired():  # an error of the stage's own
                 raise
             running.stop()
             raise Hung(f"gave no report for {hang_after:g} s") from None
-        if reference is None:
+        if said is None:
             return
-        allowed = hang_after
         yield said
 
 
 def is_lost(error: BaseException) -> bool:
     """Whether a task ended by no fault of its program: another attempt may go well."""
-    return isinstance(_cause(error), _LOST)
+    return isinstance(cause_of(error), _LOST)
 
 
 def lost_place(error: BaseException) -> Lost | None:
     """The library's failure that an error stands for, if it does."""
-    cause = _cause(error)
+    cause = cause_of(error)
     return cause if isinstance(cause, Lost) else None
 
 
 def given_up(error: BaseException, attempts: int) -> str:
     """Why a stage that was lost again and again is not tried any more; one line, with a remedy."""
-    cause = _cause(error)
+    cause = cause_of(error)
     if isinstance(cause, Hung):
         return (
             f"{cause}, in each of {attempts} attempts; where a report takes longer, set "
@@ -191,12 +231,13 @@ def given_up(error: BaseException, attempts: int) -> str:
 
 def reason(error: BaseException) -> str:
     """The program's own error, not Ray's wrapping of it."""
-    cause = _cause(error)
+    cause = cause_of(error)
     if out_of_memory(cause):
         return reason_of(cause)
     text = str(cause).strip() or "no message"
     return text if isinstance(cause, RuntimeError) else f"{type(cause).__name__}: {text}"
 
 
-def _cause(error: BaseException) -> BaseException:
+def cause_of(error: BaseException) -> BaseException:
+    """The error that a task's program raised, if Ray wraps one."""
     return error.cause if isinstance(error, RayTaskError) else error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,12 +11,13 @@ from ray import tune
 
 from search.attempt import reason, run_trial
 from search.experiment import Experiment
-from search.foundry import await_stages
 from search.library.store import Library
 from search.lost import Lost
 from search.notice import leaving
 from search.scheduling import ENDED, GOAL
 from search.screening import screen_student
+from search.stage import Stage
+from search.waiting import StageFailed, await_stages
 from search.watchdog import watchdog
 
 
@@ -25,7 +26,8 @@ class Trial(tune.Trainable):
 
     A step is an epoch. Whatever goes wrong is returned as a result with ``failed``, so that one
     bad configuration never ends the search; only a lost worker is Tune's to retry, and then the
-    student goes on from its last saved epoch. One that hangs ends itself, to be lost. ``lost``
+    student goes on from its last saved epoch. A stage that the trial waits for and that finds no
+    slot is made here (:mod:`search.takeover`). One that hangs ends itself, to be lost. ``lost``
     instead: the library cannot be used, and the search is to stop. An ``idle`` one only waits for
     its configuration's student on distilled data.
     """
@@ -47,14 +49,12 @@ class Trial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         try:
             if self._idle:
-                await_stages(self._library, [screen_student(self._experiment, self._values)])
+                self._await([screen_student(self._experiment, self._values)])
                 return {ENDED: True}
             if self._reports is None:
                 recipe = self._experiment.recipe(self._values)
-                await_stages(self._library, recipe.prerequisites)
-                hang_after = self._experiment.run.hang_after
                 self._student = recipe.student.work
-                self._watchdog = watchdog(self._library, recipe.student.key, hang_after)
+                self._await(recipe.prerequisites, recipe.student)
                 heard = self._watchdog.heard
                 self._reports = run_trial(self._experiment, recipe, self._library, heard, leaving)
             with self._watchdog:
@@ -63,6 +63,8 @@ class Trial(tune.Trainable):
             return {ENDED: ended, **self._scheduled(report, ended), **report}
         except Lost as lost:
             return {"lost": lost.problem.message, ENDED: True}
+        except StageFailed as failed:
+            return {"failed": str(failed), ENDED: True}
         except Exception as error:
             traceback.print_exc()
             return {"failed": reason(error), ENDED: True}
@@ -73,6 +75,13 @@ class Trial(tune.Trainable):
         kept = report if ended else self._student.result_so_far(self._curve)
         figure = self._experiment.goals[0].figure
         return {GOAL: kept[figure]} if figure in kept else {}
+
+    def _await(self, stages: Sequence[Stage], student: Stage | None = None) -> None:
+        """Wait for stages; a hanging one that is made here is told as the student's."""
+        student = student or stages[-1]
+        hang_after = self._experiment.run.hang_after
+        self._watchdog = watchdog(self._library, student.key, hang_after)
+        await_stages(self._library, stages, self._watchdog, leaving)
 
     def cleanup(self) -> None:
         self._reports = None

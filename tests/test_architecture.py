@@ -21,11 +21,13 @@ HOMES = {
             "notice",
             "orders",
             "partners",
+            "placement",
             "sampler",
             "scheduling",
             "tasks",
             "trial",
             "tuning",
+            "waiting",
         )
     },
     "optuna": {"search/study", "search/journal.py"},

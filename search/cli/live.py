@@ -59,6 +59,8 @@ class LiveView:
                 self._say(f"{event.name} {again}: {event.trials} trials")
             case StageChanged(state="running", epoch=epoch) if epoch:
                 self._tell_progress(f"stage {event.label} is at {epoch} of {event.epochs}")
+            case StageChanged(state="running", in_trial=True):
+                self._say(f"stage {event.label} finds no free slot: a waiting trial makes it")
             case StageChanged():
                 self._tell_stage(event, event.key not in known)
             case TrialReported():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 from collections.abc import Sequence
@@ -42,11 +43,13 @@ def _start_ray() -> None:
     Ray's processes die with the thread that started them, so it cannot be the other way round.
     """
     from search.cluster import connect
+    from spaces.problem import ConfigError
 
     with ThreadPoolExecutor(1) as aside:
         # What goes wrong there goes wrong again, and is told, where it is imported next.
         aside.submit(_import, ("search.cli.app", "search.tuning"))
-        connect(None)
+        with contextlib.suppress(ConfigError):  # tried again, and told, by what searches
+            connect(None)
 
 
 def _import(modules: Sequence[str]) -> None:

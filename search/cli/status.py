@@ -125,7 +125,7 @@ def _tables(told: Snapshot) -> Iterator[tuple[tuple[str, ...], list[tuple[Any, .
     yield (
         ("running trial", "epoch", told["goal"], "values"),
         [
-            (t["number"], t["epoch"], _number(t["value"]), told_values(t["values"]))
+            (t["number"], _reached(t), _number(t["value"]), told_values(t["values"]))
             for t in trials["running"]
         ],
     )
@@ -133,7 +133,7 @@ def _tables(told: Snapshot) -> Iterator[tuple[tuple[str, ...], list[tuple[Any, .
         ("waiting trial", "waits for"),
         [(t["number"], _some(t["for"]) or "a slot") for t in trials["waiting"]],
     )
-    rows = [(s["label"], s["state"], _epoch(s), s["node"] or "a slot") for s in stages["open"]]
+    rows = [(s["label"], s["state"], _epoch(s), _place(s)) for s in stages["open"]]
     rows += [(s["label"], "waiting", "", _some(s["for"]) or "its turn") for s in stages["unborn"]]
     yield ("stage", "state", "epoch", "on, or waits for"), rows
     yield (
@@ -174,3 +174,15 @@ def _number(value: float | None) -> str:
 
 def _epoch(stage: Snapshot) -> str:
     return f"{stage['epoch']} of {stage['epochs']}" if stage["state"] == "running" else ""
+
+
+def _place(stage: Snapshot) -> str:
+    """Where a stage is made, or what it waits for."""
+    by_trial = ", in the slot of a trial that waits for it" if stage.get("in_trial") else ""
+    return f"{stage['node']}{by_trial}" if stage["node"] else "a slot"
+
+
+def _reached(trial: Snapshot) -> str:
+    """A running trial's epoch, or what it waits for in its slot."""
+    waits_for = trial["epoch"] == 0 and _some(trial.get("for", []))
+    return f"waits for {waits_for}" if waits_for else str(trial["epoch"])

@@ -103,7 +103,8 @@ def children(pid):
 class Machines:
     """A cluster: a head that only holds it together, and machines that work."""
 
-    def __init__(self, *cpus, head_cpus=0, **config):
+    def __init__(self, *cpus, head_cpus=0, gpus=0, **config):
+        self.gpus = gpus
         self.cluster = Cluster(
             initialize_head=True,
             head_node_args={
@@ -112,10 +113,17 @@ class Machines:
                 "_system_config": {**NOTICED_SOON, **config},
             },
         )
-        self.nodes = [self.cluster.add_node(num_cpus=count) for count in cpus]
+        self.nodes = []
+        for count in cpus:
+            self.gain(count)
 
     def connect(self):
         ray.init(address=self.cluster.address, namespace=NAMESPACE, log_to_driver=False)
+
+    def gain(self, cpus):
+        """A machine joins. Its GPUs are only counted: no device is needed."""
+        self.nodes.append(self.cluster.add_node(num_cpus=cpus, num_gpus=self.gpus))
+        return self.nodes[-1]
 
     def lose(self, node):
         """All its processes are killed at once, those that work too; nobody is told."""

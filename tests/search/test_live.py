@@ -1,5 +1,6 @@
 """What a search tells where there is no terminal to draw on."""
 
+import dataclasses
 import io
 
 import pytest
@@ -41,6 +42,12 @@ def test_a_long_stage_is_heard_of_now_and_then(told):
 
 def test_who_has_only_begun_is_no_news(told):
     assert told(QUIET + 1, running(0)) == []
+
+
+def test_a_stage_that_a_trial_has_to_make_is_told(told):
+    (line,) = told(1.0, dataclasses.replace(running(0), in_trial=True))
+    assert line.endswith("stage teacher finds no free slot: a waiting trial makes it")
+    assert len(told(2.0, dataclasses.replace(running(1), in_trial=True))) == 1
 
 
 def test_a_long_trial_is_heard_of_unless_others_are(told):

@@ -532,6 +532,7 @@ def test_a_lost_worker_is_replaced_and_the_stage_goes_on(works, orders, library,
     assert told == [0, 1, 2, 0, 3, 4]
     assert [e.state for e in heard if e.key == killed.key and e.state != "running"] == [
         "queued",
+        "queued",  # once more: its worker was lost
         "made",
     ]
 

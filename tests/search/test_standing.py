@@ -68,7 +68,13 @@ def test_what_waits_for_what(standing):
     told = standing.plain(10)
     assert [t["number"] for t in told["trials"]["waiting"]] == [2]
     assert told["trials"]["running"] == [
-        {"number": 3, "epoch": 2, "value": 0.25, "values": {"student.training.lr": 0.1}}
+        {
+            "number": 3,
+            "epoch": 2,
+            "value": 0.25,
+            "values": {"student.training.lr": 0.1},
+            "for": [],
+        }
     ]
 
 
@@ -160,6 +166,20 @@ def test_what_people_read(standing):
         ("assistants/cnn6", "waiting", "", "teacher"),
     ]
     assert list(_troubles(told)) == []
+
+    standing(StageChanged("t", "teacher", "running", 1, 4, node="10.0.0.2 (abc)", in_trial=True))
+    standing(TrialStarted(2, {"lr": 0.1}, {}, {}))
+    rows = {columns[0]: rows for columns, rows in _tables(snapshot(standing))}
+    assert (2, "waits for teacher, assistants/cnn6", "", "lr 0.1") in rows["running trial"]
+    assert rows["stage"] == [
+        (
+            "teacher",
+            "running",
+            "1 of 4",
+            "10.0.0.2 (abc), in the slot of a trial that waits for it",
+        ),
+        ("assistants/cnn6", "waiting", "", "teacher"),
+    ]
 
     first, second, third, *_ = _head(told, 1600.0)
     assert first == "tiny-3: no sign of life for 10 min 00 s, after 1 min 15 s of running"

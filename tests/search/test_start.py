@@ -4,8 +4,12 @@ import subprocess
 import sys
 
 import pytest
+import ray
 
+from search import cluster
+from search.cli import start
 from search.cli.start import wants_ray
+from spaces.problem import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -49,6 +53,39 @@ def test_what_decides_is_light():
     code = "import sys, search.cli.start, search.cluster; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+SLOW = "The current node timed out during startup. This could happen because some of the raylet"
+
+
+def test_a_ray_that_does_not_start_is_told_in_one_line(monkeypatch):
+    def init(**_):
+        raise Exception(SLOW)  # Ray's own, of no kind
+
+    monkeypatch.setattr(ray, "init", init)
+    monkeypatch.setattr(cluster, "keep_token", lambda: None)
+    with pytest.raises(ConfigError) as caught:
+        cluster.connect(None)
+    assert str(caught.value) == (
+        f"Ray did not start on this machine: {SLOW}; its logs are in "
+        "/tmp/ray/session_latest/logs; try again when the machine is less busy and has memory "
+        "free, or run without Ray: --inline"
+    )
+
+
+def test_a_start_ahead_that_fails_is_left_to_the_search(monkeypatch):
+    """The search tries again, and knows how to tell what is wrong."""
+    tried = []
+
+    def connect(address):
+        tried.append(address)
+        raise ConfigError("Ray did not start on this machine")
+
+    monkeypatch.setattr(cluster, "connect", connect)
+    monkeypatch.setattr(start, "_import", tried.extend)
+    start._start_ray()
+    assert None in tried
+    assert "search.cli.app" in tried
 
 
 @pytest.mark.ray
