@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from methods.core.data.encoded import Decoder, Mode
 from methods.core.data.parquet_images import ParquetImages
+from methods.core.data.shards import matching
 from methods.core.data.source import (
     Images,
     Labels,
@@ -85,4 +86,4 @@ class Published(Source):
 
 def _shards(folder: Path, part: str) -> tuple[Path, ...]:
     """The numbered files; else the only one."""
-    return tuple(sorted(folder.glob(f"{part}-*.parquet")) or folder.glob(f"{part}.parquet"))
+    return matching(folder, f"{part}-*.parquet") or matching(folder, f"{part}.parquet")

@@ -125,5 +125,5 @@ class TextMaterial(Material):
 
 
 def _all_shown(cut: Cut) -> Cut:
-    """The cut without what only chooses among training examples."""
-    return cut._replace(limit=None, classes=None)
+    """The cut without what only chooses among the examples of a split."""
+    return cut._replace(limit=None, classes=None, validation_limit=None)

@@ -255,7 +255,8 @@ def test_a_label_without_a_class_is_refused(write: Callable[..., Any]) -> None:
     written = write("parquet-struct")
     written.source["parquet"]["classes"] = ["only", "three", "names"]
     config = DataConfig.parse(written.settings())
-    assert "labels are 0 to 3 where there are 3 classes" in problem(lambda: facts(config))
+    told = "label '3' is neither one of the 3 class names nor a number from 0 to 2"
+    assert told in problem(lambda: facts(config))
 
 
 # Folders of images.
