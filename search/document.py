@@ -221,7 +221,7 @@ class _Reader:
         self.problems.append(Problem(f"{self.file}:{node.start_mark.line + 1}", text))
 
 
-def _is_merge(key: yaml.Node) -> bool:
+def _is_merge(key: yaml.ScalarNode) -> bool:
     """Whether it is the bare word ``<<``; in quotes it is a key like others."""
     return key.value == MERGE and key.style is None
 

@@ -110,7 +110,7 @@ class Material:
             return np.empty(shape, np.uint8)
         if not self.source.files():
             return np.concatenate(list(self._chunks(part, shape)))
-        what = [type(self.source).__name__, self.source.settings(), self.source.version]
+        what = [type(self.source).__name__, self.source.settings(), self.source.revision()]
         key = fingerprint([*what, self.digest, self.resize, part])
         return kept(key, shape, lambda: self._chunks(part, shape))
 

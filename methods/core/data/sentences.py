@@ -120,7 +120,7 @@ class TextMaterial(Material):
 
     def _key(self, what: str, cut: Cut) -> str:
         name = type(self.source).__name__
-        settings = [self.source.settings(), self.source.version]
+        settings = [self.source.settings(), self.source.revision()]
         return fingerprint([name, *settings, self.digest, cut.validation, cut.seed, what])
 
 

@@ -18,6 +18,7 @@ from spaces.problem import ConfigError, Problem
 
 Part = Literal["train", "test"]
 """The two parts in which data sets are published."""
+PARTS: tuple[Part, ...] = ("train", "test")
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
@@ -102,9 +103,13 @@ class Source(Config):
         """sha256 (hexadecimal) of the content; cheap, nothing is decoded."""
         return files_fingerprint(self.files(), self.names_only_above)
 
+    def revision(self) -> int:
+        """The lowest version that reads these files as this one does."""
+        return self.version
+
     def identity(self) -> dict[str, Any]:
         """The plain data that decides every image and label."""
-        return {**self.settings(), "version": self.version, "fingerprint": self.fingerprint()}
+        return {**self.settings(), "version": self.revision(), "fingerprint": self.fingerprint()}
 
     def settings(self) -> dict[str, Any]:
         """All settings but where the files lie and how they came there, as plain data."""
@@ -153,9 +158,10 @@ def damaged(path: Path | str, why: object, form: Form, head: bytes = b"") -> Con
         why = why if head else "it is empty"
     if isinstance(why, OSError) and why.errno is not None:
         return root_problem(f"{path} {reason(why)}")
+    words = " ".join(str(why).split()) or type(why).__name__
+    remedy = "mend it, or put" if form == "text" and head else "put"
     return wrong_kind(path, head, form) or root_problem(
-        f"{path} is damaged: {' '.join(str(why).split()) or type(why).__name__}; "
-        "put a fresh copy in its place"
+        f"{path} is damaged: {words}; {remedy} a fresh copy in its place"
     )
 
 

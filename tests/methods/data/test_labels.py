@@ -183,6 +183,40 @@ def test_numbers_and_names_are_labels(label: Any) -> None:
     assert label_fault(label) is None
 
 
+@pytest.mark.parametrize(
+    ("train", "test", "classes", "version"),
+    [
+        ([0, 1, 2], [2, 1], None, 1),
+        (["b", "a"], ["a"], None, 1),
+        (["b", "a", 1], ["a", 1], None, 1),
+        ([1, 2, "x"], [1, 2], None, 2),
+        ([1, 2, "x"], ["x", 2], None, 1),
+        ([0, 2], [2], None, 2),
+        ([1, 2], [2], None, 2),
+        (["1_1", "11"], ["11"], None, 2),
+        (["01", "1"], ["1"], None, 2),
+        ([0, 1], [1], ("a", "b"), 1),
+        ([0, 1], [1], ("1", "0"), 2),
+        (["a", "b"], ["b"], ("b", "a"), 1),
+    ],
+)
+def test_stages_on_labels_that_are_read_as_ever_keep_their_keys(
+    tmp_path: Path, train: list[Any], test: list[Any], classes: Any, version: int
+) -> None:
+    write(tmp_path / "train.csv", train)
+    write(tmp_path / "test.csv", test)
+    told = {} if classes is None else {"classes": classes}
+    identity = config(tmp_path, **told).identity()["source"]["text"]
+    assert identity["version"] == version
+
+
+def test_only_quotes_change_the_keys_of_stages_on_tsv(tmp_path: Path) -> None:
+    for text, version in (("a", 1), ('"a"', 2)):
+        (tmp_path / "train.tsv").write_text(f"text\tlabel\n{text}\t0\nb\t1\n")
+        identity = config(tmp_path, test=None).identity()["source"]["text"]
+        assert identity["version"] == version
+
+
 # Quotes.
 
 

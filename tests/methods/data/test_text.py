@@ -296,6 +296,8 @@ def test_the_file_of_vectors_is_in_the_identity(tmp_path: Path) -> None:
         ("", {}, "line 1 needs a word and its numbers"),
         ("good 1 2\n", {"dimensions": 3}, "is 3, and"),
         (None, {}, "cannot be read"),
+        ("version https://git-lfs.github.com/spec/v1\n", {}, "holds a Git LFS pointer"),
+        ("\x1f\x8b\x08", {}, "compressed by gzip; unpack it"),
     ],
 )
 def test_broken_vectors_are_told_in_one_line(
@@ -303,7 +305,7 @@ def test_broken_vectors_are_told_in_one_line(
 ) -> None:
     written(tmp_path)
     if content is not None:
-        (tmp_path / "v.txt").write_text(content)
+        (tmp_path / "v.txt").write_text(content, encoding="latin-1")
     message = problem(lambda: facts(config(tmp_path, {"embedding": {"path": "v.txt", **settings}})))
     assert message.startswith("source.text.embedding.")
     assert told in message

@@ -17,7 +17,15 @@ from methods.core.data.image_tree import (
     left_out,
     outside,
 )
-from methods.core.data.source import Images, Labels, Part, Source, SourceFacts, root_problem
+from methods.core.data.source import (
+    PARTS,
+    Images,
+    Labels,
+    Part,
+    Source,
+    SourceFacts,
+    root_problem,
+)
 from spaces.config import fingerprint, knob
 from spaces.problem import ConfigError
 
@@ -39,8 +47,7 @@ class ImageFolder(Source):
     size: int | None = knob(None, "side in pixels of the square cut from every image", ge=1)
 
     def files(self) -> list[Path]:
-        parts: tuple[Part, ...] = ("train", "test")
-        return [path for part in parts for path, _ in self._listed(part)]
+        return [path for part in PARTS for path, _ in self._listed(part)]
 
     def facts(self) -> SourceFacts:
         images = [path for path, _ in self._listed("train")]
@@ -55,8 +62,7 @@ class ImageFolder(Source):
         return decoder.chunks(_encoded(path) for path, _ in self._listed(part))
 
     def notes(self) -> tuple[str, ...]:
-        parts: tuple[Part, ...] = ("train", "test")
-        folders = [each for part in parts for each in self._folders(part)]
+        folders = [each for part in PARTS for each in self._folders(part)]
         beside = [outside(folder) for folder in (self._train(), self._test()) if folder]
         told = left_out([*beside, *folders])
         return () if told is None else (told,)
