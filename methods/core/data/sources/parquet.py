@@ -57,9 +57,9 @@ class Parquet(Source):
 
     def labels(self, part: Part) -> Labels:
         reader = self._reader()
-        found = reader.labels(part).tolist()
+        found, classes = reader.labels(part).tolist(), self._classes(reader)
         try:
-            return self._classes(reader).numbers(found)
+            return classes.numbers(found)
         except ValueError as error:
             remedy = "`classes` names all classes, `test: null` leaves these files out"
             raise root_problem(f"the {part} files under {self.root}: {error}; {remedy}") from None
@@ -68,9 +68,10 @@ class Parquet(Source):
         return self._settled().chunks(part)
 
     def _classes(self, reader: ParquetImages) -> Classes:
+        training = set(reader.labels("train").tolist())
         names = self.classes or reader.class_names()
         try:
-            return Classes.of(set(reader.labels("train").tolist()), names)
+            return Classes.of(training, names)
         except ValueError as error:
             told = "`classes` names all classes"
             raise root_problem(f"the train files under {self.root}: {error}; {told}") from None
