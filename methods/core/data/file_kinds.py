@@ -90,7 +90,7 @@ def reason(error: OSError) -> str:
 
 
 def _broken_link(path: Path) -> str | None:
-    if not path.is_symlink():
+    if not os.path.islink(path):  # unlike pathlib's it also answers where rights are missing
         return None
     return f"is a broken link to {os.readlink(path)}; remove it, or put the file there"
 

@@ -107,9 +107,9 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     if not entry.is_symlink():
         return entry.is_dir()
     path = Path(entry.path)
-    if not is_hidden(entry.name) and (found := obstacle(path)) and not path.is_dir():
+    if not is_hidden(entry.name) and (found := obstacle(path)) and not os.path.isdir(path):
         raise root_problem(f"{path} {found}")
-    return path.is_dir()
+    return os.path.isdir(path)
 
 
 def _worth_a_word(path: Path) -> bool:

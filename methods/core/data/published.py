@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -55,7 +56,7 @@ class Published(Source):
         """The form that lies there, downloaded first if need be and asked for."""
         root = self.folder(self._needs("it"))
         official = self.form(self.dataset, root)
-        if all(path.exists() for path in official.files()):
+        if all(os.path.exists(path) for path in official.files()):
             return official
         for folder in (root / self.parquet_folder, root):
             train, test = (_shards(folder, part) for part in ("train", "test"))

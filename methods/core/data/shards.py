@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from methods.core.data.file_kinds import obstacle
+from methods.core.data.file_kinds import obstacle, reason
 from methods.core.data.source import root_problem
 
 SYSTEM_FOLDERS = frozenset(
@@ -37,11 +38,15 @@ def matching(root: Path, pattern: str) -> tuple[Path, ...]:
     """The files under ``root`` that match, sorted; hidden ones only where the pattern names them.
 
     Raises:
-        ConfigError: ``pattern`` is no pattern below ``root``.
+        ConfigError: ``root`` cannot be read, or ``pattern`` is no pattern below it.
     """
     named = set(Path(pattern).parts)
+    if os.path.isdir(root) and not os.access(root, os.R_OK | os.X_OK):
+        raise root_problem(f"{root} cannot be read: permission denied")
     try:
         found = sorted(root.glob(pattern))
+    except OSError as error:
+        raise root_problem(f"{root} {reason(error)}") from None
     except (ValueError, NotImplementedError) as error:
         message = f"{pattern!r} must be a pattern of files below {root}, like train*"
         raise root_problem(f"{message} ({error})") from None
@@ -62,7 +67,7 @@ def check_files(paths: Iterable[Path]) -> None:
     paths = tuple(paths)
     for path in paths:
         if found := obstacle(path):
-            hint = f", like {path.name}/*{path.suffix}" if path.is_dir() else ""
+            hint = f", like {path.name}/*{path.suffix}" if os.path.isdir(path) else ""
             raise root_problem(f"{path} {found}{hint}")
     sets: dict[tuple[Path, str], list[_Shard]] = defaultdict(list)
     for path in paths:
