@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from methods.core.composition import DOMAINS, Composition
@@ -25,6 +27,8 @@ from search.train import TrainNetwork
 from search.workers import check_workers
 from spaces.domain import Chain, Choice, Cuts, Domain, Integers, parse_domain
 from spaces.problem import ConfigError, Problem, unknown
+
+log = logging.getLogger(__name__)
 
 
 def read_space(
@@ -130,11 +134,20 @@ def _check_data(experiment: Experiment) -> Iterator[Problem]:
 
 def _data_problems(data: DataConfig, place: str) -> Iterator[Problem]:
     try:
-        facts(data)
+        notes = facts(data).notes
     except ConfigError as error:
         for problem in error.problems:
             inner = problem.path.removeprefix("data").removeprefix(".")
             yield Problem(f"{place}.{inner}" if inner else place, problem.message)
+    else:
+        for note in notes:
+            _say_once(note)
+
+
+@lru_cache
+def _say_once(note: str) -> None:
+    """Warn of something that is no mistake; stages that share the data share the warning."""
+    log.warning("data: %s", note)
 
 
 def _check_goal(experiment: Experiment) -> Iterator[Problem]:

@@ -5,34 +5,23 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
+from search.yaml_schema import MERGE, Loader
 from spaces.problem import ConfigError, Problem
 
 _PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
+_MAPPING = "tag:yaml.org,2002:map"
 
 MOST_BYTES = 500_000
 MOST_VALUES = 20_000
 DEEPEST = 60
-LARGEST = 2**63
 """Levels of nesting; like the other two, far above any experiment's."""
+LARGEST = 2**63
 
 _BEGINNING, _END = "# Whole only if its last line is three dots.\n", "\n..."
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as people expect it: ``1e-4`` is a number (YAML 1.1 wants a dot), a date is text."""
-
-
-_UNWANTED = ("timestamp", "merge")
-_EXPONENT = re.compile(r"^[-+]?([0-9][0-9_]*(\.[0-9_]*)?|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$")
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(_UNWANTED)]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
 
 
 @dataclass(frozen=True)
@@ -118,7 +107,7 @@ def parse_document(text: str, file: str = "<text>") -> Document:
     if len(text) > MOST_BYTES or len(text.encode(errors="replace")) > MOST_BYTES:
         raise _too_large(file)
     try:
-        root = yaml.compose(text, Loader=_Loader)
+        root = yaml.compose(text, Loader=Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         what = " ".join(filter(None, (error.context, error.problem)))
@@ -151,6 +140,13 @@ def _too_large(file: str) -> ConfigError:
     return ConfigError([Problem(file, message)])
 
 
+class _Pair(NamedTuple):
+    """A key of a mapping and its value, with the places where they stand."""
+
+    key: yaml.ScalarNode
+    value: yaml.Node
+
+
 class _Reader:
     """Turns composed nodes into values, collecting lines and problems on the way."""
 
@@ -162,13 +158,9 @@ class _Reader:
 
     def value(self, node: yaml.Node, path: str, depth: int) -> Any:
         self.lines.setdefault(path, node.start_mark.line + 1)
-        self.values += 1
-        # An alias may name what it stands in, or double what it names again and again.
-        if self.values > MOST_VALUES or depth > DEEPEST:
-            message = "is too deep or too large; does an alias (*name) contain itself?"
-            raise ConfigError([Problem(f"{self.file}:{node.start_mark.line + 1}", message)])
+        self._count(node, depth)
         match node:
-            case yaml.MappingNode(tag="tag:yaml.org,2002:map"):
+            case yaml.MappingNode() if node.tag == _MAPPING:
                 return self._mapping(node, path, depth)
             case yaml.SequenceNode(tag="tag:yaml.org,2002:seq"):
                 items = enumerate(node.value)
@@ -182,7 +174,7 @@ class _Reader:
         try:
             if not is_text(node.value):
                 raise ValueError("half a letter")
-            value = _Loader("").construct_object(node)
+            value = Loader("").construct_object(node)
         except (ValueError, yaml.YAMLError):
             self._problem(node, path, f"cannot be read as a value: {node.value!r}; quote it")
             return None
@@ -193,6 +185,38 @@ class _Reader:
 
     def _mapping(self, node: yaml.MappingNode, path: str, depth: int) -> dict[str, Any]:
         found: dict[str, Any] = {}
+        for key, pair in self._pairs(node, path, depth).items():
+            inner = f"{path}.{key}" if path else key
+            self.lines[inner] = pair.key.start_mark.line + 1
+            found[key] = self.value(pair.value, inner, depth + 1)
+        return found
+
+    def _pairs(self, node: yaml.MappingNode, path: str, depth: int) -> dict[str, _Pair]:
+        """A mapping's own keys, over those that ``<<`` lays under them."""
+        own = self._keys(node, path)
+        under: dict[str, _Pair] = {}
+        for key, pair in list(own.items()):
+            if _is_merge(pair.key):
+                under = self._laid_under(own.pop(key).value, path, depth + 1)
+        return {**under, **own}
+
+    def _laid_under(self, node: yaml.Node, path: str, depth: int) -> dict[str, _Pair]:
+        """The keys that ``<<: node`` brings; of several mappings the first that has a key."""
+        self._count(node, depth)
+        found: dict[str, _Pair] = {}
+        for each in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+            if not isinstance(each, yaml.MappingNode) or each.tag != _MAPPING:
+                needed = "<< needs a mapping or a list of mappings, such as *name"
+                self._problem(each, path, f"{needed}, found {_shown(each)}")
+                continue
+            self._count(each, depth, len(each.value))
+            for key, pair in self._pairs(each, path, depth).items():
+                found.setdefault(key, pair)
+        return found
+
+    def _keys(self, node: yaml.MappingNode, path: str) -> dict[str, _Pair]:
+        """The keys that stand in a mapping itself, each with its place and its value."""
+        found: dict[str, _Pair] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 self._problem(key_node, path, "a key must be a plain word")
@@ -200,16 +224,32 @@ class _Reader:
             key = str(key_node.value)
             if not is_text(key):
                 self._problem(key_node, path, f"a key must be a plain word, found {key!r}")
-                continue
-            inner = f"{path}.{key}" if path else key
-            if key in found:
-                first = self.lines[inner]
-                self._problem(key_node, inner, f"this key is given twice (first on line {first})")
-                continue
-            self.lines[inner] = key_node.start_mark.line + 1
-            found[key] = self.value(value_node, inner, depth + 1)
+            elif key in found:
+                first = found[key].key.start_mark.line + 1
+                inner = f"{path}.{key}" if path else key
+                remedy = "; write <<: [*one, *other]" if _is_merge(key_node) else ""
+                message = f"this key is given twice (first on line {first}){remedy}"
+                self._problem(key_node, inner, message)
+            else:
+                found[key] = _Pair(key_node, value_node)
         return found
+
+    def _count(self, node: yaml.Node, depth: int, values: int = 1) -> None:
+        """Bound the work: an alias may name what it stands in, or double what it names."""
+        self.values += values
+        if self.values > MOST_VALUES or depth > DEEPEST:
+            message = "is too deep or too large; does an alias (*name) contain itself?"
+            raise ConfigError([Problem(f"{self.file}:{node.start_mark.line + 1}", message)])
 
     def _problem(self, node: yaml.Node, path: str, message: str) -> None:
         text = f"{path}: {message}" if path else message
         self.problems.append(Problem(f"{self.file}:{node.start_mark.line + 1}", text))
+
+
+def _is_merge(key: yaml.ScalarNode) -> bool:
+    """Whether it is the bare word ``<<``; in quotes it is a key like others."""
+    return key.value == MERGE and key.style is None
+
+
+def _shown(node: yaml.Node) -> str:
+    return repr(node.value) if isinstance(node, yaml.ScalarNode) else "a list"

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import yaml
-
 from methods.core.data.config import DataConfig
 from search.address import kept
 from search.kind import Kind
@@ -17,6 +15,7 @@ from search.outcome import Goal
 from search.recipe import Recipe, lay_out, parse_entries, parse_entry
 from search.settings import Factorial, GoalSettings, Limit, Run
 from search.space import Space, at, concrete, leaves, ordered, parts, put, starred, without_star
+from search.yaml_schema import dump
 from spaces.domain import Chooser, Domain, Opening, describe
 
 
@@ -202,4 +201,4 @@ def _figure(path: str) -> str:
 
 def to_yaml(told: Mapping[str, Any]) -> str:
     """An experiment file's text."""
-    return yaml.safe_dump(dict(told), sort_keys=False, allow_unicode=True, width=100)
+    return dump(told)

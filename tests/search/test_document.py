@@ -1,8 +1,14 @@
 """A file is plain data with its lines; whatever YAML can hide is refused where it stands."""
 
-import pytest
+from pathlib import Path
 
+import pytest
+import yaml
+
+from search.cli.show import parse_changes
 from search.document import parse_document, read_document
+from search.experiment import to_yaml
+from search.loading import load_experiment
 from spaces.problem import ConfigError, Problem
 
 
@@ -25,6 +31,30 @@ def refused(text):
         ("1_000e3", 1e6),
         ("0.25", 0.25),
         ("20_000", 20000),
+        ("-1_234_567", -1234567),
+        ("1_000.5", 1000.5),
+        ("0100", 100),
+        ("-010", -10),
+        ("+07", 7),
+        ("08", 8),
+        ("0777", 777),
+        ("0o10", 8),
+        ("0x1f", 31),
+        ("1.", 1.0),
+        ("-.inf", -float("inf")),
+        ("1:30", "1:30"),
+        ("12:30:45", "12:30:45"),
+        ("1:30.5", "1:30.5"),
+        ("0b11", "0b11"),
+        ("0o8", "0o8"),
+        ("-0x1f", "-0x1f"),
+        ("0_1", "0_1"),
+        ("1_0", "1_0"),
+        ("1__000", "1__000"),
+        ("_1_000", "_1_000"),
+        ("0_100", "0_100"),
+        ("0x1_f", "0x1_f"),
+        ("=", "="),
         ("e4", "e4"),
         ("1e", "1e"),
         ("2024-01-02", "2024-01-02"),
@@ -164,9 +194,128 @@ def test_keys_are_text():
     assert parse_document("1: a\nyes: b\n2.5: c\n").data == {"1": "a", "yes": "b", "2.5": "c"}
 
 
-def test_a_number_that_is_none_is_refused():
-    (line,) = refused("a: 1\nb: 0b\nc: 0x_\n")
-    assert line.startswith("a.yaml:3: c: cannot be read as a value")
+@pytest.mark.parametrize("text", ["!!int 0x_", "!!float one", "!!int 1:30"])
+def test_a_number_that_is_none_is_refused(text):
+    (line,) = refused(f"a: 1\nb: {text}\n")
+    assert line.startswith("a.yaml:2: b: cannot be read as a value")
+
+
+@pytest.mark.parametrize(
+    "text", ["0100", "0o10", "08", "1e-4", "20_000", "1:30", "<<", "no", "0b1"]
+)
+def test_text_that_looks_like_a_value_stays_text_when_it_is_written(text):
+    """A reader of YAML 1.1 and this one agree on it: such text is written in quotes."""
+    written = to_yaml({text: [text, {text: text}]})
+    assert parse_document(written).data == {text: [text, {text: text}]}
+    assert yaml.safe_load(written) == {text: [text, {text: text}]}
+
+
+def test_numbers_stay_themselves_when_they_are_written():
+    values = [8, -3, 0.1, 1e-5, 1e20, float("inf"), True, None, 2**63]
+    assert parse_document(to_yaml({"values": values})).data == {"values": values}
+
+
+def test_numbers_of_set_are_read_as_those_of_a_file():
+    pairs = ["data.limit=0100", "a=1:30", "b=[01, 010]", "c={<<: {x: 1}, y: 0o10}"]
+    told = {"data.limit": 100, "a": "1:30", "b": [1, 10], "c": {"x": 1, "y": 8}}
+    assert parse_changes(pairs) == told
+
+
+def test_a_time_is_no_number_of_epochs():
+    shipped = Path(__file__).parents[2] / "experiments" / "quickstart.yaml"
+    with pytest.raises(ConfigError, match=r"--set: stages.student.training.epochs: .*'1:30'"):
+        load_experiment(shipped, {"student.training.epochs": "1:30"})
+
+
+# Merge keys.
+
+SHARED = """\
+teacher: &teacher
+  lr: 0.1
+  epochs: 3
+other: &other {lr: 0.5, seed: 7}
+"""
+
+
+def test_a_merge_key_lays_a_mapping_under_another():
+    document = parse_document(f"{SHARED}student:\n  <<: *teacher\n  epochs: 9\n", "a.yaml")
+    assert document.data["student"] == {"lr": 0.1, "epochs": 9}
+    assert document.data["teacher"] == {"lr": 0.1, "epochs": 3}
+    # What was merged stands where it was written, what was said here stands here.
+    assert document.place("student.lr") == "a.yaml:2"
+    assert document.place("student.epochs") == "a.yaml:7"
+    assert document.place("student") == "a.yaml:5"
+
+
+@pytest.mark.parametrize("first", ["{<<: *teacher, epochs: 9}", "{epochs: 9, <<: *teacher}"])
+def test_what_is_said_wins_over_what_is_merged_wherever_it_stands(first):
+    assert parse_document(f"{SHARED}a: {first}").data["a"] == {"lr": 0.1, "epochs": 9}
+
+
+@pytest.mark.parametrize(
+    ("merge", "value"),
+    [
+        ("[*teacher, *other]", {"lr": 0.1, "epochs": 3, "seed": 7}),
+        ("[*other, *teacher]", {"lr": 0.5, "epochs": 3, "seed": 7}),
+        ("[*other, {lr: 2}]", {"lr": 0.5, "seed": 7}),
+        ("{<<: *other, lr: 2}", {"lr": 2, "seed": 7}),
+        ("[]", {}),
+    ],
+)
+def test_of_several_merged_mappings_the_first_wins(merge, value):
+    assert parse_document(f"{SHARED}a: {{<<: {merge}}}").data["a"] == value
+
+
+def test_merges_are_not_deep_and_share_nothing():
+    data = parse_document("a: &a {b: {c: 1, d: 2}}\ne: {<<: *a, b: {c: 3}}\nf: {<<: *a}\n").data
+    assert data["e"] == {"b": {"c": 3}}
+    data["f"]["b"]["c"] = 9
+    assert data["a"]["b"]["c"] == 1
+
+
+def test_a_mistake_in_what_was_merged_is_told_on_its_line():
+    document = parse_document(f"{SHARED}student: {{<<: *teacher}}\n", "a.yaml")
+    located = document.locate(ConfigError([Problem("student.lr", "is wrong")]))
+    assert str(located) == "a.yaml:2: student.lr: is wrong"
+
+
+def test_a_quoted_merge_key_is_a_key():
+    assert parse_document('a: {"<<": 1}').data == {"a": {"<<": 1}}
+
+
+@pytest.mark.parametrize("value", ["5", "text", "[1]", "[[{a: 1}]]", "null"])
+def test_only_mappings_can_be_merged(value):
+    (line,) = refused(f"a: 1\nb:\n  <<: {value}\n")
+    assert line.startswith("a.yaml:3: b: << needs a mapping or a list of mappings")
+
+
+def test_two_merge_keys_are_refused_with_the_remedy():
+    (line,) = refused(f"{SHARED}a:\n  <<: *teacher\n  <<: *other\n")
+    assert line.startswith("a.yaml:7: a.<<: this key is given twice (first on line 6)")
+    assert "<<: [*one, *other]" in line
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a {<<: *a, b: 1}",
+        "a: &a {b: {<<: *a}}",
+        "a: &a {<<: [{<<: *a}]}",
+        "\n".join(
+            ["a0: &a0 {k: 1}"]
+            + [f"a{i}: &a{i} {{<<: [*a{i - 1}, *a{i - 1}]}}" for i in range(1, 64)]
+        ),
+        "a: &a {"
+        + ", ".join(f"k{i}: 1" for i in range(2000))
+        + "}\nb: {<<: ["
+        + "*a, " * 40
+        + "]}",
+    ],
+    ids=["itself", "inside itself", "in a list", "doubling", "again and again"],
+)
+def test_merges_are_bounded_as_aliases_are(text):
+    (line,) = refused(text)
+    assert "is too deep or too large; does an alias" in line
 
 
 @pytest.mark.parametrize("text", ['a: 1\nb: "\\ud800"\n', 'a: 1\n"\\ud800": b\n'])

@@ -118,7 +118,25 @@ def records(data):
     assert isinstance(found, Record) or found.problems
 
 
-anything = st.one_of(st.text(), st.text("{}[]:,&*!|>-?'\"\n\t #%@~0x1.e_ab"), junk.map(str))
+# Mappings that lay aliases under themselves and each other, in every order.
+merges = st.lists(
+    st.sampled_from(
+        [
+            "a: &a {b: 1}",
+            "c: &c {<<: *a}",
+            "d: &d {<<: [*a, *c]}",
+            "e: {<<: *d, b: 2}",
+            "f: &f {<<: *f}",
+            "<<: *a",
+            "g: &a [*a, {<<: *a}]",
+            "h: {<<: 1}",
+            "i: {? {<<: *a} : 1}",
+        ]
+    )
+).map("\n".join)
+anything = st.one_of(
+    st.text(), st.text("{}[]:,&*!|>-?'\"\n\t #%@~0xo1.e_ab<"), junk.map(str), merges
+)
 sets = st.dictionaries(st.lists(words | st.text(), max_size=4).map(".".join), junk, max_size=3)
 
 

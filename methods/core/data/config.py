@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from pydantic import field_validator, model_validator
 
 from methods.core.data.augment import Augment
+from methods.core.data.rare import rare_examples
 from methods.core.data.source import Source
 from methods.core.data.sources import resolve
 from spaces.config import Config, knob
@@ -28,6 +30,13 @@ class Normalise(Config):
         return self
 
 
+class Limits(Config):
+    """How many examples of each split are used, every class alike; none means all."""
+
+    train: int | None = knob(None, "examples to train on", ge=1)
+    validation: int | None = knob(None, "held-out examples to judge by", ge=1)
+
+
 class DataConfig(Config):
     """A data set and what is made of it. ``version`` rises with what splits and order mean."""
 
@@ -42,8 +51,10 @@ class DataConfig(Config):
         0.1, "fraction of the training part held out, every class alike", ge=0.0, lt=1.0
     )
     split_seed: int = knob(0, "from which the held-out examples are drawn", ge=0)
-    limit: int | None = knob(
-        None, "train on so many examples only, every class alike; none means all", ge=1
+    limit: int | Limits | None = knob(
+        None,
+        "train on so many examples only, every class alike; none means all; or {train: 1000, "
+        "validation: 200}",
     )
     classes: tuple[int, ...] | None = knob(
         None, "only examples of these, in every split; classes keep their numbers"
@@ -65,6 +76,21 @@ class DataConfig(Config):
     def _known(cls, value: Any) -> Any:
         resolve(value)
         return value
+
+    @field_validator("limit", mode="before")
+    @classmethod
+    def _counted(cls, limit: Any) -> Any:
+        if isinstance(limit, Mapping):
+            limit = Limits.parse(limit)
+        if isinstance(limit, Limits):
+            # Without a limit of the validation split it is the plain form, under the same key.
+            return limit.train if limit.validation is None else limit
+        if limit is not None and (type(limit) is not int or limit < 1):
+            raise ValueError(
+                f"needs a whole number from 1 up, or {{train: ..., validation: ...}}, "
+                f"found {limit!r}"
+            )
+        return limit
 
     @field_validator("classes")
     @classmethod
@@ -88,11 +114,11 @@ class DataConfig(Config):
     def identity(self) -> dict[str, Any]:
         """The plain data that decides every batch; where the files lie is not in it.
 
-        Cheap: files are hashed once a process, nothing is decoded. With ``download`` this is
-        where missing files are fetched.
+        Cheap: files are hashed and labels are read once a process, no image is decoded. With
+        ``download`` this is where missing files are fetched.
 
         Raises:
-            ConfigError: files are missing; the message says which belong where.
+            ConfigError: files are missing or labels are damaged; the message names the files.
         """
         name, source = self.origin()
         elsewhere = {"source", "root", "download", "resident_mb"}
@@ -100,12 +126,25 @@ class DataConfig(Config):
         elsewhere |= {name for name in ("classes", "merge") if getattr(self, name) is None}
         return {
             **{key: value for key, value in self.plain().items() if key not in elsewhere},
+            # Only where it makes a difference, as others keep their names.
+            **({"rare": "train"} if self.rare_examples() else {}),
             "augment": self.augment.identity(),
             "version": self.version,
             "source": {name: source.identity()},
         }
 
+    def rare_examples(self) -> tuple[int, ...]:
+        """The rows that train so that every class does, see ``splits.kept_to_train``."""
+        _, source = self.origin()
+        return rare_examples(source, source.fingerprint(), self.validation, self.split_seed)
+
+    def limits(self) -> Limits:
+        """``limit`` in its long form."""
+        return self.limit if isinstance(self.limit, Limits) else Limits(train=self.limit)
+
     def judged_on(self) -> dict[str, Any]:
         """What of the identity decides the images and labels of the validation split."""
         trained_on = {"limit", "augment", "normalise"}
-        return {k: v for k, v in self.identity().items() if k not in trained_on}
+        judged = {k: v for k, v in self.identity().items() if k not in trained_on}
+        limit = self.limits().validation
+        return judged if limit is None else {**judged, "validation_limit": limit}

@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps
 
+from methods.core.data.file_kinds import HEAD, obstacle
 from methods.core.data.source import Images, damaged, root_problem
+from methods.core.data.store import kept_array
 from spaces.problem import ConfigError
 
 Mode = Literal["L", "RGB"]
 _CHUNK = 1024
-_EIGHT_BITS = {"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
+_GREY = {"1", "L", "LA", "La"}
+_EIGHT_BITS = _GREY | {"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
+
+
+_TURNED: dict[Any, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> what brings the image upright."""
 
 
 @dataclass(frozen=True)
@@ -35,19 +51,13 @@ class Encoded:
 class Decoder:
     """How encoded images become pixels, all of one shape.
 
-    ``mode`` is grey (L) or colour (RGB), none for what the first image is; ``size`` cuts every
-    image to a square, scaled and centred, of so many pixels, none for images as they are.
+    ``mode`` is grey (L) or colour (RGB), none for each image's own; ``size`` cuts every image to a
+    square, scaled and centred, of so many pixels, none for images as they are. An image that a
+    camera stored on its side (EXIF orientation) is turned upright.
     """
 
     mode: Mode | None = None
     size: int | None = None
-
-    def settled(self, first: Encoded) -> Decoder:
-        """The same with the mode of the first image."""
-        if self.mode is not None:
-            return self
-        with _opened(first) as image:
-            return Decoder("L" if image.mode in ("1", "L", "LA") else "RGB", self.size)
 
     def pixels(self, item: Encoded) -> Images:
         """[H, W, C].
@@ -58,7 +68,8 @@ class Decoder:
         with _opened(item) as image:
             if image.mode not in _EIGHT_BITS:
                 raise root_problem(f"{item.name} has pixels of mode {image.mode}, not of 8 bits")
-            plain = image.convert(self.mode)
+            image.load()
+            plain = _upright(image).convert(self.mode)
         if self.size is not None:
             square = (self.size, self.size)
             plain = ImageOps.fit(plain, square, method=Image.Resampling.BILINEAR)
@@ -82,17 +93,52 @@ class Decoder:
                 yield np.stack(pixels).transpose(0, 3, 1, 2)
 
 
+def common_mode(items: Iterable[Encoded]) -> Mode:
+    """Grey if every image is grey, else colour. Reads headers up to the first image in colour.
+
+    Raises:
+        ConfigError: an image is broken.
+    """
+    return "L" if all(map(_is_grey, items)) else "RGB"
+
+
+def kept_mode(key: str, items: Callable[[], Iterable[Encoded]]) -> Mode:
+    """:func:`common_mode` of the images that ``key`` names, looked up once a machine."""
+
+    def make() -> NDArray[np.uint8]:
+        return np.frombuffer(common_mode(items()).encode(), np.uint8)
+
+    return "L" if kept_array(key, make).tobytes() == b"L" else "RGB"
+
+
+def _is_grey(item: Encoded) -> bool:
+    with _opened(item) as image:
+        return image.mode in _GREY
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The loaded image as its camera was held; TIFF's are turned by their reader."""
+    try:
+        turned = _TURNED.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # what a camera noted may be broken where the pixels are whole
+        return image
+    return image if turned is None else image.transpose(turned)
+
+
 @contextmanager
 def _opened(item: Encoded) -> Iterator[Image.Image]:
     content = item.content
+    if isinstance(content, Path) and (found := obstacle(content)):
+        raise root_problem(f"{content} {found}")
     try:
         with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
             yield image
     except ConfigError:
         raise
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        # PIL reports some broken PNGs as a SyntaxError.
-        raise damaged(item.name, error) from None
+    except Exception as error:  # readers of broken files raise whatever they fall over
+        if isinstance(content, Path):
+            raise damaged(content, error, "image") from None
+        raise damaged(item.name, error, "image", content[:HEAD]) from None
 
 
 def _check_shape(item: Encoded, found: tuple[int, ...], first: tuple[int, ...]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any
+
+import numpy as np
 
 from methods.core.data.config import DataConfig
 from methods.core.data.lexicon import Lexicon
@@ -13,10 +15,12 @@ from methods.core.data.material import Material
 from methods.core.data.merging import check_classes, merged_names
 from methods.core.data.sentences import TextMaterial
 from methods.core.data.source import Source
-from methods.core.data.splits import Cut, Split
+from methods.core.data.splits import Cut, Split, Splits
 from methods.core.data.text_source import TextSource
 from spaces.network import Shape
 from spaces.problem import ConfigError, Problem
+
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class DataFacts:
     """``mean`` and ``std`` are what networks normalise images in 0..1 with, one value a channel.
 
     ``fingerprint`` names the content of the files, ``split_digest`` which example is in which
-    split.
+    split. ``notes`` are sentences for the user about what was left out or decided on reading.
     """
 
     shape: Shape
@@ -35,10 +39,12 @@ class DataFacts:
     std: tuple[float, ...]
     fingerprint: str
     split_digest: str
+    notes: tuple[str, ...] = ()
 
     def plain(self) -> dict[str, Any]:
-        """As JSON types."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+        """As JSON types, without the notes."""
+        told = {k: v for k, v in asdict(self).items() if k != "notes"}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in told.items()}
 
 
 def facts(config: DataConfig) -> DataFacts:
@@ -65,7 +71,26 @@ def facts(config: DataConfig) -> DataFacts:
         std=std,
         fingerprint=held.digest,
         split_digest=splits.digest(),
+        notes=(*held.source.notes(), *_notes(config, held, splits)),
     )
+
+
+def _notes(config: DataConfig, held: Material, splits: Splits) -> Iterator[str]:
+    names, labels = held.facts.class_names, held.labels("train")
+    if rare := [names[label] for label in labels[list(config.rare_examples())].tolist()]:
+        yield (
+            f"validation would hold out all examples of {len(rare)} rare classes; one of each "
+            f"trains instead: {_some(rare)}"
+        )
+    wanted = range(len(names)) if config.classes is None else config.classes
+    seen = set(np.unique(labels[splits.train]).tolist())
+    if unseen := [names[label] for label in wanted if label not in seen]:
+        yield f"{len(unseen)} of {len(wanted)} classes have no training example: {_some(unseen)}"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(map(repr, names[:_MOST_NAMED])) + more
 
 
 def opened(config: DataConfig) -> Material:
@@ -132,7 +157,9 @@ def _for_images(config: DataConfig) -> Iterator[Problem]:
 
 def cut(config: DataConfig) -> Cut:
     """How ``config`` divides the training part."""
-    return Cut(config.validation, config.limit, config.split_seed, config.classes)
+    limits = config.limits()
+    held = (config.validation, limits.train, config.split_seed, config.classes)
+    return Cut(*held, validation_limit=limits.validation)
 
 
 def _normalisation(

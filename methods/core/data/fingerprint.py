@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+from methods.core.data.file_kinds import obstacle, reason
 from spaces.config import fingerprint
+from spaces.problem import ConfigError, Problem
 
 
 class _File(NamedTuple):
@@ -27,6 +30,9 @@ def files_fingerprint(files: Iterable[Path], names_only_above: int | None = None
 
     Args:
         names_only_above: total bytes above which names and sizes stand for the contents.
+
+    Raises:
+        ConfigError: a file is missing or cannot be read; the message names it.
     """
     paths = sorted(Path(os.path.abspath(path)) for path in files)
     shared = Path(os.path.commonpath([path.parent for path in paths]))
@@ -38,7 +44,12 @@ def files_fingerprint(files: Iterable[Path], names_only_above: int | None = None
 
 
 def _describe(path: Path, shared: Path) -> _File:
-    status = path.stat()
+    try:
+        status = path.stat()
+    except OSError:
+        raise _unreadable(path) from None
+    if not stat.S_ISREG(status.st_mode):
+        raise _unreadable(path)
     name = path.relative_to(shared).as_posix()
     return _File(name, str(path), status.st_size, status.st_mtime_ns)
 
@@ -49,5 +60,13 @@ def _contents(listing: tuple[_File, ...]) -> str:
 
 
 def _digest(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _unreadable(Path(path), error) from None
+
+
+def _unreadable(path: Path, error: OSError | None = None) -> ConfigError:
+    why = obstacle(path) or (reason(error) if error else "cannot be read")
+    return ConfigError([Problem("root", f"{path} {why}")])

@@ -51,7 +51,7 @@ class Material:
         """[N] int64.
 
         Raises:
-            ConfigError: a label without a class, or no training examples.
+            ConfigError: a label without a class, no training examples, or all of one class.
         """
         if part not in self._labels:
             labels = self.source.labels(part)
@@ -60,10 +60,18 @@ class Material:
                 found = f"{labels.min()} to {labels.max()}"
                 message = f"the {part} labels are {found} where there are {classes} classes"
                 raise self._problem(message)
-            if part == "train" and not len(labels):
-                raise self._problem("the training part holds no examples")
+            if part == "train":
+                self._check_classes(labels)
             self._labels[part] = labels
         return self._labels[part]
+
+    def _check_classes(self, labels: Labels) -> None:
+        if not len(labels):
+            raise self._problem("the training part holds no examples")
+        if (labels == labels[0]).all():
+            name = self.facts.class_names[labels[0]]
+            message = f"all {len(labels)} training examples are of one class, {name!r}"
+            raise self._problem(f"{message}; a classifier needs examples of two or more")
 
     def pixels(self, part: Part) -> Pixels:
         """The images, decoded at the first call on this machine."""
@@ -102,7 +110,7 @@ class Material:
             return np.empty(shape, np.uint8)
         if not self.source.files():
             return np.concatenate(list(self._chunks(part, shape)))
-        what = [type(self.source).__name__, self.source.settings(), self.source.version]
+        what = [type(self.source).__name__, self.source.settings(), self.source.revision()]
         key = fingerprint([*what, self.digest, self.resize, part])
         return kept(key, shape, lambda: self._chunks(part, shape))
 

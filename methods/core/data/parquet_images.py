@@ -1,10 +1,9 @@
-"""Images in Parquet files, as data hubs publish them: one row an example."""
+"""Images in Parquet files, as data hubs publish them: one row is one example."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from methods.core.data.encoded import Decoder, Encoded
-from methods.core.data.source import Images, Labels, Part, damaged, root_problem
-from spaces.problem import unknown
+from methods.core.data.file_kinds import head_of
+from methods.core.data.hub_metadata import class_names
+from methods.core.data.shards import check_files
+from methods.core.data.source import Images, Labels, Part, damaged, root_problem, wrong_kind
+from spaces.problem import ConfigError, unknown
 
 _ROWS = 1024
 
@@ -26,7 +28,7 @@ class ParquetImages:
     """The files of each part, in order, and the columns to read.
 
     An image is encoded bytes, or a struct with a field ``bytes``; ``image`` none means the only
-    column of that type. A label is a whole number from 0 up.
+    column of that type. A label is a whole number.
     """
 
     shards: Mapping[Part, tuple[Path, ...]]
@@ -37,7 +39,7 @@ class ParquetImages:
     def files(self) -> list[Path]:
         """All files of all parts."""
         for shards in self.shards.values():
-            check_complete(shards)
+            check_files(shards)
         return [path for shards in self.shards.values() for path in shards]
 
     def labels(self, part: Part) -> Labels:
@@ -47,43 +49,38 @@ class ParquetImages:
 
     def chunks(self, part: Part) -> Iterator[Images]:
         """The images in order, [n, C, H, W] at a time."""
-        # Both parts are read as the first training image is: grey or colour.
-        decoder = self.decoder.settled(self.first())
-        return decoder.chunks(self._encoded(self.shards.get(part, ())))
+        return self.decoder.chunks(self.encoded(part))
 
     def first(self) -> Encoded:
         """The first training image."""
-        for item in self._encoded(self.shards["train"]):
+        for item in self.encoded("train"):
             return item
         raise root_problem(f"{self.shards['train'][0]} holds no rows")
+
+    def encoded(self, part: Part) -> Iterator[Encoded]:
+        """The images of a part in order, as the files hold them."""
+        for path in self.shards.get(part, ()):
+            name = self.image or _image_column(path)
+            _column(path, name)
+            with _readable(path):
+                yield from _rows(path, name)
 
     def class_names(self) -> tuple[str, ...] | None:
         """The names that hubs keep in the file's metadata, where they do."""
         metadata = _schema(self.shards["train"][0]).metadata or {}
-        features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features")
-        names = (features or {}).get(self.label, {}).get("names")
-        return tuple(names) if names else None
+        return class_names(metadata.get(b"huggingface", b"{}"), self.label)
 
     def _labels(self, path: Path) -> Labels:
         _column(path, self.label)
-        try:
+        with _readable(path):
             column = pq.read_table(path, columns=[self.label])[self.label]
-        except (pa.ArrowInvalid, OSError) as error:
-            raise damaged(path, error) from None
+            if pa.types.is_uint64(column.type):
+                column = column.cast(pa.int64())  # refuses what would turn negative
         if not pa.types.is_integer(column.type) or column.null_count:
             message = f"column {self.label!r} of {path} needs whole numbers, found {column.type}"
             raise root_problem(f"{message} with {column.null_count} gaps")
         labels: Labels = column.to_numpy().astype(np.int64)
         return labels
-
-    def _encoded(self, shards: tuple[Path, ...]) -> Iterator[Encoded]:
-        for path in shards:
-            name = self.image or _image_column(path)
-            _column(path, name)
-            try:
-                yield from _rows(path, name)
-            except (pa.ArrowInvalid, OSError) as error:
-                raise damaged(path, error) from None
 
 
 def _rows(path: Path, name: str) -> Iterator[Encoded]:
@@ -101,17 +98,31 @@ def _rows(path: Path, name: str) -> Iterator[Encoded]:
                 row += 1
 
 
-def _schema(path: Path) -> Any:
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Arrow's errors on reading ``path`` as one line that names it."""
     try:
+        yield
+    except ConfigError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise damaged(path, error, "Parquet") from None
+
+
+def _schema(path: Path) -> Any:
+    if error := wrong_kind(path, head_of(path), "Parquet"):
+        raise error
+    with _readable(path):
         return pq.read_schema(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise damaged(path, error) from None
 
 
 def _column(path: Path, name: str) -> None:
     columns = _schema(path).names
     if name not in columns:
         raise root_problem(f"{path}: {unknown('column', name, columns)}")
+    if columns.count(name) > 1:
+        message = f"{path} has {columns.count(name)} columns {name!r}; give each its own name"
+        raise root_problem(message)
 
 
 def _image_column(path: Path) -> str:
@@ -126,12 +137,3 @@ def _holds_images(kind: Any) -> bool:
     if pa.types.is_struct(kind):
         return bool(kind.get_field_index("bytes") >= 0)
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def check_complete(shards: tuple[Path, ...]) -> None:
-    """A set of files that says ``-of-00003`` must have three."""
-    totals = [re.search(r"-of-(\d+)\.parquet$", path.name) for path in shards]
-    for path, total in zip(shards, totals, strict=True):
-        if total and int(total[1]) != len(shards):
-            message = f"{path.parent} has {len(shards)} of the {int(total[1])} files that"
-            raise root_problem(f"{message} {path.name} belongs to")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 from methods.core.data.encoded import Decoder, Mode
 from methods.core.data.parquet_images import ParquetImages
+from methods.core.data.shards import matching
 from methods.core.data.source import (
     Images,
     Labels,
@@ -54,7 +56,7 @@ class Published(Source):
         """The form that lies there, downloaded first if need be and asked for."""
         root = self.folder(self._needs("it"))
         official = self.form(self.dataset, root)
-        if all(path.exists() for path in official.files()):
+        if all(os.path.exists(path) for path in official.files()):
             return official
         for folder in (root / self.parquet_folder, root):
             train, test = (_shards(folder, part) for part in ("train", "test"))
@@ -85,4 +87,4 @@ class Published(Source):
 
 def _shards(folder: Path, part: str) -> tuple[Path, ...]:
     """The numbered files; else the only one."""
-    return tuple(sorted(folder.glob(f"{part}-*.parquet")) or folder.glob(f"{part}.parquet"))
+    return matching(folder, f"{part}-*.parquet") or matching(folder, f"{part}.parquet")

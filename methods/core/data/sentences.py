@@ -120,10 +120,10 @@ class TextMaterial(Material):
 
     def _key(self, what: str, cut: Cut) -> str:
         name = type(self.source).__name__
-        settings = [self.source.settings(), self.source.version]
+        settings = [self.source.settings(), self.source.revision()]
         return fingerprint([name, *settings, self.digest, cut.validation, cut.seed, what])
 
 
 def _all_shown(cut: Cut) -> Cut:
-    """The cut without what only chooses among training examples."""
-    return cut._replace(limit=None, classes=None)
+    """The cut without what only chooses among the examples of a split."""
+    return cut._replace(limit=None, classes=None, validation_limit=None)

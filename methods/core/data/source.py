@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from methods.core.data.file_kinds import Form, foreign, head_of, obstacle, reason
 from methods.core.data.fingerprint import files_fingerprint
 from spaces.config import Config, knob
 from spaces.network import Shape
@@ -17,6 +18,7 @@ from spaces.problem import ConfigError, Problem
 
 Part = Literal["train", "test"]
 """The two parts in which data sets are published."""
+PARTS: tuple[Part, ...] = ("train", "test")
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
 
@@ -86,6 +88,10 @@ class Source(Config):
         """
         raise NotImplementedError
 
+    def notes(self) -> tuple[str, ...]:
+        """What was left out or decided on reading that a user should know, a sentence each."""
+        return ()
+
     def read(self, part: Part) -> tuple[Images, Labels]:
         """All images [N, C, H, W] and labels [N] in memory."""
         labels = self.labels(part)
@@ -97,9 +103,13 @@ class Source(Config):
         """sha256 (hexadecimal) of the content; cheap, nothing is decoded."""
         return files_fingerprint(self.files(), self.names_only_above)
 
+    def revision(self) -> int:
+        """The lowest version that reads these files as this one does."""
+        return self.version
+
     def identity(self) -> dict[str, Any]:
         """The plain data that decides every image and label."""
-        return {**self.settings(), "version": self.version, "fingerprint": self.fingerprint()}
+        return {**self.settings(), "version": self.revision(), "fingerprint": self.fingerprint()}
 
     def settings(self) -> dict[str, Any]:
         """All settings but where the files lie and how they came there, as plain data."""
@@ -116,12 +126,47 @@ class Source(Config):
         return Path(self.root).expanduser()
 
 
+def check_names(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Names of classes as a setting gives them.
+
+    Raises:
+        ValueError: fewer than two, or one given twice.
+    """
+    if names is not None and (len(names) < 2 or len(set(names)) < len(names)):
+        raise ValueError(f"needs two class names or more, each once, found {list(names)}")
+    return names
+
+
 def root_problem(message: str) -> ConfigError:
     """A mistake about the folder or a file in it."""
     return ConfigError([Problem("root", message)])
 
 
-def damaged(path: Path | str, why: object) -> ConfigError:
-    """A file that cannot be read as what it should be."""
-    reason = " ".join(str(why).split()) or type(why).__name__
-    return root_problem(f"{path} is damaged: {reason}; put a fresh copy in its place")
+def damaged(path: Path | str, why: object, form: Form, head: bytes = b"") -> ConfigError:
+    """A file that cannot be read as what it should be.
+
+    Args:
+        path: of the file, or a text that names the place of an example in it.
+        why: the reader's reason. The first bytes often tell a better one.
+        form: what the file should be.
+        head: the first bytes, where ``path`` is only the name of a place.
+    """
+    if isinstance(path, Path):
+        if found := obstacle(path):
+            return root_problem(f"{path} {found}")
+        head = head_of(path)
+        why = why if head else "it is empty"
+    if isinstance(why, OSError) and why.errno is not None:
+        return root_problem(f"{path} {reason(why)}")
+    words = " ".join(str(why).split()) or type(why).__name__
+    remedy = "mend it, or put" if form == "text" and head else "put"
+    return wrong_kind(path, head, form) or root_problem(
+        f"{path} is damaged: {words}; {remedy} a fresh copy in its place"
+    )
+
+
+def wrong_kind(path: Path | str, head: bytes, form: Form) -> ConfigError | None:
+    """A file whose first bytes show that it is not a ``form``; none where they do not."""
+    found = foreign(head, form)
+    what = "file of its format" if form == "binary" else f"{form} file"
+    return root_problem(f"{path} is no {what}: it holds {found}") if found else None

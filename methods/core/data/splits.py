@@ -23,12 +23,14 @@ class Cut(NamedTuple):
     ``validation`` is a fraction of all; of the rest, ``limit`` examples are kept (none: all).
     Both are stratified, and a smaller limit's examples are among a larger one's. With
     ``classes``, only examples of these are in any split, each in that where it is without them.
+    ``validation_limit`` does for the held-out examples what ``limit`` does for the others.
     """
 
     validation: float
     limit: int | None
     seed: int
     classes: tuple[int, ...] | None = None
+    validation_limit: int | None = None
 
 
 def stratified_order(labels: NDArray[np.int64], seed: int) -> Rows:
@@ -80,19 +82,50 @@ def carve(labels: NDArray[np.int64], tests: NDArray[np.int64], cut: Cut) -> Spli
     """The splits of a source with these labels of its training and its test part.
 
     Raises:
-        ConfigError: nothing is left to train on, or ``limit`` is more than there is.
+        ConfigError: nothing is left to train on, or a limit is more than there is.
     """
-    order = stratified_order(labels, cut.seed)
-    held = round(len(labels) * cut.validation)
-    train, validation = (_wanted(rows, labels, cut) for rows in (order[held:], order[:held]))
+    train, validation = (_wanted(rows, labels, cut) for rows in _divided(labels, cut))
     if not len(train):
         message = f"{cut.validation} leaves nothing of {len(labels)} examples to train on"
         raise ConfigError([Problem("validation", message)])
-    if cut.limit is not None and cut.limit > len(train):
-        message = f"asks for {cut.limit} training examples where there are {len(train)}"
-        raise ConfigError([Problem("limit", message)])
+    _check_limit("limit", "training", cut.limit, train)
+    _check_limit("limit.validation", "validation", cut.validation_limit, validation)
     test = _wanted(np.arange(len(tests), dtype=np.int64), tests, cut)
-    return Splits(np.sort(train[: cut.limit]), np.sort(validation), test)
+    return Splits(np.sort(train[: cut.limit]), np.sort(validation[: cut.validation_limit]), test)
+
+
+def kept_to_train(labels: NDArray[np.int64], validation: float, seed: int) -> Rows:
+    """The examples that train although their place in the order would hold them out.
+
+    They are one of each class of which nothing else would train. A class that no network was
+    ever shown says nothing about how well the networks learn.
+    """
+    order = stratified_order(labels, seed)
+    return _kept(labels, order, round(len(labels) * validation))
+
+
+def _kept(labels: NDArray[np.int64], order: Rows, held: int) -> Rows:
+    unseen = np.setdiff1d(labels, labels[order[held:]])
+    if not 0 < held < len(labels) or not len(unseen):
+        return order[:0]
+    # The last of a class in the order is the one that a smaller share would not hold out.
+    backwards = order[:held][::-1]
+    return np.array([backwards[np.argmax(labels[backwards] == each)] for each in unseen], np.int64)
+
+
+def _divided(labels: NDArray[np.int64], cut: Cut) -> tuple[Rows, Rows]:
+    """The rows that train and those that are held out, each in an order for limits."""
+    order = stratified_order(labels, cut.seed)
+    held = round(len(labels) * cut.validation)
+    kept = _kept(labels, order, held)
+    out = order[:held]
+    return np.concatenate([kept, order[held:]]), out[~np.isin(out, kept)]
+
+
+def _check_limit(path: str, split: str, limit: int | None, rows: Rows) -> None:
+    if limit is not None and limit > len(rows):
+        message = f"asks for {limit} {split} examples where there are {len(rows)}"
+        raise ConfigError([Problem(path, message)])
 
 
 def _wanted(rows: Rows, labels: NDArray[np.int64], cut: Cut) -> Rows:

@@ -11,10 +11,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from methods.core.data.source import damaged, root_problem
-from spaces.problem import unknown
+from methods.core.data.file_kinds import Form, head_of
+from methods.core.data.source import damaged, root_problem, wrong_kind
+from spaces.problem import ConfigError, unknown
 
 _LONGEST_CELL = 2**31 - 1
+Fault = Callable[[Any], str | None]
+"""Why a value does not belong in a column; none if it does."""
+_Cells = Iterable[tuple[int, Any]]
+"""Number of the line or row, and the value."""
 
 
 def is_table(path: Path) -> bool:
@@ -22,50 +27,90 @@ def is_table(path: Path) -> bool:
     return path.suffix in FORMS
 
 
-def column(path: Path, name: str, setting: str) -> list[Any]:
+def column(path: Path, name: str, setting: str, fault: Fault) -> list[Any]:
     """All values of the column ``name`` in order. CSV holds strings alone.
 
     Args:
         setting: which names the column, for the message where there is none.
+        fault: checks every value.
 
     Raises:
-        ConfigError: no such column, a row without a value, or a damaged file; the message names
-            the file and the line or row.
+        ConfigError: no such column, a row without a value or with a faulty one, or a damaged
+            file; the message names the file and the line or row.
     """
+    form: Form = "Parquet" if path.suffix == ".parquet" else "text"
+    if not (head := head_of(path)):
+        raise damaged(path, "it is empty", form)
+    if (stranger := wrong_kind(path, head, form)) is not None:
+        raise stranger
     try:
-        return FORMS[path.suffix](path, name, setting)
-    except (pa.ArrowInvalid, csv.Error, OSError, UnicodeDecodeError) as error:
-        raise damaged(path, error) from None
+        return FORMS[path.suffix](path, name, setting, fault)
+    except ConfigError:
+        raise
+    except UnicodeDecodeError as error:
+        why = str(error) if form == "Parquet" else _undecodable(path, error)
+        raise damaged(path, why, form) from None
+    except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
+        raise damaged(path, error, form) from None
 
 
-def _parquet(path: Path, name: str, setting: str) -> list[Any]:
+def _parquet(path: Path, name: str, setting: str, fault: Fault) -> list[Any]:
     _check_column(path, pq.read_schema(path).names, name, setting)
     values: list[Any] = pq.read_table(path, columns=[name])[name].to_pylist()
-    return _complete(path, enumerate(values, start=1), name, "row")
+    return _complete(path, enumerate(values, start=1), name, "row", fault)
 
 
-def _csv(path: Path, name: str, setting: str) -> list[Any]:
+def _csv(path: Path, name: str, setting: str, fault: Fault) -> list[Any]:
     # Reviews may be longer than the 128 KiB that the module takes for a mistake.
     csv.field_size_limit(_LONGEST_CELL)
     with path.open(encoding="utf-8-sig", newline="") as file:
-        delimiter = "\t" if path.suffix == ".tsv" else ","
-        rows = csv.DictReader(file, delimiter=delimiter, strict=True)
-        _check_column(path, rows.fieldnames or [], name, setting)
-        return _complete(path, _cells(path, rows, name), name, "line")
+        cells = _cells(path, _csv_rows(path, file), name, setting)
+        return _complete(path, cells, name, "line", fault)
 
 
-def _cells(path: Path, rows: csv.DictReader[str], name: str) -> Iterator[tuple[int, Any]]:
-    """Line number and value; every row has as many cells as there are columns."""
-    for row in rows:
-        if None in row or None in row.values():
-            needed = f"the {len(rows.fieldnames or [])} cells of the header"
-            raise damaged(path, f"line {rows.line_num} has more or less than {needed}")
-        yield rows.line_num, row[name]
+def _csv_rows(path: Path, file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    """The line on which each row begins, and its cells."""
+    reader = csv.reader(file, strict=True)
+    while True:
+        begins = reader.line_num + 1
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            message = f"line {begins}: {error}"
+            if "unexpected end" in str(error):
+                message += "; a quote that opens in this row is not closed"
+            raise damaged(path, message, "text") from None
+        if row is None:
+            return
+        yield begins, row
 
 
-def _json_lines(path: Path, name: str, setting: str) -> list[Any]:
+def _tsv(path: Path, name: str, setting: str, fault: Fault) -> list[Any]:
+    with path.open(encoding="utf-8-sig", newline="\n") as file:
+        lines = (line.removesuffix("\n").removesuffix("\r") for line in file)
+        # A quote is a letter like others here: tab-separated files have no quoting.
+        rows = ((n, line.split("\t") if line else []) for n, line in enumerate(lines, start=1))
+        return _complete(path, _cells(path, rows, name, setting), name, "line", fault)
+
+
+def _cells(
+    path: Path, rows: Iterable[tuple[int, list[str]]], name: str, setting: str
+) -> Iterator[tuple[int, str]]:
+    """One column below a header; every row has as many cells as the header, or none at all."""
+    rows = ((line, row) for line, row in rows if row)
+    _, header = next(iter(rows), (0, []))
+    _check_column(path, header, name, setting)
+    place, needed = header.index(name), len(header)
+    for line, row in rows:
+        if len(row) != needed:
+            message = f"line {line} has {len(row)} cells, and the header has {needed}"
+            raise damaged(path, message, "text")
+        yield line, row[place]
+
+
+def _json_lines(path: Path, name: str, setting: str, fault: Fault) -> list[Any]:
     with path.open(encoding="utf-8-sig") as file:
-        return _complete(path, _members(path, file, name, setting), name, "line")
+        return _complete(path, _members(path, file, name, setting), name, "line", fault)
 
 
 def _members(
@@ -75,22 +120,30 @@ def _members(
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise damaged(path, f"line {number} is no JSON: {error}") from None
+        row = _parsed(path, number, line)
         if not isinstance(row, dict):
-            raise damaged(path, f"line {number} holds no {{column: value}}")
+            what = f"line {number} holds no {{column: value}}"
+            raise damaged(path, f"{what}; each line must be one JSON object", "text")
         if first:
             _check_column(path, list(row), name, setting)
         first = False
         yield number, row.get(name)
 
 
-FORMS: dict[str, Callable[[Path, str, str], list[Any]]] = {
+def _parsed(path: Path, number: int, line: str) -> Any:
+    try:
+        return json.loads(line)
+    except RecursionError:
+        raise damaged(path, f"line {number} is nested too deep", "text") from None
+    except ValueError as error:  # no JSON, or a number of thousands of digits
+        why = str(error).split(";")[0]
+        raise damaged(path, f"line {number} is no JSON: {why}", "text") from None
+
+
+FORMS: dict[str, Callable[[Path, str, str, Fault], list[Any]]] = {
     ".parquet": _parquet,
     ".csv": _csv,
-    ".tsv": _csv,
+    ".tsv": _tsv,
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
     ".json": _json_lines,
@@ -98,11 +151,14 @@ FORMS: dict[str, Callable[[Path, str, str], list[Any]]] = {
 """Ending of a file -> how its columns are read."""
 
 
-def _complete(path: Path, cells: Iterable[tuple[int, Any]], name: str, unit: str) -> list[Any]:
+def _complete(path: Path, cells: _Cells, name: str, unit: str, fault: Fault) -> list[Any]:
     values = []
     for number, value in cells:
-        if value is None:
+        # Also the NaN that pandas writes where there is nothing.
+        if value is None or value != value:
             raise root_problem(f"{path} {unit} {number} holds nothing in column {name!r}")
+        if found := fault(value):
+            raise root_problem(f"{path} {unit} {number}, column {name!r}: {found}")
         values.append(value)
     return values
 
@@ -111,3 +167,17 @@ def _check_column(path: Path, columns: Iterable[str], name: str, setting: str) -
     columns = list(columns)
     if name not in columns:
         raise root_problem(f"{path}: {unknown('column', name, columns)} (`{setting}`)")
+    if columns.count(name) > 1:
+        message = f"{path} has {columns.count(name)} columns {name!r}; give each its own name"
+        raise root_problem(message)
+
+
+def _undecodable(path: Path, error: UnicodeDecodeError) -> str:
+    """The line that is not UTF-8."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as found:
+                return f"line {number} is not UTF-8 ({found.reason}); save the file as UTF-8"
+    return str(error)

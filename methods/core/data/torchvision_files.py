@@ -15,6 +15,7 @@ from torch import Tensor
 from torchvision.datasets.mnist import read_image_file, read_label_file
 from torchvision.datasets.utils import check_integrity
 
+from methods.core.data.file_kinds import obstacle
 from methods.core.data.source import Images, Labels, Part, damaged, root_problem
 
 
@@ -89,8 +90,8 @@ class IdxFiles(TorchvisionFiles):
         path = self.root / self.folder / name
         try:
             return reader(str(path))
-        except (AssertionError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            raise damaged(path, str(error) or "not in the idx format") from None
+        except (AssertionError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+            raise damaged(path, str(error) or "not in the idx format", "binary") from None
 
 
 class PickledFiles(TorchvisionFiles):
@@ -117,11 +118,12 @@ class PickledFiles(TorchvisionFiles):
     def _read(self, part: Part) -> Any:
         try:
             return self.dataset(str(self.root), train=part == "train")
-        except RuntimeError:
-            raise damaged(self._wrong(), "its MD5 is not the published one") from None
+        except (OSError, RuntimeError):
+            raise damaged(self._wrong(), "its MD5 is not the published one", "binary") from None
 
     def _wrong(self) -> Path:
         """The first file that is not what was published."""
         folder = self.root / self.folder
-        wrong = (n for n, md5 in self._listed() if not check_integrity(str(folder / n), md5))
-        return folder / next(wrong)
+        paths = ((folder / name, md5) for name, md5 in self._listed())
+        wrong = (p for p, md5 in paths if obstacle(p) or not check_integrity(str(p), md5))
+        return next(wrong)

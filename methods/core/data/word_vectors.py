@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from methods.core.data.file_kinds import foreign, head_of, obstacle
 from methods.core.data.vocabulary import Ids, Vocabulary
 from spaces.problem import ConfigError, Problem
 
@@ -106,6 +107,10 @@ def file_dimensions(path: Path) -> int:
     Raises:
         ConfigError: no such file, or one that does not begin like one of the formats.
     """
+    if found := obstacle(path):
+        raise _problem(f"{path} {found}")
+    if found := foreign(head_of(path), "text"):
+        raise _problem(f"{path} is no file of vectors: it holds {found}")
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             fields = file.readline().split()

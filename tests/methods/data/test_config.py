@@ -52,6 +52,57 @@ def test_what_was_made_before_there_was_noise_keeps_its_name() -> None:
     assert data(augment={"noise": False}).identity() == data().identity()
 
 
+def test_limits_of_both_splits() -> None:
+    known = facts(data(validation=0.25, limit={"train": 100, "validation": 50}))
+    assert (known.sizes["train"], known.sizes["validation"]) == (100, 50)
+    alone = facts(data(validation=0.25, limit={"validation": 50}))
+    assert (alone.sizes["train"], alone.sizes["validation"]) == (1078, 50)
+    (batch,) = open_data(data(validation=0.25, limit={"validation": 50})).batches(
+        "validation", batch_size=64, device="cpu"
+    )
+    assert len(batch.labels) == 50
+
+
+def test_a_limit_of_training_alone_keeps_the_name_it_always_had() -> None:
+    plain = data(limit=100)
+    assert plain.identity()["limit"] == 100
+    assert data(limit={"train": 100}) == plain
+    assert data(limit={}) == data(limit={"train": None}) == data()
+    both = data(limit={"train": 100, "validation": 50})
+    assert fingerprint(both.identity()) != fingerprint(plain.identity())
+    assert DataConfig.parse(both.plain()) == both
+
+
+def test_only_the_limit_of_validation_changes_what_judges() -> None:
+    judges = [
+        fingerprint(data(limit=limit).judged_on())
+        for limit in (None, 100, {"train": 9}, {"validation": 50}, {"train": 9, "validation": 50})
+    ]
+    assert judges[0] == judges[1] == judges[2]
+    assert judges[3] == judges[4] != judges[0]
+
+
+def test_a_rare_class_that_trains_is_in_the_identity_and_others_keep_their_names() -> None:
+    """Of 1,438 digits the order alone would leave 6 to train, so none of some classes."""
+    assert "rare" not in data(validation=0.5).identity()
+    assert data(validation=0.0).rare_examples() == ()
+    few = data(validation=0.996)
+    kept = few.rare_examples()
+    assert kept
+    assert few.identity()["rare"] == "train"
+    (note,) = facts(few).notes
+    assert note.startswith(f"validation would hold out all examples of {len(kept)} rare classes")
+    labels = few.origin()[1].labels("train")
+    assert len(set(labels[open_data(few)._splits.train])) == 10
+
+
+def test_classes_without_a_training_example_are_told() -> None:
+    (note,) = facts(data(limit=5)).notes
+    assert note.startswith("5 of 10 classes have no training example: '")
+    assert facts(data(limit=100)).notes == ()
+    assert facts(data(classes=[1, 2])).notes == ()
+
+
 def test_two_ways_to_write_a_source_are_one() -> None:
     plain, mapping = data(), data(source={"digits": {}})
     assert canonical_json(plain.identity()) == canonical_json(mapping.identity())
@@ -74,6 +125,13 @@ def test_settings_read_back_what_they_write() -> None:
     [
         ({"validation": 1.0}, "validation"),
         ({"limit": 0}, "limit"),
+        ({"limit": True}, "limit"),
+        ({"limit": "1:30"}, "limit"),
+        ({"limit": 1.5}, "limit"),
+        ({"limit": [1, 2]}, "limit"),
+        ({"limit": {"train": 0}}, "limit.train"),
+        ({"limit": {"validation": -1}}, "limit.validation"),
+        ({"limit": {"test": 5}}, "limit"),
         ({"augment": {"flip": "yes"}}, "augment.flip"),
         ({"normalise": {"mean": [0.5], "std": [0.0]}}, "normalise"),
         ({"normalise": {"mean": [0.5, 0.5], "std": [0.5]}}, "normalise"),
@@ -90,6 +148,7 @@ def test_impossible_settings_are_refused(settings: dict[str, Any], path: str) ->
     [
         ({"augment": {"crop": 8}}, "augment.crop"),
         ({"limit": 5000}, "limit"),
+        ({"limit": {"validation": 5000}}, "limit.validation"),
         ({"validation": 0.9999}, "validation"),
         ({"normalise": {"mean": [0.5] * 3, "std": [0.5] * 3}}, "normalise"),
     ],

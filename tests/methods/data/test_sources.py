@@ -217,7 +217,29 @@ def test_wrong_columns_and_patterns_are_named(
     written = write("parquet-struct")
     written.source["parquet"].update(settings)
     source = source_of(written)
-    assert expected in problem(lambda: source.read("train"))
+    message = problem(lambda: source.read("train"))
+    assert expected in message
+    assert message.count("root: ") == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "names"), [([0, 4], ("0", "4")), ([-1, 1], ("-1", "1")), ([7, 10**12], None)]
+)
+def test_labels_with_gaps_are_the_classes_there_are(
+    write: Callable[..., Any], labels: list[int], names: tuple[str, ...] | None
+) -> None:
+    written = write("parquet-struct")
+    path = written.root / "some" / "train.parquet"
+    table = pq.read_table(path)
+    column = pa.array([labels[number % 2] for number in range(len(table))])
+    pq.write_table(table.set_column(1, "y", column), path)
+    written.source["parquet"]["test"] = None
+    source = source_of(written)
+    assert source.facts().class_names == (names or tuple(map(str, labels)))
+    assert source.labels("train").tolist() == [number % 2 for number in range(len(table))]
+    # A number that is too large for a label is refused, not read as another.
+    pq.write_table(table.set_column(1, "y", pa.array([2**63 + 1] * len(table), pa.uint64())), path)
+    assert "9223372036854775809 not in range" in problem(lambda: source_of(written).labels("train"))
 
 
 def test_two_columns_of_bytes_need_a_name(write: Callable[..., Any]) -> None:
@@ -255,7 +277,8 @@ def test_a_label_without_a_class_is_refused(write: Callable[..., Any]) -> None:
     written = write("parquet-struct")
     written.source["parquet"]["classes"] = ["only", "three", "names"]
     config = DataConfig.parse(written.settings())
-    assert "labels are 0 to 3 where there are 3 classes" in problem(lambda: facts(config))
+    told = "label '3' is neither one of the 3 class names nor a number from 0 to 2"
+    assert told in problem(lambda: facts(config))
 
 
 # Folders of images.

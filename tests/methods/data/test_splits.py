@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from methods.core.data.splits import Cut, carve, digest, stratified_order
+from methods.core.data.splits import Cut, carve, digest, kept_to_train, stratified_order
 from spaces.problem import ConfigError
 
 
@@ -119,3 +119,53 @@ def test_classes_left_out_change_no_other_example_of_any_split() -> None:
         assert np.array_equal(np.sort(both), whole.rows(split))
     limited = carve(labels, last, Cut(0.25, 20, 1, (0, 3)))
     assert np.bincount(labels[limited.train]).tolist() == [10, 0, 0, 10]
+
+
+def test_a_limit_of_the_held_out_examples_is_nested_stratified_and_leaves_training_alone() -> None:
+    labels = np.tile(np.arange(4), 50)
+    full, large, small = (
+        carve(labels, part(9), Cut(0.4, 60, 0, None, held)) for held in (None, 40, 12)
+    )
+    assert set(small.validation) < set(large.validation) < set(full.validation)
+    assert np.bincount(labels[small.validation]).tolist() == [3, 3, 3, 3]
+    assert np.array_equal(small.train, full.train)
+    assert small.sizes() == {"train": 60, "validation": 12, "test": 9}
+    tasks = carve(labels, part(9), Cut(0.4, 20, 0, (0, 1), 10))
+    assert np.bincount(labels[tasks.validation]).tolist() == [5, 5]
+    with pytest.raises(ConfigError, match="asks for 81 validation examples where there are 80"):
+        carve(labels, part(0), Cut(0.4, None, 0, None, 81))
+    with pytest.raises(ConfigError, match="asks for 1 validation examples where there are 0"):
+        carve(labels, part(0), Cut(0.0, None, 0, None, 1))
+
+
+@given(
+    st.lists(st.integers(1, 6), min_size=2, max_size=12),
+    st.floats(0.05, 0.9),
+    st.integers(0, 50),
+)
+def test_every_class_trains_and_rows_stay_where_that_is_so(
+    counts: list[int], validation: float, seed: int
+) -> None:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    held = round(len(labels) * validation)
+    if held >= len(labels):
+        return
+    order = stratified_order(labels, seed)
+    splits = carve(labels, part(0), Cut(validation, None, seed))
+    kept = kept_to_train(labels, validation, seed)
+    assert set(labels[splits.train]) == set(labels)
+    together = np.concatenate([splits.train, splits.validation])
+    assert np.array_equal(np.sort(together), np.arange(len(labels)))
+    # Nothing moves but one example of each class that would have had none.
+    assert set(splits.validation) | set(kept) == set(order[:held])
+    assert set(labels[kept]) == set(labels) - set(labels[order[held:]])
+    assert len(set(labels[kept])) == len(kept)
+
+
+def test_an_example_that_is_kept_is_there_under_any_limit() -> None:
+    labels = np.array([0] * 50 + [1] * 50 + [2])
+    seed = next(s for s in range(99) if len(kept_to_train(labels, 0.3, s)))
+    for limit in (3, 20, None):
+        splits = carve(labels, part(0), Cut(0.3, limit, seed))
+        assert 2 in labels[splits.train]
+        assert 2 not in labels[splits.validation]

@@ -1,0 +1,35 @@
+"""Class names that data hubs keep in the metadata of Parquet files."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+def class_names(metadata: bytes, column: str) -> tuple[str, ...] | None:
+    """The class names of ``column``; none where the metadata has none that can be read.
+
+    Hubs write ``{"info": {"features": {COLUMN: {"names": [...]}}}}``; names may also be given as
+    ``{"0": ..., "1": ...}``. Other writers leave other JSON there, which names nothing.
+
+    Args:
+        metadata: JSON, the file's entry ``huggingface``.
+    """
+    try:
+        told = json.loads(metadata)
+    except (ValueError, RecursionError):
+        return None
+    for step in ("info", "features", column, "names"):
+        told = told.get(step) if isinstance(told, dict) else None
+    return _listed(told)
+
+
+def _listed(names: Any) -> tuple[str, ...] | None:
+    if isinstance(names, dict):
+        numbers = [str(number) for number in range(len(names))]
+        if set(names) != set(numbers):
+            return None
+        names = [names[number] for number in numbers]
+    if not isinstance(names, list) or not names:
+        return None
+    return tuple(names) if all(isinstance(name, str) for name in names) else None
