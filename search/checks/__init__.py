@@ -1,0 +1,41 @@
+"""What must hold before anything runs; every violation is one line that names its remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from search.checks.data import check_data
+from search.checks.figures import check_goal
+from search.checks.paths import check_paths
+from search.checks.ranges import read_space
+from search.checks.stages import check_links, check_names, check_recipe
+from search.checks.values import check_values
+from search.experiment import Experiment
+from search.factorial import check_factorial
+from search.how_to_run import check_run
+from search.reach import out_of_reach
+from search.screening import check_screen, check_screen_student
+from spaces.problem import ConfigError, Problem
+
+__all__ = ["check", "read_space"]
+
+
+def check(experiment: Experiment, known: Iterable[Problem] = ()) -> None:
+    """Everything about an experiment that can be known before it runs.
+
+    Args:
+        known: problems that were found on the way here, to be told with the others.
+
+    Raises:
+        ConfigError: all that is wrong, with paths into the file.
+    """
+    problems = [*known, *check_names(experiment)]
+    for part in (check_goal, check_run, check_screen, check_factorial, check_links, check_paths):
+        problems.extend(part(experiment))
+    if experiment.final in experiment.stages:
+        unsound = list(check_data(experiment)) or list(check_recipe(experiment))
+        problems.extend(unsound or (*check_values(experiment), *check_screen_student(experiment)))
+    if not problems:
+        problems.extend(out_of_reach(experiment))
+    if problems:
+        raise ConfigError(dict.fromkeys(problems))
