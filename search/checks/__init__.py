@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
+from search.checks.comparable import check_comparable
 from search.checks.data import check_data
 from search.checks.figures import check_goal
 from search.checks.paths import check_paths
@@ -34,8 +35,15 @@ def check(experiment: Experiment, known: Iterable[Problem] = ()) -> None:
         problems.extend(part(experiment))
     if experiment.final in experiment.stages:
         unsound = list(check_data(experiment)) or list(check_recipe(experiment))
-        problems.extend(unsound or (*check_values(experiment), *check_screen_student(experiment)))
+        problems.extend(unsound or _check_laid_out(experiment))
     if not problems:
         problems.extend(out_of_reach(experiment))
     if problems:
         raise ConfigError(dict.fromkeys(problems))
+
+
+def _check_laid_out(experiment: Experiment) -> Iterator[Problem]:
+    """What can be told only of an experiment whose own values can be laid out."""
+    yield from check_values(experiment)
+    yield from check_comparable(experiment)
+    yield from check_screen_student(experiment)

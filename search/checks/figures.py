@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from methods.core.data.facts import facts
 from search.checks.paths import searched_lists
 from search.experiment import Experiment
 from search.recipe import Recipe
-from search.settings import MEASURED, STATIC
+from search.settings import MEASURED, STATIC, GoalSettings
 from search.stage import Stage
 from search.train import TrainNetwork
 from spaces.problem import Problem, unknown
@@ -20,6 +21,7 @@ def check_goal(experiment: Experiment) -> Iterator[Problem]:
         if experiment.search:
             yield Problem("goal", "is missing: say what to maximize, like student.val_accuracy")
         return
+    yield from _check_twice(goal)
     named = [("maximize", p) for p in goal.maximize] + [("minimize", p) for p in goal.minimize]
     places = [(f"goal.{where}", path) for where, path in named]
     places += [(f"goal.subject_to.{path}", path) for path in goal.subject_to]
@@ -32,6 +34,16 @@ def check_goal(experiment: Experiment) -> Iterator[Problem]:
             yield Problem(place, f"trials make {experiment.final!r}; only its figures can be used")
         elif figure not in STATIC + MEASURED:
             yield Problem(place, unknown("figure", figure, STATIC + MEASURED))
+
+
+def _check_twice(goal: GoalSettings) -> Iterator[Problem]:
+    """A figure that is named twice has one direction at most, and no more weight than once."""
+    for path in sorted(set(goal.maximize) & set(goal.minimize)):
+        yield Problem("goal.minimize", f"{path} is to be maximized too; name it once")
+    for field, paths in (("maximize", goal.maximize), ("minimize", goal.minimize)):
+        for path, count in Counter(paths).items():
+            if count > 1:
+                yield Problem(f"goal.{field}", f"{path} is named {count} times; name it once")
 
 
 def check_figures(experiment: Experiment, recipe: Recipe) -> Iterator[Problem]:
