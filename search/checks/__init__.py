@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from search.checks.comparable import check_comparable
 from search.checks.data import check_data
 from search.checks.figures import check_goal
-from search.checks.paths import check_paths
+from search.checks.paths import check_paths, with_nearest
 from search.checks.ranges import read_space
 from search.checks.stages import check_links, check_names, check_recipe
 from search.checks.values import check_values
@@ -30,7 +30,8 @@ def check(experiment: Experiment, known: Iterable[Problem] = ()) -> None:
     Raises:
         ConfigError: all that is wrong, with paths into the file.
     """
-    problems = [*known, *check_names(experiment)]
+    problems = [with_nearest(problem, experiment) for problem in known]
+    problems.extend(check_names(experiment))
     for part in (check_goal, check_run, check_screen, check_factorial, check_links, check_paths):
         problems.extend(part(experiment))
     if experiment.final in experiment.stages:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from methods.core.composition import Composition
+from methods.core.objective import METHODS
+from search.checks.ranges import UNDECLARED
 from search.experiment import Experiment
 from search.recipe import parse_entries
 from search.space import has, parts, without_star
@@ -18,6 +20,20 @@ def check_paths(experiment: Experiment) -> Iterator[Problem]:
     for path in experiment.search:
         if not exists(path, experiment):
             yield Problem(f"search.{path}", _nowhere(path, experiment))
+
+
+def with_nearest(problem: Problem, experiment: Experiment) -> Problem:
+    """The problem of a field without a declared range; of one that is not there, the nearest name.
+
+    A method that the objective lacks is no wrong name, and keeps its problem.
+    """
+    path = problem.path.removeprefix("search.")
+    if problem.message != UNDECLARED or exists(path, experiment):
+        return problem
+    around, _, _ = path.rpartition(".")
+    if parts(around)[-1] in METHODS.names() and not exists(around, experiment):
+        return problem
+    return Problem(problem.path, _nowhere(path, experiment))
 
 
 def searched_lists(path: str, experiment: Experiment) -> tuple[Any, ...]:

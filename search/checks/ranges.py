@@ -14,6 +14,8 @@ from search.stages.chain import Chain as ChainEntry
 from spaces.domain import Domain, parse_domain
 from spaces.problem import ConfigError, Problem, unknown
 
+UNDECLARED = "no range is declared beside this field; write one, like {uniform: [0, 1]}"
+
 
 def read_space(
     told: ExperimentFile, entries: Mapping[str, Kind]
@@ -51,8 +53,7 @@ def _domain(path: str, data: Any, entries: Mapping[str, Kind], space: Space) -> 
         if isinstance(domain, Composition) and path.startswith(f"{outer}."):
             found = found or domain.declared(path.removeprefix(f"{outer}."))
     if found is None:
-        message = "no range is declared beside this field; write one, like {uniform: [0, 1]}"
-        raise ConfigError([Problem(path, message)])
+        raise ConfigError([Problem(path, UNDECLARED)])
     return found
 
 

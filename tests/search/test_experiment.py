@@ -246,6 +246,26 @@ SEARCH = {
         "student.training.lrr: {choice: [1]}",
         "search.student.training.lrr: leads nowhere: unknown field 'lrr'; did you mean 'lr'? allow",
     ),
+    "a declared range of a field that does not exist": (
+        "student.training.lrr: declared",
+        "search.student.training.lrr: leads nowhere: unknown field 'lrr'; did you mean 'lr'? allow",
+    ),
+    "a declared range of a part that does not exist": (
+        "student.trainin.lr: declared",
+        "search.student.trainin.lr: leads nowhere: unknown field 'trainin'; did you mean 'trainin",
+    ),
+    "a declared range of data that does not exist": (
+        "data.augment.flp: declared",
+        "search.data.augment.flp: leads nowhere: unknown field 'flp'; did you mean 'flip'? allowed",
+    ),
+    "a declared range of a method's field that does not exist": (
+        "student.objective.soft_targets.temprature: declared",
+        "search.student.objective.soft_targets.temprature: leads nowhere: unknown field 'temprat",
+    ),
+    "a declared range of links that does not exist": (
+        "assistants.links.*.training.lrr: declared",
+        "search.assistants.links.*.training.lrr: leads nowhere: unknown field 'lrr'; did you mean",
+    ),
     "a path to a stage that does not exist": (
         "studnt.training.lr: {choice: [1]}",
         "search.studnt.training.lr: unknown stage 'studnt'; did you mean 'student'? allowed: assis",
