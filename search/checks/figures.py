@@ -100,7 +100,7 @@ def _why(figure: str, student: Stage) -> Iterator[Problem]:
         yield Problem("goal", f"{figure} asks for start: <an entry> that learnt from other data")
     else:
         there = ", ".join(sorted(_usable(student))) or "none that a goal can name"
-        message = f"{student.label} is a {student.work.kind}, which has no {figure}; it has {there}"
+        message = f"a stage of kind {student.work.kind!r} has no {figure}; it has {there}"
         yield Problem("goal", message)
 
 
