@@ -118,12 +118,12 @@ FIGURES = [
     (
         "train_loss",
         {"student": {"do": "quantise", "start": "teacher", "how": "ptq"}},
-        "a stage of kind 'quantise' has no train_loss; it has bytes, flops, latency_ms, parameters, val",
+        "a stage of kind 'quantise' has no train_loss; it has bytes, flops, latency_ms, para",
     ),
     (
         "best_val_accuracy",
         {"student": {**READY, "objective": None}},
-        "a stage of kind 'prune' has no best_val_accuracy; it has bytes, flops, latency_ms, nonzero",
+        "a stage of kind 'prune' has no best_val_accuracy; it has bytes, flops, latency_ms, non",
     ),
     (
         "val_accuracy",
