@@ -13,6 +13,7 @@ from typing import Any
 from search.checks.paths import exists, surroundings
 from search.checks.values import extremes
 from search.experiment import Experiment
+from search.factorial import check_factorial
 from search.settings import Factorial
 from search.space import parts, without_star
 from search.train import TrainNetwork
@@ -35,7 +36,7 @@ def check_comparable(experiment: Experiment) -> Iterator[Problem]:
             if len({_judged_by(experiment, each) for each in values} - {""}) > 1:
                 place = "`data:`" if parts(path)[0] == "data" else f"the stage {parts(path)[0]!r}"
                 yield Problem(f"search.{path}", _INCOMPARABLE.format(place=place))
-    if experiment.factorial:
+    if experiment.factorial and not any(check_factorial(experiment)):
         yield from _check_techniques(experiment, experiment.factorial)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from methods.core.data.facts import facts
 from search.checks.values import extremes
 from search.experiment import Experiment
-from search.factorial import variants
+from search.factorial import check_factorial, variants
 from search.recipe import Recipe
 from search.settings import MEASURED, STATIC, GoalSettings
 from search.space import without_star
@@ -58,7 +58,7 @@ def check_figures(experiment: Experiment, recipe: Recipe) -> Iterator[Problem]:
         missing -= _searched_figures(experiment)
     told = {problem: None for figure in sorted(missing) for problem in _why(figure, recipe.student)}
     yield from told
-    if not missing and experiment.factorial:
+    if not missing and experiment.factorial and not any(check_factorial(experiment)):
         yield from _check_cells(experiment)
 
 
@@ -108,11 +108,10 @@ def _check_cells(experiment: Experiment) -> Iterator[Problem]:
     """A factorial compares its first goal over all its students, with and without a teacher."""
     figure = experiment.goals[0].figure
     for role, cell in variants(experiment).items():
-        with contextlib.suppress(ConfigError):  # said by check_factorial
-            if figure not in _usable(cell.recipe().student):
-                message = (
-                    f"{figure} is no figure of the student {role!r}, and a factorial compares all "
-                    "its students by it; choose one that students without a teacher have as well"
-                )
-                yield Problem("goal", message)
-                return
+        if figure not in _usable(cell.recipe().student):
+            message = (
+                f"{figure} is no figure of the student {role!r}, and a factorial compares all "
+                "its students by it; choose one that students without a teacher have as well"
+            )
+            yield Problem("goal", message)
+            return
