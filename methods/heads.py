@@ -27,6 +27,7 @@ from torch import Tensor
 from methods.core.brings import At, Brings, HeadedTeachers
 from methods.core.data.batch import Batch
 from methods.core.method import Method, MethodConfig, Pair, Progress
+from methods.core.seeding import SEEDS
 from methods.core.settings import Training
 from methods.core.soft_labels import divergence, softened
 from spaces.config import knob
@@ -48,7 +49,7 @@ class Heads(Method):
         weights: dict[str, float] = knob({}, "block with a head, or output -> its weight; else 1")
         at: At = knob("stages", "blocks that get a head if the teacher has none")
         training: Training = knob(Training(epochs=20, lr=0.01), "how such heads are trained")
-        seed: int = knob(0, "initialisation and order of examples of such heads", ge=0)
+        seed: int = knob(0, "initialisation and order of examples of such heads", ge=0, lt=SEEDS)
 
         def identity(self) -> dict[str, Any]:
             return {**super().identity(), "training": self.training.identity()}

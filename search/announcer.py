@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from search.events import Event, Observer, StageChanged
 
 
 class Announcer:
-    """Passes events to all observers, one at a time whichever thread they come from."""
+    """Passes events to all observers, one at a time whichever thread they come from.
 
-    def __init__(self, observers: Sequence[Observer]) -> None:
+    Args:
+        observers: called with every event.
+        answers: called with every event, too; what it answers is passed on right behind it.
+    """
+
+    def __init__(
+        self,
+        observers: Sequence[Observer],
+        answers: Callable[[Event], Iterable[Event]] | None = None,
+    ) -> None:
         self._observers = tuple(observers)
+        self._answers = answers
         self._lock = threading.Lock()
         self.made: set[str] = set()
         self.reused: set[str] = set()
@@ -22,8 +32,10 @@ class Announcer:
         with self._lock:
             if isinstance(event, StageChanged) and not self._is_news(event):
                 return
-            for observer in self._observers:
-                observer(event)
+            answers = self._answers(event) if self._answers else ()
+            for each in (event, *answers):
+                for observer in self._observers:
+                    observer(each)
 
     def _is_news(self, event: StageChanged) -> bool:
         """Whether the end of a stage is told for the first time; keeps count of both kinds."""

@@ -66,20 +66,26 @@ class Needed:
 
 @dataclass(frozen=True)
 class TrialWaiting:
-    """A trial is decided, and starts when all of ``stages`` are in the library."""
+    """A trial is decided, and starts when all of ``stages`` are in the library.
+
+    ``teachers`` maps the key of each stage that teaches to the accuracy of mere guessing there.
+    """
 
     number: int
     stages: tuple[Needed, ...]
+    teachers: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class TrialStarted:
-    """``values`` maps each searched path to the value drawn, ``keys`` each stage to its key."""
+    """``values`` maps each searched path to the value drawn, ``keys`` each stage to its key;
+    ``teachers`` as for :class:`TrialWaiting`."""
 
     number: int
     values: Mapping[str, Any]
     keys: Mapping[str, str]
     costs: Mapping[str, float]
+    teachers: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -110,6 +116,17 @@ class ScreenOff:
 
 
 @dataclass(frozen=True)
+class Warned:
+    """Something looks wrong, and the search goes on: ``about`` is a path of the file or a stage."""
+
+    about: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.about}: {self.message}"
+
+
+@dataclass(frozen=True)
 class SearchEnded:
     """The last event of a search."""
 
@@ -125,6 +142,7 @@ Event = (
     | TrialReported
     | TrialEnded
     | ScreenOff
+    | Warned
     | SearchEnded
 )
 Observer = Callable[[Event], None]

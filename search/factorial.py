@@ -43,13 +43,23 @@ def cells(experiment: Experiment) -> list[Contender]:
     asked = experiment.factorial
     assert asked is not None
     seeds = range(asked.seeds)
+    return [contender(role, each, {}, seeds, {}) for role, each in variants(experiment).items()]
+
+
+def variants(experiment: Experiment) -> dict[str, Experiment]:
+    """Role -> the experiment of its student: every technique, and none, with and without teachers.
+
+    Raises:
+        ConfigError: a technique names no setting.
+    """
+    asked = experiment.factorial
+    assert asked is not None
     none: dict[str, dict[str, Any]] = {"": {}}
-    found = []
+    found = {}
     for name, changes in (none | dict(asked.techniques)).items():
         taught = _with(experiment, changes)
-        alone = _without_teachers(taught)
-        found.append(contender(with_distillation(name), taught, {}, seeds, {}))
-        found.append(contender(name or PLAIN, alone, {}, seeds, {}))
+        found[with_distillation(name)] = taught
+        found[name or PLAIN] = _without_teachers(taught)
     return found
 
 

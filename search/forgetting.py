@@ -63,5 +63,13 @@ def forgotten(
     return found
 
 
+def forgetting_names(before: Sequence[DataConfig]) -> frozenset[str]:
+    """Names of the figures of :func:`forgotten`, known before anything is measured."""
+    found = {"val_accuracy_before", "forgetting"}
+    if any(data.classes is not None for data in before):
+        found |= {"val_task_accuracy_before", "task_forgetting"}
+    return frozenset(found)
+
+
 def _scores(network: Network, data: DataConfig, device: torch.device) -> dict[str, float]:
     return evaluate(network, open_data(data), "validation", device=device)

@@ -12,15 +12,15 @@ from methods.core.brings import At
 from methods.core.data.config import DataConfig
 from methods.core.data.dataset import open_data
 from methods.core.data.facts import facts
-from methods.core.evaluation import validated
+from methods.core.evaluation import validated, validated_names
 from methods.core.heads import train_heads
 from methods.core.training import Training
 from search.assembly import described, outline, rebuild
-from search.stage import APART, Artifact, Bench, Product, Report, Stage, Work
+from search.stage import APART, COSTS, Artifact, Bench, Product, Report, Stage, Work
 from spaces.config import canonical_json, knob
 from spaces.cost import costs
 from spaces.heads import maps, stage_ends, with_linear_heads
-from spaces.network import Shape
+from spaces.network import Shape, head_of
 from spaces.problem import ConfigError, Problem, unknown
 from spaces.quantising import stored
 
@@ -52,6 +52,14 @@ class AttachHeads(Work):
     @property
     def epochs(self) -> int:
         return self.training.epochs
+
+    def figures(self, stage: Stage) -> frozenset[str]:
+        """Those of single heads only where it is known beforehand which blocks get one."""
+        found = COSTS | validated_names(stage.data, stage.subclasses)
+        heads = [head_of(block) for block in known_heads(stage) or ()]
+        if found - COSTS:
+            found |= {f"{head}_{name}" for head in heads for name in ("val_accuracy", "best_epoch")}
+        return found | {"lr", "train_loss", "seconds", *(f"train_{head}" for head in heads)}
 
     def run(
         self, data: DataConfig, parents: Sequence[Artifact], bench: Bench

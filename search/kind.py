@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from methods.core.data.config import DataConfig
+from methods.core.seeding import SEEDS
 from search.settings import LatencySettings
 from search.stage import Stage
 from spaces.config import Config, knob
@@ -33,7 +34,7 @@ class Kind(Config):
     data: dict[str, Any] | None = knob(
         None, "changes to the experiment's data for this stage alone"
     )
-    seed: int = knob(0, "initialisation, order of examples, dropout", ge=0)
+    seed: int = knob(0, "initialisation, order of examples, dropout", ge=0, lt=SEEDS)
 
     def needs(self) -> tuple[str, ...]:
         """Names of the entries it refers to."""

@@ -16,12 +16,15 @@ from torch import nn
 from methods.core.data.config import DataConfig
 from search.assembly import Piece, head, outline, stem
 from search.settings import LatencySettings
-from search.stage import Artifact, Bench, Product, Report, Work
+from search.stage import Artifact, Bench, Product, Report, Stage, Work
 from spaces.block import BlockSpec
 from spaces.config import canonical_json, fingerprint, knob
 from spaces.cuts import narrowed, positions
 from spaces.network import Network, Shape, beside
 from spaces.spec import NetworkSpec
+
+LATENCIES = frozenset(("latency_ms", "latency_spread_ms"))
+"""Figures of what is timed."""
 
 
 class MeasureLatency(Work):
@@ -50,6 +53,9 @@ class MeasureLatency(Work):
         told = self.model_copy(update={"how": LatencySettings()}).plain()
         structure, inputs = _structure(canonical_json(told))
         return {"structure": structure, "inputs": list(inputs), "how": self.how.identity()}
+
+    def figures(self, stage: Stage) -> frozenset[str]:
+        return LATENCIES
 
     def run(
         self, data: DataConfig, parents: Sequence[Artifact], bench: Bench

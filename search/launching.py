@@ -22,6 +22,7 @@ from search.announcer import Announcer
 from search.assembly import rebuild
 from search.baselines import with_baselines
 from search.bulletin import Bulletin, Watched
+from search.cautions import cautions
 from search.events import Observer, SearchEnded, SearchStarted, SearchState
 from search.experiment import Experiment, to_yaml
 from search.factorial import cells
@@ -42,6 +43,7 @@ from search.stage import Artifact, Stage
 from search.standing import Standing
 from search.study import Study
 from search.study_place import check_study
+from search.teaching import TeacherWatch
 from search.tested import tested
 from search.tracking import Tracker, known, prepare, resolve_uri
 from search.variance import variances
@@ -165,7 +167,7 @@ class _Driver:
             self.tracker.state,
             self.earlier,
         )
-        self.announce = Announcer((self.tracker, self.bulletin, *observers))
+        self.announce = Announcer((self.tracker, self.bulletin, *observers), TeacherWatch())
         self.study = Study(experiment, folder.path)
 
     def run(self, address: str | None, inline: bool, resumed: bool) -> Launched:
@@ -188,6 +190,8 @@ class _Driver:
         settled: list[Contender] = []
         self._note("running")
         self.announce(self._started(resumed))
+        for warned in cautions(self.experiment):
+            self.announce(warned)
         stopped = threading.Event()
         try:
             # Twice: Ray, when it starts, puts a handler of its own in place.

@@ -19,6 +19,7 @@ from search.library.store import Library
 from search.screened import Screened
 from search.stage import Stage
 from search.study import Proposal, Study
+from search.teaching import guesses
 from search.watchdog import seconds_hung
 
 
@@ -38,7 +39,7 @@ class Ledger:
             Needed(stage.key, stage.label, tuple(parent.key for parent in stage.parents))
             for stage in proposal.recipe.prerequisites
         )
-        self.announce(TrialWaiting(proposal.number, stages))
+        self.announce(TrialWaiting(proposal.number, stages, guesses(proposal.recipe.student)))
 
     def started(self, proposal: Proposal) -> None:
         """A trial is handed to a worker."""
@@ -98,7 +99,8 @@ class Ledger:
 
     def _announce_start(self, proposal: Proposal) -> None:
         keys, number = proposal.recipe.keys, proposal.number
-        self.announce(TrialStarted(number, proposal.values, keys, proposal.costs))
+        teachers = guesses(proposal.recipe.student)
+        self.announce(TrialStarted(number, proposal.values, keys, proposal.costs, teachers))
 
     def _with_screen(self, number: int, figures: Mapping[str, float]) -> Mapping[str, float]:
         """A trial's figures and that of its screen, if it had one."""

@@ -18,6 +18,9 @@ from search.space import Space, at, parts, put
 from spaces.domain import Opening
 from spaces.problem import ConfigError, Problem
 
+TOP_LEVEL = tuple(ExperimentFile.model_fields)
+"""Fields of an experiment file, which a path that is laid over it reaches first."""
+
 
 def load_experiment(
     file: str | Path | Mapping[str, Any], changes: Mapping[str, Any] | None = None
@@ -27,7 +30,8 @@ def load_experiment(
     Args:
         file: path of the YAML file, or the same as plain data.
         changes: dotted path -> value, laid over the file first (``run.trials``: 5;
-            ``student.training.lr`` is short for ``stages.student.training.lr``).
+            ``student.training.lr`` is short for ``stages.student.training.lr``). Where a stage is
+            called like a top-level field, the short path means that field.
 
     Raises:
         ConfigError: everything that is wrong, one line each, with file, line and path.
@@ -53,7 +57,8 @@ def _hushed(error: ConfigError) -> ConfigError:
 def _lay_over(document: Document, changes: Mapping[str, Any]) -> None:
     stages = document.data.get("stages")
     for path, value in changes.items():
-        short = isinstance(stages, Mapping) and parts(path)[0] in stages
+        first = parts(path)[0]
+        short = isinstance(stages, Mapping) and first in stages and first not in TOP_LEVEL
         whole = f"stages.{path}" if short else path
         if len(parts(whole)) > DEEPEST:
             raise ConfigError([Problem("--set", f"a path has at most {DEEPEST} steps")])

@@ -17,7 +17,7 @@ from methods.core.seeding import seeded
 from methods.core.synthetic import MEANING, Inputs, gaussian, normed_by_batch
 from methods.core.training import Training
 from search.assembly import Piece, rebuild
-from search.stage import Artifact, Bench, Product, Report, Work
+from search.stage import COSTS, Artifact, Bench, Product, Report, Stage, Work
 from spaces.block import BlockSpec
 from spaces.boundary import Moments, Narrow, Widen
 from spaces.config import canonical_json, knob
@@ -41,6 +41,9 @@ class LearnBoundary(Work):
         if self.inputs == "data":  # as it was called when there was nothing else
             del told["inputs"]
         return told
+
+    def figures(self, stage: Stage) -> frozenset[str]:
+        return frozenset(("variance_in_half",))
 
     def run(
         self, data: DataConfig, parents: Sequence[Artifact], bench: Bench
@@ -100,6 +103,9 @@ class DistilNeighbourhood(Work):
     def identity(self) -> dict[str, Any]:
         told = {"block": self.block.identity(), "training": self.training.identity()}
         return {**self.plain(), **told}
+
+    def figures(self, stage: Stage) -> frozenset[str]:
+        return COSTS | {"train_loss", "nmse", "kl", "val_accuracy", "accuracy_drop"}
 
     def run(
         self, data: DataConfig, parents: Sequence[Artifact], bench: Bench

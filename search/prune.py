@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Literal
 from methods.core.data.config import DataConfig
 from methods.core.data.dataset import open_data
 from methods.core.data.facts import facts
-from methods.core.evaluation import validated
+from methods.core.evaluation import validated, validated_names
 from methods.core.neighbourhood import recalibrate
 from methods.core.ranges import take_ranges
 from search.assembly import described, rebuild
-from search.stage import Artifact, Bench, Product, Report, Work
+from search.stage import COSTS, Artifact, Bench, Product, Report, Stage, Work
 from spaces.config import knob
 from spaces.cost import costs
 from spaces.pruning import Scope, prune_channels, prune_weights
@@ -38,6 +38,9 @@ class PruneNetwork(Work):
     @property
     def goes_on(self) -> bool:
         return True
+
+    def figures(self, stage: Stage) -> frozenset[str]:
+        return COSTS | validated_names(stage.data, stage.subclasses) | {"nonzero"}
 
     def run(
         self, data: DataConfig, parents: Sequence[Artifact], bench: Bench

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from methods.core.data.config import DataConfig
-from methods.core.data.facts import space
+from methods.core.data.facts import facts, space
 from search.kind import KINDS, Entry, Kind
 from search.stage import Stage
 from search.stages.chain import merged
@@ -98,6 +98,7 @@ def _lay_out_checked(
     laid.stage.work.costs(laid.stage.data)
     for stage in laid.members:
         _check_labels(stage)
+        _check_keep(stage)
         _check_space(stage)
     return laid
 
@@ -118,6 +119,18 @@ def _check_labels(stage: Stage) -> None:
             f"needs hard labels, and data.augment.mixup or cutmix makes them soft; leave {name} out"
         )
         raise ConfigError([Problem(f"objective.{name}", message)])
+
+
+def _check_keep(stage: Stage) -> None:
+    """The best epoch is told by the validation split.
+
+    Raises:
+        ConfigError: it is to be kept, and nothing is held out.
+    """
+    training = isinstance(stage.work, TrainNetwork) and stage.work.objective and stage.work.training
+    if training and training.keep == "best" and not facts(stage.data).sizes["validation"]:
+        message = "best needs a validation split, and data.validation is 0; set last, or 0.1 there"
+        raise ConfigError([Problem("training.keep", message)])
 
 
 def _check_space(stage: Stage) -> None:

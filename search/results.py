@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
+from search.checks.ending import check_test_split
 from search.document import Document, parse_document, read_document, with_end
 from search.experiment import Experiment, to_yaml
 from search.folder import RunFolder
@@ -44,13 +45,17 @@ def again(
         of: a value of ``run.repeats.of_each``, whose best is meant instead of the best of all.
 
     Raises:
-        ConfigError: no such run, it has no winner yet, or the changes do not fit.
+        ConfigError: no such run, it has no winner yet, the changes do not fit, or the data has no
+            test split with known labels.
     """
     told = _best(name, of, changes)
     fresh = {"run.repeats.first_seed": _first_fresh(told), "run.repeats.seeds": seeds}
     repeats = {"run.repeats.top": 1, **fresh, "run.trials": 1}
-    laid_over = {**repeats, **({"run.register_as": register} if register else {}), **changes}
-    return load_experiment({**told, "name": f"{told['name']}-again"}, laid_over)
+    named = {} if register is None else {"run.register_as": register}
+    laid_over = {**repeats, **named, **changes}
+    experiment = load_experiment({**told, "name": f"{told['name']}-again"}, laid_over)
+    check_test_split(experiment)
+    return experiment
 
 
 def _first_fresh(told: Mapping[str, Any]) -> int:

@@ -9,6 +9,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from search.experiment import Experiment
+from search.longest import most_epochs
 from search.settings import Asha, Median
 
 ENDED = "ended"
@@ -82,11 +83,11 @@ class _Median(_Patient, MedianStoppingRule):
 def scheduler(experiment: Experiment) -> TrialScheduler:
     """The scheduler an experiment asks for; it counts epochs."""
     settings: Any = experiment.run.scheduler
-    most = experiment.recipe().student.work.epochs
     if isinstance(settings, Asha):
         return _Asha(
             time_attr="epoch",
-            max_t=max(most, settings.grace_epochs),
+            # Tune stops a trial that reaches it, and a trial may train for longer than the file.
+            max_t=max(most_epochs(experiment), settings.grace_epochs),
             grace_period=settings.grace_epochs,
             reduction_factor=settings.reduction_factor,
         )

@@ -11,6 +11,7 @@ from torch import nn
 
 from methods.core.data.config import DataConfig
 from search.address import keys_in
+from search.model_name import name_problem
 from search.study_uri import check_address
 from spaces.config import Config, knob
 from spaces.cost import device_name, measure_latency
@@ -281,6 +282,13 @@ class Run(Config):
         gt=0.0,
     )
     register_as: str | None = knob(None, "register the winner in MLflow under this name")
+
+    @field_validator("register_as")
+    @classmethod
+    def _name_of_a_model(cls, register_as: str | None) -> str | None:
+        if register_as is not None and (wrong := name_problem(register_as)):
+            raise ValueError(wrong)
+        return register_as
 
 
 class Factorial(Config):

@@ -19,6 +19,8 @@ Report = dict[str, float]
 """One epoch's figures, flat: ``epoch``, ``train_loss``, ``val_accuracy``, ..."""
 
 
+COSTS = frozenset(("parameters", "flops", "bytes"))
+"""Figures of every network."""
 APART = 1000
 """Between the seeds of works made again: repetitions over seeds take those right beside."""
 
@@ -143,6 +145,13 @@ class Work(Config):
         """
         return curve[-1]
 
+    def figures(self, stage: Stage) -> frozenset[str]:
+        """Names of the figures that the record of ``stage``, whose work this is, will hold.
+
+        Known before anything runs. A goal or a limit can name those of the last stage.
+        """
+        raise NotImplementedError
+
     def costs(self, data: DataConfig) -> dict[str, float]:
         """What is known before running: ``parameters``, ``flops``, ``bytes``."""
         return {}
@@ -196,6 +205,11 @@ class Stage:
         if found is None:
             return self.parents[0].subclasses if self.parents else 1
         return found
+
+    @property
+    def figures(self) -> frozenset[str]:
+        """Names of the figures that its record will hold."""
+        return self.work.figures(self)
 
     @property
     def group(self) -> str:

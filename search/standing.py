@@ -17,11 +17,12 @@ from search.events import (
     TrialReported,
     TrialStarted,
     TrialWaiting,
+    Warned,
 )
 from search.experiment import Experiment
 
 MOST = 20
-"""Failures that are kept with their reasons, the last ones; all are counted."""
+"""Failures, and warnings, that are kept with their reasons: the last ones."""
 
 
 @dataclass
@@ -58,6 +59,7 @@ class Standing:
     made: int = 0
     reused: int = 0
     failures: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
     _needs: dict[int, tuple[Needed, ...]] = field(default_factory=dict)
     _there: set[str] = field(default_factory=set)
     _failed: set[str] = field(default_factory=set)
@@ -95,6 +97,8 @@ class Standing:
                     trial.epoch, trial.value = event.epoch, event.metrics.get(self.figure)
             case TrialEnded():
                 self._trial_ended(event)
+            case Warned():
+                self.warnings = [*self.warnings, str(event)][-MOST:]
             case SearchEnded():
                 self.state, self.reason = event.state, event.reason
 
@@ -119,7 +123,7 @@ class Standing:
         }
 
     def plain(self, most: int) -> dict[str, Any]:
-        """Trials, stages and failures as JSON types, ``most`` rows of each list."""
+        """Trials, stages, failures and warnings as JSON types, ``most`` rows of each list."""
         best = {"trial": self.best[1], "value": self.best[0]} if self.best else None
         running = [
             {
@@ -171,6 +175,7 @@ class Standing:
                 "unborn": unborn[:most],
             },
             "failures": list(self.failures),
+            "warnings": list(self.warnings),
         }
 
     def _open(self, keys: Iterable[str]) -> list[str]:

@@ -14,7 +14,9 @@ from typing import Any
 from methods.core.composition import Composition
 from methods.core.objective import METHODS, parse_term
 from search.experiment import Experiment
+from search.held import Held
 from search.space import at
+from spaces.domain import Choice, Domain, Integers, LogUniform, Uniform
 from spaces.problem import ConfigError
 
 
@@ -35,8 +37,8 @@ def starts(experiment: Experiment) -> dict[str, dict[str, Any]]:
 
 def _here(experiment: Experiment) -> Iterator[tuple[str, dict[str, Any]]]:
     """The file's own values, and as many of their neighbours as are asked for."""
-    plain = _plain(experiment)
-    own = _Walk(experiment, plain, {}, {})
+    held = Held(experiment)
+    own = _Walk(held, {}, {})
     experiment.draw(own)
     if not own.answers:
         return
@@ -45,7 +47,7 @@ def _here(experiment: Experiment) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, value in _turns(own):
         if not left:
             return
-        walk = _Walk(experiment, plain, {}, {}, {name: value})
+        walk = _Walk(held, {}, {}, {name: value})
         with contextlib.suppress(ConfigError):  # values that do not go together
             experiment.draw(walk)
             if walk.answers not in seen:
@@ -54,10 +56,24 @@ def _here(experiment: Experiment) -> Iterator[tuple[str, dict[str, Any]]]:
                 yield f"with {name} {value}", walk.answers
 
 
-def _plain(experiment: Experiment) -> dict[str, Any]:
-    """The file's values, of data and of every entry, with all that they leave out."""
-    entries = {name: entry.plain() for name, entry in experiment.entries.items()}
-    return {**entries, "data": experiment.data.plain()}
+def outside(experiment: Experiment) -> dict[str, Any]:
+    """Searched path -> the value that the file holds there, where it is none of those searched.
+
+    With these the first trial of ``start: file`` is another configuration than the file's.
+    """
+    held = Held(experiment)
+    try:
+        values = experiment.draw(_Walk(held, {}, {}))
+    except ConfigError:  # what takes the place of a value outside does not go with the rest
+        return {p: held.value(p) for p, d in experiment.search.items() if not _within(held, p, d)}
+    return {path: held.value(path) for path in values if not held.same(path, values[path])}
+
+
+def _within(held: Held, path: str, domain: Domain) -> bool:
+    if isinstance(domain, Choice):
+        return any(held.same(path, option) for option in domain.values)
+    ranged = isinstance(domain, Uniform | LogUniform | Integers)
+    return domain.contains(held.value(path) if ranged else held.members(path))
 
 
 def _turns(own: _Walk) -> Iterator[tuple[str, Any]]:
@@ -69,13 +85,13 @@ def _turns(own: _Walk) -> Iterator[tuple[str, Any]]:
 
 
 def _presets(experiment: Experiment) -> Iterator[tuple[str, dict[str, Any]]]:
-    plain = _plain(experiment)
-    for path, methods in _objectives(experiment, plain):
+    held = Held(experiment)
+    for path, methods in _objectives(experiment, held.plain):
         for method in methods:
             for preset, published in METHODS.load(method).presets.items():
                 together = [m for m in methods if m in (method, *published.beside)]
                 wished = _wished(path, preset, together)
-                walk = _Walk(experiment, plain, wished, {path: together})
+                walk = _Walk(held, wished, {path: together})
                 with contextlib.suppress(ConfigError):  # values that do not go together
                     experiment.draw(walk)
                     if walk.fits and wished.keys() & walk.answers.keys():
@@ -119,14 +135,13 @@ class _Walk:
 
     def __init__(
         self,
-        experiment: Experiment,
-        plain: Mapping[str, Any],
+        held: Held,
         wished: Mapping[str, Any],
         composed: Mapping[str, Sequence[str]],
         turned: Mapping[str, Any] | None = None,
     ) -> None:
-        self._written, self._plain = experiment.stages, plain
-        self._wished, self._composed, self._turned = wished, composed, turned or {}
+        self._held, self._wished, self._composed = held, wished, composed
+        self._turned = turned or {}
         self.answers: dict[str, Any] = {}
         self.beside: dict[str, list[Any]] = {}
         self.fits = True
@@ -147,7 +162,7 @@ class _Walk:
 
     def choice(self, name: str, count: int, labels: Sequence[str]) -> int:
         members = list(labels) == ["without", "with"]
-        value = self._whether(name) if members else str(self._value(name))
+        value = self._whether(name) if members else self._label(name, labels)
         self.beside[name] = [label for label in labels if label != value]
         answer = self._answer(name, value, value in labels, labels[0])
         return list(labels).index(answer)
@@ -160,14 +175,25 @@ class _Walk:
         return other
 
     def _value(self, name: str) -> Any:
-        return self._turned.get(name, self._wished.get(name, at(self._plain, name)))
+        return self._turned.get(name, self._wished.get(name, self._held.value(name)))
+
+    def _label(self, name: str, labels: Sequence[str]) -> str:
+        """The label of the option that means the same as the value; else the value as text."""
+        value = str(self._value(name))
+        if name in self._turned or value in labels:
+            return value
+        wished = (self._wished[name],) if name in self._wished else ()
+        for option in self._held.options(name):
+            if self._held.same(name, option, *wished):
+                return str(option)
+        return value
 
     def _whether(self, name: str) -> str:
         """Of a composition: the preset's methods; of a chain: what the file holds."""
         if name in self._turned:
             return str(self._turned[name])
         outer, _, member = name.rpartition(".")
-        chosen = self._composed.get(outer, at(self._written, outer) or ())
+        chosen = self._composed.get(outer) or self._held.members(outer)
         return "with" if member in chosen else "without"
 
 

@@ -81,7 +81,7 @@ class Study:
         # After a resume the random numbers go on; the same seed would repeat the first trials.
         salt = len(self._study.get_trials(deepcopy=False))
         self._sampler = _sampler(experiment, salt)
-        self._dice = optuna.samplers.RandomSampler(seed=experiment.run.seed + salt)
+        self._dice = optuna.samplers.RandomSampler(seed=_seed(experiment, salt))
         if not salt and experiment.run.start != "sampler":
             for answers in starts(experiment).values():
                 self._study.enqueue_trial(answers)
@@ -258,9 +258,14 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
     return {path: list(v) if isinstance(v, tuple) else v for path, v in values.items()}
 
 
+def _seed(experiment: Experiment, salt: int) -> int:
+    """The seed of a sampler after ``salt`` trials. NumPy takes 32 bits, and ``run.seed`` may be a
+    time stamp, so that the sum is taken modulo 2**32."""
+    return (experiment.run.seed + salt) % 2**32
+
+
 def _sampler(experiment: Experiment, salt: int) -> optuna.samplers.BaseSampler:
-    run = experiment.run
-    seed = run.seed + salt
+    run, seed = experiment.run, _seed(experiment, salt)
     startup = max(4, min(10, run.trials // 3))
     match run.sampler:
         case "tpe":

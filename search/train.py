@@ -12,13 +12,13 @@ from methods.core.data.dataset import Dataset, open_data
 from methods.core.data.facts import facts
 from methods.core.data.made import MadeData
 from methods.core.distilling.steps import Distilled, take_steps
-from methods.core.evaluation import validated
+from methods.core.evaluation import validated, validated_names
 from methods.core.objective import Objective
-from methods.core.training import Training, kept_report, train
+from methods.core.training import Training, kept_report, train, training_names
 from search.assembly import anew, described, rebuild
-from search.forgetting import forgotten
+from search.forgetting import forgetting_names, forgotten
 from search.frozen import frozen
-from search.stage import APART, Artifact, Bench, Product, Report, Work
+from search.stage import APART, COSTS, Artifact, Bench, Product, Report, Stage, Work
 from search.weights import Weights
 from spaces.config import knob
 from spaces.cost import costs, network_costs
@@ -113,6 +113,15 @@ class TrainNetwork(Work):
             return {}
         about = facts(data)
         return network_costs(self.network.plain(), about.shape, about.classes).plain()
+
+    def figures(self, stage: Stage) -> frozenset[str]:
+        teachers = len(stage.parents) > self.leading
+        found = validated_names(stage.data, stage.subclasses, teachers=teachers)
+        if self.objective:
+            found |= training_names(self.objective, self.training, validates=bool(found))
+        if self.before:
+            found |= forgetting_names(self.before)
+        return found | COSTS
 
     def run(
         self, data: DataConfig, parents: Sequence[Artifact], bench: Bench

@@ -30,6 +30,9 @@ class MeasureVariance(Work):
 
     kind: ClassVar[str] = "variance"
 
+    def figures(self, stage: Stage) -> frozenset[str]:
+        return frozenset(("variance",))
+
     def run(
         self, data: DataConfig, parents: Sequence[Artifact], bench: Bench
     ) -> Generator[Report, None, Product]:

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from methods.core.data.config import DataConfig
 from methods.core.data.dataset import Dataset
+from methods.core.data.facts import facts
 from methods.core.data.splits import Split
 from methods.core.precision import Precision, autocast, resolve_precision
-from methods.core.recovery import subclass_figures
+from methods.core.recovery import subclass_figures, subclass_names
 from methods.core.teacher import FrozenTeacher, Teachers
 from methods.core.workers import ALONE, Worker
 from spaces.network import Network
@@ -117,6 +119,23 @@ def measure(
         hidden = data.hidden_labels(split)
         figures |= subclass_figures(torch.cat(split_logits), truth, parts, hidden)
     return figures
+
+
+def validated_names(data: DataConfig, subclasses: int, *, teachers: bool = False) -> frozenset[str]:
+    """Names of the figures of :func:`validated`, known before anything is measured.
+
+    Args:
+        subclasses: into how many the network splits every class; 1: into none.
+        teachers: whether there are any to compare with.
+    """
+    if not facts(data).sizes["validation"]:
+        return frozenset()
+    names = {"accuracy", "nll", "ece"}
+    names |= {"agreement"} if teachers else set()
+    names |= {"task_accuracy"} if data.classes is not None else set()
+    if subclasses > 1:
+        names |= {f"subclass_{name}" for name in subclass_names(hidden=data.merge is not None)}
+    return frozenset(f"val_{name}" for name in names)
 
 
 def calibration_error(confidence: Tensor, right: Tensor) -> float:

@@ -41,6 +41,11 @@ def subclass_figures(
     return found
 
 
+def subclass_names(*, hidden: bool) -> tuple[str, ...]:
+    """Names of the figures of :func:`subclass_figures`, less their prefix ``subclass_``."""
+    return ("usage", "recovery", "majority") if hidden else ("usage",)
+
+
 def usage(logits: Tensor, labels: Tensor, subclasses: int) -> float:
     """How evenly the subclasses of a class are used, averaged over classes, from 0 to 1.
 

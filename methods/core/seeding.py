@@ -8,6 +8,10 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+SEEDS = 2**63
+"""Seeds that a user gives lie below this. Torch takes 64 bits, and what is added to a seed (for a
+repetition, a generation, a copy of a teacher) stays within the rest."""
+
 
 def seed_from(*words: int) -> int:
     """63 bits decided by ``words`` (whole numbers from 0 up); neighbours are unrelated."""

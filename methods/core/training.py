@@ -87,6 +87,23 @@ def kept_report(curve: Sequence[Report], training: Training) -> Report:
     return curve[int(curve[-1]["best_epoch"]) - 1]
 
 
+def training_names(objective: Objective, training: Training, *, validates: bool) -> frozenset[str]:
+    """Names of the figures of the last report of :func:`train`, less those of an evaluation.
+
+    A method that no longer counts in the last epoch has no loss there.
+    """
+    epochs = training.epochs
+    last = (epochs - 1.0, epochs - 1e-6)
+    losses = {
+        f"train_{name}"
+        for name, term in objective.terms.items()
+        if any(term.weight_at(position, epochs) > 0 for position in last)
+    }
+    found = {"lr", "seconds", "images_per_second", *losses}
+    found |= {"train_loss"} if losses else set()
+    return frozenset(found | ({"best_val_accuracy", "best_epoch"} if validates else set()))
+
+
 class _Run:
     """One training run, standing between two epochs."""
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from search.cautions import cautions
 from search.cli.show import Json, Set, as_json, as_table, console, parse_changes
 from search.experiment import Experiment
 from search.loading import load_experiment
@@ -32,9 +33,13 @@ def check(file: File, changes: Set = None, json: Json = False) -> None:
     """Validate an experiment file; nothing is run."""
     experiment = load_experiment(file, parse_changes(changes))
     if json:
-        as_json({"valid": True, "name": experiment.name, "searched": list(experiment.search)})
+        warned = [{"path": each.about, "message": each.message} for each in cautions(experiment)]
+        told = {"valid": True, "name": experiment.name, "searched": list(experiment.search)}
+        as_json({**told, "warnings": warned})
         return
     console.print(f"{file}: valid")
+    for each in cautions(experiment):
+        console.print(f"warning: {each}", markup=False, soft_wrap=True)
     if experiment.search:
         as_table(("searched", "values"), [(p, str(d)) for p, d in experiment.search.items()])
     if experiment.run.start != "sampler":

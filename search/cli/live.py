@@ -20,6 +20,7 @@ from search.events import (
     StageChanged,
     TrialEnded,
     TrialReported,
+    Warned,
 )
 from search.experiment import Experiment
 from search.report.wording import distinct, duration
@@ -69,8 +70,17 @@ class LiveView:
                 self._tell_trial(event)
             case ScreenOff(reason):
                 self._say(f"the screen is switched off: {reason}")
+            case Warned():
+                self._warn(event)
             case SearchEnded():
                 self._say(f"search {event.state}")
+
+    def _warn(self, event: Warned) -> None:
+        """Above the view as well, where it stays."""
+        if self._plain:
+            self._say(f"warning: {event}")
+        else:
+            self._console.print(f"warning: {event}", soft_wrap=True, markup=False, style="yellow")
 
     def _tell_stage(self, event: StageChanged, new: bool) -> None:
         if event.state in ("made", "failed") or (event.state == "reused" and new):

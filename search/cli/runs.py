@@ -124,7 +124,7 @@ def reuse(
     if tracking:
         laid_over["tracking"] = tracking
     if trials:
-        named = {"run.register_as": register} if register else {}
+        named = {} if register is None else {"run.register_as": register}
         experiment = onwards(name, {**named, **laid_over}, trials, of)
     else:
         experiment = again(name, laid_over, seeds, register, of)

@@ -149,6 +149,8 @@ def _tables(told: Snapshot) -> Iterator[tuple[tuple[str, ...], list[tuple[Any, .
         ],
     )
     yield ("failures",), [(line,) for line in told["failures"]]
+    # Snapshots of before there were warnings have none.
+    yield ("warnings",), [(line,) for line in told.get("warnings", ())]
 
 
 def _troubles(told: Snapshot) -> Iterator[str]:

@@ -17,18 +17,18 @@ from pydantic import BeforeValidator, field_validator
 from methods.core.data.config import DataConfig
 from methods.core.data.dataset import open_data
 from methods.core.data.facts import facts
-from methods.core.evaluation import validated
+from methods.core.evaluation import validated, validated_names
 from methods.core.neighbourhood import recalibrate
 from search.assembly import described, rebuild
 from search.calibration import FEWEST
 from search.estimate import Estimate, estimate
 from search.kind import Entry, Kind
-from search.latency import MeasureLatency
+from search.latency import LATENCIES, MeasureLatency
 from search.neighbourhood import DistilNeighbourhood
 from search.planner import Assembly
 from search.pool import BUDGETS, LATENCY, Pool, Score, end_label, piece_of
 from search.settings import LatencySettings, Limit, as_limit
-from search.stage import Artifact, Bench, Product, Report, Stage, Work
+from search.stage import COSTS, Artifact, Bench, Product, Report, Stage, Work
 from search.stages.neighbourhoods import cut_open
 from spaces.config import knob
 from spaces.cost import costs
@@ -58,6 +58,12 @@ class AssembleNetwork(Work):
         """``timed`` says what the parents do."""
         latency = self.latency.identity() if self.latency else None
         return {k: v for k, v in self.plain().items() if k != "timed"} | {"latency": latency}
+
+    def figures(self, stage: Stage) -> frozenset[str]:
+        """Without ``planned_loss``, which takes first assemblies that differ enough."""
+        found = COSTS | validated_names(stage.data, stage.subclasses) | {"planned_score"}
+        timed = {*LATENCIES, "summed_latency_ms", "planned_latency_ms"}
+        return found | (timed if self.latency else frozenset())
 
     def run(
         self, data: DataConfig, parents: Sequence[Artifact], bench: Bench

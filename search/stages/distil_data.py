@@ -20,6 +20,7 @@ from methods.core.data.facts import facts, lexicon, space
 from methods.core.distilling.distil import distil
 from methods.core.distilling.settings import Distilling
 from methods.core.distilling.unroll import require_no_statistics
+from methods.core.evaluation import validated_names
 from search.kind import Entry, Kind
 from search.stage import APART, Artifact, Bench, Product, Report, Stage, Work
 from search.train import fresh
@@ -56,6 +57,12 @@ class DistilData(Work, Distilling):
 
     def again(self, number: int) -> DistilData:
         return self.model_copy(update={"seed": self.seed + APART * number})
+
+    def figures(self, stage: Stage) -> frozenset[str]:
+        found = validated_names(stage.data, self.network.subclasses)
+        if found and self.start == "random":
+            found |= {"val_accuracy_spread"}
+        return found | {"lr", "train_loss", "rate", "examples"}
 
     def run(
         self, data: DataConfig, parents: Sequence[Artifact], bench: Bench

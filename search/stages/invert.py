@@ -20,6 +20,9 @@ from spaces.config import canonical_json, knob
 from spaces.domain import Domain
 from spaces.problem import ConfigError, Problem
 
+FIGURES = ("loss", "cross_entropy", "norms", "teacher_accuracy")
+"""Of the images; means over the batches."""
+
 
 class InvertTeacher(Work, Inversion):
     """Descend from noise to images that a teacher takes for its classes."""
@@ -33,6 +36,9 @@ class InvertTeacher(Work, Inversion):
     @property
     def epochs(self) -> int:
         return -(-self.images // self.batch_size)
+
+    def figures(self, stage: Stage) -> frozenset[str]:
+        return frozenset(FIGURES)
 
     def run(
         self, data: DataConfig, parents: Sequence[Artifact], bench: Bench
@@ -55,8 +61,7 @@ class InvertTeacher(Work, Inversion):
             except StopIteration as end:
                 made = end.value
                 break
-        names = ("loss", "cross_entropy", "norms", "teacher_accuracy")
-        figures = {name: sum(report[name] for report in curve) / len(curve) for name in names}
+        figures = {name: sum(report[name] for report in curve) / len(curve) for name in FIGURES}
         told = {"data": about.plain()}
         return Product({"images": made.images, "labels": made.labels}, figures, told)
 

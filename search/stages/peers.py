@@ -14,6 +14,7 @@ import torch
 
 from methods.core.data.config import DataConfig
 from methods.core.data.facts import facts
+from methods.core.evaluation import validated_names
 from methods.core.objective import METHODS, Objective
 from methods.core.seeding import seed_from
 from methods.core.training import Training
@@ -48,6 +49,13 @@ class TrainPeers(TrainNetwork):
         found = super().split(subclasses, added)
         peers = tuple(peer.split(subclasses) for peer in self.peers)
         return found and found.model_copy(update={"peers": peers})
+
+    def figures(self, stage: Stage) -> frozenset[str]:
+        found = super().figures(stage)
+        for place, peer in enumerate(self.peers, start=1):
+            names = validated_names(stage.data, peer.subclasses)
+            found |= {f"train_peer{place}_loss", *(f"peer{place}_{name}" for name in names)}
+        return found
 
     def _peers(self, data: DataConfig) -> list[Network]:
         return [self._peer(place, data) for place in range(len(self.peers))]

@@ -21,6 +21,7 @@ from search.events import (
     TrialReported,
     TrialStarted,
     TrialWaiting,
+    Warned,
 )
 from search.library.record import Record
 from search.outcome import Outcome
@@ -72,6 +73,7 @@ class Diary:
         self._reported: dict[int, _Reported] = {}
         self._shared: dict[str, set[str]] = {"made": set(), "reused": set()}
         self._datasets: set[str] = set()
+        self._warned = 0
 
     def entries(self, event: Event) -> list[Operation]:
         """The operations for one event, in order."""
@@ -92,6 +94,10 @@ class Diary:
                 return self._trial_ended(event, at)
             case ScreenOff(reason):
                 return op.log(SEARCH, at, tags={"stillhouse.screen": f"switched off: {reason}"})
+            case Warned():
+                self._warned += 1
+                tags = {f"stillhouse.warning.{self._warned}": str(event)}
+                return op.log(SEARCH, at, tags=tags)
             case SearchEnded(state, reason):
                 tags = {"stillhouse.state": state, **_because(reason)}
                 told = [op.end_others(at, "interrupted"), *op.log(SEARCH, at, tags=tags)]

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from search.model_name import name_problem
 from search.tracking.client import client_settings
 from search.tracking.spool import Operation
 from spaces.classifier import Classifier
@@ -40,9 +41,8 @@ def check_name(register: str) -> None:
     Raises:
         ConfigError: it does not.
     """
-    if not register.strip() or set("/:") & set(register):
-        message = f"{register!r} is no name for a registered model: not empty, without / and :"
-        raise ConfigError([Problem("run.register", message)])
+    if message := name_problem(register):
+        raise ConfigError([Problem("run.register_as", message)])
 
 
 def save_classifier(

@@ -67,6 +67,14 @@ def test_the_example_is_valid(tmp_path):
 
 
 FIELDS = {
+    "a name that the model registry refuses": (
+        ("trials: 4", "register_as: team/model"),
+        "e.yaml:28: run.register_as: 'team/model' is no name for a registered model; it needs",
+    ),
+    "a seed that no generator takes": (
+        ("    network: cnn8", "    network: cnn8\n    seed: 9223372036854775808"),
+        "e.yaml:6: stages.teacher.seed: input should be less than 9223372036854775808, found 92",
+    ),
     "a misspelt stage field": (
         ("    teachers: [assistants]", "    teacers: [assistants]"),
         "e.yaml:15: stages.student: unknown field 'teacers'; did you mean 'teachers'? allowed: ",
@@ -238,6 +246,26 @@ SEARCH = {
         "student.training.lrr: {choice: [1]}",
         "search.student.training.lrr: leads nowhere: unknown field 'lrr'; did you mean 'lr'? allow",
     ),
+    "a declared range of a field that does not exist": (
+        "student.training.lrr: declared",
+        "search.student.training.lrr: leads nowhere: unknown field 'lrr'; did you mean 'lr'? allow",
+    ),
+    "a declared range of a part that does not exist": (
+        "student.trainin.lr: declared",
+        "search.student.trainin.lr: leads nowhere: unknown field 'trainin'; did you mean 'trainin",
+    ),
+    "a declared range of data that does not exist": (
+        "data.augment.flp: declared",
+        "search.data.augment.flp: leads nowhere: unknown field 'flp'; did you mean 'flip'? allowed",
+    ),
+    "a declared range of a method's field that does not exist": (
+        "student.objective.soft_targets.temprature: declared",
+        "search.student.objective.soft_targets.temprature: leads nowhere: unknown field 'temprat",
+    ),
+    "a declared range of links that does not exist": (
+        "assistants.links.*.training.lrr: declared",
+        "search.assistants.links.*.training.lrr: leads nowhere: unknown field 'lrr'; did you mean",
+    ),
     "a path to a stage that does not exist": (
         "studnt.training.lr: {choice: [1]}",
         "search.studnt.training.lr: unknown stage 'studnt'; did you mean 'student'? allowed: assis",
@@ -391,6 +419,14 @@ GOALS = {
     "no goal": (
         "{subject_to: {student.parameters: 1000}}",
         "goal: needs maximize, minimize or both",
+    ),
+    "a figure that is driven both ways": (
+        "{maximize: student.val_accuracy, minimize: student.val_accuracy}",
+        "goal.minimize: student.val_accuracy is to be maximized too; name it once",
+    ),
+    "a goal that is named twice": (
+        "{maximize: [student.val_accuracy, student.val_accuracy]}",
+        "goal.maximize: student.val_accuracy is named 2 times; name it once",
     ),
     "nothing to search for": ("~", "goal: is missing: say what to maximize, like student.val_acc"),
     "agreement with nobody": (
@@ -576,6 +612,17 @@ def test_a_setting_is_reached_whichever_way_its_schedule_is_written(tmp_path, sc
     file = written(tmp_path, ("{cosine: {warmup: 1}}", schedule))
     experiment = load_experiment(file, {f"student.training.{path}": 3.0})
     assert experiment.entries["student"].training.schedule.warmup == 3.0
+
+
+@pytest.mark.parametrize("name", ["run", "goal", "search", "library", "study", "name", "stages"])
+def test_a_stage_called_like_a_top_level_field_hides_no_field(tmp_path, name):
+    renamed = [("  student:\n", f"  {name}:\n"), ("maximize: student.", f"maximize: {name}.")]
+    renamed += [("  student.training", f"  {name}.training")]
+    file = written(tmp_path, *renamed, ("{student.parameters: 1_000}", "{}"))
+    changes = {"run.trials": 9, "name": "other", f"stages.{name}.training.batch_size": 7}
+    experiment = load_experiment(file, changes)
+    assert (experiment.run.trials, experiment.name) == (9, "other")
+    assert experiment.recipe().student.work.training.batch_size == 7
 
 
 def test_a_wrong_change_is_not_blamed_on_the_file(tmp_path):

@@ -5,7 +5,9 @@ from types import SimpleNamespace
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
-from search import scheduling
+from search import longest, scheduling
+from search.loading import load_experiment
+from search.longest import most_epochs
 from search.room import passes, places
 from search.scheduling import ENDED, HELD, IMPATIENT, scheduler
 from search.settings import Resources
@@ -51,6 +53,87 @@ def patient(request, load):
     made = scheduler(load({"run.scheduler": request.param}))
     made.set_search_properties("val_accuracy", "max")
     return made
+
+
+FAST = {"epochs": 3, "batch_size": 64, "lr": 0.05}
+TAUGHT = {"cross_entropy": {}, "soft_targets": {}}
+LABELS = {"cross_entropy": {}}
+FINALS = {
+    "train": {"network": "cnn2", "teachers": ["teacher"], "objective": TAUGHT, "training": FAST},
+    "peers": {
+        "do": "peers",
+        "network": "cnn2",
+        "peers": ["cnn2"],
+        "teachers": ["teacher"],
+        "objective": TAUGHT,
+        "training": FAST,
+    },
+    "prune": {"do": "prune", "start": "teacher", "training": FAST},
+    "compress": {
+        "do": "compress",
+        "start": "teacher",
+        "prune": {"training": FAST},
+        "quantise": {"training": FAST, "how": "ptq"},
+    },
+    "chain": {
+        "do": "chain",
+        "teacher": "teacher",
+        "networks": ["cnn4", "cnn2"],
+        "objective": TAUGHT,
+        "training": FAST,
+    },
+}
+MOST_EPOCHS = [
+    ("train", {"training.epochs": {"choice": [2, 12, 6]}}, 12),
+    ("train", {"training.epochs": {"integers": [1, 10, 4]}}, 9),
+    ("train", {"training.epochs": "declared"}, 300),
+    ("train", {"training": {"choice": [{"epochs": 7}, {"epochs": 2, "lr": 0.1}]}}, 7),
+    ("train", {"training": {"choice": [{"lr": 0.1}]}}, 60),
+    ("train", {"training.lr": "declared"}, 3),
+    ("train", {"training.epochs": {"choice": [1, 2]}}, 2),  # the file's own is no trial
+    ("train", {"training.epochs": {"integers": [1, 10**12]}}, 10**12),
+    ("peers", {"training.epochs": {"choice": [4, 8]}}, 8),
+    ("prune", {"training.epochs": {"choice": [4, 8]}}, 8),
+    ("prune", {"objective": {"choice": [None, LABELS]}, "training.epochs": {"choice": [4, 5]}}, 5),
+    # The first step's epochs are none of the student's, as long as it is the first.
+    ("compress", {"prune.training.epochs": {"choice": [4, 8]}}, 1),
+    ("compress", {"order": "declared", "prune.training.epochs": {"choice": [4, 8]}}, 8),
+    ("compress", {"quantise.how": "declared", "quantise.training.epochs": {"choice": [5, 9]}}, 9),
+    ("compress", {"quantise": {"choice": [{"how": "qat", "training": {"epochs": 11}}]}}, 11),
+    ("chain", {"training.epochs": {"choice": [5]}}, 5),
+    ("chain", {"links.*.training.epochs": {"choice": [5, 6]}}, 6),
+    (
+        "chain",
+        {"networks": {"chain": ["cnn4", "cnn2"]}, "links.*.training.epochs": {"integers": [1, 9]}},
+        9,
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "search", "most"), MOST_EPOCHS)
+def test_no_trial_of_a_search_is_cut_at_the_epochs_of_the_file(kind, search, most):
+    """Tune stops a trial that reaches ``max_t``, so the longest trial decides it."""
+    teacher = {"network": "cnn8", "objective": LABELS, "training": FAST}
+    experiment = load_experiment(
+        {
+            "name": "longest",
+            "data": {"source": "digits", "limit": 100},
+            "stages": {"teacher": teacher, "student": FINALS[kind]},
+            "search": {f"student.{path}": domain for path, domain in search.items()},
+            "goal": {"maximize": "student.val_accuracy"},
+            "run": {"scheduler": {"asha": {"grace_epochs": 1}}, "baselines": False},
+        }
+    )
+    assert most_epochs(experiment) == most
+    assert scheduler(experiment)._max_t == most
+
+
+def test_the_answer_for_a_large_space_is_not_too_small(load, monkeypatch):
+    """Of more configurations than are laid out, the numbers of epochs are read."""
+    monkeypatch.setattr(longest, "_MOST", 2)
+    trainings = [{**FAST, "epochs": number} for number in (1, 2, 3, 9)]
+    experiment = load(search={"student.training": {"choice": trainings}})
+    assert most_epochs(experiment) == 9
 
 
 def end(patient, controller, name):

@@ -9,7 +9,7 @@ from search.experiment import to_yaml
 from search.folder import RunFolder
 from search.loading import load_experiment
 from search.results import onwards
-from search.starts import starts
+from search.starts import outside, starts
 from search.study import Study
 from spaces.problem import ConfigError
 
@@ -204,6 +204,92 @@ def test_neighbours_of_nothing_are_refused(run, message):
 def test_a_file_outside_all_ranges_is_no_start():
     with pytest.raises(ConfigError, match="no value that the file holds lies within the searched"):
         load_experiment(held({"student.training.lr": {"uniform": [0.1, 0.2]}}, start="file"))
+
+
+WRITTEN_OTHERWISE = {
+    "whole numbers for others": ("training.momentum", 0.0, {"choice": [0, 0.5]}),
+    "a number with an exponent": ("training.lr", 0.01, {"choice": [1e-2, 0.1]}),
+    "a network by its name": ("network", {"cnn2": {}}, {"choice": ["cnn4", "cnn2"]}),
+    "a network with its settings": (
+        "network",
+        {"cnn2": {"width": 0.5}},
+        {"choice": ["cnn4", {"family": "cnn2", "width": 0.5}]},
+    ),
+    "a schedule by its name": (
+        "training.schedule",
+        {"cosine": {}},
+        {"choice": ["constant", "cosine"]},
+    ),
+    "a schedule that is the default": ("training.schedule", None, {"choice": [{"cosine": {}}]}),
+    "a whole training": (
+        "training",
+        {"epochs": 1, "nesterov": False, "momentum": 0.0},
+        {"choice": [{"lr": 0.2}, {"momentum": 0, "nesterov": False, "epochs": 1}]},
+    ),
+    "a whole objective": (
+        "objective",
+        {"cross_entropy": {}, "soft_targets": {}},
+        {"choice": [{"soft_targets": {"weight": 1}, "cross_entropy": {}}]},
+    ),
+    "teachers": ("teachers", ["teacher"], {"chain": {"of": ["teacher"], "at_least": 1}}),
+    "data of its own": ("data", {"limit": 50}, {"choice": [{}, {"limit": 50, "download": False}]}),
+    "a width between bounds": ("network.width", 1, {"uniform": [0.5, 1.5]}),
+    "methods": (
+        "objective",
+        {"cross_entropy": {}, "soft_targets": {"temperature": 4}},
+        {"methods": {"of": ["soft_targets", "attention"]}},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WRITTEN_OTHERWISE)
+def test_the_first_trial_is_the_files_configuration_however_it_is_written(case, tmp_path):
+    field, value, domain = WRITTEN_OTHERWISE[case]
+    search = {f"student.{field}": domain, "student.training.batch_size": {"integers": [64, 128]}}
+    data = told(search, {"cross_entropy": {}, "soft_targets": {}}, start="file")
+    if field == "training":
+        del search["student.training.batch_size"]
+    if value is not None:
+        changes = {f"student.{field}": value}
+        if field == "training.momentum":
+            changes["student.training.nesterov"] = False
+        experiment = load_experiment(data, changes)
+    else:
+        experiment = load_experiment(data)
+    first = Study(experiment, tmp_path).ask()
+    assert first.recipe.student.key == experiment.recipe().student.key
+    assert outside(experiment) == {}
+
+
+def test_assistants_and_links_of_the_file_are_the_first_trial(tiny, tmp_path):
+    tiny["run"] |= {"start": "file"}
+    tiny["stages"]["assistants"] |= {
+        "networks": [{"cnn6": {}}, {"cnn4": {"width": 1.0}}],
+        "links": {"cnn4": {"training": {"lr": 0.02}}},
+    }
+    tiny["search"]["assistants.links.*.training.lr"] = {"log_uniform": [0.01, 0.1]}
+    tiny["search"]["assistants.links.*.training.batch_size"] = {"choice": [32, 64]}
+    tiny["search"]["student.objective.soft_targets.weight"] = {"choice": [0.5, 0.9]}
+    experiment = load_experiment(tiny)
+    assert outside(experiment) == {}
+    first = Study(experiment, tmp_path).ask()
+    assert first.values["assistants.links.cnn4.training.lr"] == 0.02
+    assert first.recipe.student.key == experiment.recipe().student.key
+
+
+@pytest.mark.parametrize(
+    ("search", "expected"),
+    [
+        ({"student.training.lr": {"uniform": [0.1, 0.2]}}, {"student.training.lr": 0.04}),
+        (
+            {"student.training.optimizer": {"choice": ["adamw"]}},
+            {"student.training.optimizer": "sgd"},
+        ),
+    ],
+)
+def test_values_outside_the_searched_ones_are_named(search, expected):
+    both = {"student.training.batch_size": {"choice": [64, 128]}, **search}
+    assert outside(load_experiment(held(both, start="file"))) == expected
 
 
 def test_a_winner_is_the_start_of_a_search_on_other_data(tmp_path, monkeypatch):

@@ -291,6 +291,16 @@ def test_tpe_learns_what_helps(study):
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp", "random"])
+@pytest.mark.parametrize("seed", [2**32 - 1, 1_764_500_000_000, 2**63 - 1])
+def test_any_seed_proposes_and_is_resumed(study, sampler, seed):
+    """The seed of a resumed search is the next one, which may lie beyond NumPy's 32 bits."""
+    changes = {"run.sampler": sampler, "run.seed": seed}
+    asking = study(changes)
+    asking.tell(asking.ask().number, FIGURES)
+    assert study(changes).ask().number == 1
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "gp", "random"])
 def test_the_same_seed_proposes_the_same(study, sampler):
     changes = {"run.sampler": sampler}
     first, again = (run(study(changes, folder=f), 7) for f in ("one", "two"))

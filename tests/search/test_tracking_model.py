@@ -140,6 +140,6 @@ def test_logged_when_the_server_is_back_and_only_once(uri, network, tmp_path):
 @pytest.mark.parametrize("name", ["", " ", "a/b", "a:b"])
 def test_a_name_the_registry_refuses_is_refused_at_once(name, uri, network, tmp_path):
     tracker = Tracker(uri, "tiny", tmp_path / "search", {})
-    with pytest.raises(ConfigError, match=r"run.register: .*without / and :"):
+    with pytest.raises(ConfigError, match=r"run.register_as: .*without / and :"):
         tracker.log_winner(network, torch.rand(2, 3, 8, 8), register=name)
     assert tracker.close(60) == 0

@@ -1,0 +1,50 @@
+"""What must hold before anything runs; every violation is one line that names its remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from search.checks.comparable import check_comparable
+from search.checks.data import check_data
+from search.checks.figures import check_goal
+from search.checks.paths import check_paths, with_nearest
+from search.checks.ranges import read_space
+from search.checks.stages import check_links, check_names, check_recipe
+from search.checks.values import check_values
+from search.experiment import Experiment
+from search.factorial import check_factorial
+from search.how_to_run import check_run
+from search.reach import out_of_reach
+from search.screening import check_screen, check_screen_student
+from spaces.problem import ConfigError, Problem
+
+__all__ = ["check", "read_space"]
+
+
+def check(experiment: Experiment, known: Iterable[Problem] = ()) -> None:
+    """Everything about an experiment that can be known before it runs.
+
+    Args:
+        known: problems that were found on the way here, to be told with the others.
+
+    Raises:
+        ConfigError: all that is wrong, with paths into the file.
+    """
+    problems = [with_nearest(problem, experiment) for problem in known]
+    problems.extend(check_names(experiment))
+    for part in (check_goal, check_run, check_screen, check_factorial, check_links, check_paths):
+        problems.extend(part(experiment))
+    if experiment.final in experiment.stages:
+        unsound = list(check_data(experiment)) or list(check_recipe(experiment))
+        problems.extend(unsound or _check_laid_out(experiment))
+    if not problems:
+        problems.extend(out_of_reach(experiment))
+    if problems:
+        raise ConfigError(dict.fromkeys(problems))
+
+
+def _check_laid_out(experiment: Experiment) -> Iterator[Problem]:
+    """What can be told only of an experiment whose own values can be laid out."""
+    yield from check_values(experiment)
+    yield from check_comparable(experiment)
+    yield from check_screen_student(experiment)
