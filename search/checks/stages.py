@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from methods.core.data.facts import facts
 from search.checks.figures import check_figures
 from search.checks.paths import searched_lists
 from search.experiment import Experiment
-from search.recipe import Recipe
 from search.stages.chain import Chain as ChainEntry
 from search.stages.train import UNHEARD, Train, hears
 from search.workers import check_workers
@@ -53,7 +51,6 @@ def check_recipe(experiment: Experiment) -> Iterator[Problem]:
         except ConfigError as error:
             yield from error.under(f"stages.{name}").problems
             return  # without what decides it there are no keys to go by
-    yield from _check_weights(recipe)
     yield from check_figures(experiment, recipe)
     yield from check_workers(experiment, recipe)
     if experiment.run.baselines and recipe.student.data.augment.noise:
@@ -65,21 +62,6 @@ def check_recipe(experiment: Experiment) -> Iterator[Problem]:
             if name not in needed and name != "data":
                 message = f"nothing that leads to {experiment.final!r} needs it"
                 yield Problem(f"stages.{name}", message)
-
-
-def _check_weights(recipe: Recipe) -> Iterator[Problem]:
-    """Mean and std of published weights: one value for each channel, or one for all."""
-    for name, entry in recipe.entries.items():
-        weights = getattr(entry.stage.work, "weights", None)
-        mean, std = (weights.mean, weights.std) if weights else (None, None)
-        if mean and std:
-            channels = facts(entry.stage.data).shape[0]
-            if len(mean) != len(std) or len(mean) not in (1, channels):
-                message = (
-                    f"needs one mean and one std for each of {channels} channels, found "
-                    f"mean {list(mean)}, std {list(std)}"
-                )
-                yield Problem(f"stages.{name}.weights", message)
 
 
 def _needed(experiment: Experiment) -> set[str]:

@@ -53,7 +53,7 @@ def weights(tmp_path):
 
     def saved(channels=1):
         file = tmp_path / f"weights{channels}.safetensors"
-        network = NetworkSpec.parse("cnn4").build((channels, 8, 8), 10)
+        network = NetworkSpec.parse("cnn4").build((channels, 8, 8), 10 if channels == 1 else 2)
         save_file({n: value for n, value in network.state_dict().items() if "." in n}, file)
         return str(file)
 
