@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from search.assembly import rebuild
     from search.experiment import Experiment
     from search.formats.safetensors import read_network
-    from search.launching import Launched, launch, resume
+    from search.launched import Launched, SearchFailed
+    from search.launching import launch, resume
     from search.library.store import Library
     from search.loading import load_experiment
     from search.make import make_all
@@ -31,6 +32,7 @@ __all__ = [
     "Launched",
     "Library",
     "Outcome",
+    "SearchFailed",
     "again",
     "launch",
     "load_experiment",
@@ -44,9 +46,10 @@ __all__ = [
 
 _HOMES = {
     "Experiment": "experiment",
-    "Launched": "launching",
+    "Launched": "launched",
     "Library": "library.store",
     "Outcome": "outcome",
+    "SearchFailed": "launched",
     "again": "results",
     "launch": "launching",
     "load_experiment": "loading",

@@ -22,8 +22,18 @@ class Announcer:
         with self._lock:
             if isinstance(event, StageChanged) and not self._is_news(event):
                 return
-            for observer in self._observers:
+            self._tell(event)
+
+    def _tell(self, event: Event) -> None:
+        """Tell all of them, also where one fails; the first failure goes on then."""
+        failures: list[BaseException] = []
+        for observer in self._observers:
+            try:
                 observer(event)
+            except BaseException as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     def _is_news(self, event: StageChanged) -> bool:
         """Whether the end of a stage is told for the first time; keeps count of both kinds."""

@@ -11,9 +11,12 @@ from pathlib import Path
 import ray
 
 from search.admission import keep_token, show_token
+from search.lost import Lost
 from spaces.problem import ConfigError, Problem
 
 NAMESPACE = "stillhouse"
+LONGEST = 300
+"""Letters of what Ray says that are passed on."""
 PACKAGES = ("search", "methods", "spaces")
 """What is shipped to a cluster, as it is here."""
 _OWN_WORKERS = {
@@ -43,6 +46,7 @@ def connect(address: str | None) -> None:
 
     Raises:
         ConfigError: there is no cluster at that address.
+        Lost: Ray did not start on this machine.
     """
     if not address and ray.is_initialized() and _namespace() == NAMESPACE:
         return
@@ -73,10 +77,20 @@ def connect(address: str | None) -> None:
             runtime_env=shipped,
             _system_config=None if address else _OWN_WORKERS,
         )
-    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        if not address:
-            raise
-        raise no_cluster(address, error) from None
+    except Exception as error:  # Ray raises bare ones, as where a start takes too long
+        if address:
+            raise no_cluster(address, error) from None
+        raise _not_started(error) from None
+
+
+def _not_started(error: Exception) -> Lost:
+    """Why Ray did not start on this machine, in one line, and what helps."""
+    said = " ".join(str(error).split()) or type(error).__name__
+    remedy = (
+        "this machine may be short of memory, of disk under /tmp/ray, or busy: try again, or "
+        "search without Ray: --inline"
+    )
+    return Lost("ray", f"did not start: {said[:LONGEST]}; {remedy}")
 
 
 def package_folders() -> list[str]:
@@ -117,7 +131,8 @@ def _refusal(address: str, error: Exception) -> str:
             f"the cluster at {address} asks for its token: copy its ~/.ray/auth_token here, or set "
             f"RAY_AUTH_TOKEN{remedy}"
         )
-    return f"no Ray cluster at {address}: {str(error).splitlines()[0]}"
+    first = next(iter(str(error).splitlines()), type(error).__name__)
+    return f"no Ray cluster at {address}: {first}"
 
 
 def _namespace() -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,20 @@ from torch import Tensor
 from search.document import read_document
 from search.experiment import Experiment, to_yaml
 from search.folder import RunFolder
+from search.kept_run import (
+    as_launched,
+    has_made,
+    library_of,
+    load_run,
+    open_library,
+    remedy_in,
+    without_artifacts,
+)
 from search.library.record import Record
 from search.library.store import Damaged, Library
 from search.loading import load_experiment
-from search.outcome import Outcome, Repeated, to_plain, winner, winners, with_measured
+from search.outcome import Outcome, Repeated, Trial, to_plain, winner, winners, with_measured
+from search.places import is_relative
 from search.report import write_report
 from search.report.roles import brief
 from search.study import Study
@@ -37,8 +48,8 @@ def again(
     Raises:
         ConfigError: no such run, it has no winner yet, or the changes do not fit.
     """
-    file = _best_of(name, of) if of else _file_of(name, "best.yaml")
-    told = _read(file)
+    told = _read(_best_of(name, of) if of else _file_of(name, "best.yaml"))
+    _check_library(name, told, changes)
     repeats = {"run.repeats.top": 1, "run.repeats.seeds": seeds, "run.trials": 1}
     laid_over = {**repeats, **({"run.register_as": register} if register else {}), **changes}
     return load_experiment({**told, "name": f"{told['name']}-again"}, laid_over)
@@ -55,6 +66,7 @@ def onwards(name: str, changes: Mapping[str, Any], trials: int, of: str = "") ->
     """
     best = _read(_best_of(name, of) if of else _file_of(name, "best.yaml"))
     told = _read(_file_of(name, "experiment.yaml"))
+    _check_library(name, told, changes)
     if not told.get("search"):
         message = "searched nothing; leave --trials out to make its recipe again"
         raise ConfigError([Problem(name, message)])
@@ -67,6 +79,8 @@ def onwards(name: str, changes: Mapping[str, Any], trials: int, of: str = "") ->
 def _read(file: Path) -> dict[str, Any]:
     """An experiment as it is written, with its name, data and stages.
 
+    Where the file lies in a run's folder, its places mean what they meant at the launch.
+
     Raises:
         ConfigError: it lacks one of them.
     """
@@ -75,7 +89,19 @@ def _read(file: Path) -> dict[str, Any]:
     for part, kind in {"name": str, "data": dict, "stages": dict}.items():
         if not isinstance(found.get(part), kind):
             raise ConfigError([Problem(str(file), f"is no experiment: it has no {part}")])
-    return found
+    kept = (file.parent / "experiment.yaml").exists()
+    return as_launched(RunFolder(file.parent), found) if kept else found
+
+
+def _check_library(name: str, told: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+    """What is used again rests on a library; another may be named by ``changes``.
+
+    Raises:
+        ConfigError: it is not there, as where it is not mounted, or lies on another machine.
+    """
+    uri = told.get("library")
+    if isinstance(uri, str) and "library" not in changes and not is_relative(uri):
+        open_library(uri, name, "mount it, or name another: --set library=PLACE")
 
 
 def _best_of(name: str, value: str) -> Path:
@@ -106,44 +132,119 @@ def _file_of(name: str, file: str) -> Path:
     return folder.path / file
 
 
+@dataclass(frozen=True)
+class RunResult:
+    """What a run came to, as far as its library still has it.
+
+    ``written`` is what ``outcome.json`` said when it was read. ``lacking`` names the repeated
+    configurations that stand there, and whose records the library has no longer.
+    """
+
+    experiment: Experiment
+    outcome: Outcome
+    written: Mapping[str, Any]
+    lacking: tuple[str, ...]
+
+    @property
+    def lacks_trials(self) -> bool:
+        """Whether a trial is among them, so that the best of all cannot be told."""
+        lacking = {name for name in self.lacking if name.rpartition(": ")[2].startswith("trial ")}
+        return bool(lacking)
+
+
 def read_outcome(folder: RunFolder) -> Outcome:
     """What a run came to, from its study, its ``outcome.json`` and the library.
 
     Raises:
-        ConfigError: the run's experiment is not valid any more.
+        ConfigError: as :func:`read_run`.
     """
-    experiment = load_experiment(folder.path / "experiment.yaml")
-    library, told = Library(experiment.library), folder.read_json("outcome.json")
-    study = Study(experiment, folder.path)
-    trials = study.trials()
-    study.close()
-    keys = {key for trial in trials for key in trial.keys.values()} | set(told.get("stages", ()))
-    records = present(library, keys)
-    repeats = [
-        Repeated(
-            r["role"],
-            tuple(r["seeds"]),
-            tuple(with_measured(records[key], r["measured"]) for key in r["keys"]),
-            r.get("group", ""),
-        )
-        for r in told.get("repeats", ())
-        if all(key in records for key in r["keys"])
-    ]
-    return Outcome(
+    return read_run(folder).outcome
+
+
+def read_run(folder: RunFolder) -> RunResult:
+    """The same with what was asked, what was written, and what the library lacks.
+
+    Raises:
+        ConfigError: the run's experiment is not valid any more, its library has none of its
+            artifacts, or its study has lost its trials.
+    """
+    experiment = load_run(folder)
+    written = folder.read_json("outcome.json")
+    trials = _trials(experiment, folder, bool(written))
+    records = _records(experiment, folder, trials, written)
+    whole, lacking = _repeats(written, records)
+    outcome = Outcome(
         name=folder.name,
         goals=experiment.goals,
         trials=tuple(trials),
-        repeats=tuple(repeats),
+        repeats=whole,
         stages=records,
         labels={key: record.name for key, record in records.items()},
-        made=frozenset(told.get("made", ())),
-        reused=frozenset(told.get("reused", ())),
-        importances=told.get("importances", {}),
-        seconds=folder.read_json("state.json").get("seconds", 0.0),
-        tests={role: tuple(values) for role, values in told.get("tests", {}).items()},
+        made=frozenset(written.get("made", ())),
+        reused=frozenset(written.get("reused", ())),
+        importances=written.get("importances", {}),
+        seconds=folder.read_json("state.json").get("seconds", written.get("seconds", 0.0)),
+        tests={role: tuple(values) for role, values in written.get("tests", {}).items()},
         factorial=experiment.factorial.plain() if experiment.factorial else {},
-        variances=told.get("variances", {}),
+        variances=written.get("variances", {}),
     )
+    return RunResult(experiment, outcome, written, lacking)
+
+
+def _records(
+    experiment: Experiment, folder: RunFolder, trials: Sequence[Trial], written: Mapping[str, Any]
+) -> dict[str, Record]:
+    """The records of all that the run made and its library still has.
+
+    Raises:
+        ConfigError: the library has none of them.
+    """
+    made = {key for t in trials if t.state == "finished" for key in t.keys.values()}
+    needed = made | set(written.get("stages", ()))
+    if not (needed or has_made(folder)):
+        return {}  # it was stopped before its library had anything
+    library = library_of(folder, experiment)
+    records = present(library, needed | {key for trial in trials for key in trial.keys.values()})
+    if needed and not needed & records.keys():
+        raise without_artifacts(library.uri, folder.name, remedy_in(folder))
+    return records
+
+
+def _trials(experiment: Experiment, folder: RunFolder, ended: bool) -> list[Trial]:
+    """The trials of the run's study, which is not made by looking.
+
+    Raises:
+        ConfigError: it is gone, or empty though the run has ``ended`` before.
+    """
+    journal = folder.path / "study.journal"
+    if experiment.study is None and not journal.exists():
+        if not ended:
+            return []
+        raise ConfigError([Problem(str(journal), "is missing, and with it the run's trials")])
+    study = Study(experiment, folder.path)
+    try:
+        trials = study.trials()
+    finally:
+        study.close()
+    if ended and not trials:
+        where = str(journal) if experiment.study is None else "study"
+        raise ConfigError([Problem(where, "has no trials of this run any more")])
+    return trials
+
+
+def _repeats(
+    written: Mapping[str, Any], records: Mapping[str, Record]
+) -> tuple[tuple[Repeated, ...], tuple[str, ...]]:
+    """The repeated configurations whose records are all there, and the names of the others."""
+    whole, lacking = [], []
+    for told in written.get("repeats", ()):
+        group = told.get("group", "")
+        if not all(key in records for key in told["keys"]):
+            lacking.append(Repeated(told["role"], (), (), group).name)
+            continue
+        found = tuple(with_measured(records[key], told["measured"]) for key in told["keys"])
+        whole.append(Repeated(told["role"], tuple(told["seeds"]), found, group))
+    return tuple(whole), tuple(lacking)
 
 
 def present(library: Library, keys: Iterable[str]) -> dict[str, Record]:
@@ -152,22 +253,66 @@ def present(library: Library, keys: Iterable[str]) -> dict[str, Record]:
     return {key: record for key, record in found.items() if record is not None}
 
 
-def write_outcome(experiment: Experiment, outcome: Outcome, folder: RunFolder) -> list[Path]:
-    """Write ``best.yaml``, ``outcome.json``, the trial table, the pictures and the page.
+def write_outcome(
+    experiment: Experiment,
+    outcome: Outcome,
+    folder: RunFolder,
+    written: Mapping[str, Any] | None = None,
+) -> list[Path]:
+    """Write ``outcome.json``, ``best.yaml``, the trial table, the pictures and the page.
 
     With ``run.repeats.of_each`` also the best of each value: ``best-parameters-67000.yaml``.
+
+    Args:
+        written: what ``outcome.json`` said, where the outcome was read from it. What it said of
+            records that the library lacks stays there, and then so does ``best.yaml``.
     """
-    best = winner(outcome)
-    text = best_yaml(experiment, outcome, best) if best else ""
-    files = [folder.write("best.yaml", text)] if text else []
+    files = write_settled(experiment, outcome, folder, written)
+    return files + write_pages(experiment, outcome, folder)
+
+
+def write_settled(
+    experiment: Experiment,
+    outcome: Outcome,
+    folder: RunFolder,
+    written: Mapping[str, Any] | None = None,
+) -> list[Path]:
+    """Write ``outcome.json``, and then the best configurations, whose files are returned."""
+    told = to_plain(outcome)
+    lacking: tuple[str, ...] = ()
+    if written:
+        lacking = _repeats(written, outcome.stages)[1]
+        told = _with_written(told, written)
+    folder.write_json("outcome.json", told)
+    if lacking:
+        return sorted(folder.path.glob("best*.yaml"))
+    return [folder.write(name, text) for name, text in _best_files(experiment, outcome)]
+
+
+def write_pages(experiment: Experiment, outcome: Outcome, folder: RunFolder) -> list[Path]:
+    """Write the trial table, the pictures and the page."""
+    best = folder.path / "best.yaml"
+    text = best.read_text(encoding="utf-8") if best.exists() else ""
+    opened = _opened(Library(experiment.library), outcome)
+    return write_report(outcome, experiment.plain(), folder.path, text, opened)
+
+
+def _best_files(experiment: Experiment, outcome: Outcome) -> Iterator[tuple[str, str]]:
+    """Name and text of the files of the best configurations."""
+    if best := winner(outcome):
+        yield "best.yaml", best_yaml(experiment, outcome, best)
     for group, own in winners(outcome).items():
         if group:
             what, _, value = brief(group).partition(" ")
-            file = f"best-{slug(what)}-{slug(value)}.yaml"
-            files.append(folder.write(file, best_yaml(experiment, outcome, own)))
-    folder.write_json("outcome.json", to_plain(outcome))
-    opened = _opened(Library(experiment.library), outcome)
-    return files + write_report(outcome, experiment.plain(), folder.path, text, opened)
+            yield f"best-{slug(what)}-{slug(value)}.yaml", best_yaml(experiment, outcome, own)
+
+
+def _with_written(told: Mapping[str, Any], written: Mapping[str, Any]) -> dict[str, Any]:
+    """``outcome.json`` anew, with all that stood there before."""
+    now = {(r["role"], r.get("group", "")): r for r in told["repeats"]}
+    repeats = [now.get((r["role"], r.get("group", "")), r) for r in written.get("repeats", ())]
+    stages = sorted({*told["stages"], *written.get("stages", ())})
+    return {**written, **told, "repeats": repeats, "stages": stages}
 
 
 def _opened(library: Library, outcome: Outcome) -> dict[str, Mapping[str, Tensor]]:
@@ -191,5 +336,6 @@ def best_yaml(experiment: Experiment, outcome: Outcome, best: Repeated) -> str:
         f"# {figure} {best.mean(figure):.4f} +- {best.spread(figure):.4f} over {seeds}.",
         f"# Student {best.records[0].key[:12]}, "
         f"{best.records[0].figures.get('parameters', 0):,.0f} parameters.",
+        "# Places are absolute: on another machine, change library, tracking, data.root, weights.",
     ]
     return "\n".join(header) + "\n" + to_yaml(told)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,16 +20,19 @@ from search.cli.submit import Submit, submit_going_on, submit_launch
 from search.document import read_document
 from search.factorial import interactions
 from search.folder import RunFolder
-from search.launching import Launched
+from search.kept_run import Stand, load_run, stand_of
+from search.launched import Launched, SearchFailed
+from search.launching import how_to_go_on
 from search.launching import launch as launch_search
 from search.launching import resume as resume_search
+from search.library.place import absolute
 from search.loading import load_experiment
 from search.outcome import Outcome, to_plain, winner
 from search.report.headline import difference, screening
 from search.report.roles import ROLES, Group, groups
-from search.report.summary import seconds_saved
+from search.report.summary import ranking, seconds_saved
 from search.report.wording import duration, interval
-from search.results import again, onwards, read_outcome, write_outcome
+from search.results import RunResult, again, onwards, read_run, write_outcome
 from search.tracking import (
     is_loopback,
     resolve_uri,
@@ -59,11 +64,9 @@ def launch(
         submit_launch(experiment, address, inline, json)
         return
     view = LiveView(experiment, console)
-    with view.showing():
-        launched = launch_search(
-            experiment, address=address, inline=inline, observers=() if json else (view,)
-        )
-    _conclude(launched, json)
+    observers = () if json else (view,)
+    begin = partial(launch_search, experiment, address=address, inline=inline)
+    _conclude(_seen(view, partial(begin, observers=observers)), json)
 
 
 def resume(
@@ -92,16 +95,20 @@ def extend(
 def best(name: Name, json: Json = False) -> None:
     """The best configuration of a run, and how sure that is."""
     folder = RunFolder.find(name)
-    outcome = read_outcome(folder)
+    run, stand = read_run(folder), stand_of(folder)
     path = folder.path / "best.yaml"
+    known = winner(run.outcome) is not None and not run.lacks_trials
     if json:
         settled = read_document(path).data if path.exists() else None
-        as_json({**to_plain(outcome), "best": settled, "file": str(path)})
-        return
-    _tell(outcome)
-    if path.exists():
-        console.print(f"\n{path}\n")
-        console.print(path.read_text(encoding="utf-8"), markup=False)
+        told = {**to_plain(run.outcome), "state": stand.state, "lacking": list(run.lacking)}
+        as_json({**told, "best": settled, "file": str(path)})
+    else:
+        _tell_run(run, stand, known)
+        if path.exists():
+            console.print(f"\n{path}\n", markup=False)
+            console.print(path.read_text(encoding="utf-8"), markup=False)
+    if not known:
+        raise typer.Exit(1)
 
 
 def reuse(
@@ -133,28 +140,24 @@ def reuse(
     else:
         experiment = again(name, laid_over, seeds, register, of)
     view = LiveView(experiment, console)
-    with view.showing():
-        launched = launch_search(
-            experiment,
-            address=address,
-            inline=inline,
-            observers=() if json else (view,),
-            test=not trials,
-        )
-    _conclude(launched, json)
+    observers = () if json else (view,)
+    begin = partial(launch_search, experiment, address=address, inline=inline, test=not trials)
+    _conclude(_seen(view, partial(begin, observers=observers)), json)
 
 
 def report(name: Name, json: Json = False) -> None:
     """Draw a run's pictures and page again from what the library and the study hold."""
     folder = RunFolder.find(name)
-    experiment = load_experiment(folder.path / "experiment.yaml")
-    files = write_outcome(experiment, read_outcome(folder), folder)
+    run = read_run(folder)
+    files = write_outcome(run.experiment, run.outcome, folder, run.written)
     send_pending(folder.path)
     if json:
         as_json([str(file) for file in files])
         return
     for file in files:
         console.print(str(file), markup=False)
+    if run.lacking:
+        console.print(_lacks(run), markup=False)
 
 
 def ui(
@@ -171,7 +174,7 @@ def ui(
     title = None
     if name:
         folder = RunFolder.find(name)
-        experiment = load_experiment(folder.path / "experiment.yaml")
+        experiment = load_run(folder)
         tracking, title = experiment.tracking, experiment.name
         send_pending(folder.path)
     uri = resolve_uri(tracking, Path.cwd())
@@ -191,45 +194,86 @@ def _go_on(
     if submit:
         submit_going_on(name, trials, address, inline, json)
         return
-    experiment = load_experiment(RunFolder.find(name).path / "experiment.yaml")
+    experiment = load_run(RunFolder.find(name))
     view = LiveView(experiment, console)
-    with view.showing():
-        launched = resume_search(
-            name,
-            address=address,
-            inline=inline,
-            trials=trials,
-            observers=() if json else (view,),
-        )
-    _conclude(launched, json)
+    observers = () if json else (view,)
+    begin = partial(resume_search, name, address=address, inline=inline, trials=trials)
+    _conclude(_seen(view, partial(begin, observers=observers)), json)
+
+
+def _seen(view: LiveView, begin: Callable[[], Launched]) -> Launched:
+    """What a launch came to, also where it failed; the view shows it on its way."""
+    try:
+        with view.showing():
+            return begin()
+    except SearchFailed as failed:
+        return failed.launched
 
 
 def _conclude(launched: Launched, json: bool) -> None:
     """Say what came out, where it lies, and what to type next."""
     name, folder = launched.folder.name, launched.folder.path
     if json:
-        as_json({**to_plain(launched.outcome), "state": launched.state, "folder": str(folder)})
-    elif launched.state == "finished":
-        _tell(launched.outcome)
-        found = winner(launched.outcome) is not None
-        console.print()
-        if found:
-            console.print(f"best configuration  {folder / 'best.yaml'}", markup=False)
-        console.print(f"pictures and page   {folder / 'report.html'}", markup=False)
-        console.print(f"open MLflow         stillhouse ui {name}", markup=False)
-        if found:
-            console.print(f"run the best again  stillhouse reuse {name}", markup=False)
+        told = {**to_plain(launched.outcome), "state": launched.state, "folder": str(folder)}
+        as_json({**told, "reason": launched.reason, "notes": list(launched.notes)})
+    elif launched.state == "interrupted":
+        console.print(how_to_go_on(name), markup=False)
     else:
-        console.print(f"{name} was stopped; go on with: stillhouse resume {name}", markup=False)
+        _tell_end(launched)
     if launched.unsent and not json:
         console.print(
             f"{launched.unsent} entries could not be sent to {shown(launched.tracking)}; they are "
             f"kept in {folder} and sent by the next resume, report or ui"
         )
-    if launched.state != "finished":
+    if launched.reason:
+        typer.echo(f"error: {SearchFailed(launched)}", err=True)
+    if launched.state == "interrupted":
         raise typer.Exit(130)
-    if winner(launched.outcome) is None:
+    if launched.state == "failed" or winner(launched.outcome) is None:
         raise typer.Exit(1)
+
+
+def _tell_end(launched: Launched) -> None:
+    """The headline of a search that ran to its end, and the files that it left."""
+    name, folder = launched.folder.name, launched.folder.path
+    found = winner(launched.outcome) is not None
+    if found or not launched.reason:
+        _tell(launched.outcome)
+    for note in launched.notes:
+        console.print(note, markup=False)
+    console.print()
+    if found and (folder / "best.yaml").exists():
+        console.print(f"best configuration  {folder / 'best.yaml'}", markup=False)
+    if (folder / "report.html").exists():
+        console.print(f"pictures and page   {folder / 'report.html'}", markup=False)
+    console.print(f"open MLflow         stillhouse ui {name}", markup=False)
+    if found:
+        console.print(f"run the best again  stillhouse reuse {name}", markup=False)
+
+
+def _tell_run(run: RunResult, stand: Stand, known: bool) -> None:
+    """The headline of a run that was launched before, and how it stands if it has not finished."""
+    outcome = run.outcome
+    finished = sum(trial.state == "finished" for trial in outcome.trials)
+    if stand.state != "finished":
+        console.print(stand.sentence(outcome.name, finished), markup=False)
+    if run.lacking:
+        console.print(_lacks(run), markup=False)
+    if known or (stand.state == "finished" and not run.lacking):
+        _tell(outcome)
+    elif ranked := ranking(outcome):
+        best, figure = ranked[0], outcome.goals[0].figure
+        told = f"{figure} {best.figures.get(figure, math.nan):.4f}"
+        console.print(f"best so far, over one seed: trial {best.number}, {told}", markup=False)
+
+
+def _lacks(run: RunResult) -> str:
+    """Which repeated configurations cannot be told of, and what makes their records again."""
+    library = shown(absolute(run.experiment.library))
+    return (
+        f"library {library} has no longer all records of {', '.join(run.lacking)}; what was known "
+        f"of them is kept; stillhouse resume {run.outcome.name} makes them again"
+    )
 
 
 def _tell(outcome: Outcome) -> None:
@@ -238,9 +282,7 @@ def _tell(outcome: Outcome) -> None:
     chosen = winner(outcome)
     if chosen is None:
         finished = sum(trial.state == "finished" for trial in outcome.trials)
-        why = f"none of {finished} finished trials keeps the goal's limits"
-        told = why if finished else "no trial has finished"
-        console.print(f"{outcome.name}: {told}; the figures and reasons are in its table")
+        console.print(f"{outcome.name}: {_why_none(outcome, finished)}", markup=False)
         return
     rows = [row for group in groups(outcome) for row in _rows(group, figure)]
     as_table(("", "parameters", figure, "against the best"), rows)
@@ -268,6 +310,16 @@ def _rows(group: Group, figure: str) -> Iterator[tuple[Any, ...]]:
         size = repeated.records[0].figures.get("parameters", 0)
         against = difference(group.best, repeated, figure) if role else ""
         yield label, int(size), _spread(repeated, figure), against
+
+
+def _why_none(outcome: Outcome, finished: int) -> str:
+    """Why a search that has finished has no best configuration."""
+    table = "the figures and reasons are in its table"
+    if not finished:
+        return f"no trial has finished; {table}"
+    if not ranking(outcome):
+        return f"none of {finished} finished trials keeps the goal's limits; {table}"
+    return f"no repetition of its best trials was made; stillhouse resume {outcome.name}"
 
 
 def _trials(outcome: Outcome) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from search.lost import Lost
+
 _SEARCHING = ("launch", "resume", "extend", "reuse")
 _WITHOUT = {"--address", "--inline", "--help", "-h"}
 
@@ -21,6 +23,9 @@ def main() -> None:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
+    except Lost as lost:
+        print(f"error: {lost}", file=sys.stderr)
+        sys.exit(2)
     run()
 
 
