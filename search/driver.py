@@ -88,7 +88,11 @@ class Driver:
             state.earlier,
         )
         self.announce = Announcer((self.tracker, self.bulletin, *asked.observers))
-        self.study = Study(experiment, folder.path)
+        try:
+            self.study = Study(experiment, folder.path)
+        except BaseException:
+            self.tracker.close(timeout=5.0)  # so that another may have the run
+            raise
 
     def run(self, address: str | None, inline: bool, resumed: bool) -> Launched:
         """Search, settle what was found, and end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -92,8 +93,9 @@ class Spool:
             _replace(self._sent_path, json.dumps({"bytes": end}))
 
     def close(self) -> None:
-        """Let another process have the folder."""
-        self._file.close()
+        """Let another process have the folder, also on a full disk."""
+        with contextlib.suppress(OSError):  # of a line that `append` has said is not written
+            self._file.close()
         self._lock.release()
 
 

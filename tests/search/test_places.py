@@ -105,9 +105,9 @@ def test_what_is_absolute_or_elsewhere_stays(place):
 
 
 @pytest.fixture
-def earlier(tmp_path, monkeypatch):
+def earlier(place, monkeypatch):
     """A run folder of an earlier version, whose places are relative; this is another folder."""
-    monkeypatch.setenv("STILLHOUSE_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("STILLHOUSE_RUNS", str(place.parent / "runs"))
     folder = RunFolder.new("texts")
     folder.write("experiment.yaml", yaml.safe_dump(texts(library="stillhouse-library")))
     monkeypatch.chdir(place.parent)
