@@ -48,8 +48,9 @@ def again(
     Raises:
         ConfigError: no such run, it has no winner yet, or the changes do not fit.
     """
-    told = _read(_best_of(name, of) if of else _file_of(name, "best.yaml"))
-    _check_library(name, told, changes)
+    file = _best_of(name, of) if of else _file_of(name, "best.yaml")
+    told = _read(file)
+    _check_library(file, told, changes)
     repeats = {"run.repeats.top": 1, "run.repeats.seeds": seeds, "run.trials": 1}
     laid_over = {**repeats, **({"run.register_as": register} if register else {}), **changes}
     return load_experiment({**told, "name": f"{told['name']}-again"}, laid_over)
@@ -64,9 +65,9 @@ def onwards(name: str, changes: Mapping[str, Any], trials: int, of: str = "") ->
     Raises:
         ConfigError: no such run, it has no winner or searched nothing, or the changes do not fit.
     """
-    best = _read(_best_of(name, of) if of else _file_of(name, "best.yaml"))
-    told = _read(_file_of(name, "experiment.yaml"))
-    _check_library(name, told, changes)
+    file = _best_of(name, of) if of else _file_of(name, "best.yaml")
+    best, told = _read(file), _read(_file_of(name, "experiment.yaml"))
+    _check_library(file, told, changes)
     if not told.get("search"):
         message = "searched nothing; leave --trials out to make its recipe again"
         raise ConfigError([Problem(name, message)])
@@ -89,18 +90,27 @@ def _read(file: Path) -> dict[str, Any]:
     for part, kind in {"name": str, "data": dict, "stages": dict}.items():
         if not isinstance(found.get(part), kind):
             raise ConfigError([Problem(str(file), f"is no experiment: it has no {part}")])
-    kept = (file.parent / "experiment.yaml").exists()
-    return as_launched(RunFolder(file.parent), found) if kept else found
+    folder = _folder_of(file)
+    return as_launched(folder, found) if folder else found
 
 
-def _check_library(name: str, told: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+def _folder_of(file: Path) -> RunFolder | None:
+    """The run's folder in which a file lies; none where MLflow gave a copy."""
+    there = (file.parent / "experiment.yaml").exists()
+    return RunFolder(file.parent) if there else None
+
+
+def _check_library(file: Path, told: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
     """What is used again rests on a library; another may be named by ``changes``.
 
     Raises:
         ConfigError: it is not there, as where it is not mounted, or lies on another machine.
     """
-    uri = told.get("library")
-    if isinstance(uri, str) and "library" not in changes and not is_relative(uri):
+    uri, folder = told.get("library"), _folder_of(file)
+    if not isinstance(uri, str) or "library" in changes or is_relative(uri):
+        return
+    if folder is None or has_made(folder):
+        name = folder.name if folder else file.name
         open_library(uri, name, "mount it, or name another: --set library=PLACE")
 
 
