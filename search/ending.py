@@ -116,8 +116,18 @@ def unwritable(error: BaseException, folder: RunFolder) -> Lost | None:
             remedy = "make room there" if seen.errno in FULL else "make it writable"
             file = seen.filename or folder.path
             return Lost("runs", f"{file} cannot be written: {seen.strerror}; {remedy}")
+        if told := _of_no_room(seen):  # as Ray and Tune pass it on
+            return Lost("runs", f"{folder.path} cannot be written: {told}; make room there")
         seen = seen.__cause__ or seen.__context__
     return None
+
+
+def _of_no_room(error: BaseException) -> str:
+    """The line of an error of another kind that tells of a full disk."""
+    if isinstance(error, Lost | ConfigError):
+        return ""  # of another place, and one line already
+    lines = str(error).splitlines()
+    return next((one.strip() for one in lines if "No space left on device" in one), "")
 
 
 def _closed(error: OSError, folder: RunFolder) -> bool:

@@ -104,7 +104,7 @@ def _launched(asked: Launch, address: str | None, inline: bool) -> Launched:
             launched = driver.run(address, inline, asked.resumed)
     except Lost as lost:
         raise _resumable(lost, folder) from None
-    except OSError as error:
+    except Exception as error:
         if lost_folder := unwritable(error, folder):
             raise _resumable(lost_folder, folder) from None
         raise

@@ -1,6 +1,7 @@
 """Whatever fails at the end of a search: its outcome is kept, its state is told, it can go on."""
 
 import contextlib
+import errno
 import json
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from search import SearchFailed, cluster, driver
 from search.cli import start
 from search.cli.app import app, main
 from search.driver import examples
-from search.ending import StateFile
+from search.ending import StateFile, unwritable
 from search.events import SearchStarted, StageChanged, TrialEnded, TrialStarted
 from search.folder import RunFolder
 from search.launching import launch, resume
@@ -249,6 +250,24 @@ def test_runs_on_a_disk_that_takes_no_files_are_one_line(tiny, small_disk, monke
     told = f"error: {small_disk} cannot be written: Read-only file system; set STILLHOUSE_RUNS"
     assert error.startswith(told)
     assert "\n" not in error
+
+
+def test_a_full_disk_is_known_in_whatever_says_it(tmp_path):
+    """Ray and Tune pass on what a worker or a listener met as errors of their own."""
+    folder = RunFolder(tmp_path)
+    told = RuntimeError("a listener failed: OSError: [Errno 28] No space left on device")
+    wrapped = RuntimeError("fit failed")
+    wrapped.__cause__ = OSError(errno.EDQUOT, "Disk quota exceeded", f"{tmp_path}/tune/result.json")
+    assert str(tmp_path) in str(unwritable(told, folder))
+    assert f"{tmp_path}/tune/result.json cannot be written" in str(unwritable(wrapped, folder))
+    closed = PermissionError(errno.EACCES, "Permission denied", f"{tmp_path}/state.json")
+    assert "state.json cannot be written: Permission denied; make it" in str(
+        unwritable(closed, folder)
+    )
+    # A data file that may not be read is another matter.
+    other = PermissionError(errno.EACCES, "Permission denied", "/data/train.parquet")
+    assert unwritable(other, folder) is None
+    assert unwritable(RuntimeError("CUDA error"), folder) is None
 
 
 def test_a_state_is_told_also_on_a_full_disk(tmp_path, monkeypatch):
