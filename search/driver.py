@@ -15,7 +15,6 @@ from torch import Tensor
 
 from methods.core.data.config import DataConfig
 from methods.core.data.dataset import open_data
-from methods.core.data.facts import facts
 from methods.core.data.splits import Split
 from search.address import hushed
 from search.announcer import Announcer
@@ -39,7 +38,7 @@ from search.stage import Artifact, Stage
 from search.standing import Standing
 from search.stopping import Stop
 from search.study import Study
-from search.tested import tested
+from search.tested import tested, why_untested
 from search.tracking import Tracker, known, prepare, resolve_uri
 from search.tracking.model import check_name
 from search.variance import variances
@@ -288,8 +287,8 @@ class Driver:
     def _tested(self, outcome: Outcome, notes: list[str]) -> Outcome:
         """The outcome with figures of the test split, or a note why there are none."""
         data = self.experiment.recipe().student.data
-        if not facts(data).sizes["test"]:
-            notes.append("no test figures: the data set has no test split")
+        if why := why_untested(data):
+            notes.append(f"no test figures: {why}")
             return outcome
         tests = {r.name: tested(r.records, data, self._artifact) for r in outcome.repeats}
         return replace(outcome, tests=tests)

@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from methods.core.data.facts import facts
 from search.cli.show import Json, as_json, as_table, console
 from search.exporting import Departure, check_formats, depart
 from search.folder import RunFolder
@@ -18,7 +17,7 @@ from search.model_card import card
 from search.outcome import Outcome, Repeated, winner, winners
 from search.report.roles import brief
 from search.results import best_yaml, read_run, slug
-from search.tested import tested
+from search.tested import tested, why_untested
 from spaces.problem import ConfigError, Problem, unknown
 
 
@@ -59,7 +58,7 @@ def export(
         raise ConfigError([Problem(folder.name, message)]) from None
     departure = depart(winning, data, formats, place, experiment.name)
     tests = outcome.tests.get(best.name, ())
-    if not tests and facts(data).sizes["test"]:
+    if not tests and not why_untested(data):
         tests = tested(best.records, data, library.open)
     recipe = best_yaml(experiment, outcome, best)
     about = place / f"{experiment.name}.md"

@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from methods.core.data.config import DataConfig
+from methods.core.data.dataset import Dataset
 from search import SearchFailed, cluster, driver
 from search.cli import start
 from search.cli.app import app, main
@@ -23,6 +24,7 @@ from search.folder import RunFolder
 from search.launching import launch, resume
 from search.loading import load_experiment
 from search.lost import Lost
+from search.tested import why_untested
 
 TINY = {
     "name": "tiny",
@@ -193,6 +195,23 @@ def test_a_model_has_its_example_from_whatever_split_there_is(validation, images
     data = {"source": "digits", "classes": [3], "validation": validation, "limit": 60}
     found = examples(DataConfig.parse(data))
     assert found.shape == (images, 1, 8, 8)
+
+
+def test_a_test_split_that_is_missing_or_has_no_labels_is_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("STILLHOUSE_CACHE", str(tmp_path / "cache"))
+    rows = "".join(f"w{n % 7} {'good' if n % 2 else 'bad'},{n % 2}\n" for n in range(40))
+    (tmp_path / "train.csv").write_text(f"text,label\n{rows}")
+    source = {"text": {"length": 4, "test": None, "embedding": {"dimensions": 4}}}
+    data = {"source": source, "root": str(tmp_path), "validation": 0.25}
+    assert why_untested(DataConfig.parse(data)) == "the data set has no test split"
+    digits = DataConfig.parse({"source": "digits", "limit": 60})
+    assert why_untested(digits) == ""
+    labels = Dataset._source_labels
+    hidden = {"test": -1}
+    monkeypatch.setattr(
+        Dataset, "_source_labels", lambda self, split: labels(self, split) * hidden.get(split, 1)
+    )
+    assert why_untested(digits) == "the data set has no labels for its test split"
 
 
 # Places that fail
