@@ -25,7 +25,7 @@ from typing import Any
 
 from search.launching import Launched, launch
 from search.loading import load_experiment
-from search.results import onwards
+from search.reusing import onwards
 
 TARGET = 1.0
 GOAL = "val_accuracy"

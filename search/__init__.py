@@ -18,19 +18,22 @@ if TYPE_CHECKING:
     from search.assembly import rebuild
     from search.experiment import Experiment
     from search.formats.safetensors import read_network
-    from search.launching import Launched, launch, resume
+    from search.launched import Launched, SearchFailed
+    from search.launching import launch, resume
     from search.library.store import Library
     from search.loading import load_experiment
     from search.make import make_all
     from search.outcome import Outcome
     from search.planning import plan
-    from search.results import again, read_outcome
+    from search.reusing import again
+    from search.run_result import read_outcome
 
 __all__ = [
     "Experiment",
     "Launched",
     "Library",
     "Outcome",
+    "SearchFailed",
     "again",
     "launch",
     "load_experiment",
@@ -44,16 +47,17 @@ __all__ = [
 
 _HOMES = {
     "Experiment": "experiment",
-    "Launched": "launching",
+    "Launched": "launched",
     "Library": "library.store",
     "Outcome": "outcome",
-    "again": "results",
+    "SearchFailed": "launched",
+    "again": "reusing",
     "launch": "launching",
     "load_experiment": "loading",
     "make_all": "make",
     "plan": "planning",
     "read_network": "formats.safetensors",
-    "read_outcome": "results",
+    "read_outcome": "run_result",
     "rebuild": "assembly",
     "resume": "launching",
 }

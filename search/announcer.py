@@ -34,8 +34,18 @@ class Announcer:
                 return
             answers = self._answers(event) if self._answers else ()
             for each in (event, *answers):
-                for observer in self._observers:
-                    observer(each)
+                self._tell(each)
+
+    def _tell(self, event: Event) -> None:
+        """Tell all of them, also where one fails; the first failure goes on then."""
+        failures: list[BaseException] = []
+        for observer in self._observers:
+            try:
+                observer(event)
+            except BaseException as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     def _is_news(self, event: StageChanged) -> bool:
         """Whether the end of a stage is told for the first time; keeps count of both kinds."""

@@ -167,6 +167,18 @@ class Bulletin:
         }
 
 
+def stilled(snapshot: Snapshot) -> dict[str, Any]:
+    """The snapshot of a driver that was killed: nothing that it tells of is on its way any more."""
+    trials = {**snapshot["trials"], "running": [], "waiting": []}
+    none = {"running": 0, "queued": 0, "waiting": 0, "open": [], "unborn": []}
+    return {
+        **snapshot,
+        "seconds_left": None,
+        "trials": trials,
+        "stages": {**snapshot["stages"], **none},
+    }
+
+
 def silent_for(snapshot: Snapshot, now: float) -> float | None:
     """Seconds since a running search's last sign of life, if it is overdue."""
     age = now - float(snapshot["at"])

@@ -14,6 +14,8 @@ from search.admission import keep_token, show_token
 from spaces.problem import ConfigError, Problem
 
 NAMESPACE = "stillhouse"
+LONGEST = 300
+"""Letters of what Ray says that are passed on."""
 PACKAGES = ("search", "methods", "spaces")
 """What is shipped to a cluster, as it is here."""
 _OWN_WORKERS = {
@@ -73,8 +75,10 @@ def connect(address: str | None) -> None:
             runtime_env=shipped,
             _system_config=None if address else _OWN_WORKERS,
         )
-    except Exception as error:  # Ray's own start-up time-out is a plain one
-        raise (no_cluster(address, error) if address else _not_started(error)) from None
+    except Exception as error:  # Ray raises bare ones, as where a start takes too long
+        if address:
+            raise no_cluster(address, error) from None
+        raise _not_started(error) from None
 
 
 def package_folders() -> list[str]:

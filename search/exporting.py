@@ -150,7 +150,8 @@ def _is_there(file: Exported) -> bool:
 
 
 def _images(data: Dataset) -> tuple[str, Tensor]:
-    split: Any = "validation" if data.facts.sizes["validation"] else "train"
+    # An export takes a single example for a fixed batch size.
+    split: Any = "validation" if data.facts.sizes["validation"] > 1 else "train"
     batch = next(data.batches(split, batch_size=COMPARED, device="cpu"))
     return split, batch.images.float().contiguous()
 

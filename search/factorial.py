@@ -150,7 +150,14 @@ def interactions(outcome: Outcome) -> list[Interaction]:
     asked = Factorial.parse(outcome.factorial)
     figure = outcome.goals[0].figure
     sign = 1.0 if outcome.goals[0].maximize else -1.0
-    known = {r.role: dict(zip(r.seeds, r.values(figure), strict=True)) for r in outcome.repeats}
+    known = {
+        r.role: {
+            seed: record.figures[figure]
+            for seed, record in zip(r.seeds, r.records, strict=True)
+            if figure in record.figures  # students without a teacher agree with none, say
+        }
+        for r in outcome.repeats
+    }
     found = []
     for name in asked.techniques:
         roles = (PLAIN, DISTILLED, name, with_distillation(name))

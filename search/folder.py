@@ -25,6 +25,7 @@ from spaces.problem import ConfigError, Problem, unknown
 
 log = logging.getLogger(__name__)
 
+_ELSEWHERE = "if it lies elsewhere, set STILLHOUSE_RUNS or change to the folder of its launch"
 PATIENCE = 5.0
 """Seconds for which a driver waits for another one of the same run, which may be ending."""
 
@@ -64,8 +65,7 @@ class RunFolder:
                 except FileExistsError:  # another launch took it
                     number += 1
         except OSError as error:
-            message = f"cannot write to {root}: {error.strerror}; set STILLHOUSE_RUNS"
-            raise ConfigError([Problem("runs", message)]) from None
+            raise _unusable(root, "cannot be written", error) from None
 
     @classmethod
     def find(cls, name: str) -> RunFolder:
@@ -75,8 +75,11 @@ class RunFolder:
             ConfigError: there is none.
         """
         root = runs_root()
-        names = [p.name for p in root.iterdir() if p.is_dir()] if root.is_dir() else []
-        return cls(root / newest(name, names, str(root)))
+        try:
+            names = [p.name for p in root.iterdir() if p.is_dir()] if root.exists() else []
+        except OSError as error:
+            raise _unusable(root, "cannot be read", error) from None
+        return cls(root / newest(name, names, str(root), _ELSEWHERE))
 
     @property
     def name(self) -> str:
@@ -138,19 +141,27 @@ class RunFolder:
         return 0.0
 
 
-def newest(name: str, runs: Iterable[str], where: str) -> str:
+def newest(name: str, runs: Iterable[str], where: str, remedy: str = "") -> str:
     """Of ``runs`` the one called ``name``, or the newest of the experiment ``name``.
 
     Raises:
-        ConfigError: there is none ``where`` they were looked for.
+        ConfigError: there is none ``where`` they were looked for; ``remedy`` says what helps.
     """
     names = list(runs)
     if name in names:
         return name
     numbered = {number: n for n in names if (number := _number(n, name))}
     if not numbered:
-        raise ConfigError([Problem(where, unknown("run", name, names))])
+        what, _, near = unknown("run", name, names).partition("; ")
+        told = f"{what} in {where}; {near}" if names else f"{what} in {where}, which has no runs"
+        raise ConfigError([Problem("", "; ".join(filter(None, (told, remedy))))])
     return numbered[max(numbered)]
+
+
+def _unusable(root: Path, why: str, error: OSError) -> ConfigError:
+    """The folder of all runs, what is wrong with it, and what helps."""
+    reason = "is a file, not a folder" if root.is_file() else f"{why}: {error.strerror}"
+    return ConfigError([Problem("", f"{root} {reason}; set STILLHOUSE_RUNS to another folder")])
 
 
 def _number(folder: str, name: str) -> int:

@@ -69,16 +69,22 @@ class Inline:
             if why := self._make(stage):
                 ledger.failed(proposal.number, f"{stage.label}: {why}")
                 return
-        try:
-            for report in run_trial(self._experiment, proposal.recipe, self._library):
-                figures = {name: value for name, value in report.items() if name != "done"}
-                ledger.reported(proposal.number, figures)
-                if report.get("done"):
-                    ledger.finished(proposal.number, figures)
-        except Lost:
-            raise
-        except Exception as error:
-            ledger.failed(proposal.number, reason(error))
+        reports = iter(run_trial(self._experiment, proposal.recipe, self._library))
+        while True:
+            # What the ledger cannot note, as on a full disk, is no failure of the trial.
+            try:
+                report = next(reports, None)
+            except Lost:
+                raise
+            except Exception as error:
+                ledger.failed(proposal.number, reason(error))
+                return
+            if report is None:
+                return
+            figures = {name: value for name, value in report.items() if name != "done"}
+            ledger.reported(proposal.number, figures)
+            if report.get("done"):
+                ledger.finished(proposal.number, figures)
 
     def _make_groups(self, stages: Iterable[Stage]) -> None:
         """Make in one pass what can be; what goes wrong there is tried alone, and told, later."""

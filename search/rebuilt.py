@@ -26,17 +26,14 @@ log = logging.getLogger(__name__)
 FILE = "outcome.json"
 
 
-def written_outcome(
+def rebuilt_outcome(
     experiment: Experiment,
     folder: RunFolder,
     library: Library,
     trials: Sequence[Trial],
     importances: Mapping[str, float],
 ) -> dict[str, Any]:
-    """What the file of a run says; rebuilt if it is damaged, empty if the run has not ended."""
-    told: dict[str, Any] = folder.read_json(FILE)
-    if told or not (folder.path / FILE).exists():
-        return told
+    """What the damaged file of a run said, in its own form."""
     log.warning(
         "%s is damaged, as by a full disk; its repetitions over seeds come from the library. Which "
         "stages were made and which reused, and accuracies on the test split, are lost",

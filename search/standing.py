@@ -101,6 +101,8 @@ class Standing:
                 self.warnings = [*self.warnings, str(event)][-MOST:]
             case SearchEnded():
                 self.state, self.reason = event.state, event.reason
+                for open_ones in (self.running, self.waiting, self.stages):
+                    open_ones.clear()  # nothing runs any more, whatever was on its way
 
     def seconds_left(self) -> float | None:
         """Until the last trial, judged by those that ended in this launch; None before any did."""

@@ -12,6 +12,20 @@ from search.library.record import Record
 from search.make import pick_device
 from search.stage import Artifact
 
+_BATCH = 512
+
+
+def why_untested(data: DataConfig) -> str:
+    """Why nothing can be measured on the test split of ``data``; empty where it can."""
+    known = open_data(data)
+    if not known.facts.sizes["test"]:
+        return "the data set has no test split"
+    batches = known.batches("test", batch_size=_BATCH, device="cpu")
+    # Published sets often keep the labels of their test split to themselves, and say -1.
+    if any(int(batch.labels.min()) < 0 for batch in batches):
+        return "the data set has no labels for its test split"
+    return ""
+
 
 def tested(
     records: Sequence[Record], data: DataConfig, opened: Callable[[str], Artifact]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import sys
+from collections.abc import Iterable
 
 import typer
 
@@ -11,6 +13,8 @@ from search.cli import about, diagnose, doctor, export, files, library, methods,
 from search.lost import Lost
 from spaces.problem import ConfigError
 
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
+"""What an operating system says of a place that takes no file."""
 app = typer.Typer(
     name="stillhouse",
     help="Search for the best way to distil a large network into a small one.",
@@ -41,15 +45,24 @@ app.add_typer(library.app, name="library")
 
 
 def main() -> None:
-    """Run the command line; a user's mistake, or a place that was lost, ends it with its
-    lines and status 2."""
+    """Run the command line. A user's mistake, or a place that was lost, ends it with its lines
+    and status 2; a stop with status 130."""
     try:
         app()
     except (ConfigError, Lost) as error:
         problems = error.problems if isinstance(error, ConfigError) else [error.problem]
-        for problem in problems:
-            print(f"error: {hushed(str(problem))}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped", file=sys.stderr)
+        sys.exit(_told(map(str, problems)))
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        sys.exit(_told([f"{error.filename or 'a file'} cannot be used: {error.strerror}"]))
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "stopped", file=sys.stderr)
         sys.exit(130)
+
+
+def _told(problems: Iterable[str]) -> int:
+    """Print each problem as a line; returns the status."""
+    for problem in problems:
+        print(f"error: {hushed(problem)}", file=sys.stderr)
+    return 2

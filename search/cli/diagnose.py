@@ -11,9 +11,9 @@ from search.announcer import Announcer
 from search.cli.runs import Address, File, Inline
 from search.cli.show import Json, Set, as_json, as_table, console, parse_changes
 from search.diagnosis import diagnose as examine
+from search.driver import Workshop
 from search.events import Event, StageChanged
 from search.inline import Inline as InlineShop
-from search.launching import Workshop
 from search.library.store import Library
 from search.loading import load_experiment
 

@@ -8,17 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
+from search.best_files import best_yaml, slug
 from search.cli.show import Json, as_json, as_table, console
 from search.durable import write_whole
 from search.exporting import Departure, check_formats, depart, with_earlier
 from search.folder import RunFolder
 from search.formats import FORMATS
-from search.library.store import Damaged, Library
-from search.loading import load_experiment
+from search.kept_run import library_of
+from search.library.store import Damaged
 from search.model_card import card
 from search.outcome import Outcome, Repeated, winner, winners
 from search.report.roles import brief
-from search.results import best_yaml, read_outcome, slug
+from search.run_result import read_run
 from spaces.problem import ConfigError, Problem, unknown
 
 
@@ -39,14 +40,18 @@ def export(
     formats = list(dict.fromkeys(to or FORMATS.names()))
     check_formats(formats)
     folder = RunFolder.find(name)
-    experiment = load_experiment(folder.path / "experiment.yaml")
-    outcome = read_outcome(folder)
+    run = read_run(folder)
+    experiment, outcome = run.experiment, run.outcome
+    if run.lacks_trials:
+        message = f"its library has no longer all records of {', '.join(run.lacking)}"
+        remedy = f"stillhouse resume {folder.name} makes them again"
+        raise ConfigError([Problem(folder.name, f"{message}; {remedy}")])
     best = _chosen(outcome, of)
     record = outcome.representative(best)[1]
     number = int(best.role.removeprefix("trial "))
     values = next(trial.values for trial in outcome.trials if trial.number == number)
     data = experiment.recipe(values).student.data
-    library = Library(experiment.library)
+    library = library_of(folder, experiment)
     place = into or folder.path / "exported"
     try:
         winning = library.open(record.key)

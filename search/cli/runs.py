@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from search.address import shown
 from search.cli.live import LiveView
-from search.cli.show import Json, Set, as_json, as_table, console, parse_changes
+from search.cli.outcome import conclude, lacks, tell_run
+from search.cli.show import Json, Set, as_json, console, parse_changes
 from search.cli.submit import Submit, submit_going_on, submit_launch
-from search.factorial import interactions
 from search.folder import Busy, RunFolder
-from search.launching import Launched
+from search.kept_run import load_run, stand_of
+from search.launched import Launched, SearchFailed
 from search.launching import launch as launch_search
 from search.launching import resume as resume_search
 from search.loading import load_experiment
-from search.outcome import Outcome, to_plain, winner
-from search.report.headline import coinciding, difference, limits, screening
-from search.report.roles import ROLES, Group, groups
-from search.report.summary import seconds_saved
-from search.report.wording import duration, interval
-from search.results import again, onwards, read_best, read_outcome, write_outcome, write_pages
-from search.tracking import count_refused, send_pending
+from search.outcome import to_plain, winner
+from search.results import read_best, write_outcome, write_pages
+from search.reusing import again, onwards
+from search.run_result import read_run
+from search.tracking import send_pending
 
 File = Annotated[Path, typer.Argument(help="Experiment file (YAML).")]
 Name = Annotated[str, typer.Argument(help="A run (name-3), or an experiment: its newest run.")]
@@ -48,11 +47,9 @@ def launch(
         submit_launch(experiment, address, inline, json)
         return
     view = LiveView(experiment, console)
-    with view.showing():
-        launched = launch_search(
-            experiment, address=address, inline=inline, observers=() if json else (view,)
-        )
-    _conclude(launched, json)
+    observers = () if json else (view,)
+    begin = partial(launch_search, experiment, address=address, inline=inline)
+    conclude(_seen(view, partial(begin, observers=observers)), json)
 
 
 def resume(
@@ -81,17 +78,20 @@ def extend(
 def best(name: Name, json: Json = False) -> None:
     """The best configuration of a run, and how sure that is."""
     folder = RunFolder.find(name)
-    outcome = read_outcome(folder)
+    run, stand = read_run(folder), stand_of(folder)
     path = folder.path / "best.yaml"
-    best = read_best(path) if winner(outcome) or path.exists() else None
+    known = winner(run.outcome) is not None and not run.lacks_trials
+    settled = read_best(path) if known or path.exists() else None
     if json:
-        settled = best.data if best else None
-        as_json({**to_plain(outcome), "best": settled, "file": str(path)})
-        return
-    _tell(outcome)
-    if best:
-        console.print(f"\n{path}\n")
-        console.print(best.text, markup=False)
+        told = {**to_plain(run.outcome), "state": stand.state, "lacking": list(run.lacking)}
+        as_json({**told, "best": settled.data if settled else None, "file": str(path)})
+    else:
+        tell_run(run, stand, known)
+        if settled:
+            console.print(f"\n{path}\n", markup=False)
+            console.print(settled.text, markup=False)
+    if not known:
+        raise typer.Exit(1)
 
 
 def reuse(
@@ -129,33 +129,28 @@ def reuse(
     else:
         experiment = again(name, laid_over, seeds, register, of)
     view = LiveView(experiment, console)
-    with view.showing():
-        launched = launch_search(
-            experiment,
-            address=address,
-            inline=inline,
-            observers=() if json else (view,),
-            test=not trials,
-        )
-    _conclude(launched, json)
+    observers = () if json else (view,)
+    begin = partial(launch_search, experiment, address=address, inline=inline, test=not trials)
+    conclude(_seen(view, partial(begin, observers=observers)), json)
 
 
 def report(name: Name, json: Json = False) -> None:
     """Draw a run's pictures and page again from what the library and the study hold."""
     folder = RunFolder.find(name)
-    experiment = load_experiment(folder.path / "experiment.yaml")
-    outcome = read_outcome(folder)
+    run = read_run(folder)
     try:
         with folder.held(patience=0):
-            files = write_outcome(experiment, outcome, folder)
+            files = write_outcome(run.experiment, run.outcome, folder, run.written)
     except Busy:  # its driver writes the outcome itself, and knows more of it
-        files = write_pages(experiment, outcome, folder)
+        files = write_pages(run.experiment, run.outcome, folder)
     send_pending(folder.path)
     if json:
         as_json([str(file) for file in files])
         return
     for file in files:
         console.print(str(file), markup=False)
+    if run.lacking:
+        console.print(lacks(run), markup=False)
 
 
 def _go_on(
@@ -164,95 +159,17 @@ def _go_on(
     if submit:
         submit_going_on(name, trials, address, inline, json)
         return
-    experiment = load_experiment(RunFolder.find(name).path / "experiment.yaml")
+    experiment = load_run(RunFolder.find(name))
     view = LiveView(experiment, console)
-    with view.showing():
-        launched = resume_search(
-            name,
-            address=address,
-            inline=inline,
-            trials=trials,
-            observers=() if json else (view,),
-        )
-    _conclude(launched, json)
+    observers = () if json else (view,)
+    begin = partial(resume_search, name, address=address, inline=inline, trials=trials)
+    conclude(_seen(view, partial(begin, observers=observers)), json)
 
 
-def _conclude(launched: Launched, json: bool) -> None:
-    """Say what came out, where it lies, and what to type next."""
-    name, folder = launched.folder.name, launched.folder.path
-    if json:
-        as_json({**to_plain(launched.outcome), "state": launched.state, "folder": str(folder)})
-    elif launched.state == "finished":
-        _tell(launched.outcome)
-        found = winner(launched.outcome) is not None
-        console.print()
-        if found:
-            console.print(f"best configuration  {folder / 'best.yaml'}", markup=False)
-        console.print(f"pictures and page   {folder / 'report.html'}", markup=False)
-        console.print(f"open MLflow         stillhouse ui {name}", markup=False)
-        if found:
-            console.print(f"run the best again  stillhouse reuse {name}", markup=False)
-    else:
-        console.print(f"{name} was stopped; go on with: stillhouse resume {name}", markup=False)
-    if launched.unsent and not json:
-        console.print(
-            f"{launched.unsent} entries could not be sent to {shown(launched.tracking)}; they are "
-            f"kept in {folder} and sent by the next resume, report or ui"
-        )
-    if (refused := count_refused(folder / "tracking")) and not json:
-        path = folder / "tracking" / "refused.jsonl"
-        console.print(f"MLflow refused {refused} entries; {path} has them with the reasons")
-    if launched.state != "finished":
-        raise typer.Exit(130)
-    if winner(launched.outcome) is None:
-        raise typer.Exit(1)
-
-
-def _tell(outcome: Outcome) -> None:
-    """The headline: the best student beside the plain and the directly distilled one."""
-    figure = outcome.goals[0].figure
-    chosen = winner(outcome)
-    if chosen is None:
-        finished = sum(trial.state == "finished" for trial in outcome.trials)
-        why = f"none of {finished} finished trials keeps the goal's limits"
-        told = why if finished else "no trial has finished"
-        console.print(f"{outcome.name}: {told}; the figures and reasons are in its table")
-        return
-    rows = [row for group in groups(outcome) for row in _rows(group, figure)]
-    as_table(("", "parameters", figure, "against the best"), rows)
-    for group in groups(outcome):
-        for told in (*coinciding(group.best), *limits(outcome, group.best)):
-            console.print(f"{group.name}: {told}" if group.name else told, markup=False)
-    for one in interactions(outcome):
-        told = interval(figure, one.mean, one.low, one.high)
-        console.print(f"distillation and {one.technique}: {one.verdict}; interaction {told}")
-    if told := screening(outcome):
-        console.print(told)
-    for name, values in outcome.tests.items():
-        told = ", ".join(f"{value:.4f}" for value in values)
-        console.print(f"test accuracy of {ROLES[name].short if name in ROLES else name}: {told}")
-    console.print(
-        f"stages: {len(outcome.made)} made, {len(outcome.reused)} reused "
-        f"(saved {duration(seconds_saved(outcome))}); {_trials(outcome)}, "
-        f"{sum(t.reused for t in outcome.trials)} of them found in the library; "
-        f"{duration(outcome.seconds)}"
-    )
-
-
-def _rows(group: Group, figure: str) -> Iterator[tuple[Any, ...]]:
-    """The best of a group and its baselines."""
-    where = f"{group.name}, " if group.name else ""
-    for role, repeated in {"": group.best, **group.against}.items():
-        label = ROLES[role].short if role else f"best student ({where}{repeated.role})"
-        size = repeated.records[0].figures.get("parameters", 0)
-        against = difference(repeated, group.best, figure) if role else ""
-        yield label, int(size), _spread(repeated, figure), against
-
-
-def _trials(outcome: Outcome) -> str:
-    count = len(outcome.trials)
-    return f"{count} trial{'s' * (count != 1)}"
-
-
-def _spread(repeated: Any, figure: str) -> str:
-    return f"{repeated.mean(figure):.4f} +- {repeated.spread(figure):.4f} (n={len(repeated.seeds)})"
+def _seen(view: LiveView, begin: Callable[[], Launched]) -> Launched:
+    """What a launch came to, also where it failed; the view shows it on its way."""
+    try:
+        with view.showing():
+            return begin()
+    except SearchFailed as failed:
+        return failed.launched

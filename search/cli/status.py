@@ -11,11 +11,12 @@ from typing import Annotated, Any
 import typer
 
 from search.address import shown
-from search.bulletin import FILE, Snapshot, silent_for
+from search.bulletin import FILE, Snapshot, silent_for, stilled
 from search.cli.live import counts, told_values
 from search.cli.runs import Name
 from search.cli.show import Json, as_json, as_table, console
 from search.folder import RunFolder, newest, runs_root
+from search.kept_run import stand_of
 from search.library.store import Library
 from search.report.wording import duration
 from spaces.problem import ConfigError, Problem
@@ -32,9 +33,12 @@ def status(name: Name, address: Where = None, library: Place = None, json: Json 
     """How a search stands: trials, stages, nodes, what waits for what, failures, time left."""
     told = _find(name, address, library)
     now = time.time()
+    silent = silent_for(told, now)
+    if silent is not None:
+        told = stilled(told)
     if json:
         age = now - float(told["at"])
-        as_json({**told, "age": age, "silent_for": silent_for(told, now)})
+        as_json({**told, "age": age, "silent_for": silent})
         return
     for line in _head(told, now):
         console.print(line, markup=False)
@@ -73,7 +77,8 @@ def _find(name: str, address: str | None, library: str | None) -> Snapshot:
         message = f"is damaged, as by a full disk; {remedy}"
         raise ConfigError([Problem(str(folder.path / FILE), message)])
     if not told:
-        message = f"has no {FILE}: it was run by an earlier version; see `stillhouse best {name}`"
+        was = stand_of(folder).state
+        message = f"has no {FILE}; its state is {was!r}; see `stillhouse best {folder.name}`"
         raise ConfigError([Problem(str(runs_root() / folder.name), message)])
     return told
 
@@ -112,6 +117,8 @@ def _head(told: Snapshot, now: float) -> Iterator[str]:
     else:
         why = f" ({told['reason']})" if told["reason"] else ""
         yield f"{told['name']}: {told['state']}{why}, {duration(age)} ago, after {took}"
+        if told["state"] in ("interrupted", "failed"):
+            yield f"go on with: stillhouse resume {told['name']}"
     done, best = sum(trials["ended"].values()), trials["best"]
     so_far = f"{best['value']:.4f} (trial {best['trial']})" if best else "none yet"
     yield f"{done} of {trials['of']} trials: {counts(trials['ended'])}"

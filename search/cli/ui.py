@@ -12,7 +12,7 @@ import typer
 from search.address import shown
 from search.cli.show import console
 from search.folder import RunFolder
-from search.loading import load_experiment
+from search.kept_run import load_run
 from search.tracking import (
     check_viewable,
     is_loopback,
@@ -41,7 +41,7 @@ def ui(
     title = None
     if name:
         folder = RunFolder.find(name)
-        experiment = load_experiment(folder.path / "experiment.yaml")
+        experiment = load_run(folder)
         tracking, title = experiment.tracking, experiment.name
         send_pending(folder.path)
     uri = resolve_uri(tracking, Path.cwd())

@@ -72,6 +72,11 @@ class Library:
         return system.base_fs, f"{system.base_path}{folder}"
 
     @property
+    def blank(self) -> bool:
+        """Whether it is a folder that holds nothing, like a disk that is not mounted."""
+        return self._files.blank
+
+    @property
     def in_one_step(self) -> bool:
         """Whether it lies in an object store rather than a folder."""
         return self._files.in_one_step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import logging
@@ -106,8 +107,9 @@ class Spool:
             write_whole(self._sent_path, json.dumps({"bytes": end}))
 
     def close(self) -> None:
-        """Let another process have the folder."""
-        self._file.close()
+        """Let another process have the folder, also on a full disk."""
+        with contextlib.suppress(OSError):  # of a line that `append` has said is not written
+            self._file.close()
         self._lock.release()
 
     def _skip_unreadable(self) -> None:

@@ -14,7 +14,8 @@ from search.launching import launch
 from search.library.store import Library
 from search.loading import load_experiment
 from search.outcome import Trial, winners
-from search.results import again, read_outcome
+from search.reusing import again
+from search.run_result import read_outcome
 from search.settings import Limit
 from search.settle import contenders
 from search.stage import Artifact

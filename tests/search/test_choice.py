@@ -18,7 +18,8 @@ from search.library.store import Library
 from search.loading import load_experiment
 from search.outcome import Goal, Outcome, Repeated, Trial, to_plain, winner, winners
 from search.report.headline import comparisons, difference
-from search.results import again, read_outcome
+from search.reusing import again
+from search.run_result import read_outcome
 from search.settings import Limit
 from search.train import TrainNetwork
 

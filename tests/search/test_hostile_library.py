@@ -24,7 +24,7 @@ from search.library.record import Payload, Record
 from search.library.store import Damaged, Library, pack
 from search.loading import load_experiment
 from search.lost import Lost
-from search.results import again
+from search.reusing import again
 from search.tracking.model import check_name
 from spaces.problem import ConfigError
 from spaces.weights import read_state

@@ -65,7 +65,7 @@ def look():
         known = done.exception is None or isinstance(done.exception, ConfigError | SystemExit)
         assert known, (words, done.exception)
     with contextlib.suppress(ConfigError):
-        from search.results import again
+        from search.reusing import again
 
         again("tiny", {}, 1, None)
 

@@ -13,7 +13,8 @@ from search.events import TrialEnded, TrialStarted
 from search.folder import RunFolder
 from search.loading import load_experiment
 from search.lost import Lost
-from search.results import read_outcome, write_outcome
+from search.results import write_outcome
+from search.run_result import read_outcome
 from search.study import Study
 from search.study_place import PatientStorage, check_study
 from search.study_reading import StudyReader

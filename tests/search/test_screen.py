@@ -26,7 +26,7 @@ from search.outcome import Goal, Outcome, Trial, to_plain
 from search.planning import plan
 from search.report import write_report
 from search.report.headline import screening
-from search.results import read_outcome
+from search.run_result import read_outcome
 from search.sampler import Sampler
 from search.screen import Screen
 from search.screened import CHECKED, ENOUGH, Screened, judged, weighted_spearman

@@ -8,7 +8,7 @@ from methods.core.objective import METHODS, Objective, parse_term
 from search.experiment import to_yaml
 from search.folder import RunFolder
 from search.loading import load_experiment
-from search.results import onwards
+from search.reusing import onwards
 from search.starts import outside, starts
 from search.study import Study
 from spaces.problem import ConfigError

@@ -12,9 +12,12 @@ from typer.testing import CliRunner
 
 from search import bulletin
 from search.cli.app import app
+from search.events import Needed, SearchEnded, StageChanged, TrialStarted, TrialWaiting
+from search.folder import RunFolder
 from search.launching import launch
 from search.library.store import Library
 from search.loading import load_experiment
+from search.standing import Standing
 
 
 def told(*words, status=0):
@@ -76,6 +79,41 @@ def test_a_library_in_a_bucket_tells_it_too(bucket):
     library.note_status("tiny-1", "head", '{"state": "running"}')
     library.note_status("tiny-1", "head", '{"state": "finished"}')
     assert Library(bucket).statuses() == {"tiny-1": ['{"state": "finished"}']}
+
+
+def test_nothing_of_a_killed_search_is_said_to_run(load, library, tmp_path, monkeypatch):
+    """Its last sign of life tells of a stage and a trial that run; both ended with it."""
+    monkeypatch.setenv("STILLHOUSE_RUNS", str(tmp_path / "runs"))
+    bulletin_of = bulletin.Bulletin(
+        Standing(load()), RunFolder.new("tiny"), library, lambda: (0, ""), 0.0
+    )
+    needed = (Needed("a" * 64, "teacher", ()), Needed("b" * 64, "assistant", ("a" * 64,)))
+    bulletin_of(StageChanged("a" * 64, "teacher", "running", 3, 40))
+    bulletin_of(TrialWaiting(1, needed))
+    bulletin_of(TrialStarted(0, {}, {}, {}))
+    written = {**bulletin_of._told(), "name": "tiny-1", "at": time.time()}
+    library.note_status("tiny-1", "laptop", json.dumps(written))
+    alive = json.loads(told("tiny", "--library", library.uri, "--json"))
+    assert (alive["stages"]["running"], len(alive["trials"]["running"])) == (1, 1)
+    library.note_status("tiny-1", "laptop", json.dumps({**written, "at": time.time() - 3600}))
+    dead = json.loads(told("tiny", "--library", library.uri, "--json"))
+    assert dead["silent_for"] > 3000
+    assert (dead["trials"]["running"], dead["trials"]["waiting"]) == ([], [])
+    assert (dead["stages"]["open"], dead["stages"]["unborn"]) == ([], [])
+    assert {dead["stages"][kind] for kind in ("running", "queued", "waiting")} == {0}
+    assert "teacher" not in told("tiny", "--library", library.uri)
+
+
+@pytest.mark.parametrize("state", ["interrupted", "failed", "finished"])
+def test_nothing_runs_after_the_end(load, state):
+    standing = Standing(load())
+    standing(StageChanged("a" * 64, "teacher", "running", 3, 40))
+    standing(TrialWaiting(1, (Needed("a" * 64, "teacher", ()),)))
+    standing(TrialStarted(0, {}, {}, {}))
+    standing(SearchEnded(state))
+    found = standing.plain(10)
+    assert (found["stages"]["open"], found["stages"]["unborn"]) == ([], [])
+    assert (found["trials"]["running"], found["trials"]["waiting"]) == ([], [])
 
 
 DRIVER = """

@@ -17,7 +17,8 @@ from search.folder import RunFolder
 from search.launching import launch, resume
 from search.loading import load_experiment
 from search.lost import Lost
-from search.results import again, read_outcome
+from search.reusing import again
+from search.run_result import read_outcome
 from search.study import Study
 from search.study_reading import StudyReader
 from spaces.problem import ConfigError

@@ -14,7 +14,7 @@ import yaml
 from mlflow import MlflowClient
 
 from search.cli.app import main
-from search.results import again
+from search.reusing import again
 from search.run_files import find_file
 from search.tracking import known, prepare, reachable
 from search.tracking.place import resolve_uri

@@ -1,0 +1,49 @@
+"""The best configurations of a run as experiment files: ``best.yaml``, and one for each group."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from search.experiment import Experiment, to_yaml
+from search.outcome import Outcome, Repeated, winner, winners
+from search.report.headline import breaches
+from search.report.roles import brief
+from search.settle import first_seed
+
+
+def best_files(experiment: Experiment, outcome: Outcome) -> Iterator[tuple[str, str]]:
+    """Name and text of each; with ``run.repeats.of_each`` also ``best-parameters-67000.yaml``."""
+    if best := winner(outcome):
+        yield "best.yaml", best_yaml(experiment, outcome, best)
+    for group, own in winners(outcome).items():
+        if group:
+            what, _, value = brief(group).partition(" ")
+            yield f"best-{slug(what)}-{slug(value)}.yaml", best_yaml(experiment, outcome, own)
+
+
+def best_yaml(experiment: Experiment, outcome: Outcome, best: Repeated) -> str:
+    """The winning configuration as an experiment file, its evidence in the header."""
+    figure = outcome.goals[0].figure
+    values = next(t.values for t in outcome.trials if best.role == f"trial {t.number}")
+    told = experiment.settled(values, f"{experiment.name}-best", first_seed(experiment))
+    seed, student = outcome.representative(best)
+    header = [
+        f"The best of {len(outcome.trials)} trials of {outcome.name} ({best.name}).",
+        f"{figure} {best.mean(figure):.4f} +- {best.spread(figure):.4f} over {_seeds(best)}.",
+        f"Student {student.key[:12]} (seed {seed}, the nearest to the mean), "
+        f"{student.figures.get('parameters', 0):,.0f} parameters.",
+        *breaches(outcome, best),
+        "Places are absolute: on another machine, change library, tracking, data.root, weights.",
+    ]
+    return "".join(f"# {line}\n" for line in header) + to_yaml(told)
+
+
+def _seeds(best: Repeated) -> str:
+    named = ", ".join(map(str, best.seeds))
+    return f"{len(best.seeds)} seed{'s' * (len(best.seeds) != 1)} ({named})"
+
+
+def slug(text: str) -> str:
+    """Text as part of a file's name: ``67000`` for ``67,000``, nothing but word letters."""
+    return re.sub(r"\W+", "_", re.sub(r"(?<=\d)[,_](?=\d)", "", text)).strip("_")

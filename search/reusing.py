@@ -1,0 +1,134 @@
+"""A run as the start of another: its best configuration once more, or a search from there on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from search.best_files import slug
+from search.checks.ending import check_test_split
+from search.document import read_document
+from search.experiment import Experiment
+from search.folder import RunFolder
+from search.kept_run import as_launched, has_made, open_library
+from search.loading import load_experiment
+from search.places import is_relative
+from search.results import read_best
+from search.run_files import FoundFile, find_file
+from search.settings import Repeats
+from spaces.problem import ConfigError, Problem, unknown
+
+
+def again(
+    name: str, changes: Mapping[str, Any], seeds: int, register: str | None, of: str = ""
+) -> Experiment:
+    """The winning recipe of a run as an experiment of its own, over ``seeds`` fresh seeds.
+
+    They begin after those over which the winner was settled.
+
+    Args:
+        name: a run, an experiment (its newest run), or the id of a search's MLflow run.
+        changes: laid over it: other data, a longer schedule.
+        of: a value of ``run.repeats.of_each``, whose best is meant instead of the best of all.
+
+    Raises:
+        ConfigError: no such run, it has no winner yet, the changes do not fit, or the data has no
+            test split with known labels.
+    """
+    told = _best(name, of, changes)
+    fresh = {"run.repeats.first_seed": _first_fresh(told), "run.repeats.seeds": seeds}
+    repeats = {"run.repeats.top": 1, **fresh, "run.trials": 1}
+    named = {} if register is None else {"run.register_as": register}
+    laid_over = {**repeats, **named, **changes}
+    experiment = load_experiment({**told, "name": f"{told['name']}-again"}, laid_over)
+    check_test_split(experiment)
+    return experiment
+
+
+def _first_fresh(told: Mapping[str, Any]) -> int:
+    """The first seed behind those of a ``best.yaml``; old ones do not say theirs, which began at 1.
+
+    Raises:
+        ConfigError: its ``run`` is not valid.
+    """
+    repeats = Repeats.parse((told.get("run") or {}).get("repeats") or {}, "run.repeats")
+    first = 1 if repeats.first_seed is None else repeats.first_seed
+    return first + repeats.seeds
+
+
+def onwards(name: str, changes: Mapping[str, Any], trials: int, of: str = "") -> Experiment:
+    """The search of a run once more, as of other data: from its winner and the neighbours of that.
+
+    A quarter of the ``trials`` are neighbours, each with one value of the winner's changed; from
+    there on the sampler proposes, as in the run. ``changes`` and ``of`` as for :func:`again`.
+
+    Raises:
+        ConfigError: no such run, it has no winner or searched nothing, or the changes do not fit.
+    """
+    best = _best(name, of, changes)
+    told = _read(find_file(name, "experiment.yaml", changes.get("tracking")).path)
+    if not told.get("search"):
+        message = "searched nothing; leave --trials out to make its recipe again"
+        raise ConfigError([Problem(name, message)])
+    start = {"run.start": "file", "run.neighbours": trials // 4, "run.trials": trials}
+    won = {part: best[part] for part in ("data", "stages")}
+    won |= {"tracking": best["tracking"]} if "tracking" in best else {}
+    further = {**told, **won, "name": f"{told['name']}-onwards"}
+    return load_experiment(further, {**start, **changes})
+
+
+def _best(name: str, of: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A run's best configuration; its ``tracking`` is where it was found, if that was MLflow."""
+    if of:
+        found = FoundFile(_best_of(name, of))
+    else:
+        found = find_file(name, "best.yaml", changes.get("tracking"))
+    told = _read(found.path)
+    _check_library(found.path, told, changes)
+    return {**told, "tracking": found.tracking} if found.tracking else told
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """An experiment as it is written, with its name, data and stages.
+
+    Where the file lies in a run's folder, its places mean what they meant at the launch.
+
+    Raises:
+        ConfigError: it lacks one of them.
+    """
+    told = (read_best if file.name.startswith("best") else read_document)(file).data
+    found = told if isinstance(told, dict) else {}
+    for part, kind in {"name": str, "data": dict, "stages": dict}.items():
+        if not isinstance(found.get(part), kind):
+            raise ConfigError([Problem(str(file), f"is no experiment: it has no {part}")])
+    folder = _folder_of(file)
+    return as_launched(folder, found) if folder else found
+
+
+def _folder_of(file: Path) -> RunFolder | None:
+    """The run's folder in which a file lies; none where MLflow gave a copy."""
+    there = (file.parent / "experiment.yaml").exists()
+    return RunFolder(file.parent) if there else None
+
+
+def _check_library(file: Path, told: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
+    """What is used again rests on a library; another may be named by ``changes``.
+
+    Raises:
+        ConfigError: it is not there, as where it is not mounted, or lies on another machine.
+    """
+    uri, folder = told.get("library"), _folder_of(file)
+    if not isinstance(uri, str) or "library" in changes or is_relative(uri):
+        return
+    if folder is None or has_made(folder):
+        name = folder.name if folder else file.name
+        open_library(uri, name, "mount it, or name another: --set library=PLACE")
+
+
+def _best_of(name: str, value: str) -> Path:
+    folder = RunFolder.find(name)
+    found = {path.stem.rpartition("-")[2]: path for path in folder.path.glob("best-*.yaml")}
+    if slug(value) not in found:
+        raise ConfigError([Problem("--of", unknown("value", value, found))])
+    return found[slug(value)]

@@ -1,0 +1,235 @@
+"""What is left of a run whose library is elsewhere, away, or lacks some of its artifacts."""
+
+import contextlib
+import json
+import os
+import shutil
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from search.bulletin import FILE
+from search.cli.app import app
+from search.folder import RunFolder
+from search.launching import launch
+from search.library.store import Library
+from search.loading import load_experiment
+from search.run_result import read_run
+from spaces.problem import ConfigError
+
+TINY = {
+    "name": "tiny",
+    "data": {"source": "digits", "limit": 60, "validation": 0.25},
+    "stages": {
+        "teacher": {
+            "network": "cnn4",
+            "objective": {"cross_entropy": {}},
+            "training": {"epochs": 1},
+        },
+        "student": {
+            "network": {"cnn2": {"width": 0.25}},
+            "teachers": ["teacher"],
+            "objective": {"soft_targets": {}},
+            "training": {"epochs": 1},
+        },
+    },
+    "search": {"student.training.lr": {"choice": [0.02, 0.1]}},
+    "goal": {"maximize": "student.val_accuracy"},
+    "run": {
+        "trials": 2,
+        "sampler": "grid",
+        "repeats": {"top": 2, "seeds": 1},
+        "baselines": False,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def launched(tmp_path_factory):
+    """A run that was launched in one folder, with relative places; and its folder."""
+    folder = tmp_path_factory.mktemp("launched")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(TINY), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("STILLHOUSE_RUNS", str(folder / "runs"))
+        return launch(load_experiment("tiny.yaml"), inline=True)
+
+
+@pytest.fixture
+def run(launched, tmp_path, monkeypatch):
+    """Its folder, seen from another working folder, and put back as it was afterwards."""
+    monkeypatch.setenv("STILLHOUSE_RUNS", str(launched.folder.path.parent))
+    monkeypatch.chdir(tmp_path)
+    library = launched.folder.path.parents[1] / "stillhouse-library"
+    kept = tmp_path / "kept"
+    for place in (launched.folder.path, library):
+        shutil.copytree(place, kept / place.name)
+    yield launched.folder
+    for place in (launched.folder.path, library):
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(kept / place.name, place)
+
+
+def call(*words):
+    return CliRunner().invoke(app, list(words))
+
+
+def library_of(run):
+    return Library(yaml.safe_load((run.path / "experiment.yaml").read_text())["library"])
+
+
+def test_a_run_means_the_same_from_another_folder(run, launched, tmp_path):
+    before = run.read_json("outcome.json")
+    said = call("best", "tiny")
+    assert said.exit_code == 0, said.output
+    assert "best student (trial" in said.stdout
+    assert call("report", "tiny").exit_code == 0
+    assert run.read_json("outcome.json")["repeats"] == before["repeats"]
+    told = json.loads(call("resume", "tiny", "--inline", "--json").stdout)
+    assert told["made"] == []
+    assert launched.tracking.startswith(f"sqlite:///{run.path.parents[1]}")
+    assert set(os.listdir(tmp_path)) == {"kept"}
+
+
+@pytest.fixture(params=["gone", "empty"])
+def unmounted(run, request):
+    library = run.path.parents[1] / "stillhouse-library"
+    shutil.rmtree(library)
+    if request.param == "empty":
+        library.mkdir()
+    yield run
+    there = library.exists() and list(library.iterdir())
+    assert not there, "looking has made something"
+
+
+def files_of(run):
+    """Content by name; whoever opens a study leaves a line in its journal."""
+    files = [p for p in run.path.iterdir() if p.is_file() and p.name != "study.journal"]
+    return {path.name: path.read_bytes() for path in files}
+
+
+COMMANDS = [
+    ("best", "tiny"),
+    ("report", "tiny"),
+    ("export", "tiny", "--to", "pt2"),
+    ("resume", "tiny", "--inline"),
+    ("extend", "tiny", "--trials", "1", "--inline"),
+    ("reuse", "tiny", "--inline"),
+    ("reuse", "tiny", "--trials", "4", "--inline"),
+]
+
+
+def test_a_library_that_is_away_is_one_line_and_nothing_is_made_or_changed(unmounted):
+    before = files_of(unmounted)
+    for words in COMMANDS:
+        said = call(*words)
+        assert isinstance(said.exception, ConfigError), (words, said.output)
+        assert "stillhouse-library has none of its artifacts; mount it" in str(said.exception)
+        assert "\n" not in str(said.exception)
+    assert files_of(unmounted) == before
+
+
+def test_a_library_that_forgot_a_run_has_none_of_its_artifacts(run):
+    uri = library_of(run).uri
+    library_of(run).mark("artifacts/of-others")
+    words = ["--library", uri, "--older", "0", "--forget", "tiny-1", "--yes"]
+    assert call("library", "collect", *words).exit_code == 0
+    before = run.read_json("outcome.json")
+    for words in COMMANDS[:3]:
+        assert "has none of its artifacts" in str(call(*words).exception), words
+    assert run.read_json("outcome.json") == before
+
+
+def winning(run):
+    """The key of the winner, and of the other repeated configuration."""
+    role = json.loads(call("best", "tiny", "--json").stdout)["repeats"]
+    best = (run.path / "best.yaml").read_text().splitlines()[0]
+    first, second = sorted(role, key=lambda r: f"({r['role']})" not in best)
+    return first["keys"][0], second["keys"][0]
+
+
+@pytest.mark.parametrize("harm", ["removed", "damaged"])
+def test_a_report_keeps_what_it_cannot_find(run, harm):
+    best, _ = winning(run)
+    before, text = run.read_json("outcome.json"), (run.path / "best.yaml").read_text()
+    if harm == "removed":
+        library_of(run).remove(best)
+    else:
+        for record in (run.path.parents[1] / "stillhouse-library").rglob(f"{best}/record.json"):
+            record.write_text("{")
+    said = call("report", "tiny")
+    assert said.exit_code == 0, said.output
+    assert "has no longer all records of trial" in said.stdout
+    after = run.read_json("outcome.json")
+    assert after["repeats"] == before["repeats"]
+    assert set(after["stages"]) >= set(before["stages"])
+    assert (run.path / "best.yaml").read_text() == text
+    # Nor is the second best called the best.
+    said = call("best", "tiny")
+    assert said.exit_code == 1
+    assert "has no longer all records of trial" in said.stdout
+    assert "best student" not in said.stdout
+    assert text.splitlines()[0] in said.stdout
+    assert "stillhouse resume tiny-1 makes them again" in str(call("export", "tiny").exception)
+    if harm == "removed":
+        assert call("resume", "tiny", "--inline").exit_code == 0
+        assert read_run(run).lacking == ()
+
+
+def test_a_missing_study_is_told_and_nothing_is_overwritten(run):
+    (run.path / "study.journal").unlink()
+    table = (run.path / "trials.csv").read_text()
+    said = call("report", "tiny")
+    assert "study.journal: is missing" in str(said.exception)
+    assert (run.path / "trials.csv").read_text() == table
+    assert not (run.path / "study.journal").exists()
+
+
+def test_another_library_may_be_named_for_a_reuse(run, tmp_path):
+    shutil.rmtree(run.path.parents[1] / "stillhouse-library")
+    words = ["--set", f"library={tmp_path}/other", "--seeds", "1", "--inline", "--json"]
+    told = json.loads(call("reuse", "tiny", *words).stdout)
+    assert told["state"] == "finished"
+    with contextlib.suppress(FileNotFoundError):
+        shutil.rmtree(told["folder"])
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [
+        ("interrupted", "tiny-1 was interrupted with 2 trials finished"),
+        ("failed", "tiny-1 failed with 2 trials finished: out of luck"),
+        ("killed", "tiny-1 was killed with 2 trials finished"),
+    ],
+)
+def test_the_best_of_a_run_that_has_not_ended_says_so(run, state, sentence):
+    (run.path / "outcome.json").unlink()
+    (run.path / "best.yaml").unlink()
+    told = {"state": "running" if state == "killed" else state, "reason": "out of luck"}
+    if state != "failed":
+        told.pop("reason")
+    run.write_json("state.json", {**told, "seconds": 1.0})
+    status = run.read_json(FILE)
+    run.write_json(FILE, {**status, "state": "running", "at": 0.0})
+    said = call("best", "tiny")
+    assert said.exit_code == 1
+    assert sentence in said.stdout
+    assert "go on with: stillhouse resume tiny-1" in said.stdout
+    assert "best so far, over one seed: trial" in said.stdout
+    assert "keeps the goal's limits" not in said.stdout
+    assert json.loads(call("best", "tiny", "--json").stdout)["state"] == state
+
+
+def test_an_unknown_run_says_where_it_was_looked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("STILLHOUSE_RUNS", str(tmp_path / "runs"))
+    with pytest.raises(ConfigError, match=f"unknown run 'a' in {tmp_path}/runs, which has no runs"):
+        RunFolder.find("a")
+    RunFolder.new("tiny")
+    with pytest.raises(ConfigError, match=f"'tinny' in {tmp_path}/runs; did you mean 'tiny-1'?"):
+        RunFolder.find("tinny-1".replace("-1", ""))
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("STILLHOUSE_RUNS", str(tmp_path / "file"))
+    for ask in (RunFolder.new, RunFolder.find):
+        with pytest.raises(ConfigError, match="is a file, not a folder; set STILLHOUSE_RUNS"):
+            ask("tiny")
