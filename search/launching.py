@@ -26,6 +26,7 @@ from search.events import Observer, SearchEnded, SearchStarted, SearchState
 from search.experiment import Experiment, to_yaml
 from search.factorial import cells
 from search.folder import RunFolder
+from search.head import leave
 from search.inline import Inline
 from search.ledger import Ledger
 from search.library.record import Record
@@ -236,11 +237,19 @@ class _Driver:
                 self.folder.path,
                 address,
                 stores={"tracking": self.uri, "study": self.experiment.study or ""},
+                gone=self._leave,
             )
         try:
             yield shop
         finally:
             shop.close()
+
+    def _leave(self, said: str) -> None:
+        """The cluster is lost, and Ray will end this process in some seconds: leave before it."""
+        lost = Lost("--address", f"{said}; then stillhouse resume {self.folder.name} --address ...")
+        told = SearchEnded("failed", str(lost))
+        noted = (lambda: self._note("failed"), lambda: self.announce(told))
+        leave(lost, [*noted, lambda: self.tracker.close(timeout=5.0), self.bulletin.write])
 
     def _settle(self, workshop: Workshop) -> list[Contender]:
         """Have the best configurations made over fresh seeds, then the baselines of the best one
