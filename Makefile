@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart test test-all browser postgresql lint audit benchmarks clean
+.PHONY: quickstart test test-all browser postgresql hosts lint audit benchmarks clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/stillhouse launch experiments/quickstart.yaml
@@ -15,7 +15,7 @@ test: lint
 	$(PYTEST) -n 2 --dist loadfile -m "not slow and not ray"
 	$(PYTEST) -m "not slow and ray"
 
-test-all: lint browser postgresql
+test-all: lint browser postgresql hosts
 	$(PYTEST) -n 2 --dist loadfile -m "not ray"
 	$(PYTEST) -m ray
 
@@ -33,6 +33,15 @@ postgresql:
 		sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
 		$$sudo apt-get -qq update && $$sudo apt-get -qq -y install postgresql \
 		|| echo "PostgreSQL could not be installed; its tests are skipped"; \
+	fi
+
+# For the tests on several hosts, which are namespaces and need root. Without it, and without
+# apt-get, they are skipped and say so.
+hosts:
+	@if ! { command -v ip && command -v tc; } >/dev/null && command -v apt-get >/dev/null; then \
+		sudo=$$([ "$$(id -u)" = 0 ] || echo sudo); \
+		$$sudo apt-get -qq update && $$sudo apt-get -qq -y install iproute2 \
+		|| echo "iproute2 could not be installed; the tests on several hosts are skipped"; \
 	fi
 
 lint: $(VENV)/.installed-dev

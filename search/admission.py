@@ -72,12 +72,21 @@ def show_token(address: str) -> None:
     ensure_token_if_auth_enabled(None, create_token_if_missing=False)
     if "/" in address or not _asks(address):
         return
-    there = AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
-    if there and "RAY_AUTH_MODE" not in os.environ:
-        _ask_for_tokens()
-        if not _asks(address):
-            return
+    if show_token_from_now_on() and not _asks(address):
+        return
     raise ray.exceptions.AuthenticationError("the token is missing or another's")
+
+
+def show_token_from_now_on() -> bool:
+    """Have Ray show the token to whoever it speaks to.
+
+    Returns False where there is no token, or the user has set ``RAY_AUTH_MODE``.
+    """
+    there = AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
+    if not there or "RAY_AUTH_MODE" in os.environ:
+        return False
+    _ask_for_tokens()
+    return True
 
 
 def _ask_for_tokens() -> None:

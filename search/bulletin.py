@@ -122,6 +122,10 @@ class Bulletin:
             if self._watched is not None:
                 with contextlib.suppress(Exception):  # the search itself says what is wrong
                     self._nodes = self._watched.nodes()
+        self.write()
+
+    def write(self) -> None:
+        """Write how it stands, without a question to the workshop, which may never answer."""
         with self._guard:
             told = self._told()
         text = json.dumps(told, indent=1, default=str)

@@ -103,6 +103,12 @@ def logs_folder() -> Path | None:
     return Path(node.get_logs_dir_path()) if node is not None else None
 
 
+def head_address() -> str | None:
+    """Where the cluster's head listens; None where this process is on no node of it."""
+    node = ray._private.worker._global_node
+    return str(node.gcs_address) if node is not None else None
+
+
 def no_cluster(address: str, error: Exception) -> ConfigError:
     """Why the cluster at an address cannot be used, in one line."""
     return ConfigError([Problem("--address", _refusal(address, error))])

@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode
 
 import ray
 
+from search.admission import show_token, show_token_from_now_on
 from search.bulletin import BEFORE, BEHIND
 from search.cluster import WORKERS_READ, check_listening, no_cluster, package_folders
 from search.folder import newest
@@ -26,6 +27,8 @@ from spaces.problem import ConfigError, Problem
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
+ANSWER = (10.0, 120.0)
+"""Seconds within which a dashboard is reached, and then answers."""
 _WAIT = 30
 """Seconds a node has to show its logs."""
 _JOBS = {
@@ -148,6 +151,7 @@ def _url_of(address: str) -> str:
     from ray.dashboard.utils import ray_address_to_api_server_url
 
     try:
+        show_token(address)
         return str(ray_address_to_api_server_url(address))
     except Exception as error:  # Ray's own, of many kinds
         raise no_cluster(address, error) from None
@@ -155,9 +159,7 @@ def _url_of(address: str) -> str:
 
 def _client(url: str) -> JobSubmissionClient:
     try:
-        from ray.job_submission import JobSubmissionClient
-
-        client = JobSubmissionClient(url)
+        client = _admitted(url)
     except ImportError:
         message = "needs Ray's client for dashboards; install it: pip install 'stillhouse[cluster]'"
         raise ConfigError([Problem("--address", message)]) from None
@@ -169,6 +171,29 @@ def _client(url: str) -> JobSubmissionClient:
         raise ConfigError([Problem("--address", message)]) from None
     except Exception as error:  # Ray's own, of many kinds
         raise no_cluster(url, error) from None
-    for name in ("ray.dashboard", "ray._private.runtime_env"):  # Ray's client sets them itself
+    # Ray sets them itself; of the first, its own level counts and not that of ray.dashboard.
+    for name in (
+        "ray.dashboard.modules.dashboard_sdk",
+        "ray.dashboard",
+        "ray._private.runtime_env",
+    ):
         logging.getLogger(name).setLevel(logging.ERROR)
     return client
+
+
+def _admitted(url: str) -> JobSubmissionClient:
+    """A client that shows the token, if there is one and the dashboard asks for it."""
+    from ray.job_submission import JobSubmissionClient
+
+    class Client(JobSubmissionClient):
+        """Ray's own waits for ever where nothing comes back."""
+
+        def _do_request(self, *asked: Any, **how: Any) -> Any:
+            return super()._do_request(*asked, **{"timeout": ANSWER, **how})
+
+    try:
+        return Client(url)
+    except ray.exceptions.AuthenticationError:
+        if not show_token_from_now_on():
+            raise
+        return Client(url)

@@ -25,11 +25,13 @@ from search.cautions import cautions
 from search.ending import StateFile, Steps, no_result, unwritable
 from search.events import SearchEnded, SearchStarted, SearchState
 from search.factorial import cells
+from search.head import leave
 from search.inline import Inline
 from search.launched import Launch, Launched
 from search.ledger import Ledger
 from search.library.record import Record
 from search.library.store import Damaged, Library
+from search.lost import Lost
 from search.make import make_all, versions
 from search.outcome import Outcome, Trial, winner, winners
 from search.report.summary import ranking
@@ -164,11 +166,19 @@ class Driver:
                 self.folder.path,
                 address,
                 stores={"tracking": self.uri, "study": self.experiment.study or ""},
+                gone=self._leave,
             )
         try:
             yield shop
         finally:
             shop.close()
+
+    def _leave(self, said: str) -> None:
+        """The cluster is lost, and Ray will end this process in some seconds: leave before it."""
+        lost = Lost("--address", f"{said}; then stillhouse resume {self.folder.name} --address ...")
+        told = SearchEnded("failed", str(lost))
+        noted = (lambda: self.state.note("failed", str(lost)), lambda: self.announce(told))
+        leave(lost, [*noted, lambda: self.tracker.close(timeout=5.0), self.bulletin.write])
 
     def _settle(self, workshop: Workshop) -> list[Contender]:
         """Have the best configurations made over fresh seeds, then the baselines of the best one

@@ -207,7 +207,10 @@ def _ask(library: str, path: str) -> dict[str, tuple[Facts, str]]:
 def ask_every(
     question: Callable[..., _Answer], *args: Any
 ) -> dict[str, tuple[_Answer | None, str]]:
-    """Have every node of the cluster answer: what it says, or none and why."""
+    """Have every node of the cluster answer: what it says, or none and why.
+
+    A node that is lost meanwhile is left out.
+    """
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     ask: Any = ray.remote(num_cpus=0, max_retries=1)(question)
     asked = {}
@@ -215,18 +218,25 @@ def ask_every(
         if node["Alive"]:
             there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
             place = node_name(node["NodeManagerAddress"], node["NodeID"])
-            asked[place] = ask.options(scheduling_strategy=there).remote(*args)
+            asked[place] = node["NodeID"], ask.options(scheduling_strategy=there).remote(*args)
     answers: dict[str, tuple[_Answer | None, str]] = {}
-    for place, answer in asked.items():
+    for place, (node_id, answer) in asked.items():
         try:
             answers[place] = ray.get(answer, timeout=PATIENCE), ""
         except ray.exceptions.GetTimeoutError:
             why = f"started no worker within {PATIENCE:g} s; see `ray status`"
             answers[place] = None, why
         except ray.exceptions.RayError as error:
+            if node_id not in _living():  # Ray lists a lost machine for half a minute
+                continue
             reason = str(error).strip().splitlines()[-1]
             answers[place] = None, f"cannot run this project: {reason}"
     return answers
+
+
+def _living() -> set[str]:
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return {node["NodeID"] for node in nodes if node["Alive"]}
 
 
 def _look(library: str, path: str) -> tuple[dict[str, str], str]:

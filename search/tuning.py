@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +14,9 @@ import ray
 from ray import tune
 
 from search.announcer import Announcer
-from search.cluster import connect, logs_folder
+from search.cluster import connect, head_address, logs_folder
 from search.experiment import Experiment
+from search.head import Head
 from search.inline import Inline
 from search.ledger import Ledger
 from search.library.store import Library
@@ -83,7 +84,8 @@ def _fits(node: dict[str, float], resources: Resources) -> int:
 class OnRay:
     """Makes stages in the foundry and runs trials with Tune, on the cluster at ``address``.
 
-    ``stores`` are the addresses of what the search writes besides the library, by field.
+    ``stores`` are the addresses of what the search writes besides the library, by field. ``gone``
+    is called, in another thread, when the cluster's head has not answered for long.
 
     Raises:
         ConfigError: there is no such cluster, its nodes run other versions or do not see the
@@ -99,6 +101,7 @@ class OnRay:
         folder: Path,
         address: str | None,
         stores: Mapping[str, str] | None = None,
+        gone: Callable[[str], None] | None = None,
     ) -> None:
         # Workers read neither store, and need no password of theirs.
         self._experiment = replace(experiment, tracking=None, study=None)
@@ -121,6 +124,8 @@ class OnRay:
         run = experiment.run
         self._concurrent = run.concurrent or self._slots
         self._orders = Orders(library, run.resources, announce, run.hang_after, self._concurrent)
+        head = head_address() if address else None
+        self._head = Head(head, gone) if head and gone else None
 
     def make(self, stages: Sequence[Stage]) -> dict[str, str]:
         """Make stages and all they rest on; returns key -> reason for those that failed."""
@@ -178,6 +183,8 @@ class OnRay:
         """Stop wanting anything, and leave the cluster (or end the one started here)."""
         self._orders.close()
         ray.shutdown()
+        if self._head:  # last: where the head is lost, the two above may never return
+            self._head.close()
 
     def _tuner(self, sampler: Sampler) -> tune.Tuner:
         experiment, goal = self._experiment, self._experiment.goals[0]

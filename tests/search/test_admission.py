@@ -1,17 +1,21 @@
 """Real Rays, and strangers before them: who has no token is told so and gets nothing."""
 
+import http.server
 import os
 import signal
 import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from search.admission import keep_token
+from search.dashboard import Dashboard
+from spaces.problem import ConfigError
 
 ROOT = Path(__file__).parents[2]
 HOST = """
@@ -41,6 +45,18 @@ from search.cluster import connect
 
 connect(sys.argv[1])
 print("ran", ray.get(ray.remote(lambda: 6 * 7).remote()))
+"""
+LOOKS = """
+import os, sys
+from search.dashboard import Dashboard
+from spaces.problem import ConfigError
+
+try:
+    Dashboard(sys.argv[1])
+except ConfigError as error:
+    print(error)
+del os.environ["RAY_AUTH_MODE"]
+print(Dashboard(sys.argv[1]).url)
 """
 SLOW = [pytest.mark.slow, pytest.mark.ray]
 FILE = """
@@ -201,6 +217,55 @@ def test_a_user_may_do_without_tokens(tmp_path):
     found = python(code, home=tmp_path, RAY_AUTH_MODE="disabled")
     assert found.returncode == 0, found.stderr
     assert not (tmp_path / ".ray" / "auth_token").exists()
+
+
+class Doorkeeper(http.server.BaseHTTPRequestHandler):
+    """A dashboard that answers who has the token, as far as a client's first question goes."""
+
+    token = "a1" * 32
+
+    def do_GET(self):
+        given = self.headers.get("Authorization")
+        welcome = given == f"Bearer {self.token}"
+        self.send_response(200 if welcome else 403 if given else 401)
+        self.end_headers()
+        self.wfile.write(b'{"ray_version": "2.60.0"}' if welcome else b"no")
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def url():
+    """Of a dashboard that asks for its token."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Doorkeeper)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+class TestDashboard:
+    """From a machine that is no node."""
+
+    def test_the_token_in_its_place_is_enough_unless_the_user_wants_none(self, url, tmp_path):
+        (tmp_path / ".ray").mkdir()
+        (tmp_path / ".ray" / "auth_token").write_text(Doorkeeper.token, encoding="utf-8")
+        found = python(LOOKS, url, home=tmp_path, RAY_AUTH_MODE="disabled")
+        refused, admitted = found.stdout.splitlines()
+        assert "asks for its token: copy its ~/.ray/auth_token here" in refused
+        assert admitted == url
+        assert "Traceback" not in found.stderr
+
+    def test_one_that_never_answers_is_given_up(self, monkeypatch):
+        monkeypatch.setattr("search.dashboard.ANSWER", (5.0, 0.2))
+        with (
+            socket.create_server(("127.0.0.1", 0)) as silent,
+            pytest.raises(ConfigError, match=r"^--address: no Ray cluster at http.*timed out"),
+        ):
+            Dashboard(f"http://127.0.0.1:{silent.getsockname()[1]}")
 
 
 class TestToken:

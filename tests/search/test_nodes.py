@@ -1,6 +1,7 @@
 """Nodes are asked what they run and see before a search starts on them."""
 
 import copy
+from types import SimpleNamespace
 
 import pytest
 import ray
@@ -40,6 +41,36 @@ def test_facts_are_those_of_this_process():
     assert told["torch"].count(".") == 2
     assert "+" not in told["torch"]
     assert told == facts()
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_node_that_is_lost_while_it_is_asked_is_none(monkeypatch, lost):
+    """Ray may list it for half a minute longer; a node that is there and fails is told of."""
+
+    def node(name, alive=True):
+        return {"NodeID": name * 56, "NodeManagerAddress": name, "Alive": alive}
+
+    def get(asked, **_):
+        if asked == "b" * 56:
+            raise ray.exceptions.TaskUnschedulableError("the node doesn't exist any more")
+        return "fine"
+
+    listed = iter([[node("a"), node("b")], [node("a"), node("b", not lost)]])
+    task = SimpleNamespace(
+        options=lambda scheduling_strategy: SimpleNamespace(
+            remote=lambda: scheduling_strategy.node_id
+        )
+    )
+    stub = SimpleNamespace(
+        nodes=lambda: next(listed),
+        remote=lambda **_: lambda _: task,
+        get=get,
+        exceptions=ray.exceptions,
+    )
+    monkeypatch.setattr(nodes, "ray", stub)
+    answers = nodes.ask_every(facts)
+    assert answers.pop("a (aaaaaa)") == ("fine", "")
+    assert list(answers) == ([] if lost else ["b (bbbbbb)"])
 
 
 def test_a_folder_and_a_bucket_have_different_remedies():
