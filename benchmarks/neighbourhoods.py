@@ -18,6 +18,7 @@ import sys
 import time
 
 import torch
+from _outcome import arguments, outcome
 from torch import nn
 
 from methods.core.data.config import DataConfig
@@ -26,6 +27,7 @@ from methods.core.neighbourhood import Distillation, Neighbourhood
 from methods.core.settings import Training
 from search.assembly import Piece
 from spaces.block import BlockSpec
+from spaces.cuts import positions
 from spaces.network import Network
 from spaces.networks.resnet import ResNet
 
@@ -35,12 +37,12 @@ BATCH, BLOCKS, LENGTH = 64, 27, 3
 
 def candidates(teacher: Network, data: Dataset, count: int) -> list[Neighbourhood]:
     """Replacements for runs of three blocks, their places spread evenly over the teacher."""
-    found = []
+    found, at = [], positions(teacher, data.shape)
     for i in range(count):
         start = 1 + i * (BLOCKS - LENGTH) // max(1, count - 1)
         piece = Piece(start, start + LENGTH, BlockSpec.parse("depthwise"))
         torch.manual_seed(i)
-        module = piece.build(teacher, data.shape)
+        module = piece.build(teacher, at)
         same = nn.Identity()
         found.append(Neighbourhood(piece.start, piece.stop, module, same, same, same))
     return found
@@ -69,7 +71,7 @@ def main() -> int:
     parser.add_argument("--candidates", type=int, default=16)
     parser.add_argument("--steps", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
-    args = parser.parse_args()
+    args = arguments(parser, candidates=2, steps=1, rounds=1)
     torch.set_num_threads(1)
     images = args.steps * BATCH
     told = {"source": "digits", "resize": 32, "limit": images, "validation": 0.1}
@@ -92,8 +94,7 @@ def main() -> int:
         median = statistics.median(times)
         print(f"{name:20} {median:9.2f} {work / median:20.0f}")
     ratio = statistics.median(alone) / statistics.median(together)
-    print(f"neighbourhoods ratio={ratio:.2f} target={TARGET}")
-    return int(ratio < TARGET or not same)
+    return outcome("neighbourhoods", ratio, TARGET, args, well=same)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,8 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
+from _outcome import arguments, outcome
+
 from search.launching import Launched, launch
 from search.loading import load_experiment
 from search.results import onwards
@@ -91,7 +93,7 @@ def main() -> int:
     parser.add_argument("--root", help="folder with mnist and FashionMNIST")
     parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--seeds", type=int, default=3)
-    args = parser.parse_args()
+    args = arguments(parser, trials=2, seeds=1)
     source, target = data_of(args.root)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -112,8 +114,7 @@ def main() -> int:
     for seed, best, other, slow, fast in rows:
         print(f"{seed:4} {best:11.4f} {other:11.4f} {slow:6} {fast:6}")
     ratio = statistics.fmean(row[3] for row in rows) / statistics.fmean(row[4] for row in rows)
-    print(f"warm_start ratio={ratio:.2f} target={TARGET}")
-    return int(ratio < TARGET)
+    return outcome("warm_start", ratio, TARGET, args)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ alpha 1 and T = 4, with a warm-up of 20 epochs counted from 1. On ImageNet alpha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -32,7 +32,12 @@ from spaces.problem import ConfigError, Problem
 
 def _preset(beta: float, temperature: float, warmup: float, pairs: str) -> Preset:
     """One of the authors' configurations; all of them have alpha 1 and cross entropy at 1."""
-    settings = {"weight": 1.0, "alpha": 1.0, "beta": beta, "temperature": temperature}
+    settings: dict[str, Any] = {
+        "weight": 1.0,
+        "alpha": 1.0,
+        "beta": beta,
+        "temperature": temperature,
+    }
     if warmup > 1:  # a warm-up of one epoch is none
         settings["schedule"] = {"warmup": {"epochs": warmup}}
     source = f"Zhao et al. 2022, the authors' configuration, {pairs}"

@@ -151,7 +151,7 @@ def _decayed(parameters: Sequence[nn.Parameter], training: Training) -> list[dic
         return [{"params": list(parameters)}]
     weights = [p for p in parameters if p.dim() > 1]
     others = [p for p in parameters if p.dim() <= 1]
-    groups = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
 
 
