@@ -33,10 +33,10 @@ TARGET = 1.0
 GOAL = "val_accuracy"
 
 
-def data_of(root: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Source and target."""
+def data_of(root: str | None, images: int | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Source and target; of the digits so many ``images``, or all."""
     if root is None:
-        digits = {"source": "digits", "validation": 0.5}
+        digits = {"source": "digits", "validation": 0.5, "limit": images}
         return {**digits, "classes": [0, 1, 2, 3, 4]}, {**digits, "classes": [5, 6, 7, 8, 9]}
     small = {"limit": 2000, "validation": 0.1}
     return (
@@ -91,10 +91,11 @@ def main() -> int:
     """Search the source once, the target cold and warm for every seed, and count."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", help="folder with mnist and FashionMNIST")
+    parser.add_argument("--images", type=int, help="of the digits; else all")
     parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--seeds", type=int, default=3)
-    args = arguments(parser, trials=2, seeds=1)
-    source, target = data_of(args.root)
+    args = arguments(parser, trials=2, seeds=1, images=100)
+    source, target = data_of(args.root, args.images)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["STILLHOUSE_RUNS"] = f"{folder}/runs"
