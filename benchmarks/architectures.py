@@ -41,6 +41,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from _outcome import arguments, outcome
 
 from search.assembly import Piece
 from search.experiment import Experiment
@@ -140,16 +141,16 @@ def experiment(
     )
 
 
-def windows(whole: float) -> Iterator[tuple[float, float]]:
+def windows(whole: float, count: int = WINDOWS) -> Iterator[tuple[float, float]]:
     """The least and the most parameters of each group of students."""
-    step = (LARGEST - SMALLEST) / WINDOWS
-    for i in range(WINDOWS):
+    step = (LARGEST - SMALLEST) / count
+    for i in range(count):
         yield whole * (SMALLEST + i * step) + 1, whole * (SMALLEST + (i + 1) * step)
 
 
-def sixty_four(told: Experiment, parameters: float) -> Iterator[Stage]:
-    """The student of each window and rank; its first parent is the assembly."""
-    for least, most in windows(parameters):
+def sixty_four(told: Experiment, parameters: float, count: int) -> Iterator[Stage]:
+    """The student of each of ``count`` windows and rank; its first parent is the assembly."""
+    for least, most in windows(parameters, count):
         for rank in range(RANKS):
             stages = copy.deepcopy(dict(told.stages))
             stages["assembled"] |= {
@@ -177,16 +178,16 @@ class Measured:
         return self.end_to_end / (self.distilled + self.assembled)
 
 
-def measure(distilled: int, epochs: int) -> Measured:
-    """Both ways, one after the other, with a library of their own."""
+def measure(distilled: int, epochs: int, count: int, **data: Any) -> Measured:
+    """Both ways, one after the other, with a library of their own; ``count`` windows."""
     with tempfile.TemporaryDirectory() as folder:
-        told = experiment(folder, "resnet56", RUNS_OF_3, epochs, resize=16)
+        told = experiment(folder, "resnet56", RUNS_OF_3, epochs, resize=16, **data)
         library, recipe = Library(folder), told.recipe()
         exhaust(make(recipe.entries["teacher"].stage, library))
         teacher = library.record(recipe.entries["teacher"].stage.key)
         assert teacher is not None
         parts = seconds(make_together(recipe.entries["parts"].members, library))
-        students = list(sixty_four(told, teacher.figures["parameters"]))
+        students = list(sixty_four(told, teacher.figures["parameters"], count))
         assembled = sum(seconds(make(student.parents[0], library)) for student in students)
         some = students[:: len(students) // distilled]
         end_to_end = sum(seconds(make(student, library)) for student in some)
@@ -302,9 +303,13 @@ def main() -> int:
     parser.add_argument("--distilled", type=int, default=8, help="how many end to end")
     # Many, as what an assembly takes besides its images is not scaled down with them.
     parser.add_argument("--epochs", type=int, default=8, help="of the measured run")
-    args = parser.parse_args()
+    parser.add_argument("--windows", type=int, default=WINDOWS, help=f"of {RANKS} students each")
+    parser.add_argument("--images", type=int, help="of the digits, in the measured run; else all")
+    parser.add_argument("--settings", type=int, default=len(SETTINGS), help="that are counted")
+    args = arguments(parser, distilled=1, epochs=1, windows=1, images=100, settings=1)
     torch.set_num_threads(1)
-    found = measure(args.distilled, args.epochs)
+    few: dict[str, Any] = {} if args.images is None else {"limit": args.images}
+    found = measure(args.distilled, args.epochs, args.windows, **few)
     different = len(set(found.architectures))
     print(f"measured: {different} architectures of a ResNet-56, {args.distilled} end to end")
     print(f"{'':34}{'seconds':>9}{'mean accuracy':>15}")
@@ -316,11 +321,12 @@ def main() -> int:
     head = f"{'parts':>6}{'64':>6}{'images':>8}{'epochs':>7}{'':8}{'':10}{'':11}"
     print(f"{'':27}{head}{'ratio':>8}{'run':>9}")
     ratios = [
-        row(setting, found.architectures if i == 0 else []) for i, setting in enumerate(SETTINGS)
+        row(setting, found.architectures if i == 0 else [])
+        for i, setting in enumerate(SETTINGS[: args.settings])
     ]
     ratio = min(found.ratio, ratios[0])
-    print(f"architectures ratio={ratio:.2f} target={TARGET}")
-    return int(ratio < TARGET or different < WINDOWS * RANKS)
+    every = different == args.windows * RANKS
+    return outcome("architectures", ratio, TARGET, args, well=every)
 
 
 if __name__ == "__main__":

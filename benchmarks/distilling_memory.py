@@ -19,6 +19,7 @@ import sys
 import time
 
 import torch
+from _outcome import arguments, outcome
 
 from methods.core.distilling.unroll import KEPT, Examples, Unroll, weights_of
 from spaces.spec import NetworkSpec
@@ -58,7 +59,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, nargs="+", default=[4, 16, 64])
     parser.add_argument("--one", type=int, nargs=2, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
+    asked = arguments(parser, steps=[4])
     if asked.one:
         print(*gradient(*asked.one))
         return 0
@@ -68,8 +69,7 @@ def main() -> int:
         (some, again), (whole, once) = apart(steps, KEPT), apart(steps, steps)
         print(f"{steps:6d} {some:8.0f} MiB {again:5.2f} s {whole:8.0f} MiB {once:5.2f} s")
         ratio = whole / max(some, 1.0)
-    print(f"distilling_memory ratio={ratio:.2f} target={TARGET}")
-    return int(ratio < TARGET)
+    return outcome("distilling_memory", ratio, TARGET, asked)
 
 
 if __name__ == "__main__":

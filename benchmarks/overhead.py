@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from _outcome import arguments, outcome
 
 from search.events import Event, SearchStarted, TrialStarted
 from search.launching import Launched, launch
@@ -83,7 +84,7 @@ def main() -> int:
     """Launch, then loop, then compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=200)
-    args = parser.parse_args()
+    args = arguments(parser, trials=4)
     slots = os.cpu_count() or 1
     moments: list[float] = []
 
@@ -112,8 +113,7 @@ def main() -> int:
     for name, seconds in rows.items():
         print(f"{name:34} {seconds:9.2f} {seconds / args.trials:9.4f}")
     ratio = ALLOWED / (overhead / args.trials)
-    print(f"overhead ratio={ratio:.2f} target={TARGET}")
-    return int(ratio < TARGET)
+    return outcome("overhead", ratio, TARGET, args)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,10 @@ import math
 import statistics
 import sys
 import time
+from typing import cast
 
 import numpy as np
+from _outcome import arguments, outcome
 
 from search.planner import Budget, Edge, assemblies
 
@@ -66,7 +68,7 @@ def neighbourhood(rng: np.random.Generator, length: int, width: float) -> tuple[
 def number(edges: list[Edge], source: object, sink: object) -> int:
     """How many assemblies there are."""
     ways = {source: 1}
-    for edge in sorted(edges, key=lambda edge: edge.tail[0]):
+    for edge in sorted(edges, key=lambda edge: cast(tuple[int, int], edge.tail)[0]):
         ways[edge.head] = ways.get(edge.head, 0) + ways.get(edge.tail, 0)
     return ways[sink]
 
@@ -99,7 +101,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--graphs", type=int, default=5)
     parser.add_argument("--cuts", type=int, default=27)
-    args = parser.parse_args()
+    args = arguments(parser, graphs=1, cuts=6)
     print(f"{'':14} {'assemblies':>10} {'median s':>9} {'longest s':>9} {'allowed s':>9}")
     ratios = []
     for name, widths, best, allowed in CASES:
@@ -108,9 +110,7 @@ def main() -> int:
         longest, count = max(each for each, _ in taken), f"10^{math.log10(taken[0][1]):.0f}"
         print(f"{name:14} {count:>10} {median:9.2f} {longest:9.2f} {allowed:9.0f}", flush=True)
         ratios.append(allowed / median)
-    ratio = min(ratios)
-    print(f"planner ratio={ratio:.2f} target={TARGET}")
-    return int(ratio < TARGET)
+    return outcome("planner", min(ratios), TARGET, args)
 
 
 if __name__ == "__main__":

@@ -34,6 +34,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from _outcome import arguments, outcome
+
 from search.announcer import Announcer
 from search.cluster import connect
 from search.events import Event, StageChanged, TrialEnded
@@ -232,7 +234,7 @@ def foundry(folder: Path, args: argparse.Namespace) -> None:
     home = Library(str(folder / "foundry"))
     every = stages(folder)
     task: Any = ray.remote(max_retries=0)(lambda stage, uri: len(list(make(stage, Library(uri)))))
-    slots = int(ray.cluster_resources()["CPU"])
+    slots = int(ray.cluster_resources()["CPU"])  # type: ignore[no-untyped-call]
     # Loaded and hired, before anything counts.
     ray.get([task.remote(next(every), home.uri) for _ in range(4 * slots)])
     kept = Orders(home, Resources(), Announcer([]), slots)
@@ -329,8 +331,7 @@ def driver(folder: Path, args: argparse.Namespace) -> int:
     plain = plain_tune(folder, count)
     print(f"plain Tune, {count} trials: {plain:.4f} wall s each", flush=True)
     ratio = watch.costs[0] / watch.costs[-1]
-    print(f"scale ratio={ratio:.2f} target={TARGET}")
-    return int(ratio < TARGET)
+    return outcome("scale", ratio, TARGET, args)
 
 
 def plain_tune(folder: Path, trials: int) -> float:
@@ -375,7 +376,8 @@ def plain_tune(folder: Path, trials: int) -> float:
         run_config=tune.RunConfig(name="plain", storage_path=str(folder / "tune"), verbose=0),
     ).fit()
     ray.shutdown()
-    ended = sorted(result.metrics["ended"] for result in found if result.metrics)
+    results = (found[number] for number in range(len(found)))
+    ended = sorted(result.metrics["ended"] for result in results if result.metrics)
     return float(ended[-1] - ended[0]) / max(1, len(ended) - 1)
 
 
@@ -388,7 +390,7 @@ def main() -> int:
     parser.add_argument("--sampler", default="random")
     parser.add_argument("--parts", default=",".join(PARTS))
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
-    args = parser.parse_args()
+    args = arguments(parser, trials=4, stages=4, artifacts=4)
     parts: dict[str, Callable[[Path, argparse.Namespace], int | None]]
     parts = {"study": study, "library": library, "spool": spool, "foundry": foundry}
     parts["driver"] = driver

@@ -33,6 +33,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from _outcome import arguments, outcome
+
 ALLOWED = 10.0
 """Seconds from launch to the first assembly that is evaluated."""
 TARGET = 1.0
@@ -115,7 +117,7 @@ def main() -> int:
     """One first search, then second ones, each with budgets of its own."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
-    args = parser.parse_args()
+    args = arguments(parser, rounds=1)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         first = launch(folder, "first", list(FIRST))
@@ -130,8 +132,7 @@ def main() -> int:
         print(f"{name:14} {counts} {each.until_assembled:12.1f} {each.until_end:8.1f}")
     again = sum(each.made["neighbourhood"] for each in later)
     ratio = ALLOWED / statistics.median(each.until_assembled for each in later)
-    print(f"second_search ratio={ratio:.2f} target={TARGET}")
-    return int(ratio < TARGET or again > 0)
+    return outcome("second_search", ratio, TARGET, args, well=again == 0)
 
 
 if __name__ == "__main__":

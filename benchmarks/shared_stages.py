@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from _outcome import arguments, outcome
 
 from search.launching import launch
 from search.library.store import Library
@@ -97,7 +98,7 @@ def main() -> int:
     """Search, replay the same configurations the plain way, compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=48)
-    args = parser.parse_args()
+    args = arguments(parser, trials=2)
     slots = os.cpu_count() or 1
 
     with tempfile.TemporaryDirectory() as folder:
@@ -122,8 +123,7 @@ def main() -> int:
     print(f"{'every trial its chain':22} {plain_seconds:9.1f} {sum(n for _, n in found):18}")
     print(f"{'shared stages':22} {shared_seconds:9.1f} {networks:18}")
     ratio = plain_seconds / shared_seconds
-    print(f"shared_stages ratio={ratio:.2f} target={TARGET}")
-    return int(ratio < TARGET or not same)
+    return outcome("shared_stages", ratio, TARGET, args, well=same)
 
 
 if __name__ == "__main__":

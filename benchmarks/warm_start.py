@@ -23,6 +23,8 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
+from _outcome import arguments, outcome
+
 from search.launching import Launched, launch
 from search.loading import load_experiment
 from search.reusing import onwards
@@ -31,10 +33,10 @@ TARGET = 1.0
 GOAL = "val_accuracy"
 
 
-def data_of(root: str | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Source and target."""
+def data_of(root: str | None, images: int | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Source and target; of the digits so many ``images``, or all."""
     if root is None:
-        digits = {"source": "digits", "validation": 0.5}
+        digits = {"source": "digits", "validation": 0.5, "limit": images}
         return {**digits, "classes": [0, 1, 2, 3, 4]}, {**digits, "classes": [5, 6, 7, 8, 9]}
     small = {"limit": 2000, "validation": 0.1}
     return (
@@ -89,10 +91,11 @@ def main() -> int:
     """Search the source once, the target cold and warm for every seed, and count."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--root", help="folder with mnist and FashionMNIST")
+    parser.add_argument("--images", type=int, help="of the digits; else all")
     parser.add_argument("--trials", type=int, default=24)
     parser.add_argument("--seeds", type=int, default=3)
-    args = parser.parse_args()
-    source, target = data_of(args.root)
+    args = arguments(parser, trials=2, seeds=1, images=100)
+    source, target = data_of(args.root, args.images)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["STILLHOUSE_RUNS"] = f"{folder}/runs"
@@ -112,8 +115,7 @@ def main() -> int:
     for seed, best, other, slow, fast in rows:
         print(f"{seed:4} {best:11.4f} {other:11.4f} {slow:6} {fast:6}")
     ratio = statistics.fmean(row[3] for row in rows) / statistics.fmean(row[4] for row in rows)
-    print(f"warm_start ratio={ratio:.2f} target={TARGET}")
-    return int(ratio < TARGET)
+    return outcome("warm_start", ratio, TARGET, args)
 
 
 if __name__ == "__main__":

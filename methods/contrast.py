@@ -11,13 +11,13 @@ Several teachers: the mean of their losses, each with projections of its own.
 Tian, Krishnan and Isola 2020, "Contrastive representation distillation", section 3.2, in its
 in-batch form: the other images of the batch are the negatives, by InfoNCE (van den Oord et al.
 2018). The paper's own form draws 16384 negatives of other classes from a memory of all examples;
-here there is no memory, and images of the same class do count as negatives. It weighs 0.8.
+here there is no memory, and images of the same class do count as negatives. The paper's weight of
+0.8 belongs to that form, whose two directions are summed: it is the default here, but no preset.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from methods.core.data.batch import Batch
 from methods.core.embedding import EmbeddingMethod, embedding_width, unit
-from methods.core.method import MethodConfig, Pair, Preset, Progress
+from methods.core.method import MethodConfig, Pair, Progress
 from spaces.config import knob
 from spaces.domain import Choice, LogUniform
 from spaces.network import Output
@@ -44,12 +44,6 @@ class Contrast(EmbeddingMethod):
         width: int = knob(128, "of the projected embeddings", Choice((64, 128, 256)), ge=1)
 
     config: Config
-    presets: ClassVar = {
-        "tian2020": Preset(
-            {"weight": 0.8},
-            "Tian, Krishnan and Isola 2020 (CRD), the authors' comparison script, CIFAR-100",
-        ),
-    }
 
     def __init__(self, config: Config, pair: Pair) -> None:
         super().__init__(config, pair)

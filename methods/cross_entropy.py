@@ -41,6 +41,11 @@ class CrossEntropy(Method):
             "Tian, Krishnan and Isola 2020 (CRD), the authors' comparison script, CIFAR-100",
             beside=("soft_targets",),
         ),
+        "mueller2020_mnist": Preset(
+            {"weight": 0.5},
+            "Mueller, Kornblith and Hinton 2020, the authors' code, MNIST in two classes",
+            beside=("subclasses",),
+        ),
         "zhou2020_cifar100": Preset(
             {"schedule": {"switch": {"since": 60}}},
             "Zhou et al. 2020, the authors' code, CIFAR-100, 200 epochs",

@@ -1,31 +1,33 @@
 """Deep to shallow: classifiers on the student's own inner stages learn from its deepest output.
 
-    L = sum_i (1 - alpha) * mean_b CE(z_i, label) + alpha * T^2 * mean_b KL(p || q_i)
-    p = softmax(student / T), without gradient,  q_i = softmax(z_i / T)
+    L = sum_i (1 - alpha) * mean_b CE(z_i, label) + alpha * f * mean_b KL(p || q_i)
+    p = softmax(student / T), without gradient,  q_i = softmax(z_i / T),  f = T^2
 
 over the ends i of all stages but the last. z_i = c_i(s_i) are the logits of a shallow classifier
 on the student's map s_i: a 1x1 convolution to the width of the last stage, batch norm, ReLU, the
 mean over the map and one linear layer. They are trained along and dropped; what they ask of the
 early stages stays. The student's own output learns from the labels by ``cross_entropy`` beside it.
+``scaled: false`` makes f = 1: the gradient of the soft targets is then T^2 times smaller.
 
 Zhang et al. 2019, "Be your own teacher: improve the performance of convolutional neural networks
-via self distillation", with alpha = 0.3 and T = 3. Its third term, a hint between the maps, has
-a weight of 0.03 there and is left out.
+via self distillation", with alpha = 0.3 and T = 3. The authors' code has f = 1, and neither does it
+have the paper's third term, a hint between the maps. Its classifiers are larger than these.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.core.data.batch import Batch
-from methods.core.method import Method, MethodConfig, Pair, Progress
+from methods.core.method import Method, MethodConfig, Pair, Preset, Progress
 from methods.core.soft_labels import divergence, softened
 from spaces.config import knob
-from spaces.domain import LogUniform, Uniform
+from spaces.domain import Choice, LogUniform, Uniform
 from spaces.heads import maps, stage_ends
 from spaces.network import Output
 from spaces.problem import ConfigError
@@ -41,8 +43,19 @@ class DeepToShallow(Method):
             0.3, "share of the deepest output against the labels", Uniform(0.0, 1.0), ge=0.0, le=1.0
         )
         temperature: float = knob(3.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
+        scaled: bool = knob(
+            True, "whether soft targets are multiplied by T squared", Choice((True, False))
+        )
+        later: ClassVar[frozenset[str]] = frozenset({"scaled"})
 
     config: Config
+    presets: ClassVar = {
+        "zhang2019": Preset(
+            {"weight": 1.0, "alpha": 0.3, "temperature": 3.0, "scaled": False},
+            "Zhang et al. 2019, the loss of the authors' code, CIFAR-100",
+            beside=("cross_entropy",),
+        ),
+    }
     needs_teacher = False
     needs_labels = True
 
@@ -67,11 +80,12 @@ class DeepToShallow(Method):
     ) -> Tensor:
         """From logits [B, classes], labels [B] and maps [B, C, H, W] of the student."""
         t, alpha = self.config.temperature, self.config.alpha
+        factor = t**2 if self.config.scaled else 1.0
         log_p = softened(student.logits.detach(), t)
         each = []
         for name, classifier in self.classifiers.items():
             logits = classifier(student.features[name])
-            told = t**2 * divergence(log_p, softened(logits, t)).mean()
+            told = factor * divergence(log_p, softened(logits, t)).mean()
             each.append((1 - alpha) * F.cross_entropy(logits, batch.labels) + alpha * told)
         return torch.stack(each).sum()
 

@@ -8,9 +8,11 @@ translator of teacher i: three 3x3 convolutions C_s -> C_s -> C_t -> C_t, each w
 leaky ReLU (0.1), learnt along; one for all teachers would only meet their average.
 
 Park and Kwak 2020, "FEED: feature-level ensemble for knowledge distillation", parallel FEED; the
-last map is compared. The sum over elements is the norm of the paper. Code that takes their mean
-instead, with weights of 200 to 1000, has the weight 200 / 4096 = 0.05 to 0.25 here for maps of
-64 x 8 x 8. The mean over teachers keeps a weight good for any number of them (the paper sums).
+last map is compared. The sum over elements is the norm of the paper. Code for factor transfer
+takes their mean, with weights of 200 to 1000, between factors of half the channels that a
+paraphraser makes; maps here have no paraphraser, so no preset claims those weights. For maps of
+64 x 8 x 8 a mean at 1000 is a sum at 1000 / 4096 = 0.25, the default. The mean over teachers keeps
+a weight good for any number of them (the paper sums).
 """
 
 from __future__ import annotations
@@ -21,7 +23,6 @@ from torch import Tensor, nn
 
 from methods.core.brings import TEACHERS, Brings, SeveralTeachers
 from methods.core.embedding import unit
-from methods.core.method import Preset
 from methods.core.taps import At, FeatureConfig, FeatureMethod, FeaturePair, same_size
 from spaces.config import knob
 from spaces.domain import Choice, Integers, LogUniform
@@ -44,12 +45,6 @@ class Factors(FeatureMethod):
             return (SeveralTeachers(self.teachers),)
 
     config: Config
-    presets: ClassVar = {
-        "kim2018_port": Preset(
-            {"weight": 0.25},
-            "the common port's 200 to 1000 a mean over 4096 elements, as a sum: 0.05 to 0.25",
-        ),
-    }
 
     def connector(self, found: FeaturePair) -> nn.Module:
         """The translator k of one teacher."""

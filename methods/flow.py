@@ -5,26 +5,28 @@
 
 F_l [B, C, H, W] are maps at consecutive places (ends of stages), the larger one averaged down to
 the smaller; p are its positions. The published sum over i and j is a mean here, so that a weight
-serves every width (their published weight 50 belongs to the mean). Where the student has other
-channels than the teacher, which the paper does not allow, a linear map of the student's channels
-is trained along and dropped at the end. Several teachers: the mean of their losses.
+serves every width. Where the student has other channels than the teacher, which the paper does not
+allow, a linear map of the student's channels is trained along and dropped at the end. Several
+teachers: the mean of their losses.
 
 Yim, Joo, Bae and Kim 2017, "A gift from knowledge distillation", sections 3.2 and 3.3, learnt
-beside the other terms and not in a stage before them.
+beside the other terms. In the paper it is a stage before them, and so it is in the comparison of
+Tian et al. 2020: 30 epochs of weight 1 over maps that include the stem, then cross entropy alone.
+No published weight belongs to the form here, so there is no preset; the default is a choice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import ClassVar, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from methods.core.data.batch import Batch
-from methods.core.method import Pair, Preset, Progress
+from methods.core.method import Pair, Progress
 from methods.core.taps import At, FeatureConfig, FeatureMethod, FeaturePair, same_size
 from spaces.config import knob
 from spaces.domain import LogUniform
@@ -44,12 +46,6 @@ class Flow(FeatureMethod):
         at: At = knob("stages", "the places between which features flow; two or more")
 
     config: Config
-    presets: ClassVar = {
-        "tian2020": Preset(
-            {"weight": 50.0, "at": "stages"},
-            "Tian, Krishnan and Isola 2020 (CRD), the authors' comparison script, CIFAR-100",
-        ),
-    }
     zero_when_equal = True
 
     def __init__(self, config: Config, pair: Pair) -> None:

@@ -2,17 +2,21 @@
 
     L = mean_i sum_l mean_{b,c,h,w} (r_il(s_l) - t_il)^2
 
-s_l [B, C_s, H, W] and t_il [B, C_t, H, W] are paired maps, the larger of them averaged down to the
-smaller one's height and width; r_il is a 1x1 convolution C_s -> C_t, learnt along, and nothing
-where C_s = C_t. The mean runs over teachers i, the sum over pairs l.
+s_l [B, C_s, H, W] and t_il [B, C_t, H, W] are paired maps; r_il is the regressor, learnt along.
+The mean runs over teachers i, the sum over pairs l.
+
+``regressor: linear``: the larger map is averaged down to the smaller one's height and width, and
+r_il is a 1x1 convolution C_s -> C_t, or nothing where C_s = C_t. ``regressor: unit``: a convolution
+that gives the teacher's map in channels and size, then batch norm and ReLU, for all pairs.
 
 Romero et al. 2015, "FitNets: hints for thin deep nets", section 2.2, with one hint in the middle of
 the network; the square is averaged, not halved and summed, as the published weight (100) expects.
+``unit`` is the regressor of Tian et al. 2020, to which that weight belongs.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -33,22 +37,45 @@ class Hints(FeatureMethod):
             100.0, "share of this method in the summed loss", LogUniform(1.0, 1000.0), ge=0.0
         )
         at: At = knob("middle", "which features are compared", Choice(("last", "middle", "stages")))
+        regressor: Literal["linear", "unit"] = knob(
+            "linear", "what translates the student's map", Choice(("linear", "unit"))
+        )
+        later: ClassVar[frozenset[str]] = frozenset({"regressor"})
 
     config: Config
     presets: ClassVar = {
         "tian2020": Preset(
-            {"weight": 100.0},
+            {"weight": 100.0, "at": "middle", "regressor": "unit"},
             "Tian, Krishnan and Isola 2020 (CRD), the authors' comparison script, CIFAR-100",
         ),
     }
     zero_when_equal = True
 
     def connector(self, found: FeaturePair) -> nn.Module:
-        """The regressor r, where the teacher has another number of channels."""
+        """The regressor r."""
         mine, theirs = found.student_shape[0], found.teacher_shape[0]
+        if self.config.regressor == "unit":
+            return nn.Sequential(_convolution(found), nn.BatchNorm2d(theirs), nn.ReLU())
         return nn.Identity() if mine == theirs else nn.Conv2d(mine, theirs, 1)
 
     def distance(self, student: Tensor, teacher: Tensor, connector: nn.Module) -> Tensor:
         """From maps [B, C_s, H, W] and [B, C_t, H, W], of any sizes."""
+        if self.config.regressor == "unit":
+            return F.mse_loss(*same_size(connector(student), teacher))
         student, teacher = same_size(student, teacher)
         return F.mse_loss(connector(student), teacher)
+
+
+def _convolution(found: FeaturePair) -> nn.Module:
+    """From the student's map to the teacher's size: down or up by two, or by the kernel's width.
+
+    Where the teacher's map is larger, but not twice as large, a 1x1 convolution keeps the size.
+    """
+    (mine, height, width), (theirs, *size) = found.student_shape, found.teacher_shape
+    if [height, width] == [2 * n for n in size]:
+        return nn.Conv2d(mine, theirs, 3, stride=2, padding=1)
+    if [2 * height, 2 * width] == size:
+        return nn.ConvTranspose2d(mine, theirs, 4, stride=2, padding=1)
+    if height >= size[0] and width >= size[1]:
+        return nn.Conv2d(mine, theirs, (1 + height - size[0], 1 + width - size[1]))
+    return nn.Conv2d(mine, theirs, 1)

@@ -9,14 +9,14 @@ between the embeddings e [B, C] that enter the head, averaged over positions. A 
 different embeddings has no edges. Several teachers: the mean of their losses.
 
 Liu et al. 2019, "Knowledge distillation via instance relationship graph", section 3, without its
-third term, the transformation between layers. The common port to PyTorch divides by the maximum,
-averages, and weighs vertices 0.1 and edges 5; so does this.
+third term, the transformation between layers. The common port to PyTorch divides by the maximum
+and averages as this does, and weighs vertices 0.1 and edges 5, the defaults here. Its edges are the
+mean over the embedding and two inner maps, and it has the third term: this is no preset of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from methods.core.data.batch import Batch
 from methods.core.embedding import EmbeddingMethod, distances, ratio
-from methods.core.method import MethodConfig, Pair, Preset, Progress
+from methods.core.method import MethodConfig, Pair, Progress
 from spaces.config import knob
 from spaces.domain import LogUniform
 from spaces.network import Output
@@ -44,12 +44,6 @@ class InstanceGraph(EmbeddingMethod):
         edges: float = knob(5.0, "weight of the distances", LogUniform(0.25, 100.0), ge=0.0)
 
     config: Config
-    presets: ClassVar = {
-        "liu2019_port": Preset(
-            {"weight": 1.0, "vertices": 0.1, "edges": 5.0},
-            "the common PyTorch port of Liu et al. 2019",
-        ),
-    }
     compares_logits = True
     zero_when_equal = True
 

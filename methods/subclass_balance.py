@@ -5,11 +5,11 @@
 
 v_i [classes, S] are the logits of image i's subclasses; classes without an image in the batch do
 not count. The first entropy is largest where a class uses all its subclasses alike, the second
-smallest where each image is sure of one. It lies in -log S .. sharpen * log S, so that it cannot
-blow logits up, as ``subclass_contrast`` can; one or the other keeps a teacher's subclasses alive.
+smallest where each image is sure of one. It lies in -log S .. sharpen * log S.
 
-In the form that public code has of the auxiliary loss in Mueller, Kornblith and Hinton 2020,
-"Subclass distillation", with its weight of 1 and ``sharpen`` of 0.5.
+A public reimplementation of Mueller, Kornblith and Hinton 2020, "Subclass distillation", has it in
+place of the authors' auxiliary loss, which is ``subclass_contrast``, with a weight of 1 and
+``sharpen`` of 0.5. One or the other keeps a teacher's subclasses alive.
 """
 
 from __future__ import annotations

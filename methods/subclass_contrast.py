@@ -1,27 +1,32 @@
 """Subclass contrast: images spread over directions, so that a teacher uses its subclasses.
 
-    L = mean_i log sum_j exp(u_i . u_j / tau) - 1 / tau - log B
-    u_i = v_i / |v_i|,  v_i [classes * S] the logits of image i's subclasses
+    L = mean_i log sum_j exp(z_i . z_j) - 1 / tau - log B
+    z_i = (v_i - mean_k v_i) / std_k v_i / sqrt(tau * K)
 
-over all pairs of the batch's B images, whatever their class. It is 0 where all images answer in one
-direction and never below -log B; it falls as they spread. Without it one subclass stands for its
-whole class, and the others tell a student nothing. Large weights can cost accuracy on the classes
-(that is the figure to watch), and small batches have few images to tell apart: use 128 or more.
+v_i [K] are the logits of image i's K = classes * S subclasses; mean and std run over them, so that
+z_i . z_j is Pearson's correlation of two images' logits, divided by tau. Rows are centred because
+no softmax sees an offset of all logits, and cosines of raw logits can be lowered by one.
 
-Mueller, Kornblith and Hinton 2020, "Subclass distillation", the auxiliary loss of the teacher, in
-the form that public code has of it. It needs no labels: it is added to cross entropy.
+i and j run over the batch's B images, whatever their class. The loss is 0 where all images answer
+alike and never below -log B; it falls as they spread. An image with K equal logits correlates with
+none. Small batches have few images to tell apart: use 128 or more.
+
+Mueller, Kornblith and Hinton 2020, "Subclass distillation", the auxiliary loss of the teacher as
+in the authors' code (MNIST in two classes of five subclasses, batches of 256). It needs no labels
+and is added to cross entropy. Version 1 compared raw logits.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor
 
 from methods.core.data.batch import Batch
 from methods.core.embedding import unit
-from methods.core.method import MethodConfig, Progress
+from methods.core.method import MethodConfig, Preset, Progress
 from methods.core.subclass_logits import SubclassMethod
 from spaces.config import knob
 from spaces.domain import LogUniform
@@ -29,7 +34,7 @@ from spaces.network import Output
 
 
 class SubclassContrast(SubclassMethod):
-    """Mean similarity of the batch's images in their subclass logits, as a log of a sum."""
+    """Mean correlation of the batch's images in their subclass logits, as a log of a sum."""
 
     class Config(MethodConfig):
         """Settings of :class:`SubclassContrast`."""
@@ -37,9 +42,17 @@ class SubclassContrast(SubclassMethod):
         weight: float = knob(
             0.3, "share of this method in the summed loss", LogUniform(0.05, 2.0), ge=0.0
         )
-        tau: float = knob(0.5, "divides the cosines", LogUniform(0.05, 1.0), gt=0.0)
+        tau: float = knob(0.5, "divides the correlations", LogUniform(0.05, 1.0), gt=0.0)
 
     config: Config
+    version = 2
+    presets: ClassVar = {
+        "mueller2020_teacher": Preset(
+            {"weight": 1.0, "tau": 1.0},
+            "Mueller, Kornblith and Hinton 2020, the teacher of the authors' code, MNIST",
+            beside=("cross_entropy",),
+        ),
+    }
     needs_teacher = False
     needs_subclasses = True
 
@@ -47,7 +60,8 @@ class SubclassContrast(SubclassMethod):
         self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
     ) -> Tensor:
         """From logits of subclasses [B, classes * S] of the student."""
-        directions = unit(self.split_logits(student))
+        logits = self.split_logits(student)
+        directions = unit(logits - logits.mean(dim=1, keepdim=True))
         alike = directions @ directions.T / self.config.tau
         collapsed = 1.0 / self.config.tau + math.log(len(alike))
         return alike.logsumexp(dim=1).mean() - collapsed

@@ -16,12 +16,13 @@ softens the teacher alone does not.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor
 
 from methods.core.brings import Brings, SplitTeachers
 from methods.core.data.batch import Batch
-from methods.core.method import MethodConfig, Pair, Progress
+from methods.core.method import MethodConfig, Pair, Preset, Progress
 from methods.core.soft_labels import imitation, softened
 from methods.core.subclass_logits import SubclassMethod
 from spaces.config import knob
@@ -51,6 +52,19 @@ class Subclasses(SubclassMethod):
             return self.subclasses
 
     config: Config
+    presets: ClassVar = {
+        "mueller2020_mnist": Preset(
+            {
+                "weight": 0.5,
+                "subclasses": 5,
+                "temperature": 4.0,
+                "contrast": 1.0,
+                "tau": 1.0,
+            },
+            "Mueller, Kornblith and Hinton 2020, the authors' code, MNIST in two classes",
+            beside=("cross_entropy",),
+        ),
+    }
     zero_when_equal = True
     compares_logits = True
 

@@ -7,7 +7,8 @@ A lower bound of the mutual information between s_l [B, C_s, H, W] and t_il [B, 
 larger of which is averaged down to the smaller one's height and width: the negative log likelihood
 in nats (less log(2 pi) / 2) of t under a Gaussian. Its mean mu is three 1x1 convolutions
 C_s -> C_t -> C_t -> C_t with ReLUs between, its variance v one number a channel; both are learnt
-along. The mean runs over teachers i, the sum over pairs l. L can be negative.
+along. ``bias: false`` leaves the convolutions' biases out, as published code does. The mean runs
+over teachers i, the sum over pairs l. L can be negative.
 
 Ahn et al. 2019, "Variational information distillation for knowledge transfer", section 2.
 Elements are averaged, as the published weight (1) expects. v starts at 5.
@@ -41,18 +42,22 @@ class Variational(FeatureMethod):
             1.0, "share of this method in the summed loss", LogUniform(0.01, 10.0), ge=0.0
         )
         at: At = knob("stages", "which features are compared", Choice(("last", "stages")))
+        bias: bool = knob(
+            True, "whether the mean's convolutions have biases", Choice((True, False))
+        )
+        later: ClassVar[frozenset[str]] = frozenset({"bias"})
 
     config: Config
     presets: ClassVar = {
         "tian2020": Preset(
-            {"weight": 1.0, "at": "stages"},
+            {"weight": 1.0, "at": "stages", "bias": False},
             "Tian, Krishnan and Isola 2020 (CRD), the authors' comparison script, CIFAR-100",
         ),
     }
 
     def connector(self, found: FeaturePair) -> nn.Module:
         """The Gaussian of one pair."""
-        return _Gaussian(found.student_shape[0], found.teacher_shape[0])
+        return _Gaussian(found.student_shape[0], found.teacher_shape[0], self.config.bias)
 
     def distance(self, student: Tensor, teacher: Tensor, connector: nn.Module) -> Tensor:
         """From maps [B, C_s, H, W] and [B, C_t, H, W], of any sizes."""
@@ -65,14 +70,14 @@ class Variational(FeatureMethod):
 class _Gaussian(nn.Module):
     """Of the teacher's map given the student's: one mean an element, one variance a channel."""
 
-    def __init__(self, student: int, teacher: int) -> None:
+    def __init__(self, student: int, teacher: int, bias: bool) -> None:
         super().__init__()
         self.mean = nn.Sequential(
-            nn.Conv2d(student, teacher, 1),
+            nn.Conv2d(student, teacher, 1, bias=bias),
             nn.ReLU(),
-            nn.Conv2d(teacher, teacher, 1),
+            nn.Conv2d(teacher, teacher, 1, bias=bias),
             nn.ReLU(),
-            nn.Conv2d(teacher, teacher, 1),
+            nn.Conv2d(teacher, teacher, 1, bias=bias),
         )
         raw = math.log(math.expm1(_FIRST_VARIANCE - _SMALLEST_VARIANCE))
         self.raw_variance = nn.Parameter(torch.full((teacher, 1, 1), raw))

@@ -8,6 +8,16 @@ knowledge transfer via DeepInversion", section 3.2. Images start as noise and de
 
 over the teacher's batch norms l, with labels y that are given. R_tv is the mean absolute
 difference of neighbouring pixels and R_2 the mean square, both after the teacher's normalisation.
+
+R_tv and R_2 differ from the published forms by design. With d the differences of all pixels of a
+batch x to their neighbours on the right, below and on both diagonals, the authors' code has
+
+    R_tv = sum_d ||d||_2,   R_2 = mean_n ||x_n||_2
+
+Such norms grow with the square root of the number of pixels, the first also with that of images,
+so that a weight fits one batch size and one image size. Means fit all. Diagonal differences are
+left out: each is bounded by the sum of one along a row and one along a column. The authors' random
+shifts and flips are left out as well: images here are small.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -123,12 +124,13 @@ def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def optimizer(parameters: list[nn.Parameter], training: Training) -> torch.optim.Optimizer:
     """The optimiser that ``training`` asks for, over ``parameters``."""
+    groups = _decayed(parameters, training)
     if training.optimizer == "adamw":
         return torch.optim.AdamW(
-            parameters, lr=training.lr, weight_decay=training.weight_decay, fused=True
+            groups, lr=training.lr, weight_decay=training.weight_decay, fused=True
         )
     sgd = torch.optim.SGD(
-        parameters,
+        groups,
         lr=training.lr,
         momentum=training.momentum,
         nesterov=training.nesterov,
@@ -141,6 +143,16 @@ def optimizer(parameters: list[nn.Parameter], training: Training) -> torch.optim
         for parameter in parameters:
             sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     return sgd
+
+
+def _decayed(parameters: Sequence[nn.Parameter], training: Training) -> list[dict[str, Any]]:
+    """One group of all; or two where norms and biases, which have one axis, keep their size."""
+    if not training.decay_weights_only:
+        return [{"params": list(parameters)}]
+    weights = [p for p in parameters if p.dim() > 1]
+    others = [p for p in parameters if p.dim() <= 1]
+    groups: list[dict[str, Any]] = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
 
 
 def moments(

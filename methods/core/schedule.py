@@ -76,6 +76,20 @@ class Linear(Config):
         return self.start + share * (self.stop - self.start)
 
 
+class Warmup(Config):
+    """1 / n in the first epoch, 2 / n in the second, and 1 from the n-th epoch on.
+
+    Much published code counts a warm-up like this, by epochs from 1. ``linear`` also grows within
+    an epoch, and begins with 0.
+    """
+
+    kind: Literal["warmup"] = "warmup"
+    epochs: float = knob(20.0, "n: the first epoch at 1 (below 1: fraction of all)", gt=0.0)
+
+    def factor(self, position: float, epochs: int) -> float:
+        return min((math.floor(position) + 1) / _place(self.epochs, epochs), 1.0)
+
+
 class Cosine(Config):
     """Half a cosine from 1 down to ``floor``, perhaps after a linear rise.
 
@@ -114,7 +128,7 @@ class OneCycle(Config):
         return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
 
 
-_KINDS = ("constant", "step", "switch", "linear", "cosine", "one_cycle")
+_KINDS = ("constant", "step", "switch", "linear", "warmup", "cosine", "one_cycle")
 
 
 def _expand(data: Any) -> Any:
@@ -136,7 +150,7 @@ def _expand(data: Any) -> Any:
 
 
 Schedule = Annotated[
-    Constant | Step | Switch | Linear | Cosine | OneCycle,
+    Constant | Step | Switch | Linear | Warmup | Cosine | OneCycle,
     Field(discriminator="kind"),
     BeforeValidator(_expand),
 ]

@@ -24,6 +24,9 @@ class Training(Config):
     weight_decay: float = knob(
         5e-4, "pull of all weights towards 0 (decoupled for adamw)", LogUniform(1e-5, 1e-2), ge=0.0
     )
+    decay_weights_only: bool = knob(
+        False, "weight decay leaves norms and biases alone", Choice((False, True))
+    )
     schedule: Schedule = knob(Cosine(), "factor on the learning rate")
     ema: float | None = knob(
         None,
@@ -43,8 +46,12 @@ class Training(Config):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """The settings that decide the result; over how many workers it is spread does not."""
-        return {name: value for name, value in self.plain().items() if name != "workers"}
+        """The settings that decide the result; over how many workers it is spread does not.
+
+        ``decay_weights_only`` joined when artifacts were there: where it is off it is in no key.
+        """
+        left_out = {"workers"} if self.decay_weights_only else {"workers", "decay_weights_only"}
+        return {name: value for name, value in self.plain().items() if name not in left_out}
 
     def on_one_worker(self, who: str) -> Self:
         """These settings, for what has no share to give to others; ``who`` names it in plural.

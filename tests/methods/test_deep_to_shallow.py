@@ -88,3 +88,16 @@ def test_a_student_learns_by_it_alone_and_its_classifiers_are_dropped(build, dig
     assert curve[-1] < max(curve)
     assert reports[-1]["train_cross_entropy"] < reports[0]["train_cross_entropy"]
     assert set(student.state_dict()) == names
+
+
+def test_without_scaling_soft_targets_weigh_less_by_the_square_of_the_temperature(made):
+    """As in the authors' loop: a ninth of the gradient at a temperature of 3."""
+    losses = {}
+    for scaled in (True, False):
+        torch.manual_seed(0)
+        student, method = made(alpha=1.0, temperature=3.0, scaled=scaled)
+        said = student(IMAGES, method.student_taps())
+        losses[scaled] = method(said, [], BATCH, None).item()
+    assert losses[True] == pytest.approx(9 * losses[False])
+    assert "scaled" not in DeepToShallow.Config().identity()
+    assert DeepToShallow.Config(scaled=False).identity()["scaled"] is False

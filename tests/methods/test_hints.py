@@ -10,7 +10,7 @@ from torch import nn
 from methods.core.data.batch import Batch
 from methods.core.method import Pair
 from methods.hints import Hints
-from spaces.network import Output
+from spaces.network import Network, Output
 
 BATCH = Batch(torch.zeros(3, 1, 8, 8), torch.zeros(3).long(), torch.arange(3))
 
@@ -63,3 +63,44 @@ def test_the_hint_lies_in_the_middle(build):
     method = Hints(Hints.Config(), Pair(student, [teacher], 10, 10, torch.rand(1, 3, 16, 16)))
     assert method.student_taps() == ("stage2_1",)
     assert method.teacher_taps(0) == ("stage2_2",)
+
+
+def single(channels, size):
+    """A network of one map of ``size`` for images of 12 x 12."""
+    blocks = {"map": nn.Sequential(nn.AdaptiveAvgPool2d(size), nn.Conv2d(1, channels, 1))}
+    blocks["head"] = nn.Sequential(nn.Flatten(), nn.Linear(channels * size[0] * size[1], 3))
+    return Network(blocks).eval()
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "layer", "kernel"),
+    [
+        ((4, 4), (4, 4), nn.Conv2d, (1, 1)),
+        ((8, 8), (4, 4), nn.Conv2d, (3, 3)),
+        ((2, 2), (4, 4), nn.ConvTranspose2d, (4, 4)),
+        ((5, 6), (3, 6), nn.Conv2d, (3, 1)),
+        ((3, 3), (7, 7), nn.Conv2d, (1, 1)),
+    ],
+)
+def test_a_unit_regresses_to_the_teachers_map(progress, mine, theirs, layer, kernel):
+    """As FitNet's regressor in public code; there the last case, a larger map by another factor
+    than two, is an error."""
+    images = torch.rand(3, 1, 12, 12)
+    both = Pair(single(5, mine), [single(5, theirs)], 3, 10, images)
+    method = Hints(Hints.Config(at="last", regressor="unit"), both)
+    convolution, norm, relu = method.connectors[0][0]
+    assert (type(convolution), convolution.kernel_size) == (layer, kernel)
+    assert (type(norm), type(relu)) == (nn.BatchNorm2d, nn.ReLU)
+    student, teacher = (n(images, ("map",)) for n in (both.student, both.teachers[0]))
+    mapped = method.connectors[0][0](student.features["map"])
+    if kernel != (1, 1):
+        assert mapped.shape == teacher.features["map"].shape
+    loss = method(student, [teacher], Batch(images, BATCH.labels, BATCH.indices), progress())
+    assert loss.isfinite()
+    loss.backward()
+    assert convolution.weight.grad.abs().sum() > 0
+
+
+def test_the_regressor_is_in_a_key_only_where_it_is_not_linear():
+    assert "regressor" not in Hints.Config().identity()
+    assert Hints.Config(regressor="unit").identity()["regressor"] == "unit"

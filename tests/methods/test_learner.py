@@ -70,6 +70,54 @@ def test_steps_are_those_of_the_plain_optimiser(digits, build, name, settings, r
             torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize(("settings", "rule", "theirs"), RULES)
+def test_weight_decay_may_leave_norms_and_biases_alone(digits, build, settings, rule, theirs):
+    """Named by module here, and by nothing but their axes in the product."""
+    data, student = digits(), build("resnet8")
+    plain = copy.deepcopy(student)
+    pulled, kept = [], []
+    for module in plain.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            norm = isinstance(module, torch.nn.BatchNorm2d)
+            (kept if norm or name == "bias" else pulled).append(parameter)
+    learner = learner_of(student, data, weight_decay=0.1, decay_weights_only=True, **settings)
+    groups = learner._optimizer.param_groups
+    assert [(len(g["params"]), g["weight_decay"]) for g in groups] == [
+        (len(pulled), 0.1),
+        (len(kept), 0.0),
+    ]
+    rate = {"lr": settings.get("lr", 0.1), "foreach": False, "fused": False}
+    apart = [{"params": pulled, "weight_decay": 0.1}, {"params": kept, "weight_decay": 0.0}]
+    optimizer = rule(apart, **rate, **theirs)
+    for _ in take(learner, data):
+        pairs = list(zip(student.parameters(), plain.parameters(), strict=True))
+        for mine, other in pairs:
+            other.grad = mine.grad.contiguous()
+        optimizer.step()
+        for mine, other in pairs:
+            torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("only", [False, True])
+def test_a_step_without_a_gradient_shrinks_what_decays(digits, build, only):
+    """By lr * weight_decay, and nothing else."""
+    data, student = digits(), build("resnet8")
+    settings = {"momentum": 0.0, "nesterov": False, "weight_decay": 0.5, "lr": 0.1}
+    learner = learner_of(student, data, decay_weights_only=only, **settings)
+    before = {name: p.detach().clone() for name, p in student.named_parameters()}
+    for parameter in student.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    learner._optimizer.step()
+    for name, parameter in student.named_parameters():
+        alone = only and ("bn" in name or name.endswith("bias") or parameter.dim() == 1)
+        torch.testing.assert_close(parameter, before[name] * (1.0 if alone else 0.95))
+
+
+def test_the_switch_of_weight_decay_is_in_a_key_only_where_it_is_on():
+    assert "decay_weights_only" not in Training().identity()
+    assert Training(decay_weights_only=True).identity()["decay_weights_only"] is True
+
+
 def test_the_average_is_the_closed_form(digits, build):
     """The weight of w_k in the end is (1 - d_k) times all later d; statistics alike."""
     data, student = digits(), build("resnet8")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from methods.core.method import MethodConfig
-from methods.core.schedule import Constant, Cosine, Linear, OneCycle, Schedule, Step, Switch
+from methods.core.schedule import Constant, Cosine, Linear, OneCycle, Schedule, Step, Switch, Warmup
 from methods.core.settings import Training
 from spaces.config import Config
 from spaces.problem import ConfigError
@@ -34,6 +34,16 @@ def test_milestones_in_epochs_and_their_gamma():
     step = Step(milestones=(60, 120, 160), gamma=0.2)
     found = [step.factor(at, 200) for at in (59.99, 60, 120, 160)]
     assert found == pytest.approx([1, 0.2, 0.04, 0.008])
+
+
+def test_a_warm_up_counts_epochs_from_one_and_stays_within_each():
+    rises = Warmup(epochs=20)
+    found = [rises.factor(at, 240) for at in (0, 0.99, 1, 9.5, 18.99, 19, 20, 239)]
+    assert found == pytest.approx([0.05, 0.05, 0.1, 0.5, 0.95, 1, 1, 1])
+    assert Warmup(epochs=1).factor(0, 100) == 1.0
+    assert Warmup(epochs=0.5).factor(0, 10) == pytest.approx(0.2)
+    told = Holder.parse({"schedule": {"warmup": {"epochs": 20}}})
+    assert told.schedule == rises
 
 
 def test_early_decay_teacher_of_channel_distillation():

@@ -155,11 +155,19 @@ def contrast(split, at, tau=0.5, subclasses=4):
     return method(said(split, subclasses), [], batch([0] * len(split)), at).item()
 
 
-def test_contrast_is_the_formula_of_the_papers(progress):
+def test_contrast_is_the_formula_of_the_authors(progress):
+    """Pearson's correlations of all pairs of images, over tau."""
     v = logits(3, size=7)
-    u = v / np.linalg.norm(v, axis=1, keepdims=True)
-    wanted = np.mean(np.log(np.exp(u @ u.T / 0.2).sum(axis=1))) - 1 / 0.2 - np.log(7)
+    wanted = np.mean(np.log(np.exp(np.corrcoef(v) / 0.2).sum(axis=1))) - 1 / 0.2 - np.log(7)
     assert contrast(v, progress(), tau=0.2) == pytest.approx(wanted)
+
+
+def test_contrast_sees_no_more_than_a_softmax_does(progress):
+    """An offset of all logits of an image changes no probability, and lowers cosines at will."""
+    v = logits(3, size=7)
+    offsets = logits(4, size=7, width=1, scale=50.0)
+    assert contrast(v + offsets, progress()) == pytest.approx(contrast(v, progress()))
+    assert contrast(np.ones((5, 12)) * 3, progress()) == pytest.approx(-2.0)  # correlates with none
 
 
 def test_contrast_is_zero_where_all_answer_alike_and_bounded_below(progress):

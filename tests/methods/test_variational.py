@@ -106,3 +106,11 @@ def test_channels_that_the_student_cannot_know_count_less(pair, progress):
     loss_of(method, progress(), s, np.ones((3, 32, 2, 2))).backward()
     pull = s.grad.numpy()[0, :, 0, 0] * s.numel()
     np.testing.assert_allclose(pull, -1 / variance, rtol=1e-9)
+
+
+def test_convolutions_without_biases_have_a_key_of_their_own(pair):
+    method = Variational(Variational.Config(at="last", bias=False), pair())
+    assert not any("bias" in name for name, _ in method.named_parameters())
+    assert any("bias" in name for name, _ in made(pair).named_parameters())
+    assert "bias" not in Variational.Config().identity()
+    assert Variational.Config(bias=False).identity()["bias"] is False

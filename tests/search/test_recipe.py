@@ -37,7 +37,7 @@ NAMES = (
     {"conv1": 0.5},
     {"epochs": 3},
 )
-SCHEDULES = ("constant", "step", "switch", "linear", "cosine", "one_cycle")
+SCHEDULES = ("constant", "step", "switch", "linear", "warmup", "cosine", "one_cycle")
 
 
 def key(work=None, data=None, parents=(), label="stage"):
