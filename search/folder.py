@@ -3,18 +3,20 @@
 ``stillhouse-runs/<name>-<n>/`` holds ``experiment.yaml`` (what was asked, as resumed and extended),
 ``study.journal``, ``state.json``, ``status.json`` (how it stands), ``tracking/`` (what MLflow has
 not been told yet), and at the end ``best.yaml``, ``outcome.json``, ``trials.csv``, ``report.html``
-and the pictures.
+and the pictures. ``run.json`` holds its id, which no other run has, wherever that lies.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from search.library.bounds import is_word
 from spaces.problem import ConfigError, Problem, unknown
 
 
@@ -44,7 +46,7 @@ class RunFolder:
                 path = root / f"{name}-{number}"
                 try:
                     path.mkdir()
-                    return cls(path)
+                    return cls(path)._with_id()
                 except FileExistsError:  # another launch took it
                     number += 1
         except OSError as error:
@@ -65,6 +67,22 @@ class RunFolder:
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def id(self) -> str:
+        """What tells the run from all others of its name; folders of earlier versions have none,
+        and their id is the name."""
+        try:
+            told = self.read_json("run.json")
+        except ValueError:  # damaged
+            return self.name
+        found = told.get("id") if isinstance(told, dict) else None
+        return found if isinstance(found, str) and is_word(found) else self.name
+
+    def _with_id(self) -> RunFolder:
+        """The same folder, with an id that no other run has."""
+        self.write_json("run.json", {"id": f"{self.name}-{uuid.uuid4().hex[:8]}"})
+        return self
 
     def write(self, name: str, text: str) -> Path:
         """Replace a file, whole or not at all."""

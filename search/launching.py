@@ -214,6 +214,7 @@ class _Driver:
 
     def _started(self, resumed: bool) -> SearchStarted:
         so_far = self._outcome([])
+        self.bulletin.needs.add(so_far.stages)
         ended = Counter[str](t.state for t in so_far.trials if t.state != "running")
         first = next(iter(ranking(so_far)), None)
         best = (first.figures[so_far.goals[0].figure], first.number) if first else None
@@ -302,7 +303,7 @@ class _Driver:
         return present(self.library, keys)
 
     def _end(self, state: SearchState, outcome: Outcome) -> Launched:
-        self.library.note_search(self.folder.name, set(outcome.stages))
+        self.bulletin.needs.note(outcome.stages)
         self.announce(SearchEnded(state))
         if state == "finished":
             if self.test:

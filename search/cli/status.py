@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json as json_format
 import time
 from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
 
-from search.address import shown
 from search.bulletin import FILE, Snapshot, silent_for
+from search.cli.library_status import status_in
 from search.cli.live import counts, told_values
 from search.cli.runs import Name
 from search.cli.show import Json, as_json, as_table, console
-from search.folder import RunFolder, newest, runs_root
-from search.library.store import Library
+from search.folder import RunFolder, runs_root
 from search.report.wording import duration
 from spaces.problem import ConfigError, Problem
 
@@ -56,9 +54,7 @@ def _find(name: str, address: str | None, library: str | None) -> Snapshot:
 
         return Dashboard(address).status(name)
     if library:
-        statuses = Library(library, found=True).statuses()
-        chosen = statuses[newest(name, statuses, shown(library))]
-        return max(map(json_format.loads, chosen), key=lambda told: float(told["at"]))
+        return status_in(library, name)
     try:
         folder = RunFolder.find(name)
     except ConfigError as error:
