@@ -185,6 +185,7 @@ class Library:
         record = self.record(matches[0]) if len(matches) == 1 else None
         if record is None:
             found = f"{len(matches)} do" if matches else "none does"
+            found = "the record of the one that did was damaged" if len(matches) == 1 else found
             message = f"needs one artifact whose key begins with {beginning!r}; {found}"
             raise ConfigError([Problem(shown(self.uri), message)])
         return record
