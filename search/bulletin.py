@@ -34,7 +34,7 @@ PATIENCE = 3
 """Signs of life that may be missing before a driver counts as silent."""
 FILE = "status.json"
 BEFORE, BEHIND = "stillhouse-", ".json"
-"""Around a run's name on a board, where other programs leave files as well."""
+"""Around a run's id on a board, where other programs leave files as well."""
 SHOWN = 100
 """Rows of each list that are written; all are counted."""
 
@@ -152,7 +152,7 @@ class Bulletin:
 
     def _to_board(self, text: str) -> None:
         if self._board is not None:
-            place = self._board / f"{BEFORE}{self._folder.name}{BEHIND}"
+            place = self._board / f"{BEFORE}{self._folder.id}{BEHIND}"
             aside = place.with_suffix(".part")
             aside.write_text(text, encoding="utf-8")
             aside.replace(place)

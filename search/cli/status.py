@@ -8,13 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
+from search.address import shown
 from search.bulletin import FILE, Snapshot, silent_for
-from search.cli.library_status import status_in
 from search.cli.live import counts, told_values
 from search.cli.runs import Name
 from search.cli.show import Json, as_json, as_table, console
 from search.folder import RunFolder, runs_root
+from search.library.existing import existing
 from search.report.wording import duration
+from search.statuses import status_of
 from spaces.problem import ConfigError, Problem
 
 Where = Annotated[
@@ -54,7 +56,7 @@ def _find(name: str, address: str | None, library: str | None) -> Snapshot:
 
         return Dashboard(address).status(name)
     if library:
-        return status_in(library, name)
+        return status_of(name, existing(library).statuses(), shown(library))
     try:
         folder = RunFolder.find(name)
     except ConfigError as error:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from search import bulletin, collecting
 from search.cli.app import app
+from search.dashboard import Dashboard
 from search.events import SearchEnded, SearchStarted, StageChanged, TrialStarted
 from search.folder import RunFolder
 from search.launching import launch, resume
@@ -21,6 +22,7 @@ from search.library.store import Library
 from search.loading import load_experiment
 from search.lost import Lost
 from search.needs import Needs
+from search.standing import Standing
 from spaces.problem import ConfigError
 
 FAST = {"epochs": 1, "batch_size": 32, "lr": 0.05}
@@ -283,3 +285,56 @@ def test_a_damaged_status_is_one_line(disk):
     for asked in ("fresh", "fresh-1", "fresh-1-0badcafe"):
         (problem,) = called("status", asked, "--library", disk.uri).exception.problems
         assert problem.message.startswith("the status of fresh-1-0badcafe is damaged; ")
+
+
+# A cluster that two people share
+
+
+def test_a_cluster_tells_runs_of_one_name_apart(monkeypatch):
+    """Their drivers write beside each other where the dashboard looks."""
+
+    def told(name, folder):
+        driver = {"host": "head", "folder": folder}
+        return json.dumps({"name": name, "at": 1.0, "driver": driver})
+
+    files = {
+        "stillhouse-fresh-1-0badcafe.json": told("fresh-1", "/anna/fresh-1"),
+        "stillhouse-fresh-1-12345678.json": told("fresh-1", "/bert/fresh-1"),
+        "stillhouse-fresh-2-0badcafe.json": told("fresh-2", "/anna/fresh-2"),
+        "stillhouse-old-1.json": told("old-1", "/anna/old-1"),  # by an earlier version
+    }
+    cluster = Dashboard.__new__(Dashboard)
+    cluster.url = "http://head:8265"
+    monkeypatch.setattr(cluster, "_nodes", lambda: ["node"])
+
+    def get(what, **asked):
+        listed = {"data": {"result": {"others": list(files)}}}
+        return files[asked["filename"]] if what == "logs/file" else json.dumps(listed)
+
+    monkeypatch.setattr(cluster, "_get", get)
+    assert cluster.status("fresh")["driver"]["folder"] == "/anna/fresh-2"
+    assert cluster.status("old")["driver"]["folder"] == "/anna/old-1"
+    assert cluster.status("fresh-1-12345678")["driver"]["folder"] == "/bert/fresh-1"
+    with pytest.raises(ConfigError, match=r"2 runs are called fresh-1; .*fresh-1-0badcafe \(/anna"):
+        cluster.status("fresh-1")
+    with pytest.raises(ConfigError, match="unknown run"):
+        cluster.status("fresh-3")
+
+
+def test_a_driver_writes_under_its_id_where_the_dashboard_looks(folder, load, disk, tmp_path):
+    class Watched:
+        def nodes(self):
+            return []
+
+        def board(self):
+            return tmp_path
+
+    told = bulletin.Bulletin(Standing(load()), folder, disk, lambda: (0, ""))
+    told(SearchStarted(folder.name, {}, False))
+    with told.watching(Watched()):
+        told(StageChanged("a" * 64, "teacher", "queued"))
+    told(SearchEnded("finished"))
+    told.close()
+    assert (tmp_path / f"stillhouse-{folder.id}.json").exists()
+    assert disk.need(folder.id).keys == {"a" * 64}
+    assert disk.need(folder.id).ended
