@@ -28,7 +28,8 @@ import torch
 from _outcome import arguments, outcome
 
 from search.events import Event, SearchStarted, TrialStarted
-from search.launching import Launched, launch
+from search.launched import Launched
+from search.launching import launch
 from search.loading import load_experiment
 from search.stage import Bench, Stage
 

@@ -25,7 +25,8 @@ from typing import Any
 
 from _outcome import arguments, outcome
 
-from search.launching import Launched, launch
+from search.launched import Launched
+from search.launching import launch
 from search.loading import load_experiment
 from search.reusing import onwards
 

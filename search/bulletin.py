@@ -24,15 +24,18 @@ from search.events import Event, SearchEnded, SearchStarted
 from search.folder import RunFolder
 from search.library.store import Library
 from search.lost import Lost
+from search.needs import Needs
 from search.standing import Standing
 
 EVERY = 15.0
 """Seconds between two signs of life."""
+SOON = 1.0
+"""Seconds until keys that a search newly needs are noted in its library."""
 PATIENCE = 3
 """Signs of life that may be missing before a driver counts as silent."""
 FILE = "status.json"
 BEFORE, BEHIND = "stillhouse-", ".json"
-"""Around a run's name on a board, where other programs leave files as well."""
+"""Around a run's id on a board, where other programs leave files as well."""
 SHOWN = 100
 """Rows of each list that are written; all are counted."""
 
@@ -69,6 +72,7 @@ class Bulletin:
         self._standing = standing
         self._folder = folder
         self._library = library
+        self.needs = Needs(folder, library)
         self._tracking = tracking
         self._earlier = earlier
         self._guard = threading.Lock()
@@ -84,6 +88,7 @@ class Bulletin:
     def __call__(self, event: Event) -> None:
         with self._guard:
             self._standing(event)
+        self.needs(event)
         if isinstance(event, SearchStarted):
             self._thread.start()
         if isinstance(event, SearchEnded):
@@ -114,8 +119,15 @@ class Bulletin:
             self._write()
             if last:
                 return
-            self._wake.wait(EVERY)
-            self._wake.clear()
+            self._rest()
+
+    def _rest(self) -> None:
+        """Until the next sign of life is due; what the search newly needs is noted meanwhile."""
+        until = time.monotonic() + EVERY
+        while (left := until - time.monotonic()) > 0 and not self._wake.wait(min(left, SOON)):
+            with contextlib.suppress(OSError, Lost):  # told with the next sign of life
+                self.needs.write()
+        self._wake.clear()
 
     def _write(self) -> None:
         with self._looking:
@@ -130,28 +142,32 @@ class Bulletin:
             told = self._told()
         text = json.dumps(told, indent=1, default=str)
         troubles = []
-        for write in (self._to_folder, self._to_board, self._to_library):
+        for write in (self._to_needs, self._to_folder, self._to_board, self._to_library):
             try:
                 write(text)
             except (OSError, Lost) as error:
                 troubles.append(str(error).splitlines()[0])
         self._unwritten = "; ".join(troubles)
 
+    def _to_needs(self, _: str) -> None:
+        self.needs.write()
+
     def _to_folder(self, text: str) -> None:
         self._folder.write(FILE, text)
 
     def _to_board(self, text: str) -> None:
         if self._board is not None:
-            place = self._board / f"{BEFORE}{self._folder.name}{BEHIND}"
+            place = self._board / f"{BEFORE}{self._folder.id}{BEHIND}"
             write_whole(place, text)
 
     def _to_library(self, text: str) -> None:
-        self._library.note_status(self._folder.name, platform.node(), text)
+        self._library.note_status(self._folder.id, platform.node(), text)
 
     def _told(self) -> dict[str, Any]:
         standing, now = self._standing, time.time()
         return {
             "name": self._folder.name,
+            "id": self._folder.id,
             "state": standing.state,
             "reason": standing.reason,
             "at": now,

@@ -20,7 +20,7 @@ import ray
 from search.admission import show_token, show_token_from_now_on
 from search.bulletin import BEFORE, BEHIND
 from search.cluster import WORKERS_READ, check_listening, no_cluster, package_folders
-from search.folder import newest
+from search.statuses import asked_for, status_of
 from search.submitting import Job
 from spaces.problem import ConfigError, Problem
 
@@ -96,8 +96,11 @@ class Dashboard:
     def status(self, name: str) -> dict[str, Any]:
         """What the driver of the run ``name`` (or of that experiment's newest) told last.
 
+        ``name`` may also be the run's id.
+
         Raises:
-            ConfigError: no driver on this cluster told anything of it.
+            ConfigError: no driver on this cluster told anything of it, or several runs share
+                the name.
         """
         found: dict[str, list[tuple[str, str]]] = {}
         for node in self._nodes():
@@ -106,13 +109,14 @@ class Dashboard:
                 found.setdefault(file.removeprefix(BEFORE).removesuffix(BEHIND), []).append(
                     (node, file)
                 )
-        chosen = found[newest(name, found, f"the cluster at {self.url}")]
-        return max((self._read(*place) for place in chosen), key=lambda told: float(told["at"]))
+        where = f"the cluster at {self.url}"
+        runs = asked_for(name, found, where)
+        told = {run: [self._read(*place) for place in found[run]] for run in runs}
+        return dict(status_of(name, told, where))
 
-    def _read(self, node: str, file: str) -> dict[str, Any]:
+    def _read(self, node: str, file: str) -> str:
         asked = {"node_id": node, "filename": file, "lines": -1, "timeout": _WAIT}
-        told: dict[str, Any] = json.loads(self._get("logs/file", **asked))
-        return told
+        return str(self._get("logs/file", **asked))
 
     def _nodes(self) -> list[str]:
         """The ids of the nodes that are alive, the head first: drivers sit there."""

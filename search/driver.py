@@ -144,6 +144,7 @@ class Driver:
 
     def _started(self, resumed: bool) -> SearchStarted:
         so_far = self._outcome([])
+        self.bulletin.needs.add(so_far.stages)
         ended = Counter[str](t.state for t in so_far.trials if t.state != "running")
         first = next(iter(ranking(so_far)), None)
         best = (first.figures[so_far.goals[0].figure], first.number) if first else None
@@ -243,7 +244,7 @@ class Driver:
         with steps.trying("writing the outcome"):
             files += write_settled(self.experiment, outcome, self.folder)
         with steps.trying("noting what the library is to keep"):
-            self.library.note_search(self.folder.name, set(outcome.stages))
+            self.bulletin.needs.note(outcome.stages)
         notes: list[str] = []
         if self.test:
             with steps.trying("looking at the test split"):
@@ -270,7 +271,7 @@ class Driver:
             ledger.interrupted()
         outcome = self._outcome([])
         with self.steps.trying("noting what the library is to keep"):
-            self.library.note_search(self.folder.name, set(outcome.stages))
+            self.bulletin.needs.note(outcome.stages)
         return self._closed("interrupted", outcome)
 
     def _closed(

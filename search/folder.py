@@ -3,7 +3,8 @@
 ``stillhouse-runs/<name>-<n>/`` holds ``experiment.yaml`` (what was asked, as resumed and extended),
 ``study.journal``, ``state.json``, ``status.json`` (how it stands), ``tracking/`` (what MLflow has
 not been told yet), and at the end ``best.yaml``, ``outcome.json``, ``trials.csv``, ``report.html``
-and the pictures. ``driver.lock`` belongs to the one process that runs the search.
+and the pictures. ``driver.lock`` belongs to the one process that runs the search; ``run.json``
+holds the run's id, which no other run has, wherever that lies.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import json
 import logging
 import os
+import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from search.document import with_end
 from search.durable import read_mapping, sync_folder, write_whole
+from search.library.bounds import is_word
 from spaces.problem import ConfigError, Problem, unknown
 
 log = logging.getLogger(__name__)
@@ -61,7 +64,7 @@ class RunFolder:
                 try:
                     path.mkdir()
                     sync_folder(root)
-                    return cls(path)
+                    return cls(path)._with_id()
                 except FileExistsError:  # another launch took it
                     number += 1
         except OSError as error:
@@ -106,6 +109,18 @@ class RunFolder:
             yield
         finally:
             lock.release()
+
+    @property
+    def id(self) -> str:
+        """What tells the run from all others of its name; folders of earlier versions have none,
+        and their id is the name."""
+        found = self.read_json("run.json").get("id")
+        return found if isinstance(found, str) and is_word(found) else self.name
+
+    def _with_id(self) -> RunFolder:
+        """The same folder, with an id that no other run has."""
+        self.write_json("run.json", {"id": f"{self.name}-{uuid.uuid4().hex[:8]}"})
+        return self
 
     def write(self, name: str, text: str) -> Path:
         """Replace a file, whole or not at all."""

@@ -118,7 +118,8 @@ def make_together(
     """
     started = time.monotonic()
     parents = [[_parent(parent, library) for parent in stage.parents] for stage in stages]
-    name = fingerprint([stage.key for stage in stages])
+    # Begins with a key of the search, so that a collector sees whose half-done work it is.
+    name = f"{stages[0].key}-{fingerprint([stage.key for stage in stages])[:16]}"
     bench = Bench(pick_device(), LibrarySaves(library, name, every, leaving))
     curves: list[list[Report]] = [[] for _ in stages]
     first = stages[0].work

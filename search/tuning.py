@@ -16,6 +16,7 @@ from ray import tune
 from search.announcer import Announcer
 from search.cluster import connect, head_address, logs_folder
 from search.experiment import Experiment
+from search.folder import RunFolder
 from search.head import Head
 from search.inline import Inline
 from search.ledger import Ledger
@@ -220,7 +221,8 @@ class OnRay:
         if not self._library.in_one_step:
             return {"name": "tune", "storage_path": str(self._folder)}
         system, path = self._library.place_of("tune")
-        return {"name": self._folder.name, "storage_path": path, "storage_filesystem": system}
+        run = RunFolder(self._folder).id  # another run of this name may use the same library
+        return {"name": run, "storage_path": path, "storage_filesystem": system}
 
 
 def _quiet(concurrent: int) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import datetime
+from collections.abc import Iterable
 from typing import Annotated
 
 import typer
 
 from search.cli.show import Json, as_json, as_table, console
+from search.collecting import delete, unneeded
+from search.library.existing import existing
+from search.library.need import the_run
 from search.library.store import Damaged, Library
+from search.lost import Lost
 from search.report.wording import duration
-from spaces.problem import ConfigError, Problem, unknown
+from spaces.problem import ConfigError
 
 app = typer.Typer(help="What is kept in a library.", no_args_is_help=True)
 
@@ -21,7 +25,7 @@ HERE = "stillhouse-library"
 @app.command("list")
 def list_(place: Place = HERE, kind: str = "", json: Json = False) -> None:
     """All artifacts, newest first."""
-    records = [r for r in Library(place).records() if kind in ("", r.kind)]
+    records = [r for r in existing(place).records() if kind in ("", r.kind)]
     if json:
         as_json([record.plain() for record in records])
         return
@@ -46,7 +50,7 @@ def list_(place: Place = HERE, kind: str = "", json: Json = False) -> None:
 @app.command()
 def show(key: str, place: Place = HERE, json: Json = False) -> None:
     """One artifact's record; the key's first letters are enough."""
-    record = Library(place).find(key)
+    record = existing(place).find(key)
     if json:
         as_json(record.plain())
         return
@@ -60,14 +64,13 @@ def show(key: str, place: Place = HERE, json: Json = False) -> None:
 
 @app.command()
 def verify(place: Place = HERE, json: Json = False) -> None:
-    """Read every artifact and compare its digest; damaged ones are set aside."""
-    library = Library(place)
-    keys, damaged = list(library.keys()), []
-    for key in keys:
-        try:
-            library.open(key)
-        except Damaged as error:
-            damaged.append(str(error))
+    """Read every artifact and compare its digest; damaged ones are set aside.
+
+    A record of a newer version is named too, and left where it is.
+    """
+    library = existing(place)
+    keys = list(library.keys())
+    damaged = [line for key in keys if (line := _damage(library, key))]
     if json:
         as_json({"checked": len(keys), "damaged": damaged})
     else:
@@ -82,40 +85,53 @@ def verify(place: Place = HERE, json: Json = False) -> None:
 def collect(
     place: Place = HERE,
     forget: Annotated[
-        list[str] | None, typer.Option(help="A run whose artifacts are no longer needed.")
+        list[str] | None,
+        typer.Option(help="A run, by name or id, that needs nothing more."),
     ] = None,
     older: Annotated[float, typer.Option(help="Only artifacts older than so many hours.")] = 24.0,
     yes: Annotated[bool, typer.Option("--yes", help="Delete; without it only tell.")] = False,
     json: Json = False,
 ) -> None:
     """Delete what no search needs: artifacts of no run, torn and damaged files."""
-    library = Library(place)
-    noted = library.needed()
-    for name in forget or []:
-        if name not in noted:
-            raise ConfigError([Problem("--forget", unknown("run", name, noted))])
-    needed = {name: keys for name, keys in noted.items() if name not in (forget or [])}
-    kept = set().union(*needed.values())
-    kept |= {p for key in kept if (r := library.record(key)) for p in r.parents}
-    # A search that is running notes its needs at its end: leave what is young alone.
-    before = datetime.datetime.now(datetime.UTC) - datetime.timedelta(hours=older)
-    unneeded = [
-        record
-        for record in library.records()
-        if record.key not in kept and datetime.datetime.fromisoformat(record.made_at) <= before
-    ]
-    leftovers = library.leftovers(before)
-    freed = sum(record.payload.size for record in unneeded)
+    library = existing(place)
+    forgotten = _ids(library, forget or [])
+    found = unneeded(library, forgotten, older)
     if yes:
-        for path in leftovers:
-            library.remove_file(path, before)
-        for record in unneeded:
-            library.remove(record.key)
-        for name in forget or []:
-            library.forget_search(name)
+        found = delete(library, found, forgotten)
     if json:
-        keys = [record.key for record in unneeded]
-        as_json({"deleted": yes, "artifacts": keys, "files": leftovers, "bytes": freed})
+        keys = [record.key for record in found.records]
+        told = {"deleted": yes, "artifacts": keys, "files": list(found.files)}
+        as_json({**told, "bytes": found.bytes})
         return
     verb = "deleted" if yes else "would delete (add --yes)"
-    console.print(f"{verb}: {len(unneeded)} artifacts, {freed:,} bytes, {len(leftovers)} files")
+    counts = f"{len(found.records)} artifacts, {found.bytes:,} bytes, {len(found.files)} files"
+    console.print(f"{verb}: {counts}")
+
+
+def _damage(library: Library, key: str) -> str:
+    """One line on what is wrong with an artifact; empty where it is whole, or gone meanwhile."""
+    try:
+        library.open(key)
+    except KeyError:
+        return ""
+    except Damaged as error:
+        return str(error)
+    except ConfigError as error:
+        return (
+            f"artifact {key[:12]} has a record of another version: {' '.join(str(error).split())}"
+        )
+    except Lost as error:
+        if library.in_one_step:  # the store is away: the next artifact would wait as long
+            raise
+        return f"artifact {key[:12]} cannot be read: {error}"
+    return ""
+
+
+def _ids(library: Library, asked: Iterable[str]) -> set[str]:
+    """The ids of the runs that a person names by id or name.
+
+    Raises:
+        ConfigError: there is no such run, or several share the name.
+    """
+    runs = [need.run for need in library.needs().values()]
+    return {the_run(name, runs, "--forget").id for name in asked}

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import json as json_format
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -15,10 +13,11 @@ from search.bulletin import FILE, Snapshot, silent_for, stilled
 from search.cli.live import counts, told_values
 from search.cli.runs import Name
 from search.cli.show import Json, as_json, as_table, console
-from search.folder import RunFolder, newest, runs_root
+from search.folder import RunFolder, runs_root
 from search.kept_run import stand_of
-from search.library.store import Library
+from search.library.existing import existing
 from search.report.wording import duration
+from search.statuses import status_of
 from spaces.problem import ConfigError, Problem
 
 Where = Annotated[
@@ -61,9 +60,7 @@ def _find(name: str, address: str | None, library: str | None) -> Snapshot:
 
         return Dashboard(address).status(name)
     if library:
-        statuses = Library(library, found=True).statuses()
-        chosen = statuses[newest(name, statuses, shown(library))]
-        return _latest(chosen, f"{shown(library)}/status")
+        return status_of(name, existing(library).statuses(), shown(library))
     try:
         folder = RunFolder.find(name)
     except ConfigError as error:
@@ -81,22 +78,6 @@ def _find(name: str, address: str | None, library: str | None) -> Snapshot:
         message = f"has no {FILE}; its state is {was!r}; see `stillhouse best {folder.name}`"
         raise ConfigError([Problem(str(runs_root() / folder.name), message)])
     return told
-
-
-def _latest(texts: Iterable[str], place: str) -> Snapshot:
-    """The newest of several drivers' statuses; damaged ones are passed over.
-
-    Raises:
-        ConfigError: all are damaged.
-    """
-    found: list[Snapshot] = []
-    for text in texts:
-        with contextlib.suppress(ValueError):
-            told = json_format.loads(text)
-            found += [told] if isinstance(told, dict) and "at" in told else []
-    if not found:
-        raise ConfigError([Problem(place, "is damaged; a driver that runs writes it anew")])
-    return max(found, key=lambda told: float(told["at"]))
 
 
 def _head(told: Snapshot, now: float) -> Iterator[str]:

@@ -9,9 +9,17 @@ from typing import Any
 
 MOST_BYTES = 32 * 2**20
 """Of a record or a list of keys; a curve of 100,000 epochs takes less."""
+FOLDERS = ("artifacts", "scratch", "damaged", "searches", "status")
+"""What lies at a library's root."""
 _KEY = re.compile(r"[0-9a-f]{64}")
 _PAYLOAD = re.compile(r"[0-9a-f]{32}\.safetensors")
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_OWN = re.compile(
+    r"artifacts/[0-9a-f]{2}/[0-9a-f]{64}/"
+    r"(record\.json|[0-9a-f]{32}\.safetensors|\.[^/]+\.part-[0-9a-f]{8})"
+    r"|scratch/([\w-]+\.safetensors|\.[^/]+)"
+    r"|damaged/[^/]+/[^/]+"
+)
 
 
 class Unreadable(ValueError):
@@ -23,13 +31,18 @@ def is_key(text: object) -> bool:
     return isinstance(text, str) and _KEY.fullmatch(text) is not None
 
 
+def is_word(name: str) -> bool:
+    """Whether it may be the id of a run, or the name of half-done work."""
+    return _WORD.fullmatch(name) is not None
+
+
 def word(name: str) -> str:
-    """The name of a search, or of half-done work, as part of a path.
+    """The id of a run, or the name of half-done work, as part of a path.
 
     Raises:
         ValueError: it holds anything but letters, digits, - and _.
     """
-    if not _WORD.fullmatch(name):
+    if not is_word(name):
         raise ValueError(f"{name!r} is no name: letters, digits, - and _")
     return name
 
@@ -46,6 +59,12 @@ def plain(data: bytes) -> Any:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
         raise Unreadable(str(error)) from None
+
+
+def is_own(path: str) -> bool:
+    """Whether a library gives such a name to an artifact's file, whole or torn, or to a file of a
+    half-done stage."""
+    return _OWN.fullmatch(path) is not None
 
 
 def is_payload(name: object) -> bool:

@@ -10,7 +10,7 @@ import contextlib
 import datetime
 import platform
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pyarrow import fs
@@ -91,6 +91,14 @@ class Files:
         with self._lost():
             found = self.system.get_file_info(selector)
         return [i for i in found if i.type == fs.FileType.File and self._inside(i.path)]
+
+    def holds_any(self, names: Iterable[str]) -> bool:
+        """Whether any folder of these names lies at the root."""
+        selector = fs.FileSelector("", allow_not_found=True)
+        with self._lost():
+            infos = self.system.get_file_info(selector)
+        folders = {info.base_name for info in infos if info.type == fs.FileType.Directory}
+        return not folders.isdisjoint(names)
 
     def move(self, source: str, target: str) -> None:
         """Move a file; nothing where another was faster."""

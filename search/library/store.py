@@ -6,8 +6,8 @@ Layout below the root::
     artifacts/<2 of key>/<key>/record.json             written last: no record, no artifact
     scratch/<key>.safetensors                          a half-done stage, last saved epoch
     damaged/<key>-<n>/                                 set aside by a failed digest
-    searches/<name>.json                               the keys a search needs, for ``collect``
-    status/<name>@<host>.json                          how a search stands (search/bulletin.py)
+    searches/<run id>.json                             the keys a search needs, for ``collect``
+    status/<run id>@<host>.json                        how a search stands (search/bulletin.py)
 
 Nothing is ever unpickled, and no name and no link leads out of the root. Two publishers of one key
 are harmless: each payload has its own name and the record that lands last names one of them.
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import datetime
 import hashlib
-import json
 import re
 import uuid
 from collections.abc import Iterator, Mapping
@@ -28,8 +27,9 @@ from pyarrow import fs
 from torch import Tensor
 
 from search.address import shown
-from search.library.bounds import MOST_BYTES, Unreadable, is_key, plain, word
+from search.library.bounds import FOLDERS, MOST_BYTES, Unreadable, is_key, is_own, is_word, word
 from search.library.files import Files
+from search.library.need import Need, read_need, write_need
 from search.library.place import absolute
 from search.library.record import DamagedRecord, Payload, Record, read_record, write_record
 from search.stage import Artifact
@@ -37,7 +37,7 @@ from spaces.problem import ConfigError, Problem
 
 
 class Damaged(RuntimeError):
-    """A payload that does not match its digest; it has been set aside."""
+    """A payload or a record that is not what was published; the artifact has been set aside."""
 
 
 class Library:
@@ -81,6 +81,11 @@ class Library:
         """Whether it lies in an object store rather than a folder."""
         return self._files.in_one_step
 
+    @property
+    def begun(self) -> bool:
+        """Whether anything of a library is there."""
+        return self._files.holds_any(FOLDERS)
+
     # Artifacts
 
     def has(self, key: str) -> bool:
@@ -93,16 +98,20 @@ class Library:
         Raises:
             ConfigError: the record has another form than this version writes.
         """
+        try:
+            return self._whole_record(key)
+        except DamagedRecord:  # damaged like a payload
+            self.set_aside(key)
+            return None
+
+    def _whole_record(self, key: str) -> Record | None:
+        """The record of ``key``; raises ``DamagedRecord`` where it is not what was written."""
         if key not in self._records:
             place = f"{_folder(key)}/record.json"
             text = self._files.read(place, MOST_BYTES) if is_key(key) else None
             if text is None:
                 return None
-            try:
-                self._records[key] = read_record(text, key, f"{shown(self.uri)}/{place}")
-            except DamagedRecord:  # damaged like a payload
-                self.set_aside(key)
-                return None
+            self._records[key] = read_record(text, key, f"{shown(self.uri)}/{place}")
         return self._records[key]
 
     def publish(self, record: Record, data: bytes) -> None:
@@ -120,9 +129,16 @@ class Library:
 
         Raises:
             KeyError: there is none.
-            Damaged: the bytes are not those that were published; the artifact is set aside.
+            Damaged: the bytes, or the record's, are not those that were published; the artifact
+                is set aside.
+            ConfigError: the record has another form than this version writes.
         """
-        record = self.record(key)
+        try:
+            record = self._whole_record(key)
+        except DamagedRecord as error:
+            self.set_aside(key)
+            message = f"the record of artifact {key[:12]} is damaged and was set aside: {error}"
+            raise Damaged(message) from None
         if record is None:
             raise KeyError(key)
         data = self._payload(record)
@@ -174,6 +190,7 @@ class Library:
         record = self.record(matches[0]) if len(matches) == 1 else None
         if record is None:
             found = f"{len(matches)} do" if matches else "none does"
+            found = "the record of the one that did was damaged" if len(matches) == 1 else found
             message = f"needs one artifact whose key begins with {beginning!r}; {found}"
             raise ConfigError([Problem(shown(self.uri), message)])
         return record
@@ -213,62 +230,79 @@ class Library:
 
     # What searches need
 
-    def note_search(self, name: str, keys: set[str]) -> None:
-        """Remember that the search ``name`` needs ``keys``: ``collect`` keeps them."""
-        self._files.write(_noted(name), json.dumps(sorted(keys)).encode())
+    def note_search(self, need: Need, soon: bool = False) -> None:
+        """Replace the note of what a run needs: ``collect`` keeps it. ``soon`` gives up soon."""
+        self._files.write(_noted(need.run.id), write_need(need), soon)
 
-    def forget_search(self, name: str) -> None:
-        """The search ``name`` needs nothing any more."""
-        told = [info.path for info in self._files.list("status") if _run_of(info) == name]
-        for path in (_noted(name), *told):
+    def need(self, run_id: str) -> Need | None:
+        """What the run with this id has noted; none if it has no note.
+
+        Raises:
+            Unreadable: its note is damaged.
+        """
+        text = self._files.read(_noted(run_id), MOST_BYTES)
+        return None if text is None else read_need(run_id, text)
+
+    def needs(self) -> dict[str, Need]:
+        """Run id -> what the run needs. Files that are no notes are passed over.
+
+        Raises:
+            ConfigError: a note is damaged, and what it needs cannot be known.
+        """
+        found = {}
+        for info in self._files.list("searches"):
+            run_id = info.base_name.removesuffix(".json")
+            if not is_word(run_id) or info.path != _noted(run_id):
+                continue
+            try:
+                need = self.need(run_id)
+            except Unreadable:
+                message = "is no list of keys; repair it, or delete it if its run may be forgotten"
+                raise ConfigError([Problem(f"{shown(self.uri)}/{info.path}", message)]) from None
+            if need is not None:
+                found[run_id] = need
+        return found
+
+    def forget_search(self, run_id: str) -> None:
+        """The run with this id needs nothing any more."""
+        told = [info.path for info in self._files.list("status") if _run_of(info) == run_id]
+        for path in (_noted(run_id), *told):
             self._files.delete(path)
 
-    def note_status(self, name: str, host: str, text: str) -> None:
-        """Replace what a driver on ``host`` tells of how the search ``name`` stands; gives up soon.
+    def note_status(self, run_id: str, host: str, text: str) -> None:
+        """Replace what a driver on ``host`` tells of how a run stands; gives up soon.
 
         Raises:
             Lost: it cannot be written.
         """
-        place = f"status/{word(name)}@{re.sub('[^A-Za-z0-9.-]', '_', host)}.json"
+        place = f"status/{word(run_id)}@{re.sub('[^A-Za-z0-9.-]', '_', host)}.json"
         self._files.write(place, text.encode(), soon=True)
 
     def statuses(self) -> dict[str, list[str]]:
-        """Search name -> what its drivers, one or on several machines, told last."""
+        """Run id -> what its drivers, one or on several machines, told last.
+
+        Files that are no statuses are passed over.
+        """
         found: dict[str, list[str]] = {}
         for info in self._files.list("status"):
-            text = self._files.read(info.path, MOST_BYTES) if info.extension == "json" else None
+            run_id = _run_of(info)
+            text = self._files.read(info.path, MOST_BYTES) if is_word(run_id) else None
             if text is not None:
-                found.setdefault(_run_of(info), []).append(text.decode())
-        return found
-
-    def needed(self) -> dict[str, set[str]]:
-        """Search name -> the keys it needs.
-
-        Raises:
-            ConfigError: a list is damaged, and what it needs cannot be known.
-        """
-        found = {}
-        for info in self._files.list("searches"):
-            if info.extension != "json" or info.base_name.startswith("."):
-                continue
-            try:
-                keys = set(plain(self._files.read(info.path, MOST_BYTES) or b"[]"))
-                found[info.base_name.removesuffix(".json")] = {str(key) for key in keys}
-            except (Unreadable, TypeError):
-                message = "is no list of keys; repair it, or delete it if its run may be forgotten"
-                raise ConfigError([Problem(f"{shown(self.uri)}/{info.path}", message)]) from None
+                found.setdefault(run_id, []).append(text.decode(errors="replace"))
         return found
 
     def leftovers(self, before: datetime.datetime) -> list[str]:
         """Files of no artifact: torn writes, damaged copies, superseded payloads, half-done stages.
 
-        Only those written ``before`` a moment: what is being made just now looks the same.
+        Only those written ``before`` a moment: what is being made just now looks the same. Files
+        of other names than a library gives are nobody's leftovers.
         """
-        kept = {f"{_folder(r.key)}/{r.payload.name}" for r in self.records()}
-        kept |= {f"{_folder(r.key)}/record.json" for r in self.records()}
-        folders = ("artifacts", "scratch", "damaged")
-        infos = [info for folder in folders for info in self._files.list(folder)]
-        return [info.path for info in infos if info.path not in kept and info.mtime < before]
+        records = self.records()
+        kept = {f"{_folder(r.key)}/{r.payload.name}" for r in records}
+        kept |= {f"{_folder(r.key)}/record.json" for r in records}
+        infos = [info for folder in FOLDERS[:3] for info in self._files.list(folder)]
+        own = [info for info in infos if is_own(info.path) and info.path not in kept]
+        return [info.path for info in own if info.mtime < before]
 
     def mark(self, path: str) -> None:
         """Write an empty file, by which others can tell that they see this library."""
@@ -291,8 +325,8 @@ def pack(tensors: Mapping[str, Tensor]) -> tuple[Payload, bytes]:
 
 
 def _run_of(info: fs.FileInfo) -> str:
-    """The search whose status a file is."""
-    return str(info.base_name.rpartition("@")[0])
+    """The id of the run whose status a file is; empty where it is none."""
+    return str(info.base_name.rpartition("@")[0]) if info.extension == "json" else ""
 
 
 def _unpacked(data: bytes) -> dict[str, Tensor] | None:
@@ -311,5 +345,5 @@ def _scratch(key: str) -> str:
     return f"scratch/{word(key)}.safetensors"
 
 
-def _noted(name: str) -> str:
-    return f"searches/{word(name)}.json"
+def _noted(run_id: str) -> str:
+    return f"searches/{word(run_id)}.json"

@@ -215,4 +215,4 @@ def _agree(plain):
     assert len(keys) == 5
     for key in keys:
         assert library.open(key).record.key == key
-    assert library.needed().keys() == {"faults-1", "faults-2"}
+    assert {n.run.name for n in library.needs().values()} == {"faults-1", "faults-2"}

@@ -20,6 +20,7 @@ from search.document import DEEPEST, MOST_BYTES, parse_document, read_document
 from search.folder import RunFolder
 from search.library import bounds
 from search.library.bounds import within, word
+from search.library.need import Need, Run
 from search.library.record import Payload, Record
 from search.library.store import Damaged, Library, pack
 from search.loading import load_experiment
@@ -200,7 +201,7 @@ def test_scratch_and_searches_have_plain_names(disk, name):
     with pytest.raises(ValueError, match="is no name"):
         disk.save_scratch(name, {"epoch": torch.tensor(1)})
     with pytest.raises(ValueError, match="is no name"):
-        disk.note_search(name, set())
+        disk.note_search(Need(Run(name, name)))
     assert word("tiny-1") == "tiny-1"
 
 
@@ -241,13 +242,13 @@ def test_experiments_and_models_have_plain_names(load, name):
 
 def test_a_search_whose_list_is_damaged_is_not_taken_for_one_that_needs_nothing(disk):
     publish(disk)
-    disk.note_search("tiny-1", {KEY})
+    disk.note_search(Need(Run("tiny-1", "tiny-1"), frozenset({KEY})))
     file = os.path.join(disk.uri, "searches", "tiny-1.json")
-    for text in ("{", "7", "[[1]]", "[" * 100_000):
+    for text in ("", "{", "7", "[[1]]", "{}", '{"keys": 1}', "[" * 100_000):
         with open(file, "w", encoding="utf-8") as out:
             out.write(text)
         with pytest.raises(ConfigError, match=r"searches/tiny-1\.json: is no list of keys"):
-            disk.needed()
+            disk.needs()
 
 
 # Links
@@ -263,7 +264,7 @@ def test_a_link_out_of_the_library_is_neither_read_nor_cleared_away(disk, tmp_pa
         os.symlink(outside, os.path.join(disk.uri, folder, "link"))
     os.symlink(outside / "precious.txt", os.path.join(disk.uri, "scratch", "file.safetensors"))
     assert disk.leftovers(LATER) == []
-    assert disk.needed() == {}
+    assert disk.needs() == {}
     assert disk.load_scratch("file") is None
     found = CliRunner().invoke(
         app, ["library", "collect", "--yes", "--older", "0", "--library", disk.uri]

@@ -8,13 +8,18 @@ import datetime
 import hashlib
 import json
 import multiprocessing
+import os
 import pickle
 import threading
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from search.address import shown
+from search.cli.app import app
 from search.library.files import Files
+from search.library.need import Need, Run
 from search.library.record import DamagedRecord, Record, read_record, write_record
 from search.library.store import Damaged, Library, pack
 from spaces.config import fingerprint
@@ -178,11 +183,11 @@ def test_any_file_system_of_pyarrow_will_do():
     library.check_writable()
     record = publish(library)
     library.save_scratch("k", tensors())
-    library.note_search("run-1", {record.key})
+    library.note_search(Need(Run("run-1", "run-1"), frozenset({record.key})))
     library._records.clear()
     assert same_bits(library.load_scratch("k"), tensors())
     assert same_bits(library.open(record.key).tensors, tensors())
-    assert library.needed() == {"run-1": {record.key}}
+    assert library.needs()["run-1"].keys == {record.key}
     library.set_aside(record.key)
     assert library.records() == []
     assert len(library.leftovers(NOW)) == 3
@@ -510,20 +515,106 @@ def test_what_is_removed_is_gone(library):
 
 
 def test_searches_say_what_they_need(library):
-    library.note_search("one-1", {"a", "b"})
-    library.note_search("one-1", {"b", "c"})
-    library.note_search("two-1", {"d"})
-    assert Library(library.uri).needed() == {"one-1": {"b", "c"}, "two-1": {"d"}}
-    library.forget_search("one-1")
-    library.forget_search("one-1")
-    assert library.needed() == {"two-1": {"d"}}
+    one = Need(Run("one-1-0badcafe", "one-1", "laptop", "/runs/one-1"), frozenset("bc"), False)
+    two = Need(Run("one-1-12345678", "one-1", "tower", "/runs/one-1"), frozenset("d"))
+    library.note_search(Need(one.run, frozenset("ab")))
+    library.note_search(one)
+    library.note_search(two)
+    assert Library(library.uri).needs() == {one.run.id: one, two.run.id: two}
+    assert library.need(one.run.id) == one
+    library.forget_search(one.run.id)
+    library.forget_search(one.run.id)
+    assert library.needs() == {two.run.id: two}
+    assert library.need(one.run.id) is None
+
+
+def test_a_list_of_keys_of_an_earlier_version_is_read(library):
+    library._files.write("searches/one-1.json", b'["a", "b"]')
+    assert library.needs() == {"one-1": Need(Run("one-1", "one-1"), frozenset("ab"))}
+
+
+def test_what_others_left_in_a_library_is_passed_over(library):
+    """Torn writes, and names that no library gives."""
+    record = publish(library)
+    need = Need(Run("run-1-0badcafe", "run-1"), frozenset({record.key}))
+    library.note_search(need)
+    library.note_status(need.run.id, "laptop", "{}")
+    strange = [
+        *("artifacts/.DS_Store", "artifacts/notes.txt", "artifacts/xy/record.json"),
+        *(f"artifacts/{record.key[:2]}/{record.key}/notes.txt", "scratch/a b.txt"),
+        *("damaged/notes.txt", "searches/.run-1.json.part-0badcafe", "searches/deep/run-2.json"),
+        *("searches/my notes.json", "searches/._run-1.json", "searches/run-1.txt"),
+        *("status/notes.json", "status/.run-1@laptop.json.part-0badcafe", "status/a b@c.json"),
+    ]
+    for path in strange:
+        library._files.write(path, b"\xff{")
+    library._files.write("status/run-2@laptop.json", b"\xff")
+    assert list(library.keys()) == [record.key]
+    assert library.needs() == {need.run.id: need}
+    assert library.statuses() == {need.run.id: ["{}"], "run-2": ["\ufffd"]}
+    assert library.leftovers(NOW) == []
+    for words in (["list"], ["verify"], ["collect", "--older", "-1", "--yes"]):
+        assert ran(*words, library=library).exit_code == 0
+    assert set(strange) <= set(files(library))
+    assert library.has(record.key)
+
+
+# The command line
+
+
+def ran(*words, library):
+    return CliRunner().invoke(app, ["library", *words, "--library", library.uri])
+
+
+def test_verify_looks_at_all_and_names_each_damaged_one(library):
+    torn, newer, cut, whole = (publish(library, name) for name in ("torn", "newer", "cut", "whole"))
+    overwrite(library, record_path(torn), b"{")
+    told = {**newer.plain(), "colour": "red"}
+    text = json.dumps(told, indent=1, sort_keys=True).encode()
+    told["checksum"] = hashlib.sha256(text).hexdigest()
+    overwrite(library, record_path(newer), json.dumps(told).encode())
+    overwrite(library, payload_path(cut), b"")
+    found = ran("verify", "--json", library=library)
+    assert found.exit_code == 1
+    told = json.loads(found.stdout)
+    assert told["checked"] == 4
+    lines = told["damaged"]
+    assert len(lines) == 3
+    assert f"artifact {cut.key[:12]} (cut) is damaged and was set aside" in lines
+    (another,) = [line for line in lines if "another version" in line]
+    assert another.startswith(f"artifact {newer.key[:12]} has a record of another version: ")
+    assert f"{newer.key}/record.json: unknown field 'colour'" in another
+    begins = f"the record of artifact {torn.key[:12]} is damaged and was set aside: "
+    assert any(line.startswith(begins) for line in lines)
+    assert all("\n" not in line for line in lines)
+    again = ran("verify", library=library)
+    assert again.exit_code == 1
+    assert "2 artifacts checked, 1 damaged" in again.stdout
+    assert Library(library.uri).open(whole.key).record == whole
+
+
+@pytest.mark.parametrize("words", [["list"], ["verify"], ["collect"], ["show", "ab"]])
+def test_to_look_at_a_mistyped_library_begins_none(library, words):
+    publish(library)
+    mistyped = library.uri.replace("/library", "/libary")
+    found = CliRunner().invoke(app, ["library", *words, "--library", mistyped])
+    assert isinstance(found.exception, ConfigError), found.output
+    (problem,) = found.exception.problems
+    assert str(problem).startswith(f"--library: there is no library at {shown(mistyped)}; ")
+    assert "--library PLACE" in str(problem)
+    assert library.in_one_step or not os.path.exists(mistyped)
+    other = Library(mistyped)  # the place of something else
+    other._files.write("pictures/cat.txt", b"")
+    found = CliRunner().invoke(app, ["library", *words, "--library", mistyped])
+    assert isinstance(found.exception, ConfigError), found.output
+    assert files(other) == ["pictures/cat.txt"]
 
 
 def test_leftovers_are_what_belongs_to_nothing_and_lies_there_for_a_while(library):
     publish(library)
     publish(library, seed=1)  # the first payload is superseded
     library.save_scratch("half-done", tensors())
-    library.note_search("run-1", {key("teacher")})
+    library.note_search(Need(Run("run-1", "run-1"), frozenset({key("teacher")})))
     assert library.leftovers(LONG_AGO) == []
     found = library.leftovers(NOW)
     assert len(found) == 2

@@ -221,6 +221,6 @@ def test_a_search_over_two_nodes_with_its_library_in_a_bucket(
     keys = {key for trial in launched.outcome.trials for key in trial.keys.values()}
     assert keys <= set(library.keys())
     tuned = [info.path for info in library._files.list("tune")]
-    assert any(place.startswith(f"tune/{launched.folder.name}/") for place in tuned), tuned
+    assert any(place.startswith(f"tune/{launched.folder.id}/") for place in tuned), tuned
     assert not (launched.folder.path / "tune").exists()
-    assert library.needed().keys() == {launched.folder.name}
+    assert library.needs().keys() == {launched.folder.id}

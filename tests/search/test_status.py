@@ -15,6 +15,7 @@ from search.cli.app import app
 from search.events import Needed, SearchEnded, StageChanged, TrialStarted, TrialWaiting
 from search.folder import RunFolder
 from search.launching import launch
+from search.library.need import Need, Run
 from search.library.store import Library
 from search.loading import load_experiment
 from search.standing import Standing
@@ -57,11 +58,11 @@ def test_a_search_is_seen_from_where_its_library_is(tiny, tmp_path, monkeypatch)
 
 
 def test_a_status_is_neither_a_need_nor_a_leftover(library):
-    library.note_search("tiny-1", {"a" * 64})
+    library.note_search(Need(Run("tiny-1", "tiny-1"), frozenset({"a" * 64})))
     library.note_status("tiny-1", "laptop", "{}")
     library.note_status("tiny-1", "head", "[]")
     library.note_status("tiny-12", "head", "1")
-    assert library.needed() == {"tiny-1": {"a" * 64}}
+    assert library.needs()["tiny-1"].keys == {"a" * 64}
     assert {name: sorted(some) for name, some in library.statuses().items()} == {
         "tiny-1": ["[]", "{}"],
         "tiny-12": ["1"],
@@ -69,7 +70,7 @@ def test_a_status_is_neither_a_need_nor_a_leftover(library):
     collect = ["library", "collect", "--library", library.uri, "--older", "0", "--yes", "--json"]
     assert json.loads(CliRunner().invoke(app, collect).stdout)["files"] == []
     CliRunner().invoke(app, [*collect, "--forget", "tiny-1"])
-    assert library.needed() == {}
+    assert library.needs() == {}
     assert set(library.statuses()) == {"tiny-12"}
 
 

@@ -14,6 +14,7 @@ import torch
 from search import launch, resume
 from search.folder import RunFolder
 from search.library import place
+from search.library.need import Need, Run
 from search.library.record import Record
 from search.library.store import Library, pack
 from search.lost import Lost
@@ -160,8 +161,9 @@ def test_the_library_over_a_store_in_trouble(behind, bucket):
         assert torch.equal(artifact.tensors["weights"], tensors["weights"])
     reader = Library(uri)
     assert {record.key for record in reader.records()} == {record.key for record, _, _ in made}
-    library.note_search("tiny-1", {made[0][0].key})
-    assert reader.needed() == {"tiny-1": {made[0][0].key}}
+    need = Need(Run("tiny-1", "tiny-1"), frozenset({made[0][0].key}))
+    library.note_search(need)
+    assert reader.needs() == {"tiny-1": need}
     for record, _, _ in made[1:]:
         library.remove(record.key)
     proxy.share = 0.0
