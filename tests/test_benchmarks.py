@@ -14,10 +14,13 @@ import pytest
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 NAMES = sorted(path.stem for path in FOLDER.glob("[a-z]*.py"))
 WITH_RAY = {"overhead", "scale", "second_search", "shared_stages"}
+SLOW = {"second_search", "shared_stages"}
+"""More than a minute of processors even so."""
 
 
 def marked(name):
-    return pytest.param(name, marks=pytest.mark.ray) if name in WITH_RAY else name
+    marks = [pytest.mark.ray] * (name in WITH_RAY) + [pytest.mark.slow] * (name in SLOW)
+    return pytest.param(name, marks=marks)
 
 
 def test_there_are_benchmarks_and_those_with_ray_are_among_them():
