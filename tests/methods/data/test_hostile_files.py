@@ -86,7 +86,7 @@ def images(tmp_path: Path) -> Path:
         (b'{"text": "a", "label": 0}\n', "holds JSON; let its name end in .jsonl"),
         (LFS, "holds a Git LFS pointer; `git lfs pull` fetches the file itself"),
         (PAGE, "holds a web page (HTML or XML); the download went wrong, so fetch"),
-        (gzip.compress(CSV), "holds data compressed by gzip; unpack it"),
+        (gzip.compress(CSV, mtime=0), "holds data compressed by gzip; unpack it"),
         (APPLE, "(AppleDouble), not the file; delete it"),
         (b"", "is damaged: it is empty"),
         (b"PAR1 and no more", "is damaged: "),
@@ -109,7 +109,7 @@ def test_what_is_no_parquet_file_is_told_as_what_it_is(
         (None, "holds Parquet; let its name end in .parquet"),
         (LFS, "holds a Git LFS pointer"),
         (PAGE, "holds a web page"),
-        (gzip.compress(CSV), "holds data compressed by gzip"),
+        (gzip.compress(CSV, mtime=0), "holds data compressed by gzip"),
         (b"PK\x03\x04 and the rest", "holds a ZIP archive or a spreadsheet"),
         (CSV.decode().encode("utf-16"), "holds text in UTF-16; save it as UTF-8"),
     ],
@@ -150,7 +150,7 @@ def test_an_image_of_a_row_is_told_as_what_it_is(tmp_path: Path) -> None:
     assert "train.parquet row 0 is no image file: it holds a Git LFS pointer" in message
 
 
-@pytest.mark.parametrize("content", [LFS, PAGE, gzip.compress(b"0")])
+@pytest.mark.parametrize("content", [LFS, PAGE, gzip.compress(b"0", mtime=0)])
 def test_a_published_file_is_told_as_what_it_is(write: Callable[..., Any], content: bytes) -> None:
     written = write("mnist-idx")
     path = written.root / "MNIST" / "raw" / "train-images-idx3-ubyte"
