@@ -14,7 +14,7 @@ from search.address import hushed
 from search.folder import RunFolder
 from search.lost import Lost
 from search.outcome import Outcome, winner
-from spaces.problem import ConfigError
+from spaces.problem import ConfigError, first_line
 
 MOST_REASONS = 3
 """Different reasons of failures that one line names."""
@@ -83,7 +83,8 @@ class Steps:
             told = plain_reason(error, self._folder)
             if told is None:
                 self._keep(error)
-                told = f"{_first_line(error)} (in full in {self._folder.path / ERRORS})"
+                said = f"{type(error).__name__}: {first_line(error)}"
+                told = f"{said} (in full in {self._folder.path / ERRORS})"
             self.failures.append(f"{what} failed: {hushed(told, *self._addresses)}")
 
     def _keep(self, error: Exception) -> None:
@@ -101,11 +102,6 @@ def plain_reason(error: Exception, folder: RunFolder) -> str | None:
         return "; ".join(str(problem) for problem in error.problems)
     lost = error if isinstance(error, Lost) else unwritable(error, folder)
     return str(lost) if lost else None
-
-
-def _first_line(error: Exception) -> str:
-    said = next(iter(str(error).strip().splitlines()), "")
-    return f"{type(error).__name__}: {said}"
 
 
 def unwritable(error: BaseException, folder: RunFolder) -> Lost | None:

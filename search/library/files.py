@@ -19,7 +19,7 @@ from search.address import hushed, shown
 from search.library.bounds import within
 from search.library.place import ALOOF, in_one_step, open_place, remedy
 from search.lost import Lost
-from spaces.problem import ConfigError, Problem
+from spaces.problem import ConfigError, Problem, first_line
 
 
 class Files:
@@ -170,5 +170,5 @@ class Files:
 
 def unusable(uri: str, error: Exception) -> str:
     """One line: the place, what it said, and what to do about it."""
-    reason = hushed(next(iter(str(error).splitlines()), type(error).__name__), uri)
+    reason = hushed(first_line(error), uri)
     return f"the library {shown(uri)} cannot be used: {reason}; {remedy(uri, reason)}"
