@@ -14,6 +14,7 @@ from search.bulletin import FILE, silent_for
 from search.document import read_document
 from search.experiment import Experiment
 from search.folder import RunFolder
+from search.library.existing import find_library
 from search.library.place import absolute
 from search.library.store import Library
 from search.loading import load_experiment
@@ -48,12 +49,9 @@ def open_library(uri: str, name: str, remedy: str) -> Library:
     Raises:
         ConfigError: no library lies there, as in a folder that is not mounted.
     """
-    place = absolute(uri)
-    if "://" not in place and not Path(place).is_dir():
-        raise without_artifacts(place, name, remedy)
-    library = Library(place, found=True)
-    if library.blank:
-        raise without_artifacts(place, name, remedy)
+    library = find_library(uri)
+    if library is None:
+        raise without_artifacts(absolute(uri), name, remedy)
     return library
 
 

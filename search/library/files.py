@@ -47,12 +47,6 @@ class Files:
         self._folder = root if isinstance(system, fs.LocalFileSystem) else None
         self.in_one_step = in_one_step(system)
 
-    @property
-    def blank(self) -> bool:
-        """Whether it is a folder that holds nothing, like a disk that is not mounted."""
-        with self._lost():
-            return self._folder is not None and not any(Path(self._folder).iterdir())
-
     def check_writable(self) -> None:
         """Write and remove a small file; seconds where an object store does not answer.
 

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
@@ -11,7 +12,9 @@ from typer.testing import CliRunner
 
 from search.bulletin import FILE
 from search.cli.app import app
+from search.document import read_document
 from search.folder import RunFolder
+from search.kept_run import load_run
 from search.launching import launch
 from search.library.store import Library
 from search.loading import load_experiment
@@ -104,9 +107,8 @@ def unmounted(run, request):
 
 
 def files_of(run):
-    """Content by name; whoever opens a study leaves a line in its journal."""
-    files = [p for p in run.path.iterdir() if p.is_file() and p.name != "study.journal"]
-    return {path.name: path.read_bytes() for path in files}
+    """Content by name."""
+    return {path.name: path.read_bytes() for path in run.path.iterdir() if path.is_file()}
 
 
 COMMANDS = [
@@ -130,6 +132,16 @@ def test_a_library_that_is_away_is_one_line_and_nothing_is_made_or_changed(unmou
     assert files_of(unmounted) == before
 
 
+def test_a_folder_of_other_files_is_no_library_of_a_run(run):
+    place = Path(load_run(run).library)
+    shutil.rmtree(place)
+    place.mkdir()
+    (place / "readme.txt").write_text("another disk")
+    said = call("resume", "tiny", "--inline")
+    assert "stillhouse-library has none of its artifacts; mount it" in str(said.exception)
+    assert [path.name for path in place.iterdir()] == ["readme.txt"]
+
+
 def test_a_library_that_forgot_a_run_has_none_of_its_artifacts(run):
     uri = library_of(run).uri
     library_of(run).mark("artifacts/of-others")
@@ -141,10 +153,15 @@ def test_a_library_that_forgot_a_run_has_none_of_its_artifacts(run):
     assert run.read_json("outcome.json") == before
 
 
+def header(run):
+    """The first line that `best.yaml` says of the best configuration."""
+    return read_document(run.path / "best.yaml").text.splitlines()[0]
+
+
 def winning(run):
     """The key of the winner, and of the other repeated configuration."""
     role = json.loads(call("best", "tiny", "--json").stdout)["repeats"]
-    best = (run.path / "best.yaml").read_text().splitlines()[0]
+    best = header(run)
     first, second = sorted(role, key=lambda r: f"({r['role']})" not in best)
     return first["keys"][0], second["keys"][0]
 
@@ -170,7 +187,7 @@ def test_a_report_keeps_what_it_cannot_find(run, harm):
     assert said.exit_code == 1
     assert "has no longer all records of trial" in said.stdout
     assert "best student" not in said.stdout
-    assert text.splitlines()[0] in said.stdout
+    assert header(run) in said.stdout
     assert "stillhouse resume tiny-1 makes them again" in str(call("export", "tiny").exception)
     if harm == "removed":
         assert call("resume", "tiny", "--inline").exit_code == 0
