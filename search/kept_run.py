@@ -14,6 +14,7 @@ from search.bulletin import FILE, silent_for
 from search.document import read_document
 from search.experiment import Experiment
 from search.folder import RunFolder
+from search.former_presets import without_former
 from search.library.existing import find_library
 from search.library.place import absolute
 from search.library.store import Library
@@ -23,11 +24,14 @@ from search.tracking.place import sqlite_file
 from spaces.problem import ConfigError, Problem
 
 
-def load_run(folder: RunFolder) -> Experiment:
+def load_run(folder: RunFolder, only_read: bool = False) -> Experiment:
     """The experiment of a run. Its places mean what they meant when it was launched.
 
     Earlier versions kept relative places. Those are resolved from the folder of the launch, which
     other files of the run tell, or else from the working folder.
+
+    Args:
+        only_read: nothing of it will run, see :func:`search.checks.check`.
 
     Raises:
         ConfigError: the file is missing, or its experiment is not valid any more.
@@ -35,12 +39,15 @@ def load_run(folder: RunFolder) -> Experiment:
     file = folder.path / "experiment.yaml"
     told = read_document(file).data
     found = as_launched(folder, told) if isinstance(told, Mapping) else told
-    return load_experiment(file if found == told else found)
+    return load_experiment(file if found == told else found, only_read=only_read)
 
 
 def as_launched(folder: RunFolder, told: Mapping[str, Any]) -> dict[str, Any]:
-    """The data of a run's ``experiment.yaml`` or ``best.yaml`` with absolute places."""
-    return fixed_file(told, _base(folder, told))
+    """The data of a run's ``experiment.yaml`` or ``best.yaml``, as this version writes it.
+
+    Its places are absolute, and it names no preset that only earlier versions had.
+    """
+    return fixed_file(without_former(told), _base(folder, told))
 
 
 def open_library(uri: str, name: str, remedy: str) -> Library:

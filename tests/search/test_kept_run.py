@@ -10,15 +10,18 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from methods.core.objective import parse_term
 from search.bulletin import FILE
 from search.cli.app import app
 from search.document import read_document
 from search.folder import RunFolder
+from search.former_presets import FORMER
 from search.kept_run import load_run
 from search.launching import launch
 from search.library.store import Library
 from search.loading import load_experiment
 from search.run_result import read_run
+from search.space import put
 from spaces.problem import ConfigError
 
 TINY = {
@@ -210,6 +213,44 @@ def test_another_library_may_be_named_for_a_reuse(run, tmp_path):
     assert told["state"] == "finished"
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(told["folder"])
+
+
+def rewritten(run, changes):
+    """The run's experiment as an earlier version would have kept it."""
+    file = run.path / "experiment.yaml"
+    told = yaml.safe_load(file.read_text())
+    for path, value in changes.items():
+        put(told, path, value)
+    file.write_text(yaml.safe_dump(told))
+
+
+def test_a_run_that_searched_the_validation_images_is_shown_and_not_resumed(run):
+    rewritten(run, {"search": {**TINY["search"], "data.split_seed": {"choice": [0, 1]}}})
+    assert "best student" in call("best", "tiny").stdout
+    assert call("report", "tiny").exit_code == 0
+    refused = str(call("resume", "tiny", "--inline").exception)
+    assert "search.data.split_seed: decides by which images students are judged" in refused
+
+
+SAID = {
+    "contrast": {"weight": 0.8},
+    "factors": {"weight": 0.25},
+    "flow": {"weight": 50.0, "at": "stages"},
+    "instance_graph": {"weight": 1.0, "vertices": 0.1, "edges": 5.0},
+}
+
+
+@pytest.mark.parametrize("method", FORMER)
+def test_a_preset_that_is_gone_said_the_defaults(method):
+    assert parse_term(method, {}, method) == parse_term(method, SAID[method], method)
+
+
+@pytest.mark.parametrize(("method", "preset"), FORMER.items())
+def test_a_run_with_a_preset_that_is_gone_is_shown(run, method, preset):
+    objective = {"soft_targets": {}, method: {"preset": preset, "weight": 0.5}}
+    rewritten(run, {"stages.student.objective": objective})
+    assert load_run(run).stages["student"]["objective"][method] == {"weight": 0.5}
+    assert "best student" in call("best", "tiny").stdout
 
 
 @pytest.mark.parametrize(
