@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from search.library.place import absolute
 from search.library.store import Library
 from search.loading import load_experiment
 from search.places import fixed_file, is_relative
-from search.tracking.place import sqlite_file
+from search.tracking import sqlite_file, tracked_at
 from spaces.problem import ConfigError, Problem
 
 
@@ -128,7 +127,8 @@ def _base(folder: RunFolder, told: Mapping[str, Any]) -> Path:
     if isinstance(library, str) and is_relative(library):
         found = _above(folder.read_json(FILE).get("library", {}).get("place", ""), library)
     if not found and isinstance(tracking, str | None) and is_relative(tracking):
-        found = _above(_mlflow_file(folder), (tracking or "mlflow.db").partition(":///")[2])
+        file = sqlite_file(tracked_at(folder.path) or "")
+        found = _above(str(file or ""), (tracking or "mlflow.db").partition(":///")[2])
     return found if found and found.is_dir() else Path.cwd()
 
 
@@ -139,13 +139,3 @@ def _above(place: str, relative: str) -> Path | None:
     if not place or ".." in tail or whole[-len(tail) :] != tail:
         return None
     return Path(*whole[: -len(tail)])
-
-
-def _mlflow_file(folder: RunFolder) -> str:
-    """The file of MLflow's database, as the tracker of an earlier launch noted it."""
-    try:
-        uri = json.loads((folder.path / "tracking" / "search.json").read_text())["uri"]
-    except (OSError, ValueError, KeyError):
-        return ""
-    file = sqlite_file(str(uri))
-    return str(file) if file else ""
