@@ -19,8 +19,9 @@ from spaces.problem import ConfigError, first_line
 MOST_REASONS = 3
 """Different reasons of failures that one line names."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR)
+FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 """What an operating system says of a place without room, and of one that may not be written."""
+_CLOSED = (*FORBIDDEN, errno.ENOENT, errno.ENOTDIR)
 ERRORS = "error.txt"
 """In the run's folder: what failed, in full."""
 
@@ -96,7 +97,13 @@ class Steps:
             file.write(told)
 
 
-def plain_reason(error: Exception, folder: RunFolder) -> str | None:
+def told_reason(error: BaseException, folder: RunFolder, *addresses: str | None) -> str:
+    """Why a search failed, in one line without the secrets of ``addresses``."""
+    plain = plain_reason(error, folder)
+    return hushed(first_line(error) if plain is None else plain, *addresses)
+
+
+def plain_reason(error: BaseException, folder: RunFolder) -> str | None:
     """A line that says all of an error; none where only its traceback does."""
     if isinstance(error, ConfigError):
         return "; ".join(str(problem) for problem in error.problems)
@@ -129,7 +136,7 @@ def _of_no_room(error: BaseException) -> str:
 def _closed(error: OSError, folder: RunFolder) -> bool:
     """Whether something in the run's folder may not be written."""
     file = str(error.filename or "")
-    return error.errno in CLOSED and file.startswith(str(folder.path))
+    return error.errno in _CLOSED and file.startswith(str(folder.path))
 
 
 def no_result(outcome: Outcome, failed: Mapping[str, str]) -> str:

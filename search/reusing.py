@@ -35,7 +35,7 @@ def again(
 
     Raises:
         ConfigError: no such run, it has no winner yet, the changes do not fit, or the data has no
-            test split with known labels.
+            test split.
     """
     told = _best(name, of, changes)
     fresh = {"run.repeats.first_seed": _first_fresh(told), "run.repeats.seeds": seeds}
