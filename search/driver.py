@@ -322,8 +322,7 @@ class Driver:
         if best is None:
             return
         record = outcome.representative(best)[1]
-        number = int(best.role.removeprefix("trial "))
-        data = self.experiment.recipe(self._values(number)).student.data
+        data = self.experiment.recipe(outcome.values(best)).student.data
         self.tracker.log_winner(
             rebuild(self._artifact(record.key)),
             examples(data),
@@ -348,9 +347,6 @@ class Driver:
             for _ in make_all([self.students[key]], self.library):
                 pass
             return self.library.open(key)
-
-    def _values(self, number: int) -> Mapping[str, Any]:
-        return next(trial.values for trial in self.study.trials() if trial.number == number)
 
 
 def _aside(work: Callable[..., Any], *args: Any) -> Future[Any]:
