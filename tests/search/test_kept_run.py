@@ -170,7 +170,7 @@ def test_a_report_keeps_what_it_cannot_find(run, harm):
     assert said.exit_code == 1
     assert "has no longer all records of trial" in said.stdout
     assert "best student" not in said.stdout
-    assert text.splitlines()[0] in said.stdout
+    assert text.splitlines()[1] in said.stdout
     assert "stillhouse resume tiny-1 makes them again" in str(call("export", "tiny").exception)
     if harm == "removed":
         assert call("resume", "tiny", "--inline").exit_code == 0
