@@ -248,7 +248,7 @@ def test_what_is_refused_for_good_is_put_aside_and_counted(uri, tmp_path, caplog
     warned = [r.getMessage() for r in caplog.records if "refused" in r.getMessage()]
     assert len(warned) == 1
     assert not any("\n" in line for line in warned)
-    assert Tracker(uri, "tiny", tmp_path / "search", {}).state()["refused"] == 3
+    assert Tracker(uri, "tiny", tmp_path / "search", {}).state()["refused"] == 1
 
 
 def test_a_deleted_run_is_one_line_with_the_remedy(uri, track, tmp_path, caplog):
