@@ -101,7 +101,7 @@ class Standing:
                 self.warnings = [*self.warnings, str(event)][-MOST:]
             case SearchEnded():
                 self.state, self.reason = event.state, event.reason
-                for open_ones in (self.running, self.waiting, self.stages):
+                for open_ones in (self.running, self.waiting, self.stages, self._needs):
                     open_ones.clear()  # nothing runs any more, whatever was on its way
 
     def seconds_left(self) -> float | None:

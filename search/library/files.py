@@ -142,10 +142,13 @@ class Files:
             aside = f"{folder}/.{name}.part-{uuid.uuid4().hex[:8]}"
             system.create_dir(folder)
         try:
-            with system.open_output_stream(aside) as stream:
-                stream.write(data)
+            _fill(aside, data, system)
             if aside != path:
-                system.move(aside, path)
+                try:
+                    system.move(aside, path)
+                except FileNotFoundError:  # a collector took it for a torn one
+                    _fill(aside, data, system)
+                    system.move(aside, path)
         except OSError:
             if aside != path:  # a full disk needs no half of a file
                 with contextlib.suppress(OSError):
@@ -160,6 +163,11 @@ class Files:
             raise
         except OSError as error:
             raise Lost("library", unusable(self._uri, error)) from None
+
+
+def _fill(path: str, data: bytes, system: fs.FileSystem) -> None:
+    with system.open_output_stream(path) as stream:
+        stream.write(data)
 
 
 def unusable(uri: str, error: Exception) -> str:

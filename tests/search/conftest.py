@@ -16,9 +16,11 @@ from pathlib import Path
 import psycopg
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from search.library.store import Library
 from search.loading import load_experiment
+from spaces.spec import NetworkSpec
 
 FAST = {"epochs": 2, "batch_size": 32, "lr": 0.05}
 TAUGHT = {"cross_entropy": {"weight": 0.5}, "soft_targets": {"weight": 0.5, "temperature": 2.0}}
@@ -70,6 +72,17 @@ def load(tiny):
         return load_experiment({**tiny, **top}, changes)
 
     return loaded
+
+
+@pytest.fixture
+def published():
+    """Writes a file of weights, as somebody may publish it."""
+
+    def write(file, network, shape=(1, 8, 8), classes=10):
+        state = NetworkSpec.parse(network).build(shape, classes).state_dict()
+        save_file({name: t for name, t in state.items() if "." in name}, file)
+
+    return write
 
 
 @pytest.fixture

@@ -87,8 +87,8 @@ def test_links_of_a_chain_are_brought_what_they_need(tiny):
     assert [p.label for p in link.parents] == ["teacher", "teacher/2", "teacher/3"]
 
 
-def test_a_ready_made_teacher_cannot_be_made_again(parallel, tmp_path):
-    (tmp_path / "weights.safetensors").write_bytes(b"something")
+def test_a_ready_made_teacher_cannot_be_made_again(parallel, tmp_path, published):
+    published(tmp_path / "weights.safetensors", "cnn8")
     parallel["stages"]["teacher"] = {
         "network": "cnn8",
         "weights": str(tmp_path / "weights.safetensors"),

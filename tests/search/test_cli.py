@@ -111,7 +111,8 @@ def test_the_best_file_runs_and_finds_all_its_stages(call, place):
 
 def test_reuse_looks_at_the_test_split(call):
     told = json.loads(call("reuse", "tiny-1", "--inline", "--seeds", "2", "--json"))
-    assert set(told["tests"]) == {"trial 0", "plain", "direct"}
+    assert set(told["tests"]) == {"trial 0", "plain"}
+    assert told["repeats"][0]["also"] == ["direct"]
     assert all(len(values) == 2 for values in told["tests"].values())
 
 

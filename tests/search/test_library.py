@@ -389,6 +389,32 @@ def test_a_half_written_file_is_never_seen(disk):
     assert reader.leftovers(NOW) == []
 
 
+def test_a_publisher_whose_half_file_is_collected_writes_it_again(disk):
+    """The clock of a disk is coarse: what was written just now may look older than it is."""
+    publisher = Library(disk.uri)
+    publisher._files.system = Collected(disk._files.system)
+    record = publish(publisher)
+    assert publisher._files.system.taken == 1
+    assert same_bits(Library(disk.uri).open(record.key).tensors, tensors())
+
+
+class Collected:
+    """A file system where a collector deletes the first file before it is moved into place."""
+
+    def __init__(self, files):
+        self._files = files
+        self.taken = 0
+
+    def __getattr__(self, name):
+        return getattr(self._files, name)
+
+    def move(self, source, target):
+        if not self.taken:
+            self.taken += 1
+            self._files.delete_file(source)
+        self._files.move(source, target)
+
+
 class Torn:
     """A file system whose machine goes down before a file is moved into place."""
 

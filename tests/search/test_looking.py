@@ -159,6 +159,7 @@ def test_a_second_driver_is_refused_in_a_line_and_changes_nothing(load, tmp_path
 def test_a_report_beside_a_driver_leaves_the_outcome_to_it(load, tmp_path, monkeypatch):
     monkeypatch.setenv("STILLHOUSE_RUNS", str(tmp_path / "runs"))
     folder, study = begun(load())
+    (folder.path / "study.journal").unlink()  # nothing of it is in the library
     with folder.held():
         done = CliRunner().invoke(app, ["report", "tiny"])
     assert done.exit_code == 0, done.output

@@ -414,10 +414,10 @@ def test_a_repetition_reseeds_a_student_without_a_teacher(load):
     assert experiment.recipe().student.key != experiment.recipe(reseed=1).student.key
 
 
-def test_working_folders_do_not_matter(load, tmp_path, monkeypatch):
+def test_working_folders_do_not_matter(load, tmp_path, monkeypatch, published):
     """Workers have their own: relative places are made absolute on the driver."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "w.safetensors").write_bytes(b"abc")
+    published(tmp_path / "w.safetensors", "cnn8")
     changes = {"teacher.weights": "w.safetensors", "data.root": "files"}
     stage = next(load(changes).recipe().student.lineage())
     assert stage.work.weights.path == str(tmp_path / "w.safetensors")

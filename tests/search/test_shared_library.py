@@ -329,7 +329,7 @@ def test_a_driver_writes_under_its_id_where_the_dashboard_looks(folder, load, di
         def board(self):
             return tmp_path
 
-    told = bulletin.Bulletin(Standing(load()), folder, disk, lambda: (0, ""))
+    told = bulletin.Bulletin(Standing(load()), folder, disk, dict)
     told(SearchStarted(folder.name, {}, False))
     with told.watching(Watched()):
         told(StageChanged("a" * 64, "teacher", "queued"))

@@ -85,9 +85,9 @@ def test_a_library_in_a_bucket_tells_it_too(bucket):
 def test_nothing_of_a_killed_search_is_said_to_run(load, library, tmp_path, monkeypatch):
     """Its last sign of life tells of a stage and a trial that run; both ended with it."""
     monkeypatch.setenv("STILLHOUSE_RUNS", str(tmp_path / "runs"))
-    bulletin_of = bulletin.Bulletin(
-        Standing(load()), RunFolder.new("tiny"), library, lambda: (0, ""), 0.0
-    )
+    sent = {"unsent": 0, "refused": 0, "trouble": "", "refusal": ""}
+    folder = RunFolder.new("tiny")
+    bulletin_of = bulletin.Bulletin(Standing(load()), folder, library, lambda: sent, 0.0)
     needed = (Needed("a" * 64, "teacher", ()), Needed("b" * 64, "assistant", ("a" * 64,)))
     bulletin_of(StageChanged("a" * 64, "teacher", "running", 3, 40))
     bulletin_of(TrialWaiting(1, needed))

@@ -138,8 +138,8 @@ def test_links_of_a_chain_are_split_as_their_objective_asks(two):
 # Refused
 
 
-def test_a_ready_made_teacher_cannot_be_split(two, tmp_path):
-    (tmp_path / "weights.safetensors").write_bytes(b"something")
+def test_a_ready_made_teacher_cannot_be_split(two, tmp_path, published):
+    published(tmp_path / "weights.safetensors", "cnn8", classes=2)
     two["stages"]["teacher"] = {
         "network": "cnn8",
         "weights": str(tmp_path / "weights.safetensors"),

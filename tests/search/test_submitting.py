@@ -80,10 +80,11 @@ def test_a_password_is_refused_with_the_place_where_it_belongs(tiny, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_weights_go_along_under_names_of_their_own(tiny, tmp_path, monkeypatch):
-    for place in ("one", "two"):
+def test_weights_go_along_under_names_of_their_own(tiny, tmp_path, monkeypatch, published):
+    networks = {"one": "cnn8", "two": {"cnn2": {"width": 0.25}}}
+    for place, network in networks.items():
         (tmp_path / place).mkdir()
-        (tmp_path / place / "net.safetensors").write_bytes(place.encode())
+        published(tmp_path / place / "net.safetensors", network)
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "along"
     folder.mkdir()
@@ -93,8 +94,9 @@ def test_weights_go_along_under_names_of_their_own(tiny, tmp_path, monkeypatch):
     submitted(tiny, folder, stages=stages)
     told = yaml.safe_load((folder / FILE).read_text())["stages"]
     first, second = told["teacher"]["weights"]["path"], told["student"]["weights"]
-    assert (folder / first).read_bytes() == b"one"
-    assert (folder / second).read_bytes() == b"two"
+    for place, copy in (("one", first), ("two", second)):
+        original = (tmp_path / place / "net.safetensors").read_bytes()
+        assert (folder / copy).read_bytes() == original
     assert first.endswith("-net.safetensors")
 
 

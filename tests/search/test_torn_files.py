@@ -18,7 +18,7 @@ from search.launching import launch, resume
 from search.loading import load_experiment
 from search.lost import Lost
 from search.reusing import again
-from search.run_result import read_outcome
+from search.run_result import read_outcome, repeats_of
 from search.study import Study
 from search.study_reading import StudyReader
 from spaces.problem import ConfigError
@@ -180,16 +180,23 @@ def test_a_torn_experiment_is_named_and_never_taken_for_another(folder, cut):
             load_experiment(folder.path / "experiment.yaml")
 
 
-def test_repetitions_of_a_trial_that_the_journal_lost_are_left_out(folder, finished):
+def test_a_journal_that_has_lost_all_trials_is_one_line(folder):
     journal = folder.path / "study.journal"
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(lines[0])
-    outcome = read_outcome(folder)
-    assert outcome.trials == ()
-    assert not [r for r in outcome.repeats if r.tried]
-    assert "no trial has finished" in call("best", "tiny")
+    with pytest.raises(ConfigError, match="has no trials of this run any more"):
+        read_outcome(folder)
+
+
+def test_repetitions_of_a_trial_that_the_journal_lost_are_left_out(folder, finished):
+    written = folder.read_json("outcome.json")
     (role,) = {r.role for r in finished.outcome.repeats if r.tried}
-    assert role.startswith("trial ")
+    records, trials = finished.outcome.stages, finished.outcome.trials
+    kept = [trial for trial in trials if f"trial {trial.number}" != role]
+    assert [r.role for r in repeats_of(written, records, trials)[0] if r.tried] == [role]
+    whole, lacking = repeats_of(written, records, kept)
+    assert not [r for r in whole if r.tried]
+    assert not lacking
 
 
 def test_a_new_outcome_never_stands_beside_an_old_best(folder, finished, monkeypatch):
