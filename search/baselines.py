@@ -27,9 +27,10 @@ def baselines(experiment: Experiment, best: Contender, library: Library) -> list
 
     ``plain``: the same student and training, labels alone. ``direct``: the same student and
     objective, taught by the teacher at the root alone (the largest, where there are several)
-    instead of by assistants. A student that goes on
-    from an assembly has more, all for as many images as it and its neighbourhoods have seen:
-    ``scratch``, its architecture from random weights, labels alone; ``end to end``, the same with
+    instead of by assistants.
+
+    A student that goes on from an assembly has more, all for as many images as it and its
+    neighbourhoods have seen: ``scratch``, its architecture from random weights, labels alone; ``end to end``, the same with
     its own objective and teachers; ``uniform``, the assembly's teacher narrowed uniformly under
     the assembly's budgets (these three with ``run.repeats.from_random``, since a fine-tuning's
     learning rate is too small for random weights); and ``assembled``, what it goes on from, which

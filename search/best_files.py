@@ -15,11 +15,16 @@ from search.settle import first_seed
 def best_files(experiment: Experiment, outcome: Outcome) -> Iterator[tuple[str, str]]:
     """Name and text of each; with ``run.repeats.of_each`` also ``best-parameters-67000.yaml``."""
     if best := winner(outcome):
-        yield "best.yaml", best_yaml(experiment, outcome, best)
+        yield file_name(""), best_yaml(experiment, outcome, best)
     for group, own in winners(outcome).items():
         if group:
-            what, _, value = brief(group).partition(" ")
-            yield f"best-{slug(what)}-{slug(value)}.yaml", best_yaml(experiment, outcome, own)
+            yield file_name(group), best_yaml(experiment, outcome, own)
+
+
+def file_name(group: str) -> str:
+    """The file of the best of a group; of the best of all where there is no group."""
+    what, _, value = brief(group).partition(" ")
+    return f"best-{slug(what)}-{slug(value)}.yaml" if group else "best.yaml"
 
 
 def best_yaml(experiment: Experiment, outcome: Outcome, best: Repeated) -> str:

@@ -1,6 +1,7 @@
 """Files that a power loss or a full disk leaves whole: the old text or the new one.
 
-Everything that a run writes into its folder is written here.
+Every file that a run replaces as a whole is written here. Journals and spools only grow, and look
+after their last line themselves.
 """
 
 from __future__ import annotations

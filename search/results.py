@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from search.best_files import best_files
+from search.best_files import best_files, file_name
 from search.document import Document, parse_document, read_document, with_end, without_end
 from search.experiment import Experiment
 from search.folder import RunFolder
@@ -57,7 +57,7 @@ def write_settled(
         _drop_stale(folder, texts)
     folder.write_json("outcome.json", told)
     if lacking:
-        return sorted(folder.path.glob("best*.yaml"))
+        return [path for path in _own_files(folder, texts) if path.exists()]
     return [folder.write_yaml(name, text) for name, text in texts.items()]
 
 
@@ -82,10 +82,17 @@ def _drop_stale(folder: RunFolder, texts: Mapping[str, str]) -> None:
 
     If power is lost in between, none is there, and readers rebuild it from ``outcome.json``.
     """
-    for file in folder.path.glob("best*.yaml"):
+    for file in _own_files(folder, texts):
         text = texts.get(file.name)
-        if text is None or file.read_bytes() != with_end(text).encode():
+        if file.exists() and (text is None or file.read_bytes() != with_end(text).encode()):
             file.unlink()
+
+
+def _own_files(folder: RunFolder, texts: Mapping[str, str]) -> list[Path]:
+    """Where ``texts`` go, and where the last outcome's best ones went; other files are a user's."""
+    earlier = folder.read_json("outcome.json").get("repeats", ())
+    names = {file_name(""), *texts, *(file_name(r.get("group", "")) for r in earlier)}
+    return [folder.path / name for name in sorted(names)]
 
 
 def read_best(file: Path) -> Document:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import yaml
 from typer.testing import CliRunner
 
 from methods.core.objective import parse_term
+from search.best_files import file_name
 from search.bulletin import FILE
 from search.cli.app import app
 from search.document import read_document
@@ -20,6 +22,7 @@ from search.kept_run import load_run
 from search.launching import launch
 from search.library.store import Library
 from search.loading import load_experiment
+from search.results import write_settled
 from search.run_result import read_run
 from search.space import put
 from spaces.problem import ConfigError
@@ -195,6 +198,22 @@ def test_a_report_keeps_what_it_cannot_find(run, harm):
     if harm == "removed":
         assert call("resume", "tiny", "--inline").exit_code == 0
         assert read_run(run).lacking == ()
+
+
+def test_a_report_leaves_the_files_of_a_user_alone(run):
+    """And removes what an earlier outcome said of a group that there is no more."""
+    told = run.read_json("outcome.json")
+    grouped = [{**told["repeats"][0], "group": "parameters 67,000"}]
+    run.write_json("outcome.json", {**told, "repeats": [*told["repeats"], *grouped]})
+    mine, former = run.path / "best-of-mine.yaml", run.path / file_name("parameters 67,000")
+    for file in (mine, former):
+        file.write_text("name: mine\n")
+    outcome = read_run(run).outcome
+    kept = tuple(one for one in outcome.repeats if not one.group)
+    write_settled(load_run(run), replace(outcome, repeats=kept), run)
+    assert mine.exists()
+    assert not former.exists()
+    assert (run.path / "best.yaml").exists()
 
 
 def test_a_missing_study_is_told_and_nothing_is_overwritten(run):
