@@ -30,11 +30,11 @@ def baselines(experiment: Experiment, best: Contender, library: Library) -> list
     instead of by assistants.
 
     A student that goes on from an assembly has more, all for as many images as it and its
-    neighbourhoods have seen: ``scratch``, its architecture from random weights, labels alone; ``end to end``, the same with
-    its own objective and teachers; ``uniform``, the assembly's teacher narrowed uniformly under
-    the assembly's budgets (these three with ``run.repeats.from_random``, since a fine-tuning's
-    learning rate is too small for random weights); and ``assembled``, what it goes on from, which
-    has no seeds.
+    neighbourhoods have seen. ``scratch`` is its architecture from random weights, labels alone;
+    ``end to end`` is the same with its own objective and teachers; ``uniform`` is the assembly's
+    teacher narrowed uniformly under the assembly's budgets. These three take
+    ``run.repeats.from_random``: a fine-tuning's learning rate is too small for random weights.
+    ``assembled`` is what the student goes on from, and has no seeds.
 
     What would be one student under two names is there once. One may be the best itself, like
     ``direct`` of a student that the root teaches: :func:`held_apart` tells. There are none for a
