@@ -222,10 +222,10 @@ def send_pending(folder: Path) -> int:
 def tracked_at(folder: Path) -> str | None:
     """MLflow's URI as the tracker of an earlier launch noted it in a run's folder, if it did."""
     try:
-        told = _noted(folder / "tracking")
+        uri = (read_mapping(folder / "tracking" / FILE) or {}).get("uri")
     except OSError:
         return None
-    return told["uri"] if told else None
+    return uri if isinstance(uri, str) else None
 
 
 def _token(folder: Path, uri: str, name: str) -> str:
