@@ -25,8 +25,9 @@ def best_files(experiment: Experiment, outcome: Outcome) -> Iterator[tuple[str, 
 def best_yaml(experiment: Experiment, outcome: Outcome, best: Repeated) -> str:
     """The winning configuration as an experiment file, its evidence in the header."""
     figure = outcome.goals[0].figure
-    values = next(t.values for t in outcome.trials if best.role == f"trial {t.number}")
-    told = experiment.settled(values, f"{experiment.name}-best", first_seed(experiment))
+    told = experiment.settled(
+        outcome.values(best), f"{experiment.name}-best", first_seed(experiment)
+    )
     seed, student = outcome.representative(best)
     header = [
         f"The best of {len(outcome.trials)} trials of {outcome.name} ({best.name}).",

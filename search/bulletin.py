@@ -26,6 +26,7 @@ from search.library.store import Library
 from search.lost import Lost
 from search.needs import Needs
 from search.standing import Standing
+from spaces.problem import first_line
 
 EVERY = 15.0
 """Seconds between two signs of life."""
@@ -146,7 +147,7 @@ class Bulletin:
             try:
                 write(text)
             except (OSError, Lost) as error:
-                troubles.append(str(error).splitlines()[0])
+                troubles.append(first_line(error))
         self._unwritten = "; ".join(troubles)
 
     def _to_needs(self, _: str) -> None:

@@ -11,11 +11,9 @@ from pathlib import Path
 import ray
 
 from search.admission import keep_token, show_token
-from spaces.problem import ConfigError, Problem
+from spaces.problem import ConfigError, Problem, first_line
 
 NAMESPACE = "stillhouse"
-LONGEST = 300
-"""Letters of what Ray says that are passed on."""
 PACKAGES = ("search", "methods", "spaces")
 """What is shipped to a cluster, as it is here."""
 _OWN_WORKERS = {
@@ -117,7 +115,7 @@ def no_cluster(address: str, error: Exception) -> ConfigError:
 def _not_started(error: Exception) -> ConfigError:
     """Why there is no Ray on this machine, in one line with what helps."""
     message = (
-        f"Ray did not start on this machine: {_first_line(error).rstrip('.')}; its logs are in "
+        f"Ray did not start on this machine: {first_line(error).rstrip('.')}; its logs are in "
         "/tmp/ray/session_latest/logs; try again when the machine is less busy and has memory "
         "free, or run without Ray: --inline"
     )
@@ -135,11 +133,7 @@ def _refusal(address: str, error: Exception) -> str:
             f"the cluster at {address} asks for its token: copy its ~/.ray/auth_token here, or set "
             f"RAY_AUTH_TOKEN{remedy}"
         )
-    return f"no Ray cluster at {address}: {_first_line(error)}"
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    return f"no Ray cluster at {address}: {first_line(error)}"
 
 
 def _namespace() -> str:

@@ -16,13 +16,12 @@ from torch import Tensor
 from methods.core.data.config import DataConfig
 from methods.core.data.dataset import open_data
 from methods.core.data.splits import Split
-from search.address import hushed
 from search.announcer import Announcer
 from search.assembly import rebuild
 from search.baselines import with_baselines
 from search.bulletin import Bulletin, Watched
 from search.cautions import cautions
-from search.ending import StateFile, Steps, no_result, unwritable
+from search.ending import StateFile, Steps, no_result, told_reason
 from search.events import SearchEnded, SearchStarted, SearchState
 from search.factorial import cells
 from search.head import leave
@@ -69,6 +68,7 @@ class Driver:
         experiment, folder = asked.experiment, asked.folder
         self.experiment = experiment
         self.test = asked.test
+        self.resumed = asked.resumed
         self.folder = folder
         self.state = state
         self.stop = stop
@@ -98,18 +98,18 @@ class Driver:
             self.tracker.close(timeout=5.0)  # so that another may have the run
             raise
 
-    def run(self, address: str | None, inline: bool, resumed: bool) -> Launched:
+    def run(self, address: str | None, inline: bool) -> Launched:
         """Search, settle what was found, and end."""
         try:
-            return self._run(address, inline, resumed)
+            return self._run(address, inline)
         finally:
             self.study.close()
 
-    def _run(self, address: str | None, inline: bool, resumed: bool) -> Launched:
+    def _run(self, address: str | None, inline: bool) -> Launched:
         ledger = Ledger(self.study, self.library, self.announce)
         self.state.note("running")
         try:
-            self.announce(self._started(resumed))
+            self.announce(self._started())
             for warned in cautions(self.experiment):
                 self.announce(warned)
             settled = self._searched(address, inline, ledger)
@@ -139,17 +139,14 @@ class Driver:
                 return self._settle(workshop)
         return None
 
-    def _hushed(self, error: BaseException) -> str:
-        return hushed(str(error), self.uri, self.experiment.study)
-
-    def _started(self, resumed: bool) -> SearchStarted:
+    def _started(self) -> SearchStarted:
         so_far = self._outcome([])
         self.bulletin.needs.add(so_far.stages)
         ended = Counter[str](t.state for t in so_far.trials if t.state != "running")
         first = next(iter(ranking(so_far)), None)
         best = (first.figures[so_far.goals[0].figure], first.number) if first else None
         told, trials = self.experiment.plain(), self.experiment.trials
-        return SearchStarted(self.folder.name, told, resumed, ended, best, trials)
+        return SearchStarted(self.folder.name, told, self.resumed, ended, best, trials)
 
     @contextlib.contextmanager
     def _workshop(self, address: str | None, inline: bool) -> Iterator[Workshop]:
@@ -294,7 +291,7 @@ class Driver:
 
     def _fail(self, error: BaseException) -> None:
         """The search itself failed: have everybody know before the error goes on."""
-        reason = self._hushed(unwritable(error, self.folder) or error)
+        reason = told_reason(error, self.folder, self.uri, self.experiment.study)
         self.state.note("failed", reason)
         with self.steps.trying("telling how the search ended"):
             self.announce(SearchEnded("failed", reason))
@@ -325,8 +322,7 @@ class Driver:
         if best is None:
             return
         record = outcome.representative(best)[1]
-        number = int(best.role.removeprefix("trial "))
-        data = self.experiment.recipe(self._values(number)).student.data
+        data = self.experiment.recipe(outcome.values(best)).student.data
         self.tracker.log_winner(
             rebuild(self._artifact(record.key)),
             examples(data),
@@ -351,9 +347,6 @@ class Driver:
             for _ in make_all([self.students[key]], self.library):
                 pass
             return self.library.open(key)
-
-    def _values(self, number: int) -> Mapping[str, Any]:
-        return next(trial.values for trial in self.study.trials() if trial.number == number)
 
 
 def _aside(work: Callable[..., Any], *args: Any) -> Future[Any]:

@@ -14,13 +14,14 @@ from search.address import hushed
 from search.folder import RunFolder
 from search.lost import Lost
 from search.outcome import Outcome, winner
-from spaces.problem import ConfigError
+from spaces.problem import ConfigError, first_line
 
 MOST_REASONS = 3
 """Different reasons of failures that one line names."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR)
+FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
 """What an operating system says of a place without room, and of one that may not be written."""
+_CLOSED = (*FORBIDDEN, errno.ENOENT, errno.ENOTDIR)
 ERRORS = "error.txt"
 """In the run's folder: what failed, in full."""
 
@@ -83,7 +84,8 @@ class Steps:
             told = plain_reason(error, self._folder)
             if told is None:
                 self._keep(error)
-                told = f"{_first_line(error)} (in full in {self._folder.path / ERRORS})"
+                said = f"{type(error).__name__}: {first_line(error)}"
+                told = f"{said} (in full in {self._folder.path / ERRORS})"
             self.failures.append(f"{what} failed: {hushed(told, *self._addresses)}")
 
     def _keep(self, error: Exception) -> None:
@@ -95,17 +97,18 @@ class Steps:
             file.write(told)
 
 
-def plain_reason(error: Exception, folder: RunFolder) -> str | None:
+def told_reason(error: BaseException, folder: RunFolder, *addresses: str | None) -> str:
+    """Why a search failed, in one line without the secrets of ``addresses``."""
+    plain = plain_reason(error, folder)
+    return hushed(first_line(error) if plain is None else plain, *addresses)
+
+
+def plain_reason(error: BaseException, folder: RunFolder) -> str | None:
     """A line that says all of an error; none where only its traceback does."""
     if isinstance(error, ConfigError):
         return "; ".join(str(problem) for problem in error.problems)
     lost = error if isinstance(error, Lost) else unwritable(error, folder)
     return str(lost) if lost else None
-
-
-def _first_line(error: Exception) -> str:
-    said = next(iter(str(error).strip().splitlines()), "")
-    return f"{type(error).__name__}: {said}"
 
 
 def unwritable(error: BaseException, folder: RunFolder) -> Lost | None:
@@ -133,7 +136,7 @@ def _of_no_room(error: BaseException) -> str:
 def _closed(error: OSError, folder: RunFolder) -> bool:
     """Whether something in the run's folder may not be written."""
     file = str(error.filename or "")
-    return error.errno in CLOSED and file.startswith(str(folder.path))
+    return error.errno in _CLOSED and file.startswith(str(folder.path))
 
 
 def no_result(outcome: Outcome, failed: Mapping[str, str]) -> str:

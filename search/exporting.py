@@ -20,7 +20,7 @@ from search.formats import FORMATS
 from search.stage import Artifact
 from spaces.classifier import Classifier
 from spaces.cost import time_calls
-from spaces.problem import ConfigError, Problem, plain_lines
+from spaces.problem import ConfigError, Problem, first_line
 from spaces.quantising import quantised_layers, sealed
 
 COMPARED = 512
@@ -184,7 +184,7 @@ def _export(name: str, leaving: Leaving, file: Path, images: Tensor, told: Tenso
 
 
 def _refusal(name: str, leaving: Leaving, error: Exception) -> str:
-    first = (plain_lines(str(error)) or [type(error).__name__])[0]
+    first = first_line(error)
     label = leaving.artifact.record.name
     others = ", ".join(other for other in FORMATS.names() if other != name)
     return f"{label} cannot be written as {name}: {first}; other formats are {others}"

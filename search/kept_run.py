@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,19 +13,24 @@ from search.bulletin import FILE, silent_for
 from search.document import read_document
 from search.experiment import Experiment
 from search.folder import RunFolder
+from search.former_presets import without_former
+from search.library.existing import find_library
 from search.library.place import absolute
 from search.library.store import Library
 from search.loading import load_experiment
 from search.places import fixed_file, is_relative
-from search.tracking.place import sqlite_file
+from search.tracking import sqlite_file, tracked_at
 from spaces.problem import ConfigError, Problem
 
 
-def load_run(folder: RunFolder) -> Experiment:
+def load_run(folder: RunFolder, only_read: bool = False) -> Experiment:
     """The experiment of a run. Its places mean what they meant when it was launched.
 
     Earlier versions kept relative places. Those are resolved from the folder of the launch, which
     other files of the run tell, or else from the working folder.
+
+    Args:
+        only_read: nothing of it will run, see :func:`search.checks.check`.
 
     Raises:
         ConfigError: the file is missing, or its experiment is not valid any more.
@@ -34,12 +38,15 @@ def load_run(folder: RunFolder) -> Experiment:
     file = folder.path / "experiment.yaml"
     told = read_document(file).data
     found = as_launched(folder, told) if isinstance(told, Mapping) else told
-    return load_experiment(file if found == told else found)
+    return load_experiment(file if found == told else found, only_read=only_read)
 
 
 def as_launched(folder: RunFolder, told: Mapping[str, Any]) -> dict[str, Any]:
-    """The data of a run's ``experiment.yaml`` or ``best.yaml`` with absolute places."""
-    return fixed_file(told, _base(folder, told))
+    """The data of a run's ``experiment.yaml`` or ``best.yaml``, as this version writes it.
+
+    Its places are absolute, and it names no preset that only earlier versions had.
+    """
+    return fixed_file(without_former(told), _base(folder, told))
 
 
 def open_library(uri: str, name: str, remedy: str) -> Library:
@@ -48,12 +55,9 @@ def open_library(uri: str, name: str, remedy: str) -> Library:
     Raises:
         ConfigError: no library lies there, as in a folder that is not mounted.
     """
-    place = absolute(uri)
-    if "://" not in place and not Path(place).is_dir():
-        raise without_artifacts(place, name, remedy)
-    library = Library(place, found=True)
-    if library.blank:
-        raise without_artifacts(place, name, remedy)
+    library = find_library(uri)
+    if library is None:
+        raise without_artifacts(absolute(uri), name, remedy)
     return library
 
 
@@ -123,7 +127,8 @@ def _base(folder: RunFolder, told: Mapping[str, Any]) -> Path:
     if isinstance(library, str) and is_relative(library):
         found = _above(folder.read_json(FILE).get("library", {}).get("place", ""), library)
     if not found and isinstance(tracking, str | None) and is_relative(tracking):
-        found = _above(_mlflow_file(folder), (tracking or "mlflow.db").partition(":///")[2])
+        file = sqlite_file(tracked_at(folder.path) or "")
+        found = _above(str(file or ""), (tracking or "mlflow.db").partition(":///")[2])
     return found if found and found.is_dir() else Path.cwd()
 
 
@@ -134,13 +139,3 @@ def _above(place: str, relative: str) -> Path | None:
     if not place or ".." in tail or whole[-len(tail) :] != tail:
         return None
     return Path(*whole[: -len(tail)])
-
-
-def _mlflow_file(folder: RunFolder) -> str:
-    """The file of MLflow's database, as the tracker of an earlier launch noted it."""
-    try:
-        uri = json.loads((folder.path / "tracking" / "search.json").read_text())["uri"]
-    except (OSError, ValueError, KeyError):
-        return ""
-    file = sqlite_file(str(uri))
-    return str(file) if file else ""

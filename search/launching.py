@@ -10,7 +10,7 @@ from pathlib import Path
 from search.address import has_secret, remedy_of
 from search.document import with_end
 from search.driver import Driver
-from search.ending import StateFile, unwritable
+from search.ending import StateFile, told_reason, unwritable
 from search.events import Observer
 from search.experiment import Experiment, to_yaml
 from search.folder import RunFolder
@@ -106,7 +106,7 @@ def _launched(asked: Launch, address: str | None, inline: bool) -> Launched:
                 driver = _begun(asked, state, stop)
                 if asked.resumed:
                     _write(asked)
-                launched = driver.run(address, inline, asked.resumed)
+                launched = driver.run(address, inline)
     except Lost as lost:
         raise _resumable(lost, folder) from None
     except Exception as error:
@@ -129,9 +129,10 @@ def _begun(asked: Launch, state: StateFile, stop: Stop) -> Driver:
         return Driver(asked, state, stop)
     except BaseException as error:
         stopped = stop.caused(error)
-        # Of a run that had a state before, nothing has changed.
-        if not state.before:
-            state.note("interrupted" if stopped else "failed", "" if stopped else str(error))
+        if not state.before:  # of a run that had a state, nothing has changed
+            places = asked.experiment.tracking, asked.experiment.study
+            reason = "" if stopped else told_reason(error, asked.folder, *places)
+            state.note("interrupted" if stopped else "failed", reason)
         if stopped:
             raise KeyboardInterrupt(how_to_go_on(asked.folder.name)) from None
         raise

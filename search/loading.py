@@ -23,7 +23,10 @@ TOP_LEVEL = tuple(ExperimentFile.model_fields)
 
 
 def load_experiment(
-    file: str | Path | Mapping[str, Any], changes: Mapping[str, Any] | None = None
+    file: str | Path | Mapping[str, Any],
+    changes: Mapping[str, Any] | None = None,
+    *,
+    only_read: bool = False,
 ) -> Experiment:
     """Read and check an experiment.
 
@@ -32,6 +35,7 @@ def load_experiment(
         changes: dotted path -> value, laid over the file first (``run.trials``: 5;
             ``student.training.lr`` is short for ``stages.student.training.lr``). Where a stage is
             called like a top-level field, the short path means that field.
+        only_read: nothing of it will run, see :func:`search.checks.check`.
 
     Raises:
         ConfigError: everything that is wrong, one line each, with file, line and path.
@@ -44,7 +48,7 @@ def load_experiment(
         raise ConfigError([Problem(document.file, "needs name, data and stages; see experiments/")])
     _lay_over(document, changes or {})
     try:
-        return _checked(document)
+        return _checked(document, only_read)
     except ConfigError as error:
         raise _hushed(document.locate(error)) from None
 
@@ -68,7 +72,7 @@ def _lay_over(document: Document, changes: Mapping[str, Any]) -> None:
         document.laid_over.add(whole)
 
 
-def _checked(document: Document) -> Experiment:
+def _checked(document: Document, only_read: bool) -> Experiment:
     told, entries = _parsed(document.data)
     space, problems = read_space(told, entries)
     experiment = Experiment(
@@ -83,7 +87,7 @@ def _checked(document: Document) -> Experiment:
         study=told.study,
         factorial=told.factorial,
     )
-    check(experiment, problems)
+    check(experiment, problems, only_read)
     return experiment
 
 

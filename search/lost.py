@@ -8,8 +8,6 @@ from spaces.problem import Problem
 class Lost(RuntimeError):
     """The library, the study or the run's folder is full, away, or closed to us.
 
-    Or Ray does not start on this machine.
-
     No stage's and no trial's failure: the search stops, nothing is booked, and a resume goes on
     where it was. ``message`` is one line with the place, what it said, and the remedy.
     """

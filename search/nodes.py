@@ -23,7 +23,7 @@ from search.checkup import Finding, worker
 from search.cluster import PACKAGES, connect, node_name
 from search.library.place import ALOOF, open_place, remedy
 from search.library.store import Library
-from spaces.problem import ConfigError, Problem
+from spaces.problem import ConfigError, Problem, first_line
 
 PATIENCE = 120.0
 """Seconds a node has to answer; its first worker is given the packages meanwhile."""
@@ -247,7 +247,7 @@ def _look(library: str, path: str) -> tuple[dict[str, str], str]:
         with system.open_input_stream(f"{root}/{path}"):
             pass
     except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
     return facts(), reason
 
 

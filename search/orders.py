@@ -19,6 +19,7 @@ from search.library.store import Library
 from search.lost import Lost
 from search.settings import Resources
 from search.stage import Stage
+from spaces.problem import first_line
 
 HIRES = 10
 """How often a foundry is asked for, a second apart, before the cluster counts as lost."""
@@ -193,7 +194,7 @@ class Orders:
         try:
             self._hire_surely()
         except ray.exceptions.RayError as error:
-            self._lose(f"the foundry is lost: {str(error).splitlines()[0]}")
+            self._lose(f"the foundry is lost: {first_line(error)}")
             return
         self._flying.clear()
         self._want([s for key, s in self._orders.items() if self._state[key] == "wanted"])

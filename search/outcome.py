@@ -136,6 +136,10 @@ class Outcome:
         """The seed and the student that a repeated configuration is shown and exported by."""
         return repeated.representative(self.goals[0], self.limits)
 
+    def values(self, repeated: Repeated) -> Mapping[str, Any]:
+        """The searched values of a trial that was repeated."""
+        return next(t.values for t in self.trials if repeated.role == f"trial {t.number}")
+
 
 def _keeps(figures: Mapping[str, float], limits: Mapping[str, Limit]) -> bool:
     """Whether no figure that is there lies outside its limit."""

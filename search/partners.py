@@ -29,6 +29,7 @@ from search.make import make
 from search.notice import leaving
 from search.settings import Resources
 from search.stage import Report, Stage
+from spaces.problem import first_line
 
 SILENT = 0.2
 """Seconds between two looks at whether the workers are still at it."""
@@ -132,7 +133,7 @@ def _cause(error: Exception) -> Exception:
     from ray.train.v2.api.exceptions import WorkerGroupError
 
     if isinstance(error, RayError):  # whoever stood between the foundry and the workers
-        return LostPartner(str(error).strip().splitlines()[0])
+        return LostPartner(first_line(error))
     if not isinstance(error, WorkerGroupError):
         return RuntimeError(str(error).strip().splitlines()[-1])
     failures = error.worker_failures.values()
@@ -140,4 +141,4 @@ def _cause(error: Exception) -> Exception:
         if not isinstance(failure, Parted | RayError | RayTrainError):
             return failure
     first = next(iter(failures), error)
-    return LostPartner(str(first).strip().splitlines()[0])
+    return LostPartner(first_line(first))

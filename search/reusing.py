@@ -11,6 +11,7 @@ from search.checks.ending import check_test_split
 from search.document import read_document
 from search.experiment import Experiment
 from search.folder import RunFolder
+from search.former_presets import without_former
 from search.kept_run import as_launched, has_made, open_library
 from search.loading import load_experiment
 from search.places import is_relative
@@ -34,7 +35,7 @@ def again(
 
     Raises:
         ConfigError: no such run, it has no winner yet, the changes do not fit, or the data has no
-            test split with known labels.
+            test split.
     """
     told = _best(name, of, changes)
     fresh = {"run.repeats.first_seed": _first_fresh(told), "run.repeats.seeds": seeds}
@@ -103,7 +104,7 @@ def _read(file: Path) -> dict[str, Any]:
         if not isinstance(found.get(part), kind):
             raise ConfigError([Problem(str(file), f"is no experiment: it has no {part}")])
     folder = _folder_of(file)
-    return as_launched(folder, found) if folder else found
+    return as_launched(folder, found) if folder else without_former(found)
 
 
 def _folder_of(file: Path) -> RunFolder | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from search.address import shown
 from search.document import read_document
 from search.folder import RunFolder, runs_root
-from search.tracking import NoSuchRun, fetch_artifact, resolve_uri
+from search.tracking import NoSuchRun, fetch_artifact, resolve_uri, tracked_at
 from spaces.problem import ConfigError, Problem
 
 
@@ -82,8 +81,7 @@ def _tracked() -> Iterator[str]:
     folders = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
     for folder in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            noted = folder / "tracking" / "search.json"
-            if noted.exists():  # with an absolute path, wherever it was launched
-                yield str(json.loads(noted.read_text(encoding="utf-8"))["uri"])
+            if noted := tracked_at(folder):  # with an absolute path, wherever it was launched
+                yield noted
             elif uri := read_document(folder / "experiment.yaml").data.get("tracking"):
                 yield str(uri)

@@ -52,7 +52,7 @@ def read_run(folder: RunFolder) -> RunResult:
         ConfigError: the run's experiment is not valid any more, its library has none of its
             artifacts, or its study has lost its trials.
     """
-    experiment = load_run(folder)
+    experiment = load_run(folder, only_read=True)
     trials, importances = _trials(experiment, folder)
     written = folder.read_json(FILE)
     if not written and (folder.path / FILE).exists():

@@ -126,7 +126,15 @@ class Standing:
 
     def plain(self, most: int) -> dict[str, Any]:
         """Trials, stages, failures and warnings as JSON types, ``most`` rows of each list."""
-        best = {"trial": self.best[1], "value": self.best[0]} if self.best else None
+        return {
+            "goal": self.figure,
+            "trials": self._plain_trials(most),
+            "stages": self._plain_stages(most),
+            "failures": list(self.failures),
+            "warnings": list(self.warnings),
+        }
+
+    def _plain_trials(self, most: int) -> dict[str, Any]:
         running = [
             {
                 "number": t.number,
@@ -141,43 +149,29 @@ class Standing:
             {"number": number, "for": [s.label for s in self.missing(number)]}
             for number in self.waiting
         ]
-        open_stages = [
-            {
-                "label": s.label,
-                "key": s.key[:12],
-                "state": s.state,
-                "epoch": s.epoch,
-                "epochs": s.epochs,
-                "node": s.node,
-                "in_trial": s.in_trial,
-            }
-            for s in self.stages.values()
-        ]
+        return {
+            "of": self.total,
+            "ended": dict(self.ended),
+            "best": {"trial": self.best[1], "value": self.best[0]} if self.best else None,
+            "running": running[:most],
+            "waiting": waiting[:most],
+        }
+
+    def _plain_stages(self, most: int) -> dict[str, Any]:
+        stages = sorted(self.stages.values(), key=lambda stage: stage.state != "running")
         unborn = [
             {"label": label, "key": key[:12], "state": "waiting", "for": parents}
             for key, (label, parents) in self.unborn().items()
         ]
         return {
-            "goal": self.figure,
-            "trials": {
-                "of": self.total,
-                "ended": dict(self.ended),
-                "best": best,
-                "running": running[:most],
-                "waiting": waiting[:most],
-            },
-            "stages": {
-                "made": self.made,
-                "reused": self.reused,
-                "running": sum(s.state == "running" for s in self.stages.values()),
-                "queued": sum(s.state == "queued" for s in self.stages.values()),
-                "waiting": len(unborn),
-                "failed": len(self._failed),
-                "open": sorted(open_stages, key=lambda row: row["state"] != "running")[:most],
-                "unborn": unborn[:most],
-            },
-            "failures": list(self.failures),
-            "warnings": list(self.warnings),
+            "made": self.made,
+            "reused": self.reused,
+            "running": sum(stage.state == "running" for stage in stages),
+            "queued": sum(stage.state == "queued" for stage in stages),
+            "waiting": len(unborn),
+            "failed": len(self._failed),
+            "open": [_row(stage) for stage in stages[:most]],
+            "unborn": unborn[:most],
         }
 
     def _open(self, keys: Iterable[str]) -> list[str]:
@@ -217,3 +211,16 @@ class Standing:
 
     def _fail(self, line: str) -> None:
         self.failures = [*self.failures, line][-MOST:]
+
+
+def _row(stage: StageChanged) -> dict[str, Any]:
+    """A stage on its way as JSON types."""
+    return {
+        "label": stage.label,
+        "key": stage.key[:12],
+        "state": stage.state,
+        "epoch": stage.epoch,
+        "epochs": stage.epochs,
+        "node": stage.node,
+        "in_trial": stage.in_trial,
+    }

@@ -37,6 +37,7 @@ from search.notice import leaving
 from search.partners import LostPartner, make_with_partners
 from search.settings import Resources
 from search.stage import Report, Stage
+from spaces.problem import plain_lines
 
 _Yielded = TypeVar("_Yielded")
 _Made = TypeVar("_Made")
@@ -226,16 +227,15 @@ def given_up(error: BaseException, attempts: int) -> str:
             "fewer at once (run.concurrent, or more run.resources.cpu for each), or with a "
             "smaller batch_size"
         )
-    return f"lost its worker {attempts} times: {reason(error).splitlines()[0]}"
+    return f"lost its worker {attempts} times: {reason(error)}"
 
 
 def reason(error: BaseException) -> str:
-    """The program's own error, not Ray's wrapping of it."""
+    """The program's own error in one line, not Ray's wrapping of it."""
     cause = cause_of(error)
-    if out_of_memory(cause):
-        return reason_of(cause)
-    text = str(cause).strip() or "no message"
-    return text if isinstance(cause, RuntimeError) else f"{type(cause).__name__}: {text}"
+    if isinstance(cause, RuntimeError) and not out_of_memory(cause):
+        return next(iter(plain_lines(str(cause))), "no message")
+    return reason_of(cause)
 
 
 def cause_of(error: BaseException) -> BaseException:

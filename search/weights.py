@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Self
@@ -15,6 +14,7 @@ from methods.core.data.config import DataConfig
 from methods.core.data.facts import facts
 from spaces.config import Config, canonical_json, knob
 from spaces.network import Shape
+from spaces.normalisation import normalisation_fault
 from spaces.problem import ConfigError, Problem
 from spaces.spec import NetworkSpec
 from spaces.weights import fit, read_state
@@ -31,13 +31,10 @@ class Weights(Config):
     def _both_or_none(self) -> Self:
         if (self.mean is None) != (self.std is None):
             raise ValueError("needs mean and std, or neither")
-        mean, std = self.mean or (), self.std or ()
-        if len(mean) != len(std):
-            raise ValueError(f"needs as many of mean ({len(mean)}) as of std ({len(std)})")
-        if not all(map(math.isfinite, (*mean, *std))):
-            raise ValueError("needs finite numbers in mean and std")
-        if std and min(std) <= 0:
-            raise ValueError(f"needs std above 0, found {min(std):g}")
+        if self.mean is None or self.std is None:
+            return self
+        if wrong := normalisation_fault(self.mean, self.std):
+            raise ValueError(wrong)
         return self
 
     def require_fit(self, network: NetworkSpec, data: DataConfig) -> None:
@@ -49,9 +46,8 @@ class Weights(Config):
         """
         about = facts(data)
         channels = about.shape[0]
-        if self.mean and len(self.mean) not in (1, channels):
-            message = f"has {len(self.mean)} values, and images {channels} channels"
-            raise ConfigError([Problem("weights.mean", message)])
+        if self.mean and self.std and (wrong := normalisation_fault(self.mean, self.std, channels)):
+            raise ConfigError([Problem("weights.mean", wrong)])
         told = canonical_json(network.plain())
         if wrong := _misfit(self._file(), told, tuple(about.shape), about.classes):
             raise ConfigError([Problem("weights.path", wrong)])

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from spaces.problem import ConfigError, Problem, plain_lines
+from spaces.problem import ConfigError, Problem, first_line
 
 State = dict[str, Tensor]
 
@@ -91,7 +91,7 @@ def _reason(file: Path, error: Exception) -> str:
             return kind
     if "Unsupported global" in str(error) or "Unsupported class" in str(error):
         return "holds Python objects beside tensors; save model.state_dict() alone"
-    said = (plain_lines(str(error)) or [type(error).__name__])[0]
+    said = first_line(error)
     said = said.partition(". This file can still be loaded")[0]
     return f"cannot be read as weights, it is damaged or of another kind: {said}"
 

@@ -48,6 +48,11 @@ def plain_lines(text: str) -> list[str]:
     return _TERMINAL.sub("", text).strip().splitlines()
 
 
+def first_line(error: BaseException) -> str:
+    """What another library's error says first, without terminal codes; its type if it is mute."""
+    return next(iter(plain_lines(str(error))), type(error).__name__)
+
+
 def unknown(what: str, found: object, allowed: Iterable[str]) -> str:
     """The message for a name that does not exist: nearest match first, then what there is."""
     names = sorted(allowed)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from spaces.cuts import blank
 from spaces.network import Network, Shape
-from spaces.problem import ConfigError, Problem, plain_lines
+from spaces.problem import ConfigError, Problem, first_line
 from spaces.trimming import Weighty, check_weights
 
 Scope = Literal["layer", "network"]
@@ -48,7 +48,7 @@ def prune_channels(network: Network, shape: Shape, sparsity: float) -> None:
         with torch.no_grad():
             left = network(blank(shape, [network]), ()).logits.shape[1]
     except Exception as error:  # whatever it is that its tracing cannot follow
-        first = (plain_lines(str(error)) or [type(error).__name__])[0]
+        first = first_line(error)
         message = f"the channels of this network cannot be pruned: {first}; use how: weights"
         raise ConfigError([Problem("how", message)]) from None
     after = {name: tuple(p.shape) for name, p in network.named_parameters()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from spaces.checkpoint import State, read_state, shorter
 from spaces.network import Family, Network
+from spaces.normalisation import normalisation_fault
 from spaces.problem import ConfigError, Problem
 
 __all__ = ["State", "fit", "load_published", "read_state", "renamed"]
@@ -140,16 +140,11 @@ def _moments(
         return None
     # The first weights of a network for images are [out, channels, height, width].
     first = next((tensor for tensor in own.values() if tensor.dim() == 4), None)
-    found = [tuple(tensor.flatten().tolist()) for tensor in (mean, std)]
-    for name, values in zip(_NORMALISATION, found, strict=True):
-        if first is not None and len(values) not in (1, first.shape[1]):
-            message = f"{name} has {len(values)} values, and images {first.shape[1]} channels"
-            raise ConfigError([Problem(path, message)])
-        if not all(math.isfinite(value) for value in values):
-            raise ConfigError([Problem(path, f"{name} holds numbers that are not finite")])
-    if min(found[1]) <= 0:
-        raise ConfigError([Problem(path, f"std is {min(found[1]):g}; it must be above 0")])
-    return found[0], found[1]
+    channels = None if first is None else first.shape[1]
+    means, deviations = (tuple(tensor.flatten().tolist()) for tensor in (mean, std))
+    if wrong := normalisation_fault(means, deviations, channels):
+        raise ConfigError([Problem(path, wrong)])
+    return means, deviations
 
 
 def _mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:

@@ -24,6 +24,7 @@ from methods.core.saves import Saves
 from methods.core.seeding import seeded
 from methods.core.synced_norm import SyncedBatchNorm
 from spaces.network import Network, Output
+from spaces.problem import first_line
 
 _Told = TypeVar("_Told")
 
@@ -204,4 +205,4 @@ def _met() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise Parted(f"another worker is gone: {str(error).splitlines()[0]}") from error
+        raise Parted(f"another worker is gone: {first_line(error)}") from error

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from methods.core.data.facts import facts, opened
 from search.experiment import Experiment
+from search.tested import why_untested
 from spaces.problem import ConfigError, Problem
 
 
@@ -11,19 +11,11 @@ def check_test_split(experiment: Experiment) -> None:
     """A winner that is made again is measured on the test split, so there has to be one.
 
     Raises:
-        ConfigError: the student's data has no test split, or its labels are hidden (negative).
+        ConfigError: the student's data has no test split.
     """
-    data = experiment.recipe().student.data
-    name, _ = data.origin()
-    if not facts(data).sizes["test"]:
+    if why := why_untested(experiment.recipe().student.data):
         message = (
-            f"{name} has no test split, and reuse measures the winner there; name data with one "
+            f"{why}, and reuse measures the winner there; name data with one "
             "(--data, --set data.source=...), or search on with --trials"
-        )
-        raise ConfigError([Problem("data.source", message)])
-    if (opened(data).labels("test") < 0).any():
-        message = (
-            f"the test labels of {name} are hidden (below 0), and reuse measures the winner by "
-            "them; name data with known ones, or search on with --trials"
         )
         raise ConfigError([Problem("data.source", message)])

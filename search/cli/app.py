@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sys
 from collections.abc import Iterable
 
@@ -10,11 +9,10 @@ import typer
 
 from search.address import hushed
 from search.cli import about, diagnose, doctor, export, files, library, methods, runs, status, ui
+from search.ending import FORBIDDEN, FULL
 from search.lost import Lost
 from spaces.problem import ConfigError
 
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-"""What an operating system says of a place that takes no file."""
 app = typer.Typer(
     name="stillhouse",
     help="Search for the best way to distil a large network into a small one.",
@@ -53,7 +51,7 @@ def main() -> None:
         problems = error.problems if isinstance(error, ConfigError) else [error.problem]
         sys.exit(_told(map(str, problems)))
     except OSError as error:
-        if error.errno not in UNWRITABLE:
+        if error.errno not in FULL + FORBIDDEN:
             raise
         sys.exit(_told([f"{error.filename or 'a file'} cannot be used: {error.strerror}"]))
     except KeyboardInterrupt as stop:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from json import dumps, loads
+from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from search.best_files import best_yaml, slug
+from search.cli.outcome import lacks
 from search.cli.show import Json, as_json, as_table, console
-from search.durable import write_whole
+from search.durable import read_mapping, write_whole
 from search.exporting import Departure, check_formats, depart, with_earlier
 from search.folder import RunFolder
 from search.formats import FORMATS
 from search.kept_run import library_of
+from search.library.record import Record
 from search.library.store import Damaged
 from search.model_card import card
 from search.outcome import Outcome, Repeated, winner, winners
 from search.report.roles import brief
-from search.run_result import read_run
+from search.run_result import RunResult, read_run
+from search.stage import Artifact
 from spaces.problem import ConfigError, Problem, unknown
 
 
@@ -41,47 +44,58 @@ def export(
     check_formats(formats)
     folder = RunFolder.find(name)
     run = read_run(folder)
-    experiment, outcome = run.experiment, run.outcome
     if run.lacks_trials:
-        message = f"its library has no longer all records of {', '.join(run.lacking)}"
-        remedy = f"stillhouse resume {folder.name} makes them again"
-        raise ConfigError([Problem(folder.name, f"{message}; {remedy}")])
-    best = _chosen(outcome, of)
-    record = outcome.representative(best)[1]
-    number = int(best.role.removeprefix("trial "))
-    values = next(trial.values for trial in outcome.trials if trial.number == number)
-    data = experiment.recipe(values).student.data
-    library = library_of(folder, experiment)
+        raise ConfigError([Problem(folder.name, lacks(run))])
+    best = _chosen(run.outcome, of)
+    winning = _opened(folder, run, best)
+    data = run.experiment.recipe(run.outcome.values(best)).student.data
     place = into or folder.path / "exported"
-    try:
-        winning = library.open(record.key)
-    except (Damaged, KeyError):
-        message = f"its network is damaged or gone; stillhouse resume {folder.name} makes it again"
-        raise ConfigError([Problem(folder.name, message)]) from None
-    departure = depart(winning, data, formats, place, experiment.name)
-    departure = with_earlier(departure, _manifest(place, experiment.name))
-    tests = outcome.tests.get(best.name, ())
-    recipe = best_yaml(experiment, outcome, best)
-    about = place / f"{experiment.name}.md"
-    write_whole(about, card(outcome, best, record, departure, tests, recipe))
-    told = {**departure.plain(), "card": str(about), "test_accuracy": list(tests)}
-    write_whole(place / f"{experiment.name}.json", dumps(told, indent=1))
+    departure = depart(winning, data, formats, place, run.experiment.name)
+    departure = with_earlier(departure, _manifest(place, run.experiment.name))
+    told = _written(place, run, best, winning.record, departure)
     if json:
         as_json(told)
     else:
         _tell(departure)
-        console.print(f"model card  {about}", markup=False)
+        console.print(f"model card  {told['card']}", markup=False)
     if to and departure.refused:
         raise typer.Exit(1)
+
+
+def _opened(folder: RunFolder, run: RunResult, best: Repeated) -> Artifact:
+    """The student that stands for a configuration.
+
+    Raises:
+        ConfigError: it is damaged or gone.
+    """
+    record = run.outcome.representative(best)[1]
+    try:
+        return library_of(folder, run.experiment).open(record.key)
+    except (Damaged, KeyError):
+        message = f"its network is damaged or gone; stillhouse resume {folder.name} makes it again"
+        raise ConfigError([Problem(folder.name, message)]) from None
+
+
+def _written(
+    place: Path, run: RunResult, best: Repeated, record: Record, departure: Departure
+) -> dict[str, Any]:
+    """Write the model card, and the manifest beside it, which is returned."""
+    name, outcome = run.experiment.name, run.outcome
+    tests = outcome.tests.get(best.name, ())
+    recipe = best_yaml(run.experiment, outcome, best)
+    about = place / f"{name}.md"
+    write_whole(about, card(outcome, best, record, departure, tests, recipe))
+    told = {**departure.plain(), "card": str(about), "test_accuracy": list(tests)}
+    write_whole(place / f"{name}.json", dumps(told, indent=1))
+    return told
 
 
 def _manifest(place: Path, name: str) -> dict[str, Any]:
     """What the export before this one wrote of itself; nothing where there is none."""
     try:
-        found = loads((place / f"{name}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_mapping(place / f"{name}.json") or {}
+    except OSError:
         return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _chosen(outcome: Outcome, of: str) -> Repeated:

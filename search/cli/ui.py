@@ -41,7 +41,7 @@ def ui(
     title = None
     if name:
         folder = RunFolder.find(name)
-        experiment = load_run(folder)
+        experiment = load_run(folder, only_read=True)
         tracking, title = experiment.tracking, experiment.name
         send_pending(folder.path)
     uri = resolve_uri(tracking, Path.cwd())

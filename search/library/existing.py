@@ -17,15 +17,23 @@ def existing(uri: str) -> Library:
         ConfigError: there is none, or its place cannot be reached.
         Lost: an object store does not answer, or has no such bucket.
     """
-    place = absolute(uri)
-    if "://" not in place and not Path(place).is_dir():
-        raise _none(place)
-    library = Library(place, found=True)
-    if not library.begun:
-        raise _none(place)
+    library = find_library(uri)
+    if library is None or not library.begun:
+        message = f"there is no library at {shown(absolute(uri))}"
+        remedy = "name its folder or URI: --library PLACE"
+        raise ConfigError([Problem("--library", f"{message}; {remedy}")])
     return library
 
 
-def _none(place: str) -> ConfigError:
-    message = f"there is no library at {shown(place)}; name its folder or URI: --library PLACE"
-    return ConfigError([Problem("--library", message)])
+def find_library(uri: str) -> Library | None:
+    """The library at ``uri``; none where its folder is missing, or has nothing of a library.
+
+    An object store is not asked whether it has something: one that is away would answer late.
+    """
+    place = absolute(uri)
+    if "://" in place:
+        return Library(place, found=True)
+    if not Path(place).is_dir():
+        return None
+    library = Library(place, found=True)
+    return library if library.begun else None

@@ -19,7 +19,7 @@ from search.address import hushed, shown
 from search.library.bounds import within
 from search.library.place import ALOOF, in_one_step, open_place, remedy
 from search.lost import Lost
-from spaces.problem import ConfigError, Problem
+from spaces.problem import ConfigError, Problem, first_line
 
 
 class Files:
@@ -46,12 +46,6 @@ class Files:
         self.system: fs.FileSystem = fs.SubTreeFileSystem(root, system)
         self._folder = root if isinstance(system, fs.LocalFileSystem) else None
         self.in_one_step = in_one_step(system)
-
-    @property
-    def blank(self) -> bool:
-        """Whether it is a folder that holds nothing, like a disk that is not mounted."""
-        with self._lost():
-            return self._folder is not None and not any(Path(self._folder).iterdir())
 
     def check_writable(self) -> None:
         """Write and remove a small file; seconds where an object store does not answer.
@@ -178,5 +172,5 @@ def _fill(path: str, data: bytes, system: fs.FileSystem) -> None:
 
 def unusable(uri: str, error: Exception) -> str:
     """One line: the place, what it said, and what to do about it."""
-    reason = hushed(next(iter(str(error).splitlines()), type(error).__name__), uri)
+    reason = hushed(first_line(error), uri)
     return f"the library {shown(uri)} cannot be used: {reason}; {remedy(uri, reason)}"

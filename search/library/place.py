@@ -16,7 +16,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 from pyarrow import fs
 
 from search.address import keys_in, shown
-from spaces.problem import ConfigError, Problem
+from spaces.problem import ConfigError, Problem, first_line
 
 CONNECT, ANSWER = 3.0, 30.0
 """Seconds for a connection to an object store, and without a byte from it, before a retry."""
@@ -118,7 +118,7 @@ def _region_of(bucket: str) -> str:
     try:
         return str(fs.resolve_s3_region(bucket))
     except OSError as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         _refuse(f"s3://{bucket}: {reason}; set AWS_REGION, or AWS_ENDPOINT_URL_S3 if not Amazon's")
 
 

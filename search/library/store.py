@@ -72,18 +72,13 @@ class Library:
         return system.base_fs, f"{system.base_path}{folder}"
 
     @property
-    def blank(self) -> bool:
-        """Whether it is a folder that holds nothing, like a disk that is not mounted."""
-        return self._files.blank
-
-    @property
     def in_one_step(self) -> bool:
         """Whether it lies in an object store rather than a folder."""
         return self._files.in_one_step
 
     @property
     def begun(self) -> bool:
-        """Whether anything of a library is there."""
+        """Whether anything of a library is there; a disk that is not mounted has nothing."""
         return self._files.holds_any(FOLDERS)
 
     # Artifacts

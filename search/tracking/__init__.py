@@ -19,7 +19,7 @@ from search.tracking.place import (
 from search.tracking.refusals import count_refused
 from search.tracking.server import serve, why_taken
 from search.tracking.sqlite import known
-from search.tracking.tracker import Tracker, send_pending
+from search.tracking.tracker import Tracker, send_pending, tracked_at
 
 __all__ = [
     "NoSuchRun",
@@ -38,6 +38,7 @@ __all__ = [
     "serve",
     "server_settings",
     "sqlite_file",
+    "tracked_at",
     "ui_command",
     "why_taken",
 ]

@@ -219,6 +219,15 @@ def send_pending(folder: Path) -> int:
     return spool.pending
 
 
+def tracked_at(folder: Path) -> str | None:
+    """MLflow's URI as the tracker of an earlier launch noted it in a run's folder, if it did."""
+    try:
+        told = _noted(folder / "tracking")
+    except OSError:
+        return None
+    return told["uri"] if told else None
+
+
 def _token(folder: Path, uri: str, name: str) -> str:
     """What tells this search from all others; the file lets ``send_pending`` go on alone."""
     path = folder / FILE

@@ -12,17 +12,17 @@ from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 from methods.core.data.config import DataConfig
-from methods.core.data.dataset import Dataset
 from search import SearchFailed, driver
 from search.cli.app import app, main
 from search.driver import examples
-from search.ending import StateFile, unwritable
+from search.ending import StateFile, told_reason, unwritable
 from search.events import SearchStarted, StageChanged, TrialEnded, TrialStarted
 from search.folder import RunFolder
 from search.launching import launch, resume
 from search.loading import load_experiment
 from search.lost import Lost
 from search.tested import why_untested
+from spaces.problem import ConfigError, Problem
 
 TINY = {
     "name": "tiny",
@@ -195,21 +195,18 @@ def test_a_model_has_its_example_from_whatever_split_there_is(validation, images
     assert found.shape == (images, 1, 8, 8)
 
 
-def test_a_test_split_that_is_missing_or_has_no_labels_is_told(tmp_path, monkeypatch):
+def test_a_test_split_that_is_missing_or_hides_its_labels_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("STILLHOUSE_CACHE", str(tmp_path / "cache"))
     rows = "".join(f"w{n % 7} {'good' if n % 2 else 'bad'},{n % 2}\n" for n in range(40))
     (tmp_path / "train.csv").write_text(f"text,label\n{rows}")
     source = {"text": {"length": 4, "test": None, "embedding": {"dimensions": 4}}}
     data = {"source": source, "root": str(tmp_path), "validation": 0.25}
-    assert why_untested(DataConfig.parse(data)) == "the data set has no test split"
-    digits = DataConfig.parse({"source": "digits", "limit": 60})
-    assert why_untested(digits) == ""
-    labels = Dataset._source_labels
-    hidden = {"test": -1}
-    monkeypatch.setattr(
-        Dataset, "_source_labels", lambda self, split: labels(self, split) * hidden.get(split, 1)
-    )
-    assert why_untested(digits) == "the data set has no labels for its test split"
+    assert why_untested(DataConfig.parse(data)) == "text has no test split"
+    assert why_untested(DataConfig.parse({"source": "digits", "limit": 60})) == ""
+    (tmp_path / "test.csv").write_text("text,label\nw1 good,-1\n")
+    hidden = DataConfig.parse({**data, "source": {"text": {**source["text"], "test": "test.csv"}}})
+    with pytest.raises(ConfigError, match=r"test files .* have a label too many: .*'-1'"):
+        why_untested(hidden)
 
 
 # Places that fail
@@ -294,3 +291,13 @@ def test_a_state_is_told_also_on_a_full_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(RunFolder, "write", raising(OSError(28, "No space left on device")))
     state.note("failed")
     assert folder.read_json("state.json")["state"] == "failed"
+
+
+def test_why_a_search_failed_is_one_line_without_secrets(tmp_path):
+    folder, uri = RunFolder(tmp_path), "postgresql://me:hunter2@db/studies"
+    told = told_reason(RuntimeError(f"no answer from {uri}\nTraceback ..."), folder, uri)
+    assert told.startswith("no answer from ")
+    assert "hunter2" not in told
+    assert "\n" not in told
+    both = ConfigError([Problem("data", "is missing"), Problem("goal", "is missing")])
+    assert told_reason(both, folder) == "data: is missing; goal: is missing"

@@ -4,18 +4,24 @@ import contextlib
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
+from methods.core.objective import parse_term
 from search.bulletin import FILE
 from search.cli.app import app
+from search.document import read_document
 from search.folder import RunFolder
+from search.former_presets import FORMER
+from search.kept_run import load_run
 from search.launching import launch
 from search.library.store import Library
 from search.loading import load_experiment
 from search.run_result import read_run
+from search.space import put
 from spaces.problem import ConfigError
 
 TINY = {
@@ -104,9 +110,8 @@ def unmounted(run, request):
 
 
 def files_of(run):
-    """Content by name; whoever opens a study leaves a line in its journal."""
-    files = [p for p in run.path.iterdir() if p.is_file() and p.name != "study.journal"]
-    return {path.name: path.read_bytes() for path in files}
+    """Content by name."""
+    return {path.name: path.read_bytes() for path in run.path.iterdir() if path.is_file()}
 
 
 COMMANDS = [
@@ -130,6 +135,16 @@ def test_a_library_that_is_away_is_one_line_and_nothing_is_made_or_changed(unmou
     assert files_of(unmounted) == before
 
 
+def test_a_folder_of_other_files_is_no_library_of_a_run(run):
+    place = Path(load_run(run).library)
+    shutil.rmtree(place)
+    place.mkdir()
+    (place / "readme.txt").write_text("another disk")
+    said = call("resume", "tiny", "--inline")
+    assert "stillhouse-library has none of its artifacts; mount it" in str(said.exception)
+    assert [path.name for path in place.iterdir()] == ["readme.txt"]
+
+
 def test_a_library_that_forgot_a_run_has_none_of_its_artifacts(run):
     uri = library_of(run).uri
     library_of(run).mark("artifacts/of-others")
@@ -141,10 +156,15 @@ def test_a_library_that_forgot_a_run_has_none_of_its_artifacts(run):
     assert run.read_json("outcome.json") == before
 
 
+def header(run):
+    """The first line that `best.yaml` says of the best configuration."""
+    return read_document(run.path / "best.yaml").text.splitlines()[0]
+
+
 def winning(run):
     """The key of the winner, and of the other repeated configuration."""
     role = json.loads(call("best", "tiny", "--json").stdout)["repeats"]
-    best = (run.path / "best.yaml").read_text().splitlines()[0]
+    best = header(run)
     first, second = sorted(role, key=lambda r: f"({r['role']})" not in best)
     return first["keys"][0], second["keys"][0]
 
@@ -170,7 +190,7 @@ def test_a_report_keeps_what_it_cannot_find(run, harm):
     assert said.exit_code == 1
     assert "has no longer all records of trial" in said.stdout
     assert "best student" not in said.stdout
-    assert text.splitlines()[1] in said.stdout
+    assert header(run) in said.stdout
     assert "stillhouse resume tiny-1 makes them again" in str(call("export", "tiny").exception)
     if harm == "removed":
         assert call("resume", "tiny", "--inline").exit_code == 0
@@ -193,6 +213,44 @@ def test_another_library_may_be_named_for_a_reuse(run, tmp_path):
     assert told["state"] == "finished"
     with contextlib.suppress(FileNotFoundError):
         shutil.rmtree(told["folder"])
+
+
+def rewritten(run, changes):
+    """The run's experiment as an earlier version would have kept it."""
+    file = run.path / "experiment.yaml"
+    told = yaml.safe_load(file.read_text())
+    for path, value in changes.items():
+        put(told, path, value)
+    file.write_text(yaml.safe_dump(told))
+
+
+def test_a_run_that_searched_the_validation_images_is_shown_and_not_resumed(run):
+    rewritten(run, {"search": {**TINY["search"], "data.split_seed": {"choice": [0, 1]}}})
+    assert "best student" in call("best", "tiny").stdout
+    assert call("report", "tiny").exit_code == 0
+    refused = str(call("resume", "tiny", "--inline").exception)
+    assert "search.data.split_seed: decides by which images students are judged" in refused
+
+
+SAID = {
+    "contrast": {"weight": 0.8},
+    "factors": {"weight": 0.25},
+    "flow": {"weight": 50.0, "at": "stages"},
+    "instance_graph": {"weight": 1.0, "vertices": 0.1, "edges": 5.0},
+}
+
+
+@pytest.mark.parametrize("method", FORMER)
+def test_a_preset_that_is_gone_said_the_defaults(method):
+    assert parse_term(method, {}, method) == parse_term(method, SAID[method], method)
+
+
+@pytest.mark.parametrize(("method", "preset"), FORMER.items())
+def test_a_run_with_a_preset_that_is_gone_is_shown(run, method, preset):
+    objective = {"soft_targets": {}, method: {"preset": preset, "weight": 0.5}}
+    rewritten(run, {"stages.student.objective": objective})
+    assert load_run(run).stages["student"]["objective"][method] == {"weight": 0.5}
+    assert "best student" in call("best", "tiny").stdout
 
 
 @pytest.mark.parametrize(

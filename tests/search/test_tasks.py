@@ -113,3 +113,10 @@ def test_out_of_memory_is_told_with_what_helps():
             assert "\n" not in said
         assert out_of_memory(pickle.loads(pickle.dumps(error)))
     assert not out_of_memory(RuntimeError("size mismatch"))
+
+
+def test_an_error_of_several_lines_is_told_in_one_without_terminal_codes():
+    error = RuntimeError("\x1b[1mthe graph was freed\x1b[0m\nSpecify retain_graph=True\n...")
+    assert reason_in_task(error) == "the graph was freed"
+    assert reason_in_task(ValueError("one\ntwo")) == "ValueError: one"
+    assert reason_in_task(RuntimeError("")) == "no message"

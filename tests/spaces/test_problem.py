@@ -2,7 +2,7 @@
 
 import pickle
 
-from spaces.problem import ConfigError, Problem, plain_lines, unknown
+from spaces.problem import ConfigError, Problem, first_line, plain_lines, unknown
 
 ERROR = ConfigError([Problem("lr", "is too large"), Problem("", "is incomplete")])
 
@@ -30,3 +30,5 @@ def test_another_librarys_message_loses_its_terminal_codes():
     told = "\n\x1b[1mWeights only\x1b[0m load \x1b[38;5;1mfailed\x1b[m.\nMore of it\n"
     assert plain_lines(told) == ["Weights only load failed.", "More of it"]
     assert plain_lines("  \n") == []
+    assert first_line(ValueError(told)) == "Weights only load failed."
+    assert first_line(OSError()) == "OSError"

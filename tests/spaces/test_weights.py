@@ -167,10 +167,11 @@ def test_floating_weights_of_other_precision_load(dtype):
 @pytest.mark.parametrize(
     ("mean", "std", "said"),
     [
-        (torch.zeros(3), torch.zeros(3), "std is 0"),
-        (torch.zeros(3), -torch.ones(3), "std is -1"),
-        (torch.zeros(2), torch.ones(2), "mean has 2 values, and images 3 channels"),
-        (torch.full((3,), torch.nan), torch.ones(3), "mean holds numbers that are not finite"),
+        (torch.zeros(3), torch.zeros(3), "needs std above 0, found 0"),
+        (torch.zeros(3), -torch.ones(3), "needs std above 0, found -1"),
+        (torch.zeros(2), torch.ones(2), "has 2 values of mean and std, and images 3 channels"),
+        (torch.full((3,), torch.nan), torch.ones(3), "needs finite numbers in mean and std"),
+        (torch.zeros(0), torch.zeros(0), "needs one mean and one std for each channel, found none"),
     ],
 )
 def test_a_normalisation_that_cannot_be_is_refused(mean, std, said):

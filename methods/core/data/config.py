@@ -12,6 +12,7 @@ from methods.core.data.rare import rare_examples
 from methods.core.data.source import Source
 from methods.core.data.sources import resolve
 from spaces.config import Config, knob
+from spaces.normalisation import normalisation_fault
 
 
 class Normalise(Config):
@@ -22,11 +23,8 @@ class Normalise(Config):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if len(self.mean) != len(self.std) or not self.std or min(self.std) <= 0:
-            raise ValueError(
-                "needs one mean and one std above 0 for each channel, found "
-                f"mean {list(self.mean)}, std {list(self.std)}"
-            )
+        if wrong := normalisation_fault(self.mean, self.std):
+            raise ValueError(wrong)
         return self
 
 
