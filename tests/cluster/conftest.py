@@ -106,6 +106,7 @@ class Machines:
     def __init__(self, *cpus, head_cpus=0, gpus=0, **config):
         self.gpus = gpus
         self.cluster = Cluster(
+            shutdown_at_exit=False,  # its hooks are signal handlers, for the main thread alone
             initialize_head=True,
             head_node_args={
                 "num_cpus": head_cpus,

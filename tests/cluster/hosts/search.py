@@ -19,7 +19,7 @@ FOUND = """
 import json, sys
 from search.folder import RunFolder
 from search.library.store import Library
-from search.results import read_outcome
+from search.run_result import read_outcome
 
 run, place = sys.argv[1:]
 library = Library(place)
