@@ -15,6 +15,8 @@ pytestmark = [
 STUDENTS = 4
 LONG = 300
 """Epochs of an assistant, which is to be in the making when its machine is lost."""
+STUDENTS_LEARN = 120
+"""Epochs of a student: trials are to be left when the new machine's first worker is ready."""
 
 
 @pytest.fixture
@@ -28,7 +30,8 @@ def assisted(plain):
         "training": {**plain["stages"]["teacher"]["training"], "epochs": LONG},
     }
     plain["stages"]["student"]["teachers"] = ["assistants"]
-    plain["stages"]["student"]["training"] = {**plain["stages"]["teacher"]["training"], "epochs": 8}
+    told = {**plain["stages"]["teacher"]["training"], "epochs": STUDENTS_LEARN}
+    plain["stages"]["student"]["training"] = told
     plain["search"] = {
         "assistants.networks": {"choice": [[], ["cnn6"], ["cnn4"]]},
         "student.seed": {"choice": list(range(STUDENTS))},
