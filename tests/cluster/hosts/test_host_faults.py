@@ -1,5 +1,6 @@
 """Links, processes, disks and whole hosts fail under a search; what it finds stays the same."""
 
+import contextlib
 import json
 import time
 
@@ -15,8 +16,24 @@ IN_A_TRIAL, LONG = "[1/4]", 900
 
 
 def busy(cluster):
-    """A worker that has a trial."""
-    return next(host for host in cluster.workers if host.processes("ray::Trial"))
+    """A worker that has a trial; Ray calls its process by the class that Tune wraps it in."""
+    found = []
+
+    def known():
+        titles = ("ray::Trial", "ray::ResourceTrainable")
+        found[:] = [h for h in cluster.workers if any(map(h.processes, titles))]
+        return found
+
+    wait_for(60, known)
+    return found[0]
+
+
+def state_of(search, cluster):
+    """How the dashboard says that a search stands; empty until its driver has begun."""
+    ask = (*STILLHOUSE, "status", search.name, "--address", DASHBOARD, "--json")
+    with contextlib.suppress(AssertionError):
+        return json.loads(cluster.desk.call(*ask))["state"]
+    return ""
 
 
 def ends_as(inline, search, program):
@@ -56,13 +73,13 @@ def test_a_head_out_of_reach_of_who_submits(cluster, search, inline):
     """A line each; a search that was submitted before goes on."""
     submit = ("launch", search.write(cluster.desk), "--address", DASHBOARD, "--submit", "--json")
     json.loads(cluster.desk.call(*STILLHOUSE, *submit))
+    wait_for(LONG, lambda: state_of(search, cluster))
     cluster.desk.link.down()
     for words in (submit, ("status", search.name, "--address", DASHBOARD)):
         said = cluster.desk.call(*STILLHOUSE, *words, status=2, seconds=120)
         assert the_line(said).startswith(f"error: --address: no dashboard at {DASHBOARD}")
     cluster.desk.link.up()
-    ask = (*STILLHOUSE, "status", search.name, "--address", DASHBOARD, "--json")
-    wait_for(LONG, lambda: json.loads(cluster.desk.call(*ask))["state"] != "running")
+    wait_for(LONG, lambda: state_of(search, cluster) not in ("", "running"))
     assert search.found() == inline
 
 
