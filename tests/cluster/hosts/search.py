@@ -1,5 +1,6 @@
 """One search on the hosts: what is asked, how it is started, and what came of it."""
 
+import contextlib
 import copy
 import json
 from dataclasses import dataclass, field
@@ -8,7 +9,15 @@ from typing import Any
 import yaml
 
 from tests.cluster.conftest import SEARCH
-from tests.cluster.hosts.cluster import KEYS, RAY, STILLHOUSE, STORE, STUDY, TRACKING
+from tests.cluster.hosts.cluster import (
+    DASHBOARD,
+    KEYS,
+    RAY,
+    STILLHOUSE,
+    STORE,
+    STUDY,
+    TRACKING,
+)
 from tests.cluster.hosts.host import HOME, Host, Program
 
 TEACHER, STUDENT = 40, 150
@@ -86,6 +95,18 @@ class Search:
             for name in CLOCK:
                 figures.pop(name, None)
         return found
+
+    def state(self, desk: Host) -> str:
+        """How the dashboard says, asked from ``desk``, that it stands; empty before it begins."""
+        words = ("status", self.name, "--address", DASHBOARD, "--json")
+        with contextlib.suppress(AssertionError):
+            return str(json.loads(desk.call(*STILLHOUSE, *words))["state"])
+        return ""
+
+
+def has_trial(host: Host) -> bool:
+    """Whether a trial runs there; Ray names its process by the class or by Tune's wrapper of it."""
+    return any(host.processes(title) for title in ("ray::Trial", "ray::ResourceTrainable"))
 
 
 def in_one_process(host: Host, name: str, told: dict[str, Any]) -> dict[str, Any]:

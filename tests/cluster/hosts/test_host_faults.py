@@ -1,6 +1,5 @@
 """Links, processes, disks and whole hosts fail under a search; what it finds stays the same."""
 
-import contextlib
 import json
 import time
 
@@ -8,7 +7,7 @@ import pytest
 
 from tests.cluster.hosts import nfs
 from tests.cluster.hosts.cluster import DASHBOARD, STILLHOUSE, wait_for
-from tests.cluster.hosts.search import asked, in_one_process
+from tests.cluster.hosts.search import asked, has_trial, in_one_process
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 IN_A_TRIAL, LONG = "[1/4]", 900
@@ -16,24 +15,15 @@ IN_A_TRIAL, LONG = "[1/4]", 900
 
 
 def busy(cluster):
-    """A worker that has a trial; Ray calls its process by the class that Tune wraps it in."""
+    """A worker that has a trial."""
     found = []
 
     def known():
-        titles = ("ray::Trial", "ray::ResourceTrainable")
-        found[:] = [h for h in cluster.workers if any(map(h.processes, titles))]
+        found[:] = filter(has_trial, cluster.workers)
         return found
 
     wait_for(60, known)
     return found[0]
-
-
-def state_of(search, cluster):
-    """How the dashboard says that a search stands; empty until its driver has begun."""
-    ask = (*STILLHOUSE, "status", search.name, "--address", DASHBOARD, "--json")
-    with contextlib.suppress(AssertionError):
-        return json.loads(cluster.desk.call(*ask))["state"]
-    return ""
 
 
 def ends_as(inline, search, program):
@@ -73,13 +63,13 @@ def test_a_head_out_of_reach_of_who_submits(cluster, search, inline):
     """A line each; a search that was submitted before goes on."""
     submit = ("launch", search.write(cluster.desk), "--address", DASHBOARD, "--submit", "--json")
     json.loads(cluster.desk.call(*STILLHOUSE, *submit))
-    wait_for(LONG, lambda: state_of(search, cluster))
+    wait_for(LONG, lambda: search.state(cluster.desk))
     cluster.desk.link.down()
     for words in (submit, ("status", search.name, "--address", DASHBOARD)):
         said = cluster.desk.call(*STILLHOUSE, *words, status=2, seconds=120)
         assert the_line(said).startswith(f"error: --address: no dashboard at {DASHBOARD}")
     cluster.desk.link.up()
-    wait_for(LONG, lambda: state_of(search, cluster) not in ("", "running"))
+    wait_for(LONG, lambda: search.state(cluster.desk) not in ("", "running"))
     assert search.found() == inline
 
 

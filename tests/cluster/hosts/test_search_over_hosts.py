@@ -5,13 +5,14 @@ import json
 import pytest
 
 from tests.cluster.hosts.cluster import DASHBOARD, RAY, STILLHOUSE, wait_for
+from tests.cluster.hosts.search import has_trial
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 
 def test_from_the_head(cluster, search, inline):
     program = search.launch()
-    wait_for(300, lambda: all(host.processes("ray::Trial") for host in cluster.workers))
+    wait_for(300, lambda: all(map(has_trial, cluster.workers)))
     assert program.ends(600) == 0, program.text
     assert search.found() == inline
 
@@ -21,11 +22,6 @@ def test_submitted_from_another_host(cluster, search, inline):
     words = ("launch", search.write(cluster.desk), "--address", RAY, "--submit", "--json")
     told = json.loads(cluster.desk.call(*STILLHOUSE, *words))
     assert told["dashboard"] == DASHBOARD.replace("head", cluster.head.address)
-    wait_for(600, lambda: state(cluster, search) != "running")
-    assert state(cluster, search) == "finished"
+    wait_for(600, lambda: search.state(cluster.desk) not in ("", "running"))
+    assert search.state(cluster.desk) == "finished"
     assert search.found() == inline
-
-
-def state(cluster, search):
-    words = ("status", search.name, "--address", DASHBOARD, "--json")
-    return json.loads(cluster.desk.call(*STILLHOUSE, *words))["state"]
