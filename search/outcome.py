@@ -75,9 +75,10 @@ class Repeated:
 
     def summary(self) -> dict[str, float]:
         """The means, beside each that varies its spread, and the number of seeds."""
-        spreads = {f"{figure}.spread": self.spread(figure) for figure in self.means()}
+        means = self.means()
+        spreads = {f"{figure}.spread": self.spread(figure) for figure in means}
         varied = {name: spread for name, spread in spreads.items() if spread}
-        return {**self.means(), **varied, "seeds": float(len(self.seeds))}
+        return {**means, **varied, "seeds": float(len(self.seeds))}
 
     def breaches(self, limits: Mapping[str, Limit]) -> dict[str, float]:
         """Figure -> mean over the seeds, of the figures whose mean lies outside its limit."""

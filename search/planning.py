@@ -107,7 +107,8 @@ def plan(experiment: Experiment, slots: int = 0) -> Plan:
 
 def _recipes(experiment: Experiment) -> tuple[list[Recipe], bool]:
     """The recipes that differ in their shared stages; whether these are all."""
-    shared = [path for path in experiment.search if _shared(path, experiment)]
+    rests_on = experiment.recipe().prerequisites
+    shared = [path for path in experiment.search if _shared(path, experiment, rests_on)]
     finite = not any(
         isinstance(experiment.search[p], Uniform | LogUniform | Opening) for p in shared
     )
@@ -119,13 +120,13 @@ def _recipes(experiment: Experiment) -> tuple[list[Recipe], bool]:
     return list(_sampled(experiment)), False
 
 
-def _shared(path: str, experiment: Experiment) -> bool:
-    """Whether a searched path decides stages that trials share.
+def _shared(path: str, experiment: Experiment, rests_on: Sequence[Stage]) -> bool:
+    """Whether a searched path decides stages that trials share, as ``rests_on`` in the file.
 
     A setting of the last entry may do so too: who teaches it, what it goes on from, an objective
     that needs heads. A few values of its domain tell.
     """
-    domain, rests_on = experiment.search[path], experiment.recipe().prerequisites
+    domain = experiment.search[path]
     own = f"{experiment.final}/"  # an entry of several stages shares those before its last
     several = any(stage.label.startswith(own) for stage in rests_on)
     alone = path.startswith(f"{experiment.final}.")
