@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: quickstart test test-all browser postgresql hosts lint audit benchmarks clean
+.PHONY: quickstart test test-all browser postgresql hosts lint audit benchmarks docs clean
 
 quickstart: $(VENV)/.installed
 	$(BIN)/stillhouse launch experiments/quickstart.yaml
@@ -55,6 +55,10 @@ lint: $(VENV)/.installed-dev
 audit: $(VENV)/.installed-dev
 	$(BIN)/python -m pip freeze --exclude-editable > $(VENV)/installed.txt
 	$(BIN)/pip-audit --strict --disable-pip --no-deps $(AUDIT) -r $(VENV)/installed.txt
+
+# The page of the experiment file, from the settings classes. A test fails if it is out of date.
+docs: $(VENV)/.installed
+	$(BIN)/python docs/experiment_file.py
 
 # All of them, also after one that fell short. scale.py alone takes a quarter of an hour.
 benchmarks: $(VENV)/.installed

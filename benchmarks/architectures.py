@@ -8,14 +8,15 @@ teacher's soft targets. The teacher is there in both and not counted.
 Measured: a ResNet-56 on handwritten digits of 16x16, nine runs of three blocks, everything with the
 product's own stages on one core; of the 64 end to end every eighth is run, and counted eightfold.
 
-Counted: images x FLOPs of the real networks on CIFAR-10, with FLOPs as ``spaces.cost`` has them and
-backward as twice forward. The pass: one forward a batch of the teacher and of what is kept as it
-is, forward and backward of every candidate that learns, and the scoring of each on held-out images,
-which runs the teacher's rest behind it. An assembly: forward over 20 batches of 256 and over the
-held-out images. End to end: forward and backward of the student, its held-out images after each
-epoch, and the teacher, whose outputs are kept, once an image for all 64; beside it stands the ratio
-where the teacher must run in every step, as it must for augmented images. The first row has the
-architectures that the measured run chose; the others have the planner's for scores drawn at random.
+Counted: images x FLOPs of the real networks on CIFAR-10, with FLOPs as ``stillhouse.spaces.cost``
+has them and backward as twice forward. The pass: one forward a batch of the teacher and of what is
+kept as it is, forward and backward of every candidate that learns, and the scoring of each on
+held-out images, which runs the teacher's rest behind it. An assembly: forward over 20 batches of
+256 and over the held-out images. End to end: forward and backward of the student, its held-out
+images after each epoch, and the teacher, whose outputs are kept, once an image for all 64; beside
+it stands the ratio where the teacher must run in every step, as it must for augmented images. The
+first row has the architectures that the measured run chose; the others have the planner's for
+scores drawn at random.
 
 Expected and found: neighbourhoods pay where the candidates that learn are together worth few
 networks and 64 students many. Nine runs of three blocks reach the target; every run of up to six,
@@ -43,18 +44,18 @@ import numpy as np
 import torch
 from _outcome import arguments, outcome
 
-from search.assembly import Piece
-from search.experiment import Experiment
-from search.library.store import Library
-from search.loading import load_experiment
-from search.make import MOST, make, make_together
-from search.neighbourhood import DistilNeighbourhood
-from search.planner import Budget, Edge, assemblies
-from search.stage import Stage
-from spaces.cost import costs
-from spaces.cuts import positions
-from spaces.network import Network, Shape
-from spaces.spec import NetworkSpec
+from stillhouse.search.artifacts.store import Library
+from stillhouse.search.assembly.network import Piece
+from stillhouse.search.assembly.planner import Budget, Edge, assemblies
+from stillhouse.search.execution.builder import MOST, make, make_together
+from stillhouse.search.experiment.experiment import Experiment
+from stillhouse.search.experiment.loading import load_experiment
+from stillhouse.search.stages.core.stage import Stage
+from stillhouse.search.stages.ops.neighbourhood import DistilNeighbourhood
+from stillhouse.spaces.cost import costs
+from stillhouse.spaces.modules.cuts import positions
+from stillhouse.spaces.modules.network import Network, Shape
+from stillhouse.spaces.network_spec import NetworkSpec
 
 TARGET = 8.0
 WINDOWS, RANKS = 16, 4

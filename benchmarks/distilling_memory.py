@@ -21,8 +21,8 @@ import time
 import torch
 from _outcome import arguments, outcome
 
-from methods.core.distilling.unroll import KEPT, Examples, Unroll, weights_of
-from spaces.spec import NetworkSpec
+from stillhouse.methods.core.synthesis.distilling.unroll import KEPT, Examples, Unroll, weights_of
+from stillhouse.spaces.network_spec import NetworkSpec
 
 TARGET = 2.0
 

@@ -26,16 +26,16 @@ import torch
 from _outcome import arguments, outcome
 from training_step import CLASSES, SHAPE, SIZE, RandomImages, Way, measure
 
-from methods.core.brings import HeadedTeachers
-from methods.core.learner import Learner
-from methods.core.method import Pair, Progress
-from methods.core.objective import METHODS, Objective
-from methods.core.precision import resolve_precision
-from methods.core.settings import Training
-from methods.core.teacher import FrozenTeacher, Teachers
-from spaces.heads import maps, stage_ends, with_linear_heads
-from spaces.network import Network
-from spaces.spec import NetworkSpec
+from stillhouse.methods.core.config.requirements import HeadedTeachers
+from stillhouse.methods.core.config.training import Training
+from stillhouse.methods.core.objective.method import Pair, Progress
+from stillhouse.methods.core.objective.objective import METHODS, Objective
+from stillhouse.methods.core.runtime.precision import resolve_precision
+from stillhouse.methods.core.training.learner import Learner
+from stillhouse.methods.core.training.teachers import FrozenTeacher, Teachers
+from stillhouse.spaces.modules.heads import maps, stage_ends, with_linear_heads
+from stillhouse.spaces.modules.network import Network
+from stillhouse.spaces.network_spec import NetworkSpec
 
 RESPONSE, FEATURE = 1.15, 1.40
 TARGET = 1.0

@@ -25,15 +25,15 @@ import torch
 from _outcome import arguments, outcome
 from torch import nn
 
-from methods.core.data.config import DataConfig
-from methods.core.data.dataset import Dataset, open_data
-from methods.core.neighbourhood import Distillation, Neighbourhood
-from methods.core.settings import Training
-from search.assembly import Piece
-from spaces.block import BlockSpec
-from spaces.cuts import positions
-from spaces.network import Network
-from spaces.networks.resnet import ResNet
+from stillhouse.methods.core.config.training import Training
+from stillhouse.methods.core.data.config import DataConfig
+from stillhouse.methods.core.data.dataset import Dataset, open_data
+from stillhouse.methods.core.training.neighbourhood import Distillation, Neighbourhood
+from stillhouse.search.assembly.network import Piece
+from stillhouse.spaces.block_spec import BlockSpec
+from stillhouse.spaces.modules.cuts import positions
+from stillhouse.spaces.modules.network import Network
+from stillhouse.spaces.networks.resnet import ResNet
 
 TARGET = 4.0
 BATCH, BLOCKS, LENGTH = 64, 27, 3

@@ -27,11 +27,11 @@ from typing import Any
 import torch
 from _outcome import arguments, outcome
 
-from search.events import Event, SearchStarted, TrialStarted
-from search.launched import Launched
-from search.launching import launch
-from search.loading import load_experiment
-from search.stage import Bench, Stage
+from stillhouse.search.driver.launch import launch
+from stillhouse.search.driver.launched import Launched
+from stillhouse.search.experiment.loading import load_experiment
+from stillhouse.search.monitoring.events import Event, SearchStarted, TrialStarted
+from stillhouse.search.stages.core.stage import Bench, Stage
 
 ALLOWED = 0.15
 """Seconds that a trial may cost."""

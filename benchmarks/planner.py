@@ -29,7 +29,7 @@ from typing import cast
 import numpy as np
 from _outcome import arguments, outcome
 
-from search.planner import Budget, Edge, assemblies
+from stillhouse.search.assembly.planner import Budget, Edge, assemblies
 
 COSTS = ("parameters", "flops", "latency_ms")
 LONGEST, CANDIDATES = 4, 12

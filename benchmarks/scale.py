@@ -36,19 +36,19 @@ from typing import Any
 
 from _outcome import arguments, outcome
 
-from search.announcer import Announcer
-from search.cluster import connect
-from search.events import Event, StageChanged, TrialEnded
-from search.experiment import Experiment
-from search.launching import launch
-from search.library.store import Library
-from search.loading import load_experiment
-from search.make import make
-from search.orders import Orders
-from search.settings import Resources
-from search.stage import Stage
-from search.study import Study
-from search.tracking.spool import Spool
+from stillhouse.search.artifacts.store import Library
+from stillhouse.search.cluster.connection import connect
+from stillhouse.search.driver.launch import launch
+from stillhouse.search.execution.builder import make
+from stillhouse.search.execution.client import Orders
+from stillhouse.search.experiment.experiment import Experiment
+from stillhouse.search.experiment.loading import load_experiment
+from stillhouse.search.experiment.schema import Resources
+from stillhouse.search.monitoring.dispatcher import Announcer
+from stillhouse.search.monitoring.events import Event, StageChanged, TrialEnded
+from stillhouse.search.monitoring.mlflow.outbox import Spool
+from stillhouse.search.stages.core.stage import Stage
+from stillhouse.search.tuning.study import Study
 
 STEPS = (100, 1000, 2500, 5000, 10_000, 100_000)
 ASKED = 20
@@ -359,7 +359,7 @@ def plain_tune(folder: Path, trials: int) -> float:
         def step(self) -> dict[str, Any]:
             import torch
 
-            from search.stage import Bench
+            from stillhouse.search.stages.core.stage import Bench
 
             torch.set_num_threads(1)
             for _ in self.student.work.run(self.student.data, [], Bench(torch.device("cpu"))):

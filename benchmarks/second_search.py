@@ -97,7 +97,13 @@ def launch(folder: Path, name: str, budgets: list[int]) -> Launched:
     file = folder / f"{name}.yaml"
     file.write_text(json.dumps(experiment(folder, name, budgets)))  # YAML, too
     before = set(records(folder))
-    command = [sys.executable, "-c", "from search.cli import main; main()", "launch", str(file)]
+    command = [
+        sys.executable,
+        "-c",
+        "from stillhouse.search.cli import main; main()",
+        "launch",
+        str(file),
+    ]
     told = {**os.environ, "STILLHOUSE_RUNS": str(folder / "runs")}
     began = time.time()
     subprocess.run(command, env=told, check=True, stdout=subprocess.DEVNULL)

@@ -26,10 +26,10 @@ from typing import Any
 import torch
 from _outcome import arguments, outcome
 
-from search.launching import launch
-from search.library.store import Library
-from search.loading import load_experiment
-from search.make import make_all
+from stillhouse.search.artifacts.store import Library
+from stillhouse.search.driver.launch import launch
+from stillhouse.search.execution.builder import make_all
+from stillhouse.search.experiment.loading import load_experiment
 
 TARGET = 3.0
 LEARNER = {

@@ -30,16 +30,16 @@ import torch
 import torch.nn.functional as F
 from _outcome import arguments, outcome
 
-from methods.core.data.batch import Batch
-from methods.core.data.dataset import Dataset
-from methods.core.learner import Learner
-from methods.core.method import Pair, Progress
-from methods.core.objective import Objective
-from methods.core.precision import resolve_precision
-from methods.core.settings import Training
-from methods.core.teacher import FrozenTeacher, Teachers
-from spaces.network import Network
-from spaces.networks import resolve
+from stillhouse.methods.core.config.training import Training
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.core.data.dataset import Dataset
+from stillhouse.methods.core.objective.method import Pair, Progress
+from stillhouse.methods.core.objective.objective import Objective
+from stillhouse.methods.core.runtime.precision import resolve_precision
+from stillhouse.methods.core.training.learner import Learner
+from stillhouse.methods.core.training.teachers import FrozenTeacher, Teachers
+from stillhouse.spaces.modules.network import Network
+from stillhouse.spaces.networks import resolve
 
 SHAPE, CLASSES, SIZE = (3, 32, 32), 10, 128
 TARGETS = {"training_step_float32": 1.5, "training_step": 2.5}

@@ -25,10 +25,10 @@ from typing import Any
 
 from _outcome import arguments, outcome
 
-from search.launched import Launched
-from search.launching import launch
-from search.loading import load_experiment
-from search.reusing import onwards
+from stillhouse.search.driver.launch import launch
+from stillhouse.search.driver.launched import Launched
+from stillhouse.search.driver.reuse import onwards
+from stillhouse.search.experiment.loading import load_experiment
 
 TARGET = 1.0
 GOAL = "val_accuracy"

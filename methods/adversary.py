@@ -22,11 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.core.data.batch import Batch
-from methods.core.method import Method, MethodConfig, Pair, Progress
-from spaces.config import knob
-from spaces.domain import Choice, LogUniform
-from spaces.network import Output
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.core.objective.method import Method, MethodConfig, Pair, Progress
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import Choice, LogUniform
+from stillhouse.spaces.modules.network import Output
 
 
 class Adversary(Method):

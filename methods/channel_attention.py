@@ -24,10 +24,10 @@ from typing import ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.core.method import Preset
-from methods.core.taps import At, FeatureConfig, FeatureMethod, FeaturePair
-from spaces.config import knob
-from spaces.domain import Choice, LogUniform
+from stillhouse.methods.core.objective.method import Preset
+from stillhouse.methods.core.objective.taps import At, FeatureConfig, FeatureMethod, FeaturePair
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import Choice, LogUniform
 
 
 class ChannelAttention(FeatureMethod):

@@ -16,11 +16,11 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.core.data.batch import Batch
-from methods.core.method import Method, MethodConfig, Preset, Progress
-from spaces.config import knob
-from spaces.domain import Uniform
-from spaces.network import Output
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.core.objective.method import Method, MethodConfig, Preset, Progress
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import Uniform
+from stillhouse.spaces.modules.network import Output
 
 
 class CrossEntropy(Method):

@@ -23,14 +23,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.core.data.batch import Batch
-from methods.core.method import Method, MethodConfig, Pair, Preset, Progress
-from methods.core.soft_labels import divergence, softened
-from spaces.config import knob
-from spaces.domain import Choice, LogUniform, Uniform
-from spaces.heads import maps, stage_ends
-from spaces.network import Output
-from spaces.problem import ConfigError
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.core.objective.method import Method, MethodConfig, Pair, Preset, Progress
+from stillhouse.methods.core.objective.soft_labels import divergence, softened
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import Choice, LogUniform, Uniform
+from stillhouse.spaces.config.problems import ConfigError
+from stillhouse.spaces.modules.heads import maps, stage_ends
+from stillhouse.spaces.modules.network import Output
 
 
 class DeepToShallow(Method):

@@ -21,12 +21,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from methods.core.data.batch import Batch
-from methods.core.method import Method, MethodConfig, Pair, Preset, Progress
-from spaces.config import knob
-from spaces.domain import LogUniform
-from spaces.network import Output
-from spaces.problem import ConfigError, Problem
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.core.objective.method import Method, MethodConfig, Pair, Preset, Progress
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import LogUniform
+from stillhouse.spaces.config.problems import ConfigError, Problem
+from stillhouse.spaces.modules.network import Output
 
 
 class Dist(Method):

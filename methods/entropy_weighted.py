@@ -8,8 +8,8 @@
 After Kwon et al. 2020, "Adaptive knowledge distillation based on entropy", which takes the labels
 of lower entropy at a larger rate. The weights are a softmax of entropies as shares of their
 largest value, log(classes): they sum to 1 for any number of teachers and also where all are
-certain. ``sharpness`` 0 is the mean of :mod:`methods.soft_targets`; towards infinity the surest
-teacher speaks alone. No labels are read.
+certain. ``sharpness`` 0 is the mean of :mod:`stillhouse.methods.soft_targets`; towards infinity the
+surest teacher speaks alone. No labels are read.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from methods.core.brings import TEACHERS, Brings, SeveralTeachers
-from methods.core.data.batch import Batch
-from methods.core.method import Method, MethodConfig, Progress
-from methods.core.soft_labels import divergence, softened
-from spaces.config import knob
-from spaces.domain import Integers, LogUniform
-from spaces.network import Output
+from stillhouse.methods.core.config.requirements import TEACHERS, Brings, SeveralTeachers
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.core.objective.method import Method, MethodConfig, Progress
+from stillhouse.methods.core.objective.soft_labels import divergence, softened
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import Integers, LogUniform
+from stillhouse.spaces.modules.network import Output
 
 
 class EntropyWeighted(Method):

@@ -21,11 +21,17 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from methods.core.brings import TEACHERS, Brings, SeveralTeachers
-from methods.core.embedding import unit
-from methods.core.taps import At, FeatureConfig, FeatureMethod, FeaturePair, same_size
-from spaces.config import knob
-from spaces.domain import Choice, Integers, LogUniform
+from stillhouse.methods.core.config.requirements import TEACHERS, Brings, SeveralTeachers
+from stillhouse.methods.core.objective.embedding import unit
+from stillhouse.methods.core.objective.taps import (
+    At,
+    FeatureConfig,
+    FeatureMethod,
+    FeaturePair,
+    same_size,
+)
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import Choice, Integers, LogUniform
 
 
 class Factors(FeatureMethod):

@@ -25,13 +25,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.core.data.batch import Batch
-from methods.core.method import Pair, Progress
-from methods.core.taps import At, FeatureConfig, FeatureMethod, FeaturePair, same_size
-from spaces.config import knob
-from spaces.domain import LogUniform
-from spaces.network import Output
-from spaces.problem import ConfigError, Problem
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.core.objective.method import Pair, Progress
+from stillhouse.methods.core.objective.taps import (
+    At,
+    FeatureConfig,
+    FeatureMethod,
+    FeaturePair,
+    same_size,
+)
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import LogUniform
+from stillhouse.spaces.config.problems import ConfigError, Problem
+from stillhouse.spaces.modules.network import Output
 
 
 class Flow(FeatureMethod):

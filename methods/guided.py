@@ -20,12 +20,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from methods.core.data.batch import Batch
-from methods.core.method import Method, MethodConfig, Preset, Progress
-from methods.core.soft_labels import divergence, softened
-from spaces.config import knob
-from spaces.domain import LogUniform
-from spaces.network import Output
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.core.objective.method import Method, MethodConfig, Preset, Progress
+from stillhouse.methods.core.objective.soft_labels import divergence, softened
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import LogUniform
+from stillhouse.spaces.modules.network import Output
 
 
 class Guided(Method):

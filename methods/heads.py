@@ -24,16 +24,16 @@ import torch
 from pydantic import field_validator
 from torch import Tensor
 
-from methods.core.brings import At, Brings, HeadedTeachers
-from methods.core.data.batch import Batch
-from methods.core.method import Method, MethodConfig, Pair, Progress
-from methods.core.seeding import SEEDS
-from methods.core.settings import Training
-from methods.core.soft_labels import divergence, softened
-from spaces.config import knob
-from spaces.domain import Choice, LogUniform
-from spaces.network import Network, Output, head_of
-from spaces.problem import ConfigError, Problem, unknown
+from stillhouse.methods.core.config.requirements import At, Brings, HeadedTeachers
+from stillhouse.methods.core.config.training import Training
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.core.objective.method import Method, MethodConfig, Pair, Progress
+from stillhouse.methods.core.objective.soft_labels import divergence, softened
+from stillhouse.methods.core.runtime.seeding import SEEDS
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import Choice, LogUniform
+from stillhouse.spaces.config.problems import ConfigError, Problem, unknown
+from stillhouse.spaces.modules.network import Network, Output, head_of
 
 OWN = "output"
 

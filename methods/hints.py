@@ -21,10 +21,16 @@ from typing import ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from methods.core.method import Preset
-from methods.core.taps import At, FeatureConfig, FeatureMethod, FeaturePair, same_size
-from spaces.config import knob
-from spaces.domain import Choice, LogUniform
+from stillhouse.methods.core.objective.method import Preset
+from stillhouse.methods.core.objective.taps import (
+    At,
+    FeatureConfig,
+    FeatureMethod,
+    FeaturePair,
+    same_size,
+)
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import Choice, LogUniform
 
 
 class Hints(FeatureMethod):

@@ -16,12 +16,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from methods.core.class_similarity import similarities
-from methods.core.method import MethodConfig, Pair
-from methods.core.soft_labels import joined, of_class, of_others, softened
-from methods.core.synthetic_teacher import SyntheticTeacher
-from spaces.config import knob
-from spaces.domain import LogUniform
+from stillhouse.methods.core.objective.class_similarity import similarities
+from stillhouse.methods.core.objective.method import MethodConfig, Pair
+from stillhouse.methods.core.objective.soft_labels import joined, of_class, of_others, softened
+from stillhouse.methods.core.objective.synthetic_teacher import SyntheticTeacher
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import LogUniform
 
 
 class PartialSimilarity(SyntheticTeacher):

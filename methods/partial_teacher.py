@@ -18,11 +18,11 @@ import math
 import torch
 from torch import Tensor
 
-from methods.core.method import MethodConfig
-from methods.core.soft_labels import joined, of_class, of_others, softened
-from methods.core.synthetic_teacher import SyntheticTeacher
-from spaces.config import knob
-from spaces.domain import LogUniform
+from stillhouse.methods.core.objective.method import MethodConfig
+from stillhouse.methods.core.objective.soft_labels import joined, of_class, of_others, softened
+from stillhouse.methods.core.objective.synthetic_teacher import SyntheticTeacher
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import LogUniform
 
 
 class PartialTeacher(SyntheticTeacher):

@@ -19,13 +19,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from methods.core.data.batch import Batch
-from methods.core.method import Method, MethodConfig, Pair, Progress
-from methods.core.soft_labels import imitation, softened
-from spaces.config import knob
-from spaces.domain import LogUniform
-from spaces.network import Output
-from spaces.problem import ConfigError, Problem
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.core.objective.method import Method, MethodConfig, Pair, Progress
+from stillhouse.methods.core.objective.soft_labels import imitation, softened
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import LogUniform
+from stillhouse.spaces.config.problems import ConfigError, Problem
+from stillhouse.spaces.modules.network import Output
 
 
 class PreviousClasses(Method):

@@ -22,13 +22,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.core.data.batch import Batch
-from methods.core.embedding import EmbeddingMethod, distances, ratio, unit
-from methods.core.method import MethodConfig, Pair, Preset, Progress
-from spaces.config import knob
-from spaces.domain import LogUniform
-from spaces.network import Output
-from spaces.problem import ConfigError
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.core.objective.embedding import EmbeddingMethod, distances, ratio, unit
+from stillhouse.methods.core.objective.method import MethodConfig, Pair, Preset, Progress
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import LogUniform
+from stillhouse.spaces.config.problems import ConfigError
+from stillhouse.spaces.modules.network import Output
 
 
 class Relations(EmbeddingMethod):

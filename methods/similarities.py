@@ -16,11 +16,11 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from methods.core.embedding import unit
-from methods.core.method import Preset
-from methods.core.taps import At, FeatureConfig, FeatureMethod
-from spaces.config import knob
-from spaces.domain import Choice, LogUniform
+from stillhouse.methods.core.objective.embedding import unit
+from stillhouse.methods.core.objective.method import Preset
+from stillhouse.methods.core.objective.taps import At, FeatureConfig, FeatureMethod
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import Choice, LogUniform
 
 
 class Similarities(FeatureMethod):

@@ -19,13 +19,20 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from methods.core.data.batch import Batch
-from methods.core.method import Method, MethodConfig, Pair, Preset, Progress, generator_for
-from methods.core.soft_labels import divergence, softened
-from spaces.config import knob
-from spaces.domain import Choice, LogUniform
-from spaces.network import Output
-from spaces.problem import ConfigError, Problem
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.core.objective.method import (
+    Method,
+    MethodConfig,
+    Pair,
+    Preset,
+    Progress,
+    generator_for,
+)
+from stillhouse.methods.core.objective.soft_labels import divergence, softened
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import Choice, LogUniform
+from stillhouse.spaces.config.problems import ConfigError, Problem
+from stillhouse.spaces.modules.network import Output
 
 
 class SoftTargets(Method):

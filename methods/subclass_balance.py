@@ -19,13 +19,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from methods.core.data.batch import Batch
-from methods.core.method import MethodConfig, Progress
-from methods.core.subclass_logits import SubclassMethod
-from spaces.config import knob
-from spaces.domain import LogUniform, Uniform
-from spaces.network import Output
-from spaces.subclasses import by_class
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.core.objective.method import MethodConfig, Progress
+from stillhouse.methods.core.objective.subclass_logits import SubclassMethod
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import LogUniform, Uniform
+from stillhouse.spaces.modules.network import Output
+from stillhouse.spaces.modules.subclasses import by_class
 
 
 class SubclassBalance(SubclassMethod):

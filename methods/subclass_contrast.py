@@ -24,13 +24,13 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from methods.core.data.batch import Batch
-from methods.core.embedding import unit
-from methods.core.method import MethodConfig, Preset, Progress
-from methods.core.subclass_logits import SubclassMethod
-from spaces.config import knob
-from spaces.domain import LogUniform
-from spaces.network import Output
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.core.objective.embedding import unit
+from stillhouse.methods.core.objective.method import MethodConfig, Preset, Progress
+from stillhouse.methods.core.objective.subclass_logits import SubclassMethod
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import LogUniform
+from stillhouse.spaces.modules.network import Output
 
 
 class SubclassContrast(SubclassMethod):

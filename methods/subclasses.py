@@ -20,16 +20,16 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from methods.core.brings import Brings, SplitTeachers
-from methods.core.data.batch import Batch
-from methods.core.method import MethodConfig, Pair, Preset, Progress
-from methods.core.soft_labels import imitation, softened
-from methods.core.subclass_logits import SubclassMethod
-from spaces.config import knob
-from spaces.domain import Choice, LogUniform
-from spaces.network import Network, Output
-from spaces.problem import ConfigError, Problem
-from spaces.subclasses import before_classes, subclasses_of
+from stillhouse.methods.core.config.requirements import Brings, SplitTeachers
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.core.objective.method import MethodConfig, Pair, Preset, Progress
+from stillhouse.methods.core.objective.soft_labels import imitation, softened
+from stillhouse.methods.core.objective.subclass_logits import SubclassMethod
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import Choice, LogUniform
+from stillhouse.spaces.config.problems import ConfigError, Problem
+from stillhouse.spaces.modules.network import Network, Output
+from stillhouse.spaces.modules.subclasses import before_classes, subclasses_of
 
 
 class Subclasses(SubclassMethod):

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from spaces.cuts import blank
-from spaces.network import Network, Shape, evaluating
-from spaces.quantising import quantised_layers, stored
-from spaces.spec import NetworkSpec
+from stillhouse.spaces.compression.quantisation import quantised_layers, stored
+from stillhouse.spaces.modules.cuts import blank
+from stillhouse.spaces.modules.network import Network, Shape, evaluating
+from stillhouse.spaces.network_spec import NetworkSpec
 
 Precision = Literal["float32", "bfloat16", "float16"]
 

@@ -8,32 +8,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from spaces.checkpoint import State, read_state, shorter
-from spaces.network import Family, Network
-from spaces.normalisation import normalisation_fault
-from spaces.problem import ConfigError, Problem
+from stillhouse.spaces.config.normalisation import normalisation_fault
+from stillhouse.spaces.config.problems import ConfigError, Problem
+from stillhouse.spaces.modules.network import Family, Network
+from stillhouse.spaces.modules.state_dict import State, read_state, renamed, shorter
 
 __all__ = ["State", "fit", "load_published", "read_state", "renamed"]
 
 _NORMALISATION = ("mean", "std")
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-
-
-def renamed(state: Mapping[str, Tensor], modules: Mapping[str, str]) -> State:
-    """``state`` with each module's path replaced, the longest path in ``modules`` first.
-
-    Names under no such path stay as they are.
-    """
-    return {_rename(name, modules): tensor for name, tensor in state.items()}
-
-
-def _rename(name: str, modules: Mapping[str, str]) -> str:
-    path = name
-    while path:
-        path = path.rpartition(".")[0]
-        if path in modules:
-            return modules[path] + name[len(path) :]
-    return name
 
 
 class Fitted(NamedTuple):

@@ -15,9 +15,9 @@ from ray.autoscaler._private.aws.config import bootstrap_aws
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts.scripts import cli as ray_cli
 
-from search import load_experiment
-from search.cli.app import app
-from search.cli.show import parse_changes
+from stillhouse import load_experiment
+from stillhouse.search.cli.app import app
+from stillhouse.search.cli.show import parse_changes
 
 ROOT = Path(__file__).parents[1]
 CLUSTER = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
@@ -60,7 +60,14 @@ def test_only_what_is_there_is_copied():
     """Ray makes a digest of all that is copied: never the whole checkout with its environment."""
     local = {told for told in CLUSTER["file_mounts"].values() if not told.startswith("~")}
     assert all((ROOT / path).exists() for path in local)
-    assert {"search", "methods", "spaces", "pyproject.toml", "constraints.txt"} <= local
+    assert {
+        "stillhouse",
+        "search",
+        "methods",
+        "spaces",
+        "pyproject.toml",
+        "constraints.txt",
+    } <= local
     assert "." not in local
 
 

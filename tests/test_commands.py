@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer.main
 
-from search.cli.app import app
+from stillhouse.search.cli.app import app
 
 FROZEN = Path(__file__).with_name("commands.json")
 

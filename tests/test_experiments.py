@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from methods.core.data.facts import facts
-from methods.core.objective import METHODS
-from search.loading import load_experiment
-from search.screening import screen_student
-from search.space import leaves
-from search.starts import starts
+from stillhouse.methods.core.data.facts import facts
+from stillhouse.methods.core.objective.objective import METHODS
+from stillhouse.search.experiment.initial_points import starts
+from stillhouse.search.experiment.loading import load_experiment
+from stillhouse.search.experiment.screen_student import screen_student
+from stillhouse.search.experiment.setting_paths import leaves
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 SHIPPED = sorted(path.stem for path in FOLDER.glob("*.yaml"))

@@ -4,11 +4,11 @@ import inspect
 
 import pytest
 
-from methods.core.data.sources import SOURCES
-from methods.core.objective import METHODS
-from search.kind import KINDS
-from spaces.blocks import BLOCKS
-from spaces.networks import FAMILIES
+from stillhouse.methods.core.data.sources import SOURCES
+from stillhouse.methods.core.objective.objective import METHODS
+from stillhouse.search.stages.core.config import KINDS
+from stillhouse.spaces.blocks import BLOCKS
+from stillhouse.spaces.networks import FAMILIES
 
 FOLDERS = (FAMILIES, BLOCKS, METHODS, SOURCES, KINDS)
 PLUGINS = [(folder, name) for folder in FOLDERS for name in folder.names()]

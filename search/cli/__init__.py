@@ -1,5 +1,5 @@
 """The command line: ``stillhouse COMMAND``."""
 
-from search.cli.start import main
+from stillhouse.search.cli.start import main
 
 __all__ = ["main"]

@@ -1,5 +1,5 @@
-"""``python -m search.cli``: the command line where its script is not installed."""
+"""``python -m stillhouse.search.cli``: the command line where its script is not installed."""
 
-from search.cli.start import main
+from stillhouse.search.cli.start import main
 
 main()

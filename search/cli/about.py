@@ -6,11 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from search.cli.show import Json, as_json, as_table
-from spaces.blocks import BLOCKS
-from spaces.cost import network_costs
-from spaces.networks import sizes
-from spaces.problem import ConfigError
+from stillhouse.search.cli.show import Json, as_json, as_table
+from stillhouse.spaces.blocks import BLOCKS
+from stillhouse.spaces.config.problems import ConfigError
+from stillhouse.spaces.cost import network_costs
+from stillhouse.spaces.networks import sizes
 
 
 def blocks(json: Json = False) -> None:

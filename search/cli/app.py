@@ -7,11 +7,22 @@ from collections.abc import Iterable
 
 import typer
 
-from search.address import hushed
-from search.cli import about, diagnose, doctor, export, files, library, methods, runs, status, ui
-from search.ending import FORBIDDEN, FULL
-from search.lost import Lost
-from spaces.problem import ConfigError
+from stillhouse.search.cli import (
+    about,
+    diagnose,
+    doctor,
+    export,
+    files,
+    library,
+    methods,
+    runs,
+    status,
+    ui,
+)
+from stillhouse.search.core.addresses import hushed
+from stillhouse.search.core.errors import Lost
+from stillhouse.search.driver.ending import FORBIDDEN, FULL
+from stillhouse.spaces.config.problems import ConfigError
 
 app = typer.Typer(
     name="stillhouse",

@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-from search.announcer import Announcer
-from search.cli.runs import Address, File, Inline
-from search.cli.show import Json, Set, as_json, as_table, console, parse_changes
-from search.diagnosis import diagnose as examine
-from search.driver import Workshop
-from search.events import Event, StageChanged
-from search.inline import Inline as InlineShop
-from search.library.store import Library
-from search.loading import load_experiment
+from stillhouse.search.artifacts.store import Library
+from stillhouse.search.cli.runs import Address, File, Inline
+from stillhouse.search.cli.show import Json, Set, as_json, as_table, console, parse_changes
+from stillhouse.search.driver.driver import Workshop
+from stillhouse.search.evaluation.diagnosis import diagnose as examine
+from stillhouse.search.experiment.loading import load_experiment
+from stillhouse.search.monitoring.dispatcher import Announcer
+from stillhouse.search.monitoring.events import Event, StageChanged
+from stillhouse.search.tuning.local_backend import Inline as InlineShop
 
 
 def diagnose(
@@ -28,7 +28,7 @@ def diagnose(
     json: Json = False,
 ) -> None:
     """Tell how sure a teacher is, how it relates classes, and what of that helps the student."""
-    from search.report.diagnosis import COLUMNS, rows, sentences, write_diagnosis
+    from stillhouse.search.report.page.diagnosis import COLUMNS, rows, sentences, write_diagnosis
 
     experiment = load_experiment(file, parse_changes(changes))
     library = Library(experiment.library)
@@ -38,7 +38,7 @@ def diagnose(
     if inline:
         shop = InlineShop(experiment, library, announce)
     else:
-        from search.tuning import OnRay
+        from stillhouse.search.tuning.ray_backend import OnRay
 
         shop = OnRay(experiment, library, announce, into, address)
     try:

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from search.checkup import here
-from search.cli.show import Json, as_json, as_table, console
-from search.library.place import absolute
-from search.tracking import resolve_uri
+from stillhouse.search.artifacts.places import absolute
+from stillhouse.search.cli.show import Json, as_json, as_table, console
+from stillhouse.search.cluster.diagnostics import here
+from stillhouse.search.monitoring.mlflow import resolve_uri
 
 
 def doctor(
@@ -25,7 +25,7 @@ def doctor(
     uri = resolve_uri(tracking, Path.cwd())
     findings = {"here": here(library, uri)}
     if address:
-        from search.nodes import examine
+        from stillhouse.search.cluster.nodes import examine
 
         findings |= examine(address, absolute(library), uri)
     rows = [{"node": n, **finding.plain()} for n, some in findings.items() for finding in some]

@@ -8,22 +8,22 @@ from typing import Annotated, Any
 
 import typer
 
-from search.best_files import best_yaml, slug
-from search.cli.outcome import lacks
-from search.cli.show import Json, as_json, as_table, console
-from search.durable import read_mapping, write_whole
-from search.exporting import Departure, check_formats, depart, with_earlier
-from search.folder import RunFolder
-from search.formats import FORMATS
-from search.kept_run import library_of
-from search.library.record import Record
-from search.library.store import Damaged
-from search.model_card import card
-from search.outcome import Outcome, Repeated, winner, winners
-from search.report.roles import brief
-from search.run_result import RunResult, read_run
-from search.stage import Artifact
-from spaces.problem import ConfigError, Problem, unknown
+from stillhouse.search.artifacts.artifact import Artifact
+from stillhouse.search.artifacts.record import Record
+from stillhouse.search.artifacts.store import Damaged
+from stillhouse.search.cli.outcome import lacks
+from stillhouse.search.cli.show import Json, as_json, as_table, console
+from stillhouse.search.core.durable import read_mapping, write_whole
+from stillhouse.search.export.exporting import Departure, check_formats, depart, with_earlier
+from stillhouse.search.export.formats import FORMATS
+from stillhouse.search.export.model_card import card
+from stillhouse.search.report.core.roles import brief
+from stillhouse.search.results.outcome import Outcome, Repeated, winner, winners
+from stillhouse.search.results.run_folder import RunFolder
+from stillhouse.search.runs.best_files import best_yaml, slug
+from stillhouse.search.runs.kept import library_of
+from stillhouse.search.runs.result import RunResult, read_run
+from stillhouse.spaces.config.problems import ConfigError, Problem, unknown
 
 
 def export(

@@ -7,18 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from search.cautions import cautions
-from search.cli.show import Json, Set, as_json, as_table, console, parse_changes
-from search.experiment import Experiment
-from search.loading import load_experiment
-from search.offers import offers, write_offers
-from search.planning import Plan, PlannedStage
-from search.planning import plan as make_plan
-from search.pool import BUDGETS
-from search.report.wording import PARTS, compact, duration
-from search.settings import Limit, as_limit
-from search.starts import starts
-from spaces.problem import ConfigError, Problem, unknown
+from stillhouse.search.assembly.pool import BUDGETS
+from stillhouse.search.cli.show import Json, Set, as_json, as_table, console, parse_changes
+from stillhouse.search.core.formatting import PARTS, compact, duration
+from stillhouse.search.driver.assembly_proposals import offers, write_offers
+from stillhouse.search.driver.cautions import cautions
+from stillhouse.search.driver.plan import Plan, PlannedStage
+from stillhouse.search.driver.plan import plan as make_plan
+from stillhouse.search.experiment.experiment import Experiment
+from stillhouse.search.experiment.initial_points import starts
+from stillhouse.search.experiment.loading import load_experiment
+from stillhouse.spaces.config.limits import Limit, as_limit
+from stillhouse.spaces.config.problems import ConfigError, Problem, unknown
 
 _TOGETHER = {**PARTS, "assemble": "assemblies"}
 """Kinds of stage of which a search may have hundreds -> what several are called."""

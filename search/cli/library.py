@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from search.cli.show import Json, as_json, as_table, console
-from search.collecting import delete, unneeded
-from search.library.existing import existing
-from search.library.need import the_run
-from search.library.store import Damaged, Library
-from search.lost import Lost
-from search.report.wording import duration
-from spaces.problem import ConfigError
+from stillhouse.search.artifacts.existing import existing
+from stillhouse.search.artifacts.need import the_run
+from stillhouse.search.artifacts.store import Damaged, Library
+from stillhouse.search.cli.show import Json, as_json, as_table, console
+from stillhouse.search.core.errors import Lost
+from stillhouse.search.core.formatting import duration
+from stillhouse.search.driver.garbage import delete, unneeded
+from stillhouse.spaces.config.problems import ConfigError
 
 app = typer.Typer(help="What is kept in a library.", no_args_is_help=True)
 

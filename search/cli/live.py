@@ -12,7 +12,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from search.events import (
+from stillhouse.search.core.formatting import distinct, duration
+from stillhouse.search.experiment.experiment import Experiment
+from stillhouse.search.monitoring.events import (
     Event,
     ScreenOff,
     SearchEnded,
@@ -22,9 +24,7 @@ from search.events import (
     TrialReported,
     Warned,
 )
-from search.experiment import Experiment
-from search.report.wording import distinct, duration
-from search.standing import Standing
+from stillhouse.search.monitoring.status import Standing
 
 SHOWN = 8
 """Rows of running trials and stages shown at once."""

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from methods.core.method import Method
-from methods.core.objective import METHODS
-from search.cli.show import Json, as_json, as_table, console
+from stillhouse.methods.core.objective.method import Method
+from stillhouse.methods.core.objective.objective import METHODS
+from stillhouse.search.cli.show import Json, as_json, as_table, console
 
 Name = Annotated[str | None, typer.Argument(help="A method; without, all of them.")]
 

@@ -8,20 +8,20 @@ from typing import Any
 
 import typer
 
-from search.address import shown
-from search.cli.show import as_json, as_table, console
-from search.factorial import interactions
-from search.kept_run import Stand
-from search.launched import Launched, SearchFailed
-from search.launching import how_to_go_on
-from search.library.place import absolute
-from search.outcome import Outcome, to_plain, winner
-from search.report.headline import coinciding, difference, limits, screening
-from search.report.roles import ROLES, Group, groups
-from search.report.summary import ranking, seconds_saved
-from search.report.wording import duration, interval
-from search.run_result import RunResult
-from search.tracking import count_refused
+from stillhouse.search.artifacts.places import absolute
+from stillhouse.search.cli.show import as_json, as_table, console
+from stillhouse.search.core.addresses import shown
+from stillhouse.search.core.formatting import duration, interval
+from stillhouse.search.driver.launch import how_to_go_on
+from stillhouse.search.driver.launched import Launched, SearchFailed
+from stillhouse.search.evaluation.factorial import interactions
+from stillhouse.search.monitoring.mlflow import count_refused
+from stillhouse.search.report.core.headline import coinciding, difference, limits, screening
+from stillhouse.search.report.core.roles import ROLES, Group, groups
+from stillhouse.search.results.outcome import Outcome, to_plain, winner
+from stillhouse.search.results.statistics import ranking, seconds_saved
+from stillhouse.search.runs.kept import Stand
+from stillhouse.search.runs.result import RunResult
 
 
 def conclude(launched: Launched, json: bool) -> None:

@@ -9,21 +9,21 @@ from typing import Annotated
 
 import typer
 
-from search.cli.live import LiveView
-from search.cli.outcome import conclude, lacks, tell_run
-from search.cli.show import Json, Set, as_json, console, parse_changes
-from search.cli.submit import Submit, submit_going_on, submit_launch
-from search.folder import Busy, RunFolder
-from search.kept_run import load_run, stand_of
-from search.launched import Launched, SearchFailed
-from search.launching import launch as launch_search
-from search.launching import resume as resume_search
-from search.loading import load_experiment
-from search.outcome import to_plain, winner
-from search.results import read_best, write_outcome, write_pages
-from search.reusing import again, onwards
-from search.run_result import read_run
-from search.tracking import send_pending
+from stillhouse.search.cli.live import LiveView
+from stillhouse.search.cli.outcome import conclude, lacks, tell_run
+from stillhouse.search.cli.show import Json, Set, as_json, console, parse_changes
+from stillhouse.search.cli.submit import Submit, submit_going_on, submit_launch
+from stillhouse.search.driver.launch import launch as launch_search
+from stillhouse.search.driver.launch import resume as resume_search
+from stillhouse.search.driver.launched import Launched, SearchFailed
+from stillhouse.search.driver.reuse import again, onwards
+from stillhouse.search.experiment.loading import load_experiment
+from stillhouse.search.monitoring.mlflow import send_pending
+from stillhouse.search.results.outcome import to_plain, winner
+from stillhouse.search.results.run_folder import Busy, RunFolder
+from stillhouse.search.runs.kept import load_run, stand_of
+from stillhouse.search.runs.result import read_run
+from stillhouse.search.runs.results import read_best, write_outcome, write_pages
 
 File = Annotated[Path, typer.Argument(help="Experiment file (YAML).")]
 Name = Annotated[str, typer.Argument(help="A run (name-3), or an experiment: its newest run.")]

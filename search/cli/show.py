@@ -10,9 +10,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from search.address import hushed
-from search.document import parse_document
-from spaces.problem import ConfigError, Problem
+from stillhouse.search.core.addresses import hushed
+from stillhouse.search.experiment.yaml_source import parse_document
+from stillhouse.spaces.config.problems import ConfigError, Problem
 
 Json = Annotated[bool, typer.Option("--json", help="Answer with one JSON value.")]
 Set = Annotated[

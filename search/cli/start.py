@@ -14,11 +14,14 @@ _WITHOUT = {"--address", "--inline", "--help", "-h"}
 
 
 def main() -> None:
-    """Run the command line: :func:`search.cli.app.main`, after a start of Ray if it is of use."""
+    """Run the command line: :func:`stillhouse.search.cli.app.main`, after a start of Ray if it is
+    of use."""
     try:
         if wants_ray(sys.argv[1:]):
             _start_ray()
-        from search.cli.app import main as run  # seconds, for torch and all that comes with it
+        from stillhouse.search.cli.app import (
+            main as run,  # seconds, for torch and all that comes with it
+        )
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
@@ -42,12 +45,12 @@ def _start_ray() -> None:
 
     Ray's processes die with the thread that started them, so it cannot be the other way round.
     """
-    from search.cluster import connect
-    from spaces.problem import ConfigError
+    from stillhouse.search.cluster.connection import connect
+    from stillhouse.spaces.config.problems import ConfigError
 
     with ThreadPoolExecutor(1) as aside:
         # What goes wrong there goes wrong again, and is told, where it is imported next.
-        aside.submit(_import, ("search.cli.app", "search.tuning"))
+        aside.submit(_import, ("stillhouse.search.cli.app", "stillhouse.search.tuning.ray_backend"))
         with contextlib.suppress(ConfigError):  # tried again, and told, by what searches
             connect(None)
 

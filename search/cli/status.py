@@ -8,17 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from search.address import shown
-from search.bulletin import FILE, Snapshot, silent_for, stilled
-from search.cli.live import counts, told_values
-from search.cli.runs import Name
-from search.cli.show import Json, as_json, as_table, console
-from search.folder import RunFolder, runs_root
-from search.kept_run import stand_of
-from search.library.existing import existing
-from search.report.wording import duration
-from search.statuses import status_of
-from spaces.problem import ConfigError, Problem
+from stillhouse.search.artifacts.existing import existing
+from stillhouse.search.cli.live import counts, told_values
+from stillhouse.search.cli.runs import Name
+from stillhouse.search.cli.show import Json, as_json, as_table, console
+from stillhouse.search.core.addresses import shown
+from stillhouse.search.core.formatting import duration
+from stillhouse.search.monitoring.publisher import FILE, Snapshot, silent_for, stilled
+from stillhouse.search.monitoring.statuses import status_of
+from stillhouse.search.results.run_folder import RunFolder, runs_root
+from stillhouse.search.runs.kept import stand_of
+from stillhouse.spaces.config.problems import ConfigError, Problem
 
 Where = Annotated[
     str | None, typer.Option(help="The cluster it runs on: HOST:6379, auto or http://HOST:8265.")
@@ -56,7 +56,7 @@ def _find(name: str, address: str | None, library: str | None) -> Snapshot:
         ConfigError: no such run is known there.
     """
     if address:
-        from search.dashboard import Dashboard
+        from stillhouse.search.cluster.dashboard import Dashboard
 
         return Dashboard(address).status(name)
     if library:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from search.cli.show import as_json, console
-from search.experiment import Experiment
-from search.submitting import Job, going_on, launching
-from spaces.problem import ConfigError, Problem
+from stillhouse.search.cli.show import as_json, console
+from stillhouse.search.cluster.jobs import Job, going_on, launching
+from stillhouse.search.experiment.experiment import Experiment
+from stillhouse.spaces.config.problems import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from search.dashboard import Dashboard
+    from stillhouse.search.cluster.dashboard import Dashboard
 
 PATIENCE = 120.0
 """Seconds in which a job should have told which run it is; it goes on whether it has or not."""
@@ -47,14 +47,14 @@ def _dashboard(address: str | None, inline: bool) -> Dashboard:
     if inline or not address:
         message = "needs the cluster's --address (HOST:6379, auto or http://HOST:8265), no --inline"
         raise ConfigError([Problem("--submit", message)])
-    from search.dashboard import Dashboard
+    from stillhouse.search.cluster.dashboard import Dashboard
 
     return Dashboard(address)
 
 
 def _tell(dashboard: Dashboard, submitted: str, job: Job, address: str, json: bool) -> None:
     """Which run it is, as soon as it says so; Ctrl-C ends the waiting and not the job."""
-    from search.dashboard import run_of
+    from stillhouse.search.cluster.dashboard import run_of
 
     if not json:
         console.print(f"job       {submitted} on {dashboard.url}", markup=False)

@@ -9,11 +9,9 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from search.address import shown
-from search.cli.show import console
-from search.folder import RunFolder
-from search.kept_run import load_run
-from search.tracking import (
+from stillhouse.search.cli.show import console
+from stillhouse.search.core.addresses import shown
+from stillhouse.search.monitoring.mlflow import (
     check_viewable,
     is_loopback,
     resolve_uri,
@@ -25,6 +23,8 @@ from search.tracking import (
     ui_command,
     why_taken,
 )
+from stillhouse.search.results.run_folder import RunFolder
+from stillhouse.search.runs.kept import load_run
 
 
 def ui(

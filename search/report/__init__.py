@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from search.durable import write_whole
-from search.outcome import Outcome
+from stillhouse.search.core.durable import write_whole
+from stillhouse.search.results.outcome import Outcome
 
 __all__ = ["write_report"]
 
@@ -36,7 +36,10 @@ def write_report(
         The files written.
     """
     # Here, since matplotlib takes a second, which a search's first trial need not wait for.
-    from search.report import (
+    from stillhouse.search.report.core.mpl_style import look
+    from stillhouse.search.report.core.participants import cast
+    from stillhouse.search.report.page.page import page
+    from stillhouse.search.report.pictures import (
         assemblies,
         curves,
         distilled,
@@ -48,10 +51,7 @@ def write_report(
         size,
         tree,
     )
-    from search.report.cast import cast
-    from search.report.page import page
-    from search.report.picture import look
-    from search.report.trials import write_trials
+    from stillhouse.search.report.trials import write_trials
 
     taking_part = cast(outcome, experiment)
     files = [write_trials(outcome, folder / "trials.csv")]

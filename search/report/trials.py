@@ -9,11 +9,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from search.durable import write_whole
-from search.outcome import Outcome, Trial
-
-SHORT = 12
-"""Letters of a key that are shown."""
+from stillhouse.search.core.durable import write_whole
+from stillhouse.search.report.core.participants import SHORT
+from stillhouse.search.results.outcome import Outcome, Trial
 
 
 def write_trials(outcome: Outcome, path: Path) -> Path:

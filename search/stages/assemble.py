@@ -14,27 +14,29 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, field_validator
 
-from methods.core.data.config import DataConfig
-from methods.core.data.dataset import open_data
-from methods.core.data.facts import facts
-from methods.core.evaluation import validated, validated_names
-from methods.core.neighbourhood import recalibrate
-from search.assembly import described, rebuild
-from search.calibration import FEWEST
-from search.estimate import Estimate, estimate
-from search.kind import Entry, Kind
-from search.latency import LATENCIES, MeasureLatency
-from search.neighbourhood import DistilNeighbourhood
-from search.planner import Assembly
-from search.pool import BUDGETS, LATENCY, Pool, Score, end_label, piece_of
-from search.settings import LatencySettings, Limit, as_limit
-from search.stage import COSTS, Artifact, Bench, Product, Report, Stage, Work
-from search.stages.neighbourhoods import cut_open
-from spaces.config import knob
-from spaces.cost import costs
-from spaces.domain import Choice, Domain, Integers
-from spaces.problem import ConfigError, Problem, unknown
-from spaces.spec import NetworkSpec
+from stillhouse.methods.core.data.config import DataConfig
+from stillhouse.methods.core.data.dataset import open_data
+from stillhouse.methods.core.data.facts import facts
+from stillhouse.methods.core.training.evaluation import validated, validated_names
+from stillhouse.methods.core.training.neighbourhood import recalibrate
+from stillhouse.search.artifacts.artifact import Artifact
+from stillhouse.search.assembly.calibration import FEWEST
+from stillhouse.search.assembly.cost_model import Estimate, estimate
+from stillhouse.search.assembly.network import described, rebuild
+from stillhouse.search.assembly.planner import Assembly
+from stillhouse.search.assembly.pool import BUDGETS, LATENCY, Pool, Score, end_label, piece_of
+from stillhouse.search.stages.core.config import Entry, Kind
+from stillhouse.search.stages.core.stage import COSTS, Bench, Product, Report, Stage, Work
+from stillhouse.search.stages.neighbourhoods import cut_open
+from stillhouse.search.stages.ops.latency import LATENCIES, MeasureLatency
+from stillhouse.search.stages.ops.neighbourhood import DistilNeighbourhood
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import Choice, Domain, Integers
+from stillhouse.spaces.config.limits import Limit, as_limit
+from stillhouse.spaces.config.problems import ConfigError, Problem, unknown
+from stillhouse.spaces.cost import costs
+from stillhouse.spaces.latency import LatencySettings
+from stillhouse.spaces.network_spec import NetworkSpec
 
 
 class AssembleNetwork(Work):

@@ -13,19 +13,19 @@ from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, model_validator
 
-from methods.core.data.config import DataConfig
-from methods.core.objective import Objective
-from methods.core.training import Training
-from search.brought import brought
-from search.kind import Entry, Kind
-from search.stage import Stage
-from search.stages.train import check_taught, declared_field, split_network
-from search.train import TrainNetwork
-from search.weights import Weights, as_weights
-from spaces.config import Config, knob
-from spaces.domain import Domain
-from spaces.problem import ConfigError, Problem, unknown
-from spaces.spec import NetworkSpec
+from stillhouse.methods.core.data.config import DataConfig
+from stillhouse.methods.core.objective.objective import Objective
+from stillhouse.methods.core.training.train import Training
+from stillhouse.search.stages.core.config import Entry, Kind
+from stillhouse.search.stages.core.stage import Stage
+from stillhouse.search.stages.core.weights import Weights, as_weights
+from stillhouse.search.stages.expansion.prerequisites import brought
+from stillhouse.search.stages.expansion.teachers import check_taught, declared_field, split_network
+from stillhouse.search.stages.ops.train import TrainNetwork
+from stillhouse.spaces.config.base import Config, knob
+from stillhouse.spaces.config.domains import Domain
+from stillhouse.spaces.config.problems import ConfigError, Problem, unknown
+from stillhouse.spaces.network_spec import NetworkSpec
 
 
 class Link(Config):

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from methods.core.data.config import DataConfig
-from search.compressed import Compressed
-from search.kind import Entry, Kind
-from search.stages.prune import Prune, Pruning
-from search.stages.quantise import Quantise, Quantising
-from spaces.config import knob
-from spaces.domain import Choice, Domain
-from spaces.problem import ConfigError, Problem
+from stillhouse.methods.core.data.config import DataConfig
+from stillhouse.search.stages.core.config import Entry, Kind
+from stillhouse.search.stages.expansion.compression import Compressed
+from stillhouse.search.stages.prune import Prune, Pruning
+from stillhouse.search.stages.quantise import Quantise, Quantising
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import Choice, Domain
+from stillhouse.spaces.config.problems import ConfigError, Problem
 
 Step = Literal["prune", "quantise"]
 STEPS: Mapping[Step, type[Compressed]] = {"prune": Prune, "quantise": Quantise}

@@ -1,10 +1,10 @@
 """``do: distil_data``: a few synthetic examples with soft labels, in place of a training split.
 
 Soft-label dataset distillation (Sucholutsky and Schonlau 2021), and with ``labels: hard`` the
-original (Wang et al. 2018); see :mod:`methods.core.distilling`. A ``train`` entry learns on the
-examples with ``data: {distilled: ENTRY}``: by ordinary epochs, or with ``few_steps: true`` by the
-very steps that were distilled. Examples of texts are points in the space of word vectors; their
-record holds the nearest words.
+original (Wang et al. 2018); see :mod:`stillhouse.methods.core.synthesis.distilling`. A ``train``
+entry learns on the examples with ``data: {distilled: ENTRY}``: by ordinary epochs, or with
+``few_steps: true`` by the very steps that were distilled. Examples of texts are points in the space
+of word vectors; their record holds the nearest words.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from methods.core.data.config import DataConfig
-from methods.core.data.dataset import open_data
-from methods.core.data.facts import facts, lexicon, space
-from methods.core.distilling.distil import distil
-from methods.core.distilling.settings import Distilling
-from methods.core.distilling.unroll import require_no_statistics
-from methods.core.evaluation import validated_names
-from search.kind import Entry, Kind
-from search.stage import APART, Artifact, Bench, Product, Report, Stage, Work
-from search.train import fresh
-from spaces.config import knob
-from spaces.domain import Domain
-from spaces.problem import ConfigError, Problem
-from spaces.spec import NetworkSpec
+from stillhouse.methods.core.data.config import DataConfig
+from stillhouse.methods.core.data.dataset import open_data
+from stillhouse.methods.core.data.facts import facts, lexicon, space
+from stillhouse.methods.core.synthesis.distilling.distil import distil
+from stillhouse.methods.core.synthesis.distilling.settings import Distilling
+from stillhouse.methods.core.synthesis.distilling.unroll import require_no_statistics
+from stillhouse.methods.core.training.evaluation import validated_names
+from stillhouse.search.artifacts.artifact import Artifact
+from stillhouse.search.stages.core.config import Entry, Kind
+from stillhouse.search.stages.core.stage import APART, Bench, Product, Report, Stage, Work
+from stillhouse.search.stages.ops.train import fresh
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import Domain
+from stillhouse.spaces.config.problems import ConfigError, Problem
+from stillhouse.spaces.network_spec import NetworkSpec
 
 WORDS = 30
 """Of every distilled sentence that its record holds."""

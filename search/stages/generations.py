@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from methods.core.data.config import DataConfig
-from methods.core.objective import Objective
-from methods.core.training import Training
-from search.brought import brought
-from search.kind import Entry, Kind
-from search.stage import APART, Stage
-from search.stages.train import check_taught, declared_field
-from search.train import TrainNetwork
-from spaces.config import knob
-from spaces.domain import Domain, Integers
-from spaces.spec import NetworkSpec
+from stillhouse.methods.core.data.config import DataConfig
+from stillhouse.methods.core.objective.objective import Objective
+from stillhouse.methods.core.training.train import Training
+from stillhouse.search.stages.core.config import Entry, Kind
+from stillhouse.search.stages.core.stage import APART, Stage
+from stillhouse.search.stages.expansion.prerequisites import brought
+from stillhouse.search.stages.expansion.teachers import check_taught, declared_field
+from stillhouse.search.stages.ops.train import TrainNetwork
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import Domain, Integers
+from stillhouse.spaces.network_spec import NetworkSpec
 
 
 class Generations(Kind):

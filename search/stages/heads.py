@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from methods.core.brings import At
-from methods.core.data.config import DataConfig
-from methods.core.training import Training
-from search.heads import AttachHeads, heads_on
-from search.kind import Entry, Kind
-from spaces.config import knob
-from spaces.domain import Domain
+from stillhouse.methods.core.config.requirements import At
+from stillhouse.methods.core.data.config import DataConfig
+from stillhouse.methods.core.training.train import Training
+from stillhouse.search.stages.core.config import Entry, Kind
+from stillhouse.search.stages.ops.heads import AttachHeads, heads_on
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import Domain
 
 
 class Heads(Kind):

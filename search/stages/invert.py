@@ -1,8 +1,8 @@
 """``do: invert``: images from a teacher alone, to train on where its data is gone.
 
-DeepInversion (Yin et al. 2020); see :mod:`methods.core.inversion`. A ``train`` entry learns on them
-with ``images: ENTRY``. Of the experiment's data the shape, the classes and the normalisation are
-used, and no image.
+DeepInversion (Yin et al. 2020); see :mod:`stillhouse.methods.core.synthesis.inversion`. A ``train``
+entry learns on them with ``images: ENTRY``. Of the experiment's data the shape, the classes and the
+normalisation are used, and no image.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping, Sequence
 from typing import ClassVar
 
-from methods.core.data.config import DataConfig
-from methods.core.data.facts import facts
-from methods.core.inversion import Inversion, invert, require_statistics
-from search.assembly import outline, rebuild
-from search.kind import Entry, Kind
-from search.stage import Artifact, Bench, Product, Report, Stage, Work
-from spaces.config import canonical_json, knob
-from spaces.domain import Domain
-from spaces.problem import ConfigError, Problem
+from stillhouse.methods.core.data.config import DataConfig
+from stillhouse.methods.core.data.facts import facts
+from stillhouse.methods.core.synthesis.inversion import Inversion, invert, require_statistics
+from stillhouse.search.artifacts.artifact import Artifact
+from stillhouse.search.assembly.network import outline, rebuild
+from stillhouse.search.stages.core.config import Entry, Kind
+from stillhouse.search.stages.core.stage import Bench, Product, Report, Stage, Work
+from stillhouse.spaces.config.base import canonical_json, knob
+from stillhouse.spaces.config.domains import Domain
+from stillhouse.spaces.config.problems import ConfigError, Problem
 
 FIGURES = ("loss", "cross_entropy", "norms", "teacher_accuracy")
 """Of the images; means over the batches."""

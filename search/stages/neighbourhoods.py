@@ -14,22 +14,22 @@ from functools import lru_cache
 
 from pydantic import field_validator
 
-from methods.core.data.config import DataConfig
-from methods.core.data.facts import facts
-from methods.core.synthetic import MEANING, Inputs, require_norms
-from methods.core.training import Training
-from search.assembly import Piece, outline
-from search.kind import Entry, Kind
-from search.neighbourhood import DistilNeighbourhood, LearnBoundary
-from search.stage import Stage
-from search.train import TrainNetwork
-from spaces.block import BlockSpec
-from spaces.config import canonical_json, fingerprint, knob
-from spaces.cuts import intervals
-from spaces.domain import Choice, Domain, Integers
-from spaces.network import Shape, beside
-from spaces.problem import ConfigError, Problem
-from spaces.spec import NetworkSpec
+from stillhouse.methods.core.data.config import DataConfig
+from stillhouse.methods.core.data.facts import facts
+from stillhouse.methods.core.training.synthetic_inputs import MEANING, Inputs, require_norms
+from stillhouse.methods.core.training.train import Training
+from stillhouse.search.assembly.network import Piece, outline
+from stillhouse.search.stages.core.config import Entry, Kind
+from stillhouse.search.stages.core.stage import Stage
+from stillhouse.search.stages.ops.neighbourhood import DistilNeighbourhood, LearnBoundary
+from stillhouse.search.stages.ops.train import TrainNetwork
+from stillhouse.spaces.block_spec import BlockSpec
+from stillhouse.spaces.config.base import canonical_json, fingerprint, knob
+from stillhouse.spaces.config.domains import Choice, Domain, Integers
+from stillhouse.spaces.config.problems import ConfigError, Problem
+from stillhouse.spaces.modules.cuts import intervals
+from stillhouse.spaces.modules.network import Shape, beside
+from stillhouse.spaces.network_spec import NetworkSpec
 
 
 class Neighbourhoods(Kind):

@@ -1,8 +1,8 @@
 """``do: peers``: networks that learn together and from one another (online distillation).
 
 Deep mutual learning (Zhang et al. 2018) where the objective is cross entropy and soft targets at
-temperature 1; see :mod:`methods.core.peers`. The first network is the student and the result; the
-others' figures come beside its own, as ``peer1_val_accuracy`` and so on.
+temperature 1; see :mod:`stillhouse.methods.core.training.peers`. The first network is the student
+and the result; the others' figures come beside its own, as ``peer1_val_accuracy`` and so on.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from typing import Any, ClassVar
 
 import torch
 
-from methods.core.data.config import DataConfig
-from methods.core.data.facts import facts
-from methods.core.evaluation import validated_names
-from methods.core.objective import METHODS, Objective
-from methods.core.seeding import seed_from
-from methods.core.training import Training
-from search.kind import Entry, Kind
-from search.stage import Stage
-from search.stages.train import check_taught, declared_field, split_network
-from search.train import TrainNetwork, fresh
-from spaces.config import knob
-from spaces.cost import network_costs
-from spaces.domain import Domain
-from spaces.network import Network
-from spaces.problem import ConfigError, Problem
-from spaces.spec import NetworkSpec
+from stillhouse.methods.core.data.config import DataConfig
+from stillhouse.methods.core.data.facts import facts
+from stillhouse.methods.core.objective.objective import METHODS, Objective
+from stillhouse.methods.core.runtime.seeding import seed_from
+from stillhouse.methods.core.training.evaluation import validated_names
+from stillhouse.methods.core.training.train import Training
+from stillhouse.search.stages.core.config import Entry, Kind
+from stillhouse.search.stages.core.stage import Stage
+from stillhouse.search.stages.expansion.teachers import check_taught, declared_field, split_network
+from stillhouse.search.stages.ops.train import TrainNetwork, fresh
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import Domain
+from stillhouse.spaces.config.problems import ConfigError, Problem
+from stillhouse.spaces.cost import network_costs
+from stillhouse.spaces.modules.network import Network
+from stillhouse.spaces.network_spec import NetworkSpec
 
 
 class TrainPeers(TrainNetwork):

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from methods.core.data.config import DataConfig
-from methods.core.data.facts import facts
-from search.compressed import Compressed, Tuned, origin
-from search.prune import PruneNetwork
-from search.stage import Stage
-from spaces.config import knob
-from spaces.domain import Choice, Uniform
-from spaces.network import Network
-from spaces.problem import ConfigError, Problem
-from spaces.pruning import Scope, check_prunable, narrowest
+from stillhouse.methods.core.data.config import DataConfig
+from stillhouse.methods.core.data.facts import facts
+from stillhouse.search.stages.core.stage import Stage
+from stillhouse.search.stages.expansion.compression import Compressed, Tuned, origin
+from stillhouse.search.stages.ops.prune import PruneNetwork
+from stillhouse.spaces.compression.pruning import Scope, check_prunable, narrowest
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import Choice, Uniform
+from stillhouse.spaces.config.problems import ConfigError, Problem
+from stillhouse.spaces.modules.network import Network
 
 
 class Pruning(Tuned):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Literal
 
-from methods.core.data.config import DataConfig
-from methods.core.data.facts import facts
-from methods.core.objective import Objective
-from search.compressed import Compressed, Tuned, origin
-from search.quantise import QuantiseNetwork
-from search.stage import Stage
-from spaces.config import knob
-from spaces.domain import Choice
-from spaces.quantising import check_quantisable
+from stillhouse.methods.core.data.config import DataConfig
+from stillhouse.methods.core.data.facts import facts
+from stillhouse.methods.core.objective.objective import Objective
+from stillhouse.search.stages.core.stage import Stage
+from stillhouse.search.stages.expansion.compression import Compressed, Tuned, origin
+from stillhouse.search.stages.ops.quantise import QuantiseNetwork
+from stillhouse.spaces.compression.quantisation import check_quantisable
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import Choice
 
 
 class Quantising(Tuned):

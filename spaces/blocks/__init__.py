@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from spaces.block import Block
-from spaces.plugins import Folder
-from spaces.problem import ConfigError, Problem, unknown
+from stillhouse.spaces.config.plugins import Folder
+from stillhouse.spaces.config.problems import ConfigError, Problem, unknown
+from stillhouse.spaces.modules.block import Block
 
-BLOCKS: Folder[Block] = Folder("spaces.blocks", Block, "kind of block")
+BLOCKS: Folder[Block] = Folder("stillhouse.spaces.blocks", Block, "kind of block")
 
 
 def resolve(spec: Any, path: str = "") -> tuple[str, Block]:

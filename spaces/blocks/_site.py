@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from spaces.cuts import blank
-from spaces.layers import ConvUnit, initialise
-from spaces.network import Shape
-from spaces.problem import ConfigError
+from stillhouse.spaces.config.problems import ConfigError
+from stillhouse.spaces.modules.cuts import blank
+from stillhouse.spaces.modules.layers import ConvUnit, initialise
+from stillhouse.spaces.modules.network import Shape
 
 Stride = tuple[int, int]
 

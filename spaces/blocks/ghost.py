@@ -6,13 +6,13 @@ from typing import Literal
 
 from torch import nn
 
-from spaces.block import Block
-from spaces.blocks._site import Site, Stride, stack
-from spaces.config import knob
-from spaces.domain import Choice, Integers
-from spaces.layers import ConvUnit, GhostModule
-from spaces.network import Shape
-from spaces.problem import ConfigError
+from stillhouse.spaces.blocks._site import Site, Stride, stack
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import Choice, Integers
+from stillhouse.spaces.config.problems import ConfigError
+from stillhouse.spaces.modules.block import Block
+from stillhouse.spaces.modules.layers import ConvUnit, GhostModule
+from stillhouse.spaces.modules.network import Shape
 
 
 class Ghost(Block):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import nn
 
-from spaces.block import Block
-from spaces.blocks._site import Site, projection
-from spaces.layers import initialise
-from spaces.network import Shape
+from stillhouse.spaces.blocks._site import Site, projection
+from stillhouse.spaces.modules.block import Block
+from stillhouse.spaces.modules.layers import initialise
+from stillhouse.spaces.modules.network import Shape
 
 
 class Identity(Block):

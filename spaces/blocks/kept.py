@@ -6,9 +6,9 @@ from copy import deepcopy
 
 from torch import nn
 
-from spaces.block import Block
-from spaces.blocks._site import Site, trainable
-from spaces.network import Shape
+from stillhouse.spaces.blocks._site import Site, trainable
+from stillhouse.spaces.modules.block import Block
+from stillhouse.spaces.modules.network import Shape
 
 
 class Kept(Block):

@@ -6,14 +6,14 @@ from copy import deepcopy
 
 from torch import nn
 
-from spaces.block import Block
-from spaces.blocks._joints import joints
-from spaces.blocks._site import Site, trainable
-from spaces.config import knob
-from spaces.domain import Choice
-from spaces.layers import scaled
-from spaces.network import Shape
-from spaces.problem import ConfigError
+from stillhouse.spaces.blocks._prunable_channels import joints
+from stillhouse.spaces.blocks._site import Site, trainable
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import Choice
+from stillhouse.spaces.config.problems import ConfigError
+from stillhouse.spaces.modules.block import Block
+from stillhouse.spaces.modules.layers import scaled
+from stillhouse.spaces.modules.network import Shape
 
 
 class Pruned(Block):

@@ -7,13 +7,13 @@ from itertools import pairwise
 
 from torch import nn
 
-from spaces.block import Block
-from spaces.blocks._site import Site, trainable
-from spaces.config import knob
-from spaces.cuts import shapes
-from spaces.domain import Integers
-from spaces.network import Shape
-from spaces.problem import ConfigError
+from stillhouse.spaces.blocks._site import Site, trainable
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import Integers
+from stillhouse.spaces.config.problems import ConfigError
+from stillhouse.spaces.modules.block import Block
+from stillhouse.spaces.modules.cuts import shapes
+from stillhouse.spaces.modules.network import Shape
 
 
 class Shallower(Block):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from spaces.network import Family
-from spaces.plugins import Folder
-from spaces.problem import ConfigError, Problem, unknown
+from stillhouse.spaces.config.plugins import Folder
+from stillhouse.spaces.config.problems import ConfigError, Problem, unknown
+from stillhouse.spaces.modules.network import Family
 
-FAMILIES: Folder[Family] = Folder("spaces.networks", Family, "network family")
+FAMILIES: Folder[Family] = Folder("stillhouse.spaces.networks", Family, "network family")
 
 
 def sizes() -> dict[str, tuple[str, dict[str, Any]]]:

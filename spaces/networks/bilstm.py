@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from spaces.config import knob
-from spaces.domain import Choice, Integers, Uniform
-from spaces.layers import linear_head
-from spaces.network import Family, Form, Network, Shape
-from spaces.words import LSTM, MaxOverTime
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import Choice, Integers, Uniform
+from stillhouse.spaces.modules.layers import linear_head
+from stillhouse.spaces.modules.network import Family, Form, Network, Shape
+from stillhouse.spaces.modules.text_layers import LSTM, MaxOverTime
 
 
 class BiLSTM(Family):

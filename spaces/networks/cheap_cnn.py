@@ -7,10 +7,10 @@ from typing import Any, ClassVar, Literal
 
 from torch import nn
 
-from spaces.config import knob
-from spaces.domain import Choice
-from spaces.layers import ConvUnit, GhostModule
-from spaces.networks.plain_cnn import PlainCNN
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import Choice
+from stillhouse.spaces.modules.layers import ConvUnit, GhostModule
+from stillhouse.spaces.networks.plain_cnn import PlainCNN
 
 _DEPTHS = (2, 4, 6, 8, 10)
 

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from spaces.config import knob
-from spaces.domain import Choice
-from spaces.layers import scaled
-from spaces.network import Family, Network, Shape, require_size
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import Choice
+from stillhouse.spaces.modules.layers import scaled
+from stillhouse.spaces.modules.network import Family, Network, Shape, require_size
 
 
 class LeNet(Family):

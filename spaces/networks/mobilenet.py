@@ -7,11 +7,17 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from spaces.config import knob
-from spaces.domain import Choice, Uniform
-from spaces.layers import ConvUnit, InvertedResidual, initialise, pooled_head, scaled
-from spaces.network import Family, Network, Shape
-from spaces.weights import renamed
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import Choice, Uniform
+from stillhouse.spaces.modules.layers import (
+    ConvUnit,
+    InvertedResidual,
+    initialise,
+    pooled_head,
+    scaled,
+)
+from stillhouse.spaces.modules.network import Family, Network, Shape
+from stillhouse.spaces.modules.state_dict import renamed
 
 # Expansion, channels, blocks and first stride of each stage (table 2), the strides of the stem
 # and of the second stage taken out, so that images of 32 pixels end in maps of 4.

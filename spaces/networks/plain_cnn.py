@@ -8,10 +8,10 @@ from typing import Any, ClassVar, Literal
 
 from torch import nn
 
-from spaces.config import knob
-from spaces.domain import Choice
-from spaces.layers import ConvUnit, scaled
-from spaces.network import Family, Network, Shape
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import Choice
+from stillhouse.spaces.modules.layers import ConvUnit, scaled
+from stillhouse.spaces.modules.network import Family, Network, Shape
 
 # Channels of each convolution; M is a 2x2 max pooling, fc a hidden linear layer.
 _LAYOUTS = {

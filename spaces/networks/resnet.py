@@ -8,12 +8,19 @@ from typing import Any, ClassVar
 from pydantic import field_validator
 from torch import Tensor, nn
 
-from spaces.config import knob
-from spaces.domain import Choice, Integers
-from spaces.layers import ConvUnit, ResidualBlock, Shortcut, initialise, pooled_head, scaled
-from spaces.network import Family, Network, Shape
-from spaces.problem import ConfigError
-from spaces.weights import renamed
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import Choice, Integers
+from stillhouse.spaces.config.problems import ConfigError
+from stillhouse.spaces.modules.layers import (
+    ConvUnit,
+    ResidualBlock,
+    Shortcut,
+    initialise,
+    pooled_head,
+    scaled,
+)
+from stillhouse.spaces.modules.network import Family, Network, Shape
+from stillhouse.spaces.modules.state_dict import renamed
 
 _WIDE = {"width": 4.0, "stem": 32}
 

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 
 from pydantic import field_validator
 
-from spaces.config import knob
-from spaces.domain import Choice, Uniform
-from spaces.layers import linear_head
-from spaces.network import Family, Form, Network, Shape
-from spaces.words import MaxOverTime, WordConvs
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import Choice, Uniform
+from stillhouse.spaces.modules.layers import linear_head
+from stillhouse.spaces.modules.network import Family, Form, Network, Shape
+from stillhouse.spaces.modules.text_layers import MaxOverTime, WordConvs
 
 
 class TextCNN(Family):

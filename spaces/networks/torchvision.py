@@ -10,12 +10,12 @@ import torch
 from pydantic import field_validator
 from torch import Tensor, nn
 
-from spaces.config import knob
-from spaces.domain import Choice
-from spaces.network import Family, Network, Shape, require_size
-from spaces.networks._torchvision_blocks import blocks, facts, fresh
-from spaces.problem import ConfigError, unknown
-from spaces.weights import renamed
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import Choice
+from stillhouse.spaces.config.problems import ConfigError, unknown
+from stillhouse.spaces.modules.network import Family, Network, Shape, require_size
+from stillhouse.spaces.modules.state_dict import renamed
+from stillhouse.spaces.networks._torchvision_blocks import blocks, facts, fresh
 
 MODELS = (
     *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),

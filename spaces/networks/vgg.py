@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from spaces.config import knob
-from spaces.domain import Choice
-from spaces.layers import ConvUnit, initialise, pooled_head, scaled
-from spaces.network import Family, Network, Shape
-from spaces.weights import renamed
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import Choice
+from stillhouse.spaces.modules.layers import ConvUnit, initialise, pooled_head, scaled
+from stillhouse.spaces.modules.network import Family, Network, Shape
+from stillhouse.spaces.modules.state_dict import renamed
 
 _CHANNELS = (64, 128, 256, 512, 512)
 # Convolutions in each of the five stages.

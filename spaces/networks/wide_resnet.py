@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 from pydantic import field_validator
 from torch import Tensor, nn
 
-from spaces.config import knob
-from spaces.domain import Integers, Uniform
-from spaces.layers import PreactivationBlock, conv3x3, initialise, pooled_head
-from spaces.network import Family, Network, Shape
-from spaces.weights import renamed
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.domains import Integers, Uniform
+from stillhouse.spaces.modules.layers import PreactivationBlock, conv3x3, initialise, pooled_head
+from stillhouse.spaces.modules.network import Family, Network, Shape
+from stillhouse.spaces.modules.state_dict import renamed
 
 _NAMED = ((10, 1), (16, 1), (16, 2), (16, 4), (16, 8), (16, 10), (22, 8), (28, 2), (28, 10))
 _NAMED_DEEP = ((40, 1), (40, 2), (40, 4))

@@ -15,20 +15,21 @@ import torch
 from ray._private import ray_constants
 from ray.cluster_utils import Cluster
 
-from methods.core.data.config import DataConfig
-from search import cluster, tuning
-from search import make as making
-from search.announcer import Announcer
-from search.cluster import NAMESPACE
-from search.inline import Inline
-from search.ledger import Ledger
-from search.library.store import Library
-from search.loading import load_experiment
-from search.orders import Orders
-from search.settings import Resources
-from search.stage import Stage
-from search.study import Study
-from search.tuning import OnRay
+from stillhouse.methods.core.data.config import DataConfig
+from stillhouse.search.artifacts.store import Library
+from stillhouse.search.cluster import connection
+from stillhouse.search.cluster.connection import NAMESPACE
+from stillhouse.search.execution import builder as making
+from stillhouse.search.execution.client import Orders
+from stillhouse.search.experiment.loading import load_experiment
+from stillhouse.search.experiment.schema import Resources
+from stillhouse.search.monitoring.dispatcher import Announcer
+from stillhouse.search.stages.core.stage import Stage
+from stillhouse.search.tuning import ray_backend
+from stillhouse.search.tuning.local_backend import Inline
+from stillhouse.search.tuning.ray_backend import OnRay
+from stillhouse.search.tuning.recorder import Ledger
+from stillhouse.search.tuning.study import Study
 
 FAST = {"epochs": 2, "batch_size": 32, "lr": 0.05}
 TAUGHT = {"cross_entropy": {"weight": 0.5}, "soft_targets": {"weight": 0.5, "temperature": 2.0}}
@@ -180,7 +181,7 @@ def machines(works, monkeypatch):
     def start(*cpus, **config):
         started.append(Machines(*cpus, **config))
         started[-1].connect()
-        monkeypatch.setattr(tuning, "connect", lambda _: None)
+        monkeypatch.setattr(ray_backend, "connect", lambda _: None)
         return started[-1]
 
     yield start
@@ -193,7 +194,7 @@ def machines(works, monkeypatch):
 def machine(works):
     """One machine with one slot, for all tests of a module; its workers are kept."""
     assert works.Steady
-    alone = Machines(head_cpus=1, **cluster._OWN_WORKERS)
+    alone = Machines(head_cpus=1, **connection._OWN_WORKERS)
     alone.connect()
     yield alone
     alone.close()

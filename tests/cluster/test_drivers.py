@@ -13,10 +13,10 @@ import pytest
 import yaml
 from ray.cluster_utils import Cluster
 
-from search.launching import launch, resume
-from search.library.store import Library
-from search.loading import load_experiment
-from search.study_reading import StudyReader
+from stillhouse.search.artifacts.store import Library
+from stillhouse.search.driver.launch import launch, resume
+from stillhouse.search.experiment.loading import load_experiment
+from stillhouse.search.tuning.study_reading import StudyReader
 
 pytestmark = [
     pytest.mark.slow,
@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore:subprocess:ResourceWarning"),
 ]
-COMMAND = [sys.executable, "-c", "from search.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from stillhouse.search.cli import main; main()"]
 
 
 @pytest.fixture(autouse=True)

@@ -3,9 +3,9 @@
 import pytest
 import ray
 
-from search.cluster import NAMESPACE
-from search.events import StageChanged, TrialReported
-from search.foundry import foundry_name
+from stillhouse.search.cluster.connection import NAMESPACE
+from stillhouse.search.execution.scheduler import foundry_name
+from stillhouse.search.monitoring.events import StageChanged, TrialReported
 
 pytestmark = [
     pytest.mark.slow,

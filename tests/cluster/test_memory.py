@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from search.foundry import RETRIES
+from stillhouse.search.execution.scheduler import RETRIES
 
 pytestmark = [
     pytest.mark.slow,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from search.events import StageChanged, TrialReported
+from stillhouse.search.monitoring.events import StageChanged, TrialReported
 
 pytestmark = [
     pytest.mark.slow,

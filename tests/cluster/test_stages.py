@@ -5,8 +5,8 @@ import threading
 import pytest
 import ray
 
-from search.cluster import NAMESPACE
-from search.foundry import RETRIES, foundry_name
+from stillhouse.search.cluster.connection import NAMESPACE
+from stillhouse.search.execution.scheduler import RETRIES, foundry_name
 
 pytestmark = [
     pytest.mark.slow,

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from search import tuning
-from search.tuning import LOST_WORKERS
+from stillhouse.search.tuning import ray_backend
+from stillhouse.search.tuning.ray_backend import LOST_WORKERS
 
 pytestmark = [
     pytest.mark.slow,
@@ -21,7 +21,7 @@ def hangs(works, plain, monkeypatch):
     """Has the fourth epoch of any training in a trial stand still so many times."""
 
     def prepare(times):
-        monkeypatch.setattr(tuning, "Trial", works.HangingTrial)
+        monkeypatch.setattr(ray_backend, "Trial", works.HangingTrial)
         folder = Path(plain["library"])
         folder.mkdir()
         (folder / "hangs").write_text("one\n" * times, encoding="utf-8")

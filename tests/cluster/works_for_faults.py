@@ -10,9 +10,9 @@ from typing import ClassVar
 import ray
 import torch
 
-from methods.core import training
-from search.stage import Product, Work
-from search.trial import Trial
+from stillhouse.methods.core.training import train
+from stillhouse.search.stages.core.stage import Product, Work
+from stillhouse.search.tuning.trial import Trial
 
 
 class Steady(Work):
@@ -132,16 +132,16 @@ class HangingTrial(Trial):
     """A trial whose fourth epoch stands still, once for every line of a file in the library."""
 
     def setup(self, config, experiment, library):
-        ran = training._Run.epoch
+        ran = train._Run.epoch
 
         def epoch(run):
             if len(run.curve) == 3 and _take(Path(library, "hangs")):
                 hang()
             return ran(run)
 
-        if not hasattr(training._Run, "hangs"):
-            training._Run.hangs = True
-            training._Run.epoch = epoch
+        if not hasattr(train._Run, "hangs"):
+            train._Run.hangs = True
+            train._Run.epoch = epoch
         super().setup(config, experiment, library)
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from methods.core.data.config import DataConfig
-from methods.core.data.dataset import Dataset, open_data
-from methods.core.method import Pair, Progress
-from spaces.network import Network
-from spaces.networks import resolve
+from stillhouse.methods.core.data.config import DataConfig
+from stillhouse.methods.core.data.dataset import Dataset, open_data
+from stillhouse.methods.core.objective.method import Pair, Progress
+from stillhouse.spaces.modules.network import Network
+from stillhouse.spaces.networks import resolve
 
 
 @pytest.fixture(autouse=True)

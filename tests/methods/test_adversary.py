@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from methods.adversary import Adversary, reversed_gradient
-from methods.core.data.batch import Batch
-from methods.core.objective import Objective
-from spaces.network import Output
-from spaces.problem import ConfigError
+from stillhouse.methods.adversary import Adversary, reversed_gradient
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.core.objective.objective import Objective
+from stillhouse.spaces.config.problems import ConfigError
+from stillhouse.spaces.modules.network import Output
 
 
 def logits(seed, batch=6, scale=3.0):

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from methods.attention import Attention, attention
-from methods.core.data.batch import Batch
-from methods.core.method import Pair
-from spaces.network import Network, Output
-from spaces.problem import ConfigError
+from stillhouse.methods.attention import Attention, attention
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.core.objective.method import Pair
+from stillhouse.spaces.config.problems import ConfigError
+from stillhouse.spaces.modules.network import Network, Output
 
 BATCH = Batch(torch.zeros(3, 1, 8, 8), torch.zeros(3).long(), torch.arange(3))
 

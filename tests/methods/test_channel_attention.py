@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from methods.channel_attention import ChannelAttention
-from methods.core.data.batch import Batch
-from methods.core.objective import Objective
-from spaces.network import Output
+from stillhouse.methods.channel_attention import ChannelAttention
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.core.objective.objective import Objective
+from stillhouse.spaces.modules.network import Output
 
 BATCH = Batch(torch.zeros(3, 1, 8, 8), torch.zeros(3).long(), torch.arange(3))
 LOGITS = torch.zeros(3, 10)

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from methods.core.brings import HeadedTeachers
-from methods.core.data.batch import Batch
-from methods.core.method import Method, Pair, Progress
-from methods.core.objective import METHODS, Objective
-from spaces.heads import maps, stage_ends, with_linear_heads
-from spaces.network import Output
-from spaces.spec import NetworkSpec
+from stillhouse.methods.core.config.requirements import HeadedTeachers
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.core.objective.method import Method, Pair, Progress
+from stillhouse.methods.core.objective.objective import METHODS, Objective
+from stillhouse.spaces.modules.heads import maps, stage_ends, with_linear_heads
+from stillhouse.spaces.modules.network import Output
+from stillhouse.spaces.network_spec import NetworkSpec
 
 NAMES = METHODS.names()
 AT = Progress(epoch=1, epochs=10, step=2, steps_per_epoch=5, seed=3)

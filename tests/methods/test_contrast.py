@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from methods.contrast import Contrast
-from methods.core.data.batch import Batch
-from spaces.network import Output
+from stillhouse.methods.contrast import Contrast
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.spaces.modules.network import Output
 
 
 def drawn(seed, batch=6, width=64):

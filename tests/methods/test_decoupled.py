@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from methods.core.data.batch import Batch
-from methods.decoupled import Decoupled
-from methods.soft_targets import SoftTargets
-from spaces.network import Output
-from spaces.problem import ConfigError
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.decoupled import Decoupled
+from stillhouse.methods.soft_targets import SoftTargets
+from stillhouse.spaces.config.problems import ConfigError
+from stillhouse.spaces.modules.network import Output
 
 LABELS = np.array([3, 0, 9, 3, 1, 5])
 

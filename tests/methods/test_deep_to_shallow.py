@@ -7,13 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from methods.core.data.batch import Batch
-from methods.core.method import Pair
-from methods.core.objective import Objective
-from methods.core.training import Training, train
-from methods.deep_to_shallow import DeepToShallow
-from spaces.network import Network
-from spaces.problem import ConfigError
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.core.objective.method import Pair
+from stillhouse.methods.core.objective.objective import Objective
+from stillhouse.methods.core.training.train import Training, train
+from stillhouse.methods.deep_to_shallow import DeepToShallow
+from stillhouse.spaces.config.problems import ConfigError
+from stillhouse.spaces.modules.network import Network
 
 SHAPE = (1, 8, 8)
 IMAGES = torch.rand((6, *SHAPE), generator=torch.Generator().manual_seed(1))

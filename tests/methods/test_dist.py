@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from methods.core.data.batch import Batch
-from methods.dist import Dist
-from spaces.network import Output
-from spaces.problem import ConfigError
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.dist import Dist
+from stillhouse.spaces.config.problems import ConfigError
+from stillhouse.spaces.modules.network import Output
 
 
 def logits(seed, batch=6, classes=10, scale=3.0):

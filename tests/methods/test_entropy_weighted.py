@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from methods.core.data.batch import Batch
-from methods.entropy_weighted import EntropyWeighted
-from methods.soft_targets import SoftTargets
-from spaces.network import Output
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.entropy_weighted import EntropyWeighted
+from stillhouse.methods.soft_targets import SoftTargets
+from stillhouse.spaces.modules.network import Output
 
 
 def logits(seed, batch=6, classes=10, scale=3.0):

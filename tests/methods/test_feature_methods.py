@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from methods.core.data.batch import Batch
-from methods.core.learner import Learner
-from methods.core.method import Pair
-from methods.core.objective import METHODS, Objective
-from methods.core.settings import Training
-from methods.core.taps import FeatureMethod
-from methods.core.teacher import FrozenTeacher, Teachers
-from spaces.network import Network, Output
-from spaces.problem import ConfigError
+from stillhouse.methods.core.config.training import Training
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.core.objective.method import Pair
+from stillhouse.methods.core.objective.objective import METHODS, Objective
+from stillhouse.methods.core.objective.taps import FeatureMethod
+from stillhouse.methods.core.training.learner import Learner
+from stillhouse.methods.core.training.teachers import FrozenTeacher, Teachers
+from stillhouse.spaces.config.problems import ConfigError
+from stillhouse.spaces.modules.network import Network, Output
 
 
 def _compares_pair_by_pair(name):

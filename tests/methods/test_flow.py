@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from methods.core.data.batch import Batch
-from methods.core.method import Pair
-from methods.flow import Flow, gram
-from spaces.network import Output
-from spaces.problem import ConfigError
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.core.objective.method import Pair
+from stillhouse.methods.flow import Flow, gram
+from stillhouse.spaces.config.problems import ConfigError
+from stillhouse.spaces.modules.network import Output
 
 
 def drawn(seed, *shape):

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from methods.core.data.batch import Batch
-from methods.core.method import Pair, Progress
-from methods.core.objective import METHODS, Objective
-from spaces.heads import maps, stage_ends, with_linear_heads
-from spaces.spec import NetworkSpec
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.core.objective.method import Pair, Progress
+from stillhouse.methods.core.objective.objective import METHODS, Objective
+from stillhouse.spaces.modules.heads import maps, stage_ends, with_linear_heads
+from stillhouse.spaces.network_spec import NetworkSpec
 
 FILE = Path(__file__).with_name("golden.json")
 AT = Progress(epoch=3, epochs=10, step=1, steps_per_epoch=4, seed=5)

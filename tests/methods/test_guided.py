@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from methods.core.data.batch import Batch
-from methods.guided import Guided
-from methods.soft_targets import SoftTargets
-from spaces.network import Output
-from spaces.problem import ConfigError
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.guided import Guided
+from stillhouse.methods.soft_targets import SoftTargets
+from stillhouse.spaces.config.problems import ConfigError
+from stillhouse.spaces.modules.network import Output
 
 
 def logits(seed, batch=6, classes=10, scale=3.0):

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from methods.core.data.batch import Batch
-from methods.core.method import Pair
-from methods.hints import Hints
-from spaces.network import Network, Output
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.core.objective.method import Pair
+from stillhouse.methods.hints import Hints
+from stillhouse.spaces.modules.network import Network, Output
 
 BATCH = Batch(torch.zeros(3, 1, 8, 8), torch.zeros(3).long(), torch.arange(3))
 

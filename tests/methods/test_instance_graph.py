@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from methods.core.data.batch import Batch
-from methods.instance_graph import InstanceGraph
-from spaces.network import Output
-from spaces.problem import ConfigError
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.instance_graph import InstanceGraph
+from stillhouse.spaces.config.problems import ConfigError
+from stillhouse.spaces.modules.network import Output
 
 
 def drawn(seed, batch=5, width=4):

@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from methods.core.data.batch import Batch
-from methods.core.method import Pair, Progress
-from methods.core.objective import METHODS, Objective
-from spaces.network import Output
-from spaces.spec import NetworkSpec
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.core.objective.method import Pair, Progress
+from stillhouse.methods.core.objective.objective import METHODS, Objective
+from stillhouse.spaces.modules.network import Output
+from stillhouse.spaces.network_spec import NetworkSpec
 
 SIZE, CLASSES, SHAPE, EPOCHS = 6, 10, (3, 16, 16), 200
 EPOCHS_TRIED = (1, 2, 19, 20, 21, 30, 31, 59, 60, 61, 159, 160, 200)

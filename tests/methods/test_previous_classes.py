@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from methods.core.data.batch import Batch
-from methods.core.objective import Objective
-from methods.previous_classes import PreviousClasses
-from methods.soft_targets import SoftTargets
-from spaces.network import Output
-from spaces.problem import ConfigError
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.core.objective.objective import Objective
+from stillhouse.methods.previous_classes import PreviousClasses
+from stillhouse.methods.soft_targets import SoftTargets
+from stillhouse.spaces.config.problems import ConfigError
+from stillhouse.spaces.modules.network import Output
 
 OLD = (0, 3, 4)
 

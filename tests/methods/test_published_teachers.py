@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from methods.core.data.config import DataConfig
-from methods.core.data.dataset import open_data
-from spaces.networks import resolve
-from spaces.weights import load_published, read_state
+from stillhouse.methods.core.data.config import DataConfig
+from stillhouse.methods.core.data.dataset import open_data
+from stillhouse.spaces.networks import resolve
+from stillhouse.spaces.weights import load_published, read_state
 
 ROOT = os.environ.get("STILLHOUSE_TEST_DATA")
 SETTINGS = {

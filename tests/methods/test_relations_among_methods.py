@@ -8,9 +8,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from methods.core.objective import Objective
-from methods.core.teacher import FrozenTeacher
-from methods.core.training import Training, train
+from stillhouse.methods.core.objective.objective import Objective
+from stillhouse.methods.core.training.teachers import FrozenTeacher
+from stillhouse.methods.core.training.train import Training, train
 
 OBJECTIVE = Objective.parse(
     {

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from methods.core.data.batch import Batch
-from methods.similarities import Similarities
-from spaces.network import Output
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.similarities import Similarities
+from stillhouse.spaces.modules.network import Output
 
 
 def drawn(seed, batch=5, shape=(3, 2, 4)):

@@ -9,10 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from methods.core.data.batch import Batch
-from methods.soft_targets import SoftTargets
-from spaces.network import Output
-from spaces.problem import ConfigError
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.soft_targets import SoftTargets
+from stillhouse.spaces.config.problems import ConfigError
+from stillhouse.spaces.modules.network import Output
 
 
 def logits(seed, batch=6, classes=10, scale=3.0):

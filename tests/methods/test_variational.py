@@ -10,9 +10,9 @@ import torch
 from scipy.stats import norm
 from torch import nn
 
-from methods.core.data.batch import Batch
-from methods.variational import Variational
-from spaces.network import Output
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.variational import Variational
+from stillhouse.spaces.modules.network import Output
 
 BATCH = Batch(torch.zeros(3, 1, 8, 8), torch.zeros(3).long(), torch.arange(3))
 LOGITS = torch.zeros(3, 10)

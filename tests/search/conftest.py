@@ -18,9 +18,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from search.library.store import Library
-from search.loading import load_experiment
-from spaces.spec import NetworkSpec
+from stillhouse.search.artifacts.store import Library
+from stillhouse.search.experiment.loading import load_experiment
+from stillhouse.spaces.network_spec import NetworkSpec
 
 FAST = {"epochs": 2, "batch_size": 32, "lr": 0.05}
 TAUGHT = {"cross_entropy": {"weight": 0.5}, "soft_targets": {"weight": 0.5, "temperature": 2.0}}

@@ -15,18 +15,19 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from search import driver, launch, load_experiment, read_outcome, resume
-from search import make as making
-from search.baselines import baselines
-from search.cli.app import app
-from search.events import StageChanged, TrialEnded
-from search.folder import RunFolder
-from search.kept_run import load_run, stand_of
-from search.library.store import Library
-from search.reusing import again
-from search.run_result import read_run
-from search.settle import contenders
-from search.tracking import send_pending
+from stillhouse import launch, load_experiment, read_outcome, resume
+from stillhouse.search.artifacts.store import Library
+from stillhouse.search.cli.app import app
+from stillhouse.search.driver import driver
+from stillhouse.search.driver.reuse import again
+from stillhouse.search.evaluation.baselines import baselines
+from stillhouse.search.evaluation.finalists import contenders
+from stillhouse.search.execution import builder as making
+from stillhouse.search.monitoring.events import StageChanged, TrialEnded
+from stillhouse.search.monitoring.mlflow import send_pending
+from stillhouse.search.results.run_folder import RunFolder
+from stillhouse.search.runs.kept import load_run, stand_of
+from stillhouse.search.runs.result import read_run
 
 EARLIER = Path(__file__).parents[1] / "fixtures" / "earlier"
 HALF = "15a48c7ff5aef1010034738940ad21674eae5824cb526a9ec1943e494e7559e9"
@@ -267,7 +268,7 @@ def test_its_best_is_used_again(tmp_path):
 def test_what_mlflow_had_not_heard_is_sent(tmp_path):
     from mlflow import MlflowClient
 
-    from search.tracking import prepare
+    from stillhouse.search.monitoring.mlflow import prepare
 
     uri, folder = f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "runs" / "ended-1"
     prepare(uri, "ended")

@@ -22,29 +22,29 @@ import pytest
 import torch
 import yaml
 
-import search as package
-from methods.core.data.config import DataConfig
-from methods.core.data.sources import SOURCES
-from methods.core.objective import METHODS, Objective
-from search.baselines import baselines
-from search.brought import again
-from search.diagnosis import DiagnoseTeacher
-from search.factorial import cells
-from search.kind import KINDS
-from search.latency import MeasureLatency
-from search.library.store import Library
-from search.loading import load_experiment
-from search.screening import screen_student
-from search.settings import LatencySettings
-from search.settle import contender
-from search.stage import Stage, Work
-from search.train import TrainNetwork
-from search.variance import MeasureVariance
-from spaces.block import BlockSpec
-from spaces.blocks import BLOCKS
-from spaces.config import canonical_json, fingerprint
-from spaces.networks import FAMILIES, sizes
-from spaces.spec import NetworkSpec
+import stillhouse.search as package
+from stillhouse.methods.core.data.config import DataConfig
+from stillhouse.methods.core.data.sources import SOURCES
+from stillhouse.methods.core.objective.objective import METHODS, Objective
+from stillhouse.search.artifacts.store import Library
+from stillhouse.search.evaluation.baselines import baselines
+from stillhouse.search.evaluation.diagnosis import DiagnoseTeacher
+from stillhouse.search.evaluation.factorial import cells
+from stillhouse.search.evaluation.finalists import contender
+from stillhouse.search.evaluation.seed_variance import MeasureVariance
+from stillhouse.search.experiment.loading import load_experiment
+from stillhouse.search.experiment.screen_student import screen_student
+from stillhouse.search.stages.core.config import KINDS
+from stillhouse.search.stages.core.stage import Stage, Work
+from stillhouse.search.stages.expansion.prerequisites import again
+from stillhouse.search.stages.ops.latency import MeasureLatency
+from stillhouse.search.stages.ops.train import TrainNetwork
+from stillhouse.spaces.block_spec import BlockSpec
+from stillhouse.spaces.blocks import BLOCKS
+from stillhouse.spaces.config.base import canonical_json, fingerprint
+from stillhouse.spaces.latency import LatencySettings
+from stillhouse.spaces.network_spec import NetworkSpec
+from stillhouse.spaces.networks import FAMILIES, sizes
 
 FOLDER = Path(__file__).parents[1] / "goldens"
 FILE = FOLDER / "stage_keys.json"

@@ -21,13 +21,13 @@ from typing import Any
 import pytest
 import torch
 
-import search as package
-from search.diagnosis import DiagnoseTeacher
-from search.library.store import Library
-from search.loading import load_experiment
-from search.make import make_all
-from search.stage import Stage, Work
-from search.variance import MeasureVariance
+import stillhouse.search as package
+from stillhouse.search.artifacts.store import Library
+from stillhouse.search.evaluation.diagnosis import DiagnoseTeacher
+from stillhouse.search.evaluation.seed_variance import MeasureVariance
+from stillhouse.search.execution.builder import make_all
+from stillhouse.search.experiment.loading import load_experiment
+from stillhouse.search.stages.core.stage import Stage, Work
 
 FOLDER = Path(__file__).parents[1] / "goldens"
 FILE = FOLDER / "operations.json"

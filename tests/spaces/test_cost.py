@@ -9,10 +9,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from spaces.cost import Costs, costs, device_name, measure_latency, network_costs
-from spaces.networks import resolve
-from spaces.problem import ConfigError
-from spaces.spec import NetworkSpec
+from stillhouse.spaces.config.problems import ConfigError
+from stillhouse.spaces.cost import Costs, costs, device_name, measure_latency, network_costs
+from stillhouse.spaces.network_spec import NetworkSpec
+from stillhouse.spaces.networks import resolve
 
 CIFAR = (3, 32, 32)
 
@@ -64,8 +64,9 @@ def test_flops_are_those_of_torchs_own_counter(name):
 def test_costs_of_a_network_that_is_there_need_no_compiler():
     """It takes over a second to load, and every worker asks for costs."""
     program = (
-        "import sys, torch; from spaces.cost import costs; from spaces.cuts import positions; "
-        "from spaces.spec import NetworkSpec; "
+        "import sys, torch; from stillhouse.spaces.cost import costs; "
+        "from stillhouse.spaces.modules.cuts import positions; "
+        "from stillhouse.spaces.network_spec import NetworkSpec; "
         "network = NetworkSpec.parse('resnet8').build((3, 8, 8), 10); "
         "costs(network, (3, 8, 8)); positions(network, (3, 8, 8)); "
         "assert 'torch._dynamo' not in sys.modules"
@@ -175,7 +176,7 @@ def test_latency_is_measured_in_evaluation_mode_on_a_copy():
 
 def test_median_and_quartiles(monkeypatch):
     clock = iter([0, 1, 10, 12, 20, 23, 30, 34, 40, 45])
-    monkeypatch.setattr("spaces.cost.time.perf_counter", lambda: next(clock) / 1e3)
+    monkeypatch.setattr("stillhouse.spaces.cost.time.perf_counter", lambda: next(clock) / 1e3)
     found = measure_latency(nn.Identity(), (1,), warmup=0, repeats=5)
     assert found.median_ms == pytest.approx(3)
     assert found.spread_ms == pytest.approx(2)

@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from spaces.networks import resolve
-from spaces.problem import ConfigError
-from spaces.spec import NetworkSpec
-from spaces.weights import load_published, read_state, renamed
+from stillhouse.spaces.config.problems import ConfigError
+from stillhouse.spaces.modules.state_dict import renamed
+from stillhouse.spaces.network_spec import NetworkSpec
+from stillhouse.spaces.networks import resolve
+from stillhouse.spaces.weights import load_published, read_state
 
 CIFAR = (3, 32, 32)
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}

@@ -7,12 +7,12 @@ from typing import Any, ClassVar, Self
 
 from pydantic import field_validator, model_validator
 
-from methods.core.data.augment import Augment
-from methods.core.data.rare import rare_examples
-from methods.core.data.source import Source
-from methods.core.data.sources import resolve
-from spaces.config import Config, knob
-from spaces.normalisation import normalisation_fault
+from stillhouse.methods.core.data.augmentation.augment import Augment
+from stillhouse.methods.core.data.base.rare_classes import rare_examples
+from stillhouse.methods.core.data.base.source import Source
+from stillhouse.methods.core.data.sources import resolve
+from stillhouse.spaces.config.base import Config, knob
+from stillhouse.spaces.config.normalisation import normalisation_fault
 
 
 class Normalise(Config):

@@ -11,20 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from methods.core.data.augment import UNCHANGED, View, render
-from methods.core.data.batch import Batch
-from methods.core.data.chance import generator
-from methods.core.data.config import DataConfig
-from methods.core.data.facts import DataFacts, cut, facts, opened
-from methods.core.data.material import Material
-from methods.core.data.merging import merged_labels
-from methods.core.data.mixing import Mix, mixed_images, mixed_labels
-from methods.core.data.pixels import Pixels
-from methods.core.data.source import Labels, Part
-from methods.core.data.splits import Rows, Split, Splits
-from spaces.config import fingerprint
-from spaces.network import Shape
-from spaces.problem import ConfigError, Problem
+from stillhouse.methods.core.data.augmentation.augment import UNCHANGED, View, render
+from stillhouse.methods.core.data.augmentation.mixing import Mix, mixed_images, mixed_labels
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.core.data.base.decoded_source import Material
+from stillhouse.methods.core.data.base.image_store import Pixels
+from stillhouse.methods.core.data.base.rng import generator
+from stillhouse.methods.core.data.base.source import Labels, Part
+from stillhouse.methods.core.data.base.splits import Rows, Split, Splits
+from stillhouse.methods.core.data.class_merging import merged_labels
+from stillhouse.methods.core.data.config import DataConfig
+from stillhouse.methods.core.data.facts import DataFacts, cut, facts, opened
+from stillhouse.spaces.config.base import fingerprint
+from stillhouse.spaces.config.problems import ConfigError, Problem
+from stillhouse.spaces.modules.network import Shape
 
 _MIB = 1024**2
 

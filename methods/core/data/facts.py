@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from methods.core.data.config import DataConfig
-from methods.core.data.lexicon import Lexicon
-from methods.core.data.material import Material
-from methods.core.data.merging import check_classes, merged_names
-from methods.core.data.sentences import TextMaterial
-from methods.core.data.source import Source
-from methods.core.data.splits import Cut, Split, Splits
-from methods.core.data.text_source import TextSource
-from spaces.network import Shape
-from spaces.problem import ConfigError, Problem
+from stillhouse.methods.core.data.base.decoded_source import Material
+from stillhouse.methods.core.data.base.source import Source
+from stillhouse.methods.core.data.base.splits import Cut, Split, Splits
+from stillhouse.methods.core.data.class_merging import check_classes, merged_names
+from stillhouse.methods.core.data.config import DataConfig
+from stillhouse.methods.core.data.text.decoded_texts import TextMaterial
+from stillhouse.methods.core.data.text.embedding_table import Lexicon
+from stillhouse.methods.core.data.text.text_source import TextSource
+from stillhouse.spaces.config.problems import ConfigError, Problem
+from stillhouse.spaces.modules.network import Shape
 
 _MOST_NAMED = 5
 

@@ -25,7 +25,7 @@ KEYS = {
     "AWS_SECRET_ACCESS_KEY": "testing",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
-STILLHOUSE = ("python", "-m", "search.cli")
+STILLHOUSE = ("python", "-m", "stillhouse.search.cli")
 RAYS = ("gcs_server", "raylet", "ray start", "ray::", "ray-dashboard", "python -u")
 _PAGES_ALONE = {
     "MLFLOW_DISABLE_TELEMETRY": "true",

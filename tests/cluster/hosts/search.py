@@ -9,15 +9,7 @@ from typing import Any
 import yaml
 
 from tests.cluster.conftest import SEARCH
-from tests.cluster.hosts.cluster import (
-    DASHBOARD,
-    KEYS,
-    RAY,
-    STILLHOUSE,
-    STORE,
-    STUDY,
-    TRACKING,
-)
+from tests.cluster.hosts.cluster import DASHBOARD, KEYS, RAY, STILLHOUSE, STORE, STUDY, TRACKING
 from tests.cluster.hosts.host import HOME, Host, Program
 
 TEACHER, STUDENT = 40, 150
@@ -26,9 +18,9 @@ CLOCK = ("seconds", "images_per_second")
 """Figures that are alike on no two runs."""
 FOUND = """
 import json, sys
-from search.folder import RunFolder
-from search.library.store import Library
-from search.run_result import read_outcome
+from stillhouse.search.results.run_folder import RunFolder
+from stillhouse.search.artifacts.store import Library
+from stillhouse.search.runs.result import read_outcome
 
 run, place = sys.argv[1:]
 library = Library(place)

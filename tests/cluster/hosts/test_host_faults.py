@@ -86,7 +86,7 @@ def test_a_killed_raylet(cluster, search, inline):
 def test_a_killed_driver(cluster, search, inline):
     program = search.launch()
     program.printed(LONG, IN_A_TRIAL)
-    cluster.head.kill(f"python -m search.cli launch {search.name}")
+    cluster.head.kill(f"python -m stillhouse.search.cli launch {search.name}")
     assert program.ends(60) != 0
     ends_as(inline, search, search.resume())
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from search.tracking.place import SERVER_SETTINGS, resolve_uri, ui_command
+from stillhouse.search.monitoring.mlflow.locations import SERVER_SETTINGS, resolve_uri, ui_command
 
 
 @pytest.fixture(autouse=True, scope="session")

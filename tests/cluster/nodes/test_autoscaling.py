@@ -20,7 +20,7 @@ import ray
 import yaml
 from ray.autoscaler.v2.sdk import get_cluster_status
 
-from search.library.store import Library
+from stillhouse.search.artifacts.store import Library
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
@@ -216,7 +216,7 @@ def test_grows_with_the_work_and_shrinks_after_it(address, watch, within, tracki
     (tmp_path / "growing.yaml").write_text(yaml.safe_dump(experiment))
     assert within(300, lambda: len(watch.samples) > 5)
     idle = len(watch.samples)
-    command = [sys.executable, "-c", "from search.cli import main; main()"]
+    command = [sys.executable, "-c", "from stillhouse.search.cli import main; main()"]
     launched = subprocess.run(
         [*command, "launch", "growing.yaml", "--address", address],
         cwd=tmp_path,

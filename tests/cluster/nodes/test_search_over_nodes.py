@@ -8,16 +8,16 @@ import torch
 import yaml
 from ray.cluster_utils import Cluster
 
-from methods.core.data.config import DataConfig
-from search import launch, load_experiment
-from search import make as making
-from search.announcer import Announcer
-from search.cluster import connect
-from search.library.store import Library
-from search.orders import Orders
-from search.outcome import winner
-from search.settings import Resources
-from search.stage import Stage
+from stillhouse import launch, load_experiment
+from stillhouse.methods.core.data.config import DataConfig
+from stillhouse.search.artifacts.store import Library
+from stillhouse.search.cluster.connection import connect
+from stillhouse.search.execution import builder as making
+from stillhouse.search.execution.client import Orders
+from stillhouse.search.experiment.schema import Resources
+from stillhouse.search.monitoring.dispatcher import Announcer
+from stillhouse.search.results.outcome import winner
+from stillhouse.search.stages.core.stage import Stage
 
 pytestmark = [
     pytest.mark.slow,
@@ -46,7 +46,7 @@ from typing import ClassVar
 import ray
 import torch
 
-from search.stage import Product, Work
+from stillhouse.search.stages.core.stage import Product, Work
 
 
 class Sleeping(Work):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from methods.core.data.source import Source
-from spaces.plugins import Folder
-from spaces.problem import ConfigError
+from stillhouse.methods.core.data.base.source import Source
+from stillhouse.spaces.config.plugins import Folder
+from stillhouse.spaces.config.problems import ConfigError
 
-SOURCES: Folder[Source] = Folder("methods.core.data.sources", Source, "data source")
+SOURCES: Folder[Source] = Folder("stillhouse.methods.core.data.sources", Source, "data source")
 
 
 def resolve(spec: Any, **defaults: Any) -> tuple[str, Source]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torchvision import datasets
 
-from methods.core.data.published import Published
-from methods.core.data.torchvision_files import PickledFiles
+from stillhouse.methods.core.data.formats.published import Published
+from stillhouse.methods.core.data.formats.torchvision_files import PickledFiles
 
 
 class Cifar10(Published):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torchvision import datasets
 
-from methods.core.data.published import Published
-from methods.core.data.torchvision_files import PickledFiles
+from stillhouse.methods.core.data.formats.published import Published
+from stillhouse.methods.core.data.formats.torchvision_files import PickledFiles
 
 _NAMES = """
 apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from methods.core.data.source import Images, Labels, Part, Source, SourceFacts
-from methods.core.data.splits import digest, stratified_order
+from stillhouse.methods.core.data.base.source import Images, Labels, Part, Source, SourceFacts
+from stillhouse.methods.core.data.base.splits import digest, stratified_order
 
 _TEST_SHARE = 0.2
 _TEST_SEED = 1797

@@ -8,16 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from methods.core.data.encoded import Decoder, Encoded, Mode, kept_mode
-from methods.core.data.image_tree import (
-    RULE,
-    ClassFolder,
-    class_folder,
-    class_folders,
-    left_out,
-    outside,
-)
-from methods.core.data.source import (
+from stillhouse.methods.core.data.base.source import (
     PARTS,
     Images,
     Labels,
@@ -26,8 +17,17 @@ from methods.core.data.source import (
     SourceFacts,
     root_problem,
 )
-from spaces.config import fingerprint, knob
-from spaces.problem import ConfigError
+from stillhouse.methods.core.data.formats.encoded_images import Decoder, Encoded, Mode, kept_mode
+from stillhouse.methods.core.data.formats.image_tree import (
+    RULE,
+    ClassFolder,
+    class_folder,
+    class_folders,
+    left_out,
+    outside,
+)
+from stillhouse.spaces.config.base import fingerprint, knob
+from stillhouse.spaces.config.problems import ConfigError
 
 
 class ImageFolder(Source):

@@ -9,11 +9,7 @@ from typing import ClassVar
 
 from pydantic import field_validator
 
-from methods.core.data.encoded import Decoder, Mode, kept_mode
-from methods.core.data.labels import Classes
-from methods.core.data.parquet_images import ParquetImages
-from methods.core.data.shards import matching
-from methods.core.data.source import (
+from stillhouse.methods.core.data.base.source import (
     Images,
     Labels,
     Part,
@@ -22,7 +18,11 @@ from methods.core.data.source import (
     check_names,
     root_problem,
 )
-from spaces.config import fingerprint, knob
+from stillhouse.methods.core.data.formats.encoded_images import Decoder, Mode, kept_mode
+from stillhouse.methods.core.data.formats.labels import Classes
+from stillhouse.methods.core.data.formats.parquet_images import ParquetImages
+from stillhouse.methods.core.data.formats.shards import matching
+from stillhouse.spaces.config.base import fingerprint, knob
 
 
 class Parquet(Source):

@@ -8,14 +8,21 @@ from typing import Any, ClassVar
 
 from pydantic import field_validator
 
-from methods.core.data.labels import Classes, label_fault
-from methods.core.data.labels_before import as_version_1
-from methods.core.data.shards import check_files, matching
-from methods.core.data.source import PARTS, Labels, Part, SourceFacts, check_names, root_problem
-from methods.core.data.tables import FORMS, column, is_table
-from methods.core.data.text_source import TextSource
-from spaces.config import knob
-from spaces.problem import ConfigError
+from stillhouse.methods.core.data.base.source import (
+    PARTS,
+    Labels,
+    Part,
+    SourceFacts,
+    check_names,
+    root_problem,
+)
+from stillhouse.methods.core.data.formats.labels import Classes, label_fault
+from stillhouse.methods.core.data.formats.labels_version_1 import as_version_1
+from stillhouse.methods.core.data.formats.shards import check_files, matching
+from stillhouse.methods.core.data.formats.tables import FORMS, column, is_table
+from stillhouse.methods.core.data.text.text_source import TextSource
+from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.problems import ConfigError
 
 
 class Text(TextSource):

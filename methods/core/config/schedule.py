@@ -1,0 +1,157 @@
+"""Schedules: how a weight or a learning rate changes while training goes on.
+
+Every schedule is a pure function from progress to a factor, so a resumed run continues exactly.
+Places are epochs counted from 0: 60 is the moment when 60 epochs are done. A place below 1 is a
+fraction of all epochs, so that one schedule fits short and long training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, NonNegativeFloat
+
+from stillhouse.spaces.config.base import Config, knob
+from stillhouse.spaces.config.problems import ConfigError, unknown
+
+_PLACE = "epochs done (below 1: fraction of all)"
+
+
+def _place(value: float, epochs: int) -> float:
+    return value * epochs if value < 1 else value
+
+
+class Constant(Config):
+    """The factor 1 throughout."""
+
+    kind: Literal["constant"] = "constant"
+
+    def factor(self, position: float, epochs: int) -> float:
+        return 1.0
+
+
+class Step(Config):
+    """Multiplied by ``gamma`` at each of ``milestones``."""
+
+    kind: Literal["step"] = "step"
+    milestones: tuple[NonNegativeFloat, ...] = knob((0.5, 0.75), f"when to step: {_PLACE}")
+    gamma: float = knob(0.1, "factor applied at each milestone", ge=0.0)
+
+    def factor(self, position: float, epochs: int) -> float:
+        places = [_place(milestone, epochs) for milestone in self.milestones]
+        # A step falls between two epochs, never into one.
+        return float(self.gamma ** sum(math.floor(position) >= place for place in places))
+
+
+class Switch(Config):
+    """1 from ``since`` until ``until``, 0 before and after: a method that joins or leaves."""
+
+    kind: Literal["switch"] = "switch"
+    since: float = knob(0.0, f"when it begins: {_PLACE}", ge=0.0)
+    until: float | None = knob(None, f"when it ends: {_PLACE}; none means never", gt=0.0)
+
+    def factor(self, position: float, epochs: int) -> float:
+        begun = position >= _place(self.since, epochs)
+        ended = self.until is not None and position >= _place(self.until, epochs)
+        return float(begun and not ended)
+
+
+class Linear(Config):
+    """A straight line from ``start`` to ``stop`` between two places, flat before and after."""
+
+    kind: Literal["linear"] = "linear"
+    start: float = knob(1.0, "factor before and at `since`", ge=0.0)
+    stop: float = knob(0.0, "factor at and after `until`", ge=0.0)
+    since: float = knob(0.0, f"where the line begins: {_PLACE}", ge=0.0)
+    until: float | None = knob(None, f"where it ends: {_PLACE}; none means the last", gt=0.0)
+
+    def factor(self, position: float, epochs: int) -> float:
+        since = _place(self.since, epochs)
+        until = float(epochs) if self.until is None else _place(self.until, epochs)
+        if position >= until:
+            return self.stop
+        share = max(position - since, 0.0) / max(until - since, 1e-12)
+        return self.start + share * (self.stop - self.start)
+
+
+class Warmup(Config):
+    """1 / n in the first epoch, 2 / n in the second, and 1 from the n-th epoch on.
+
+    Much published code counts a warm-up like this, by epochs from 1. ``linear`` also grows within
+    an epoch, and begins with 0.
+    """
+
+    kind: Literal["warmup"] = "warmup"
+    epochs: float = knob(20.0, "n: the first epoch at 1 (below 1: fraction of all)", gt=0.0)
+
+    def factor(self, position: float, epochs: int) -> float:
+        return min((math.floor(position) + 1) / _place(self.epochs, epochs), 1.0)
+
+
+class Cosine(Config):
+    """Half a cosine from 1 down to ``floor``, perhaps after a linear rise.
+
+    Loshchilov and Hutter 2017, section 3, without restarts.
+    """
+
+    kind: Literal["cosine"] = "cosine"
+    warmup: float = knob(0.0, f"end of a linear rise from 0: {_PLACE}", ge=0.0)
+    floor: float = knob(0.0, "factor at the end", ge=0.0, le=1.0)
+
+    def factor(self, position: float, epochs: int) -> float:
+        warmup = _place(self.warmup, epochs)
+        if position < warmup:
+            return position / warmup
+        share = min((position - warmup) / max(epochs - warmup, 1e-12), 1.0)
+        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+class OneCycle(Config):
+    """Cosine up from ``initial`` to 1 at ``peak`` of the way, cosine down to ``final`` after it.
+
+    The policy of Smith and Topin (2018), with the annealing torch's OneCycleLR uses by default.
+    """
+
+    kind: Literal["one_cycle"] = "one_cycle"
+    peak: float = knob(0.3, "fraction of training at which the factor is 1", gt=0.0, lt=1.0)
+    initial: float = knob(0.04, "factor at the start", ge=0.0, le=1.0)
+    final: float = knob(4e-6, "factor at the end", ge=0.0, le=1.0)
+
+    def factor(self, position: float, epochs: int) -> float:
+        fraction = position / epochs
+        if fraction <= self.peak:
+            low, share = self.initial, 1 - fraction / self.peak
+        else:
+            low, share = self.final, (fraction - self.peak) / (1 - self.peak)
+        return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+
+
+_KINDS = ("constant", "step", "switch", "linear", "warmup", "cosine", "one_cycle")
+
+
+def _expand(data: Any) -> Any:
+    """``cosine`` and ``{cosine: {...}}`` to the tagged form that pydantic tells apart."""
+    if isinstance(data, Config):
+        return data
+    if isinstance(data, str):
+        data = {"kind": data}
+    if isinstance(data, Mapping) and len(data) == 1 and "kind" not in data:
+        kind, settings = next(iter(data.items()))
+        if not isinstance(settings, Mapping):
+            raise ConfigError(f"needs {{{kind}: {{settings}}}}, found {data!r}")
+        data = {"kind": kind, **settings}
+    if not (isinstance(data, Mapping) and "kind" in data):
+        raise ConfigError(f"needs a name or {{name: {{settings}}}}, found {data!r}")
+    if data["kind"] not in _KINDS:
+        raise ConfigError(unknown("schedule", data["kind"], _KINDS))
+    return data
+
+
+Schedule = Annotated[
+    Constant | Step | Switch | Linear | Warmup | Cosine | OneCycle,
+    Field(discriminator="kind"),
+    BeforeValidator(_expand),
+]
+"""In an experiment: ``cosine``, or ``{cosine: {warmup: 5}}``."""

@@ -1,0 +1,94 @@
+"""Mixing: every example with another one of its view, images and labels alike.
+
+    mixup:   x = s * x1 + (1 - s) * x2          Zhang et al. 2018, section 2
+    CutMix:  x = x1, but x2 inside a box        Yun et al. 2019, section 3.1
+    y = s * one_hot(y1) + (1 - s) * one_hot(y2),  s ~ Beta(a, a)
+
+For CutMix 1 - s is the share of the pixels inside the box. Where both are on, each example has one
+of them, half of the time each. Teachers are shown the mixed image as the student is.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stillhouse.methods.core.data.base.rng import generator
+
+
+class Mix(NamedTuple):
+    """With what n examples are mixed, and how."""
+
+    partner: Tensor
+    """[n], int64: the other example's place in the split."""
+    share: Tensor
+    """[n], float32: of the label that is the example's own."""
+    blend: Tensor
+    """[n], float32: of each pixel that is the example's own; 1 for CutMix."""
+    box: Tensor
+    """[n, 4], int64: top, left, bottom, right of what is the other's; empty for mixup."""
+
+    def to(self, device: torch.device) -> Mix:
+        """The same on ``device``."""
+        return Mix(*(part.to(device) for part in self))
+
+    def of(self, examples: Tensor) -> Mix:
+        """That of some examples."""
+        return Mix(*(part.index_select(0, examples) for part in self))
+
+
+def draw_mix(
+    mixup: float, cutmix: float, words: tuple[int, ...], examples: int, height: int, width: int
+) -> Mix:
+    """The mixing of a whole split of ``examples`` images, ``height`` by ``width`` pixels.
+
+    Args:
+        mixup: ``a`` of mixup's Beta distribution; 0 turns it off.
+        cutmix: that of CutMix's.
+        words: what the choices are drawn from: seed, view and what they are for.
+    """
+    chance = generator(*words)
+    partner = chance.permutation(examples).astype(np.int64)
+    boxed = chance.uniform(size=examples) < (0.5 if mixup and cutmix else float(cutmix > 0))
+    alpha = np.where(boxed, cutmix or 1.0, mixup or 1.0)
+    own = chance.beta(alpha, alpha)
+    middle = chance.randint(0, (height, width), (examples, 2))
+    half = np.sqrt(1.0 - own)[:, None] * (height, width) / 2
+    limit = np.array([height, width])
+    first = np.clip(np.round(middle - half), 0, limit).astype(np.int64)
+    last = np.clip(np.round(middle + half), 0, limit).astype(np.int64)
+    last = np.where(boxed[:, None], last, first)
+    covered = (last - first).prod(axis=1) / (height * width)
+    share = np.where(boxed, 1.0 - covered, own).astype(np.float32)
+    blend = np.where(boxed, 1.0, own).astype(np.float32)
+    box = np.concatenate([first, last], axis=1)
+    return Mix(*(torch.from_numpy(part) for part in (partner, share, blend, box)))
+
+
+def mixed_images(images: Tensor, others: Tensor, mix: Mix) -> Tensor:
+    """Normalised images [B, C, H, W], float, of both -> the mixed, in the same format."""
+    blend = mix.blend[:, None, None, None]
+    blended = torch.lerp(others, images, blend)
+    return torch.where(_inside(mix.box, images), others, blended)
+
+
+def mixed_labels(labels: Tensor, others: Tensor, mix: Mix, classes: int) -> Tensor:
+    """Labels [B] or [B, classes] of both -> [B, classes], float32."""
+    return torch.lerp(_soft(others, classes), _soft(labels, classes), mix.share[:, None])
+
+
+def _soft(labels: Tensor, classes: int) -> Tensor:
+    return labels if labels.dim() == 2 else F.one_hot(labels, classes).to(torch.float32)
+
+
+def _inside(box: Tensor, images: Tensor) -> Tensor:
+    """[B, 1, H, W]: True inside each example's box."""
+    rows = torch.arange(images.shape[2], device=images.device)
+    columns = torch.arange(images.shape[3], device=images.device)
+    tall = (rows >= box[:, :1]) & (rows < box[:, 2:3])
+    wide = (columns >= box[:, 1:2]) & (columns < box[:, 3:4])
+    return (tall[:, :, None] & wide[:, None, :])[:, None]

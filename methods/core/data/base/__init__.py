@@ -1,0 +1,1 @@
+"""What every data source rests on: sources, splits, batches and stores."""

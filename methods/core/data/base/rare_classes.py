@@ -1,0 +1,23 @@
+"""Examples of rare classes, which train although a split would hold them out."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from stillhouse.methods.core.data.base.source import Source
+from stillhouse.methods.core.data.base.splits import kept_to_train
+
+
+@lru_cache(maxsize=64)
+def rare_examples(source: Source, _digest: str, validation: float, seed: int) -> tuple[int, ...]:
+    """The rows of the training part that :func:`kept_to_train` keeps, looked up once a process.
+
+    Args:
+        _digest: fingerprint of the source's content, so that changed files are read again.
+
+    Raises:
+        ConfigError: a file is damaged; the message names it.
+    """
+    if not validation:
+        return ()
+    return tuple(kept_to_train(source.labels("train"), validation, seed).tolist())

@@ -1,0 +1,172 @@
+"""Source: where a data set's images and labels come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stillhouse.methods.core.data.base.file_fingerprint import files_fingerprint
+from stillhouse.methods.core.data.base.file_kinds import Form, foreign, head_of, obstacle, reason
+from stillhouse.spaces.config.base import Config, knob
+from stillhouse.spaces.config.problems import ConfigError, Problem
+from stillhouse.spaces.modules.network import Shape
+
+Part = Literal["train", "test"]
+"""The two parts in which data sets are published."""
+PARTS: tuple[Part, ...] = ("train", "test")
+Images = NDArray[np.uint8]
+Labels = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class SourceFacts:
+    """What a source knows of its images without reading them all.
+
+    ``mean`` and ``std``, one value a channel for images in 0..1, are the published ones; none
+    where there are none.
+    """
+
+    shape: Shape
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+class Reader(Protocol):
+    """One form in which a set can lie on a disk."""
+
+    def files(self) -> list[Path]: ...
+
+    def labels(self, part: Part) -> Labels: ...
+
+    def chunks(self, part: Part) -> Iterator[Images]: ...
+
+
+class Source(Config):
+    """A data set: its settings, and how to read it. One file in ``sources`` each.
+
+    ``version`` rises when the same files come to mean other images or labels. Above
+    ``names_only_above`` bytes in all, the names and sizes of the files stand for their contents.
+    """
+
+    version: ClassVar[int] = 1
+    names_only_above: ClassVar[int | None] = None
+
+    root: str | None = knob(None, "folder that holds the data set")
+    download: bool = knob(False, "fetch what is missing, where the set can be fetched")
+
+    def files(self) -> list[Path]:
+        """Every file that decides the content; none for a set that comes with a library.
+
+        Raises:
+            ConfigError: files are missing; the message says which belong where.
+        """
+        raise NotImplementedError
+
+    def facts(self) -> SourceFacts:
+        """Shape, classes and published normalisation; decodes one image at most."""
+        raise NotImplementedError
+
+    def labels(self, part: Part) -> Labels:
+        """The labels [N] alone; [0] where there is no such part.
+
+        Raises:
+            ConfigError: a file is damaged; the message names it.
+        """
+        raise NotImplementedError
+
+    def chunks(self, part: Part) -> Iterator[Images]:
+        """The images in order, some at a time, each chunk [n, C, H, W].
+
+        Raises:
+            ConfigError: a file is damaged; the message names it.
+        """
+        raise NotImplementedError
+
+    def notes(self) -> tuple[str, ...]:
+        """What was left out or decided on reading that a user should know, a sentence each."""
+        return ()
+
+    def read(self, part: Part) -> tuple[Images, Labels]:
+        """All images [N, C, H, W] and labels [N] in memory."""
+        labels = self.labels(part)
+        if not len(labels):
+            return np.empty((0, *self.facts().shape), np.uint8), labels
+        return np.concatenate(list(self.chunks(part))), labels
+
+    def fingerprint(self) -> str:
+        """sha256 (hexadecimal) of the content; cheap, nothing is decoded."""
+        return files_fingerprint(self.files(), self.names_only_above)
+
+    def revision(self) -> int:
+        """The lowest version that reads these files as this one does."""
+        return self.version
+
+    def identity(self) -> dict[str, Any]:
+        """The plain data that decides every image and label."""
+        return {**self.settings(), "version": self.revision(), "fingerprint": self.fingerprint()}
+
+    def settings(self) -> dict[str, Any]:
+        """All settings but where the files lie and how they came there, as plain data."""
+        return {k: v for k, v in self.plain().items() if k not in ("root", "download")}
+
+    def folder(self, needs: str) -> Path:
+        """``root`` as a path; ``needs`` says what belongs there.
+
+        Raises:
+            ConfigError: no root is set.
+        """
+        if self.root is None:
+            raise root_problem(f"is not set; {needs}")
+        return Path(self.root).expanduser()
+
+
+def check_names(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+    """Names of classes as a setting gives them.
+
+    Raises:
+        ValueError: fewer than two, or one given twice.
+    """
+    if names is not None and (len(names) < 2 or len(set(names)) < len(names)):
+        raise ValueError(f"needs two class names or more, each once, found {list(names)}")
+    return names
+
+
+def root_problem(message: str) -> ConfigError:
+    """A mistake about the folder or a file in it."""
+    return ConfigError([Problem("root", message)])
+
+
+def damaged(path: Path | str, why: object, form: Form, head: bytes = b"") -> ConfigError:
+    """A file that cannot be read as what it should be.
+
+    Args:
+        path: of the file, or a text that names the place of an example in it.
+        why: the reader's reason. The first bytes often tell a better one.
+        form: what the file should be.
+        head: the first bytes, where ``path`` is only the name of a place.
+    """
+    if isinstance(path, Path):
+        if found := obstacle(path):
+            return root_problem(f"{path} {found}")
+        head = head_of(path)
+        why = why if head else "it is empty"
+    if isinstance(why, OSError) and why.errno is not None:
+        return root_problem(f"{path} {reason(why)}")
+    words = " ".join(str(why).split()) or type(why).__name__
+    remedy = "mend it, or put" if form == "text" and head else "put"
+    return wrong_kind(path, head, form) or root_problem(
+        f"{path} is damaged: {words}; {remedy} a fresh copy in its place"
+    )
+
+
+def wrong_kind(path: Path | str, head: bytes, form: Form) -> ConfigError | None:
+    """A file whose first bytes show that it is not a ``form``; none where they do not."""
+    found = foreign(head, form)
+    what = "file of its format" if form == "binary" else f"{form} file"
+    return root_problem(f"{path} is no {what}: it holds {found}") if found else None

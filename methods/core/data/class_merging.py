@@ -1,0 +1,47 @@
+"""Merging: several of a source's classes taught as one, which hides them as subclasses."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+from stillhouse.methods.core.data.base.source import Labels
+from stillhouse.methods.core.data.config import DataConfig
+from stillhouse.spaces.config.problems import ConfigError, Problem
+
+
+def check_classes(config: DataConfig, count: int) -> None:
+    """That ``classes`` and ``merge`` speak of the source's classes 0 .. ``count`` - 1.
+
+    Raises:
+        ConfigError: a class that is not there, or one that is in no group or in two.
+    """
+    strange = sorted(set(config.classes or ()) - set(range(count)))
+    if strange:
+        message = f"names class {strange[0]}, and there are 0 to {count - 1}"
+        raise ConfigError([Problem("classes", message)])
+    if config.merge is None:
+        return
+    named = sorted(itertools.chain(*config.merge))
+    if named != list(range(count)):
+        found = [list(group) for group in config.merge]
+        message = f"needs every class of 0 to {count - 1} in one group, found {found}"
+        raise ConfigError([Problem("merge", message)])
+
+
+def merged_names(config: DataConfig, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of the classes that are taught: ``0 or 1 or 2`` of a group."""
+    if config.merge is None:
+        return names
+    return tuple(" or ".join(names[member] for member in group) for group in config.merge)
+
+
+def merged_labels(config: DataConfig, labels: Labels) -> Labels:
+    """A source's labels [N] as those of the classes that are taught."""
+    if config.merge is None:
+        return labels
+    group_of = np.empty(sum(map(len, config.merge)), np.int64)
+    for group, members in enumerate(config.merge):
+        group_of[list(members)] = group
+    return group_of[labels]

@@ -1,0 +1,1 @@
+"""Formats of stored data: encoded images, shards, folders, tables."""

@@ -1,0 +1,149 @@
+"""Encoded images (PNG, JPEG, WebP, ...) to arrays, in parallel threads."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps
+
+from stillhouse.methods.core.data.base.array_cache import kept_array
+from stillhouse.methods.core.data.base.file_kinds import HEAD, obstacle
+from stillhouse.methods.core.data.base.source import Images, damaged, root_problem
+from stillhouse.spaces.config.problems import ConfigError
+
+Mode = Literal["L", "RGB"]
+_CHUNK = 1024
+_GREY = {"1", "L", "LA", "La"}
+_EIGHT_BITS = _GREY | {"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
+
+
+_TURNED: dict[Any, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> what brings the image upright."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One image as a file holds it. ``name`` is for messages."""
+
+    name: str
+    content: bytes | Path
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """How encoded images become pixels, all of one shape.
+
+    ``mode`` is grey (L) or colour (RGB), none for each image's own; ``size`` cuts every image to a
+    square, scaled and centred, of so many pixels, none for images as they are. An image that a
+    camera stored on its side (EXIF orientation) is turned upright.
+    """
+
+    mode: Mode | None = None
+    size: int | None = None
+
+    def pixels(self, item: Encoded) -> Images:
+        """[H, W, C].
+
+        Raises:
+            ConfigError: no image, or one with more than eight bits a channel.
+        """
+        with _opened(item) as image:
+            if image.mode not in _EIGHT_BITS:
+                raise root_problem(f"{item.name} has pixels of mode {image.mode}, not of 8 bits")
+            image.load()
+            plain = _upright(image).convert(self.mode)
+        if self.size is not None:
+            square = (self.size, self.size)
+            plain = ImageOps.fit(plain, square, method=Image.Resampling.BILINEAR)
+        return np.asarray(plain).reshape(plain.height, plain.width, -1)
+
+    def chunks(self, items: Iterable[Encoded]) -> Iterator[Images]:
+        """The images in order, some at a time, each chunk [n, C, H, W].
+
+        Raises:
+            ConfigError: an image is broken, or has another shape than the first.
+        """
+        items = iter(items)
+        shape: tuple[int, ...] | None = None
+        # A scheduler tells torch how many cores this process may use.
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            while group := list(islice(items, _CHUNK)):
+                pixels = list(pool.map(self.pixels, group))
+                shape = shape or pixels[0].shape
+                for item, one in zip(group, pixels, strict=True):
+                    _check_shape(item, one.shape, shape)
+                yield np.stack(pixels).transpose(0, 3, 1, 2)
+
+
+def common_mode(items: Iterable[Encoded]) -> Mode:
+    """Grey if every image is grey, else colour. Reads headers up to the first image in colour.
+
+    Raises:
+        ConfigError: an image is broken.
+    """
+    return "L" if all(map(_is_grey, items)) else "RGB"
+
+
+def kept_mode(key: str, items: Callable[[], Iterable[Encoded]]) -> Mode:
+    """:func:`common_mode` of the images that ``key`` names, looked up once a machine."""
+
+    def make() -> NDArray[np.uint8]:
+        return np.frombuffer(common_mode(items()).encode(), np.uint8)
+
+    return "L" if kept_array(key, make).tobytes() == b"L" else "RGB"
+
+
+def _is_grey(item: Encoded) -> bool:
+    with _opened(item) as image:
+        return image.mode in _GREY
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The loaded image as its camera was held; TIFF's are turned by their reader."""
+    try:
+        turned = _TURNED.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # what a camera noted may be broken where the pixels are whole
+        return image
+    return image if turned is None else image.transpose(turned)
+
+
+@contextmanager
+def _opened(item: Encoded) -> Iterator[Image.Image]:
+    content = item.content
+    if isinstance(content, Path) and (found := obstacle(content)):
+        raise root_problem(f"{content} {found}")
+    try:
+        with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
+            yield image
+    except ConfigError:
+        raise
+    except Exception as error:  # readers of broken files raise whatever they fall over
+        if isinstance(content, Path):
+            raise damaged(content, error, "image") from None
+        raise damaged(item.name, error, "image", content[:HEAD]) from None
+
+
+def _check_shape(item: Encoded, found: tuple[int, ...], first: tuple[int, ...]) -> None:
+    if found != first:
+        raise root_problem(
+            f"{item.name} is {found[1]}x{found[0]} pixels where others are {first[1]}x{first[0]}; "
+            f"`size` brings all images to one size"
+        )

@@ -1,0 +1,90 @@
+"""Published: a well-known set, in torchvision's files or in Parquet files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+from stillhouse.methods.core.data.base.source import (
+    Images,
+    Labels,
+    Part,
+    Reader,
+    Source,
+    SourceFacts,
+    root_problem,
+)
+from stillhouse.methods.core.data.formats.encoded_images import Decoder, Mode
+from stillhouse.methods.core.data.formats.parquet_images import ParquetImages
+from stillhouse.methods.core.data.formats.shards import matching
+from stillhouse.methods.core.data.formats.torchvision_files import TorchvisionFiles
+from stillhouse.spaces.config.problems import ConfigError
+from stillhouse.spaces.modules.network import Shape
+
+
+class Published(Source):
+    """A set whose images, classes and normalisation are known beforehand.
+
+    Found under ``root`` in either of two forms: the files of torchvision's class ``dataset``, or
+    Parquet files in ``root/<parquet_folder>`` or in ``root`` itself.
+    """
+
+    form: ClassVar[type[TorchvisionFiles]]
+    dataset: ClassVar[Any]
+    parquet_folder: ClassVar[str]
+    label_column: ClassVar[str] = "label"
+    shape: ClassVar[Shape]
+    class_names: ClassVar[tuple[str, ...]]
+    mean: ClassVar[tuple[float, ...]]
+    std: ClassVar[tuple[float, ...]]
+
+    def files(self) -> list[Path]:
+        return self._reader().files()
+
+    def facts(self) -> SourceFacts:
+        return SourceFacts(self.shape, self.class_names, self.mean, self.std)
+
+    def labels(self, part: Part) -> Labels:
+        return self._reader().labels(part)
+
+    def chunks(self, part: Part) -> Iterator[Images]:
+        return self._reader().chunks(part)
+
+    def _reader(self) -> Reader:
+        """The form that lies there, downloaded first if need be and asked for."""
+        root = self.folder(self._needs("it"))
+        official = self.form(self.dataset, root)
+        if all(os.path.exists(path) for path in official.files()):
+            return official
+        for folder in (root / self.parquet_folder, root):
+            train, test = (_shards(folder, part) for part in ("train", "test"))
+            if train and test:
+                return self._parquet(train, test)
+        if not self.download:
+            raise root_problem(f"{self._needs(root)}; `download: true` fetches the former")
+        try:
+            official.fetch()
+        except ConfigError as error:
+            failure = error.problems[0].message
+            raise root_problem(f"{self._needs(root)}; {failure}") from None
+        return official
+
+    def _parquet(self, train: tuple[Path, ...], test: tuple[Path, ...]) -> ParquetImages:
+        mode: Mode = "L" if self.shape[0] == 1 else "RGB"
+        shards: dict[Part, tuple[Path, ...]] = {"train": train, "test": test}
+        return ParquetImages(shards, label=self.label_column, decoder=Decoder(mode))
+
+    def _needs(self, root: Path | str) -> str:
+        """Which files belong where, in both forms."""
+        official = self.form(self.dataset, Path(root))
+        return (
+            f"{root} must hold {official.folder.as_posix()}/{{{', '.join(official.names)}}}, or "
+            f"Parquet files train-*.parquet and test-*.parquet, there or in {self.parquet_folder}/"
+        )
+
+
+def _shards(folder: Path, part: str) -> tuple[Path, ...]:
+    """The numbered files; else the only one."""
+    return matching(folder, f"{part}-*.parquet") or matching(folder, f"{part}.parquet")

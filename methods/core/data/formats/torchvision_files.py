@@ -1,0 +1,129 @@
+"""The files in which torchvision keeps published sets: idx (MNIST) and pickled batches (CIFAR)."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torchvision.datasets.mnist import read_image_file, read_label_file
+from torchvision.datasets.utils import check_integrity
+
+from stillhouse.methods.core.data.base.file_kinds import obstacle
+from stillhouse.methods.core.data.base.source import Images, Labels, Part, damaged, root_problem
+
+
+@dataclass(frozen=True)
+class TorchvisionFiles:
+    """The files of the torchvision class ``dataset`` under ``root``."""
+
+    dataset: Any
+    root: Path
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds the files, relative to ``root``."""
+        raise NotImplementedError
+
+    @property
+    def names(self) -> list[str]:
+        """The files' names."""
+        raise NotImplementedError
+
+    def files(self) -> list[Path]:
+        """All files, present or not."""
+        return [self.root / self.folder / name for name in self.names]
+
+    def labels(self, part: Part) -> Labels:
+        """[N]."""
+        raise NotImplementedError
+
+    def chunks(self, part: Part) -> Iterator[Images]:
+        """The images, [n, C, H, W] at a time."""
+        raise NotImplementedError
+
+    def fetch(self) -> None:
+        """Download into ``root``.
+
+        Each file arrives in one step: a process that looks meanwhile never sees half a file.
+
+        Raises:
+            ConfigError: the network or the server does not give it.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=".fetching-", dir=self.root) as workplace:
+                self.dataset(workplace, download=True)
+                (self.root / self.folder).mkdir(parents=True, exist_ok=True)
+                for path in self.files():
+                    os.replace(workplace / self.folder / path.name, path)
+        except (OSError, RuntimeError, http.client.HTTPException) as error:
+            reason = " ".join(str(error).split())
+            raise root_problem(f"the download failed ({reason})") from None
+
+
+class IdxFiles(TorchvisionFiles):
+    """MNIST's format: one file of images and one of labels a part."""
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.dataset.__name__, "raw")
+
+    @property
+    def names(self) -> list[str]:
+        return [Path(packed).stem for packed, _ in self.dataset.resources]
+
+    def labels(self, part: Part) -> Labels:
+        return self._read(read_label_file, part, "labels-idx1-ubyte").numpy()
+
+    def chunks(self, part: Part) -> Iterator[Images]:
+        yield self._read(read_image_file, part, "images-idx3-ubyte").numpy()[:, None]
+
+    def _read(self, reader: Callable[[str], Tensor], part: Part, kind: str) -> Tensor:
+        name = f"{'train' if part == 'train' else 't10k'}-{kind}"
+        path = self.root / self.folder / name
+        try:
+            return reader(str(path))
+        except (AssertionError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
+            raise damaged(path, str(error) or "not in the idx format", "binary") from None
+
+
+class PickledFiles(TorchvisionFiles):
+    """CIFAR's format: pickled batches, unpickled only after their published digests agree."""
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.dataset.base_folder)
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name, _ in self._listed()]
+
+    def labels(self, part: Part) -> Labels:
+        return np.asarray(self._read(part).targets, dtype=np.int64)
+
+    def chunks(self, part: Part) -> Iterator[Images]:
+        yield self._read(part).data.transpose(0, 3, 1, 2)
+
+    def _listed(self) -> list[tuple[str, str]]:
+        meta = (self.dataset.meta["filename"], self.dataset.meta["md5"])
+        return [*self.dataset.train_list, *self.dataset.test_list, meta]
+
+    def _read(self, part: Part) -> Any:
+        try:
+            return self.dataset(str(self.root), train=part == "train")
+        except (OSError, RuntimeError):
+            raise damaged(self._wrong(), "its MD5 is not the published one", "binary") from None
+
+    def _wrong(self) -> Path:
+        """The first file that is not what was published."""
+        folder = self.root / self.folder
+        paths = ((folder / name, md5) for name, md5 in self._listed())
+        wrong = (p for p, md5 in paths if obstacle(p) or not check_integrity(str(p), md5))
+        return next(wrong)

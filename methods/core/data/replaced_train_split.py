@@ -1,0 +1,60 @@
+"""Made data: images that a stage made, in place of a data set's training split."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from torch import Tensor
+
+from stillhouse.methods.core.data.base.image_store import Pixels
+from stillhouse.methods.core.data.base.splits import Rows, Split
+from stillhouse.methods.core.data.dataset import Dataset
+from stillhouse.spaces.config.base import fingerprint
+from stillhouse.spaces.config.problems import ConfigError
+
+
+class MadeData(Dataset):
+    """A data set that trains on other images; what is held out stays as it is, to measure by.
+
+    Shapes, classes and normalisation are the data set's; its augmentation goes for these images.
+
+    Args:
+        data: the data set.
+        images: [N, C, H, W], uint8, or float where 0..1 is black to white.
+        labels: [N], int64; or soft, [N, classes], float, which only some methods take.
+        name: of the images: what teachers say of them is kept under it.
+
+    Raises:
+        ConfigError: they do not fit the data set.
+    """
+
+    def __init__(self, data: Dataset, images: Tensor, labels: Tensor, name: str) -> None:
+        _check(data, images, labels)
+        known = replace(data.facts, sizes={**data.facts.sizes, "train": len(images)})
+        super().__init__(data.config, known, data._held, data._splits)
+        self._name = name
+        self._pixels = Pixels(images.permute(0, 2, 3, 1).contiguous().numpy())
+        self._labels = labels.clone()
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint([super().fingerprint, self._name])
+
+    def _examples(self, split: Split) -> tuple[Pixels, Rows, Tensor]:
+        if split != "train":
+            return super()._examples(split)
+        return self._pixels, np.arange(len(self._labels)), self._labels
+
+
+def _check(data: Dataset, images: Tensor, labels: Tensor) -> None:
+    if tuple(images.shape[1:]) != data.shape or len(images) != len(labels):
+        found = f"found {list(images.shape)} with {len(labels)} labels"
+        raise ConfigError(f"images need {['N', *data.shape]} and a label each, {found}")
+    if labels.dim() == 2:
+        if labels.shape[1] != data.classes or not labels.is_floating_point():
+            found = f"found {list(labels.shape)} of {labels.dtype}"
+            raise ConfigError(f"soft labels need [N, {data.classes}] of float, {found}")
+        return
+    if not (len(labels) and 0 <= int(labels.min()) <= int(labels.max()) < data.classes):
+        raise ConfigError(f"images need labels from 0 to {data.classes - 1}")

@@ -1,0 +1,1 @@
+"""Texts: vocabularies, word vectors and decoded texts."""

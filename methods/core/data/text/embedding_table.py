@@ -1,0 +1,55 @@
+"""Lexicon: a vocabulary with a vector for each word, the space in which sentences are points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stillhouse.methods.core.data.text.vocabulary import Vocabulary
+
+_POSITIONS = 4096
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """Teachers, students and made sentences of one data set share it, and none of them owns it."""
+
+    vocabulary: Vocabulary
+    vectors: Tensor
+    """[V, D], float32, on the CPU; row 0 (padding) is zeros."""
+
+    def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+        """[*shape], float32, spread as the words' vectors are: mean and deviation a dimension.
+
+        Args:
+            shape: ends with (D, L, 1).
+        """
+        words = self.vectors[1:]
+        mean, deviation = words.mean(dim=0), words.std(dim=0, correction=0)
+        drawn = torch.randn(shape, generator=generator)
+        return mean.view(-1, 1, 1) + deviation.view(-1, 1, 1) * drawn
+
+    def nearest_words(self, sentences: Tensor) -> list[str]:
+        """The word with the nearest vector (Euclidean) at every position, spaces between.
+
+        Args:
+            sentences: [M, D, L, 1], such as distilled ones.
+        """
+        count, dimensions, length, _ = sentences.shape
+        points = sentences.detach().float().cpu().permute(0, 2, 3, 1).reshape(-1, dimensions)
+        # |x - w|^2 without |x|^2, which is the same for every word w.
+        lengths = self.vectors.square().sum(dim=1)
+        numbers = [
+            (lengths - 2 * some @ self.vectors.T).argmin(dim=1)
+            for some in torch.split(points, _POSITIONS)
+        ]
+        ids = torch.cat(numbers).view(count, length)
+        return [self.vocabulary.decode(row) for row in ids.tolist()]
+
+
+def looked_up(vectors: Tensor, ids: Tensor) -> Tensor:
+    """Rows of ``vectors`` [V, D] for numbers [B, L]: [B, L, 1, D]."""
+    found = vectors.index_select(0, ids.flatten())
+    return found.view(*ids.shape, 1, vectors.shape[1])

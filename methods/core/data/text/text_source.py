@@ -1,0 +1,111 @@
+"""TextSource: where a data set's texts come from, and how they become numbers."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import field_validator
+
+from stillhouse.methods.core.data.base.file_fingerprint import files_fingerprint
+from stillhouse.methods.core.data.base.source import Part, Source
+from stillhouse.methods.core.data.text.vocabulary import TOKEN
+from stillhouse.methods.core.data.text.word_vectors import file_dimensions
+from stillhouse.spaces.config.base import Config, fingerprint, knob
+from stillhouse.spaces.config.problems import ConfigError, Problem
+
+_DIMENSIONS = 100
+
+
+class Embedding(Config):
+    """A vector for each word: learnt from the texts, or read from a file of ``path``."""
+
+    path: str | None = knob(
+        None, "file of vectors in GloVe's or word2vec's text format, absolute or from root on"
+    )
+    dimensions: int | None = knob(
+        None, f"of a vector; none means {_DIMENSIONS}, or as many as the file has", ge=1
+    )
+    window: int = knob(5, "words of each side that count as near, where vectors are learnt", ge=1)
+
+    @property
+    def file(self) -> Path | None:
+        """The file, where vectors are not learnt."""
+        return None if self.path is None else Path(self.path).expanduser().absolute()
+
+    def size(self) -> int:
+        """How many dimensions a vector has.
+
+        Raises:
+            ConfigError: the file cannot be read, or has others than ``dimensions`` says.
+        """
+        if self.file is None:
+            return self.dimensions or _DIMENSIONS
+        found = file_dimensions(self.file)
+        if self.dimensions not in (None, found):
+            message = f"is {self.dimensions}, and {self.file} has vectors of {found}; leave it out"
+            raise ConfigError([Problem("source.text.embedding.dimensions", message)])
+        return found
+
+    def digest(self) -> str | None:
+        """The file's fingerprint; none where vectors are learnt.
+
+        Raises:
+            ConfigError: the file cannot be read.
+        """
+        if self.file is None:
+            return None
+        file_dimensions(self.file)  # says in one line that there is none
+        return files_fingerprint([self.file])
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the vectors, beside the words; where the file lies does not."""
+        if (digest := self.digest()) is not None:
+            return {"file": digest}
+        return {"dimensions": self.size(), "window": self.window}
+
+
+class TextSource(Source):
+    """A source whose examples are texts. Networks see [dimensions, length, 1] of word vectors."""
+
+    vocabulary: int = knob(5_000, "words kept, the most frequent of the training split", ge=1)
+    length: int = knob(400, "words of a text that are read; shorter ones are padded", ge=2)
+    token: str = knob(TOKEN, "regular expression of a word, found in the lower-cased text")
+    embedding: Embedding = knob(Embedding(), "a vector for each word")
+
+    @field_validator("token")
+    @classmethod
+    def _compiles(cls, token: str) -> str:
+        try:
+            matches_nothing = re.compile(token).match("") is not None
+        except re.error as error:
+            raise ValueError(f"is no regular expression: {error}, found {token!r}") from None
+        if matches_nothing or "\n" in token:
+            raise ValueError(f"must match a character or more of one line, found {token!r}")
+        return token
+
+    @property
+    def vectors(self) -> Embedding:
+        """``embedding``, the path of its file from ``root`` on."""
+        told = self.embedding
+        if told.path is None or self.root is None:
+            return told
+        path = Path(self.root).expanduser() / Path(told.path).expanduser()
+        return told.model_copy(update={"path": str(path)})
+
+    def texts(self, part: Part) -> list[str]:
+        """The texts in order, one for each label.
+
+        Raises:
+            ConfigError: a file is damaged; the message names it.
+        """
+        raise NotImplementedError
+
+    def fingerprint(self) -> str:
+        files = super().fingerprint()
+        vectors = self.vectors.digest()
+        return files if vectors is None else fingerprint([files, vectors])
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "embedding": self.vectors.identity()}

@@ -1,0 +1,73 @@
+"""Vocabulary: the words of a text data set, and texts as rows of their numbers."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stillhouse.spaces.config.problems import ConfigError, Problem
+
+TOKEN = r"\w+(?:'\w+)*"
+"""Letters, digits and underscores, and apostrophes inside: ``don't`` is one word."""
+PADDING, UNKNOWN = "<pad>", "<unk>"
+"""Numbers 0 and 1: what follows a text's end, and every word outside the vocabulary."""
+
+Ids = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """``words`` by their numbers; the first two are :data:`PADDING` and :data:`UNKNOWN`.
+
+    ``token`` is the regular expression of a word, found in lower-cased text.
+    """
+
+    words: tuple[str, ...]
+    token: str = TOKEN
+
+    @classmethod
+    def of(cls, texts: Iterable[str], size: int, token: str = TOKEN) -> Vocabulary:
+        """The ``size`` most frequent words of ``texts``; among equals those first in the alphabet.
+
+        Raises:
+            ConfigError: the texts hold no word.
+        """
+        counts = Counter(word for text in texts for word in words_in(text, token))
+        if not counts:
+            message = f"the vocabulary is empty: no training text holds a word ({token})"
+            raise ConfigError([Problem("source.text.token", message)])
+        ranked = sorted(counts, key=lambda word: (-counts[word], word))
+        return cls((PADDING, UNKNOWN, *ranked[:size]), token)
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def encode(self, texts: Sequence[str], length: int) -> Ids:
+        """[N, ``length``]: the first words of each text as numbers, then padding."""
+        ids = np.zeros((len(texts), length), np.int32)
+        for row, text in zip(ids, texts, strict=True):
+            found = [self._numbers.get(word, 1) for word in words_in(text, self.token, length)]
+            row[: len(found)] = found
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The words with these numbers, and a space between."""
+        return " ".join(self.words[number] for number in ids)
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {word: number for number, word in enumerate(self.words)}
+
+
+def words_in(text: str, token: str = TOKEN, most: int | None = None) -> Iterator[str]:
+    """The lower-cased words of a text in order, the first ``most`` of them."""
+    for number, found in enumerate(re.finditer(token, text.lower())):
+        if number == most:
+            return
+        yield found[0]

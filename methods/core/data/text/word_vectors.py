@@ -1,0 +1,161 @@
+"""Word vectors: learnt from the texts themselves, or read from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stillhouse.methods.core.data.base.file_kinds import foreign, head_of, obstacle
+from stillhouse.methods.core.data.text.vocabulary import Ids, Vocabulary
+from stillhouse.spaces.config.problems import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from scipy import sparse
+
+Vectors = NDArray[np.float32]
+
+_DENSE = 512
+"""Words up to which all singular vectors cost less than ARPACK takes for some."""
+_PLACES = 4
+
+
+def learnt(ids: Ids, words: int, dimensions: int, window: int) -> Vectors:
+    """Vectors [words, dimensions] of what stands near what in texts ``ids`` [N, length].
+
+    Levy, Goldberg and Dagan 2015: the positive pointwise mutual information of words at most
+    ``window`` places apart is U S V^T, and row w of U sqrt(S) stands for word w. Scaled to a mean
+    square of 1; padding (number 0) and what no text holds are zeros; so are dimensions beyond the
+    rank. Signs are settled, and four places kept, so that processors that differ in the last
+    digits make the same vectors.
+    """
+    # Half a second, in every process, of which few learn vectors.
+    from scipy.sparse.linalg import svds
+
+    information = ppmi(ids, words, window)
+    size = min(dimensions, words)
+    if words <= _DENSE or size >= words - 1:
+        left, values, _ = np.linalg.svd(information.toarray())
+    else:
+        start = np.ones(words) / np.sqrt(words)
+        left, values, _ = svds(information, k=size, v0=start, random_state=0)
+        order = np.argsort(-values, kind="stable")
+        left, values = left[:, order], values[order]
+    found = np.zeros((words, dimensions))
+    found[:, :size] = left[:, :size] * np.sqrt(values[:size])
+    strongest = np.abs(found).argmax(axis=0)
+    found *= np.where(found[strongest, np.arange(dimensions)] < 0, -1.0, 1.0)
+    used = np.abs(information).sum(axis=1) > 0
+    # What the factors hold of words without information is rounding.
+    found[~np.asarray(used).ravel()] = 0.0
+    scale = np.sqrt(np.mean(np.square(found[np.asarray(used).ravel()]))) if used.any() else 1.0
+    return np.round(found / scale, _PLACES).astype(np.float32)
+
+
+def ppmi(ids: Ids, words: int, window: int) -> sparse.csr_array:
+    """[words, words], symmetric: max(0, log(P(a, b) / P(a) P(b))) of two words near each other.
+
+    P(a, b) is the share of a and b among all ordered pairs of words that are at most ``window``
+    places apart, P(a) that of a among their first members. Padding (0) is no word.
+    """
+    from scipy import sparse
+
+    counts = sparse.csr_array((words, words), dtype=np.float64)
+    for distance in range(1, min(window, ids.shape[1] - 1) + 1):
+        first, second = ids[:, :-distance].ravel(), ids[:, distance:].ravel()
+        both = (first > 0) & (second > 0)
+        pairs = (first[both].astype(np.int64), second[both].astype(np.int64))
+        counts += sparse.coo_array((np.ones(len(pairs[0])), pairs), (words, words)).tocsr()
+    table = (counts + counts.T).tocoo()
+    total, each = table.data.sum(), np.asarray(table.sum(axis=1)).ravel()
+    row, column = table.coords
+    information = np.log(table.data * total / (each[row] * each[column]))
+    positive = information > 0
+    kept = (information[positive], (row[positive], column[positive]))
+    return sparse.csr_array(sparse.coo_array(kept, (words, words)))
+
+
+def loaded(path: Path, vocabulary: Vocabulary, dimensions: int) -> Vectors:
+    """The vectors [V, ``dimensions``] of a file in GloVe's or word2vec's text format.
+
+    A word that the file lacks, and any unknown one, gets the mean of those that were found;
+    padding is zeros. Of a word that comes twice the first line counts.
+
+    Raises:
+        ConfigError: a broken line, told by its number, or none of the words is there.
+    """
+    numbers = {word: number for number, word in enumerate(vocabulary.words) if number > 1}
+    found = np.full((len(vocabulary), dimensions), np.nan)
+    for line, word, told in _lines(path, dimensions):
+        number = numbers.pop(word, None)
+        if number is not None:
+            found[number] = _parsed(path, line, told)
+    known = ~np.isnan(found[:, 0])
+    if not known.any():
+        raise _problem(f"{path} holds none of the {len(vocabulary) - 2} words of the vocabulary")
+    found[~known] = found[known].mean(axis=0)
+    found[0] = 0.0
+    return found.astype(np.float32)
+
+
+def file_dimensions(path: Path) -> int:
+    """How many numbers a word has in the file, by its first line.
+
+    Raises:
+        ConfigError: no such file, or one that does not begin like one of the formats.
+    """
+    if found := obstacle(path):
+        raise _problem(f"{path} {found}")
+    if found := foreign(head_of(path), "text"):
+        raise _problem(f"{path} is no file of vectors: it holds {found}")
+    try:
+        with path.open(encoding="utf-8", errors="replace") as file:
+            fields = file.readline().split()
+    except OSError as error:
+        raise _problem(f"cannot be read: {path} ({error.strerror or error})") from None
+    header = len(fields) == 2 and all(field.isdecimal() for field in fields)
+    count = int(fields[1]) if header else len(fields) - 1
+    if count < 1 or not (header or _is_number(fields[-1])):
+        raise _problem(f"{path} line 1 needs a word and its numbers, found {len(fields)} fields")
+    return count
+
+
+def _lines(path: Path, dimensions: int) -> Iterator[tuple[int, str, list[str]]]:
+    """Line number, word and numbers; a word may hold spaces, as a few of GloVe's do."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for number, line in enumerate(file, start=1):
+            word, *told = line.rstrip().rsplit(" ", dimensions)
+            if number == 1 and dimensions > 1 and len(line.split()) == 2:
+                continue
+            last = word.rsplit(" ", 1)[-1]
+            more = " " in word and _is_number(last)
+            if len(told) != dimensions or more:
+                count = len(line.split()) - 1
+                message = f"{path} line {number} has {count} numbers where others have {dimensions}"
+                raise _problem(message)
+            yield number, word, told
+
+
+def _parsed(path: Path, line: int, told: list[str]) -> NDArray[np.float64]:
+    try:
+        vector = np.array(told, np.float64)
+    except ValueError as error:
+        raise _problem(f"{path} line {line} is broken: {error}") from None
+    if not np.isfinite(vector).all():
+        raise _problem(f"{path} line {line} is broken: it holds a number that is not finite")
+    return vector
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _problem(message: str) -> ConfigError:
+    return ConfigError([Problem("source.text.embedding.path", message)])

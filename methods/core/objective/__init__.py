@@ -1,0 +1,1 @@
+"""An objective: methods, their weights, and what they look at."""

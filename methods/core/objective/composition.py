@@ -1,0 +1,131 @@
+"""Composition: which methods an objective is made of, as a value that a search may choose.
+
+One yes/no question a method, as for the members of a chain, so that a sampler can learn that one
+particular method helps; a chosen method opens the ranges that its file declares. On some pairs of
+networks a famous method is worse than no teacher at all (Tian et al. 2020, tables 1 and 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from stillhouse.methods.core.objective.objective import METHODS, parse_term
+from stillhouse.spaces.config.base import fingerprint
+from stillhouse.spaces.config.domains import Chain, Chooser, Domain
+from stillhouse.spaces.config.problems import ConfigError, Problem, unknown
+
+_FIELDS = ("of", "at_most", "at_least")
+
+
+@dataclass(frozen=True)
+class Composition:
+    """Some of the methods ``members.of``; ``settings`` holds what is fixed of each.
+
+    A value is a tuple of names, in the order of ``of``. It takes the place of those methods of
+    ``of`` that the objective holds in the file; what else the objective holds stays.
+    """
+
+    members: Chain
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def __hash__(self) -> int:
+        return hash(fingerprint(self.plain()))
+
+    def draw(self, name: str, chooser: Chooser) -> tuple[str, ...]:
+        return self.members.draw(name, chooser)
+
+    def contains(self, value: Any) -> bool:
+        return self.members.contains(value)
+
+    def grid(self, points: int) -> tuple[tuple[str, ...], ...]:
+        return self.members.grid(points)
+
+    def opened(self, value: Any) -> dict[str, Domain]:
+        """The declared ranges of the chosen methods, without what is fixed of them."""
+        found: dict[str, Domain] = {}
+        for name in value:
+            fixed = parse_term(name, self.settings.get(name, {})).model_fields_set
+            declared = METHODS.load(name).Config.space()
+            found |= {f"{name}.{knob}": d for knob, d in declared.items() if knob not in fixed}
+        return found
+
+    def declared(self, path: str) -> Domain | None:
+        """The range beside the field at ``path`` (``method.field``), chosen or not; none: no."""
+        name, _, knob = path.partition(".")
+        known = METHODS.load(name).Config.space() if name in self.members.of else {}
+        return known.get(knob)
+
+    def laid(self, held: Any, value: Any) -> dict[str, Any]:
+        """The objective with the chosen methods; what it holds of them already, they keep."""
+        before = dict(held) if isinstance(held, Mapping) else {}
+        kept = {name: told for name, told in before.items() if name not in self.members.of}
+        chosen = {
+            name: {**(before.get(name) or {}), **self.settings.get(name, {})} for name in value
+        }
+        return {**kept, **chosen}
+
+    def begun(self, held: Any) -> dict[str, Any]:
+        """The objective as it is without a search: with the first methods, if it holds too few."""
+        before = held if isinstance(held, Mapping) else {}
+        there = [name for name in self.members.of if name in before]
+        spare = [name for name in self.members.of if name not in before]
+        missing = max(0, self.members.at_least - len(there))
+        chosen = {*there, *spare[:missing]}
+        return self.laid(held, [name for name in self.members.of if name in chosen])
+
+    def plain(self) -> dict[str, Any]:
+        of = [{n: dict(self.settings[n])} if n in self.settings else n for n in self.members.of]
+        limits = {"at_most": self.members.at_most, "at_least": self.members.at_least}
+        return {"methods": {"of": of, **limits}}
+
+    def __str__(self) -> str:
+        least, most = self.members.at_least, self.members.at_most
+        return f"{least} to {most} methods of {list(self.members.of)}, each with its own ranges"
+
+
+def parse_composition(body: Any) -> Composition:
+    """From ``{of: [soft_targets, {attention: {at: last}}], at_most: 2, at_least: 1}``.
+
+    Raises:
+        ConfigError: no such method, settings it does not have, or limits that leave nothing.
+    """
+    told = dict(body) if isinstance(body, Mapping) else {"of": body}
+    if extra := sorted(set(told) - set(_FIELDS)):
+        raise ConfigError([Problem("methods", unknown("field", extra[0], _FIELDS))])
+    of = told.pop("of", None)
+    if not isinstance(of, list | tuple):
+        message = f"needs a list of methods, found {of!r}; there are {', '.join(METHODS.names())}"
+        raise ConfigError([Problem("methods.of", message)])
+    entries = [_entry(item) for item in of]
+    problems = [problem for name, fixed in entries for problem in _problems(name, fixed)]
+    if problems:
+        raise ConfigError(problems)
+    names = tuple(name for name, _ in entries)
+    try:
+        members = Chain(names, **{"at_most": len(names), "at_least": 1, **told})
+    except (TypeError, ValueError) as error:
+        raise ConfigError([Problem("methods", str(error))]) from None
+    return Composition(members, {name: fixed for name, fixed in entries if fixed})
+
+
+DOMAINS: Mapping[str, Callable[[Any], Domain]] = {"methods": parse_composition}
+"""The kinds of domain that this package knows beside those of
+:mod:`stillhouse.spaces.config.domains`."""
+
+
+def _entry(item: Any) -> tuple[Any, Mapping[str, Any]]:
+    """A name, or ``{name: {what is fixed of it}}``."""
+    if isinstance(item, Mapping) and len(item) == 1:
+        ((name, fixed),) = item.items()
+        return name, fixed
+    return item, {}
+
+
+def _problems(name: Any, fixed: Any) -> tuple[Problem, ...]:
+    try:
+        parse_term(name, fixed, "methods.of")
+    except ConfigError as error:
+        return error.problems
+    return ()

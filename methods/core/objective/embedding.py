@@ -1,0 +1,97 @@
+"""Embeddings: what a network's head is given, and geometry over a batch of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stillhouse.methods.core.objective.method import Method, Pair
+from stillhouse.spaces.config.problems import ConfigError
+from stillhouse.spaces.modules.network import Network, Output
+from stillhouse.spaces.modules.subclasses import before_classes
+
+_NOTHING = 1e-12
+"""A vector this short has no direction: dividing by its length would blow up gradients."""
+
+
+class EmbeddingMethod(Method):
+    """A method that compares what enters the student's head with what enters the teachers'.
+
+    The networks may differ in everything, the widths of their embeddings included.
+    """
+
+    def __init__(self, config: Any, pair: Pair) -> None:
+        super().__init__(config, pair)
+        self._student_tap = before_head(pair.student)
+        self._teacher_taps = [before_head(teacher) for teacher in pair.teachers]
+
+    def student_taps(self) -> tuple[str, ...]:
+        return (self._student_tap,)
+
+    def teacher_taps(self, teacher: int) -> tuple[str, ...]:
+        return (self._teacher_taps[teacher],)
+
+    def inputs_of_heads(
+        self, student: Output, teachers: Sequence[Output]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The student's and every teacher's last features, unpooled: [B, C, H, W] or [B, C]."""
+        heard = zip(teachers, self._teacher_taps, strict=True)
+        return student.features[self._student_tap], [t.features[tap] for t, tap in heard]
+
+    def embeddings(
+        self, student: Output, teachers: Sequence[Output]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The same, averaged over positions: [B, C] each, C as wide as the network has it."""
+        mine, theirs = self.inputs_of_heads(student, teachers)
+        return pooled(mine), [pooled(features) for features in theirs]
+
+
+def before_head(network: Network) -> str:
+    """The name of the block whose output the head is given.
+
+    Raises:
+        ConfigError: the network is a head and nothing else.
+    """
+    head = network.names.index(before_classes(network))
+    if head == 0:
+        raise ConfigError(
+            f"compares what enters the head, but a network has one block only "
+            f"({network.names[0]!r}); choose one with a block before its head"
+        )
+    return network.names[head - 1]
+
+
+def pooled(features: Tensor) -> Tensor:
+    """[B, C] from [B, C, ...]: the mean over all positions."""
+    return features.flatten(2).mean(dim=2) if features.dim() > 2 else features
+
+
+def embedding_width(network: Network, sample: Tensor) -> int:
+    """C of the network's embeddings; runs it on ``sample`` [n, C, H, W]."""
+    tap = before_head(network)
+    with torch.no_grad():
+        return pooled(network(sample, (tap,)).features[tap]).shape[1]
+
+
+def distances(x: Tensor) -> Tensor:
+    """[B, B] Euclidean distances between rows of [B, C]; no gradient where they are 0.
+
+    From differences, not from inner products: |a|^2 + |b|^2 - 2ab cancels in float32, so that
+    equal rows would lie apart.
+    """
+    return torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def unit(x: Tensor) -> Tensor:
+    """Vectors along the last axis at length 1; one without direction becomes 0, gradient 0."""
+    length = x.square().sum(dim=-1, keepdim=True)
+    directed = length > _NOTHING**2
+    return torch.where(directed, x * torch.where(directed, length, 1.0).rsqrt(), 0.0)
+
+
+def ratio(x: Tensor, scale: Tensor) -> Tensor:
+    """``x / scale``, and ``x`` itself where the scale is 0."""
+    return x / torch.where(scale > 0, scale, 1.0)

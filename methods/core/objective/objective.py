@@ -1,0 +1,221 @@
+"""Objective: what a student learns from, a weighted sum of methods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+from torch import Tensor, nn
+
+from stillhouse.methods.core.config.requirements import Brings
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.core.objective.method import Method, MethodConfig, Pair, Progress
+from stillhouse.spaces.config.base import fingerprint
+from stillhouse.spaces.config.domains import Domain
+from stillhouse.spaces.config.plugins import Folder
+from stillhouse.spaces.config.problems import ConfigError, Problem, unknown
+from stillhouse.spaces.modules.network import Output
+
+METHODS: Folder[Method] = Folder("stillhouse.methods", Method, "method")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Methods with their settings, as an experiment names them. A type that settings can hold."""
+
+    terms: Mapping[str, MethodConfig]
+
+    @classmethod
+    def parse(cls, data: Any, path: str = "") -> Objective:
+        """From ``{cross_entropy: {}, soft_targets: {weight: 0.9}}``.
+
+        Raises:
+            ConfigError: no methods, an unknown one, wrong settings, or nothing but zero weights;
+                one problem each, with its dotted path.
+        """
+        if isinstance(data, Objective):
+            return data
+        if not isinstance(data, Mapping) or not data:
+            message = f"needs {{method: {{settings}}}}, found {data!r}; methods: "
+            raise ConfigError([Problem(path, message + ", ".join(METHODS.names()))])
+        problems: list[Problem] = []
+        terms: dict[str, MethodConfig] = {}
+        for name, settings in data.items():
+            try:
+                terms[name] = parse_term(name, settings, path)
+            except ConfigError as error:
+                problems += error.problems
+        if problems:
+            raise ConfigError(problems)
+        if not any(term.weight > 0 for term in terms.values()):
+            message = "every weight is 0, so nothing would be learnt; raise one of them"
+            raise ConfigError([Problem(path, message)])
+        return cls(terms)
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether any method that counts learns from a teacher."""
+        return any(METHODS.load(name).needs_teacher for name in self._counting())
+
+    @property
+    def needs_labels(self) -> bool:
+        """Whether any method that counts reads the labels."""
+        return any(METHODS.load(name).needs_labels for name in self._counting())
+
+    @property
+    def needs_hard_labels(self) -> tuple[str, ...]:
+        """The methods that count and read labels, but no soft ones."""
+        known = {name: METHODS.load(name) for name in sorted(self._counting())}
+        return tuple(n for n, m in known.items() if m.needs_labels and not m.takes_soft_labels)
+
+    def brings(self) -> tuple[tuple[str, Brings], ...]:
+        """What the methods that count need of the teachers first, each with the method's name."""
+        return tuple(
+            (n, value) for n in sorted(self._counting()) for value in self.terms[n].brings()
+        )
+
+    @property
+    def splits(self) -> int:
+        """Into how many subclasses the student has to split every class; 1: into none."""
+        return max(self.terms[name].splits() for name in self._counting())
+
+    @property
+    def needs_subclasses(self) -> tuple[str, ...]:
+        """The methods that count and say nothing where classes are whole."""
+        return tuple(n for n in self._counting() if METHODS.load(n).needs_subclasses)
+
+    def plain(self) -> dict[str, Any]:
+        """Every setting, defaults included; :meth:`parse` reads it back."""
+        return {name: term.plain() for name, term in self.terms.items()}
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the loss: the plain form and each method's version."""
+        return {
+            name: {**term.identity(), "version": METHODS.load(name).version}
+            for name, term in self.terms.items()
+        }
+
+    def space(self) -> dict[str, Domain]:
+        """The declared domains of all terms' settings, by dotted path."""
+        return {
+            f"{name}.{field}": domain
+            for name, term in self.terms.items()
+            for field, domain in type(term).space().items()
+        }
+
+    def build(self, pair: Pair) -> ObjectiveModule:
+        """The loss for one student and its teachers; what it trains comes from torch's generator.
+
+        Raises:
+            ConfigError: a method needs a teacher and there is none, or does not fit the networks.
+        """
+        methods: dict[str, Method] = {}
+        # Sorted: a sum's last bit depends on its order, and the key of a stage does not.
+        for name in sorted(self._counting()):
+            method = METHODS.load(name)
+            if method.needs_teacher and not pair.teachers:
+                raise ConfigError([Problem(name, "learns from a teacher, and none is given")])
+            try:
+                methods[name] = method(self.terms[name], pair)
+            except ConfigError as error:
+                raise error.under(name) from None
+        return ObjectiveModule(methods)
+
+    def _counting(self) -> list[str]:
+        return [name for name, term in self.terms.items() if term.weight > 0]
+
+    def __hash__(self) -> int:
+        return hash(fingerprint(self.plain()))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            cls.parse,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda objective: objective.plain()
+            ),
+        )
+
+
+def parse_term(name: Any, settings: Any, path: str = "") -> MethodConfig:
+    """The settings of one method; ``preset`` among them stands for published ones.
+
+    What is said beside a preset overrides it, and the preset's name leaves no trace: the same
+    values written out have the same key.
+
+    Raises:
+        ConfigError: no such method, preset or setting.
+    """
+    if name not in METHODS.names():
+        raise ConfigError([Problem(path, unknown("method", name, METHODS.names()))])
+    where = f"{path}.{name}" if path else name
+    method = METHODS.load(name)
+    if isinstance(settings, Mapping) and "preset" in settings:
+        told = dict(settings)
+        preset = told.pop("preset")
+        if preset not in method.presets:
+            message = unknown(f"preset of {name}", preset, method.presets)
+            raise ConfigError([Problem(f"{where}.preset", message)])
+        settings = {**method.presets[preset].settings, **told}
+    return method.Config.parse(settings, where)
+
+
+class ObjectiveModule(nn.Module):
+    """The methods of one objective at work."""
+
+    def __init__(self, methods: Mapping[str, Method]) -> None:
+        super().__init__()
+        self.methods = nn.ModuleDict(methods)
+
+    def active(self, progress: Progress) -> dict[str, float]:
+        """The methods that count at this moment, with their weights."""
+        weights = {
+            name: method.config.weight_at(progress.position, progress.epochs)
+            for name, method in self._items()
+        }
+        return {name: weight for name, weight in weights.items() if weight > 0}
+
+    def hears_teachers(self, progress: Progress) -> bool:
+        """Whether a teacher's outputs are needed at this moment."""
+        active = self.active(progress)
+        return any(method.needs_teacher for name, method in self._items() if name in active)
+
+    def student_taps(self) -> frozenset[str]:
+        """Blocks of the student that some method reads."""
+        return frozenset(tap for _, method in self._items() for tap in method.student_taps())
+
+    def teacher_taps(self, teacher: int) -> frozenset[str]:
+        """Blocks of teacher number ``teacher`` that some method reads."""
+        return frozenset(t for _, method in self._items() for t in method.teacher_taps(teacher))
+
+    def forward(
+        self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum, and every active method's own loss, unweighted and detached.
+
+        Outputs in half precision are raised to float32 first.
+        """
+        student = _raised(student)
+        teachers = [_raised(output) for output in teachers]
+        losses: dict[str, Tensor] = {}
+        total = student.logits.new_zeros(())
+        for name, weight in self.active(progress).items():
+            loss = self.methods[name](student, teachers, batch, progress)
+            total = total + weight * loss
+            losses[name] = loss.detach()
+        return total, losses
+
+    def _items(self) -> list[tuple[str, Method]]:
+        return [(name, cast(Method, method)) for name, method in self.methods.items()]
+
+
+def _raised(output: Output) -> Output:
+    """Losses cancel and exponentiate; half precision has too few digits for either."""
+
+    def raised(x: Tensor) -> Tensor:
+        return x.float() if x.dtype.itemsize < 4 else x
+
+    return Output(raised(output.logits), {k: raised(v) for k, v in output.features.items()})

@@ -1,0 +1,1 @@
+"""What runs beneath a training step: precision, seeds, caches, several processes."""

@@ -1,0 +1,1 @@
+"""Inputs that are made: inversion of a teacher, distilled data."""

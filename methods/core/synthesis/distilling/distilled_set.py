@@ -1,0 +1,48 @@
+"""The few steps: how a network is trained on distilled examples, as they were distilled."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stillhouse.methods.core.synthesis.distilling.unroll import require_no_statistics
+from stillhouse.spaces.modules.network import Network
+from stillhouse.spaces.modules.text_layers import unfused
+
+
+class Distilled(NamedTuple):
+    """Examples that stand for a training split, in the order of the steps."""
+
+    images: Tensor
+    """[N, *shape], where a data set's images lie in 0..1; these go beyond."""
+    labels: Tensor
+    """[N, classes], float: the weight of each class."""
+    rates: Tensor
+    """[S * E]: the size of every step; N / S examples a step."""
+
+
+def take_steps(network: Network, distilled: Distilled, steps: int) -> None:
+    """Train in place: pass after pass over the ``steps``, each at its own rate.
+
+    Plain gradient descent, w <- w - rate * grad, on cross entropy with soft labels (Sucholutsky
+    and Schonlau 2021, algorithm 1); dropout is off.
+
+    Raises:
+        ConfigError: the network has batch norm.
+    """
+    require_no_statistics(network)
+    network.eval()
+    weights = list(network.parameters())
+    batches = list(zip(distilled.images.chunk(steps), distilled.labels.chunk(steps), strict=True))
+    for i, rate in enumerate(distilled.rates):
+        images, labels = batches[i % steps]
+        with unfused(network):
+            loss = F.cross_entropy(network(images, ()).logits, labels)
+        downs = torch.autograd.grad(loss, weights, allow_unused=True)
+        with torch.no_grad():
+            for weight, down in zip(weights, downs, strict=True):
+                if down is not None:
+                    weight.sub_(rate * down)

@@ -1,0 +1,1 @@
+"""Training loops: a network, its teachers, heads, neighbourhoods, and their evaluation."""

@@ -1,0 +1,25 @@
+"""Ranges of what enters the layers of a quantised network."""
+
+from __future__ import annotations
+
+import torch
+
+from stillhouse.methods.core.data.dataset import Dataset
+from stillhouse.spaces.compression.quantisation import calibrating
+from stillhouse.spaces.modules.network import Network
+
+
+@torch.no_grad()
+def take_ranges(
+    network: Network, data: Dataset, device: torch.device | str, batches: int = 20
+) -> None:
+    """Take them anew, in place, from the first ``batches`` of 256 training images.
+
+    They are not augmented, and the network computes in float on them. It must lie on ``device``,
+    and is left in eval mode.
+    """
+    network.eval()
+    stream = data.batches("train", batch_size=256, device=device)
+    with calibrating(network):
+        for _, batch in zip(range(batches), stream, strict=False):
+            network(batch.images, ())

@@ -1,0 +1,86 @@
+"""How sure a teacher is, and which classes it takes for alike: what a student can learn from it.
+
+Tang et al. 2020, "Understanding and improving knowledge distillation": soft targets smooth labels,
+weigh examples by the teacher's confidence, and tell how classes are related. A teacher that is
+sure of everything weighs all examples alike; one that was trained with label smoothing has no
+relations left to tell (Mueller, Kornblith and Hinton 2019).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from stillhouse.methods.core.training.evaluation import calibration_error
+
+SATURATED = 1 - 1e-4
+"""Probability of the true class above which an example weighs as under cross entropy."""
+
+
+def confidence(logits: Tensor, labels: Tensor, temperature: float) -> dict[str, float]:
+    """Figures of a teacher's logits [N, classes] on labels [N].
+
+    Returns:
+        ``accuracy``; ``confidence``: mean probability of the true class; ``softened``: the same at
+        ``temperature``; ``entropy``: mean, in nats; ``ece``: as in evaluation; ``saturated``:
+        share of examples beyond 1 - 1e-4; ``relations``: 1 less the mean entropy among the wrong
+        classes over its largest, 0 where they are all alike to the teacher (and for two classes).
+    """
+    log_p = logits.double().log_softmax(dim=1)
+    p = log_p.exp()
+    true = p.gather(1, labels[:, None])[:, 0]
+    best = p.max(dim=1)
+    right = best.indices == labels
+    soft = (logits.double() / temperature).softmax(dim=1).gather(1, labels[:, None])
+    return {
+        "accuracy": right.double().mean().item(),
+        "confidence": true.mean().item(),
+        "softened": soft.mean().item(),
+        "entropy": -(p * log_p).sum(dim=1).mean().item(),
+        "ece": calibration_error(best.values, right),
+        "saturated": (true > SATURATED).double().mean().item(),
+        "relations": _relations(logits.double(), labels),
+    }
+
+
+def geometry(cosines: Tensor, width: int) -> dict[str, float]:
+    """Figures of the cosines [classes, classes] between class weights of ``width`` numbers.
+
+    ``spread``: standard deviation beside the diagonal; ``chance``: that of random directions,
+    1 / sqrt(width). Below it classes stand further apart from any relation than chance would
+    have them, as label smoothing makes them.
+    """
+    beside = cosines[~torch.eye(len(cosines), dtype=torch.bool)].double()
+    spread = beside.std(correction=0).item()
+    return {
+        "cosine": beside.mean().item(),
+        "spread": spread,
+        "chance": 1 / math.sqrt(width),
+        "erased": float(spread < 1 / math.sqrt(width)),
+    }
+
+
+def matching_sharpness(cosines: Tensor, confidence: float) -> float:
+    """Of ``class_similarity``: at which its labels are as sure as a teacher of ``confidence``.
+
+    Three digits of the solution of mean_t softmax(cosines[t] / sharpness)[t] = ``confidence``, or
+    the nearer end of 0.001 to 10.
+    """
+    low, high = math.log(1e-3), math.log(10.0)
+    for _ in range(60):
+        middle = (low + high) / 2
+        sure = (cosines.double() / math.exp(middle)).softmax(dim=1).diagonal().mean().item()
+        low, high = (middle, high) if sure > confidence else (low, middle)
+    return float(f"{math.exp((low + high) / 2):.3g}")
+
+
+def _relations(logits: Tensor, labels: Tensor) -> float:
+    classes = logits.shape[1]
+    if classes < 3:
+        return 0.0
+    others = logits.scatter(1, labels[:, None], -torch.inf)
+    log_p = others.log_softmax(dim=1)
+    entropy = -(log_p.exp() * log_p.masked_fill(log_p.isinf(), 0.0)).sum(dim=1)
+    return 1 - entropy.mean().item() / math.log(classes - 1)

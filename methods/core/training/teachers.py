@@ -1,0 +1,128 @@
+"""Teachers: frozen networks, made fast, whose outputs are kept where the images come back."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from stillhouse.methods.core.data.base.batch import Batch
+from stillhouse.methods.core.data.base.splits import Split
+from stillhouse.methods.core.data.dataset import Dataset
+from stillhouse.methods.core.runtime.communication import ALONE, Worker
+from stillhouse.methods.core.runtime.folding import folded
+from stillhouse.methods.core.runtime.precision import autocast
+from stillhouse.methods.core.runtime.tensor_cache import LIMIT, SHARED, Kept
+from stillhouse.spaces.modules.network import Network, Output
+
+_PASS = 512
+"""Images at a time where a whole split passes through a teacher."""
+
+
+@dataclass(frozen=True, eq=False)
+class FrozenTeacher:
+    """A trained network to learn from. It is copied when first used, and never changed.
+
+    ``key`` names its weights (the key of the stage that made it): what it says is then kept for
+    all later training in this process, and not only within one run.
+    """
+
+    network: Network
+    key: str | None = None
+    _copies: dict[torch.device, tuple[Network, Network]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+
+    def copies(self, sample: Tensor) -> tuple[Network, Network]:
+        """On the device of ``sample``: as it was trained, and with batch norm folded.
+
+        Both in eval mode, without gradients, channels last.
+        """
+        device = sample.device
+        if device not in self._copies:
+            own = copy.deepcopy(self.network).eval().requires_grad_(False)
+            own = own.to(device).to(memory_format=torch.channels_last)
+            fast = folded(own, sample).to(memory_format=torch.channels_last)
+            self._copies[device] = (own, fast)
+        return self._copies[device]
+
+
+class Teachers:
+    """The teachers of one run, at work on its data.
+
+    Their outputs are float32, without gradients. Where the data's views repeat and no features
+    are asked for, a teacher looks at each view once, and its logits are kept.
+
+    Args:
+        data: the images they will see.
+        sample: a few of them, [n, C, H, W] in 0..1, on the device to work on.
+        dtype: the format to compute in.
+        worker: one of those that share the images, all of which ask the same.
+    """
+
+    def __init__(
+        self,
+        teachers: Sequence[FrozenTeacher],
+        data: Dataset,
+        sample: Tensor,
+        dtype: torch.dtype,
+        worker: Worker = ALONE,
+    ) -> None:
+        self._worker = worker
+        self._data = data
+        self._device = sample.device
+        self._dtype = dtype
+        copies = [teacher.copies(sample) for teacher in teachers]
+        self.originals = [as_trained for as_trained, _ in copies]
+        """The copies with batch norm as it was, for methods to read from."""
+        self._folded = [fast for _, fast in copies]
+        here = (data.fingerprint, str(self._device), str(dtype))
+        private = Kept(LIMIT)
+        self._kept = [private if teacher.key is None else SHARED for teacher in teachers]
+        self._keys = [(teacher.key or str(i), *here) for i, teacher in enumerate(teachers)]
+
+    def __len__(self) -> int:
+        return len(self._folded)
+
+    def outputs(
+        self, batch: Batch, epoch: int, taps: Callable[[int], Collection[str]] = lambda _: ()
+    ) -> list[Output]:
+        """What every teacher says of a training batch of ``epoch``, without gradients.
+
+        Args:
+            taps: teacher number -> names of the blocks whose outputs are wanted.
+        """
+        return [self._output(i, batch, epoch, taps(i)) for i in range(len(self))]
+
+    def answers(self, split: Split) -> Tensor:
+        """[N]: the class with the largest mean probability over the teachers, in order."""
+        chances = [self._split_logits(i, split).softmax(dim=1) for i in range(len(self))]
+        return torch.stack(chances).mean(dim=0).argmax(dim=1)
+
+    def _output(self, i: int, batch: Batch, epoch: int, taps: Collection[str]) -> Output:
+        if taps or not self._data.repeats:
+            return self._run(i, batch.images, taps)
+        logits = self._view_logits(i, self._data.view(epoch))
+        return Output(logits.index_select(0, batch.indices), {})
+
+    def _view_logits(self, i: int, view: int) -> Tensor:
+        batches = self._data.view_batches(view, batch_size=_PASS, device=self._device)
+        return self._keep(i, ("view", view), batches)
+
+    def _split_logits(self, i: int, split: Split) -> Tensor:
+        batches = self._data.batches(split, batch_size=_PASS, device=self._device)
+        return self._keep(i, ("split", split), batches)
+
+    def _keep(self, i: int, what: Hashable, batches: Iterator[Batch]) -> Tensor:
+        def make() -> Tensor:
+            return torch.cat([self._run(i, batch.images).logits for batch in batches])
+
+        return self._kept[i].get((self._keys[i], what), make)
+
+    def _run(self, i: int, images: Tensor, taps: Collection[str] = ()) -> Output:
+        with torch.no_grad(), autocast(self._dtype, self._device):
+            logits, features = self._worker.outputs(self._folded[i], images, taps)
+        return Output(logits.float(), features)

@@ -1,0 +1,1 @@
+"""Networks put together from blocks: loaded, pooled, costed and planned."""

@@ -1,0 +1,1 @@
+"""Ray itself: connecting, authentication, nodes, jobs and preemption."""

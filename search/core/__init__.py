@@ -1,0 +1,1 @@
+"""Errors, addresses without their secrets, whole files, and how figures are written."""

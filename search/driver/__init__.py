@@ -1,0 +1,1 @@
+"""The driver of a search: launch, resume, extend, reuse and plan."""

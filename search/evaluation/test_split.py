@@ -1,0 +1,30 @@
+"""The test split: looked at when the choice has been made, and not before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from stillhouse.methods.core.data.config import DataConfig
+from stillhouse.methods.core.data.dataset import open_data
+from stillhouse.methods.core.training.evaluation import evaluate
+from stillhouse.search.artifacts.artifact import Artifact
+from stillhouse.search.artifacts.record import Record
+from stillhouse.search.assembly.network import rebuild
+from stillhouse.search.execution.builder import pick_device
+
+
+def tested(
+    records: Sequence[Record], data: DataConfig, opened: Callable[[str], Artifact]
+) -> tuple[float, ...]:
+    """Accuracy of each of these networks on the test split of ``data``.
+
+    Args:
+        opened: gives the artifact of a key.
+
+    Raises:
+        ConfigError: the data has no test split.
+    """
+    networks = (rebuild(opened(record.key)) for record in records)
+    device = pick_device()
+    scores = (evaluate(network, open_data(data), "test", device=device) for network in networks)
+    return tuple(score["accuracy"] for score in scores)

@@ -1,0 +1,1 @@
+"""Building each stage once, on one machine or on a cluster."""

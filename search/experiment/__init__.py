@@ -1,0 +1,1 @@
+"""What is asked: the experiment file, its checks and the stages it describes."""

@@ -1,0 +1,72 @@
+"""What must hold of an experiment's ``run:`` before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from stillhouse.methods.core.training.train import Training
+from stillhouse.search.experiment.experiment import Experiment
+from stillhouse.search.experiment.initial_points import starts
+from stillhouse.search.experiment.schema import STATIC
+from stillhouse.search.stages.chain import merged
+from stillhouse.spaces.config.domains import Choice, Integers
+from stillhouse.spaces.config.problems import ConfigError, Problem, unknown
+
+
+def check_run(experiment: Experiment) -> Iterator[Problem]:
+    """Whatever of it does not go together, or with the rest."""
+    run, several = experiment.run, len(experiment.goals) > 1
+    yield from _check_of_each(run.repeats.of_each, experiment)
+    yield from _check_start(experiment)
+    yield from _check_from_random(run.repeats.from_random)
+    if run.scheduler.kind != "none":
+        if several:
+            yield Problem("run.scheduler", "needs a single goal; with several, leave it out")
+        elif experiment.goals[0].figure in (*STATIC, "latency_ms"):
+            figure = experiment.goals[0].figure
+            yield Problem("run.scheduler", f"{figure} is not reported by epoch; leave it out")
+
+
+def _check_start(experiment: Experiment) -> Iterator[Problem]:
+    start = experiment.run.start
+    if experiment.run.neighbours and start != "file":
+        yield Problem("run.neighbours", "are those of the file's values; set start: file beside it")
+    if start == "sampler":
+        return
+    if experiment.run.sampler == "grid":
+        yield Problem("run.start", "a grid tries its own values only; leave it out")
+    elif not starts(experiment):
+        yield Problem("run.start", _NO_START[start])
+
+
+_NO_START = {
+    "file": "no value that the file holds lies within the searched ranges; leave it out",
+    "presets": "no searched method has presets within the searched ranges; leave it out "
+    "(stillhouse methods NAME shows them)",
+}
+
+
+def _check_from_random(changes: Mapping[str, Any]) -> Iterator[Problem]:
+    try:
+        Training.parse(merged(Training().plain(), changes), "run.repeats.from_random")
+    except ConfigError as error:
+        yield from error.problems
+    if "epochs" in changes:
+        message = "is as many as see the images that the student and its neighbourhoods saw"
+        yield Problem("run.repeats.from_random.epochs", message)
+    if "workers" in changes:
+        message = "changes no result; baselines have as many workers as the student"
+        yield Problem("run.repeats.from_random.workers", message)
+
+
+def _check_of_each(path: str | None, experiment: Experiment) -> Iterator[Problem]:
+    if path is None:
+        return
+    place, domain = "run.repeats.of_each", experiment.search.get(path)
+    countable = [p for p, d in experiment.search.items() if isinstance(d, Choice | Integers)]
+    if domain is None:
+        yield Problem(place, unknown("searched path", path, countable))
+    elif path not in countable or "*" in path:
+        message = f"needs a path with a choice or integers, found {path} with {domain}"
+        yield Problem(place, message)

@@ -1,0 +1,1 @@
+"""Exporting a student: formats, the check of its files and the model card."""

@@ -1,0 +1,6 @@
+"""Formats in which a student leaves: every file here is one."""
+
+from stillhouse.search.export.format import Format
+from stillhouse.spaces.config.plugins import Folder
+
+FORMATS: Folder[Format] = Folder("stillhouse.search.export.formats", Format, "format")

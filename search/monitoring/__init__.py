@@ -1,0 +1,1 @@
+"""Who hears of a search while it runs: events, its status, MLflow."""

@@ -1,0 +1,240 @@
+"""MLflow's client: imported late, quiet, quick to give up; and the experiment of a search."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import socket
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from filelock import FileLock
+
+from stillhouse.search.core.addresses import shown
+from stillhouse.search.monitoring.mlflow.errors import Unusable, explain, troubles, unusable
+from stillhouse.search.monitoring.mlflow.locations import artifact_folder, is_server, sqlite_file
+from stillhouse.search.monitoring.mlflow.sqlite import check_schema, check_writable
+from stillhouse.spaces.config.problems import ConfigError, Problem
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+# MLflow reads these wherever it sends something. What the user has set stays. No retries inside
+# the client: it would repeat a slow "create run", and the spool repeats everything anyway.
+_SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+}
+_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_guard = threading.Lock()
+_inside = 0
+_added: list[str] = []
+
+
+class NoSuchRun(LookupError):
+    """A tracking store has no run with an id, or cannot be asked; the message says which."""
+
+
+@contextlib.contextmanager
+def client_settings() -> Iterator[None]:
+    """MLflow's client fails fast and prints nothing inside; the environment is restored after."""
+    global _inside
+    with _guard:
+        if _inside == 0:
+            _added[:] = [name for name in _SETTINGS if name not in os.environ]
+            os.environ.update({name: _SETTINGS[name] for name in _added})
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _guard:
+            _inside -= 1
+            if _inside == 0:
+                for name in _added:
+                    os.environ.pop(name, None)
+
+
+def open_experiment(uri: str, name: str) -> tuple[MlflowClient, str]:
+    """A client, and the id of the MLflow experiment called ``name``, made where it is missing.
+
+    Raises:
+        ConfigError: the experiment was deleted in MLflow, so that it takes no runs.
+        Exception: one of :func:`stillhouse.search.monitoring.mlflow.errors.troubles`: MLflow cannot
+        be reached, or
+            does not want to.
+    """
+    from mlflow.exceptions import MlflowException
+
+    with _alone(uri):
+        client = _connect(uri)
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            artifacts = artifact_folder(uri)
+            try:
+                made = client.create_experiment(
+                    name,
+                    artifacts.absolute().as_uri() if artifacts else None,
+                    # without it MLflow's page asks what kind of experiment this is
+                    tags={"mlflow.experimentKind": "custom_model_development"},
+                )
+                return client, made
+            except MlflowException as error:
+                # another driver was faster
+                found = client.get_experiment_by_name(name)
+                if found is None:
+                    raise error
+    if found.lifecycle_stage == "active":
+        return client, str(found.experiment_id)
+    if not found.experiment_id:
+        raise Unusable("no MLflow answers there; check the address in `tracking:`")
+    command = f"mlflow experiments restore -x {found.experiment_id}"
+    remedy = f"run `MLFLOW_TRACKING_URI={shown(uri)} {command}` or rename the search"
+    raise ConfigError([Problem("name", f"MLflow's experiment {name!r} is deleted; {remedy}")])
+
+
+def prepare(uri: str, experiment_name: str) -> str:
+    """Create the database and the experiment, on the driver, before any trial.
+
+    Returns why MLflow is not ready, "" if it is: a server may come back later, and the tracker
+    keeps everything until then.
+
+    Raises:
+        ConfigError: the sqlite database cannot be used, a database's driver is not installed,
+            or the experiment was deleted in MLflow.
+    """
+    with client_settings():
+        try:
+            open_experiment(uri, experiment_name)
+            if file := sqlite_file(uri):
+                check_writable(file)
+        except troubles() as error:
+            if sqlite_file(uri) or isinstance(error, ImportError):
+                raise unusable(uri, error) from None
+            return explain(error, uri)
+    return ""
+
+
+def runs_url(uri: str, name: str, port: int = 5000) -> str:
+    """The page of the search's runs, for a server at ``uri`` or one on this machine's ``port``.
+
+    Where MLflow does not answer or knows of no such search: the list of all experiments.
+    """
+    base = shown(uri).rstrip("/") if is_server(uri) else f"http://127.0.0.1:{port}"
+    file = sqlite_file(uri)
+    if file and not file.exists():
+        return f"{base}/#/experiments"
+    with client_settings():
+        try:
+            found = _connect(uri).get_experiment_by_name(name)
+        except troubles():
+            found = None
+    return f"{base}/#/experiments" + (f"/{found.experiment_id}/runs" if found else "")
+
+
+def check_viewable(uri: str) -> None:
+    """Try whether the runs of a store can be looked at.
+
+    Raises:
+        ConfigError: it does not answer, or is no database of the installed MLflow.
+    """
+    file = sqlite_file(uri)
+    if file is None:
+        reachable(uri)
+        return
+    try:
+        check_schema(file, uri)  # at once, where loading MLflow takes seconds
+    except (sqlite3.Error, OSError, Unusable) as error:
+        raise unusable(uri, error) from None
+
+
+def reachable(uri: str) -> None:
+    """Try the tracking store without leaving anything there.
+
+    Raises:
+        ConfigError: it does not answer, or cannot be written.
+    """
+    file = sqlite_file(uri)
+    with client_settings():
+        try:
+            if file:
+                check_writable(file)
+            if file is None or file.exists():
+                _connect(uri).search_experiments(max_results=1)
+        except troubles() as error:
+            raise unusable(uri, error) from None
+
+
+def fetch_artifact(uri: str, run_id: str, path: str) -> Path:
+    """A copy of one of a run's artifacts.
+
+    Raises:
+        NoSuchRun: the store has no run with this id, or does not answer; the message says which.
+        ConfigError: the run has no such artifact.
+    """
+    file = sqlite_file(uri)
+    if file and not file.exists():
+        raise NoSuchRun("there is no database")
+    with client_settings():
+        run = _get_run(uri, run_id)
+        folder = tempfile.mkdtemp(prefix="stillhouse-")
+        try:
+            return Path(_connect(uri).download_artifacts(run_id, path, folder))
+        except troubles():
+            shutil.rmtree(folder)
+    name, parent = run.info.run_name, run.data.tags.get("mlflow.parentRunId")
+    message = f"is {name!r} in {shown(uri)} and has no {path}"
+    if parent:
+        message += f"; the search that it belongs to is the run {parent}"
+    raise ConfigError([Problem(run_id, message)])
+
+
+def _get_run(uri: str, run_id: str) -> Run:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _connect(uri).get_run(run_id)
+    except troubles() as error:
+        # An id that cannot be one is refused as invalid.
+        code = error.error_code if isinstance(error, MlflowException) else ""
+        if code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            raise NoSuchRun("no such run") from None
+        raise NoSuchRun(explain(error, uri)) from None
+
+
+def _connect(uri: str) -> MlflowClient:
+    """A client; where MLflow would try for two minutes to open a database, one try before."""
+    file, parts = sqlite_file(uri), urlsplit(uri)
+    port = _PORTS.get(parts.scheme.partition("+")[0])
+    if file and file.exists():
+        check_schema(file, uri)
+    elif port and parts.hostname:
+        socket.create_connection((parts.hostname, parts.port or port), timeout=5).close()
+    from mlflow import MlflowClient
+
+    # A traceback for each try while a database is away, where the tracker says one line.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    return MlflowClient(uri)
+
+
+@contextlib.contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """Processes that create one sqlite database at once break each other's migrations."""
+    file = sqlite_file(uri)
+    if file is None:
+        yield
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{file}.lock", timeout=120):
+        yield

@@ -1,0 +1,165 @@
+"""The winner as an MLflow model: saved here at once, logged when MLflow answers.
+
+The network is exported to a graph (``torch.export``), so it loads wherever torch is, without
+this product and without unpickling anything.
+"""
+
+from __future__ import annotations
+
+import copy
+import shutil
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from stillhouse.search.core.model_name import name_problem
+from stillhouse.search.monitoring.mlflow.client import client_settings
+from stillhouse.search.monitoring.mlflow.outbox import Operation
+from stillhouse.spaces.compression.quantisation import sealed
+from stillhouse.spaces.config.problems import ConfigError, Problem
+from stillhouse.spaces.modules.classifier import Classifier
+from stillhouse.spaces.modules.network import Network, form_of
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+_EXAMPLES = 4
+_INPUTS = {
+    "images": "images in 0..1, channels first",
+    "text": "word vectors, [texts, dimensions, words, 1]",
+}
+
+
+def check_name(register: str) -> None:
+    """A name the model registry takes.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if message := name_problem(register):
+        raise ConfigError([Problem("run.register_as", message)])
+
+
+def save_classifier(
+    network: Network, images: Tensor, folder: Path, classes: Sequence[str] = ()
+) -> None:
+    """Write the network as an MLflow model into ``folder``, which must not exist.
+
+    Args:
+        images: at least two examples in 0..1, [N, channels, height, width], or word vectors of
+            texts; the first few become the model's input example. The saved model takes any number.
+        classes: names of the logits, kept as metadata.
+    """
+    assert len(images) > 1, "torch.export takes a single example for a fixed batch size"
+    with client_settings(), warnings.catch_warnings():
+        # mlflow.pyfunc warns about its own type hints when it is imported.
+        warnings.filterwarnings("ignore", message=".*type hint is inferred as AnyType")
+        import mlflow.pyfunc
+        import mlflow.pytorch
+
+    examples = images[:_EXAMPLES].detach().float().cpu().contiguous()
+    channels, height, width = examples.shape[1:]
+    shape = (channels, height, width)
+    classifier = sealed(Classifier(copy.deepcopy(network).float().cpu()).eval())
+    with torch.no_grad():
+        logits = classifier(examples)
+    with warnings.catch_warnings():
+        # Torch's LSTM lists its parameters anew when they are traced; the export puts them back.
+        warnings.filterwarnings("ignore", message=r"(?s)The tensor attributes .*_flat_weights")
+        mlflow.pytorch.save_model(
+            classifier,
+            folder,
+            signature=_signature(examples, logits),
+            input_example=examples.numpy(),
+            metadata={"classes": list(classes), "input": _INPUTS[form_of(shape)]},
+            pip_requirements=[f"{name}=={_public(name)}" for name in ("mlflow", "torch", "numpy")],
+            serialization_format="pt2",
+        )
+
+
+def _signature(images: Tensor, logits: Tensor) -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    # No names: with them pyfunc passes a dict, which the torch flavour does not take.
+    def schema(tensor: Tensor) -> Schema:
+        return Schema([TensorSpec(tensor.numpy().dtype, (-1, *tensor.shape[1:]))])
+
+    return ModelSignature(inputs=schema(images), outputs=schema(logits))
+
+
+def _public(name: str) -> str:
+    """The version without the local part (+cpu), which no index offers."""
+    return version(name).partition("+")[0]
+
+
+def log_saved_model(
+    client: MlflowClient,
+    experiment: str,
+    run_id: str,
+    operation: Operation,
+    folder: Path,
+    token: str,
+) -> None:
+    """Log the model saved in ``folder``/``operation["folder"]`` and remove it there.
+
+    Doing it again leaves one model: it is found by its tag.
+
+    Raises:
+        FileNotFoundError: it was neither saved nor logged.
+    """
+    saved = folder / operation["folder"]
+    handle = f"{token}/{operation['folder']}"
+    wanted = f"tags.`stillhouse.handle` = '{handle}'"
+    found = client.search_logged_models([experiment], wanted)
+    if found:
+        model = found[0]
+    elif saved.exists():
+        name, tags = operation["name"], {"stillhouse.handle": handle}
+        model = client.create_logged_model(experiment, name, run_id, tags, model_type="classifier")
+    else:
+        raise FileNotFoundError(f"{saved} is gone, and the model was not logged")
+    if str(model.status) != "READY":
+        _upload(client, model, run_id, saved)
+    if operation["register"]:
+        _register(client, model, run_id, operation["register"])
+    if saved.exists():
+        shutil.rmtree(saved)
+
+
+def _upload(client: MlflowClient, model: Any, run_id: str, saved: Path) -> None:
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.models import Model
+
+    described = Model.load(saved)
+    described.model_id = described.model_uuid = model.model_id
+    described.run_id, described.artifact_path = run_id, model.artifact_location
+    described.save(str(saved / "MLmodel"))
+    client.log_model_artifacts(model.model_id, str(saved))
+    outputs = client.get_run(run_id).outputs
+    logged = outputs.model_outputs if outputs else []
+    if model.model_id not in [output.model_id for output in logged]:
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
+    client.finalize_logged_model(model.model_id, "READY")
+
+
+def _register(client: MlflowClient, model: Any, run_id: str, name: str) -> None:
+    """A version of the registered model, with the alias ``best``."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    source = model.artifact_location
+    versions = client.search_model_versions(f"name='{name}'")
+    found = [version for version in versions if version.source == source]
+    if not found:
+        found = [client.create_model_version(name, source, run_id, model_id=model.model_id)]
+    client.set_registered_model_alias(name, "best", found[0].version)

@@ -1,0 +1,84 @@
+"""What MLflow refuses for good: told apart from what may change, and put aside on disk."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from stillhouse.search.core.addresses import hushed
+from stillhouse.search.monitoring.mlflow.errors import first_line
+from stillhouse.search.monitoring.mlflow.locations import is_server
+from stillhouse.search.monitoring.mlflow.outbox import Operation
+from stillhouse.spaces.config.problems import ConfigError
+
+log = logging.getLogger(__name__)
+
+# The rest (not reachable, busy, not allowed yet) may change, and waits.
+_CODES = {"INVALID_PARAMETER_VALUE", "INVALID_STATE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
+GONE = "RESOURCE_DOES_NOT_EXIST"
+"""MLflow's error code where it has no such run or experiment."""
+
+
+def is_refusal(error: Exception, uri: str) -> bool:
+    """Whether the same would happen again however often it is sent."""
+    from mlflow.exceptions import MlflowException, RestException
+
+    match error:
+        case MlflowException(error_code="BAD_REQUEST") if is_server(uri):
+            return isinstance(error, RestException)  # no proxy's error page
+        case MlflowException(error_code=code):
+            return code in {*_CODES, GONE}
+        case FileNotFoundError():
+            return True
+        case OSError():  # the network's, or an upload too large for a proxy
+            return getattr(getattr(error, "response", None), "status_code", 0) == 413
+        case ConfigError():  # the experiment was deleted, and may be restored
+            return False
+    return isinstance(error, ValueError | TypeError | KeyError | AttributeError)
+
+
+class Refusals:
+    """The operations that were put aside: ``refused.jsonl``, a line each with its reason.
+
+    ``reason`` is why the last one was refused, "" while there is none.
+    """
+
+    def __init__(self, folder: Path, uri: str) -> None:
+        self._path = folder / "refused.jsonl"
+        self._uri = uri
+        self.count = count_refused(folder)
+        self.reason = _last_reason(self._path) if self.count else ""
+
+    def add(self, operations: Sequence[Operation], error: Exception, why: str = "") -> None:
+        """Put operations aside that were refused for one reason, and say so in one line.
+
+        Args:
+            why: what to say in place of the error's own words, which the file has as well.
+        """
+        whole = hushed(f"{why}: {error}" if why else str(error), self._uri)
+        with self._path.open("a", encoding="utf-8") as lines:
+            for operation in operations:
+                lines.write(json.dumps({"reason": whole, **operation}) + "\n")
+        self.count += len(operations)
+        told = "an entry" if len(operations) == 1 else f"{len(operations)} entries"
+        self.reason = hushed(why or first_line(error), self._uri)
+        log.warning("MLflow refused %s, kept in %s: %s", told, self._path, self.reason)
+
+
+def count_refused(folder: Path) -> int:
+    """How many operations were put aside in a search's ``tracking`` folder."""
+    path = folder / "refused.jsonl"
+    if not path.exists():
+        return 0
+    with path.open("rb") as lines:
+        return sum(line.endswith(b"\n") for line in lines)
+
+
+def _last_reason(path: Path) -> str:
+    last = path.read_text(encoding="utf-8", errors="replace").splitlines()[-1]
+    try:
+        return str(json.loads(last)["reason"]).splitlines()[0][:300]
+    except (ValueError, KeyError, TypeError, IndexError):
+        return ""

@@ -1,0 +1,64 @@
+"""Which MLflow run stands for which run of the search, kept in a small file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from stillhouse.search.core.addresses import kept
+
+
+class Handles:
+    """Run names here -> MLflow's ids at one server, one JSON line for each change.
+
+    A run is *doubtful* when its creation was attempted and no answer was kept: it may or may
+    not exist there.
+    """
+
+    def __init__(self, path: Path, uri: str) -> None:
+        self._path = path
+        # With and without its password it is the same place.
+        self._place = hashlib.sha256(kept(uri).encode()).hexdigest()[:12]
+        self._ids: dict[str, str | None] = {}
+        for line in path.read_bytes().splitlines() if path.exists() else []:
+            match _read(line):
+                case {"place": self._place, "run": str(run), "id": str() | None as run_id}:
+                    self._ids[run] = run_id
+
+    def known(self, run: str) -> str | None:
+        """MLflow's id of the run."""
+        return self._ids.get(run)
+
+    def doubtful(self, run: str) -> bool:
+        """Whether the run may exist although its id is not known."""
+        return run in self._ids and self._ids[run] is None
+
+    def attempt(self, run: str) -> None:
+        """The run is about to be created; no loss of power makes this forgotten."""
+        self._note(run, None)
+
+    def learn(self, run: str, run_id: str) -> None:
+        """The run has this id."""
+        self._note(run, run_id)
+
+    def doubt_all(self) -> None:
+        """The ids no longer hold."""
+        self._ids = dict.fromkeys(self._ids)
+
+    def _note(self, run: str, run_id: str | None) -> None:
+        self._ids[run] = run_id
+        with self._path.open("a") as lines:
+            # The line's end first: what a crash has torn before must not swallow this one.
+            lines.write("\n" + json.dumps({"run": run, "id": run_id, "place": self._place}))
+            lines.flush()
+            os.fsync(lines.fileno())
+
+
+def _read(line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        return None  # torn by a crash: the run is found by its tag

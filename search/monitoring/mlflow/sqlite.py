@@ -1,0 +1,67 @@
+"""MLflow's database in a file: looked at without MLflow, which takes seconds to load."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from pathlib import Path
+
+from stillhouse.search.monitoring.mlflow.errors import Unusable
+from stillhouse.search.monitoring.mlflow.locations import sqlite_file
+from stillhouse.search.monitoring.mlflow.schema import mismatch
+
+_KNOWN = "SELECT 1 FROM experiments WHERE name = ? AND lifecycle_stage = 'active'"
+_TABLE = "SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'"
+
+
+def check_schema(file: Path, uri: str) -> None:
+    """See that the installed MLflow can use a database that exists.
+
+    MLflow itself might add tables to a newer database before it notices.
+
+    Raises:
+        Unusable: another version of MLflow wrote it; the message has the remedy.
+        sqlite3.Error: the file is no database, or cannot be read.
+    """
+    with contextlib.closing(sqlite3.connect(file)) as database:
+        if database.execute(_TABLE).fetchone() is None:
+            return
+        found = database.execute("SELECT version_num FROM alembic_version").fetchone()
+    if found and (why := mismatch(str(found[0]), uri)):
+        raise Unusable(why)
+
+
+def check_writable(file: Path) -> None:
+    """See that a database can be changed, without changing it.
+
+    Raises:
+        PermissionError, sqlite3.Error: it cannot.
+    """
+    folder = next(parent for parent in file.absolute().parents if parent.exists())
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"{folder} cannot be written")
+    if not file.exists():
+        return
+    with contextlib.closing(sqlite3.connect(file, timeout=0, isolation_level=None)) as database:
+        try:
+            database.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error):  # locked: somebody else is writing there just now
+                raise
+        else:
+            database.execute("ROLLBACK")
+
+
+def known(uri: str, experiment_name: str) -> bool:
+    """Whether a sqlite database has the experiment and takes runs of it: nothing to prepare."""
+    file = sqlite_file(uri)
+    if file is None or not file.exists():
+        return False
+    try:
+        check_schema(file, uri)
+        check_writable(file)
+        with contextlib.closing(sqlite3.connect(file)) as database:
+            return database.execute(_KNOWN, (experiment_name,)).fetchone() is not None
+    except (sqlite3.Error, OSError, Unusable):
+        return False  # what is wrong with it, `prepare` says

@@ -1,0 +1,1 @@
+"""What the pictures and the page share: participants, lineage, style and markup."""

@@ -1,0 +1,1 @@
+"""The pages of a report: `report.html`, `diagnosis.html` and their tables."""

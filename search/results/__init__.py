@@ -1,0 +1,1 @@
+"""What a search came to, as plain values, and the folder of its run."""

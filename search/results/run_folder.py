@@ -1,0 +1,185 @@
+"""A run's folder: everything that one search leaves on the driver's disk.
+
+``stillhouse-runs/<name>-<n>/`` holds ``experiment.yaml`` (what was asked, as resumed and extended),
+``study.journal``, ``state.json``, ``status.json`` (how it stands), ``tracking/`` (what MLflow has
+not been told yet), and at the end ``best.yaml``, ``outcome.json``, ``trials.csv``, ``report.html``
+and the pictures. ``driver.lock`` belongs to the one process that runs the search; ``run.json``
+holds the run's id, which no other run has, wherever that lies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from stillhouse.search.artifacts.limits import is_word
+from stillhouse.search.core.durable import read_mapping, sync_folder, write_whole
+from stillhouse.search.experiment.yaml_source import with_end
+from stillhouse.spaces.config.problems import ConfigError, Problem, unknown
+
+log = logging.getLogger(__name__)
+
+_ELSEWHERE = "if it lies elsewhere, set STILLHOUSE_RUNS or change to the folder of its launch"
+PATIENCE = 5.0
+"""Seconds for which a driver waits for another one of the same run, which may be ending."""
+
+
+class Busy(ConfigError):
+    """Another process runs this search."""
+
+
+def runs_root() -> Path:
+    """Where runs are kept: ``$STILLHOUSE_RUNS``, or ``stillhouse-runs`` in the working folder."""
+    return Path(os.environ.get("STILLHOUSE_RUNS", "stillhouse-runs")).expanduser().absolute()
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run; its name is the run's."""
+
+    path: Path
+
+    @classmethod
+    def new(cls, name: str) -> RunFolder:
+        """A fresh folder ``<name>-<n>`` with the next free number.
+
+        Raises:
+            ConfigError: it cannot be made.
+        """
+        root = runs_root()
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            number = max([_number(path.name, name) for path in root.iterdir()], default=0) + 1
+            while True:
+                path = root / f"{name}-{number}"
+                try:
+                    path.mkdir()
+                    sync_folder(root)
+                    return cls(path)._with_id()
+                except FileExistsError:  # another launch took it
+                    number += 1
+        except OSError as error:
+            raise _unusable(root, "cannot be written", error) from None
+
+    @classmethod
+    def find(cls, name: str) -> RunFolder:
+        """The run called ``name``, or the newest run of the experiment ``name``.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        root = runs_root()
+        try:
+            names = [p.name for p in root.iterdir() if p.is_dir()] if root.exists() else []
+        except OSError as error:
+            raise _unusable(root, "cannot be read", error) from None
+        return cls(root / newest(name, names, str(root), _ELSEWHERE))
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @contextlib.contextmanager
+    def held(self, patience: float | None = None) -> Iterator[None]:
+        """Be the one process that runs this search, until the block ends.
+
+        Raises:
+            Busy: another process was that for ``patience`` seconds, :data:`PATIENCE` without it.
+            ConfigError: the folder cannot be written.
+        """
+        lock = FileLock(self.path / "driver.lock", thread_local=False)
+        try:
+            lock.acquire(timeout=PATIENCE if patience is None else patience)
+        except Timeout:
+            message = "another process runs it; stop that one first, or wait until it has ended"
+            raise Busy([Problem(self.name, message)]) from None
+        except OSError as error:
+            message = f"cannot lock {self.path / 'driver.lock'}: {error.strerror}"
+            raise ConfigError([Problem(self.name, message)]) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @property
+    def id(self) -> str:
+        """What tells the run from all others of its name; folders of earlier versions have none,
+        and their id is the name."""
+        found = self.read_json("run.json").get("id")
+        return found if isinstance(found, str) and is_word(found) else self.name
+
+    def _with_id(self) -> RunFolder:
+        """The same folder, with an id that no other run has."""
+        self.write_json("run.json", {"id": f"{self.name}-{uuid.uuid4().hex[:8]}"})
+        return self
+
+    def write(self, name: str, text: str) -> Path:
+        """Replace a file, whole or not at all."""
+        return write_whole(self.path / name, text)
+
+    def write_yaml(self, name: str, text: str) -> Path:
+        """Replace a YAML file; a reader can tell whether its end is missing."""
+        return self.write(name, with_end(text))
+
+    def write_json(self, name: str, data: Any) -> Path:
+        """Replace a file by JSON data."""
+        return self.write(name, json.dumps(data, indent=1))
+
+    def read_json(self, name: str, lost: str = "") -> Any:
+        """The file's data; an empty mapping where it is not there yet, or damaged.
+
+        ``lost`` says in a warning what a damaged file takes away, and what follows.
+        """
+        path = self.path / name
+        if not path.exists():
+            return {}
+        found = read_mapping(path)
+        if found is None and lost:
+            log.warning("%s is damaged, as by a full disk: %s", path, lost)
+        return found or {}
+
+    def seconds_so_far(self) -> float:
+        """How long the search has run, launches before this one included."""
+        for name in ("state.json", "status.json", "outcome.json"):
+            found = self.read_json(name).get("seconds")
+            if isinstance(found, int | float):
+                return float(found)
+        return 0.0
+
+
+def newest(name: str, runs: Iterable[str], where: str, remedy: str = "") -> str:
+    """Of ``runs`` the one called ``name``, or the newest of the experiment ``name``.
+
+    Raises:
+        ConfigError: there is none ``where`` they were looked for; ``remedy`` says what helps.
+    """
+    names = list(runs)
+    if name in names:
+        return name
+    numbered = {number: n for n in names if (number := _number(n, name))}
+    if not numbered:
+        what, _, near = unknown("run", name, names).partition("; ")
+        told = f"{what} in {where}; {near}" if names else f"{what} in {where}, which has no runs"
+        raise ConfigError([Problem("", "; ".join(filter(None, (told, remedy))))])
+    return numbered[max(numbered)]
+
+
+def _unusable(root: Path, why: str, error: OSError) -> ConfigError:
+    """The folder of all runs, what is wrong with it, and what helps."""
+    reason = "is a file, not a folder" if root.is_file() else f"{why}: {error.strerror}"
+    return ConfigError([Problem("", f"{root} {reason}; set STILLHOUSE_RUNS to another folder")])
+
+
+def _number(folder: str, name: str) -> int:
+    """The n of ``<name>-<n>``; 0 for any other folder."""
+    head, _, tail = folder.rpartition("-")
+    return int(tail) if head == name and tail.isdigit() else 0

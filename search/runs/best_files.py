@@ -1,0 +1,55 @@
+"""The best configurations of a run as experiment files: ``best.yaml``, and one for each group."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from stillhouse.search.evaluation.finalists import first_seed
+from stillhouse.search.experiment.experiment import Experiment, to_yaml
+from stillhouse.search.report.core.headline import breaches
+from stillhouse.search.report.core.roles import brief
+from stillhouse.search.results.outcome import Outcome, Repeated, winner, winners
+
+
+def best_files(experiment: Experiment, outcome: Outcome) -> Iterator[tuple[str, str]]:
+    """Name and text of each; with ``run.repeats.of_each`` also ``best-parameters-67000.yaml``."""
+    if best := winner(outcome):
+        yield file_name(""), best_yaml(experiment, outcome, best)
+    for group, own in winners(outcome).items():
+        if group:
+            yield file_name(group), best_yaml(experiment, outcome, own)
+
+
+def file_name(group: str) -> str:
+    """The file of the best of a group; of the best of all where there is no group."""
+    what, _, value = brief(group).partition(" ")
+    return f"best-{slug(what)}-{slug(value)}.yaml" if group else "best.yaml"
+
+
+def best_yaml(experiment: Experiment, outcome: Outcome, best: Repeated) -> str:
+    """The winning configuration as an experiment file, its evidence in the header."""
+    figure = outcome.goals[0].figure
+    told = experiment.settled(
+        outcome.values(best), f"{experiment.name}-best", first_seed(experiment)
+    )
+    seed, student = outcome.representative(best)
+    header = [
+        f"The best of {len(outcome.trials)} trials of {outcome.name} ({best.name}).",
+        f"{figure} {best.mean(figure):.4f} +- {best.spread(figure):.4f} over {_seeds(best)}.",
+        f"Student {student.key[:12]} (seed {seed}, the nearest to the mean), "
+        f"{student.figures.get('parameters', 0):,.0f} parameters.",
+        *breaches(outcome, best),
+        "Places are absolute: on another machine, change library, tracking, data.root, weights.",
+    ]
+    return "".join(f"# {line}\n" for line in header) + to_yaml(told)
+
+
+def _seeds(best: Repeated) -> str:
+    named = ", ".join(map(str, best.seeds))
+    return f"{len(best.seeds)} seed{'s' * (len(best.seeds) != 1)} ({named})"
+
+
+def slug(text: str) -> str:
+    """Text as part of a file's name: ``67000`` for ``67,000``, nothing but word letters."""
+    return re.sub(r"\W+", "_", re.sub(r"(?<=\d)[,_](?=\d)", "", text)).strip("_")

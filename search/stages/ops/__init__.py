@@ -1,0 +1,1 @@
+"""What runs when a stage is built: one operation a file."""

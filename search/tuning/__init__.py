@@ -1,0 +1,1 @@
+"""Proposing trials, running them and recording what came of them."""

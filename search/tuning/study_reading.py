@@ -1,0 +1,96 @@
+"""A study that is only looked at: nothing is written, whoever else may be searching."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from stillhouse.search.experiment.experiment import Experiment
+from stillhouse.search.results.outcome import Trial
+from stillhouse.search.results.screening import Screened
+from stillhouse.search.tuning.storage import close_storage, open_for_reading
+from stillhouse.search.tuning.study_opening import find_study
+
+_STATES = {
+    TrialState.RUNNING: "running",
+    TrialState.COMPLETE: "finished",
+    TrialState.PRUNED: "pruned",
+    TrialState.FAIL: "failed",
+}
+
+
+class StudyReader:
+    """The study of one search as it stands now, for those who do not search themselves.
+
+    A study that is not there yet has no trials.
+
+    Args:
+        experiment: what is searched.
+        folder: the run's.
+
+    Raises:
+        ConfigError: the database cannot be used, or the study's name in it is lost.
+        Lost: the database stays away while it is read.
+    """
+
+    def __init__(self, experiment: Experiment, folder: Path) -> None:
+        self._storage = open_for_reading(experiment.study, folder)
+        self._study = find_study(experiment, self._storage, folder) if self._storage else None
+
+    def trials(self) -> list[Trial]:
+        """As :meth:`stillhouse.search.tuning.study.Study.trials`."""
+        return trials_of(self._study) if self._study else []
+
+    def importances(self) -> dict[str, float]:
+        """As :meth:`stillhouse.search.tuning.study.Study.importances`."""
+        return importances_of(self._study) if self._study else {}
+
+    def close(self) -> None:
+        """Let go of a database."""
+        if self._storage:
+            close_storage(self._storage)
+
+
+def trials_of(study: optuna.Study) -> list[Trial]:
+    """Every trial that was handed out, by number; refused ones are left out."""
+    frozen = study.get_trials(deepcopy=False)
+    return [trial_of(t) for t in frozen if "values" in t.user_attrs]
+
+
+def trial_of(frozen: FrozenTrial) -> Trial:
+    """What Optuna keeps of a trial, as the search tells it."""
+    facts = frozen.user_attrs
+    return Trial(
+        number=frozen.number,
+        state=_STATES.get(frozen.state, "running"),  # type: ignore[arg-type]
+        values=facts.get("values", {}),
+        keys=facts.get("keys", {}),
+        figures=facts.get("figures", {}),
+        reason=facts.get("reason", ""),
+        reused=facts.get("reused", False),
+        feasible=all(value <= 0 for value in frozen.constraints.values()),
+        screen=Screened.read(facts.get("screen")),
+    )
+
+
+def importances_of(study: optuna.Study) -> dict[str, float]:
+    """Each searched value's share in the first goal (PED-ANOVA); empty if it can't be told."""
+    done = [t for t in study.get_trials(deepcopy=False) if t.values]
+    searched = {name for trial in done for name in trial.params}
+    if len(done) < 4 or not searched:
+        return {}
+    if len(searched) == 1:
+        return dict.fromkeys(searched, 1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            found = optuna.importance.get_param_importances(
+                study, target=lambda trial: trial.values[0]
+            )
+        except (ValueError, RuntimeError, ZeroDivisionError):
+            return {}
+    return {name: share for name, share in found.items() if math.isfinite(share)}

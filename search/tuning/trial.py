@@ -1,0 +1,88 @@
+"""A trial: a recipe's last stage, run where the search's worker is."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from ray import tune
+
+from stillhouse.search.artifacts.store import Library
+from stillhouse.search.cluster.preemption import leaving
+from stillhouse.search.core.errors import Lost
+from stillhouse.search.execution.failures import reason
+from stillhouse.search.execution.waiting import StageFailed, await_stages
+from stillhouse.search.execution.watchdog import watchdog
+from stillhouse.search.experiment.experiment import Experiment
+from stillhouse.search.experiment.screen_student import screen_student
+from stillhouse.search.stages.core.stage import Stage
+from stillhouse.search.tuning.attempt import run_trial
+from stillhouse.search.tuning.scheduling import ENDED, GOAL
+
+
+class Trial(tune.Trainable):
+    """Tune's view of a trial. Actors are reused: data and teachers stay on the device.
+
+    A step is an epoch. Whatever goes wrong is returned as a result with ``failed``, so that one
+    bad configuration never ends the search; only a lost worker is Tune's to retry, and then the
+    student goes on from its last saved epoch. A stage that the trial waits for and that finds no
+    slot is made here (:mod:`stillhouse.search.execution.takeover`). One that hangs ends itself, to
+    be lost. ``lost`` instead: the library cannot be used, and the search is to stop. An ``idle``
+    one only waits for its configuration's student on distilled data.
+    """
+
+    def setup(  # type: ignore[override]  # tune.with_parameters adds the last two
+        self, config: dict[str, Any], experiment: Experiment, library: str
+    ) -> None:
+        self._experiment = experiment
+        self._library = Library(library, found=True)
+        torch.set_num_threads(max(1, int(experiment.run.resources.cpu)))
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._values, self._idle = new_config["values"], new_config.get("idle", False)
+        self._reports: Iterator[dict[str, float]] | None = None
+        self._curve: list[dict[str, float]] = []
+        return True
+
+    def step(self) -> dict[str, Any]:
+        try:
+            if self._idle:
+                self._await([screen_student(self._experiment, self._values)])
+                return {ENDED: True}
+            if self._reports is None:
+                recipe = self._experiment.recipe(self._values)
+                self._student = recipe.student.work
+                self._await(recipe.prerequisites, recipe.student)
+                heard = self._watchdog.heard
+                self._reports = run_trial(self._experiment, recipe, self._library, heard, leaving)
+            with self._watchdog:
+                report = dict(next(self._reports))
+            ended = bool(report.pop("done", False))
+            return {ENDED: ended, **self._scheduled(report, ended), **report}
+        except Lost as lost:
+            return {"lost": lost.problem.message, ENDED: True}
+        except StageFailed as failed:
+            return {"failed": str(failed), ENDED: True}
+        except Exception as error:
+            traceback.print_exc()
+            return {"failed": reason(error), ENDED: True}
+
+    def _scheduled(self, report: dict[str, float], ended: bool) -> dict[str, float]:
+        """What schedulers go by; nothing where this report does not have the goal's figure."""
+        self._curve.append(report)
+        kept = report if ended else self._student.result_so_far(self._curve)
+        figure = self._experiment.goals[0].figure
+        return {GOAL: kept[figure]} if figure in kept else {}
+
+    def _await(self, stages: Sequence[Stage], student: Stage | None = None) -> None:
+        """Wait for stages; a hanging one that is made here is told as the student's."""
+        student = student or stages[-1]
+        hang_after = self._experiment.run.hang_after
+        self._watchdog = watchdog(self._library, student.key, hang_after)
+        await_stages(self._library, stages, self._watchdog, leaving)
+
+    def cleanup(self) -> None:
+        self._reports = None

@@ -1,0 +1,123 @@
+"""Pruning: channels or weights that matter least are taken out of a trained network.
+
+Channels go together with all that reads them: torch-pruning follows the dependencies (Fang et al.
+2023, "DepGraph", section 3), and importance is the norm of a whole group (section 3.3). Weights
+go one by one, the smallest first (Han et al. 2015, section 3), and leave zeros.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from stillhouse.spaces.compression.layer_sizes import Weighty, check_weights
+from stillhouse.spaces.config.problems import ConfigError, Problem, first_line
+from stillhouse.spaces.modules.cuts import blank
+from stillhouse.spaces.modules.network import Network, Shape
+
+Scope = Literal["layer", "network"]
+
+
+def prune_channels(network: Network, shape: Shape, sparsity: float) -> None:
+    """Take the share ``sparsity`` of the channels out of every layer, in place.
+
+    The network's inputs and its classes stay. Heads beside the chain must have been removed.
+
+    Raises:
+        ConfigError: nothing can be taken out of this network, or a layer would be left empty.
+    """
+    import torch_pruning as tp
+
+    before = {name: tuple(p.shape) for name, p in network.named_parameters()}
+    classes = network(blank(shape, [network]), ()).logits.shape[1]
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of parameters that belong to no layer
+            pruner = tp.pruner.BasePruner(
+                network,
+                blank(shape, [network]),
+                importance=tp.importance.GroupMagnitudeImportance(p=2),
+                pruning_ratio=sparsity,
+                ignored_layers=_outputs(network),
+                forward_fn=lambda model, images: model(images, ()).logits,
+            )
+            pruner.step()
+        with torch.no_grad():
+            left = network(blank(shape, [network]), ()).logits.shape[1]
+    except Exception as error:  # whatever it is that its tracing cannot follow
+        first = first_line(error)
+        message = f"the channels of this network cannot be pruned: {first}; use how: weights"
+        raise ConfigError([Problem("how", message)]) from None
+    after = {name: tuple(p.shape) for name, p in network.named_parameters()}
+    emptied = sorted(name for name, size in after.items() if 0 in size)
+    if emptied or left != classes:
+        message = (
+            f"{sparsity:g} would leave nothing of {(emptied or ['the classes'])[0]}; take less"
+        )
+        raise ConfigError([Problem("sparsity", message)])
+    if before == after:
+        message = (
+            f"{sparsity:g} takes no channel out of this network, whose layers are narrow or bound "
+            "to each other; take more, or use how: weights"
+        )
+        raise ConfigError([Problem("sparsity", message)])
+
+
+def prune_weights(network: Network, sparsity: float, scope: Scope) -> None:
+    """Set the share ``sparsity`` of the weights of convolutions and linear layers to 0, in place.
+
+    ``scope`` says among which the smallest are sought: in each layer, or in the whole network.
+
+    Raises:
+        ConfigError: a whole layer would be left empty.
+    """
+    weights = {path: layer.weight for path, layer in _weighty(network)}
+    if scope == "network":
+        every = torch.cat([weight.detach().abs().flatten() for weight in weights.values()])
+        cut = _cut(every, sparsity)
+        limits = dict.fromkeys(weights, cut)
+    else:
+        limits = {p: _cut(w.detach().abs().flatten(), sparsity) for p, w in weights.items()}
+    for path, weight in weights.items():
+        stays = weight.detach().abs() > limits[path]
+        if not stays.any():
+            message = f"{sparsity:g} would leave nothing of {path}; take less, or use scope: layer"
+            raise ConfigError([Problem("sparsity", message)])
+        with torch.no_grad():
+            weight.mul_(stays)
+
+
+def check_prunable(network: nn.Module) -> None:
+    """Whether all that has weights is a convolution or a linear layer.
+
+    Raises:
+        ConfigError: something else has, an LSTM say, or nothing.
+    """
+    check_weights(network, lambda layer: isinstance(layer, Weighty), "pruned")
+
+
+def narrowest(network: nn.Module) -> tuple[str, int]:
+    """The layer with the fewest channels or features of its own, and how many they are.
+
+    The network is one that :func:`check_prunable` lets pass.
+    """
+    found = [(path, layer.weight.shape[0]) for path, layer in _weighty(network)]
+    return min(found[:-1] or found, key=lambda one: one[1])
+
+
+def _cut(sizes: Tensor, sparsity: float) -> float:
+    """The size up to which weights go: so many of them that are smallest."""
+    count = int(sparsity * sizes.numel())
+    return float(sizes.kthvalue(count).values) if count else -1.0
+
+
+def _weighty(network: nn.Module) -> list[tuple[str, Weighty]]:
+    return [(path, m) for path, m in network.named_modules() if isinstance(m, Weighty)]
+
+
+def _outputs(network: Network) -> list[nn.Module]:
+    """The layer that gives the logits: the last with weights."""
+    return [_weighty(network)[-1][1]]

@@ -1,0 +1,59 @@
+"""A folder is a registry: ``methods/soft_targets.py`` is the method ``soft_targets``."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Generic, TypeVar
+
+from stillhouse.spaces.config.problems import ConfigError, unknown
+
+Base = TypeVar("Base")
+
+
+@dataclass(frozen=True)
+class Folder(Generic[Base]):
+    """The plug-ins of one package: every module in it defines one public subclass of ``base``.
+
+    ``what`` names a plug-in in messages ("method", "network family", ...).
+    """
+
+    package: str
+    base: type[Base]
+    what: str
+
+    def names(self) -> tuple[str, ...]:
+        """All plug-ins, sorted; sub-packages and files that begin with ``_`` are machinery."""
+        places = tuple(importlib.import_module(self.package).__path__)
+        return _modules(places, tuple(os.stat(place).st_mtime_ns for place in places))
+
+    def load(self, name: str) -> type[Base]:
+        """The class that the file ``name`` defines.
+
+        Raises:
+            ConfigError: there is no such file; the message names the nearest.
+        """
+        if name not in self.names():
+            raise ConfigError(unknown(self.what, name, self.names()))
+        module = importlib.import_module(f"{self.package}.{name}")
+        classes: list[type[Base]] = [v for v in vars(module).values() if self._is_plugin(v, module)]
+        assert len(classes) == 1, f"{module.__name__} must define one {self.base.__name__}"
+        return classes[0]
+
+    def _is_plugin(self, value: Any, module: Any) -> bool:
+        return (
+            isinstance(value, type)
+            and issubclass(value, self.base)
+            and value.__module__ == module.__name__
+            and not value.__name__.startswith("_")
+        )
+
+
+@lru_cache
+def _modules(places: tuple[str, ...], _changed: tuple[int, ...]) -> tuple[str, ...]:
+    """Read again only when a folder has changed: a search asks with every proposal."""
+    found = pkgutil.iter_modules(places)
+    return tuple(sorted(m.name for m in found if not m.ispkg and not m.name.startswith("_")))

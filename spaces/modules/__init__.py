@@ -1,0 +1,1 @@
+"""Networks, layers, cuts, heads: the modules that families and blocks are made of."""

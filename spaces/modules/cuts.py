@@ -1,0 +1,106 @@
+"""Where a network may be cut, and the intervals between cuts: the graph that planners walk."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import chain, pairwise
+
+import torch
+from torch import Tensor, nn
+
+from stillhouse.spaces.config.problems import ConfigError
+from stillhouse.spaces.modules.layers import scaled
+from stillhouse.spaces.modules.network import Network, Shape, evaluating
+
+
+@dataclass(frozen=True, order=True)
+class Interval:
+    """Blocks ``start`` .. ``stop`` - 1 of a network, between two cuts."""
+
+    start: int
+    stop: int
+
+
+def blank(shape: Shape, modules: Iterable[nn.Module]) -> Tensor:
+    """One image or feature, all zeros, in the format and on the device of the modules' weights.
+
+    Without weights (on the meta device) shapes alone pass through modules. With them a pass costs
+    less than the second in which torch gets ready for the former.
+    """
+    tensors = (t for m in modules for t in chain(m.parameters(), m.buffers()))
+    like = next((t for t in tensors if t.is_floating_point()), torch.empty(0))
+    return like.new_zeros((1, *shape))
+
+
+def shapes(modules: Sequence[nn.Module], inputs: Shape) -> tuple[tuple[int, ...], ...]:
+    """The shape of one image's feature after each of a chain of modules."""
+    found = []
+    x = blank(inputs, modules)
+    with torch.no_grad():
+        for module in modules:
+            with evaluating(module):
+                x = module(x)
+            found.append(tuple(x.shape[1:]) if isinstance(x, Tensor) else ())
+    return tuple(found)
+
+
+def positions(network: Network, shape: Shape) -> dict[int, Shape]:
+    """Cut -> shape of the feature there, for images of ``shape``; cut p lies before block p.
+
+    A cut is wherever one map [N, C, H, W] crosses. The first block (stem) and the last (head)
+    are never replaced, so the first possible cut is 1 and the last the number of blocks less 1.
+    """
+    body = shapes(list(network.blocks.values())[:-1], shape)
+    return {p: (s[0], s[1], s[2]) for p, s in enumerate(body, start=1) if len(s) == 3}
+
+
+def intervals(
+    positions: Collection[int], longest: int, cuts: Sequence[int] | None = None
+) -> tuple[Interval, ...]:
+    """All intervals of at most ``longest`` blocks between any two cuts, sorted.
+
+    ``cuts`` leaves only these of the ``positions``; the first and the last position stay, as
+    between them an assembly replaces every block.
+
+    Raises:
+        ConfigError: a cut that is no position, or a gap that no interval bridges.
+    """
+    if longest < 1:
+        raise ConfigError(f"intervals need 1 block or more, found a longest of {longest}")
+    if len(positions) < 2:
+        raise ConfigError(f"intervals need two cuts or more, found {sorted(positions)}")
+    allowed = sorted(positions)
+    if cuts is not None:
+        if strange := sorted(set(cuts) - set(allowed)):
+            raise ConfigError(
+                f"the network cannot be cut at {strange[0]}; allowed: {_listed(allowed)}"
+            )
+        allowed = sorted({allowed[0], *cuts, allowed[-1]})
+    for start, stop in pairwise(allowed):
+        if stop - start > longest:
+            raise ConfigError(
+                f"no interval of at most {longest} blocks leads from cut {start} to cut {stop}: "
+                f"allow intervals of {stop - start} blocks, or a cut between the two"
+            )
+    return tuple(
+        Interval(start, stop)
+        for start in allowed
+        for stop in allowed
+        if 0 < stop - start <= longest
+    )
+
+
+def narrowed(shape: Shape, width: float) -> Shape:
+    """The shape at a boundary that keeps a fraction ``width`` of the channels, at least one.
+
+    Raises:
+        ConfigError: ``width`` is not above 0 and at most 1.
+    """
+    if not 0.0 < width <= 1.0:
+        raise ConfigError(f"the width of a boundary lies above 0 and is at most 1, found {width}")
+    return scaled(shape[0], width), shape[1], shape[2]
+
+
+def _listed(cuts: Iterable[int]) -> str:
+    return ", ".join(map(str, cuts))

@@ -1,0 +1,106 @@
+"""View: the part of an image that a network gets to see.
+
+Teacher and student then look at two modalities of one example: the teacher at the colours of the
+full image, say, and the student at its grey or coarse view, which is all that there will be where
+it works (cross-modal distillation, Gupta, Hoffman and Malik 2016).
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from pydantic import model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from stillhouse.spaces.config.base import Config, knob
+from stillhouse.spaces.config.domains import Choice
+from stillhouse.spaces.config.problems import ConfigError, Problem
+from stillhouse.spaces.modules.network import Network, Shape
+
+LUMINANCE = (0.299, 0.587, 0.114)
+"""Of red, green and blue (ITU-R BT.601); their sum is 1."""
+
+Moments = tuple[float, ...]
+
+
+class View(Config):
+    """What is left of an image before the first block of a network.
+
+    A view is linear, and what is constant over the image stays as it is. So it may be taken after
+    normalisation, where every channel that it mixes is normalised alike.
+    """
+
+    grey: bool = knob(False, "the luminance alone, one channel of three", Choice((False, True)))
+    size: int | None = knob(
+        None, "side in pixels to which areas are averaged; none means all pixels", ge=1
+    )
+
+    @model_validator(mode="after")
+    def _of_something(self) -> Self:
+        if not self.grey and self.size is None:
+            raise ValueError("leaves the whole image; say grey: true, a size, or leave it out")
+        return self
+
+    def shape(self, image: Shape) -> Shape:
+        """Of the view of an image.
+
+        Raises:
+            ConfigError: there are no colours, or fewer pixels than asked for.
+        """
+        channels, height, width = image
+        if self.grey and channels != len(LUMINANCE):
+            message = f"needs images of 3 channels, found {channels}; leave it out"
+            raise ConfigError([Problem("sees.grey", message)])
+        if self.size is not None and self.size > min(height, width):
+            message = f"must be at most the images' {height}x{width} pixels, found {self.size}"
+            raise ConfigError([Problem("sees.size", message)])
+        side = (height, width) if self.size is None else (self.size, self.size)
+        return (1 if self.grey else channels, *side)
+
+    def normalisation(self, mean: Moments, std: Moments) -> tuple[Moments, Moments]:
+        """What a network that sees the view subtracts and divides by, given what images need.
+
+        Of a grey view the mean is the mean luminance. Its standard deviation depends on how the
+        channels go together; taken is that of channels which rise and fall as one.
+        """
+        if not self.grey:
+            return mean, std
+        return (_luminance(mean),), (_luminance(std),)
+
+    def before(self, network: Network) -> Network:
+        """A network for full images whose first block is given their view.
+
+        All blocks are shared with ``network``, which takes the view itself.
+        """
+        name = network.names[0]
+        first = nn.Sequential(Look(self.grey, self.size), network.blocks[name])
+        return network.swap(0, 1, first, name)
+
+    @property
+    def label(self) -> str:
+        """``grey-16``."""
+        return "-".join(["grey"] * self.grey + [str(self.size)] * (self.size is not None))
+
+
+class Look(nn.Module):
+    """[N, C, H, W] -> [N, 1 if ``grey`` else C, size, size]: the view of images, no weights."""
+
+    luminance: Tensor
+
+    def __init__(self, grey: bool, size: int | None) -> None:
+        super().__init__()
+        self.grey, self.size = grey, size
+        weights = torch.tensor(LUMINANCE).view(1, -1, 1, 1)
+        self.register_buffer("luminance", weights, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        x = images
+        if self.grey:
+            x = (x * self.luminance).sum(dim=1, keepdim=True)
+        return x if self.size is None else F.adaptive_avg_pool2d(x, self.size)
+
+
+def _luminance(channels: Moments) -> float:
+    return sum(weight * x for weight, x in zip(LUMINANCE, channels, strict=True))

@@ -1,0 +1,172 @@
+"""Checkpoints: files of weights as trainers write them, read and taken out of their wrappings."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from stillhouse.spaces.config.problems import ConfigError, Problem, first_line
+
+State = dict[str, Tensor]
+
+WRAPPERS = (
+    "state_dict",
+    "model_state_dict",
+    "model_state",
+    "model",
+    "module",
+    "net",
+    "network",
+    "params",
+    "weights",
+    "ema_state_dict",
+    "state_dict_ema",
+    "model_ema",
+    "ema",
+)
+"""Where trainers keep a network's tensors in a checkpoint. The first one there is taken: plain
+weights come before their moving average."""
+DEEPEST = 8
+"""Levels of wrappers that are taken off."""
+_COMPILED = "_orig_mod."
+"""What torch.compile puts before the names of what it compiled."""
+_KINDS = {
+    b"<!doctype": "is an HTML page; download the file itself",
+    b"<html": "is an HTML page; download the file itself",
+    b"version https://git-lfs": "is a Git LFS pointer; fetch the file itself (git lfs pull)",
+}
+
+
+def read_state(path: str | PathLike[str]) -> State:
+    """The tensors in a ``.safetensors`` file, or in one that ``torch.save`` wrote.
+
+    Of the latter nothing but tensors is ever unpickled. Wrappers such as ``{"state_dict": ...}``
+    are taken off, however nested, and so are the prefixes of torch.compile and data parallelism.
+
+    Raises:
+        ConfigError: the file is missing or damaged, or holds something else.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise ConfigError([Problem(str(file), "there is no such file of weights")])
+    try:
+        if file.suffix == ".safetensors":
+            data: Any = load_file(file)
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # what torch warns of is refused later, by name
+                data = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # A damaged pickle raises whatever its bytes happen to spell.
+        raise ConfigError([Problem(str(file), _reason(file, error))]) from None
+    return _without_prefixes(_unwrapped(data, str(file)))
+
+
+def shorter(state: Mapping[str, Tensor]) -> State | None:
+    """``state`` without the first step that all its names share; none where they share none.
+
+    A trainer that holds the network as an attribute prepends one, such as ``model.``.
+    """
+    first = {name.partition(".")[0] for name in state}
+    if len(first) != 1 or not all("." in name for name in state):
+        return None
+    return {name.partition(".")[2]: tensor for name, tensor in state.items()}
+
+
+def _reason(file: Path, error: Exception) -> str:
+    """What a file is that cannot be read, in one line without terminal codes."""
+    try:
+        with file.open("rb") as stream:
+            beginning = stream.read(64).lstrip().lower()
+    except OSError as unreadable:
+        return f"cannot be read: {unreadable.strerror}"
+    for start, kind in _KINDS.items():
+        if beginning.startswith(start):
+            return kind
+    if "Unsupported global" in str(error) or "Unsupported class" in str(error):
+        return "holds Python objects beside tensors; save model.state_dict() alone"
+    said = first_line(error)
+    said = said.partition(". This file can still be loaded")[0]
+    return f"cannot be read as weights, it is damaged or of another kind: {said}"
+
+
+def _unwrapped(data: Any, path: str) -> State:
+    """The mapping of names to tensors inside a checkpoint.
+
+    Raises:
+        ConfigError: there is none, or there are several and no name says which is the network's.
+    """
+    for _ in range(DEEPEST):
+        inner = _inside(data, path)
+        if inner is None:
+            break
+        data = inner
+    if not isinstance(data, Mapping) or not data:
+        raise ConfigError([Problem(path, f"needs named tensors, found {type(data).__name__}")])
+    for name, value in data.items():
+        if not (isinstance(name, str) and isinstance(value, Tensor)):
+            raise ConfigError([Problem(path, f"needs named tensors, but {name!r} is none")])
+    return dict(data)
+
+
+def _inside(data: Any, path: str) -> Any:
+    """What a wrapper holds; none where ``data`` is no wrapper."""
+    if not isinstance(data, Mapping):
+        return None
+    for name in WRAPPERS:
+        if isinstance(data.get(name), Mapping):
+            return data[name]
+    held = {name: value for name, value in data.items() if _holds_tensors(value)}
+    if len(held) > 1:
+        names = ", ".join(map(str, held))
+        message = f"holds several networks ({names}); save the one that is meant alone"
+        raise ConfigError([Problem(path, message)])
+    return next(iter(held.values()), None)
+
+
+def _holds_tensors(value: Any, depth: int = DEEPEST) -> bool:
+    """Whether it is a mapping of names to tensors, perhaps in wrappers of its own.
+
+    An optimiser's state is none: its tensors stand under numbers.
+    """
+    if not (isinstance(value, Mapping) and value and depth):
+        return False
+    if all(isinstance(name, str) and isinstance(inner, Tensor) for name, inner in value.items()):
+        return True
+    return any(isinstance(name, str) and _holds_tensors(v, depth - 1) for name, v in value.items())
+
+
+def _without_prefixes(state: State) -> State:
+    """Names as the network has them by itself.
+
+    ``_orig_mod`` may stand anywhere, as parts may be compiled alone. ``n_averaged`` counts what
+    torch's AveragedModel averaged, beside names that all begin with ``module.``.
+    """
+    state = {name.replace(_COMPILED, ""): tensor for name, tensor in state.items()}
+    rest = {name: tensor for name, tensor in state.items() if name != "n_averaged"}
+    while rest and all(name.startswith("module.") for name in rest):
+        state = rest = {name.removeprefix("module."): tensor for name, tensor in rest.items()}
+    return state
+
+
+def renamed(state: Mapping[str, Tensor], modules: Mapping[str, str]) -> State:
+    """``state`` with each module's path replaced, the longest path in ``modules`` first.
+
+    Names under no such path stay as they are.
+    """
+    return {_rename(name, modules): tensor for name, tensor in state.items()}
+
+
+def _rename(name: str, modules: Mapping[str, str]) -> str:
+    path = name
+    while path:
+        path = path.rpartition(".")[0]
+        if path in modules:
+            return modules[path] + name[len(path) :]
+    return name

@@ -1,0 +1,154 @@
+"""NetworkSpec: which network an experiment means, as a value that settings can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from stillhouse.spaces.config.problems import ConfigError, Problem
+from stillhouse.spaces.modules.image_view import Moments, View
+from stillhouse.spaces.modules.network import Family, Network, Shape, form_of, require_form
+from stillhouse.spaces.modules.subclasses import with_subclasses
+from stillhouse.spaces.networks import resolve
+
+_SMALL = 10_000_000
+"""Parameters that are drawn in a fraction of a second."""
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """A family with its settings. ``label`` is what the experiment called it.
+
+    ``sees`` is the view of images that it is given; none means all of them. ``subclasses`` is how
+    many each class is split into (see :mod:`stillhouse.spaces.modules.subclasses`). At their
+    defaults, no form of the network mentions them.
+    """
+
+    label: str
+    family: str
+    settings: Family
+    sees: View | None = None
+    subclasses: int = 1
+
+    @classmethod
+    def parse(cls, data: Any) -> NetworkSpec:
+        """From ``resnet20``, ``{resnet20: {...}}`` or ``{family: resnet, depth: 20, ...}``.
+
+        ``sees: {...}`` and ``subclasses: 5`` may stand among the settings.
+
+        Raises:
+            ConfigError: no such network, or settings it does not have.
+        """
+        if isinstance(data, NetworkSpec):
+            return data
+        told, sees, subclasses = _parted(data)
+        family, settings = resolve(told)
+        spec = cls(_label(told, family, settings), family, settings)
+        spec = spec.seeing(View.parse(sees, "sees")) if sees is not None else spec
+        return spec.split(subclasses)
+
+    def seeing(self, view: View | None) -> NetworkSpec:
+        """The same network, given a view of images; unchanged if None."""
+        if view is None:
+            return self
+        return replace(self, label=f"{self.label}-{view.label}", sees=view)
+
+    def split(self, subclasses: int) -> NetworkSpec:
+        """The same network with every class split into so many, and labelled accordingly."""
+        if subclasses == self.subclasses:
+            return self
+        label = self.label.removesuffix(f"-subclasses{self.subclasses}")
+        label += f"-subclasses{subclasses}" if subclasses > 1 else ""
+        return replace(self, label=label, subclasses=subclasses)
+
+    def plain(self) -> dict[str, Any]:
+        """The flat form, every setting stated; :meth:`parse` reads it back."""
+        sees = {"sees": self.sees.plain()} if self.sees else {}
+        split = {"subclasses": self.subclasses} if self.subclasses > 1 else {}
+        return {"family": self.family, **self.settings.plain(), **sees, **split}
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the network: the plain form and the family's version."""
+        return {**self.plain(), "version": self.settings.version}
+
+    def build(self, shape: Shape, classes: int) -> Network:
+        """A fresh network for images of ``shape``, initialised from torch's global generator.
+
+        Raises:
+            ConfigError: it does not fit these images, or is for texts.
+        """
+        require_form(shape, self.settings.reads, self.label or self.family)
+        if self.sees and form_of(shape) == "text":
+            raise ConfigError([Problem("sees", "is a view of images, and texts have none")])
+        seen, logits = self.sees.shape(shape) if self.sees else shape, classes * self.subclasses
+        network = self.settings.build(seen, logits)
+        network = self.sees.before(network) if self.sees else network
+        return with_subclasses(network, self.subclasses) if self.subclasses > 1 else network
+
+    def sketch(self, shape: Shape, classes: int) -> Network:
+        """A network in eval mode of which only the shapes matter.
+
+        A large one has no weights (on the meta device). A small one has: a pass of one image
+        through it takes less time than torch needs to get ready for passes without.
+
+        Raises:
+            ConfigError: it does not fit these images, or is beyond any size.
+        """
+        try:
+            with torch.device("meta"):
+                network = self.build(shape, classes)
+        except (OverflowError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "overflow" not in str(error):
+                raise
+            name = self.label or self.family
+            raise ConfigError(f"{name} is larger than any machine holds; make it smaller") from None
+        if sum(p.numel() for p in network.parameters()) <= _SMALL:
+            with torch.random.fork_rng(devices=[]):
+                network = self.build(shape, classes)
+        return network.eval()
+
+    def normalisation(self, mean: Moments, std: Moments) -> tuple[Moments, Moments]:
+        """What it subtracts from images and divides them by, where images need these."""
+        return self.sees.normalisation(mean, std) if self.sees else (mean, std)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            cls.parse,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda spec: spec.plain()
+            ),
+        )
+
+
+def _parted(data: Any) -> tuple[Any, Any, int]:
+    """What names a network; which view it is given; and into how many its classes are split."""
+    if not isinstance(data, Mapping):
+        return data, None, 1
+    named = len(data) == 1 and isinstance(next(iter(data.values())), Mapping)
+    name, settings = next(iter(data.items())) if named else ("", data)
+    rest = {k: v for k, v in settings.items() if k not in ("sees", "subclasses")}
+    found = settings.get("subclasses", 1)
+    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+        message = f"needs a whole number of 1 or more, found {found!r}"
+        raise ConfigError([Problem("subclasses", message)])
+    return ({name: rest} if named else rest), settings.get("sees"), found
+
+
+def _label(data: Any, family: str, settings: Family) -> str:
+    """The name people gave; for settings of their own, the family and what sets it apart.
+
+    Without dots, as dots separate the steps of a path to one of several networks.
+    """
+    if isinstance(data, str):
+        return data
+    for name, size in type(settings).sizes.items():
+        if type(settings).parse(dict(size)) == settings:
+            return name
+    changed = settings.model_dump(mode="json", exclude_defaults=True)
+    return "-".join([family, *(f"{k}{v}" for k, v in changed.items())]).replace(".", "_")

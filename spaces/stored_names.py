@@ -1,0 +1,70 @@
+"""Names of layer classes as stored identities have them, wherever the classes lie today.
+
+The latency of a part is kept under a fingerprint of its layers. The fingerprint holds the dotted
+name of each class as it was when the first latencies were measured, so that no class may move out
+of reach of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from stillhouse.spaces.blocks._site import Unit
+from stillhouse.spaces.compression.quantised_layers import (
+    Quantised,
+    QuantisedConv,
+    QuantisedLinear,
+    Rounding,
+)
+from stillhouse.spaces.modules.classifier import Classifier
+from stillhouse.spaces.modules.image_view import Look
+from stillhouse.spaces.modules.layers import (
+    ConvUnit,
+    GhostModule,
+    InvertedResidual,
+    PreactivationBlock,
+    ResidualBlock,
+    ZeroPad,
+)
+from stillhouse.spaces.modules.network import Network
+from stillhouse.spaces.modules.pca import Narrow, Widen
+from stillhouse.spaces.modules.subclasses import ClassLogits
+from stillhouse.spaces.modules.text_layers import LSTM, MaxOverTime, WordConv, WordConvs
+
+_STORED: Mapping[type[nn.Module], str] = {
+    Unit: "spaces.blocks._site.Unit",
+    Narrow: "spaces.boundary.Narrow",
+    Widen: "spaces.boundary.Widen",
+    Classifier: "spaces.classifier.Classifier",
+    ConvUnit: "spaces.layers.ConvUnit",
+    ZeroPad: "spaces.layers.ZeroPad",
+    ResidualBlock: "spaces.layers.ResidualBlock",
+    PreactivationBlock: "spaces.layers.PreactivationBlock",
+    InvertedResidual: "spaces.layers.InvertedResidual",
+    GhostModule: "spaces.layers.GhostModule",
+    Network: "spaces.network.Network",
+    Rounding: "spaces.quantised.Rounding",
+    Quantised: "spaces.quantised.Quantised",
+    QuantisedConv: "spaces.quantised.QuantisedConv",
+    QuantisedLinear: "spaces.quantised.QuantisedLinear",
+    ClassLogits: "spaces.subclasses.ClassLogits",
+    Look: "spaces.view.Look",
+    WordConv: "spaces.words.WordConv",
+    WordConvs: "spaces.words.WordConvs",
+    MaxOverTime: "spaces.words.MaxOverTime",
+    LSTM: "spaces.words.LSTM",
+}
+
+
+def stored_name(layer: nn.Module) -> str:
+    """The name of a layer's class in stored identities.
+
+    A class of this package that the table does not hold is stored without its module, which may
+    change; any other class has its dotted name.
+    """
+    kind = type(layer)
+    package = kind.__module__.partition(".")[0]
+    module = package if package == "stillhouse" else kind.__module__
+    return _STORED.get(kind, f"{module}.{kind.__qualname__}")

@@ -1,0 +1,81 @@
+"""Search for the best way to distil a large network into a small one.
+
+The same from Python as from the command line::
+
+    from stillhouse import launch, load_experiment
+
+    experiment = load_experiment("experiments/quickstart.yaml", {"run.trials": 8})
+    launched = launch(experiment, inline=True)
+    print(launched.folder.path / "best.yaml")
+"""
+
+from __future__ import annotations
+
+import importlib
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from stillhouse.search.artifacts.store import Library
+    from stillhouse.search.assembly.network import rebuild
+    from stillhouse.search.driver.launch import launch, resume
+    from stillhouse.search.driver.launched import Launched, SearchFailed
+    from stillhouse.search.driver.plan import plan
+    from stillhouse.search.driver.reuse import again
+    from stillhouse.search.execution.builder import make_all
+    from stillhouse.search.experiment.experiment import Experiment
+    from stillhouse.search.experiment.loading import load_experiment
+    from stillhouse.search.export.formats.safetensors import read_network
+    from stillhouse.search.results.outcome import Outcome
+    from stillhouse.search.runs.result import read_outcome
+
+__all__ = [
+    "Experiment",
+    "Launched",
+    "Library",
+    "Outcome",
+    "SearchFailed",
+    "__version__",
+    "again",
+    "launch",
+    "load_experiment",
+    "make_all",
+    "plan",
+    "read_network",
+    "read_outcome",
+    "rebuild",
+    "resume",
+]
+
+_MODULES = {
+    "Experiment": "experiment.experiment",
+    "Launched": "driver.launched",
+    "Library": "artifacts.store",
+    "Outcome": "results.outcome",
+    "SearchFailed": "driver.launched",
+    "again": "driver.reuse",
+    "launch": "driver.launch",
+    "load_experiment": "experiment.loading",
+    "make_all": "execution.builder",
+    "plan": "driver.plan",
+    "read_network": "export.formats.safetensors",
+    "read_outcome": "runs.result",
+    "rebuild": "assembly.network",
+    "resume": "driver.launch",
+}
+
+_HERE = Path(__file__).parent
+if (_HERE / "search").is_symlink():
+    # A checkout: modules load from the folders that people edit, so that tracebacks and
+    # breakpoints name those. The links serve tools that read folders only (mypy, wheels).
+    __path__ = [str(_HERE.parent)]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `import stillhouse` loads nothing."""
+    if name == "__version__":
+        return metadata.version("stillhouse")
+    if name not in _MODULES:
+        raise AttributeError(f"module 'stillhouse' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"stillhouse.search.{_MODULES[name]}"), name)

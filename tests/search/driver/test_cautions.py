@@ -1,0 +1,259 @@
+"""What looks wrong is said once, by name, and nothing is refused for it."""
+
+import io
+import itertools
+
+import pytest
+from rich.console import Console
+from safetensors.torch import save_file
+
+from stillhouse.methods.core.data.config import DataConfig
+from stillhouse.search.artifacts.store import Library
+from stillhouse.search.cli.live import LiveView
+from stillhouse.search.driver.cautions import cautions
+from stillhouse.search.execution.builder import make_all
+from stillhouse.search.experiment.loading import load_experiment
+from stillhouse.search.monitoring.dispatcher import Announcer
+from stillhouse.search.monitoring.events import StageChanged, TrialStarted, TrialWaiting, Warned
+from stillhouse.search.monitoring.teachers import TeacherWatch, guess, guesses, teachers
+from stillhouse.search.tuning.local_backend import Inline
+from stillhouse.search.tuning.recorder import Ledger
+from stillhouse.search.tuning.study import Study
+from stillhouse.spaces.network_spec import NetworkSpec
+
+FAST = {"epochs": 1, "batch_size": 32, "lr": 0.05}
+LABELS = {"cross_entropy": {}}
+TAUGHT = {"cross_entropy": {}, "soft_targets": {}}
+GUESSING = {**FAST, "lr": 1e-9}
+TOLD = {
+    "name": "doubtful",
+    "data": {"source": "digits", "limit": 200, "validation": 0.2},
+    "stages": {
+        "teacher": {"network": "cnn4", "objective": LABELS, "training": FAST},
+        "student": {
+            "network": "cnn2",
+            "teachers": ["teacher"],
+            "objective": TAUGHT,
+            "training": FAST,
+        },
+    },
+    "goal": {"maximize": "student.val_accuracy"},
+    "run": {"repeats": {"top": 0}, "baselines": False},
+}
+
+
+def told(changes=None, **top):
+    """The lines about an experiment."""
+    return [str(each) for each in cautions(load_experiment({**TOLD, **top}, changes))]
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """A file of published weights of ``cnn4``, for images of three channels or one."""
+
+    def saved(channels=1):
+        file = tmp_path / f"weights{channels}.safetensors"
+        network = NetworkSpec.parse("cnn4").build((channels, 8, 8), 10 if channels == 1 else 2)
+        save_file({n: value for n, value in network.state_dict().items() if "." in n}, file)
+        return str(file)
+
+    return saved
+
+
+def test_an_ordinary_experiment_gives_no_cause():
+    assert told() == []
+
+
+# Known beforehand
+
+
+def test_a_student_that_is_larger_than_its_teacher_is_named():
+    (line,) = told({"student.network": "cnn8", "teacher.network": "cnn2"})
+    assert line.startswith("stages.student.network: has ")
+    assert "and 'teacher', which teaches it, has " in line
+
+
+def test_so_is_one_that_only_a_searched_value_makes_larger():
+    (line,) = told(
+        {
+            "search": {"student.network": {"choice": ["cnn2", "cnn6", "cnn8"]}},
+            "run.trials": 3,
+        }
+    )
+    largest = NetworkSpec.parse("cnn8").build((1, 8, 8), 10)
+    assert f"has {sum(p.numel() for p in largest.parameters()):,} parameters" in line
+
+
+def test_a_normalisation_for_other_numbers_is_named(weights):
+    given = {"path": weights(), "mean": [123.0], "std": [58.0]}
+    teacher = {"network": "cnn4", "weights": given}
+    (line,) = told(stages={**TOLD["stages"], "teacher": teacher})
+    assert line == (
+        "stages.teacher.weights.mean: found mean [123.0] and std [58.0], and images here are in "
+        "0..1; values for images in 0..255 have to be divided by 255"
+    )
+    (line,) = told({"data.normalise": {"mean": [33.3], "std": [78.6]}})
+    assert line.startswith("data.normalise.mean: found mean [33.3]")
+    assert told({"data.normalise": {"mean": [0.13], "std": [0.31]}}) == []
+
+
+def colours(tmp_path, count=20):
+    """A folder of images of three channels, of two classes."""
+    from PIL import Image
+
+    for part, number in itertools.product(("train", "test"), range(count)):
+        folder = tmp_path / "images" / part / "ab"[number % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        shade = (255 * (number % 2), number, 90)
+        Image.new("RGB", (8, 8), shade).save(folder / f"{number}.png")
+    return {"source": "image_folder", "root": str(tmp_path / "images"), "validation": 0.2}
+
+
+def test_one_value_for_three_channels_is_named(weights, tmp_path):
+    given = {"path": weights(3), "mean": [0.5], "std": [0.2]}
+    teacher = {"network": "cnn4", "weights": given}
+    (line,) = told(data=colours(tmp_path), stages={**TOLD["stages"], "teacher": teacher})
+    assert line == (
+        "stages.teacher.weights.mean: gives one value for 3 channels; each of them gets it"
+    )
+
+
+@pytest.mark.parametrize("own", [{"validation": 0.0}, {"split_seed": 1}, {"validation": 0.1}])
+def test_a_teacher_that_learns_from_what_judges_its_student_is_named(own):
+    stages = {**TOLD["stages"], "teacher": {**TOLD["stages"]["teacher"], "data": own}}
+    (line,) = told({"data.limit": None}, stages=stages)
+    assert line.startswith("stages.teacher: this teacher learns from ")
+    assert " of the 288 images by which 'student' is judged" in line
+
+
+def test_a_teacher_of_fewer_or_other_examples_is_not():
+    teacher = {**TOLD["stages"]["teacher"], "data": {"limit": 100}}
+    assert told(stages={**TOLD["stages"], "teacher": teacher}) == []
+    data = {**TOLD["data"], "classes": [0, 1], "limit": None}
+    teacher = {**TOLD["stages"]["teacher"], "data": {"classes": [5, 6], "split_seed": 3}}
+    assert told(data=data, stages={**TOLD["stages"], "teacher": teacher}) == []
+
+
+def test_a_stage_called_like_a_field_of_the_file_is_named():
+    stages = {"run": TOLD["stages"]["teacher"]}
+    goal = {"maximize": "run.val_accuracy"}
+    assert told(stages=stages, goal=goal) == [
+        "stages.run: is called like the file's own field 'run'; with --set it is reached as "
+        "stages.run alone"
+    ]
+
+
+def test_a_value_of_the_file_that_is_not_searched_is_named():
+    search = {
+        "student.training.lr": {"uniform": [0.1, 0.2]},
+        "student.training.batch_size": {"choice": [32, 64]},
+    }
+    (line,) = told({"search": search, "run.start": "file", "run.trials": 2})
+    assert line.startswith(
+        "search.student.training.lr: the file holds 0.05, which is not among the searched values "
+        "(uniform [0.1, 0.2])"
+    )
+
+
+# Known once it is made
+
+
+def test_guessing_is_the_share_of_the_most_frequent_class():
+    data = DataConfig.parse(
+        {"source": "digits", "validation": 0.2, "merge": [[0], list(range(1, 10))]}
+    )
+    assert guess(data) == pytest.approx(0.9, abs=0.01)
+    assert guess(data.model_copy(update={"validation": 0.0})) is None
+
+
+def test_everyone_who_teaches_is_known(load):
+    recipe = load().recipe()
+    names = {stage.label for stage in teachers(recipe.student).values()}
+    assert names == {"teacher", "assistants/cnn6"}
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Record of a teacher, and what guessing comes to, by the changes to the file."""
+
+    def recorded(changes=None, **top):
+        student = load_experiment({**TOLD, **top}, changes).recipe().student
+        library = Library(str(tmp_path / "library"))
+        ((key, teacher),) = teachers(student).items()
+        for _ in make_all([teacher], library):
+            pass
+        return library.record(key), guesses(student)
+
+    return recorded
+
+
+def warned(record, shares, order):
+    """What is answered to these events."""
+    watch = TeacherWatch()
+    told = {
+        "waiting": TrialWaiting(0, (), shares),
+        "started": TrialStarted(0, {}, {}, {}, shares),
+        "again": TrialStarted(1, {}, {}, {}, shares),
+        "made": StageChanged(record.key, record.name, "made", record=record),
+        "reused": StageChanged(record.key, record.name, "reused", record=record),
+    }
+    return [each for name in order for each in watch(told[name])]
+
+
+@pytest.mark.parametrize(
+    "order",
+    [("waiting", "made", "started", "again"), ("made", "started", "again"), ("started", "reused")],
+)
+def test_a_teacher_at_chance_is_named_once(made, order):
+    record, shares = made({"teacher.training": GUESSING})
+    (found,) = warned(record, shares, order)
+    assert found.about == "teacher"
+    assert f"has an accuracy of {record.figures['val_accuracy']:.4f}" in found.message
+    assert "what it teaches is noise" in found.message
+
+
+def test_a_teacher_that_knows_something_is_not(made):
+    record, shares = made({"teacher.training": {"epochs": 8, "batch_size": 32, "lr": 0.05}})
+    assert record.figures["val_accuracy"] > 0.5
+    assert not warned(record, shares, ("made", "started"))
+
+
+def test_a_teacher_from_elsewhere_that_makes_no_mistake_is_named(made, tmp_path):
+    """Trained on all that is there, also on what is held out here."""
+    whole = {"epochs": 4, "batch_size": 32, "lr": 0.05}
+    trained = {"network": "cnn4", "objective": LABELS, "training": whole}
+    data = {"source": "digits", "validation": 0.0, "classes": [0, 1]}
+    stages = {"teacher": trained}
+    other = load_experiment(
+        {**TOLD, "data": data, "stages": stages, "goal": {"minimize": "teacher.train_loss"}}
+    )
+    library = Library(str(tmp_path / "elsewhere"))
+    student = other.recipe().student
+    for _ in make_all([student], library):
+        pass
+    state = library.open(student.key).tensors
+    file = tmp_path / "whole.safetensors"
+    save_file({name: value for name, value in state.items() if "." in name}, file)
+    ready = {"network": "cnn4", "weights": str(file)}
+    record, shares = made({"data.classes": [0, 1]}, stages={**TOLD["stages"], "teacher": ready})
+    assert record.figures["val_accuracy"] == 1.0
+    (found,) = warned(record, shares, ("made", "started"))
+    assert "which its weights have probably been trained on" in found.message
+
+
+def test_warnings_reach_whoever_listens(tmp_path):
+    """Of a search in this process: the line stands in its log, once, and before the trial ends."""
+    changes = {"teacher.training": GUESSING, "run.trials": 2, "library": str(tmp_path / "library")}
+    search = {"student.training.lr": {"choice": [0.01, 0.02]}}
+    experiment = load_experiment({**TOLD, "search": search}, changes)
+    console = Console(file=io.StringIO(), width=300)
+    heard = []
+    announce = Announcer([LiveView(experiment, console), heard.append], TeacherWatch())
+    library = Library(experiment.library)
+    ledger = Ledger(Study(experiment, tmp_path / "run"), library, announce)
+    Inline(experiment, library, announce).search(ledger, experiment.trials)
+    assert sum(isinstance(event, Warned) for event in heard) == 1
+    lines = console.file.getvalue().splitlines()
+    (at,) = [i for i, line in enumerate(lines) if "warning: teacher: this teacher has an" in line]
+    assert "stage teacher made" in lines[at - 1]
+    assert any("trial 0 finished" in line for line in lines[at:])
