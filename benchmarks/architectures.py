@@ -45,15 +45,15 @@ import torch
 from _outcome import arguments, outcome
 
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.assembly.network import Piece
+from stillhouse.search.assembly.network import BlockReplacement
 from stillhouse.search.assembly.planner import Budget, Edge, assemblies
-from stillhouse.search.execution.builder import MOST, make, make_together
+from stillhouse.search.execution.builder import MAX_BATCH_SIZE, build_batch, build_stage
 from stillhouse.search.experiment.experiment import Experiment
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.search.stages.core.stage import Stage
 from stillhouse.search.stages.ops.neighbourhood import DistilNeighbourhood
-from stillhouse.spaces.cost import costs
-from stillhouse.spaces.modules.cuts import positions
+from stillhouse.spaces.cost import compute_costs
+from stillhouse.spaces.modules.cuts import cut_positions
 from stillhouse.spaces.modules.network import Network, Shape
 from stillhouse.spaces.network_spec import NetworkSpec
 
@@ -74,7 +74,7 @@ SHIPPED_56 = [
 SHIPPED_20 = ["kept", "pruned", "bottleneck", "depthwise", "ghost", "identity"]
 RUNS_OF_3 = {"cuts": list(range(1, 29, 3)), "longest": 3, "candidates": SHIPPED_56}
 
-Architecture = tuple[Piece, ...]
+Architecture = tuple[BlockReplacement, ...]
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def sixty_four(told: Experiment, parameters: float, count: int) -> Iterator[Stag
                 "rank": rank,
                 "budgets": {"parameters": {"min": least, "max": most}},
             }
-            yield replace(told, stages=stages).recipe().student
+            yield replace(told, stages=stages).stage_graph().student
 
 
 # Measured
@@ -183,25 +183,25 @@ def measure(distilled: int, epochs: int, count: int, **data: Any) -> Measured:
     """Both ways, one after the other, with a library of their own; ``count`` windows."""
     with tempfile.TemporaryDirectory() as folder:
         told = experiment(folder, "resnet56", RUNS_OF_3, epochs, resize=16, **data)
-        library, recipe = Library(folder), told.recipe()
-        exhaust(make(recipe.entries["teacher"].stage, library))
-        teacher = library.record(recipe.entries["teacher"].stage.key)
+        library, recipe = Library(folder), told.stage_graph()
+        exhaust(build_stage(recipe.expanded_stages["teacher"].stage, library))
+        teacher = library.record(recipe.expanded_stages["teacher"].stage.key)
         assert teacher is not None
-        parts = seconds(make_together(recipe.entries["parts"].members, library))
+        parts = seconds(build_batch(recipe.expanded_stages["parts"].teaching_stages, library))
         students = list(sixty_four(told, teacher.figures["parameters"], count))
-        assembled = sum(seconds(make(student.parents[0], library)) for student in students)
+        assembled = sum(seconds(build_stage(student.parents[0], library)) for student in students)
         some = students[:: len(students) // distilled]
-        end_to_end = sum(seconds(make(student, library)) for student in some)
+        end_to_end = sum(seconds(build_stage(student, library)) for student in some)
         records = [library.record(student.parents[0].key) for student in students]
         found = [record for record in records if record is not None]
-        ends = [library.open(student.key).record for student in some]
+        ends = [library.open_artifact(student.key).record for student in some]
     pieces = [record.facts["assembly"]["pieces"] for record in found]
     accuracies = [statistics.fmean(r.figures["val_accuracy"] for r in rs) for rs in (found, ends)]
     return Measured(
         distilled=parts,
         assembled=assembled,
         end_to_end=end_to_end * len(students) / len(some),
-        architectures=[tuple(map(Piece.parse, each)) for each in pieces],
+        architectures=[tuple(map(BlockReplacement.parse, each)) for each in pieces],
         accuracies=(accuracies[0], accuracies[1]),
     )
 
@@ -226,19 +226,19 @@ class Counted:
     def __init__(self, setting: Setting) -> None:
         self._setting = setting
         self._network: Network = NetworkSpec.parse(setting.network).build(CIFAR, 10)
-        self._at = positions(self._network, CIFAR)
+        self._at = cut_positions(self._network, CIFAR)
         inputs = [CIFAR, *(self._at[place] for place in sorted(self._at))]
         blocks = self._network.blocks.values()
-        self._blocks = [costs(b, s).flops for b, s in zip(blocks, inputs, strict=True)]
+        self._blocks = [compute_costs(b, s).flops for b, s in zip(blocks, inputs, strict=True)]
         with tempfile.TemporaryDirectory() as folder:
             told = experiment(folder, setting.network, setting.parts, resize=32)
-            made = told.recipe().entries["parts"].members
-        works = [stage.work for stage in made]
-        self.pieces = [w.piece for w in works if isinstance(w, DistilNeighbourhood)]
+            made = told.stage_graph().expanded_stages["parts"].teaching_stages
+        works = [stage.operation for stage in made]
+        self.pieces = [w.replacement for w in works if isinstance(w, DistilNeighbourhood)]
         self._costs = {piece.label: self._cost(piece) for piece in self.pieces}
 
-    def _cost(self, piece: Piece) -> dict[str, float]:
-        return costs(piece.build(self._network, self._at), self._at[piece.start]).plain()
+    def _cost(self, piece: BlockReplacement) -> dict[str, float]:
+        return compute_costs(piece.build(self._network, self._at), self._at[piece.start]).plain()
 
     def drawn(self) -> list[Architecture]:
         """What the planner chooses for scores drawn at random."""
@@ -248,16 +248,16 @@ class Counted:
             for p, score in zip(self.pieces, dice.uniform(size=len(self.pieces)), strict=True)
         ]
         found: list[Architecture] = []
-        for least, most in windows(costs(self._network, CIFAR).parameters):
+        for least, most in windows(compute_costs(self._network, CIFAR).parameters):
             budget = {"parameters": Budget(most, least)}
-            plans = assemblies(edges, 1, last, budget, best=RANKS)
+            plans = assemblies(edges, 1, last, budget, count=RANKS)
             found += [tuple(self.pieces[i] for i in plan.edges) for plan in plans]
         return found
 
     def distilling(self) -> float:
         """The pass, or as many as it takes, and the scores."""
         told, teacher = self._setting, sum(self._blocks)
-        passes = -(-len(self.pieces) // MOST)
+        passes = -(-len(self.pieces) // MAX_BATCH_SIZE)
         taught = sum(self._flops(p) * (1 if p.block.kind == "kept" else 3) for p in self.pieces)
         scored = sum(self._flops(p) + sum(self._blocks[p.stop :]) for p in self.pieces)
         learning = told.epochs * told.images * (passes * teacher + taught)
@@ -275,7 +275,7 @@ class Counted:
         looks = 1 if kept else told.epochs * len(architectures)
         return seen * sum(map(self._student, architectures)) + looks * told.images * teacher
 
-    def _flops(self, piece: Piece) -> float:
+    def _flops(self, piece: BlockReplacement) -> float:
         return self._costs[piece.label]["flops"]
 
     def _student(self, architecture: Architecture) -> float:

@@ -21,7 +21,12 @@ import time
 import torch
 from _outcome import arguments, outcome
 
-from stillhouse.methods.core.synthesis.distilling.unroll import KEPT, Examples, Unroll, weights_of
+from stillhouse.methods.core.synthesis.distilling.unroll import (
+    NUM_KEPT_GRAPHS,
+    Examples,
+    UnrolledSteps,
+    copy_weights,
+)
 from stillhouse.spaces.network_spec import NetworkSpec
 
 TARGET = 2.0
@@ -32,14 +37,16 @@ def gradient(steps: int, kept: int) -> tuple[float, float]:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     network = NetworkSpec.parse("lenet5").build((1, 28, 28), 10)
-    unroll = Unroll(network, torch.zeros(1), torch.ones(1), softmax=False, kept=kept)
+    unroll = UnrolledSteps(
+        network, torch.zeros(1), torch.ones(1), softmax=False, num_kept_graphs=kept
+    )
     images = torch.randn(steps, 10, 1, 28, 28)
     examples = Examples(images, torch.eye(10).expand(steps, 10, 10), torch.full((steps,), -4.0))
     real, truth = torch.rand(256, 1, 28, 28), torch.arange(256) % 10
     first = Examples(*(part[:1] for part in examples))
-    unroll.gradient(weights_of(network), first, real, truth)
+    unroll.gradient(copy_weights(network), first, real, truth)
     before, began = held(), time.perf_counter()
-    unroll.gradient(weights_of(network), examples, real, truth)
+    unroll.gradient(copy_weights(network), examples, real, truth)
     return held() - before, time.perf_counter() - began
 
 
@@ -66,7 +73,7 @@ def main() -> int:
     print(f"{'steps':>6} {'run again':>18} {'whole graph':>18}")
     ratio = 0.0
     for steps in sorted(asked.steps):
-        (some, again), (whole, once) = apart(steps, KEPT), apart(steps, steps)
+        (some, again), (whole, once) = apart(steps, NUM_KEPT_GRAPHS), apart(steps, steps)
         print(f"{steps:6d} {some:8.0f} MiB {again:5.2f} s {whole:8.0f} MiB {once:5.2f} s")
         ratio = whole / max(some, 1.0)
     return outcome("distilling_memory", ratio, TARGET, asked)

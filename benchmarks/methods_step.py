@@ -28,9 +28,9 @@ from training_step import CLASSES, SHAPE, SIZE, RandomImages, Way, measure
 
 from stillhouse.methods.core.config.requirements import HeadedTeachers
 from stillhouse.methods.core.config.training import Training
-from stillhouse.methods.core.objective.method import Pair, Progress
+from stillhouse.methods.core.objective.method import BuildContext, Progress
 from stillhouse.methods.core.objective.objective import METHODS, Objective
-from stillhouse.methods.core.runtime.precision import resolve_precision
+from stillhouse.methods.core.runtime.precision import autocast_dtype
 from stillhouse.methods.core.training.learner import Learner
 from stillhouse.methods.core.training.teachers import FrozenTeacher, Teachers
 from stillhouse.spaces.modules.heads import maps, stage_ends, with_linear_heads
@@ -56,11 +56,11 @@ def network(size: str, method: str) -> Network:
     """A network with what a method needs of it: split classes, heads on a teacher."""
     torch.manual_seed(0)
     needs_split = METHODS.load(method).needs_subclasses
-    spec = NetworkSpec.parse(size).split(
-        5 if needs_split else METHODS.load(method).Config().splits()
+    spec = NetworkSpec.parse(size).with_num_subclasses(
+        5 if needs_split else METHODS.load(method).Config().num_subclasses()
     )
     made = spec.build(SHAPE, CLASSES)
-    brought = Objective.parse({method: {}}).brings()
+    brought = Objective.parse({method: {}}).requirements()
     if size == "resnet56" and any(isinstance(value, HeadedTeachers) for _, value in brought):
         return with_linear_heads(made, SHAPE, CLASSES, stage_ends(maps(made, SHAPE)))
     return made
@@ -70,12 +70,12 @@ def row(name: str, device: torch.device, size: int) -> Row:
     """A step of labels and one method."""
     data = RandomImages(device, repeats=False, size=size)
     training = Training.parse({"schedule": "constant", "lr": 1e-3})
-    dtype = resolve_precision(training.precision, device, SHAPE)
+    dtype = autocast_dtype(training.precision, device, SHAPE)
     student = network("resnet20", name).to(device).to(memory_format=torch.channels_last).eval()
     sample = data.images[:8]
     taught = FrozenTeacher(network("resnet56", name))
     teachers = Teachers([taught], data.as_data, sample, dtype)
-    pair = Pair(student, teachers.originals, CLASSES, len(data.labels), sample)
+    pair = BuildContext(student, teachers.originals, CLASSES, len(data.labels), sample)
     terms = {"cross_entropy": {"weight": 0.5}, name: {"weight": 0.5}}
     objective = Objective.parse(terms).build(pair)
     learner = Learner(student, teachers, objective, training, dtype, device)

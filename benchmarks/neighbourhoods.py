@@ -28,10 +28,10 @@ from torch import nn
 from stillhouse.methods.core.config.training import Training
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.data.dataset import Dataset, open_data
-from stillhouse.methods.core.training.neighbourhood import Distillation, Neighbourhood
-from stillhouse.search.assembly.network import Piece
+from stillhouse.methods.core.training.neighbourhood import Neighbourhood, NeighbourhoodTraining
+from stillhouse.search.assembly.network import BlockReplacement
 from stillhouse.spaces.block_spec import BlockSpec
-from stillhouse.spaces.modules.cuts import positions
+from stillhouse.spaces.modules.cuts import cut_positions
 from stillhouse.spaces.modules.network import Network
 from stillhouse.spaces.networks.resnet import ResNet
 
@@ -43,10 +43,10 @@ CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "processor": time.process
 
 def candidates(teacher: Network, data: Dataset, count: int) -> list[Neighbourhood]:
     """Replacements for runs of three blocks, their places spread evenly over the teacher."""
-    found, at = [], positions(teacher, data.shape)
+    found, at = [], cut_positions(teacher, data.shape)
     for i in range(count):
         start = 1 + i * (BLOCKS - LENGTH) // max(1, count - 1)
-        piece = Piece(start, start + LENGTH, BlockSpec.parse("depthwise"))
+        piece = BlockReplacement(start, start + LENGTH, BlockSpec.parse("depthwise"))
         torch.manual_seed(i)
         module = piece.build(teacher, at)
         same = nn.Identity()
@@ -56,7 +56,7 @@ def candidates(teacher: Network, data: Dataset, count: int) -> list[Neighbourhoo
 
 def seconds(teacher: Network, data: Dataset, some: list[Neighbourhood], clock: Clock) -> float:
     """Of one epoch in which all of ``some`` are taught by one pass."""
-    learning = Distillation(
+    learning = NeighbourhoodTraining(
         teacher,
         some,
         data,

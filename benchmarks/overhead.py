@@ -28,10 +28,10 @@ import torch
 from _outcome import arguments, outcome
 
 from stillhouse.search.driver.launch import launch
-from stillhouse.search.driver.launched import Launched
+from stillhouse.search.driver.launched import LaunchResult
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.search.monitoring.events import Event, SearchStarted, TrialStarted
-from stillhouse.search.stages.core.stage import Bench, Stage
+from stillhouse.search.stages.core.stage import Stage, StageContext
 
 ALLOWED = 0.15
 """Seconds that a trial may cost."""
@@ -63,11 +63,11 @@ def experiment(folder: Path, trials: int) -> dict[str, Any]:
     }
 
 
-def plain(launched: Launched, told: dict[str, Any]) -> float:
+def plain(launched: LaunchResult, told: dict[str, Any]) -> float:
     """Seconds to train the students of all trials one after the other, keeping nothing."""
     torch.set_num_threads(1)
     checked = load_experiment(told)
-    students = [checked.recipe(trial.values).student for trial in launched.outcome.trials]
+    students = [checked.stage_graph(trial.values).student for trial in launched.outcome.trials]
     train(students[0])  # the data is opened once, as a worker does
     started = time.perf_counter()
     for student in students:
@@ -77,7 +77,7 @@ def plain(launched: Launched, told: dict[str, Any]) -> float:
 
 def train(student: Stage) -> None:
     """A stage's work without library or reports."""
-    for _ in student.work.run(student.data, [], Bench(torch.device("cpu"))):
+    for _ in student.operation.run(student.data, [], StageContext(torch.device("cpu"))):
         pass
 
 

@@ -80,7 +80,7 @@ def binding(edges: list[Edge], source: object, sink: object) -> dict[str, Budget
     for cost in COSTS:
         priced = [Edge(e.tail, e.head, e.name, e.costs[cost], e.costs) for e in edges]
         least = assemblies(priced, source, sink, {})[0].score
-        budgets[cost] = Budget(most=least + TIGHTNESS * (free.costs[cost] - least))
+        budgets[cost] = Budget(maximum=least + TIGHTNESS * (free.costs[cost] - least))
     return budgets
 
 
@@ -89,10 +89,10 @@ def seconds(seed: int, cuts: int, widths: int, best: int) -> tuple[float, int]:
     edges, source, sink = graph(seed, cuts, widths), (0, 0), (cuts, 0)
     budgets = binding(edges, source, sink)
     started = time.perf_counter()
-    found = assemblies(edges, source, sink, budgets, best=best)
+    found = assemblies(edges, source, sink, budgets, count=best)
     taken = time.perf_counter() - started
     assert len(found) == best
-    assert all(budget.keeps(each.costs[c]) for each in found for c, budget in budgets.items())
+    assert all(budget.contains(each.costs[c]) for each in found for c, budget in budgets.items())
     return taken, number(edges, source, sink)
 
 

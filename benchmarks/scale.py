@@ -39,14 +39,14 @@ from _outcome import arguments, outcome
 from stillhouse.search.artifacts.store import Library
 from stillhouse.search.cluster.connection import connect
 from stillhouse.search.driver.launch import launch
-from stillhouse.search.execution.builder import make
-from stillhouse.search.execution.client import Orders
+from stillhouse.search.execution.builder import build_stage
+from stillhouse.search.execution.client import SchedulerClient
 from stillhouse.search.experiment.experiment import Experiment
 from stillhouse.search.experiment.loading import load_experiment
-from stillhouse.search.experiment.schema import Resources
-from stillhouse.search.monitoring.dispatcher import Announcer
+from stillhouse.search.experiment.schema import ResourceSettings
+from stillhouse.search.monitoring.dispatcher import EventDispatcher
 from stillhouse.search.monitoring.events import Event, StageChanged, TrialEnded
-from stillhouse.search.monitoring.mlflow.outbox import Spool
+from stillhouse.search.monitoring.mlflow.outbox import Outbox
 from stillhouse.search.stages.core.stage import Stage
 from stillhouse.search.tuning.study import Study
 
@@ -100,9 +100,9 @@ def steps(most: int) -> list[int]:
 
 def stages(folder: Path) -> Iterator[Stage]:
     """Students that differ in their seed."""
-    student = experiment(folder, 1).recipe().student
+    student = experiment(folder, 1).stage_graph().student
     for seed in itertools.count(1):
-        yield replace(student, work=student.work.model_copy(update={"seed": seed}))
+        yield replace(student, operation=student.operation.model_copy(update={"seed": seed}))
 
 
 def a_second(clock: Clock, work: Callable[[], Any], times: int) -> float:
@@ -168,7 +168,7 @@ def library(folder: Path, args: argparse.Namespace) -> None:
     table("library, a second", columns)
     home = Library(str(folder / "library"))
     student = next(stages(folder))
-    for _ in make(student, home):
+    for _ in build_stage(student, home):
         pass
     record = home.record(student.key)
     assert record is not None
@@ -210,13 +210,13 @@ def spool(folder: Path, args: argparse.Namespace) -> None:
     operation = {"do": "log", "run": "trial 1234", "at": 1_700_000_000_000, "step": 1}
     operation["metrics"] = {"train_loss": 1.25, "val_accuracy": 0.8125, "val_nll": 0.5}
     for step in steps(args.trials):
-        own = Spool(folder / f"spool-{step}")
+        own = Outbox(folder / f"spool-{step}")
         put = a_second(clock, lambda: own.append(operation), step)  # noqa: B023
         size = (folder / f"spool-{step}" / "operations.jsonl").stat().st_size / step
         started = clock()
-        while own.pending:
+        while own.num_pending:
             taken, end = own.read(500)
-            own.forget(len(taken), end)
+            own.mark_sent(len(taken), end)
         row(step, [put, step / (clock() - started), size])
         own.close()
 
@@ -233,20 +233,22 @@ def foundry(folder: Path, args: argparse.Namespace) -> None:
 
     home = Library(str(folder / "foundry"))
     every = stages(folder)
-    task: Any = ray.remote(max_retries=0)(lambda stage, uri: len(list(make(stage, Library(uri)))))
+    task: Any = ray.remote(max_retries=0)(
+        lambda stage, uri: len(list(build_stage(stage, Library(uri))))
+    )
     slots = int(ray.cluster_resources()["CPU"])  # type: ignore[no-untyped-call]
     # Loaded and hired, before anything counts.
     ray.get([task.remote(next(every), home.uri) for _ in range(4 * slots)])
-    kept = Orders(home, Resources(), Announcer([]), slots)
-    kept.make([next(every)])
+    kept = SchedulerClient(home, ResourceSettings(), EventDispatcher([]), slots)
+    kept.build([next(every)])
     for step in steps(args.stages):
         wanted = list(itertools.islice(every, step))
         heard: list[StageChanged] = []
-        orders = Orders(home, Resources(), Announcer([heard.append]), slots)  # type: ignore[list-item]
+        orders = SchedulerClient(home, ResourceSettings(), EventDispatcher([heard.append]), slots)  # type: ignore[list-item]
         started = time.perf_counter()
-        orders.place(wanted)
+        orders.submit(wanted)
         taken = time.perf_counter() - started
-        assert orders.make(wanted) == {}
+        assert orders.build(wanted) == {}
         landed = time.perf_counter() - started
         used = memory("ray::Foundry")
         orders.close()
@@ -359,10 +361,12 @@ def plain_tune(folder: Path, trials: int) -> float:
         def step(self) -> dict[str, Any]:
             import torch
 
-            from stillhouse.search.stages.core.stage import Bench
+            from stillhouse.search.stages.core.stage import StageContext
 
             torch.set_num_threads(1)
-            for _ in self.student.work.run(self.student.data, [], Bench(torch.device("cpu"))):
+            for _ in self.student.operation.run(
+                self.student.data, [], StageContext(torch.device("cpu"))
+            ):
                 pass
             return {"done": True, "ended": time.time()}
 

@@ -28,7 +28,7 @@ from _outcome import arguments, outcome
 
 from stillhouse.search.artifacts.store import Library
 from stillhouse.search.driver.launch import launch
-from stillhouse.search.execution.builder import make_all
+from stillhouse.search.execution.builder import build_stages
 from stillhouse.search.experiment.loading import load_experiment
 
 TARGET = 3.0
@@ -80,9 +80,9 @@ def alone(job: Job) -> tuple[dict[str, float], int]:
     told, values = job
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        recipe = load_experiment({**told, "library": folder}).recipe(values)
+        recipe = load_experiment({**told, "library": folder}).stage_graph(values)
         library = Library(folder)
-        for _ in make_all([recipe.student], library):
+        for _ in build_stages([recipe.student], library):
             pass
         records = library.records()
     student = next(record for record in records if record.key == recipe.student.key)
@@ -108,7 +108,7 @@ def main() -> int:
         launched = launch(load_experiment(told))
         shared_seconds = time.perf_counter() - started
         trials = launched.outcome.trials
-        networks = len(launched.outcome.stages)
+        networks = len(launched.outcome.records)
 
     jobs: list[Job] = [(told, trial.values) for trial in trials]
     started = time.perf_counter()
@@ -116,7 +116,9 @@ def main() -> int:
         found = pool.map(alone, jobs, chunksize=1)
     plain_seconds = time.perf_counter() - started
 
-    shared = [timeless(launched.outcome.stages[trial.keys["student"]].figures) for trial in trials]
+    shared = [
+        timeless(launched.outcome.records[trial.stage_keys["student"]].figures) for trial in trials
+    ]
     same = shared == [figures for figures, _ in found]
     print(f"{len(trials)} trials, {slots} at a time; same results: {'yes' if same else 'NO'}")
     print(f"{'':22} {'seconds':>9} {'networks trained':>18}")

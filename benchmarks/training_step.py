@@ -33,9 +33,9 @@ from _outcome import arguments, outcome
 from stillhouse.methods.core.config.training import Training
 from stillhouse.methods.core.data.base.batch import Batch
 from stillhouse.methods.core.data.dataset import Dataset
-from stillhouse.methods.core.objective.method import Pair, Progress
+from stillhouse.methods.core.objective.method import BuildContext, Progress
 from stillhouse.methods.core.objective.objective import Objective
-from stillhouse.methods.core.runtime.precision import resolve_precision
+from stillhouse.methods.core.runtime.precision import autocast_dtype
 from stillhouse.methods.core.training.learner import Learner
 from stillhouse.methods.core.training.teachers import FrozenTeacher, Teachers
 from stillhouse.spaces.modules.network import Network
@@ -127,11 +127,11 @@ def product(device: torch.device, size: int, precision: str, kept: bool) -> Way:
     """What ``train`` does with these settings."""
     data = RandomImages(device, repeats=kept, size=size)
     training = Training.parse({"schedule": "constant", "precision": precision})
-    dtype = resolve_precision(training.precision, device, SHAPE)
+    dtype = autocast_dtype(training.precision, device, SHAPE)
     student = network("resnet20").to(device).to(memory_format=torch.channels_last).eval()
     sample = data.images[:8]
     teachers = Teachers([FrozenTeacher(network("resnet56"))], data.as_data, sample, dtype)
-    pair = Pair(student, teachers.originals, CLASSES, len(data.labels), sample)
+    pair = BuildContext(student, teachers.originals, CLASSES, len(data.labels), sample)
     objective = Objective.parse(OBJECTIVE).build(pair)
     learner = Learner(student, teachers, objective, training, dtype, device)
     learner.train()

@@ -26,8 +26,8 @@ from typing import Any
 from _outcome import arguments, outcome
 
 from stillhouse.search.driver.launch import launch
-from stillhouse.search.driver.launched import Launched
-from stillhouse.search.driver.reuse import onwards
+from stillhouse.search.driver.launched import LaunchResult
+from stillhouse.search.driver.reuse import continue_from_winner
 from stillhouse.search.experiment.loading import load_experiment
 
 TARGET = 1.0
@@ -83,7 +83,7 @@ def reached(values: Sequence[float], best: float) -> int:
     return next((i for i, value in enumerate(values, start=1) if value >= best), len(values) + 1)
 
 
-def values_of(launched: Launched) -> list[float]:
+def values_of(launched: LaunchResult) -> list[float]:
     """The goal's value of every trial, in order; 0 where it failed."""
     return [trial.figures.get(GOAL, 0.0) for trial in launched.outcome.trials]
 
@@ -106,7 +106,7 @@ def main() -> int:
             told = experiment("target", target, folder, args.trials)
             cold = values_of(launch(load_experiment(told, {"run.seed": seed}), inline=True))
             laid_over = {f"data.{name}": value for name, value in target.items()}
-            further = onwards("source", {**laid_over, "run.seed": seed}, args.trials)
+            further = continue_from_winner("source", {**laid_over, "run.seed": seed}, args.trials)
             warm = values_of(launch(further, inline=True))
             best = max(cold)
             rows.append((seed, best, max(warm), reached(cold, best), reached(warm, best)))

@@ -21,7 +21,7 @@ from pydantic_core import PydanticUndefined
 from stillhouse.methods.core.data.sources import SOURCES
 from stillhouse.methods.core.objective.method import MethodConfig
 from stillhouse.search.experiment.schema import ExperimentFile
-from stillhouse.search.stages.core.config import KINDS, Kind
+from stillhouse.search.stages.core.config import STAGE_KINDS, StageConfig
 
 FOLDER = Path(__file__).parent
 TEMPLATE = FOLDER / "experiment-file.template"
@@ -55,8 +55,8 @@ def page() -> str:
     parts = {
         "top": _table(ExperimentFile, "", sections),
         "settings": sections.written(),
-        "stage": _table(Kind, "STAGE", sections),
-        "kinds": "\n\n".join(_kind(name, sections) for name in KINDS.names()),
+        "stage": _table(StageConfig, "STAGE", sections),
+        "kinds": "\n\n".join(_kind(name, sections) for name in STAGE_KINDS.names()),
         "stage_settings": sections.written(),
         "method": _table(MethodConfig, "METHOD", sections),
         "sources": "\n\n".join(_source(name, sections) for name in SOURCES.names()),
@@ -110,8 +110,8 @@ def _kind_of(model: Model) -> str:
 
 
 def _kind(name: str, sections: Sections) -> str:
-    model = KINDS.load(name)
-    rest = {field for field in Kind.model_fields if _same(model, field)}
+    model = STAGE_KINDS.load(name)
+    rest = {field for field in StageConfig.model_fields if _same(model, field)}
     return f"### `do: {name}`\n\n{_about(model)}\n\n{_table(model, 'STAGE', sections, rest)}"
 
 
@@ -123,7 +123,7 @@ def _source(name: str, sections: Sections) -> str:
 
 
 def _same(model: Model, field: str) -> bool:
-    mine, common = model.model_fields[field], Kind.model_fields[field]
+    mine, common = model.model_fields[field], StageConfig.model_fields[field]
     return mine.description == common.description
 
 

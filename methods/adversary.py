@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillhouse.methods.core.data.base.batch import Batch
-from stillhouse.methods.core.objective.method import Method, MethodConfig, Pair, Progress
-from stillhouse.spaces.config.base import knob
+from stillhouse.methods.core.objective.method import BuildContext, Method, MethodConfig, Progress
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Choice, LogUniform
 from stillhouse.spaces.modules.network import Output
 
@@ -35,21 +35,21 @@ class Adversary(Method):
     class Config(MethodConfig):
         """Settings of :class:`Adversary`."""
 
-        weight: float = knob(
+        weight: float = setting(
             1.0, "share of this method in the summed loss", LogUniform(0.01, 10.0), ge=0.0
         )
-        reversal: float = knob(
+        reversal: float = setting(
             1.0, "multiplies the student's reversed gradient", LogUniform(0.01, 10.0), gt=0.0
         )
-        hidden: int = knob(128, "width of both hidden layers", Choice((64, 128, 256)), ge=1)
+        hidden: int = setting(128, "width of both hidden layers", Choice((64, 128, 256)), ge=1)
 
     config: Config
     compares_logits = True
 
-    def __init__(self, config: Config, pair: Pair) -> None:
-        super().__init__(config, pair)
+    def __init__(self, config: Config, context: BuildContext) -> None:
+        super().__init__(config, context)
         with torch.no_grad():
-            classes = pair.student(pair.sample, ()).logits.shape[1]
+            classes = context.student(context.sample, ()).logits.shape[1]
         self.discriminator = nn.Sequential(
             nn.Linear(classes, config.hidden),
             nn.LeakyReLU(0.2),
@@ -63,10 +63,10 @@ class Adversary(Method):
     ) -> Tensor:
         """From logits [B, classes] of all networks."""
         real = self.discriminator(torch.cat([teacher.logits for teacher in teachers]))
-        forged = self.discriminator(reversed_gradient(student.logits, self.config.reversal))
-        return (F.softplus(-real).mean() + F.softplus(forged).mean()) / 2
+        fake = self.discriminator(reverse_gradient(student.logits, self.config.reversal))
+        return (F.softplus(-real).mean() + F.softplus(fake).mean()) / 2
 
 
-def reversed_gradient(x: Tensor, factor: float) -> Tensor:
+def reverse_gradient(x: Tensor, factor: float) -> Tensor:
     """``x``, but its gradient is multiplied by -``factor``."""
     return x.detach() - factor * (x - x.detach())

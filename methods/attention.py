@@ -18,10 +18,15 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stillhouse.methods.core.objective.embedding import unit
+from stillhouse.methods.core.objective.embedding import unit_vectors
 from stillhouse.methods.core.objective.method import Preset
-from stillhouse.methods.core.objective.taps import At, FeatureConfig, FeatureMethod, same_size
-from stillhouse.spaces.config.base import knob
+from stillhouse.methods.core.objective.taps import (
+    FeatureConfig,
+    FeatureMethod,
+    TapPlacement,
+    match_sizes,
+)
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Choice, LogUniform
 
 
@@ -31,10 +36,12 @@ class Attention(FeatureMethod):
     class Config(FeatureConfig):
         """Settings of :class:`Attention`."""
 
-        weight: float = knob(
+        weight: float = setting(
             1000.0, "share of this method in the summed loss", LogUniform(10.0, 10000.0), ge=0.0
         )
-        at: At = knob("stages", "which features are compared", Choice(("last", "stages")))
+        at: TapPlacement = setting(
+            "stages", "which features are compared", Choice(("last", "stages"))
+        )
 
     config: Config
     presets: ClassVar = {
@@ -44,14 +51,18 @@ class Attention(FeatureMethod):
         ),
     }
     zero_when_equal = True
-    smallest = 2
+    min_pixels = 2
 
     def distance(self, student: Tensor, teacher: Tensor, connector: nn.Module) -> Tensor:
         """From maps [B, C, H, W] of any sizes."""
-        mine, theirs = same_size(attention(student), attention(teacher))
-        return F.mse_loss(unit(mine.flatten(1)), unit(theirs.flatten(1)))
+        student_attention, teacher_attention = match_sizes(
+            attention_map(student), attention_map(teacher)
+        )
+        return F.mse_loss(
+            unit_vectors(student_attention.flatten(1)), unit_vectors(teacher_attention.flatten(1))
+        )
 
 
-def attention(features: Tensor) -> Tensor:
+def attention_map(features: Tensor) -> Tensor:
     """A: [B, H, W] from [B, C, H, W]."""
     return features.square().mean(dim=1)

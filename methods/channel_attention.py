@@ -25,8 +25,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillhouse.methods.core.objective.method import Preset
-from stillhouse.methods.core.objective.taps import At, FeatureConfig, FeatureMethod, FeaturePair
-from stillhouse.spaces.config.base import knob
+from stillhouse.methods.core.objective.taps import (
+    FeatureConfig,
+    FeatureMethod,
+    FeaturePair,
+    TapPlacement,
+)
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Choice, LogUniform
 
 
@@ -36,11 +41,13 @@ class ChannelAttention(FeatureMethod):
     class Config(FeatureConfig):
         """Settings of :class:`ChannelAttention`."""
 
-        weight: float = knob(
+        weight: float = setting(
             6.0, "share of this method in the summed loss", LogUniform(0.1, 100.0), ge=0.0
         )
-        at: At = knob("stages", "which features are compared", Choice(("last", "stages")))
-        connector: Literal["needed", "always"] = knob(
+        at: TapPlacement = setting(
+            "stages", "which features are compared", Choice(("last", "stages"))
+        )
+        connector: Literal["needed", "always"] = setting(
             "needed", "where the student's channels are translated", Choice(("needed", "always"))
         )
 
@@ -54,7 +61,7 @@ class ChannelAttention(FeatureMethod):
                 "schedule": {"step": {"milestones": [59, 159], "gamma": 0.9}},
             },
             "Zhou et al. 2020, the authors' code, CIFAR-100, 200 epochs, early decay",
-            beside=("cross_entropy", "guided"),
+            companions=("cross_entropy", "guided"),
         ),
         "zhou2020_imagenet": Preset(
             {
@@ -64,18 +71,21 @@ class ChannelAttention(FeatureMethod):
                 "schedule": {"step": {"milestones": [29, 59, 89], "gamma": 0.9}},
             },
             "Zhou et al. 2020, the authors' code, ImageNet, 100 epochs, early decay",
-            beside=("cross_entropy", "guided"),
+            companions=("cross_entropy", "guided"),
         ),
     }
     zero_when_equal = True
 
-    def connector(self, found: FeaturePair) -> nn.Module:
+    def connector(self, feature_pair: FeaturePair) -> nn.Module:
         """The translation k."""
-        mine, theirs = found.student_shape[0], found.teacher_shape[0]
-        if mine == theirs and self.config.connector == "needed":
+        student_channels, teacher_channels = (
+            feature_pair.student_shape[0],
+            feature_pair.teacher_shape[0],
+        )
+        if student_channels == teacher_channels and self.config.connector == "needed":
             return nn.Identity()
-        translated = nn.Conv2d(mine, theirs, 1, bias=False)
-        return nn.Sequential(translated, nn.BatchNorm2d(theirs), nn.ReLU())
+        convolution = nn.Conv2d(student_channels, teacher_channels, 1, bias=False)
+        return nn.Sequential(convolution, nn.BatchNorm2d(teacher_channels), nn.ReLU())
 
     def distance(self, student: Tensor, teacher: Tensor, connector: nn.Module) -> Tensor:
         """From maps [B, C_s, H, W] and [B, C_t, H', W'], of any sizes."""

@@ -16,10 +16,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from stillhouse.methods.core.objective.class_similarity import similarities
-from stillhouse.methods.core.objective.method import MethodConfig, Pair
+from stillhouse.methods.core.objective.class_similarity import class_similarities
+from stillhouse.methods.core.objective.method import BuildContext, MethodConfig
 from stillhouse.methods.core.objective.synthetic_teacher import SyntheticTeacher
-from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import LogUniform
 
 
@@ -29,10 +29,10 @@ class ClassSimilarity(SyntheticTeacher):
     class Config(MethodConfig):
         """Settings of :class:`ClassSimilarity`."""
 
-        sharpness: float = knob(
+        sharpness: float = setting(
             0.3, "divides the cosines: smaller is sharper", LogUniform(0.05, 1.0), ge=0.001
         )
-        temperature: float = knob(
+        temperature: float = setting(
             4.0, "divides the student's logits", LogUniform(1.0, 20.0), gt=0.0
         )
 
@@ -40,9 +40,9 @@ class ClassSimilarity(SyntheticTeacher):
     targets: Tensor
     """log rho: [teachers, classes, classes]."""
 
-    def __init__(self, config: Config, pair: Pair) -> None:
-        super().__init__(config, pair)
-        table = (similarities(pair) / config.sharpness).log_softmax(dim=2)
+    def __init__(self, config: Config, context: BuildContext) -> None:
+        super().__init__(config, context)
+        table = (class_similarities(context) / config.sharpness).log_softmax(dim=2)
         self.register_buffer("targets", table, persistent=False)
 
     def target(self, number: int, teacher: Tensor, labels: Tensor) -> Tensor:

@@ -24,9 +24,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillhouse.methods.core.data.base.batch import Batch
-from stillhouse.methods.core.objective.embedding import EmbeddingMethod, embedding_width, unit
-from stillhouse.methods.core.objective.method import MethodConfig, Pair, Progress
-from stillhouse.spaces.config.base import knob
+from stillhouse.methods.core.objective.embedding import (
+    EmbeddingMethod,
+    embedding_width,
+    unit_vectors,
+)
+from stillhouse.methods.core.objective.method import BuildContext, MethodConfig, Progress
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Choice, LogUniform
 from stillhouse.spaces.modules.network import Output
 
@@ -37,31 +41,40 @@ class Contrast(EmbeddingMethod):
     class Config(MethodConfig):
         """Settings of :class:`Contrast`."""
 
-        weight: float = knob(
+        weight: float = setting(
             0.8, "share of this method in the summed loss", LogUniform(0.05, 10.0), ge=0.0
         )
-        temperature: float = knob(0.07, "divides the cosines", LogUniform(0.03, 0.5), gt=0.0)
-        width: int = knob(128, "of the projected embeddings", Choice((64, 128, 256)), ge=1)
+        temperature: float = setting(0.07, "divides the cosines", LogUniform(0.03, 0.5), gt=0.0)
+        width: int = setting(128, "of the projected embeddings", Choice((64, 128, 256)), ge=1)
 
     config: Config
 
-    def __init__(self, config: Config, pair: Pair) -> None:
-        super().__init__(config, pair)
-        own = embedding_width(pair.student, pair.sample)
-        widths = [embedding_width(teacher, pair.sample) for teacher in pair.teachers]
-        self.student_sides = nn.ModuleList([nn.Linear(own, config.width) for _ in widths])
-        self.teacher_sides = nn.ModuleList([nn.Linear(width, config.width) for width in widths])
+    def __init__(self, config: Config, context: BuildContext) -> None:
+        super().__init__(config, context)
+        student_width = embedding_width(context.student, context.sample)
+        teacher_widths = [embedding_width(teacher, context.sample) for teacher in context.teachers]
+        self.student_sides = nn.ModuleList(
+            [nn.Linear(student_width, config.width) for _ in teacher_widths]
+        )
+        self.teacher_sides = nn.ModuleList(
+            [nn.Linear(width, config.width) for width in teacher_widths]
+        )
 
     def forward(
         self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
     ) -> Tensor:
         """From the embeddings [B, C] of all networks."""
-        mine, theirs = self.embeddings(student, teachers)
-        sides = zip(theirs, self.student_sides, self.teacher_sides, strict=True)
-        losses = [self._told_apart(own(mine), other(teacher)) for teacher, own, other in sides]
+        student_embedding, teacher_embeddings = self.embeddings(student, teachers)
+        projections = zip(teacher_embeddings, self.student_sides, self.teacher_sides, strict=True)
+        losses = [
+            self._info_nce(student_side(student_embedding), teacher_side(teacher))
+            for teacher, student_side, teacher_side in projections
+        ]
         return torch.stack(losses).mean()
 
-    def _told_apart(self, student: Tensor, teacher: Tensor) -> Tensor:
-        alike = unit(student) @ unit(teacher).T / self.config.temperature
-        same = torch.arange(len(alike), device=alike.device)
-        return (F.cross_entropy(alike, same) + F.cross_entropy(alike.T, same)) / 2
+    def _info_nce(self, student: Tensor, teacher: Tensor) -> Tensor:
+        similarities = unit_vectors(student) @ unit_vectors(teacher).T / self.config.temperature
+        targets = torch.arange(len(similarities), device=similarities.device)
+        return (
+            F.cross_entropy(similarities, targets) + F.cross_entropy(similarities.T, targets)
+        ) / 2

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from stillhouse.methods.core.data.base.batch import Batch
 from stillhouse.methods.core.objective.method import Method, MethodConfig, Preset, Progress
-from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Uniform
 from stillhouse.spaces.modules.network import Output
 
@@ -29,7 +29,7 @@ class CrossEntropy(Method):
     class Config(MethodConfig):
         """Settings of :class:`CrossEntropy`."""
 
-        label_smoothing: float = knob(
+        label_smoothing: float = setting(
             0.0, "share of the label spread over all classes", Uniform(0.0, 0.3), ge=0.0, lt=1.0
         )
 
@@ -39,27 +39,27 @@ class CrossEntropy(Method):
         "tian2020": Preset(
             {"weight": 0.1},
             "Tian, Krishnan and Isola 2020 (CRD), the authors' comparison script, CIFAR-100",
-            beside=("soft_targets",),
+            companions=("soft_targets",),
         ),
         "mueller2020_mnist": Preset(
             {"weight": 0.5},
             "Mueller, Kornblith and Hinton 2020, the authors' code, MNIST in two classes",
-            beside=("subclasses",),
+            companions=("subclasses",),
         ),
         "zhou2020_cifar100": Preset(
             {"schedule": {"switch": {"since": 60}}},
             "Zhou et al. 2020, the authors' code, CIFAR-100, 200 epochs",
-            beside=("guided", "channel_attention"),
+            companions=("guided", "channel_attention"),
         ),
         "zhou2020_imagenet": Preset(
             {"schedule": {"switch": {"since": 30}}},
             "Zhou et al. 2020, the authors' code, ImageNet, 100 epochs",
-            beside=("guided", "channel_attention"),
+            companions=("guided", "channel_attention"),
         ),
     }
     needs_teacher = False
     needs_labels = True
-    takes_soft_labels = True
+    accepts_soft_labels = True
 
     def forward(
         self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress

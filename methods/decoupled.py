@@ -22,9 +22,15 @@ import torch
 from torch import Tensor
 
 from stillhouse.methods.core.data.base.batch import Batch
-from stillhouse.methods.core.objective.method import Method, MethodConfig, Pair, Preset, Progress
-from stillhouse.methods.core.objective.soft_labels import divergence, of_class, of_others
-from stillhouse.spaces.config.base import knob
+from stillhouse.methods.core.objective.method import (
+    BuildContext,
+    Method,
+    MethodConfig,
+    Preset,
+    Progress,
+)
+from stillhouse.methods.core.objective.soft_labels import drop_class, kl_divergence, select_class
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import LogUniform
 from stillhouse.spaces.config.problems import ConfigError, Problem
 from stillhouse.spaces.modules.network import Output
@@ -41,7 +47,7 @@ def _preset(beta: float, temperature: float, warmup: float, pairs: str) -> Prese
     if warmup > 1:  # a warm-up of one epoch is none
         settings["schedule"] = {"warmup": {"epochs": warmup}}
     source = f"Zhao et al. 2022, the authors' configuration, {pairs}"
-    return Preset(settings, source, beside=("cross_entropy",))
+    return Preset(settings, source, companions=("cross_entropy",))
 
 
 class Decoupled(Method):
@@ -50,9 +56,9 @@ class Decoupled(Method):
     class Config(MethodConfig):
         """Settings of :class:`Decoupled`."""
 
-        alpha: float = knob(1.0, "weight of the true class", LogUniform(0.1, 4.0), ge=0.0)
-        beta: float = knob(8.0, "weight of the other classes", LogUniform(0.25, 16.0), ge=0.0)
-        temperature: float = knob(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
+        alpha: float = setting(1.0, "weight of the true class", LogUniform(0.1, 4.0), ge=0.0)
+        beta: float = setting(8.0, "weight of the other classes", LogUniform(0.25, 16.0), ge=0.0)
+        temperature: float = setting(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
 
     config: Config
     presets: ClassVar = {
@@ -72,11 +78,13 @@ class Decoupled(Method):
     needs_labels = True
     zero_when_equal = True
 
-    def __init__(self, config: Config, pair: Pair) -> None:
-        super().__init__(config, pair)
-        if config.alpha == 0 and (config.beta == 0 or pair.classes == 2):
-            found = f"teaches nothing: alpha is 0, beta is {config.beta}, classes {pair.classes}"
-            raise ConfigError([Problem("alpha", f"{found}; raise alpha")])
+    def __init__(self, config: Config, context: BuildContext) -> None:
+        super().__init__(config, context)
+        if config.alpha == 0 and (config.beta == 0 or context.classes == 2):
+            message = (
+                f"teaches nothing: alpha is 0, beta is {config.beta}, classes {context.classes}"
+            )
+            raise ConfigError([Problem("alpha", f"{message}; raise alpha")])
 
     def forward(
         self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
@@ -88,16 +96,18 @@ class Decoupled(Method):
 
     def _loss(self, teacher: Tensor, student: Tensor, labels: Tensor) -> Tensor:
         # Normalised anew: beside a sure class, the others' log p differ by less than they round.
-        relations = divergence(
-            of_others(teacher, labels).log_softmax(dim=1),
-            of_others(student, labels).log_softmax(dim=1),
+        relations = kl_divergence(
+            drop_class(teacher, labels).log_softmax(dim=1),
+            drop_class(student, labels).log_softmax(dim=1),
         )
-        target = divergence(_two(teacher, labels), _two(student, labels))
+        target = kl_divergence(
+            _binary_log_probs(teacher, labels), _binary_log_probs(student, labels)
+        )
         return (self.config.alpha * target + self.config.beta * relations).mean()
 
 
-def _two(logits: Tensor, labels: Tensor) -> Tensor:
+def _binary_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
     """[B, 2]: the logarithms of p_t and 1 - p_t; summing the others keeps small rests exact."""
     log_p = logits.log_softmax(dim=1)
-    rest = of_others(log_p, labels).logsumexp(dim=1)
-    return torch.stack([of_class(log_p, labels), rest], dim=1)
+    log_p_others = drop_class(log_p, labels).logsumexp(dim=1)
+    return torch.stack([select_class(log_p, labels), log_p_others], dim=1)

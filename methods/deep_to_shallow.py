@@ -24,9 +24,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillhouse.methods.core.data.base.batch import Batch
-from stillhouse.methods.core.objective.method import Method, MethodConfig, Pair, Preset, Progress
-from stillhouse.methods.core.objective.soft_labels import divergence, softened
-from stillhouse.spaces.config.base import knob
+from stillhouse.methods.core.objective.method import (
+    BuildContext,
+    Method,
+    MethodConfig,
+    Preset,
+    Progress,
+)
+from stillhouse.methods.core.objective.soft_labels import kl_divergence, softened_log_probs
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Choice, LogUniform, Uniform
 from stillhouse.spaces.config.problems import ConfigError
 from stillhouse.spaces.modules.heads import maps, stage_ends
@@ -39,37 +45,37 @@ class DeepToShallow(Method):
     class Config(MethodConfig):
         """Settings of :class:`DeepToShallow`."""
 
-        alpha: float = knob(
+        alpha: float = setting(
             0.3, "share of the deepest output against the labels", Uniform(0.0, 1.0), ge=0.0, le=1.0
         )
-        temperature: float = knob(3.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
-        scaled: bool = knob(
+        temperature: float = setting(3.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
+        scaled: bool = setting(
             True, "whether soft targets are multiplied by T squared", Choice((True, False))
         )
-        later: ClassVar[frozenset[str]] = frozenset({"scaled"})
+        added_later: ClassVar[frozenset[str]] = frozenset({"scaled"})
 
     config: Config
     presets: ClassVar = {
         "zhang2019": Preset(
             {"weight": 1.0, "alpha": 0.3, "temperature": 3.0, "scaled": False},
             "Zhang et al. 2019, the loss of the authors' code, CIFAR-100",
-            beside=("cross_entropy",),
+            companions=("cross_entropy",),
         ),
     }
     needs_teacher = False
     needs_labels = True
 
-    def __init__(self, config: Config, pair: Pair) -> None:
-        super().__init__(config, pair)
-        channels, height, width = pair.sample.shape[1:]
-        there = maps(pair.student, (channels, height, width))
+    def __init__(self, config: Config, context: BuildContext) -> None:
+        super().__init__(config, context)
+        channels, height, width = context.sample.shape[1:]
+        there = maps(context.student, (channels, height, width))
         *shallow, last = stage_ends(there) or ("",)
         if not shallow:
             message = "needs a student with maps of two sizes or more: one stage has none below it"
             raise ConfigError(message)
-        widest = there[last][0]
+        last_channels = there[last][0]
         self.classifiers = nn.ModuleDict(
-            {name: _classifier(there[name][0], widest, pair.classes) for name in shallow}
+            {name: _classifier(there[name][0], last_channels, context.classes) for name in shallow}
         )
 
     def student_taps(self) -> tuple[str, ...]:
@@ -81,13 +87,15 @@ class DeepToShallow(Method):
         """From logits [B, classes], labels [B] and maps [B, C, H, W] of the student."""
         t, alpha = self.config.temperature, self.config.alpha
         factor = t**2 if self.config.scaled else 1.0
-        log_p = softened(student.logits.detach(), t)
-        each = []
+        log_p = softened_log_probs(student.logits.detach(), t)
+        losses = []
         for name, classifier in self.classifiers.items():
             logits = classifier(student.features[name])
-            told = factor * divergence(log_p, softened(logits, t)).mean()
-            each.append((1 - alpha) * F.cross_entropy(logits, batch.labels) + alpha * told)
-        return torch.stack(each).sum()
+            imitation_loss = factor * kl_divergence(log_p, softened_log_probs(logits, t)).mean()
+            losses.append(
+                (1 - alpha) * F.cross_entropy(logits, batch.labels) + alpha * imitation_loss
+            )
+        return torch.stack(losses).sum()
 
 
 def _classifier(inputs: int, width: int, classes: int) -> nn.Module:

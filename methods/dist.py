@@ -22,8 +22,14 @@ import torch
 from torch import Tensor
 
 from stillhouse.methods.core.data.base.batch import Batch
-from stillhouse.methods.core.objective.method import Method, MethodConfig, Pair, Preset, Progress
-from stillhouse.spaces.config.base import knob
+from stillhouse.methods.core.objective.method import (
+    BuildContext,
+    Method,
+    MethodConfig,
+    Preset,
+    Progress,
+)
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import LogUniform
 from stillhouse.spaces.config.problems import ConfigError, Problem
 from stillhouse.spaces.modules.network import Output
@@ -35,28 +41,32 @@ class Dist(Method):
     class Config(MethodConfig):
         """Settings of :class:`Dist`."""
 
-        beta: float = knob(2.0, "weight of relations between classes", LogUniform(0.1, 40), ge=0.0)
-        gamma: float = knob(2.0, "weight of relations within a class", LogUniform(0.1, 40), ge=0.0)
-        temperature: float = knob(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
+        beta: float = setting(
+            2.0, "weight of relations between classes", LogUniform(0.1, 40), ge=0.0
+        )
+        gamma: float = setting(
+            2.0, "weight of relations within a class", LogUniform(0.1, 40), ge=0.0
+        )
+        temperature: float = setting(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
 
     config: Config
     presets: ClassVar = {
         "huang2022_cifar100": Preset(
             {"weight": 1.0, "beta": 32.0, "gamma": 32.0, "temperature": 4.0},
             "Huang et al. 2022, the authors' configuration, CIFAR-100: 2 times T^2",
-            beside=("cross_entropy",),
+            companions=("cross_entropy",),
         ),
         "huang2022_imagenet": Preset(
             {"weight": 1.0, "beta": 2.0, "gamma": 2.0, "temperature": 1.0},
             "Huang et al. 2022, the authors' configuration, ImageNet",
-            beside=("cross_entropy",),
+            companions=("cross_entropy",),
         ),
     }
     compares_logits = True
     zero_when_equal = True
 
-    def __init__(self, config: Config, pair: Pair) -> None:
-        super().__init__(config, pair)
+    def __init__(self, config: Config, context: BuildContext) -> None:
+        super().__init__(config, context)
         if config.beta == config.gamma == 0:
             raise ConfigError([Problem("beta", "teaches nothing: gamma is 0 too; raise either")])
 
@@ -68,25 +78,28 @@ class Dist(Method):
         losses = []
         for teacher in teachers:
             p = (teacher.logits / self.config.temperature).softmax(dim=1)
-            inter, intra = _distance(p, q), _distance(p.T, q.T)
-            losses.append(self.config.beta * inter + self.config.gamma * intra)
+            class_distance, example_distance = (
+                _correlation_distance(p, q),
+                _correlation_distance(p.T, q.T),
+            )
+            losses.append(self.config.beta * class_distance + self.config.gamma * example_distance)
         return torch.stack(losses).mean()
 
 
-def _distance(p: Tensor, q: Tensor) -> Tensor:
+def _correlation_distance(p: Tensor, q: Tensor) -> Tensor:
     """The mean of 1 - r over the rows of two matrices [N, M] in which p varies; 0 if none."""
-    (p, varies), (q, _) = _standardised(p), _standardised(q)
+    (p, varies), (q, _) = _standardise(p), _standardise(q)
     distances = torch.where(varies, 1 - (p * q).sum(dim=1, keepdim=True), 0.0)
     return distances.sum() / varies.sum().clamp_min(1)
 
 
-def _standardised(x: Tensor) -> tuple[Tensor, Tensor]:
+def _standardise(x: Tensor) -> tuple[Tensor, Tensor]:
     """Rows of mean 0 and length 1, and which of them vary [N, 1]; those that do not become 0.
 
     Rounding alone makes a constant row vary a little: less than that is none.
     """
     centred = x - x.mean(dim=1, keepdim=True)
-    sizes = x.detach().norm(dim=1, keepdim=True)
-    varies = centred.detach().norm(dim=1, keepdim=True) > 16 * torch.finfo(x.dtype).eps * sizes
-    safe = torch.where(varies, centred, 1.0)
-    return torch.where(varies, centred / safe.norm(dim=1, keepdim=True), 0.0), varies
+    norms = x.detach().norm(dim=1, keepdim=True)
+    varies = centred.detach().norm(dim=1, keepdim=True) > 16 * torch.finfo(x.dtype).eps * norms
+    divisible = torch.where(varies, centred, 1.0)
+    return torch.where(varies, centred / divisible.norm(dim=1, keepdim=True), 0.0), varies

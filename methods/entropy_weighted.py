@@ -21,11 +21,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from stillhouse.methods.core.config.requirements import TEACHERS, Brings, SeveralTeachers
+from stillhouse.methods.core.config.requirements import (
+    TEACHERS_HELP,
+    SeveralTeachers,
+    TeacherRequirement,
+)
 from stillhouse.methods.core.data.base.batch import Batch
 from stillhouse.methods.core.objective.method import Method, MethodConfig, Progress
-from stillhouse.methods.core.objective.soft_labels import divergence, softened
-from stillhouse.spaces.config.base import knob
+from stillhouse.methods.core.objective.soft_labels import kl_divergence, softened_log_probs
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Integers, LogUniform
 from stillhouse.spaces.modules.network import Output
 
@@ -36,14 +40,14 @@ class EntropyWeighted(Method):
     class Config(MethodConfig):
         """Settings of :class:`EntropyWeighted`."""
 
-        sharpness: float = knob(
+        sharpness: float = setting(
             5.0, "how much more a certain teacher counts", LogUniform(0.5, 50.0), ge=0.0
         )
-        temperature: float = knob(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
-        teachers: int = knob(1, TEACHERS, Integers(1, 5), ge=1)
-        later: ClassVar[frozenset[str]] = frozenset({"teachers"})
+        temperature: float = setting(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
+        teachers: int = setting(1, TEACHERS_HELP, Integers(1, 5), ge=1)
+        added_later: ClassVar[frozenset[str]] = frozenset({"teachers"})
 
-        def brings(self) -> tuple[Brings, ...]:
+        def requirements(self) -> tuple[TeacherRequirement, ...]:
             return (SeveralTeachers(self.teachers),)
 
     config: Config
@@ -55,17 +59,19 @@ class EntropyWeighted(Method):
     ) -> Tensor:
         """From logits [B, classes] of the student and of every teacher."""
         t = self.config.temperature
-        log_q = softened(student.logits, t)
-        losses = torch.stack([divergence(softened(o.logits, t), log_q) for o in teachers])
-        return t**2 * (self.shares(teachers) * losses).sum(dim=0).mean()
+        log_q = softened_log_probs(student.logits, t)
+        losses = torch.stack(
+            [kl_divergence(softened_log_probs(o.logits, t), log_q) for o in teachers]
+        )
+        return t**2 * (self.teacher_weights(teachers) * losses).sum(dim=0).mean()
 
-    def shares(self, teachers: Sequence[Output]) -> Tensor:
+    def teacher_weights(self, teachers: Sequence[Output]) -> Tensor:
         """The weights [teachers, B]; those of an example sum to 1."""
-        certainties = torch.stack([-_entropy(teacher.logits) for teacher in teachers])
+        certainties = torch.stack([-_relative_entropy(teacher.logits) for teacher in teachers])
         return (self.config.sharpness * certainties).softmax(dim=0)
 
 
-def _entropy(logits: Tensor) -> Tensor:
+def _relative_entropy(logits: Tensor) -> Tensor:
     """[B], as shares of the largest possible: 0 certain, 1 uniform."""
     log_p = logits.log_softmax(dim=1)
     return -(log_p.exp() * log_p).sum(dim=1) / math.log(log_p.shape[1])

@@ -21,16 +21,20 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from stillhouse.methods.core.config.requirements import TEACHERS, Brings, SeveralTeachers
-from stillhouse.methods.core.objective.embedding import unit
+from stillhouse.methods.core.config.requirements import (
+    TEACHERS_HELP,
+    SeveralTeachers,
+    TeacherRequirement,
+)
+from stillhouse.methods.core.objective.embedding import unit_vectors
 from stillhouse.methods.core.objective.taps import (
-    At,
     FeatureConfig,
     FeatureMethod,
     FeaturePair,
-    same_size,
+    TapPlacement,
+    match_sizes,
 )
-from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Choice, Integers, LogUniform
 
 
@@ -40,30 +44,41 @@ class Factors(FeatureMethod):
     class Config(FeatureConfig):
         """Settings of :class:`Factors`."""
 
-        weight: float = knob(
+        weight: float = setting(
             0.25, "share of this method in the summed loss", LogUniform(0.01, 10.0), ge=0.0
         )
-        at: At = knob("last", "which features are compared", Choice(("last", "stages")))
-        teachers: int = knob(1, TEACHERS, Integers(1, 5), ge=1)
-        later: ClassVar[frozenset[str]] = frozenset({"teachers"})
+        at: TapPlacement = setting(
+            "last", "which features are compared", Choice(("last", "stages"))
+        )
+        teachers: int = setting(1, TEACHERS_HELP, Integers(1, 5), ge=1)
+        added_later: ClassVar[frozenset[str]] = frozenset({"teachers"})
 
-        def brings(self) -> tuple[Brings, ...]:
+        def requirements(self) -> tuple[TeacherRequirement, ...]:
             return (SeveralTeachers(self.teachers),)
 
     config: Config
 
-    def connector(self, found: FeaturePair) -> nn.Module:
+    def connector(self, feature_pair: FeaturePair) -> nn.Module:
         """The translator k of one teacher."""
-        mine, theirs = found.student_shape[0], found.teacher_shape[0]
-        return nn.Sequential(_unit(mine, mine), _unit(mine, theirs), _unit(theirs, theirs))
+        student_channels, teacher_channels = (
+            feature_pair.student_shape[0],
+            feature_pair.teacher_shape[0],
+        )
+        return nn.Sequential(
+            _conv_unit(student_channels, student_channels),
+            _conv_unit(student_channels, teacher_channels),
+            _conv_unit(teacher_channels, teacher_channels),
+        )
 
     def distance(self, student: Tensor, teacher: Tensor, connector: nn.Module) -> Tensor:
         """From maps [B, C_s, H, W] and [B, C_t, H, W], of any sizes."""
-        student, teacher = same_size(student, teacher)
-        mine, theirs = (unit(x.flatten(1)) for x in (connector(student), teacher))
-        return (mine - theirs).abs().sum(dim=1).mean()
+        student, teacher = match_sizes(student, teacher)
+        student_map, teacher_map = (
+            unit_vectors(x.flatten(1)) for x in (connector(student), teacher)
+        )
+        return (student_map - teacher_map).abs().sum(dim=1).mean()
 
 
-def _unit(inputs: int, outputs: int) -> nn.Module:
-    convolved = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
-    return nn.Sequential(convolved, nn.BatchNorm2d(outputs), nn.LeakyReLU(0.1))
+def _conv_unit(inputs: int, outputs: int) -> nn.Module:
+    convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(outputs), nn.LeakyReLU(0.1))

@@ -26,15 +26,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from stillhouse.methods.core.data.base.batch import Batch
-from stillhouse.methods.core.objective.method import Pair, Progress
+from stillhouse.methods.core.objective.method import BuildContext, Progress
 from stillhouse.methods.core.objective.taps import (
-    At,
     FeatureConfig,
     FeatureMethod,
     FeaturePair,
-    same_size,
+    TapPlacement,
+    match_sizes,
 )
-from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import LogUniform
 from stillhouse.spaces.config.problems import ConfigError, Problem
 from stillhouse.spaces.modules.network import Output
@@ -46,41 +46,54 @@ class Flow(FeatureMethod):
     class Config(FeatureConfig):
         """Settings of :class:`Flow`."""
 
-        weight: float = knob(
+        weight: float = setting(
             50.0, "share of this method in the summed loss", LogUniform(0.5, 500.0), ge=0.0
         )
-        at: At = knob("stages", "the places between which features flow; two or more")
+        at: TapPlacement = setting("stages", "the places between which features flow; two or more")
 
     config: Config
     zero_when_equal = True
 
-    def __init__(self, config: Config, pair: Pair) -> None:
-        super().__init__(config, pair)
-        if (fewest := min(len(places) for places in self.pairs)) < 2:
-            found = f"compares what happens between places and needs 2 or more, found {fewest}"
-            raise ConfigError([Problem("at", f"{found}; name blocks, or use stages")])
+    def __init__(self, config: Config, context: BuildContext) -> None:
+        super().__init__(config, context)
+        if (min_places := min(len(feature_pairs) for feature_pairs in self.pairs)) < 2:
+            message = (
+                f"compares what happens between places and needs 2 or more, found {min_places}"
+            )
+            raise ConfigError([Problem("at", f"{message}; name blocks, or use stages")])
 
-    def connector(self, found: FeaturePair) -> nn.Module:
-        own, theirs = found.student_shape[0], found.teacher_shape[0]
-        return nn.Identity() if own == theirs else nn.Conv2d(own, theirs, 1, bias=False)
+    def connector(self, feature_pair: FeaturePair) -> nn.Module:
+        student_channels, teacher_channels = (
+            feature_pair.student_shape[0],
+            feature_pair.teacher_shape[0],
+        )
+        return (
+            nn.Identity()
+            if student_channels == teacher_channels
+            else nn.Conv2d(student_channels, teacher_channels, 1, bias=False)
+        )
 
     def forward(
         self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
     ) -> Tensor:
         """From the features of the student and of every teacher."""
-        losses = [self._between(i, student, teacher) for i, teacher in enumerate(teachers)]
+        losses = [self._teacher_loss(i, student, teacher) for i, teacher in enumerate(teachers)]
         return torch.stack(losses).mean()
 
-    def _between(self, number: int, student: Output, teacher: Output) -> Tensor:
-        places = self.pairs[number]
+    def _teacher_loss(self, number: int, student: Output, teacher: Output) -> Tensor:
+        feature_pairs = self.pairs[number]
         connectors = cast(nn.ModuleList, self.connectors[number])
-        mine = [c(student.features[p.student]) for p, c in zip(places, connectors, strict=True)]
-        theirs = [teacher.features[p.teacher] for p in places]
-        pairs = zip(pairwise(mine), pairwise(theirs), strict=True)
-        return torch.stack([F.mse_loss(gram(*own), gram(*other)) for own, other in pairs]).sum()
+        student_maps = [
+            c(student.features[p.student]) for p, c in zip(feature_pairs, connectors, strict=True)
+        ]
+        teacher_maps = [teacher.features[p.teacher] for p in feature_pairs]
+        pairs = zip(pairwise(student_maps), pairwise(teacher_maps), strict=True)
+        return torch.stack(
+            [F.mse_loss(gram_matrix(*own), gram_matrix(*other)) for own, other in pairs]
+        ).sum()
 
 
-def gram(one: Tensor, other: Tensor) -> Tensor:
+def gram_matrix(one: Tensor, other: Tensor) -> Tensor:
     """[B, C1, C2] from maps [B, C1, H, W] and [B, C2, H', W']: mean products over positions."""
-    one, other = (x.flatten(2) for x in same_size(one, other))
+    one, other = (x.flatten(2) for x in match_sizes(one, other))
     return one @ other.transpose(1, 2) / one.shape[2]

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from stillhouse.methods.core.data.base.batch import Batch
 from stillhouse.methods.core.objective.method import Method, MethodConfig, Preset, Progress
-from stillhouse.methods.core.objective.soft_labels import divergence, softened
-from stillhouse.spaces.config.base import knob
+from stillhouse.methods.core.objective.soft_labels import kl_divergence, softened_log_probs
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import LogUniform
 from stillhouse.spaces.modules.network import Output
 
@@ -34,22 +34,22 @@ class Guided(Method):
     class Config(MethodConfig):
         """Settings of :class:`Guided`."""
 
-        weight: float = knob(
+        weight: float = setting(
             1.0, "share of this method in the summed loss", LogUniform(0.01, 10.0), ge=0.0
         )
-        temperature: float = knob(1.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
+        temperature: float = setting(1.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
 
     config: Config
     presets: ClassVar = {
         "zhou2020_cifar100": Preset(
             {"weight": 0.1, "temperature": 1.0, "schedule": {"switch": {"since": 60}}},
             "Zhou et al. 2020, the authors' code, CIFAR-100, 200 epochs",
-            beside=("cross_entropy", "channel_attention"),
+            companions=("cross_entropy", "channel_attention"),
         ),
         "zhou2020_imagenet": Preset(
             {"weight": 1.0, "temperature": 1.0, "schedule": {"switch": {"since": 30}}},
             "Zhou et al. 2020, the authors' code, ImageNet, 100 epochs",
-            beside=("cross_entropy", "channel_attention"),
+            companions=("cross_entropy", "channel_attention"),
         ),
     }
     compares_logits = True
@@ -60,12 +60,14 @@ class Guided(Method):
         self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
     ) -> Tensor:
         """From logits [B, classes] of the student and of every teacher, and labels [B]."""
-        each = [self._guided(t.logits, student.logits, batch.labels) for t in teachers]
-        return torch.stack(each).mean()
+        losses = [self._teacher_loss(t.logits, student.logits, batch.labels) for t in teachers]
+        return torch.stack(losses).mean()
 
-    def _guided(self, teacher: Tensor, student: Tensor, labels: Tensor) -> Tensor:
+    def _teacher_loss(self, teacher: Tensor, student: Tensor, labels: Tensor) -> Tensor:
         t = self.config.temperature
         # Rows are masked, not values: a probability that is exactly 0 adds nothing by itself.
-        each = divergence(softened(teacher, t), softened(student, t))
-        right = teacher.argmax(dim=1) == labels
-        return t**2 * torch.where(right, each, 0.0).sum() / right.sum().clamp(min=1)
+        divergences = kl_divergence(softened_log_probs(teacher, t), softened_log_probs(student, t))
+        is_correct = teacher.argmax(dim=1) == labels
+        return (
+            t**2 * torch.where(is_correct, divergences, 0.0).sum() / is_correct.sum().clamp(min=1)
+        )

@@ -23,13 +23,13 @@ from torch import Tensor, nn
 
 from stillhouse.methods.core.objective.method import Preset
 from stillhouse.methods.core.objective.taps import (
-    At,
     FeatureConfig,
     FeatureMethod,
     FeaturePair,
-    same_size,
+    TapPlacement,
+    match_sizes,
 )
-from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Choice, LogUniform
 
 
@@ -39,14 +39,16 @@ class Hints(FeatureMethod):
     class Config(FeatureConfig):
         """Settings of :class:`Hints`."""
 
-        weight: float = knob(
+        weight: float = setting(
             100.0, "share of this method in the summed loss", LogUniform(1.0, 1000.0), ge=0.0
         )
-        at: At = knob("middle", "which features are compared", Choice(("last", "middle", "stages")))
-        regressor: Literal["linear", "unit"] = knob(
+        at: TapPlacement = setting(
+            "middle", "which features are compared", Choice(("last", "middle", "stages"))
+        )
+        regressor: Literal["linear", "unit"] = setting(
             "linear", "what translates the student's map", Choice(("linear", "unit"))
         )
-        later: ClassVar[frozenset[str]] = frozenset({"regressor"})
+        added_later: ClassVar[frozenset[str]] = frozenset({"regressor"})
 
     config: Config
     presets: ClassVar = {
@@ -57,31 +59,45 @@ class Hints(FeatureMethod):
     }
     zero_when_equal = True
 
-    def connector(self, found: FeaturePair) -> nn.Module:
+    def connector(self, feature_pair: FeaturePair) -> nn.Module:
         """The regressor r."""
-        mine, theirs = found.student_shape[0], found.teacher_shape[0]
+        student_channels, teacher_channels = (
+            feature_pair.student_shape[0],
+            feature_pair.teacher_shape[0],
+        )
         if self.config.regressor == "unit":
-            return nn.Sequential(_convolution(found), nn.BatchNorm2d(theirs), nn.ReLU())
-        return nn.Identity() if mine == theirs else nn.Conv2d(mine, theirs, 1)
+            return nn.Sequential(
+                _resizing_convolution(feature_pair), nn.BatchNorm2d(teacher_channels), nn.ReLU()
+            )
+        return (
+            nn.Identity()
+            if student_channels == teacher_channels
+            else nn.Conv2d(student_channels, teacher_channels, 1)
+        )
 
     def distance(self, student: Tensor, teacher: Tensor, connector: nn.Module) -> Tensor:
         """From maps [B, C_s, H, W] and [B, C_t, H, W], of any sizes."""
         if self.config.regressor == "unit":
-            return F.mse_loss(*same_size(connector(student), teacher))
-        student, teacher = same_size(student, teacher)
+            return F.mse_loss(*match_sizes(connector(student), teacher))
+        student, teacher = match_sizes(student, teacher)
         return F.mse_loss(connector(student), teacher)
 
 
-def _convolution(found: FeaturePair) -> nn.Module:
+def _resizing_convolution(feature_pair: FeaturePair) -> nn.Module:
     """From the student's map to the teacher's size: down or up by two, or by the kernel's width.
 
     Where the teacher's map is larger, but not twice as large, a 1x1 convolution keeps the size.
     """
-    (mine, height, width), (theirs, *size) = found.student_shape, found.teacher_shape
+    (student_channels, height, width), (teacher_channels, *size) = (
+        feature_pair.student_shape,
+        feature_pair.teacher_shape,
+    )
     if [height, width] == [2 * n for n in size]:
-        return nn.Conv2d(mine, theirs, 3, stride=2, padding=1)
+        return nn.Conv2d(student_channels, teacher_channels, 3, stride=2, padding=1)
     if [2 * height, 2 * width] == size:
-        return nn.ConvTranspose2d(mine, theirs, 4, stride=2, padding=1)
+        return nn.ConvTranspose2d(student_channels, teacher_channels, 4, stride=2, padding=1)
     if height >= size[0] and width >= size[1]:
-        return nn.Conv2d(mine, theirs, (1 + height - size[0], 1 + width - size[1]))
-    return nn.Conv2d(mine, theirs, 1)
+        return nn.Conv2d(
+            student_channels, teacher_channels, (1 + height - size[0], 1 + width - size[1])
+        )
+    return nn.Conv2d(student_channels, teacher_channels, 1)

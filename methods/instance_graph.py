@@ -23,9 +23,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stillhouse.methods.core.data.base.batch import Batch
-from stillhouse.methods.core.objective.embedding import EmbeddingMethod, distances, ratio
-from stillhouse.methods.core.objective.method import MethodConfig, Pair, Progress
-from stillhouse.spaces.config.base import knob
+from stillhouse.methods.core.objective.embedding import (
+    EmbeddingMethod,
+    pairwise_distances,
+    safe_divide,
+)
+from stillhouse.methods.core.objective.method import BuildContext, MethodConfig, Progress
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import LogUniform
 from stillhouse.spaces.config.problems import ConfigError
 from stillhouse.spaces.modules.network import Output
@@ -37,18 +41,18 @@ class InstanceGraph(EmbeddingMethod):
     class Config(MethodConfig):
         """Settings of :class:`InstanceGraph`."""
 
-        weight: float = knob(
+        weight: float = setting(
             1.0, "share of this method in the summed loss", LogUniform(0.01, 10.0), ge=0.0
         )
-        vertices: float = knob(0.1, "weight of the logits", LogUniform(0.005, 2.0), ge=0.0)
-        edges: float = knob(5.0, "weight of the distances", LogUniform(0.25, 100.0), ge=0.0)
+        vertices: float = setting(0.1, "weight of the logits", LogUniform(0.005, 2.0), ge=0.0)
+        edges: float = setting(5.0, "weight of the distances", LogUniform(0.25, 100.0), ge=0.0)
 
     config: Config
     compares_logits = True
     zero_when_equal = True
 
-    def __init__(self, config: Config, pair: Pair) -> None:
-        super().__init__(config, pair)
+    def __init__(self, config: Config, context: BuildContext) -> None:
+        super().__init__(config, context)
         if config.vertices == config.edges == 0:
             raise ConfigError("vertices and edges are both 0, so nothing is compared; raise one")
 
@@ -56,15 +60,18 @@ class InstanceGraph(EmbeddingMethod):
         self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
     ) -> Tensor:
         """From the logits [B, classes] and the embeddings [B, C] of all networks."""
-        mine, theirs = self.embeddings(student, teachers)
-        graph = edges(mine)
-        vertex = [F.mse_loss(student.logits, teacher.logits) for teacher in teachers]
-        edge = [F.mse_loss(graph, edges(teacher)) for teacher in theirs]
-        vertices, between = torch.stack(vertex).mean(), torch.stack(edge).mean()
-        return self.config.vertices * vertices + self.config.edges * between
+        student_embedding, teacher_embeddings = self.embeddings(student, teachers)
+        student_edges = relative_squared_distances(student_embedding)
+        vertex_losses = [F.mse_loss(student.logits, teacher.logits) for teacher in teachers]
+        edge_losses = [
+            F.mse_loss(student_edges, relative_squared_distances(teacher))
+            for teacher in teacher_embeddings
+        ]
+        vertex_loss, edge_loss = torch.stack(vertex_losses).mean(), torch.stack(edge_losses).mean()
+        return self.config.vertices * vertex_loss + self.config.edges * edge_loss
 
 
-def edges(e: Tensor) -> Tensor:
+def relative_squared_distances(e: Tensor) -> Tensor:
     """[B, B] squared distances in units of the largest; 0 where all are."""
-    squared = distances(e).square()
-    return ratio(squared, squared.max())
+    squared = pairwise_distances(e).square()
+    return safe_divide(squared, squared.max())

@@ -16,11 +16,16 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from stillhouse.methods.core.objective.class_similarity import similarities
-from stillhouse.methods.core.objective.method import MethodConfig, Pair
-from stillhouse.methods.core.objective.soft_labels import joined, of_class, of_others, softened
+from stillhouse.methods.core.objective.class_similarity import class_similarities
+from stillhouse.methods.core.objective.method import BuildContext, MethodConfig
+from stillhouse.methods.core.objective.soft_labels import (
+    drop_class,
+    join_class,
+    select_class,
+    softened_log_probs,
+)
 from stillhouse.methods.core.objective.synthetic_teacher import SyntheticTeacher
-from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import LogUniform
 
 
@@ -30,21 +35,23 @@ class PartialSimilarity(SyntheticTeacher):
     class Config(MethodConfig):
         """Settings of :class:`PartialSimilarity`."""
 
-        sharpness: float = knob(
+        sharpness: float = setting(
             0.3, "divides the cosines: smaller is sharper", LogUniform(0.05, 1.0), ge=0.001
         )
-        temperature: float = knob(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
+        temperature: float = setting(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
 
     config: Config
     scores: Tensor
     """Cosines over sharpness: [teachers, classes, classes]."""
 
-    def __init__(self, config: Config, pair: Pair) -> None:
-        super().__init__(config, pair)
-        self.register_buffer("scores", similarities(pair) / config.sharpness, persistent=False)
+    def __init__(self, config: Config, context: BuildContext) -> None:
+        super().__init__(config, context)
+        self.register_buffer(
+            "scores", class_similarities(context) / config.sharpness, persistent=False
+        )
 
     def target(self, number: int, teacher: Tensor, labels: Tensor) -> Tensor:
-        log_p = softened(teacher, self.config.temperature)
-        rest = of_others(log_p, labels).logsumexp(dim=1, keepdim=True)
-        shares = of_others(self.scores[number][labels], labels).log_softmax(dim=1)
-        return joined(of_class(log_p, labels), rest + shares, labels)
+        log_p = softened_log_probs(teacher, self.config.temperature)
+        log_p_others = drop_class(log_p, labels).logsumexp(dim=1, keepdim=True)
+        shares = drop_class(self.scores[number][labels], labels).log_softmax(dim=1)
+        return join_class(select_class(log_p, labels), log_p_others + shares, labels)

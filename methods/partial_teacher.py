@@ -19,9 +19,14 @@ import torch
 from torch import Tensor
 
 from stillhouse.methods.core.objective.method import MethodConfig
-from stillhouse.methods.core.objective.soft_labels import joined, of_class, of_others, softened
+from stillhouse.methods.core.objective.soft_labels import (
+    drop_class,
+    join_class,
+    select_class,
+    softened_log_probs,
+)
 from stillhouse.methods.core.objective.synthetic_teacher import SyntheticTeacher
-from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import LogUniform
 
 
@@ -31,13 +36,13 @@ class PartialTeacher(SyntheticTeacher):
     class Config(MethodConfig):
         """Settings of :class:`PartialTeacher`."""
 
-        temperature: float = knob(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
+        temperature: float = setting(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
 
     config: Config
 
     def target(self, number: int, teacher: Tensor, labels: Tensor) -> Tensor:
-        log_p = softened(teacher, self.config.temperature)
-        others = of_others(log_p, labels)
+        log_p = softened_log_probs(teacher, self.config.temperature)
+        others = drop_class(log_p, labels)
         # Summed over the others, 1 - p_t stays exact where p_t rounds to 1.
         share = others.logsumexp(dim=1, keepdim=True) - math.log(others.shape[1])
-        return joined(of_class(log_p, labels), share + torch.zeros_like(others), labels)
+        return join_class(select_class(log_p, labels), share + torch.zeros_like(others), labels)

@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from stillhouse.methods.core.data.base.batch import Batch
-from stillhouse.methods.core.objective.method import Method, MethodConfig, Pair, Progress
-from stillhouse.methods.core.objective.soft_labels import imitation, softened
-from stillhouse.spaces.config.base import knob
+from stillhouse.methods.core.objective.method import BuildContext, Method, MethodConfig, Progress
+from stillhouse.methods.core.objective.soft_labels import distillation_loss, softened_log_probs
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import LogUniform
 from stillhouse.spaces.config.problems import ConfigError, Problem
 from stillhouse.spaces.modules.network import Output
@@ -34,28 +34,32 @@ class PreviousClasses(Method):
     class Config(MethodConfig):
         """Settings of :class:`PreviousClasses`."""
 
-        classes: tuple[int, ...] | None = knob(
+        classes: tuple[int, ...] | None = setting(
             None, "the old classes; none means all, as where the new data has the old classes too"
         )
-        temperature: float = knob(2.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
+        temperature: float = setting(2.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
 
     config: Config
     old: Tensor
     compares_logits = True
     zero_when_equal = True
 
-    def __init__(self, config: Config, pair: Pair) -> None:
-        super().__init__(config, pair)
-        old = range(pair.classes) if config.classes is None else config.classes
-        if len(set(old)) < max(2, len(old)) or not set(old) <= set(range(pair.classes)):
-            message = f"needs two or more of 0 to {pair.classes - 1}, each once, found {list(old)}"
+    def __init__(self, config: Config, context: BuildContext) -> None:
+        super().__init__(config, context)
+        old_classes = range(context.classes) if config.classes is None else config.classes
+        if len(set(old_classes)) < max(2, len(old_classes)) or not set(old_classes) <= set(
+            range(context.classes)
+        ):
+            message = f"needs two or more of 0 to {context.classes - 1}, each once, found {list(old_classes)}"
             raise ConfigError([Problem("classes", message)])
-        self.register_buffer("old", torch.tensor(old, device=pair.sample.device), persistent=False)
+        self.register_buffer(
+            "old", torch.tensor(old_classes, device=context.sample.device), persistent=False
+        )
 
     def forward(
         self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
     ) -> Tensor:
         """From logits [B, classes] of the student and of every teacher."""
         t = self.config.temperature
-        labels = [softened(teacher.logits[:, self.old], t) for teacher in teachers]
-        return imitation(student.logits[:, self.old], labels, t)
+        labels = [softened_log_probs(teacher.logits[:, self.old], t) for teacher in teachers]
+        return distillation_loss(student.logits[:, self.old], labels, t)

@@ -23,9 +23,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stillhouse.methods.core.data.base.batch import Batch
-from stillhouse.methods.core.objective.embedding import EmbeddingMethod, distances, ratio, unit
-from stillhouse.methods.core.objective.method import MethodConfig, Pair, Preset, Progress
-from stillhouse.spaces.config.base import knob
+from stillhouse.methods.core.objective.embedding import (
+    EmbeddingMethod,
+    pairwise_distances,
+    safe_divide,
+    unit_vectors,
+)
+from stillhouse.methods.core.objective.method import BuildContext, MethodConfig, Preset, Progress
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import LogUniform
 from stillhouse.spaces.config.problems import ConfigError
 from stillhouse.spaces.modules.network import Output
@@ -37,11 +42,11 @@ class Relations(EmbeddingMethod):
     class Config(MethodConfig):
         """Settings of :class:`Relations`."""
 
-        weight: float = knob(
+        weight: float = setting(
             1.0, "share of this method in the summed loss", LogUniform(0.01, 10.0), ge=0.0
         )
-        distance: float = knob(25.0, "weight of the distances", LogUniform(1.0, 100.0), ge=0.0)
-        angle: float = knob(50.0, "weight of the angles", LogUniform(1.0, 200.0), ge=0.0)
+        distance: float = setting(25.0, "weight of the distances", LogUniform(1.0, 100.0), ge=0.0)
+        angle: float = setting(50.0, "weight of the angles", LogUniform(1.0, 200.0), ge=0.0)
 
     config: Config
     presets: ClassVar = {
@@ -52,8 +57,8 @@ class Relations(EmbeddingMethod):
     }
     zero_when_equal = True
 
-    def __init__(self, config: Config, pair: Pair) -> None:
-        super().__init__(config, pair)
+    def __init__(self, config: Config, context: BuildContext) -> None:
+        super().__init__(config, context)
         if config.distance == config.angle == 0:
             raise ConfigError("distance and angle are both 0, so nothing is compared; raise one")
 
@@ -61,28 +66,32 @@ class Relations(EmbeddingMethod):
         self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
     ) -> Tensor:
         """From the embeddings [B, C] of all networks."""
-        mine, theirs = self.embeddings(student, teachers)
-        return torch.stack([self._compared(mine, teacher) for teacher in theirs]).mean()
+        student_embedding, teacher_embeddings = self.embeddings(student, teachers)
+        return torch.stack(
+            [self._teacher_loss(student_embedding, teacher) for teacher in teacher_embeddings]
+        ).mean()
 
-    def _compared(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def _teacher_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
         loss = student.new_zeros(())
         if self.config.distance > 0:
-            apart = F.smooth_l1_loss(relative_distances(student), relative_distances(teacher))
-            loss = loss + self.config.distance * apart
+            distance_loss = F.smooth_l1_loss(
+                relative_distances(student), relative_distances(teacher)
+            )
+            loss = loss + self.config.distance * distance_loss
         if self.config.angle > 0:
-            bent = F.smooth_l1_loss(cosines(student), cosines(teacher))
-            loss = loss + self.config.angle * bent
+            angle_loss = F.smooth_l1_loss(angle_cosines(student), angle_cosines(teacher))
+            loss = loss + self.config.angle * angle_loss
         return loss
 
 
 def relative_distances(e: Tensor) -> Tensor:
     """[B, B] distances in units of the mean of the positive ones; 0 where there are none."""
-    d = distances(e)
+    d = pairwise_distances(e)
     positive = (d > 0).sum().clamp(min=1)
-    return ratio(d, d.sum() / positive)
+    return safe_divide(d, d.sum() / positive)
 
 
-def cosines(e: Tensor) -> Tensor:
+def angle_cosines(e: Tensor) -> Tensor:
     """[B, B, B]: at (j, i, k) the cosine between i - j and k - j."""
-    sides = unit(e.unsqueeze(0) - e.unsqueeze(1))
+    sides = unit_vectors(e.unsqueeze(0) - e.unsqueeze(1))
     return sides @ sides.transpose(1, 2)

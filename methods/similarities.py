@@ -16,10 +16,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from stillhouse.methods.core.objective.embedding import unit
+from stillhouse.methods.core.objective.embedding import unit_vectors
 from stillhouse.methods.core.objective.method import Preset
-from stillhouse.methods.core.objective.taps import At, FeatureConfig, FeatureMethod
-from stillhouse.spaces.config.base import knob
+from stillhouse.methods.core.objective.taps import FeatureConfig, FeatureMethod, TapPlacement
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Choice, LogUniform
 
 
@@ -29,10 +29,12 @@ class Similarities(FeatureMethod):
     class Config(FeatureConfig):
         """Settings of :class:`Similarities`."""
 
-        weight: float = knob(
+        weight: float = setting(
             3000.0, "share of this method in the summed loss", LogUniform(30.0, 30000.0), ge=0.0
         )
-        at: At = knob("last", "the blocks compared", Choice(("last", "middle", "stages")))
+        at: TapPlacement = setting(
+            "last", "the blocks compared", Choice(("last", "middle", "stages"))
+        )
 
     config: Config
     presets: ClassVar = {
@@ -45,10 +47,10 @@ class Similarities(FeatureMethod):
 
     def distance(self, student: Tensor, teacher: Tensor, connector: nn.Module) -> Tensor:
         """From maps [B, C, H, W] of any two shapes."""
-        return (similarities(student) - similarities(teacher)).square().mean()
+        return (example_similarities(student) - example_similarities(teacher)).square().mean()
 
 
-def similarities(features: Tensor) -> Tensor:
+def example_similarities(features: Tensor) -> Tensor:
     """[B, B]: inner products of all examples, rows at length 1."""
     flat = features.flatten(1)
-    return unit(flat @ flat.T)
+    return unit_vectors(flat @ flat.T)

@@ -21,15 +21,15 @@ from torch import Tensor
 
 from stillhouse.methods.core.data.base.batch import Batch
 from stillhouse.methods.core.objective.method import (
+    BuildContext,
     Method,
     MethodConfig,
-    Pair,
     Preset,
     Progress,
-    generator_for,
+    step_generator,
 )
-from stillhouse.methods.core.objective.soft_labels import divergence, softened
-from stillhouse.spaces.config.base import knob
+from stillhouse.methods.core.objective.soft_labels import kl_divergence, softened_log_probs
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Choice, LogUniform
 from stillhouse.spaces.config.problems import ConfigError, Problem
 from stillhouse.spaces.modules.network import Output
@@ -41,43 +41,46 @@ class SoftTargets(Method):
     class Config(MethodConfig):
         """Settings of :class:`SoftTargets`."""
 
-        temperature: float = knob(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
-        combine: Literal["mean", "sum"] = knob(
+        temperature: float = setting(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
+        combine: Literal["mean", "sum"] = setting(
             "mean", "what becomes of several teachers' losses", Choice(("mean", "sum"))
         )
-        drop: int = knob(0, "teachers left out of each step, drawn at random", ge=0)
+        drop: int = setting(0, "teachers left out of each step, drawn at random", ge=0)
 
     config: Config
     presets: ClassVar = {
         "tian2020": Preset(
             {"weight": 0.9, "temperature": 4.0},
             "Tian, Krishnan and Isola 2020 (CRD), the authors' comparison script, CIFAR-100",
-            beside=("cross_entropy",),
+            companions=("cross_entropy",),
         ),
     }
     compares_logits = True
     zero_when_equal = True
 
-    def __init__(self, config: Config, pair: Pair) -> None:
-        super().__init__(config, pair)
-        if config.drop >= len(pair.teachers):
-            found = f"leaves no teacher: {config.drop} of {len(pair.teachers)} dropped"
-            raise ConfigError([Problem("drop", found)])
+    def __init__(self, config: Config, context: BuildContext) -> None:
+        super().__init__(config, context)
+        if config.drop >= len(context.teachers):
+            message = f"leaves no teacher: {config.drop} of {len(context.teachers)} dropped"
+            raise ConfigError([Problem("drop", message)])
 
     def forward(
         self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
     ) -> Tensor:
         """From logits [B, classes] of the student and of every teacher."""
-        heard = self._heard(teachers, progress)
-        losses = torch.stack([self._divergence(t.logits, student.logits) for t in heard])
+        teachers_used = self._draw_teachers(teachers, progress)
+        losses = torch.stack([self._divergence(t.logits, student.logits) for t in teachers_used])
         return losses.mean() if self.config.combine == "mean" else losses.sum()
 
-    def _heard(self, teachers: Sequence[Output], progress: Progress) -> Sequence[Output]:
+    def _draw_teachers(self, teachers: Sequence[Output], progress: Progress) -> Sequence[Output]:
         if self.config.drop == 0:
             return teachers
-        order = torch.randperm(len(teachers), generator=generator_for(progress)).tolist()
+        order = torch.randperm(len(teachers), generator=step_generator(progress)).tolist()
         return [teachers[i] for i in sorted(order[self.config.drop :])]
 
     def _divergence(self, teacher: Tensor, student: Tensor) -> Tensor:
         t = self.config.temperature
-        return t**2 * divergence(softened(teacher, t), softened(student, t)).mean()
+        return (
+            t**2
+            * kl_divergence(softened_log_probs(teacher, t), softened_log_probs(student, t)).mean()
+        )

@@ -22,10 +22,10 @@ from torch import Tensor
 from stillhouse.methods.core.data.base.batch import Batch
 from stillhouse.methods.core.objective.method import MethodConfig, Progress
 from stillhouse.methods.core.objective.subclass_logits import SubclassMethod
-from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import LogUniform, Uniform
 from stillhouse.spaces.modules.network import Output
-from stillhouse.spaces.modules.subclasses import by_class
+from stillhouse.spaces.modules.subclasses import group_by_class
 
 
 class SubclassBalance(SubclassMethod):
@@ -34,10 +34,10 @@ class SubclassBalance(SubclassMethod):
     class Config(MethodConfig):
         """Settings of :class:`SubclassBalance`."""
 
-        weight: float = knob(
+        weight: float = setting(
             1.0, "share of this method in the summed loss", LogUniform(0.05, 2.0), ge=0.0
         )
-        sharpen: float = knob(0.5, "weight of each image's entropy", Uniform(0.0, 1.0), ge=0.0)
+        sharpen: float = setting(0.5, "weight of each image's entropy", Uniform(0.0, 1.0), ge=0.0)
 
     config: Config
     needs_teacher = False
@@ -48,16 +48,19 @@ class SubclassBalance(SubclassMethod):
         self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
     ) -> Tensor:
         """From logits of subclasses [B, classes * S] of the student, and labels [B]."""
-        labels, logits = batch.labels, by_class(self.split_logits(student), self.subclasses)
+        labels, logits = (
+            batch.labels,
+            group_by_class(self.subclass_logits(student), self.subclasses),
+        )
         rows = labels[:, None, None].expand(-1, 1, self.subclasses)
         log_r = logits.gather(1, rows)[:, 0].log_softmax(dim=1)
         r = log_r.exp()
         entropies = -(r * log_r).sum(dim=1)
-        member = (labels == torch.arange(logits.shape[1], device=labels.device)[:, None]).to(r)
-        images = member.sum(dim=1).clamp(min=1.0)
-        mean = member @ r / images[:, None]
-        committed = member @ entropies / images
+        membership = (labels == torch.arange(logits.shape[1], device=labels.device)[:, None]).to(r)
+        images_per_class = membership.sum(dim=1).clamp(min=1.0)
+        mean = membership @ r / images_per_class[:, None]
+        mean_entropy = membership @ entropies / images_per_class
         # The slope of x log x at 0 is endless, and no image's share in it makes it 0.
-        spread = -(mean * mean.clamp(min=1e-30).log()).sum(dim=1)
-        loss = self.config.sharpen * committed - spread
-        return loss.sum() / member.any(dim=1).sum()
+        entropy_of_mean = -(mean * mean.clamp(min=1e-30).log()).sum(dim=1)
+        loss = self.config.sharpen * mean_entropy - entropy_of_mean
+        return loss.sum() / membership.any(dim=1).sum()

@@ -25,10 +25,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from stillhouse.methods.core.data.base.batch import Batch
-from stillhouse.methods.core.objective.embedding import unit
+from stillhouse.methods.core.objective.embedding import unit_vectors
 from stillhouse.methods.core.objective.method import MethodConfig, Preset, Progress
 from stillhouse.methods.core.objective.subclass_logits import SubclassMethod
-from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import LogUniform
 from stillhouse.spaces.modules.network import Output
 
@@ -39,10 +39,10 @@ class SubclassContrast(SubclassMethod):
     class Config(MethodConfig):
         """Settings of :class:`SubclassContrast`."""
 
-        weight: float = knob(
+        weight: float = setting(
             0.3, "share of this method in the summed loss", LogUniform(0.05, 2.0), ge=0.0
         )
-        tau: float = knob(0.5, "divides the correlations", LogUniform(0.05, 1.0), gt=0.0)
+        tau: float = setting(0.5, "divides the correlations", LogUniform(0.05, 1.0), gt=0.0)
 
     config: Config
     version = 2
@@ -50,7 +50,7 @@ class SubclassContrast(SubclassMethod):
         "mueller2020_teacher": Preset(
             {"weight": 1.0, "tau": 1.0},
             "Mueller, Kornblith and Hinton 2020, the teacher of the authors' code, MNIST",
-            beside=("cross_entropy",),
+            companions=("cross_entropy",),
         ),
     }
     needs_teacher = False
@@ -60,8 +60,8 @@ class SubclassContrast(SubclassMethod):
         self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
     ) -> Tensor:
         """From logits of subclasses [B, classes * S] of the student."""
-        logits = self.split_logits(student)
-        directions = unit(logits - logits.mean(dim=1, keepdim=True))
-        alike = directions @ directions.T / self.config.tau
-        collapsed = 1.0 / self.config.tau + math.log(len(alike))
-        return alike.logsumexp(dim=1).mean() - collapsed
+        logits = self.subclass_logits(student)
+        directions = unit_vectors(logits - logits.mean(dim=1, keepdim=True))
+        similarities = directions @ directions.T / self.config.tau
+        collapsed_loss = 1.0 / self.config.tau + math.log(len(similarities))
+        return similarities.logsumexp(dim=1).mean() - collapsed_loss

@@ -20,16 +20,16 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from stillhouse.methods.core.config.requirements import Brings, SplitTeachers
+from stillhouse.methods.core.config.requirements import SplitTeachers, TeacherRequirement
 from stillhouse.methods.core.data.base.batch import Batch
-from stillhouse.methods.core.objective.method import MethodConfig, Pair, Preset, Progress
-from stillhouse.methods.core.objective.soft_labels import imitation, softened
+from stillhouse.methods.core.objective.method import BuildContext, MethodConfig, Preset, Progress
+from stillhouse.methods.core.objective.soft_labels import distillation_loss, softened_log_probs
 from stillhouse.methods.core.objective.subclass_logits import SubclassMethod
-from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Choice, LogUniform
 from stillhouse.spaces.config.problems import ConfigError, Problem
 from stillhouse.spaces.modules.network import Network, Output
-from stillhouse.spaces.modules.subclasses import before_classes, subclasses_of
+from stillhouse.spaces.modules.subclasses import num_subclasses, subclass_logits_block
 
 
 class Subclasses(SubclassMethod):
@@ -38,17 +38,17 @@ class Subclasses(SubclassMethod):
     class Config(MethodConfig):
         """Settings of :class:`Subclasses`."""
 
-        subclasses: int = knob(5, "of every class, in all networks", Choice((2, 5, 10)), ge=1)
-        temperature: float = knob(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
-        contrast: float = knob(
+        subclasses: int = setting(5, "of every class, in all networks", Choice((2, 5, 10)), ge=1)
+        temperature: float = setting(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
+        contrast: float = setting(
             0.3, "subclass_contrast's weight in a teacher made again", LogUniform(0.05, 2.0), ge=0.0
         )
-        tau: float = knob(0.5, "subclass_contrast's tau there", LogUniform(0.05, 1.0), gt=0.0)
+        tau: float = setting(0.5, "subclass_contrast's tau there", LogUniform(0.05, 1.0), gt=0.0)
 
-        def brings(self) -> tuple[Brings, ...]:
+        def requirements(self) -> tuple[TeacherRequirement, ...]:
             return (SplitTeachers(self.subclasses, self.contrast, self.tau),)
 
-        def splits(self) -> int:
+        def num_subclasses(self) -> int:
             return self.subclasses
 
     config: Config
@@ -62,18 +62,18 @@ class Subclasses(SubclassMethod):
                 "tau": 1.0,
             },
             "Mueller, Kornblith and Hinton 2020, the authors' code, MNIST in two classes",
-            beside=("cross_entropy",),
+            companions=("cross_entropy",),
         ),
     }
     zero_when_equal = True
     compares_logits = True
 
-    def __init__(self, config: Config, pair: Pair) -> None:
-        super().__init__(config, pair)
-        _require(config.subclasses, pair.student, "the student")
-        for number, teacher in enumerate(pair.teachers, start=1):
-            _require(config.subclasses, teacher, f"teacher {number}")
-        self._teacher_taps = [before_classes(teacher) for teacher in pair.teachers]
+    def __init__(self, config: Config, context: BuildContext) -> None:
+        super().__init__(config, context)
+        _require_subclasses(config.subclasses, context.student, "the student")
+        for number, teacher in enumerate(context.teachers, start=1):
+            _require_subclasses(config.subclasses, teacher, f"teacher {number}")
+        self._teacher_taps = [subclass_logits_block(teacher) for teacher in context.teachers]
 
     def teacher_taps(self, teacher: int) -> tuple[str, ...]:
         return (self._teacher_taps[teacher],)
@@ -83,13 +83,15 @@ class Subclasses(SubclassMethod):
     ) -> Tensor:
         """From logits of subclasses [B, classes * S] of the student and of every teacher."""
         t = self.config.temperature
-        heard = zip(teachers, self._teacher_taps, strict=True)
-        labels = [softened(output.features[tap], t) for output, tap in heard]
-        return imitation(self.split_logits(student), labels, t)
+        teacher_taps = zip(teachers, self._teacher_taps, strict=True)
+        labels = [softened_log_probs(output.features[tap], t) for output, tap in teacher_taps]
+        return distillation_loss(self.subclass_logits(student), labels, t)
 
 
-def _require(wanted: int, network: Network, who: str) -> None:
-    if (found := subclasses_of(network)) != wanted:
-        whole = "splits no class" if found == 1 else f"splits every class into {found}"
-        message = f"is {wanted}, and {who} {whole}; set subclasses: {wanted} beside its network"
+def _require_subclasses(expected: int, network: Network, owner: str) -> None:
+    if (actual := num_subclasses(network)) != expected:
+        state = "splits no class" if actual == 1 else f"splits every class into {actual}"
+        message = (
+            f"is {expected}, and {owner} {state}; set subclasses: {expected} beside its network"
+        )
         raise ConfigError([Problem("subclasses", message)])

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from stillhouse.methods.core.objective.method import MethodConfig
-from stillhouse.methods.core.objective.soft_labels import softened
+from stillhouse.methods.core.objective.soft_labels import softened_log_probs
 from stillhouse.methods.core.objective.synthetic_teacher import SyntheticTeacher
-from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import LogUniform
 
 
@@ -31,19 +31,19 @@ class TopClasses(SyntheticTeacher):
     class Config(MethodConfig):
         """Settings of :class:`TopClasses`."""
 
-        fraction: float = knob(
+        fraction: float = setting(
             0.2, "share of the classes that is kept", LogUniform(0.05, 0.5), gt=0.0, le=1.0
         )
-        temperature: float = knob(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
+        temperature: float = setting(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
 
     config: Config
 
     def target(self, number: int, teacher: Tensor, labels: Tensor) -> Tensor:
-        log_p = softened(teacher, self.config.temperature)
+        log_p = softened_log_probs(teacher, self.config.temperature)
         count = max(1, round(self.config.fraction * log_p.shape[1]))
-        kept = torch.zeros_like(log_p, dtype=torch.bool)
-        kept.scatter_(1, log_p.topk(count, dim=1).indices, True)
-        kept.scatter_(1, labels[:, None], True)
-        rest = log_p.masked_fill(kept, -torch.inf).logsumexp(dim=1, keepdim=True)
-        others = (~kept).sum(dim=1, keepdim=True).clamp_min(1).to(log_p.dtype)
-        return torch.where(kept, log_p, rest - others.log())
+        is_kept = torch.zeros_like(log_p, dtype=torch.bool)
+        is_kept.scatter_(1, log_p.topk(count, dim=1).indices, True)
+        is_kept.scatter_(1, labels[:, None], True)
+        log_p_rest = log_p.masked_fill(is_kept, -torch.inf).logsumexp(dim=1, keepdim=True)
+        num_others = (~is_kept).sum(dim=1, keepdim=True).clamp_min(1).to(log_p.dtype)
+        return torch.where(is_kept, log_p, log_p_rest - num_others.log())

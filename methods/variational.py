@@ -25,17 +25,17 @@ from torch import Tensor, nn
 
 from stillhouse.methods.core.objective.method import Preset
 from stillhouse.methods.core.objective.taps import (
-    At,
     FeatureConfig,
     FeatureMethod,
     FeaturePair,
-    same_size,
+    TapPlacement,
+    match_sizes,
 )
-from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Choice, LogUniform
 
-_SMALLEST_VARIANCE = 1e-5
-_FIRST_VARIANCE = 5.0
+_MIN_VARIANCE = 1e-5
+_INITIAL_VARIANCE = 5.0
 
 
 class Variational(FeatureMethod):
@@ -44,14 +44,16 @@ class Variational(FeatureMethod):
     class Config(FeatureConfig):
         """Settings of :class:`Variational`."""
 
-        weight: float = knob(
+        weight: float = setting(
             1.0, "share of this method in the summed loss", LogUniform(0.01, 10.0), ge=0.0
         )
-        at: At = knob("stages", "which features are compared", Choice(("last", "stages")))
-        bias: bool = knob(
+        at: TapPlacement = setting(
+            "stages", "which features are compared", Choice(("last", "stages"))
+        )
+        bias: bool = setting(
             True, "whether the mean's convolutions have biases", Choice((True, False))
         )
-        later: ClassVar[frozenset[str]] = frozenset({"bias"})
+        added_later: ClassVar[frozenset[str]] = frozenset({"bias"})
 
     config: Config
     presets: ClassVar = {
@@ -61,13 +63,15 @@ class Variational(FeatureMethod):
         ),
     }
 
-    def connector(self, found: FeaturePair) -> nn.Module:
+    def connector(self, feature_pair: FeaturePair) -> nn.Module:
         """The Gaussian of one pair."""
-        return _Gaussian(found.student_shape[0], found.teacher_shape[0], self.config.bias)
+        return _Gaussian(
+            feature_pair.student_shape[0], feature_pair.teacher_shape[0], self.config.bias
+        )
 
     def distance(self, student: Tensor, teacher: Tensor, connector: nn.Module) -> Tensor:
         """From maps [B, C_s, H, W] and [B, C_t, H, W], of any sizes."""
-        student, teacher = same_size(student, teacher)
+        student, teacher = match_sizes(student, teacher)
         mean, variance = connector(student)
         terms: Tensor = (teacher - mean).square() / variance + variance.log()
         return terms.mean() / 2
@@ -85,9 +89,9 @@ class _Gaussian(nn.Module):
             nn.ReLU(),
             nn.Conv2d(teacher, teacher, 1, bias=bias),
         )
-        raw = math.log(math.expm1(_FIRST_VARIANCE - _SMALLEST_VARIANCE))
+        raw = math.log(math.expm1(_INITIAL_VARIANCE - _MIN_VARIANCE))
         self.raw_variance = nn.Parameter(torch.full((teacher, 1, 1), raw))
 
     def forward(self, student: Tensor) -> tuple[Tensor, Tensor]:
         """The mean [B, C_t, H, W] and the variance [C_t, 1, 1]."""
-        return self.mean(student), F.softplus(self.raw_variance) + _SMALLEST_VARIANCE
+        return self.mean(student), F.softplus(self.raw_variance) + _MIN_VARIANCE

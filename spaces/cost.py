@@ -19,12 +19,12 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from stillhouse.spaces.compression.quantisation import quantised_layers, stored
-from stillhouse.spaces.modules.cuts import blank
-from stillhouse.spaces.modules.network import Network, Shape, evaluating
+from stillhouse.spaces.compression.quantisation import packed_state_dict, quantised_layers
+from stillhouse.spaces.modules.cuts import blank_input
+from stillhouse.spaces.modules.network import Network, Shape, eval_mode
 from stillhouse.spaces.network_spec import NetworkSpec
 
-Precision = Literal["float32", "bfloat16", "float16"]
+LatencyPrecision = Literal["float32", "bfloat16", "float16"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Costs:
         return {name: float(value) for name, value in asdict(self).items()}
 
 
-def costs(network: nn.Module, shape: Shape) -> Costs:
+def compute_costs(network: nn.Module, shape: Shape) -> Costs:
     """The costs of a network for images of ``shape``, or of some of its blocks for a feature.
 
     Where there are no weights (on the meta device) shapes alone pass through; else one blank image
@@ -53,15 +53,15 @@ def costs(network: nn.Module, shape: Shape) -> Costs:
     """
     if isinstance(network, Network) and network.heads:
         network = network.with_heads({})
-    with evaluating(network), torch.no_grad(), _FlopCounter() as counter:
-        network(blank(shape, [network]))
-    tensors = chain(network.parameters(), network.buffers())
+    with eval_mode(network), torch.no_grad(), _FlopCounter() as counter:
+        network(blank_input(shape, [network]))
+    stored_tensors = chain(network.parameters(), network.buffers())
     if quantised_layers(network):
-        tensors = chain(stored(network).values())
+        stored_tensors = chain(packed_state_dict(network).values())
     return Costs(
         parameters=sum(p.numel() for p in network.parameters()),
         flops=counter.flops,
-        bytes=sum(t.numel() * t.element_size() for t in tensors),
+        bytes=sum(t.numel() * t.element_size() for t in stored_tensors),
     )
 
 
@@ -87,12 +87,12 @@ class _FlopCounter(TorchDispatchMode):
         result = func(*args, **(kwargs or {}))
         if formula := flop_registry.get(func.overloadpacket):
             self.flops += formula(*args, **(kwargs or {}), out_val=result)
-        elif func.overloadpacket.__name__ in _RECURRENT:
+        elif func.overloadpacket.__name__ in _RECURRENT_KERNELS:
             self.flops += _recurrent_flops(args)
         return result
 
 
-_RECURRENT = ("mkldnn_rnn_layer", "_cudnn_rnn")
+_RECURRENT_KERNELS = ("mkldnn_rnn_layer", "_cudnn_rnn")
 """Kernels of a whole recurrent layer, for which torch has no formula."""
 
 
@@ -117,7 +117,7 @@ def network_costs(spec: Any, shape: Shape, classes: int) -> Costs:
 
 @lru_cache(maxsize=4096)
 def _spec_costs(spec: NetworkSpec, shape: Shape, classes: int) -> Costs:
-    return costs(spec.sketch(shape, classes), shape)
+    return compute_costs(spec.build_for_shapes(shape, classes), shape)
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Latency:
     median_ms: float
     spread_ms: float
     batch: int
-    precision: Precision
+    precision: LatencyPrecision
     device: str
     """The hardware's name: figures from different hardware do not compare."""
     repeats: int
@@ -139,7 +139,7 @@ def measure_latency(
     *,
     device: str = "cpu",
     batch: int = 1,
-    precision: Precision = "float32",
+    precision: LatencyPrecision = "float32",
     threads: int | None = None,
     warmup: int = 10,
     repeats: int = 50,
@@ -155,9 +155,9 @@ def measure_latency(
     dtype = getattr(torch, precision)
     model = deepcopy(network).to(device=device, dtype=dtype).eval()
     images = torch.rand((batch, *shape), device=device, dtype=dtype)
-    taps = {"taps": ()} if isinstance(model, Network) else {}
-    with torch.no_grad(), _threads(threads):
-        times = _times(partial(model, images, **taps), images, warmup, repeats)
+    forward_kwargs = {"taps": ()} if isinstance(model, Network) else {}
+    with torch.no_grad(), _num_threads(threads):
+        times = _measure_times(partial(model, images, **forward_kwargs), images, warmup, repeats)
     low, median, high = statistics.quantiles(times, n=4, method="inclusive")
     return Latency(median, high - low, batch, precision, device_name(device), repeats)
 
@@ -167,12 +167,12 @@ def time_calls(
 ) -> float:
     """Median milliseconds of a call on a processor, with so many of torch's threads; ``warmup``
     calls are not counted."""
-    with torch.no_grad(), _threads(threads):
-        return statistics.median(_times(run, torch.empty(0), warmup, repeats))
+    with torch.no_grad(), _num_threads(threads):
+        return statistics.median(_measure_times(run, torch.empty(0), warmup, repeats))
 
 
 @contextmanager
-def _threads(threads: int | None) -> Iterator[None]:
+def _num_threads(threads: int | None) -> Iterator[None]:
     """So many threads for a while."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
@@ -182,12 +182,14 @@ def _threads(threads: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _times(run: Callable[[], Any], images: Tensor, warmup: int, repeats: int) -> list[float]:
+def _measure_times(
+    run: Callable[[], Any], reference: Tensor, warmup: int, repeats: int
+) -> list[float]:
     """Milliseconds of each repeat."""
     for _ in range(warmup):
         run()
-    if images.is_cuda:
-        return _times_on_gpu(run, images.device, repeats)
+    if reference.is_cuda:
+        return _measure_times_on_gpu(run, reference.device, repeats)
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -196,7 +198,9 @@ def _times(run: Callable[[], Any], images: Tensor, warmup: int, repeats: int) ->
     return times
 
 
-def _times_on_gpu(run: Callable[[], Any], device: torch.device, repeats: int) -> list[float]:
+def _measure_times_on_gpu(
+    run: Callable[[], Any], device: torch.device, repeats: int
+) -> list[float]:
     times = []
     with torch.cuda.device(device):
         for _ in range(repeats):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from stillhouse.spaces.config.base import Config, knob
+from stillhouse.spaces.config.base import Config, setting
 from stillhouse.spaces.cost import device_name, measure_latency
 from stillhouse.spaces.modules.network import Shape
 
@@ -15,11 +15,11 @@ from stillhouse.spaces.modules.network import Shape
 class LatencySettings(Config):
     """How latency is measured, where a goal, a limit or a budget asks for it."""
 
-    device: str = knob("cpu", "torch device on the worker: cpu, cuda")
-    batch: int = knob(1, "images at once", ge=1)
-    precision: Literal["float32", "bfloat16"] = knob("float32", "numbers computed with")
-    threads: int = knob(1, "threads on a cpu", ge=1)
-    hardware: str | None = knob(
+    device: str = setting("cpu", "torch device on the worker: cpu, cuda")
+    batch: int = setting(1, "images at once", ge=1)
+    precision: Literal["float32", "bfloat16"] = setting("float32", "numbers computed with")
+    threads: int = setting(1, "threads on a cpu", ge=1)
+    hardware: str | None = setting(
         None, "its name in keys; none means as this machine calls its own device"
     )
 
@@ -29,7 +29,7 @@ class LatencySettings(Config):
         return {
             **self.plain(),
             "threads": self.threads if self.device == "cpu" else None,
-            "hardware": self.hardware or _name_of(self.device),
+            "hardware": self.hardware or _hardware_name(self.device),
             "torch": torch.__version__,
         }
 
@@ -46,7 +46,7 @@ class LatencySettings(Config):
                 "run.resources.gpu, or run.latency.device: cpu"
             )
         threads = self.threads if self.device == "cpu" else None
-        found = measure_latency(
+        latency = measure_latency(
             network,
             shape,
             device=self.device,
@@ -54,10 +54,10 @@ class LatencySettings(Config):
             precision=self.precision,
             threads=threads,
         )
-        return {"latency_ms": found.median_ms, "latency_spread_ms": found.spread_ms}
+        return {"latency_ms": latency.median_ms, "latency_spread_ms": latency.spread_ms}
 
 
-def _name_of(device: str) -> str:
+def _hardware_name(device: str) -> str:
     """The hardware's name; the device's own where this machine has none."""
-    there = not device.startswith("cuda") or torch.cuda.is_available()
-    return device_name(device) if there else device
+    is_available = not device.startswith("cuda") or torch.cuda.is_available()
+    return device_name(device) if is_available else device

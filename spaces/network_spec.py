@@ -11,12 +11,12 @@ from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from stillhouse.spaces.config.problems import ConfigError, Problem
-from stillhouse.spaces.modules.image_view import Moments, View
-from stillhouse.spaces.modules.network import Family, Network, Shape, form_of, require_form
+from stillhouse.spaces.modules.image_view import ChannelValues, ImageView
+from stillhouse.spaces.modules.network import Family, Network, Shape, input_form, require_input_form
 from stillhouse.spaces.modules.subclasses import with_subclasses
 from stillhouse.spaces.networks import resolve
 
-_SMALL = 10_000_000
+_MAX_MATERIALISED_PARAMETERS = 10_000_000
 """Parameters that are drawn in a fraction of a second."""
 
 
@@ -32,7 +32,7 @@ class NetworkSpec:
     label: str
     family: str
     settings: Family
-    sees: View | None = None
+    sees: ImageView | None = None
     subclasses: int = 1
 
     @classmethod
@@ -46,19 +46,19 @@ class NetworkSpec:
         """
         if isinstance(data, NetworkSpec):
             return data
-        told, sees, subclasses = _parted(data)
-        family, settings = resolve(told)
-        spec = cls(_label(told, family, settings), family, settings)
-        spec = spec.seeing(View.parse(sees, "sees")) if sees is not None else spec
-        return spec.split(subclasses)
+        network, sees, subclasses = _split_settings(data)
+        family, settings = resolve(network)
+        spec = cls(_network_label(network, family, settings), family, settings)
+        spec = spec.with_view(ImageView.parse(sees, "sees")) if sees is not None else spec
+        return spec.with_num_subclasses(subclasses)
 
-    def seeing(self, view: View | None) -> NetworkSpec:
+    def with_view(self, view: ImageView | None) -> NetworkSpec:
         """The same network, given a view of images; unchanged if None."""
         if view is None:
             return self
         return replace(self, label=f"{self.label}-{view.label}", sees=view)
 
-    def split(self, subclasses: int) -> NetworkSpec:
+    def with_num_subclasses(self, subclasses: int) -> NetworkSpec:
         """The same network with every class split into so many, and labelled accordingly."""
         if subclasses == self.subclasses:
             return self
@@ -82,15 +82,18 @@ class NetworkSpec:
         Raises:
             ConfigError: it does not fit these images, or is for texts.
         """
-        require_form(shape, self.settings.reads, self.label or self.family)
-        if self.sees and form_of(shape) == "text":
+        require_input_form(shape, self.settings.input_form, self.label or self.family)
+        if self.sees and input_form(shape) == "text":
             raise ConfigError([Problem("sees", "is a view of images, and texts have none")])
-        seen, logits = self.sees.shape(shape) if self.sees else shape, classes * self.subclasses
-        network = self.settings.build(seen, logits)
-        network = self.sees.before(network) if self.sees else network
+        input_shape, logits = (
+            self.sees.shape(shape) if self.sees else shape,
+            classes * self.subclasses,
+        )
+        network = self.settings.build(input_shape, logits)
+        network = self.sees.apply_to(network) if self.sees else network
         return with_subclasses(network, self.subclasses) if self.subclasses > 1 else network
 
-    def sketch(self, shape: Shape, classes: int) -> Network:
+    def build_for_shapes(self, shape: Shape, classes: int) -> Network:
         """A network in eval mode of which only the shapes matter.
 
         A large one has no weights (on the meta device). A small one has: a pass of one image
@@ -107,12 +110,14 @@ class NetworkSpec:
                 raise
             name = self.label or self.family
             raise ConfigError(f"{name} is larger than any machine holds; make it smaller") from None
-        if sum(p.numel() for p in network.parameters()) <= _SMALL:
+        if sum(p.numel() for p in network.parameters()) <= _MAX_MATERIALISED_PARAMETERS:
             with torch.random.fork_rng(devices=[]):
                 network = self.build(shape, classes)
         return network.eval()
 
-    def normalisation(self, mean: Moments, std: Moments) -> tuple[Moments, Moments]:
+    def normalisation(
+        self, mean: ChannelValues, std: ChannelValues
+    ) -> tuple[ChannelValues, ChannelValues]:
         """What it subtracts from images and divides them by, where images need these."""
         return self.sees.normalisation(mean, std) if self.sees else (mean, std)
 
@@ -126,21 +131,25 @@ class NetworkSpec:
         )
 
 
-def _parted(data: Any) -> tuple[Any, Any, int]:
+def _split_settings(data: Any) -> tuple[Any, Any, int]:
     """What names a network; which view it is given; and into how many its classes are split."""
     if not isinstance(data, Mapping):
         return data, None, 1
-    named = len(data) == 1 and isinstance(next(iter(data.values())), Mapping)
-    name, settings = next(iter(data.items())) if named else ("", data)
-    rest = {k: v for k, v in settings.items() if k not in ("sees", "subclasses")}
-    found = settings.get("subclasses", 1)
-    if not isinstance(found, int) or isinstance(found, bool) or found < 1:
-        message = f"needs a whole number of 1 or more, found {found!r}"
+    is_named = len(data) == 1 and isinstance(next(iter(data.values())), Mapping)
+    name, settings = next(iter(data.items())) if is_named else ("", data)
+    network_settings = {k: v for k, v in settings.items() if k not in ("sees", "subclasses")}
+    subclasses = settings.get("subclasses", 1)
+    if not isinstance(subclasses, int) or isinstance(subclasses, bool) or subclasses < 1:
+        message = f"needs a whole number of 1 or more, found {subclasses!r}"
         raise ConfigError([Problem("subclasses", message)])
-    return ({name: rest} if named else rest), settings.get("sees"), found
+    return (
+        ({name: network_settings} if is_named else network_settings),
+        settings.get("sees"),
+        subclasses,
+    )
 
 
-def _label(data: Any, family: str, settings: Family) -> str:
+def _network_label(data: Any, family: str, settings: Family) -> str:
     """The name people gave; for settings of their own, the family and what sets it apart.
 
     Without dots, as dots separate the steps of a path to one of several networks.
@@ -150,5 +159,5 @@ def _label(data: Any, family: str, settings: Family) -> str:
     for name, size in type(settings).sizes.items():
         if type(settings).parse(dict(size)) == settings:
             return name
-    changed = settings.model_dump(mode="json", exclude_defaults=True)
-    return "-".join([family, *(f"{k}{v}" for k, v in changed.items())]).replace(".", "_")
+    non_defaults = settings.model_dump(mode="json", exclude_defaults=True)
+    return "-".join([family, *(f"{k}{v}" for k, v in non_defaults.items())]).replace(".", "_")

@@ -11,15 +11,15 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from stillhouse.spaces.blocks._site import Unit
+from stillhouse.spaces.blocks._site import BranchUnit
 from stillhouse.spaces.compression.quantised_layers import (
-    Quantised,
+    FakeQuantize,
     QuantisedConv,
+    QuantisedLayer,
     QuantisedLinear,
-    Rounding,
 )
 from stillhouse.spaces.modules.classifier import Classifier
-from stillhouse.spaces.modules.image_view import Look
+from stillhouse.spaces.modules.image_view import ViewTransform
 from stillhouse.spaces.modules.layers import (
     ConvUnit,
     GhostModule,
@@ -29,14 +29,14 @@ from stillhouse.spaces.modules.layers import (
     ZeroPad,
 )
 from stillhouse.spaces.modules.network import Network
-from stillhouse.spaces.modules.pca import Narrow, Widen
+from stillhouse.spaces.modules.pca import PCAExpand, PCAProject
 from stillhouse.spaces.modules.subclasses import ClassLogits
 from stillhouse.spaces.modules.text_layers import LSTM, MaxOverTime, WordConv, WordConvs
 
 _STORED: Mapping[type[nn.Module], str] = {
-    Unit: "spaces.blocks._site.Unit",
-    Narrow: "spaces.boundary.Narrow",
-    Widen: "spaces.boundary.Widen",
+    BranchUnit: "spaces.blocks._site.Unit",
+    PCAProject: "spaces.boundary.Narrow",
+    PCAExpand: "spaces.boundary.Widen",
     Classifier: "spaces.classifier.Classifier",
     ConvUnit: "spaces.layers.ConvUnit",
     ZeroPad: "spaces.layers.ZeroPad",
@@ -45,12 +45,12 @@ _STORED: Mapping[type[nn.Module], str] = {
     InvertedResidual: "spaces.layers.InvertedResidual",
     GhostModule: "spaces.layers.GhostModule",
     Network: "spaces.network.Network",
-    Rounding: "spaces.quantised.Rounding",
-    Quantised: "spaces.quantised.Quantised",
+    FakeQuantize: "spaces.quantised.Rounding",
+    QuantisedLayer: "spaces.quantised.Quantised",
     QuantisedConv: "spaces.quantised.QuantisedConv",
     QuantisedLinear: "spaces.quantised.QuantisedLinear",
     ClassLogits: "spaces.subclasses.ClassLogits",
-    Look: "spaces.view.Look",
+    ViewTransform: "spaces.view.Look",
     WordConv: "spaces.words.WordConv",
     WordConvs: "spaces.words.WordConvs",
     MaxOverTime: "spaces.words.MaxOverTime",

@@ -8,21 +8,26 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from stillhouse.spaces.config.normalisation import normalisation_fault
+from stillhouse.spaces.config.normalisation import normalisation_error
 from stillhouse.spaces.config.problems import ConfigError, Problem
 from stillhouse.spaces.modules.network import Family, Network
-from stillhouse.spaces.modules.state_dict import State, read_state, renamed, shorter
+from stillhouse.spaces.modules.state_dict import (
+    StateDict,
+    read_state,
+    rename_tensors,
+    strip_common_prefix,
+)
 
-__all__ = ["State", "fit", "load_published", "read_state", "renamed"]
+__all__ = ["StateDict", "load_published", "match_state", "read_state", "rename_tensors"]
 
 _NORMALISATION = ("mean", "std")
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-class Fitted(NamedTuple):
+class MatchedState(NamedTuple):
     """Tensors under the network's names, and the normalisation they were trained with, if known."""
 
-    state: State
+    state: StateDict
     mean: tuple[float, ...] | None
     std: tuple[float, ...] | None
 
@@ -42,17 +47,19 @@ def load_published(
         A network that shares its blocks with ``network``.
 
     Raises:
-        ConfigError: as :func:`fit`; nothing was loaded then.
+        ConfigError: as :func:`match_state`; nothing was loaded then.
     """
-    fitted = fit(network, family, state, path)
-    kept = {name: getattr(network, name) for name in _NORMALISATION}
-    network.load_state_dict({**fitted.state, **kept})
-    if fitted.mean is None or fitted.std is None:
+    matched = match_state(network, family, state, path)
+    own_normalisation = {name: getattr(network, name) for name in _NORMALISATION}
+    network.load_state_dict({**matched.state, **own_normalisation})
+    if matched.mean is None or matched.std is None:
         return network
-    return network.normalised_with(fitted.mean, fitted.std)
+    return network.with_normalisation(matched.mean, matched.std)
 
 
-def fit(network: Network, family: Family, state: Mapping[str, Tensor], path: str = "") -> Fitted:
+def match_state(
+    network: Network, family: Family, state: Mapping[str, Tensor], path: str = ""
+) -> MatchedState:
     """``state`` as ``network`` can load it; of ``network`` only names and shapes are read.
 
     A prefix that all names share, such as ``model.``, is taken off where that makes them fit.
@@ -61,44 +68,46 @@ def fit(network: Network, family: Family, state: Mapping[str, Tensor], path: str
         ConfigError: a tensor is missing, left over, of another shape, or holds no weights:
             integers, complex numbers, NaN; a normalisation of other channels, or by 0.
     """
-    own = {k: t for k, t in network.state_dict().items() if k not in _NORMALISATION}
+    expected = {k: t for k, t in network.state_dict().items() if k not in _NORMALISATION}
     messages = []
-    for candidate in _without_common_steps(state):
-        given = family.from_published(candidate)
+    for candidate in _prefix_variants(state):
+        candidate_state = family.rename_published(candidate)
         mean = std = None
-        if given.keys() >= set(_NORMALISATION):
-            mean, std = (given.pop(name) for name in _NORMALISATION)
-        given = _counters(own) | given
-        messages.append(_mismatch(own, given))
+        if candidate_state.keys() >= set(_NORMALISATION):
+            mean, std = (candidate_state.pop(name) for name in _NORMALISATION)
+        candidate_state = _batch_counters(expected) | candidate_state
+        messages.append(_mismatch_message(expected, candidate_state))
         if messages[-1]:
             continue
-        if wrong := _no_weights(own, given):
-            raise ConfigError([Problem(path, wrong)])
-        moments = _moments(mean, std, own, path)
-        return Fitted(given, *(moments or (family.published_mean, family.published_std)))
+        if error := _invalid_tensor_message(expected, candidate_state):
+            raise ConfigError([Problem(path, error)])
+        normalisation = _read_normalisation(mean, std, expected, path)
+        return MatchedState(
+            candidate_state, *(normalisation or (family.published_mean, family.published_std))
+        )
     raise ConfigError([Problem(path, f"does not fit this network: {messages[0]}")])
 
 
-def _counters(own: Mapping[str, Tensor]) -> State:
+def _batch_counters(expected: Mapping[str, Tensor]) -> StateDict:
     """Counters of batches seen; files from before torch 0.4 lack them, and nothing reads them."""
-    names = [name for name in own if name.endswith(".num_batches_tracked")]
+    names = [name for name in expected if name.endswith(".num_batches_tracked")]
     return {name: torch.zeros((), dtype=torch.long) for name in names}
 
 
-def _without_common_steps(state: Mapping[str, Tensor]) -> Iterator[Mapping[str, Tensor]]:
+def _prefix_variants(state: Mapping[str, Tensor]) -> Iterator[Mapping[str, Tensor]]:
     """``state`` as it is, and then without one more step that all its names share."""
-    left: Mapping[str, Tensor] | None = state
-    while left:
-        yield left
-        left = shorter(left)
+    remaining: Mapping[str, Tensor] | None = state
+    while remaining:
+        yield remaining
+        remaining = strip_common_prefix(remaining)
 
 
-def _no_weights(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+def _invalid_tensor_message(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
     """What is no weight among tensors of the right names and shapes, or nothing."""
-    for name, tensor in given.items():
+    for name, tensor in state.items():
         if tensor.layout != torch.strided or tensor.is_quantized:
             return f"{name} is sparse or quantised; needs plain tensors"
-        if not own[name].is_floating_point():
+        if not expected[name].is_floating_point():
             continue
         if tensor.dtype not in _FLOATS:
             kind = str(tensor.dtype).removeprefix("torch.")
@@ -111,8 +120,8 @@ def _no_weights(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
     return ""
 
 
-def _moments(
-    mean: Tensor | None, std: Tensor | None, own: Mapping[str, Tensor], path: str
+def _read_normalisation(
+    mean: Tensor | None, std: Tensor | None, expected: Mapping[str, Tensor], path: str
 ) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """The normalisation that a state holds; none where it holds none.
 
@@ -122,36 +131,36 @@ def _moments(
     if mean is None or std is None:
         return None
     # The first weights of a network for images are [out, channels, height, width].
-    first = next((tensor for tensor in own.values() if tensor.dim() == 4), None)
-    channels = None if first is None else first.shape[1]
-    means, deviations = (tuple(tensor.flatten().tolist()) for tensor in (mean, std))
-    if wrong := normalisation_fault(means, deviations, channels):
-        raise ConfigError([Problem(path, wrong)])
-    return means, deviations
+    first_weight = next((tensor for tensor in expected.values() if tensor.dim() == 4), None)
+    channels = None if first_weight is None else first_weight.shape[1]
+    means, stds = (tuple(tensor.flatten().tolist()) for tensor in (mean, std))
+    if error := normalisation_error(means, stds, channels):
+        raise ConfigError([Problem(path, error)])
+    return means, stds
 
 
-def _mismatch(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+def _mismatch_message(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
     """What is missing, left over and mis-shaped, with an example of either's names; or nothing."""
     shapes = [
-        f"{name} is {_dimensions(given[name])} and should be {_dimensions(own[name])}"
-        for name in own
-        if name in given and given[name].shape != own[name].shape
+        f"{name} is {_format_shape(state[name])} and should be {_format_shape(expected[name])}"
+        for name in expected
+        if name in state and state[name].shape != expected[name].shape
     ]
-    found = {
-        "missing": [name for name in own if name not in given],
-        "unexpected": [name for name in given if name not in own],
+    mismatches = {
+        "missing": [name for name in expected if name not in state],
+        "unexpected": [name for name in state if name not in expected],
         "of another shape": shapes,
     }
-    told = [f"{what}: {_some(names)}" for what, names in found.items() if names]
-    if found["missing"] and found["unexpected"]:
-        told.append("is the file of another network? If not, rename its tensors so")
-    return "; ".join(told)
+    parts = [f"{kind}: {_format_names(names)}" for kind, names in mismatches.items() if names]
+    if mismatches["missing"] and mismatches["unexpected"]:
+        parts.append("is the file of another network? If not, rename its tensors so")
+    return "; ".join(parts)
 
 
-def _dimensions(tensor: Tensor) -> str:
+def _format_shape(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "a single number"
 
 
-def _some(names: list[str], most: int = 3) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+def _format_names(names: list[str], limit: int = 3) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from stillhouse.search.artifacts.store import Library
-    from stillhouse.search.assembly.network import rebuild
+    from stillhouse.search.assembly.network import load_network
     from stillhouse.search.driver.launch import launch, resume
-    from stillhouse.search.driver.launched import Launched, SearchFailed
-    from stillhouse.search.driver.plan import plan
-    from stillhouse.search.driver.reuse import again
-    from stillhouse.search.execution.builder import make_all
+    from stillhouse.search.driver.launched import LaunchResult, SearchFailed
+    from stillhouse.search.driver.plan import plan_search
+    from stillhouse.search.driver.reuse import repeat_winner
+    from stillhouse.search.execution.builder import build_stages
     from stillhouse.search.experiment.experiment import Experiment
     from stillhouse.search.experiment.loading import load_experiment
     from stillhouse.search.export.formats.safetensors import read_network
@@ -32,36 +32,36 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Experiment",
-    "Launched",
+    "LaunchResult",
     "Library",
     "Outcome",
     "SearchFailed",
     "__version__",
-    "again",
+    "build_stages",
     "launch",
     "load_experiment",
-    "make_all",
-    "plan",
+    "load_network",
+    "plan_search",
     "read_network",
     "read_outcome",
-    "rebuild",
+    "repeat_winner",
     "resume",
 ]
 
 _MODULES = {
     "Experiment": "experiment.experiment",
-    "Launched": "driver.launched",
+    "LaunchResult": "driver.launched",
     "Library": "artifacts.store",
     "Outcome": "results.outcome",
     "SearchFailed": "driver.launched",
-    "again": "driver.reuse",
+    "repeat_winner": "driver.reuse",
     "launch": "driver.launch",
     "load_experiment": "experiment.loading",
-    "make_all": "execution.builder",
-    "plan": "driver.plan",
+    "build_stages": "execution.builder",
+    "plan_search": "driver.plan",
     "read_network": "export.formats.safetensors",
     "read_outcome": "runs.result",
-    "rebuild": "assembly.network",
+    "load_network": "assembly.network",
     "resume": "driver.launch",
 }
 

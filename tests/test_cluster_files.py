@@ -17,7 +17,7 @@ from ray.scripts.scripts import cli as ray_cli
 
 from stillhouse import load_experiment
 from stillhouse.search.cli.app import app
-from stillhouse.search.cli.show import parse_changes
+from stillhouse.search.cli.show import parse_overrides
 
 ROOT = Path(__file__).parents[1]
 CLUSTER = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
@@ -314,7 +314,7 @@ def test_what_is_launched_is_an_experiment(text):
     commands = re.findall(r"stillhouse launch \S*?(experiments/\S+)( [^'\n]*)", text)
     assert commands
     for file, rest in commands:
-        experiment = load_experiment(ROOT / file, parse_changes(re.findall(r"--set (\S+)", rest)))
+        experiment = load_experiment(ROOT / file, parse_overrides(re.findall(r"--set (\S+)", rest)))
         assert experiment.library == "s3://BUCKET/stillhouse"
         assert experiment.tracking.endswith(":5000")
         assert experiment.run.concurrent == 4

@@ -14,7 +14,7 @@ import typer
 
 from stillhouse.search.cli.app import app
 from stillhouse.search.experiment.loading import load_experiment
-from stillhouse.search.experiment.schema import MEASURED, STATIC
+from stillhouse.search.experiment.schema import MEASURED_METRICS, STATIC_METRICS
 from stillhouse.spaces.modules.network import Output
 
 ROOT = Path(__file__).parents[1]
@@ -99,7 +99,7 @@ def test_the_page_of_the_experiment_file_is_up_to_date():
 
 def test_the_page_of_the_experiment_file_names_every_figure():
     rows = set(re.findall(r"^\| `(\w+)` \|", text_of("experiment-file"), flags=re.MULTILINE))
-    assert {*STATIC, *MEASURED} <= rows
+    assert {*STATIC_METRICS, *MEASURED_METRICS} <= rows
 
 
 def test_neighbourhoods_are_valid(tmp_path):
@@ -123,7 +123,9 @@ def test_dataset_distillation_is_valid(tmp_path):
 def stages_of(folder, text):
     file = folder / "experiment.yaml"
     file.write_text(text, encoding="utf-8")
-    return [stage.work.kind for stage in load_experiment(file).recipe().student.lineage()]
+    return [
+        stage.operation.kind for stage in load_experiment(file).stage_graph().student.ancestors()
+    ]
 
 
 def test_the_new_method_is_one():

@@ -14,10 +14,10 @@ from PIL import Image
 
 from stillhouse.methods.core.data.facts import facts
 from stillhouse.methods.core.objective.objective import METHODS
-from stillhouse.search.experiment.initial_points import starts
+from stillhouse.search.experiment.initial_points import initial_points
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.search.experiment.screen_student import screen_student
-from stillhouse.search.experiment.setting_paths import leaves
+from stillhouse.search.experiment.setting_paths import enumerate_suggestions
 
 FOLDER = Path(__file__).parents[1] / "experiments"
 SHIPPED = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -127,7 +127,8 @@ def test_is_named_as_its_file(load, name):
 def test_every_path_shrinks_from_teacher_to_student(shipped):
     for chain in shipped.search["assistants.networks"].grid(0):
         sizes = [
-            parameters(s) for s in shipped.recipe({"assistants.networks": chain}).student.lineage()
+            parameters(s)
+            for s in shipped.stage_graph({"assistants.networks": chain}).student.ancestors()
         ]
         assert len(sizes) == len(chain) + 2
         assert sizes == sorted(set(sizes), reverse=True)
@@ -135,12 +136,12 @@ def test_every_path_shrinks_from_teacher_to_student(shipped):
 
 def test_whatever_is_searched_lays_out_within_its_limits(shipped):
     drawn = []
-    walk = leaves(lambda chooser: drawn.append(shipped.draw(chooser)), 2)
+    walk = enumerate_suggestions(lambda chooser: drawn.append(shipped.suggest(chooser)), 2)
     for _ in itertools.islice(walk, 64):
-        student = shipped.recipe(drawn[-1]).student
+        student = shipped.stage_graph(drawn[-1]).student
         costs = student.work.costs(student.data)
         assert student.parents
-        assert all(limit.excess(costs[figure]) <= 0 for figure, limit in shipped.limits.items())
+        assert all(limit.violation(costs[figure]) <= 0 for figure, limit in shipped.limits.items())
     assert drawn
 
 
@@ -151,17 +152,17 @@ def test_the_winner_is_held_against_noise(shipped):
 
 
 def test_what_the_file_runs_as_it_stands_is_among_what_it_searches(shipped):
-    chain = shipped.entries["assistants"].networks
+    chain = shipped.stage_configs["assistants"].networks
     assert shipped.search["assistants.networks"].contains([spec.label for spec in chain])
 
 
 def test_quickstart_is_as_small_as_it_says(load):
     experiment = load(QUICK)
-    student = experiment.recipe().student
+    student = experiment.stage_graph().student
     sizes = facts(student.data).sizes
     assert (sizes["train"], sizes["validation"]) == (500, 719)
     assert parameters(student) == 374
-    assert parameters(next(student.lineage())) == 303_098
+    assert parameters(next(student.ancestors())) == 303_098
     assert experiment.run.trials >= 24
     assert experiment.run.repeats.seeds >= 5
 
@@ -170,15 +171,15 @@ def test_the_published_cnn_study(load):
     """Sizes, schedule and the eight paths of Mirzadeh et al. 2020: sixteen networks in all."""
     experiment = load(CNN)
     paths = experiment.search["assistants.networks"].grid(0)
-    recipes = [experiment.recipe({"assistants.networks": path}) for path in paths]
+    recipes = [experiment.stage_graph({"assistants.networks": path}) for path in paths]
     assert len(paths) == 8
-    assert len({stage.key for recipe in recipes for stage in recipe.student.lineage()}) == 16
-    longest = [stage.work for stage in max(recipes, key=lambda r: len(r.keys)).student.lineage()]
+    assert len({stage.key for recipe in recipes for stage in recipe.student.ancestors()}) == 16
+    longest = [stage.work for stage in max(recipes, key=lambda r: len(r.keys)).student.ancestors()]
     assert [work.network.label for work in longest] == ["cnn10", "cnn8", "cnn6", "cnn4", "cnn2"]
     for work in longest:
         training = work.training
         assert (training.epochs, training.batch_size, training.weight_decay) == (150, 128, 1e-4)
-        assert {training.rate_at(epoch) for epoch in range(150)} == {0.1}
+        assert {training.lr_at(epoch) for epoch in range(150)} == {0.1}
     about = facts(experiment.data)
     assert about.sizes == {"train": 45_000, "validation": 5_000, "test": 10_000}
     assert (about.mean, about.std) == ((0.5,) * 3, (0.5,) * 3)
@@ -188,10 +189,12 @@ def test_the_published_cnn_study(load):
 def test_the_published_resnet_study(load):
     experiment = load(RESNET)
     longest = [f"resnet{depth}" for depth in (56, 20)]
-    works = [s.work for s in experiment.recipe({"assistants.networks": longest}).student.lineage()]
+    works = [
+        s.work for s in experiment.stage_graph({"assistants.networks": longest}).student.ancestors()
+    ]
     assert [w.network.label for w in works] == ["resnet110", "resnet56", "resnet20", "resnet8"]
     for work in works:
-        rates = [work.training.rate_at(epoch) for epoch in (0, 79.9, 80, 119.9, 120, 149.9)]
+        rates = [work.training.lr_at(epoch) for epoch in (0, 79.9, 80, 119.9, 120, 149.9)]
         assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
         assert work.training.weight_decay == 1e-4
     assert experiment.data.augment.active
@@ -206,7 +209,7 @@ def quotient(objective, temperature, classes=1):
 @pytest.mark.parametrize(("name", "classes"), [(CNN, 10), (RESNET, 100)])
 def test_assistants_are_taught_as_strongly_as_published(load, name, classes):
     """Published: both weights 0.5, temperature 5, the divergence averaged over classes too."""
-    entry = load(name).entries["assistants"].objective.plain()
+    entry = load(name).stage_configs["assistants"].objective.plain()
     published = quotient({k: {"weight": 0.5} for k in entry}, 5.0, classes)
     assert quotient(entry, entry["soft_targets"]["temperature"]) == pytest.approx(published)
 
@@ -216,7 +219,7 @@ def test_the_searched_weights_hold_what_the_published_ones_came_to(load, name, c
     """The paper's weights are lambda for soft targets and 1 - lambda for the labels."""
     experiment = load(name)
     domain = experiment.search["student.objective.soft_targets.weight"]
-    labels = experiment.entries["student"].objective.terms["cross_entropy"].weight
+    labels = experiment.stage_configs["student"].objective.terms["cross_entropy"].weight
     for step in range(1, 20):
         share = 0.05 * step
         assert domain.contains(labels * share / (1 - share) / classes)
@@ -226,10 +229,11 @@ def test_fashion_mnist_asks_dense_chains_too(load):
     experiment = load(FASHION)
     values = {"assistants.networks": ["cnn6", "cnn4"]}
     plain, dense = (
-        experiment.recipe({**values, "assistants.dense": dense}).student for dense in (False, True)
+        experiment.stage_graph({**values, "assistants.dense": dense}).student
+        for dense in (False, True)
     )
-    assert [len(stage.parents) for stage in plain.lineage()] == [0, 1, 1, 1]
-    assert [len(stage.parents) for stage in dense.lineage()] == [0, 1, 2, 3]
+    assert [len(stage.parents) for stage in plain.ancestors()] == [0, 1, 1, 1]
+    assert [len(stage.parents) for stage in dense.ancestors()] == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize(("name", "left_out"), [(COMPARED, set()), (COMPARED_ON_GPU, REMADE)])
@@ -245,8 +249,8 @@ def test_budgets_and_ranks_share_all_neighbourhoods(load):
     experiment = load(PARTS)
     keys = set()
     for values in experiment.configurations(2):
-        student = experiment.recipe(values).student
-        keys.add(frozenset(s.key for s in student.lineage() if s.work.kind == "neighbourhood"))
+        student = experiment.stage_graph(values).student
+        keys.add(frozenset(s.key for s in student.ancestors() if s.work.kind == "neighbourhood"))
     (shared,) = keys
     assert len(shared) > 60
 
@@ -257,9 +261,9 @@ def test_what_learns_without_data_is_held_against_as_much_noise(load):
     assembly = "assembled.budgets.parameters"
     domains = [experiment.search[assembly] for experiment in (apart, whole)]
     assert domains[0] == domains[1]
-    parts = apart.recipe({"parts.inputs": "statistics"}).student
-    student = whole.recipe().student
-    assert parts.key in {stage.key for stage in student.lineage()}
+    parts = apart.stage_graph({"parts.inputs": "statistics"}).student
+    student = whole.stage_graph().student
+    assert parts.key in {stage.key for stage in student.ancestors()}
     assert student.data.augment.noise
     assert student.work.anew
     seen = {s.work.epochs * facts(s.data).sizes["train"] for s in (student, parts.parents[1])}
@@ -274,22 +278,22 @@ COMMON = [MUTUAL, GREY, DREAMT, CHANNELS, COMPRESSED, FEW_DIGITS, FEW_CLOTHES, F
 def test_every_value_that_is_searched_lays_out(load, name):
     experiment = load(name)
     found = list(experiment.configurations(2))
-    assert len({experiment.recipe(values).student.key for values in found}) == len(found)
+    assert len({experiment.stage_graph(values).student.key for values in found}) == len(found)
     assert experiment.run.trials == len(found)
 
 
 @pytest.mark.parametrize(("name", "times"), [(TREC, 40), (IMDB, 12)])
 def test_students_of_texts_are_a_fraction_of_their_teachers(load, name, times):
     experiment = load(name)
-    student = experiment.recipe().student
+    student = experiment.stage_graph().student
     (teacher,) = student.parents
     assert parameters(teacher) > times * parameters(student)
     assert parameters(student) <= experiment.limits["parameters"].max
-    assert student.work.network.settings.reads == "text"
+    assert student.work.network.settings.input_form == "text"
 
 
 def test_mutual_learning_is_published_cross_entropy_and_soft_targets(load):
-    student = load(MUTUAL).recipe().student
+    student = load(MUTUAL).stage_graph().student
     assert not student.parents
     terms = student.work.objective.terms
     assert {name: term.weight for name, term in terms.items()} == {
@@ -301,14 +305,14 @@ def test_mutual_learning_is_published_cross_entropy_and_soft_targets(load):
 
 def test_across_modalities_the_student_sees_less_than_its_teacher(load):
     experiment = load(GREY)
-    student = experiment.recipe().student
+    student = experiment.stage_graph().student
     (teacher,) = student.parents
     assert student.work.network.sees.shape(facts(student.data).shape) == (1, 16, 16)
     assert teacher.work.network.sees is None
 
 
 def test_without_data_the_student_learns_on_what_the_teacher_dreamt(load):
-    student = load(DREAMT).recipe().student
+    student = load(DREAMT).stage_graph().student
     dreamt, teacher = student.parents
     assert (dreamt.work.kind, dreamt.parents) == ("invert", (teacher,))
     assert not student.work.objective.needs_labels
@@ -319,7 +323,7 @@ def test_a_few_examples_train_lenet_as_published(load, name):
     """Ten images or five, one step of all in each of three passes, from the seed's own network."""
     experiment = load(name)
     for examples in experiment.search["distilled.examples"].grid(1):
-        student = experiment.recipe({"distilled.examples": examples}).student
+        student = experiment.stage_graph({"distilled.examples": examples}).student
         (few,) = student.parents
         assert (few.work.examples, few.work.steps, few.work.passes) == (examples, 1, 3)
         assert (few.work.start, few.work.labels, few.work.images) == ("fixed", "soft", "learnt")
@@ -337,9 +341,9 @@ def test_every_architecture_can_be_screened(load):
     assert len({student.key for student in students}) == len(networks) == 10
     assert len({student.parents for student in students}) == 1
     (few,) = students[0].parents
-    assert few.work.start == "random"
-    assert few.work.examples * few.work.steps == 100
-    assert {student.work.epochs for student in students} == {experiment.run.screen.epochs}
+    assert few.operation.start == "random"
+    assert few.operation.examples * few.operation.steps == 100
+    assert {student.operation.epochs for student in students} == {experiment.run.screen.epochs}
 
 
 @pytest.mark.parametrize(
@@ -348,20 +352,20 @@ def test_every_architecture_can_be_screened(load):
 def test_a_few_sentences_train_a_network_as_published(load, name, counts, classes):
     """Twenty reviews; ten questions of each kind, or half as many as there are kinds."""
     experiment = load(name)
-    students = [experiment.recipe(v).student for v in experiment.configurations(2)]
+    students = [experiment.stage_graph(v).student for v in experiment.configurations(2)]
     made = [student.parents[0] for student in students]
     assert {few.work.examples for few in made} == counts
     for student, few in zip(students, made, strict=True):
         assert (few.work.steps, few.work.passes, few.work.start) == (1, 5, "fixed")
         assert few.work.network == student.work.network
-        assert few.work.network.settings.reads == "text"
+        assert few.work.network.settings.input_form == "text"
         assert student.work.few_steps
         assert facts(few.data).classes == classes
 
 
 def test_early_decay_is_the_published_one_scaled(load):
     """Epoch e of 10 stands for epochs 20 e - 19 .. 20 e of the published 200."""
-    terms = load(CHANNELS).recipe().student.work.objective.terms
+    terms = load(CHANNELS).stage_graph().student.work.objective.terms
     for epoch in range(1, 11):
         last = 20 * epoch
         decay = 6 if last <= 60 else 5.4 if last <= 160 else 4.86
@@ -374,22 +378,22 @@ def test_early_decay_is_the_published_one_scaled(load):
 def test_neighbourhoods_alone_need_no_search(load):
     experiment = load(ALONE)
     assert not experiment.search
-    kinds = {stage.work.kind for stage in experiment.recipe().student.lineage()}
+    kinds = {stage.work.kind for stage in experiment.stage_graph().student.ancestors()}
     assert kinds == {"train", "neighbourhood", "assemble"}
 
 
 def test_a_search_over_methods_begins_with_what_was_published(load):
     experiment = load(COMPOSED)
     of = experiment.search["student.objective"].members.of
-    assert len(starts(experiment)) >= len(of) - 1
-    for answers in starts(experiment).values():
+    assert len(initial_points(experiment)) >= len(of) - 1
+    for answers in initial_points(experiment).values():
         chosen = [name for name in of if answers.get(f"student.objective.{name}") == "with"]
         assert 1 <= len(chosen) <= 2
 
 
 def test_every_part_of_what_a_teacher_says_is_tried_on_one_budget(load):
     experiment = load(PARTS_OF_IT)
-    students = [experiment.recipe(v).student for v in experiment.configurations(1)]
+    students = [experiment.stage_graph(v).student for v in experiment.configurations(1)]
     terms = [set(student.work.objective.terms) for student in students]
     parts = {"partial_teacher", "class_similarity", "top_classes", "partial_similarity"}
     assert set().union(*terms) == {"cross_entropy", "soft_targets", *parts}
@@ -400,8 +404,8 @@ def test_every_part_of_what_a_teacher_says_is_tried_on_one_budget(load):
 
 def test_both_orders_of_compressing_begin_with_one_teacher(load):
     experiment = load(COMPRESSED)
-    students = [experiment.recipe(values).student for values in experiment.configurations(2)]
-    stages = {s.key: s for student in students for s in student.lineage()}
+    students = [experiment.stage_graph(values).student for values in experiment.configurations(2)]
+    stages = {s.key: s for student in students for s in student.ancestors()}
     assert [s.label for s in stages.values()].count("teacher") == 1
     first = [s for s in stages.values() if [p.label for p in s.parents] == ["teacher"]]
     assert sorted(s.work.kind for s in first) == ["prune"] * 3 + ["quantise"] * 2

@@ -6,11 +6,11 @@ import pytest
 
 from stillhouse.methods.core.data.sources import SOURCES
 from stillhouse.methods.core.objective.objective import METHODS
-from stillhouse.search.stages.core.config import KINDS
+from stillhouse.search.stages.core.config import STAGE_KINDS
 from stillhouse.spaces.blocks import BLOCKS
 from stillhouse.spaces.networks import FAMILIES
 
-FOLDERS = (FAMILIES, BLOCKS, METHODS, SOURCES, KINDS)
+FOLDERS = (FAMILIES, BLOCKS, METHODS, SOURCES, STAGE_KINDS)
 PLUGINS = [(folder, name) for folder in FOLDERS for name in folder.names()]
 MOST_LINES = 300
 

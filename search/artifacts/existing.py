@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stillhouse.search.artifacts.places import absolute
+from stillhouse.search.artifacts.places import absolute_address
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.core.addresses import shown
+from stillhouse.search.core.addresses import for_display
 from stillhouse.spaces.config.problems import ConfigError, Problem
 
 
-def existing(uri: str) -> Library:
-    """The library at ``uri``; nothing is created.
+def open_existing(address: str) -> Library:
+    """The library at ``address``; nothing is created.
 
     Raises:
         ConfigError: there is none, or its place cannot be reached.
         Lost: an object store does not answer, or has no such bucket.
     """
-    library = find_library(uri)
-    if library is None or not library.begun:
-        message = f"there is no library at {shown(absolute(uri))}"
+    library = find_library(address)
+    if library is None or not library.is_initialised:
+        message = f"there is no library at {for_display(absolute_address(address))}"
         remedy = "name its folder or URI: --library PLACE"
         raise ConfigError([Problem("--library", f"{message}; {remedy}")])
     return library
@@ -30,10 +30,10 @@ def find_library(uri: str) -> Library | None:
 
     An object store is not asked whether it has something: one that is away would answer late.
     """
-    place = absolute(uri)
-    if "://" in place:
-        return Library(place, found=True)
-    if not Path(place).is_dir():
+    address = absolute_address(uri)
+    if "://" in address:
+        return Library(address, must_exist=True)
+    if not Path(address).is_dir():
         return None
-    library = Library(place, found=True)
-    return library if library.begun else None
+    library = Library(address, must_exist=True)
+    return library if library.is_initialised else None

@@ -7,14 +7,14 @@ import os
 import re
 from typing import Any
 
-MOST_BYTES = 32 * 2**20
+MAX_METADATA_BYTES = 32 * 2**20
 """Of a record or a list of keys; a curve of 100,000 epochs takes less."""
-FOLDERS = ("artifacts", "scratch", "damaged", "searches", "status")
+LIBRARY_FOLDERS = ("artifacts", "scratch", "damaged", "searches", "status")
 """What lies at a library's root."""
 _KEY = re.compile(r"[0-9a-f]{64}")
 _PAYLOAD = re.compile(r"[0-9a-f]{32}\.safetensors")
-_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
-_OWN = re.compile(
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_LIBRARY_FILE = re.compile(
     r"artifacts/[0-9a-f]{2}/[0-9a-f]{64}/"
     r"(record\.json|[0-9a-f]{32}\.safetensors|\.[^/]+\.part-[0-9a-f]{8})"
     r"|scratch/([\w-]+\.safetensors|\.[^/]+)"
@@ -22,7 +22,7 @@ _OWN = re.compile(
 )
 
 
-class Unreadable(ValueError):
+class UnreadableFile(ValueError):
     """A file that cannot have been written by any version of this library."""
 
 
@@ -31,40 +31,40 @@ def is_key(text: object) -> bool:
     return isinstance(text, str) and _KEY.fullmatch(text) is not None
 
 
-def is_word(name: str) -> bool:
+def is_safe_name(name: str) -> bool:
     """Whether it may be the id of a run, or the name of half-done work."""
-    return _WORD.fullmatch(name) is not None
+    return _SAFE_NAME.fullmatch(name) is not None
 
 
-def word(name: str) -> str:
+def require_safe_name(name: str) -> str:
     """The id of a run, or the name of half-done work, as part of a path.
 
     Raises:
         ValueError: it holds anything but letters, digits, - and _.
     """
-    if not is_word(name):
+    if not is_safe_name(name):
         raise ValueError(f"{name!r} is no name: letters, digits, - and _")
     return name
 
 
-def plain(data: bytes) -> Any:
+def parse_json(data: bytes) -> Any:
     """JSON of a bounded size.
 
     Raises:
         Unreadable: it is not that.
     """
-    if len(data) > MOST_BYTES:
-        raise Unreadable("too large")
+    if len(data) > MAX_METADATA_BYTES:
+        raise UnreadableFile("too large")
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise Unreadable(str(error)) from None
+        raise UnreadableFile(str(error)) from None
 
 
-def is_own(path: str) -> bool:
+def is_library_file(path: str) -> bool:
     """Whether a library gives such a name to an artifact's file, whole or torn, or to a file of a
     half-done stage."""
-    return _OWN.fullmatch(path) is not None
+    return _LIBRARY_FILE.fullmatch(path) is not None
 
 
 def is_payload(name: object) -> bool:
@@ -72,7 +72,7 @@ def is_payload(name: object) -> bool:
     return isinstance(name, str) and _PAYLOAD.fullmatch(name) is not None
 
 
-def within(root: str, path: str) -> bool:
+def is_inside(root: str, path: str) -> bool:
     """Whether ``path`` below the folder ``root`` lies there, whatever links are on the way."""
-    home = os.path.realpath(root)
-    return os.path.realpath(os.path.join(home, path)).startswith(os.path.join(home, ""))
+    real_root = os.path.realpath(root)
+    return os.path.realpath(os.path.join(real_root, path)).startswith(os.path.join(real_root, ""))

@@ -7,14 +7,14 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from stillhouse.search.artifacts.limits import Unreadable, plain
-from stillhouse.spaces.config.problems import ConfigError, Problem, unknown
+from stillhouse.search.artifacts.limits import UnreadableFile, parse_json
+from stillhouse.spaces.config.problems import ConfigError, Problem, unknown_message
 
-_MARK = re.compile(r"-[0-9a-f]{8}$")
+_ID_SUFFIX = re.compile(r"-[0-9a-f]{8}$")
 
 
 @dataclass(frozen=True)
-class Run:
+class RunRef:
     """A run as a library knows it. ``id`` belongs to one run; several may share a ``name``.
 
     ``host`` and ``folder`` say where it runs. Both are empty where an earlier version noted it.
@@ -27,68 +27,79 @@ class Run:
 
     def __str__(self) -> str:
         """How to name this run alone, and where it is."""
-        asked = f"{self.id}.json" if self.id == self.name else self.id
-        return f"{asked} ({self.folder} on {self.host})" if self.host else asked
+        unique_name = f"{self.id}.json" if self.id == self.name else self.id
+        return f"{unique_name} ({self.folder} on {self.host})" if self.host else unique_name
 
 
 @dataclass(frozen=True)
-class Need:
+class RunReferences:
     """The keys that a run needs: of what it made or reused, and of what it makes just now.
 
-    ``ended`` is true once the search has finished: it needs no half-done stage any more.
+    ``is_finished`` is true once the search has finished: it needs no half-done stage any more.
     """
 
-    run: Run
+    run: RunRef
     keys: frozenset[str] = field(default_factory=frozenset)
-    ended: bool = True
+    is_finished: bool = True
 
 
-def write_need(need: Need) -> bytes:
+def dump_references(references: RunReferences) -> bytes:
     """The text of a note."""
-    run = need.run
-    told = {"run": run.name, "host": run.host, "folder": run.folder, "ended": need.ended}
-    return json.dumps({**told, "keys": sorted(need.keys)}).encode()
+    run_ref = references.run
+    run_fields = {
+        "run": run_ref.name,
+        "host": run_ref.host,
+        "folder": run_ref.folder,
+        "ended": references.is_finished,
+    }
+    return json.dumps({**run_fields, "keys": sorted(references.keys)}).encode()
 
 
-def read_need(run_id: str, text: bytes) -> Need:
+def parse_references(run_id: str, text: bytes) -> RunReferences:
     """The need that a note says; earlier versions wrote the list of keys alone.
 
     Raises:
         Unreadable: it is no note.
     """
-    told = plain(text)
-    if isinstance(told, list):
-        told = {"run": run_id, "keys": told}
-    keys = told.get("keys") if isinstance(told, dict) else None
+    data = parse_json(text)
+    if isinstance(data, list):
+        data = {"run": run_id, "keys": data}
+    keys = data.get("keys") if isinstance(data, dict) else None
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise Unreadable("it has no list of keys")
-    name, host, folder = (str(told.get(field) or "") for field in ("run", "host", "folder"))
-    run = Run(run_id, name or name_of(run_id), host, folder)
-    return Need(run, frozenset(keys), bool(told.get("ended", True)))
+        raise UnreadableFile("it has no list of keys")
+    name, host, folder = (str(data.get(field) or "") for field in ("run", "host", "folder"))
+    run_ref = RunRef(run_id, name or name_of(run_id), host, folder)
+    return RunReferences(run_ref, frozenset(keys), bool(data.get("ended", True)))
 
 
 def name_of(run_id: str) -> str:
     """The name of the run with this id."""
-    return _MARK.sub("", run_id)
+    return _ID_SUFFIX.sub("", run_id)
 
 
-def the_run(asked: str, runs: Iterable[Run], field: str) -> Run:
-    """The run that ``asked`` names, by its id, by its name, or by the file of its note.
+def find_run(name_or_id: str, runs: Iterable[RunRef], field: str) -> RunRef:
+    """The run that ``name_or_id`` names, by its id, by its name, or by the file of its note.
 
     Args:
-        field: what the person gave ``asked`` for; it begins the message.
+        field: what the person gave ``name_or_id`` for; it begins the message.
 
     Raises:
         ConfigError: there is no such run, or several share the name.
     """
-    known = list(runs)
-    exact = [run for run in known if asked in (f"{run.id}.json", run.id) and asked != run.name]
-    found = exact or [run for run in known if run.name == asked]
-    if not found:
-        names = sorted({name for run in known for name in (run.id, run.name)})
-        raise ConfigError([Problem(field, unknown("run", asked, names))])
-    if len(found) > 1:
-        some = ", ".join(sorted(map(str, found)))
-        message = f"{len(found)} runs are called {asked}; name one of them by its id: {some}"
+    run_refs = list(runs)
+    exact_matches = [
+        run
+        for run in run_refs
+        if name_or_id in (f"{run.id}.json", run.id) and name_or_id != run.name
+    ]
+    matches = exact_matches or [run for run in run_refs if run.name == name_or_id]
+    if not matches:
+        known_names = sorted({name for run in run_refs for name in (run.id, run.name)})
+        raise ConfigError([Problem(field, unknown_message("run", name_or_id, known_names))])
+    if len(matches) > 1:
+        candidates = ", ".join(sorted(map(str, matches)))
+        message = (
+            f"{len(matches)} runs are called {name_or_id}; name one of them by its id: {candidates}"
+        )
         raise ConfigError([Problem(field, message)])
-    return found[0]
+    return matches[0]

@@ -8,19 +8,21 @@ import torch
 
 from stillhouse.methods.core.training.teachers import FrozenTeacher
 from stillhouse.search.artifacts.artifact import Artifact
-from stillhouse.search.assembly.network import rebuild
+from stillhouse.search.assembly.network import load_network
 
 # Frozen teachers stay on the device for the next trial of this worker.
-_TEACHERS: OrderedDict[tuple[str, str], FrozenTeacher] = OrderedDict()
-_MOST_TEACHERS = 8
+_TEACHER_CACHE: OrderedDict[tuple[str, str], FrozenTeacher] = OrderedDict()
+_MAX_CACHED_TEACHERS = 8
 
 
-def frozen(artifact: Artifact, device: torch.device) -> FrozenTeacher:
+def frozen_teacher(artifact: Artifact, device: torch.device) -> FrozenTeacher:
     """The network of a stage as a teacher; the last few of this process are kept."""
-    place = (artifact.record.key, str(device))
-    if place not in _TEACHERS:
-        _TEACHERS[place] = FrozenTeacher(rebuild(artifact).to(device), artifact.record.key)
-    _TEACHERS.move_to_end(place)
-    while len(_TEACHERS) > _MOST_TEACHERS:
-        _TEACHERS.popitem(last=False)
-    return _TEACHERS[place]
+    cache_key = (artifact.record.key, str(device))
+    if cache_key not in _TEACHER_CACHE:
+        _TEACHER_CACHE[cache_key] = FrozenTeacher(
+            load_network(artifact).to(device), artifact.record.key
+        )
+    _TEACHER_CACHE.move_to_end(cache_key)
+    while len(_TEACHER_CACHE) > _MAX_CACHED_TEACHERS:
+        _TEACHER_CACHE.popitem(last=False)
+    return _TEACHER_CACHE[cache_key]

@@ -9,26 +9,31 @@ from torch import nn
 
 from stillhouse.search.artifacts.artifact import Artifact
 from stillhouse.search.artifacts.record import Record
-from stillhouse.search.assembly.network import Piece, assembled, head, stem
+from stillhouse.search.assembly.network import (
+    BlockReplacement,
+    assemble_network,
+    head_module,
+    stem_module,
+)
 from stillhouse.search.assembly.planner import Edge
-from stillhouse.spaces.cost import costs
-from stillhouse.spaces.modules.cuts import narrowed, positions
+from stillhouse.spaces.cost import compute_costs
+from stillhouse.spaces.modules.cuts import cut_positions, narrowed_shape
 from stillhouse.spaces.modules.network import Network, Shape
-from stillhouse.spaces.modules.pca import Narrow
-from stillhouse.spaces.modules.subclasses import before_classes
+from stillhouse.spaces.modules.pca import PCAProject
+from stillhouse.spaces.modules.subclasses import subclass_logits_block
 
-Score = Literal["kl", "nmse", "accuracy_drop"]
-COSTS = ("parameters", "flops", "bytes")
-LATENCY = "latency_ms"
-BUDGETS = (*COSTS, LATENCY)
+ScoreName = Literal["kl", "nmse", "accuracy_drop"]
+COST_NAMES = ("parameters", "flops", "bytes")
+LATENCY_METRIC = "latency_ms"
+BUDGET_COSTS = (*COST_NAMES, LATENCY_METRIC)
 """Costs that a budget may be on."""
-IN, OUT = ("in", 0.0), ("out", 0.0)
+SOURCE, SINK = ("in", 0.0), ("out", 0.0)
 """Where an assembly's path begins and ends: before the stem, behind the head."""
-Path = tuple[int, ...]
+EdgePath = tuple[int, ...]
 """An assembly as the places of its edges."""
 
 
-class Pool:
+class BlockPool:
     """What assemblies can be made of: neighbourhoods, and stems and heads for their widths.
 
     Args:
@@ -42,132 +47,178 @@ class Pool:
         self,
         teacher: Network,
         shape: Shape,
-        made: Sequence[Artifact],
-        timed: Mapping[str, str] | None = None,
+        artifacts: Sequence[Artifact],
+        latency_keys: Mapping[str, str] | None = None,
     ) -> None:
         self._teacher, self._shape = teacher, shape
-        self._at = positions(teacher, shape)
-        self._bases = {
+        self._cut_shapes = cut_positions(teacher, shape)
+        self._bases_by_cut = {
             artifact.record.identity["work"]["cut"]: artifact.tensors
-            for artifact in made
+            for artifact in artifacts
             if artifact.record.kind == "boundary"
         }
-        self._made = [
+        self._neighbourhoods = [
             artifact
-            for artifact in made
+            for artifact in artifacts
             if artifact.record.kind == "neighbourhood" and "diverged" not in artifact.record.facts
         ]
-        times = {
-            a.record.key: a.record.figures[LATENCY] for a in made if LATENCY in a.record.figures
+        latency_by_key = {
+            a.record.key: a.record.figures[LATENCY_METRIC]
+            for a in artifacts
+            if LATENCY_METRIC in a.record.figures
         }
-        known = (timed or {}).items()
-        self._latency = {label: times[key] for label, key in known if key in times}
+        labelled_keys = (latency_keys or {}).items()
+        self._latency_by_label = {
+            label: latency_by_key[key] for label, key in labelled_keys if key in latency_by_key
+        }
 
     @property
-    def fixed(self) -> dict[str, float]:
+    def fixed_costs(self) -> dict[str, float]:
         """What every assembly costs besides its parts: the mean and deviation of its images."""
         return {"bytes": 8.0 * len(self._teacher.mean.flatten())}
 
-    def edges(self, score: Score) -> list[Edge]:
+    def edges(self, score: ScoreName) -> list[Edge]:
         """Everything a plan may be made of: the neighbourhoods first, then stems and heads."""
-        return [self._edge(artifact, score) for artifact in self._made] + self._ends()
+        return [
+            self._block_edge(artifact, score) for artifact in self._neighbourhoods
+        ] + self._end_edges()
 
-    def paths(self, records: Iterable[Record]) -> dict[Path, Record]:
+    def measured_paths(self, records: Iterable[Record]) -> dict[EdgePath, Record]:
         """Assemblies of these neighbourhoods that were made before, by their edges."""
-        edges = self._ends()
-        found: dict[Path, Record] = {}
-        places = {artifact.record.key: i for i, artifact in enumerate(self._made)}
-        pieces = {i: piece_of(artifact).plain() for i, artifact in enumerate(self._made)}
+        end_edges = self._end_edges()
+        records_by_path: dict[EdgePath, Record] = {}
+        index_of_key = {artifact.record.key: i for i, artifact in enumerate(self._neighbourhoods)}
+        replacements = {
+            i: replacement_of(artifact).plain() for i, artifact in enumerate(self._neighbourhoods)
+        }
         for record in records:
             if record.kind != "assemble":
                 continue
-            own = [places[key] for key in record.parents if key in places]
-            told = record.facts["assembly"]["pieces"]
-            chosen = [i for piece in told for i in own if pieces[i] == piece]
-            if len(chosen) == len(told):
-                first = edges.index(next(e for e in edges if e.head == _first(told)))
-                last = edges.index(next(e for e in edges if e.tail == _last(told)))
-                path = (len(self._made) + first, *chosen, len(self._made) + last)
-                found.setdefault(path, record)
-        return found
+            own_indices = [index_of_key[key] for key in record.parents if key in index_of_key]
+            stored_replacements = record.facts["assembly"]["pieces"]
+            block_edges = [
+                i
+                for replacement in stored_replacements
+                for i in own_indices
+                if replacements[i] == replacement
+            ]
+            if len(block_edges) == len(stored_replacements):
+                stem_edge = end_edges.index(
+                    next(
+                        edge for edge in end_edges if edge.head == _entry_node(stored_replacements)
+                    )
+                )
+                head_edge = end_edges.index(
+                    next(edge for edge in end_edges if edge.tail == _exit_node(stored_replacements))
+                )
+                path = (
+                    len(self._neighbourhoods) + stem_edge,
+                    *block_edges,
+                    len(self._neighbourhoods) + head_edge,
+                )
+                records_by_path.setdefault(path, record)
+        return records_by_path
 
-    def parts(self, path: Path, edges: Sequence[Edge]) -> Iterator[dict[str, Any]]:
+    def describe_parts(self, path: EdgePath, edges: Sequence[Edge]) -> Iterator[dict[str, Any]]:
         """Each part of an assembly, from the stem to the head: where it stands, what it costs."""
-        ends: dict[Any, Any] = {IN: (0, 1.0), OUT: (len(self._teacher.names), 1.0)}
-        for edge in (edges[place] for place in path):
-            start, enter = ends.get(edge.tail, edge.tail)
-            stop, leave = ends.get(edge.head, edge.head)
-            told = {"name": edge.name, "score": edge.score, "costs": dict(edge.costs)}
-            yield {**told, "start": start, "stop": stop, "enter": enter, "leave": leave}
+        end_positions: dict[Any, Any] = {SOURCE: (0, 1.0), SINK: (len(self._teacher.names), 1.0)}
+        for edge in (edges[index] for index in path):
+            start, enter = end_positions.get(edge.tail, edge.tail)
+            stop, leave = end_positions.get(edge.head, edge.head)
+            description = {"name": edge.name, "score": edge.score, "costs": dict(edge.costs)}
+            yield {**description, "start": start, "stop": stop, "enter": enter, "leave": leave}
 
-    def chosen(self, path: Path) -> list[Artifact]:
+    def neighbourhoods_on(self, path: EdgePath) -> list[Artifact]:
         """The neighbourhoods of an assembly, in order."""
-        return [self._made[i] for i in path if i < len(self._made)]
+        return [self._neighbourhoods[i] for i in path if i < len(self._neighbourhoods)]
 
-    def network(self, chosen: Sequence[Artifact]) -> Network:
+    def build_network(self, neighbourhoods: Sequence[Artifact]) -> Network:
         """The network they make, with what they learnt."""
-        pieces = [piece_of(artifact) for artifact in chosen]
+        replacements = [replacement_of(artifact) for artifact in neighbourhoods]
         modules = []
-        for piece, artifact in zip(pieces, chosen, strict=True):
-            module = piece.build(self._teacher, self._at)
+        for replacement, artifact in zip(replacements, neighbourhoods, strict=True):
+            module = replacement.build(self._teacher, self._cut_shapes)
             module.load_state_dict(dict(artifact.tensors))
             modules.append(module.eval())
-        network = assembled(self._teacher, self._shape, pieces, modules)
-        first, last = (network.names[0], min(self._at)), (before_classes(network), max(self._at))
-        for (name, cut), width in ((first, pieces[0].enter), (last, pieces[-1].leave)):
+        network = assemble_network(self._teacher, self._shape, replacements, modules)
+        stem_cut, head_cut = (
+            (network.names[0], min(self._cut_shapes)),
+            (subclass_logits_block(network), max(self._cut_shapes)),
+        )
+        for (name, cut), width in (
+            (stem_cut, replacements[0].enter),
+            (head_cut, replacements[-1].leave),
+        ):
             if width < 1.0:  # a projection beside the teacher's own block
-                self._project(network.blocks[name], cut, width)
+                self._load_projection(network.blocks[name], cut, width)
         return network
 
-    def _project(self, end: nn.Module, cut: int, width: float) -> None:
+    def _load_projection(self, end_module: nn.Module, cut: int, width: float) -> None:
         """Load the principal channels at a cut into a stem or head."""
-        tensors, kept = self._bases[cut], narrowed(self._at[cut], width)[0]
-        state = {"basis": tensors["basis"][:kept], "mean": tensors["mean"]}
-        projection = next(m for m in end.modules() if isinstance(m, Narrow))
+        tensors, num_kept = self._bases_by_cut[cut], narrowed_shape(self._cut_shapes[cut], width)[0]
+        state = {"basis": tensors["basis"][:num_kept], "mean": tensors["mean"]}
+        projection = next(
+            module for module in end_module.modules() if isinstance(module, PCAProject)
+        )
         projection.load_state_dict(state)
 
-    def _edge(self, artifact: Artifact, score: Score) -> Edge:
-        piece, figures = piece_of(artifact), artifact.record.figures
-        tail, head_ = (piece.start, piece.enter), (piece.stop, piece.leave)
-        known = {name: figures[name] for name in COSTS}
-        return Edge(tail, head_, piece.label, figures[score], self._timed(known, piece.label))
+    def _block_edge(self, artifact: Artifact, score: ScoreName) -> Edge:
+        replacement, metrics = replacement_of(artifact), artifact.record.figures
+        tail, head = (replacement.start, replacement.enter), (replacement.stop, replacement.leave)
+        own_costs = {name: metrics[name] for name in COST_NAMES}
+        return Edge(
+            tail,
+            head,
+            replacement.label,
+            metrics[score],
+            self._with_latency(own_costs, replacement.label),
+        )
 
-    def _ends(self) -> list[Edge]:
+    def _end_edges(self) -> list[Edge]:
         """Stem and head at each width that occurs there."""
-        pieces = [piece_of(artifact) for artifact in self._made]
-        first, last = min(self._at), max(self._at)
-        found = []
-        for width in sorted({p.enter for p in pieces if p.start == first}):
-            cost = costs(stem(self._teacher, self._at, width), self._shape).plain()
-            told = self._timed(cost, end_label("stem", width))
-            found.append(Edge(IN, (first, width), "stem", 0.0, told))
-        for width in sorted({p.leave for p in pieces if p.stop == last}):
-            inputs = narrowed(self._at[last], width)
-            cost = costs(head(self._teacher, self._at, width), inputs).plain()
-            told = self._timed(cost, end_label("head", width))
-            found.append(Edge((last, width), OUT, "head", 0.0, told))
-        return found
+        replacements = [replacement_of(artifact) for artifact in self._neighbourhoods]
+        first_cut, last_cut = min(self._cut_shapes), max(self._cut_shapes)
+        edges = []
+        for width in sorted(
+            {replacement.enter for replacement in replacements if replacement.start == first_cut}
+        ):
+            own_costs = compute_costs(
+                stem_module(self._teacher, self._cut_shapes, width), self._shape
+            ).plain()
+            edge_costs = self._with_latency(own_costs, end_label("stem", width))
+            edges.append(Edge(SOURCE, (first_cut, width), "stem", 0.0, edge_costs))
+        for width in sorted(
+            {replacement.leave for replacement in replacements if replacement.stop == last_cut}
+        ):
+            input_shape = narrowed_shape(self._cut_shapes[last_cut], width)
+            own_costs = compute_costs(
+                head_module(self._teacher, self._cut_shapes, width), input_shape
+            ).plain()
+            edge_costs = self._with_latency(own_costs, end_label("head", width))
+            edges.append(Edge((last_cut, width), SINK, "head", 0.0, edge_costs))
+        return edges
 
-    def _timed(self, known: Mapping[str, float], label: str) -> dict[str, float]:
-        latency = self._latency.get(label)
-        return {**known, **({} if latency is None else {LATENCY: latency})}
+    def _with_latency(self, own_costs: Mapping[str, float], label: str) -> dict[str, float]:
+        latency = self._latency_by_label.get(label)
+        return {**own_costs, **({} if latency is None else {LATENCY_METRIC: latency})}
 
 
 def end_label(end: str, width: float) -> str:
-    """``stem``, ``head 0.5``: a teacher's end and its share of channels where that is narrow."""
+    """``stem_module``, ``head_module 0.5``: a teacher's end and its share of channels where that is
+    narrow."""
     return end if width >= 1.0 else f"{end} {width:g}"
 
 
-def _first(pieces: Sequence[Mapping[str, Any]]) -> tuple[int, float]:
-    return pieces[0]["start"], pieces[0]["enter"]
+def _entry_node(replacements: Sequence[Mapping[str, Any]]) -> tuple[int, float]:
+    return replacements[0]["start"], replacements[0]["enter"]
 
 
-def _last(pieces: Sequence[Mapping[str, Any]]) -> tuple[int, float]:
-    return pieces[-1]["stop"], pieces[-1]["leave"]
+def _exit_node(replacements: Sequence[Mapping[str, Any]]) -> tuple[int, float]:
+    return replacements[-1]["stop"], replacements[-1]["leave"]
 
 
-def piece_of(artifact: Artifact) -> Piece:
+def replacement_of(artifact: Artifact) -> BlockReplacement:
     """What a neighbourhood's artifact is, and where it goes."""
-    work = artifact.record.identity["work"]
-    block = {k: v for k, v in work["block"].items() if k != "version"}
-    return Piece.parse({**work, "block": block})
+    operation_identity = artifact.record.identity["work"]
+    block_data = {k: v for k, v in operation_identity["block"].items() if k != "version"}
+    return BlockReplacement.parse({**operation_identity, "block": block_data})

@@ -6,19 +6,19 @@ from typing import Annotated, Any
 
 import typer
 
-from stillhouse.search.cli.show import Json, as_json, as_table
+from stillhouse.search.cli.show import JsonOption, print_json, print_table
 from stillhouse.spaces.blocks import BLOCKS
 from stillhouse.spaces.config.problems import ConfigError
 from stillhouse.spaces.cost import network_costs
 from stillhouse.spaces.networks import sizes
 
 
-def blocks(json: Json = False) -> None:
+def blocks(json: JsonOption = False) -> None:
     """Every kind of replacement block, its settings, defaults and ranges."""
     rows = []
     for name, config in ((name, BLOCKS.load(name)) for name in BLOCKS.names()):
-        ranges = {field: str(domain) for field, domain in config.space().items()}
-        none = {"block": name, "setting": "", "default": "", "range": "", "meaning": ""}
+        ranges = {field: str(domain) for field, domain in config.search_space().items()}
+        empty_row = {"block": name, "setting": "", "default": "", "range": "", "meaning": ""}
         rows += [
             {
                 "block": name,
@@ -28,34 +28,34 @@ def blocks(json: Json = False) -> None:
                 "meaning": info.description or "",
             }
             for field, info in config.model_fields.items()
-        ] or [none]
+        ] or [empty_row]
     if json:
-        as_json(rows)
+        print_json(rows)
         return
     columns = ("block", "setting", "default", "range", "meaning")
-    as_table(columns, [[row[column] for column in columns] for row in rows])
+    print_table(columns, [[row[column] for column in columns] for row in rows])
 
 
 def networks(
     shape: Annotated[str, typer.Option(help="channels,height,width")] = "3,32,32",
     classes: int = 10,
-    json: Json = False,
+    json: JsonOption = False,
 ) -> None:
     """Every ready-made network with its parameters and FLOPs."""
     rows: list[dict[str, Any]] = []
     channels, height, width = (int(part) for part in shape.split(","))
     for name, (family, _) in sizes().items():
-        row: dict[str, Any] = {"network": name, "family": family}
+        network_row: dict[str, Any] = {"network": name, "family": family}
         try:
             costs = network_costs(name, (channels, height, width), classes)
-            row |= {"parameters": costs.parameters, "flops": costs.flops}
+            network_row |= {"parameters": costs.parameters, "flops": costs.flops}
         except ConfigError as error:
-            row |= {"parameters": None, "flops": None, "note": str(error)}
-        rows.append(row)
+            network_row |= {"parameters": None, "flops": None, "note": str(error)}
+        rows.append(network_row)
     if json:
-        as_json(rows)
+        print_json(rows)
         return
-    as_table(
+    print_table(
         ("network", "family", "parameters", "FLOPs an image"),
         [(r["network"], r["family"], r["parameters"] or "-", r["flops"] or "-") for r in rows],
     )

@@ -19,9 +19,9 @@ from stillhouse.search.cli import (
     status,
     ui,
 )
-from stillhouse.search.core.addresses import hushed
-from stillhouse.search.core.errors import Lost
-from stillhouse.search.driver.ending import FORBIDDEN, FULL
+from stillhouse.search.core.addresses import scrub
+from stillhouse.search.core.errors import StorageUnavailable
+from stillhouse.search.driver.ending import FORBIDDEN_ERRNOS, FULL_ERRNOS
 from stillhouse.spaces.config.problems import ConfigError
 
 app = typer.Typer(
@@ -58,20 +58,22 @@ def main() -> None:
     and status 2; a stop with status 130."""
     try:
         app()
-    except (ConfigError, Lost) as error:
+    except (ConfigError, StorageUnavailable) as error:
         problems = error.problems if isinstance(error, ConfigError) else [error.problem]
-        sys.exit(_told(map(str, problems)))
+        sys.exit(_print_problems(map(str, problems)))
     except OSError as error:
-        if error.errno not in FULL + FORBIDDEN:
+        if error.errno not in FULL_ERRNOS + FORBIDDEN_ERRNOS:
             raise
-        sys.exit(_told([f"{error.filename or 'a file'} cannot be used: {error.strerror}"]))
+        sys.exit(
+            _print_problems([f"{error.filename or 'a file'} cannot be used: {error.strerror}"])
+        )
     except KeyboardInterrupt as stop:
         print(str(stop) or "stopped", file=sys.stderr)
         sys.exit(130)
 
 
-def _told(problems: Iterable[str]) -> int:
+def _print_problems(problems: Iterable[str]) -> int:
     """Print each problem as a line; returns the status."""
     for problem in problems:
-        print(f"error: {hushed(problem)}", file=sys.stderr)
+        print(f"error: {scrub(problem)}", file=sys.stderr)
     return 2

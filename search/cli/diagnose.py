@@ -8,54 +8,66 @@ from typing import Annotated
 import typer
 
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.cli.runs import Address, File, Inline
-from stillhouse.search.cli.show import Json, Set, as_json, as_table, console, parse_changes
-from stillhouse.search.driver.driver import Workshop
-from stillhouse.search.evaluation.diagnosis import diagnose as examine
+from stillhouse.search.cli.runs import AddressOption, FileArgument, InlineOption
+from stillhouse.search.cli.show import (
+    JsonOption,
+    SetOption,
+    console,
+    parse_overrides,
+    print_json,
+    print_table,
+)
+from stillhouse.search.driver.driver import ExecutionBackend
+from stillhouse.search.evaluation.diagnosis import diagnose_teacher as examine
 from stillhouse.search.experiment.loading import load_experiment
-from stillhouse.search.monitoring.dispatcher import Announcer
+from stillhouse.search.monitoring.dispatcher import EventDispatcher
 from stillhouse.search.monitoring.events import Event, StageChanged
-from stillhouse.search.tuning.local_backend import Inline as InlineShop
+from stillhouse.search.tuning.local_backend import LocalBackend as InlineShop
 
 
 def diagnose(
-    file: File,
-    changes: Set = None,
+    file: FileArgument,
+    changes: SetOption = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many seeds of each student.")] = 3,
     into: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("diagnosis"),
-    address: Address = None,
-    inline: Inline = False,
-    json: Json = False,
+    address: AddressOption = None,
+    inline: InlineOption = False,
+    json: JsonOption = False,
 ) -> None:
     """Tell how sure a teacher is, how it relates classes, and what of that helps the student."""
-    from stillhouse.search.report.page.diagnosis import COLUMNS, rows, sentences, write_diagnosis
+    from stillhouse.search.report.page.diagnosis import (
+        VARIANT_COLUMNS,
+        diagnosis_sentences,
+        variant_rows,
+        write_diagnosis,
+    )
 
-    experiment = load_experiment(file, parse_changes(changes))
+    experiment = load_experiment(file, parse_overrides(changes))
     library = Library(experiment.library)
     library.check_writable()
-    announce = Announcer(() if json else (_tell,))
-    shop: Workshop
+    dispatcher = EventDispatcher(() if json else (_print_stage,))
+    backend: ExecutionBackend
     if inline:
-        shop = InlineShop(experiment, library, announce)
+        backend = InlineShop(experiment, library, dispatcher)
     else:
-        from stillhouse.search.tuning.ray_backend import OnRay
+        from stillhouse.search.tuning.ray_backend import RayBackend
 
-        shop = OnRay(experiment, library, announce, into, address)
+        backend = RayBackend(experiment, library, dispatcher, into, address)
     try:
-        found = examine(experiment, seeds, shop.make, library)
+        result = examine(experiment, seeds, backend.build, library)
     finally:
-        shop.close()
-    files = write_diagnosis(found, into / experiment.name)
+        backend.close()
+    files = write_diagnosis(result, into / experiment.name)
     if json:
-        as_json({**found.plain(), "file": str(files[-1])})
+        print_json({**result.plain(), "file": str(files[-1])})
         return
-    for sentence in sentences(found):
+    for sentence in diagnosis_sentences(result):
         console.print(sentence, markup=False)
     console.print()
-    as_table(COLUMNS, rows(found))
+    print_table(VARIANT_COLUMNS, variant_rows(result))
     console.print(f"\npage: {files[-1]}", markup=False)
 
 
-def _tell(event: Event) -> None:
+def _print_stage(event: Event) -> None:
     if isinstance(event, StageChanged) and event.state in ("made", "reused", "failed"):
         console.print(f"{event.label}: {event.state}", markup=False)

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from stillhouse.search.artifacts.places import absolute
-from stillhouse.search.cli.show import Json, as_json, as_table, console
-from stillhouse.search.cluster.diagnostics import here
+from stillhouse.search.artifacts.places import absolute_address
+from stillhouse.search.cli.show import JsonOption, console, print_json, print_table
+from stillhouse.search.cluster.diagnostics import check_driver
 from stillhouse.search.monitoring.mlflow import resolve_uri
 
 
@@ -19,35 +19,39 @@ def doctor(
     address: Annotated[
         str | None, typer.Option(help="Look at every node of this Ray cluster as well.")
     ] = None,
-    json: Json = False,
+    json: JsonOption = False,
 ) -> None:
     """Versions, devices, disk, and whether library, runs and tracking can be used."""
     uri = resolve_uri(tracking, Path.cwd())
-    findings = {"here": here(library, uri)}
+    findings_by_node = {"here": check_driver(library, uri)}
     if address:
-        from stillhouse.search.cluster.nodes import examine
+        from stillhouse.search.cluster.nodes import check_cluster
 
-        findings |= examine(address, absolute(library), uri)
-    rows = [{"node": n, **finding.plain()} for n, some in findings.items() for finding in some]
+        findings_by_node |= check_cluster(address, absolute_address(library), uri)
+    rows = [
+        {"node": n, **finding.plain()}
+        for n, findings in findings_by_node.items()
+        for finding in findings
+    ]
     if json:
-        as_json(rows)
+        print_json(rows)
     else:
-        _show(rows, bool(address))
+        _print_findings(rows, bool(address))
     if not all(row["good"] for row in rows):
         console.print("some checks failed", style="red")
         raise typer.Exit(1)
 
 
-def _show(rows: list[dict[str, str | bool]], several: bool) -> None:
-    columns = ("node",) * several + ("what", "found")
-    as_table(
+def _print_findings(rows: list[dict[str, str | bool]], has_nodes: bool) -> None:
+    columns = ("node",) * has_nodes + ("what", "found")
+    print_table(
         (*columns, ""),
         [
-            (*(row[column] for column in columns), "ok" if row["good"] else _problem(row))
+            (*(row[column] for column in columns), "ok" if row["good"] else _problem_text(row))
             for row in rows
         ],
     )
 
 
-def _problem(row: dict[str, str | bool]) -> str:
+def _problem_text(row: dict[str, str | bool]) -> str:
     return f"PROBLEM: {row['remedy']}" if row["remedy"] else "PROBLEM"

@@ -10,20 +10,25 @@ import typer
 
 from stillhouse.search.artifacts.artifact import Artifact
 from stillhouse.search.artifacts.record import Record
-from stillhouse.search.artifacts.store import Damaged
-from stillhouse.search.cli.outcome import lacks
-from stillhouse.search.cli.show import Json, as_json, as_table, console
-from stillhouse.search.core.durable import read_mapping, write_whole
-from stillhouse.search.export.exporting import Departure, check_formats, depart, with_earlier
+from stillhouse.search.artifacts.store import CorruptArtifact
+from stillhouse.search.cli.outcome import missing_records_message
+from stillhouse.search.cli.show import JsonOption, console, print_json, print_table
+from stillhouse.search.core.durable import read_json_mapping, write_atomically
+from stillhouse.search.export.exporting import (
+    ExportResult,
+    check_formats,
+    export_network,
+    with_earlier_files,
+)
 from stillhouse.search.export.formats import FORMATS
-from stillhouse.search.export.model_card import card
-from stillhouse.search.report.core.roles import brief
-from stillhouse.search.results.outcome import Outcome, Repeated, winner, winners
+from stillhouse.search.export.model_card import model_card
+from stillhouse.search.report.core.roles import group_label
+from stillhouse.search.results.outcome import Outcome, SeedRuns, winner, winners_by_group
 from stillhouse.search.results.run_folder import RunFolder
 from stillhouse.search.runs.best_files import best_yaml, slug
-from stillhouse.search.runs.kept import library_of
+from stillhouse.search.runs.kept import run_library
 from stillhouse.search.runs.result import RunResult, read_run
-from stillhouse.spaces.config.problems import ConfigError, Problem, unknown
+from stillhouse.spaces.config.problems import ConfigError, Problem, unknown_message
 
 
 def export(
@@ -37,98 +42,104 @@ def export(
     of: Annotated[
         str, typer.Option(help="A value of run.repeats.of_each: its best, not the best of all.")
     ] = "",
-    json: Json = False,
+    json: JsonOption = False,
 ) -> None:
     """Write the best student as files, compared with the original, and a model card beside them."""
     formats = list(dict.fromkeys(to or FORMATS.names()))
     check_formats(formats)
     folder = RunFolder.find(name)
     run = read_run(folder)
-    if run.lacks_trials:
-        raise ConfigError([Problem(folder.name, lacks(run))])
-    best = _chosen(run.outcome, of)
-    winning = _opened(folder, run, best)
-    data = run.experiment.recipe(run.outcome.values(best)).student.data
-    place = into or folder.path / "exported"
-    departure = depart(winning, data, formats, place, run.experiment.name)
-    departure = with_earlier(departure, _manifest(place, run.experiment.name))
-    told = _written(place, run, best, winning.record, departure)
+    if run.misses_trials:
+        raise ConfigError([Problem(folder.name, missing_records_message(run))])
+    seed_runs = _select_seed_runs(run.outcome, of)
+    artifact = _open_student(folder, run, seed_runs)
+    data = run.experiment.stage_graph(run.outcome.trial_values(seed_runs)).student.data
+    target = into or folder.path / "exported"
+    result = export_network(artifact, data, formats, target, run.experiment.name)
+    result = with_earlier_files(result, _read_manifest(target, run.experiment.name))
+    manifest = _write_card(target, run, seed_runs, artifact.record, result)
     if json:
-        as_json(told)
+        print_json(manifest)
     else:
-        _tell(departure)
-        console.print(f"model card  {told['card']}", markup=False)
-    if to and departure.refused:
+        _print_result(result)
+        console.print(f"model card  {manifest['card']}", markup=False)
+    if to and result.refused:
         raise typer.Exit(1)
 
 
-def _opened(folder: RunFolder, run: RunResult, best: Repeated) -> Artifact:
+def _open_student(folder: RunFolder, run: RunResult, seed_runs: SeedRuns) -> Artifact:
     """The student that stands for a configuration.
 
     Raises:
         ConfigError: it is damaged or gone.
     """
-    record = run.outcome.representative(best)[1]
+    record = run.outcome.representative(seed_runs)[1]
     try:
-        return library_of(folder, run.experiment).open(record.key)
-    except (Damaged, KeyError):
+        return run_library(folder, run.experiment).open_artifact(record.key)
+    except (CorruptArtifact, KeyError):
         message = f"its network is damaged or gone; stillhouse resume {folder.name} makes it again"
         raise ConfigError([Problem(folder.name, message)]) from None
 
 
-def _written(
-    place: Path, run: RunResult, best: Repeated, record: Record, departure: Departure
+def _write_card(
+    folder: Path, run: RunResult, seed_runs: SeedRuns, record: Record, result: ExportResult
 ) -> dict[str, Any]:
     """Write the model card, and the manifest beside it, which is returned."""
     name, outcome = run.experiment.name, run.outcome
-    tests = outcome.tests.get(best.name, ())
-    recipe = best_yaml(run.experiment, outcome, best)
-    about = place / f"{name}.md"
-    write_whole(about, card(outcome, best, record, departure, tests, recipe))
-    told = {**departure.plain(), "card": str(about), "test_accuracy": list(tests)}
-    write_whole(place / f"{name}.json", dumps(told, indent=1))
-    return told
+    test_accuracies = outcome.test_accuracies.get(seed_runs.name, ())
+    config_yaml = best_yaml(run.experiment, outcome, seed_runs)
+    card_path = folder / f"{name}.md"
+    write_atomically(
+        card_path, model_card(outcome, seed_runs, record, result, test_accuracies, config_yaml)
+    )
+    manifest = {**result.plain(), "card": str(card_path), "test_accuracy": list(test_accuracies)}
+    write_atomically(folder / f"{name}.json", dumps(manifest, indent=1))
+    return manifest
 
 
-def _manifest(place: Path, name: str) -> dict[str, Any]:
+def _read_manifest(folder: Path, name: str) -> dict[str, Any]:
     """What the export before this one wrote of itself; nothing where there is none."""
     try:
-        return read_mapping(place / f"{name}.json") or {}
+        return read_json_mapping(folder / f"{name}.json") or {}
     except OSError:
         return {}
 
 
-def _chosen(outcome: Outcome, of: str) -> Repeated:
+def _select_seed_runs(outcome: Outcome, of: str) -> SeedRuns:
     """The winner, or that of one group.
 
     Raises:
         ConfigError: there is none.
     """
-    best = winner(outcome)
-    if best is None:
+    winning = winner(outcome)
+    if winning is None:
         message = f"has no best configuration yet; stillhouse resume {outcome.name}"
         raise ConfigError([Problem(outcome.name, message)])
     if not of:
-        return best
-    groups = winners(outcome).items()
-    found = {slug(brief(group).partition(" ")[2]): own for group, own in groups if group}
-    if slug(of) not in found:
-        raise ConfigError([Problem("--of", unknown("value", of, found))])
-    return found[slug(of)]
+        return winning
+    groups = winners_by_group(outcome).items()
+    by_value = {
+        slug(group_label(group).partition(" ")[2]): seed_runs
+        for group, seed_runs in groups
+        if group
+    }
+    if slug(of) not in by_value:
+        raise ConfigError([Problem("--of", unknown_message("value", of, by_value))])
+    return by_value[slug(of)]
 
 
-def _tell(departure: Departure) -> None:
-    before = departure.network
-    rows = [("as it was made", before.bytes, before.latency_ms, "", "")]
+def _print_result(result: ExportResult) -> None:
+    original = result.network
+    rows = [("as it was made", original.bytes, original.latency_ms, "", "")]
     rows += [
-        (each.file, each.bytes, each.latency_ms, f"{each.difference:.1e}", f"{each.agreement:.2%}")
-        for each in departure.files
+        (file.file, file.bytes, file.latency_ms, f"{file.difference:.1e}", f"{file.agreement:.2%}")
+        for file in result.files
     ]
-    head = ("", "bytes", "ms an image", "logits differ by", "same class")
-    as_table(head, rows)
+    columns = ("", "bytes", "ms an image", "logits differ by", "same class")
+    print_table(columns, rows)
     console.print(
-        f"compared on {departure.images} images of the {departure.split} split; latency of one "
+        f"compared on {result.images} images of the {result.split} split; latency of one "
         "image on one thread"
     )
-    for message in departure.refused.values():
+    for message in result.refused.values():
         console.print(f"not written: {message}", markup=False)

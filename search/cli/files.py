@@ -7,20 +7,27 @@ from typing import Annotated, Any
 
 import typer
 
-from stillhouse.search.assembly.pool import BUDGETS
-from stillhouse.search.cli.show import Json, Set, as_json, as_table, console, parse_changes
-from stillhouse.search.core.formatting import PARTS, compact, duration
-from stillhouse.search.driver.assembly_proposals import offers, write_offers
-from stillhouse.search.driver.cautions import cautions
+from stillhouse.search.assembly.pool import BUDGET_COSTS
+from stillhouse.search.cli.show import (
+    JsonOption,
+    SetOption,
+    console,
+    parse_overrides,
+    print_json,
+    print_table,
+)
+from stillhouse.search.core.formatting import PART_NAMES, format_compact, format_duration
+from stillhouse.search.driver.assembly_proposals import propose_assemblies, write_proposals
+from stillhouse.search.driver.cautions import setup_warnings
 from stillhouse.search.driver.plan import Plan, PlannedStage
-from stillhouse.search.driver.plan import plan as make_plan
+from stillhouse.search.driver.plan import plan_search as make_plan
 from stillhouse.search.experiment.experiment import Experiment
-from stillhouse.search.experiment.initial_points import starts
+from stillhouse.search.experiment.initial_points import initial_points
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.spaces.config.limits import Limit, as_limit
-from stillhouse.spaces.config.problems import ConfigError, Problem, unknown
+from stillhouse.spaces.config.problems import ConfigError, Problem, unknown_message
 
-_TOGETHER = {**PARTS, "assemble": "assemblies"}
+_COLLECTIVE_NAMES = {**PART_NAMES, "assemble": "assemblies"}
 """Kinds of stage of which a search may have hundreds -> what several are called."""
 File = Annotated[Path, typer.Argument(help="Experiment file (YAML).")]
 Budget = Annotated[
@@ -29,26 +36,31 @@ Budget = Annotated[
 ]
 
 
-def check(file: File, changes: Set = None, json: Json = False) -> None:
+def check(file: File, changes: SetOption = None, json: JsonOption = False) -> None:
     """Validate an experiment file; nothing is run."""
-    experiment = load_experiment(file, parse_changes(changes))
+    experiment = load_experiment(file, parse_overrides(changes))
     if json:
-        warned = [{"path": each.about, "message": each.message} for each in cautions(experiment)]
-        told = {"valid": True, "name": experiment.name, "searched": list(experiment.search)}
-        as_json({**told, "warnings": warned})
+        warned = [
+            {"path": warning.source, "message": warning.message}
+            for warning in setup_warnings(experiment)
+        ]
+        result = {"valid": True, "name": experiment.name, "searched": list(experiment.search)}
+        print_json({**result, "warnings": warned})
         return
     console.print(f"{file}: valid")
-    for each in cautions(experiment):
-        console.print(f"warning: {each}", markup=False, soft_wrap=True)
+    for warning in setup_warnings(experiment):
+        console.print(f"warning: {warning}", markup=False, soft_wrap=True)
     if experiment.search:
-        as_table(("searched", "values"), [(p, str(d)) for p, d in experiment.search.items()])
+        print_table(("searched", "values"), [(p, str(d)) for p, d in experiment.search.items()])
     if experiment.run.start != "sampler":
-        console.print("first trials:", *(f"  {start}" for start in starts(experiment)), sep="\n")
+        console.print(
+            "first trials:", *(f"  {start}" for start in initial_points(experiment)), sep="\n"
+        )
 
 
 def plan(
     file: File,
-    changes: Set = None,
+    changes: SetOption = None,
     slots: Annotated[int, typer.Option(help="Trials at once, for the estimate.")] = 0,
     budget: Budget = None,
     front: Annotated[
@@ -56,55 +68,67 @@ def plan(
     ] = "",
     best: Annotated[int, typer.Option(min=1, help="With --budget, --front: how many plans.")] = 1,
     into: Annotated[Path, typer.Option(help="Folder of the plans' files.")] = Path("plans"),
-    json: Json = False,
+    json: JsonOption = False,
 ) -> None:
     """Show what a launch would run, or, with --budget or --front, what the library's parts make."""
-    experiment = load_experiment(file, parse_changes(changes))
+    experiment = load_experiment(file, parse_overrides(changes))
     if budget or front:
-        if front and front not in BUDGETS:
-            raise ConfigError([Problem("--front", unknown("cost", front, BUDGETS))])
-        _offer(experiment, parse_budgets(budget or []), front, best, into, json)
+        if front and front not in BUDGET_COSTS:
+            raise ConfigError([Problem("--front", unknown_message("cost", front, BUDGET_COSTS))])
+        _propose_assemblies(experiment, parse_budgets(budget or []), front, best, into, json)
         return
     planned = make_plan(experiment, slots)
     if json:
-        as_json(planned.plain())
+        print_json(planned.plain())
         return
-    as_table(("shared stage", "taught by", "parameters", "in library", "time"), _rows(planned))
-    there = sum(stage.there for stage in planned.stages)
-    how = "at most" if planned.exact else "about"
+    print_table(
+        ("shared stage", "taught by", "parameters", "in library", "time"), _stage_rows(planned)
+    )
+    num_available = sum(stage.there for stage in planned.stages)
+    precision = "at most" if planned.exact else "about"
     console.print(
-        f"shared stages: {how} {len(planned.stages)}, {there} of them in the library; "
+        f"shared stages: {precision} {len(planned.stages)}, {num_available} of them in the library; "
         f"{planned.trials} trials; {planned.repeats} repetitions and baselines"
     )
     console.print(
-        f"about {duration(planned.seconds)} with {planned.slots} at a time, judged by a few "
+        f"about {format_duration(planned.seconds)} with {planned.slots} at a time, judged by a few "
         "steps of each network on this machine"
     )
 
 
-def _rows(planned: Plan) -> list[tuple[Any, ...]]:
+def _stage_rows(planned: Plan) -> list[tuple[Any, ...]]:
     """A row a stage; parts of networks, of which there may be hundreds, together by their kind."""
     rows: list[tuple[Any, ...]] = []
     parts: dict[tuple[str, str], list[PlannedStage]] = {}
-    told_together = {stage.label for stage in planned.stages if stage.kind in _TOGETHER}
+    collective_labels = {stage.label for stage in planned.stages if stage.kind in _COLLECTIVE_NAMES}
     for stage in planned.stages:
-        if stage.kind in _TOGETHER:
+        if stage.kind in _COLLECTIVE_NAMES:
             parts.setdefault((stage.label.partition("/")[0], stage.kind), []).append(stage)
             continue
-        taught_by = ", ".join(label for label in stage.teachers if label not in told_together)
-        there = "yes" if stage.there else "no"
-        rows.append((stage.label, taught_by, stage.parameters or "", there, _time(stage.seconds)))
-    for (entry, kind), some in parts.items():
-        ready = sum(stage.there for stage in some)
-        seconds = sum(stage.seconds for stage in some)
-        what = f"{entry}: {len(some)} {_TOGETHER[kind]}"
-        rows.append((what, "", "", f"{ready} of {len(some)}", _time(seconds)))
+        taught_by = ", ".join(label for label in stage.teachers if label not in collective_labels)
+        availability = "yes" if stage.there else "no"
+        rows.append(
+            (
+                stage.label,
+                taught_by,
+                stage.parameters or "",
+                availability,
+                _duration_text(stage.seconds),
+            )
+        )
+    for (entry, kind), stages in parts.items():
+        num_available = sum(stage.there for stage in stages)
+        seconds = sum(stage.seconds for stage in stages)
+        row_label = f"{entry}: {len(stages)} {_COLLECTIVE_NAMES[kind]}"
+        rows.append(
+            (row_label, "", "", f"{num_available} of {len(stages)}", _duration_text(seconds))
+        )
     return rows
 
 
-def _time(seconds: float) -> str:
+def _duration_text(seconds: float) -> str:
     """How long something may take; nothing where that is not known."""
-    return duration(seconds) if seconds else ""
+    return format_duration(seconds) if seconds else ""
 
 
 def parse_budgets(pairs: list[str]) -> dict[str, Limit]:
@@ -113,53 +137,66 @@ def parse_budgets(pairs: list[str]) -> dict[str, Limit]:
     Raises:
         ConfigError: a cost there is none of, or no number.
     """
-    found = {}
-    for cost, told in parse_changes(pairs, "--budget").items():
-        if cost not in BUDGETS:
-            raise ConfigError([Problem("--budget", unknown("cost", cost, BUDGETS))])
-        found[cost] = Limit.parse(as_limit(told), f"--budget {cost}")
-    return found
+    budgets = {}
+    for cost, bounds in parse_overrides(pairs, "--budget").items():
+        if cost not in BUDGET_COSTS:
+            raise ConfigError([Problem("--budget", unknown_message("cost", cost, BUDGET_COSTS))])
+        budgets[cost] = Limit.parse(as_limit(bounds), f"--budget {cost}")
+    return budgets
 
 
-def _offer(
+def _propose_assemblies(
     experiment: Experiment,
     budgets: dict[str, Limit],
     front: str,
-    best: int,
-    into: Path,
+    num_plans: int,
+    folder: Path,
     json: bool,
 ) -> None:
-    offered = offers(experiment, budgets, best, front)
-    found, known = offered.found, offered.known
-    files = write_offers(experiment, budgets, found, into)
+    proposals = propose_assemblies(experiment, budgets, num_plans, front)
+    assemblies, calibration = proposals.proposals, proposals.cost_model
+    files = write_proposals(experiment, budgets, assemblies, folder)
     if json:
-        as_json([{**o.plain(), "file": str(f)} for o, f in zip(found, files, strict=True)])
+        print_json(
+            [
+                {**assembly.plain(), "file": str(f)}
+                for assembly, f in zip(assemblies, files, strict=True)
+            ]
+        )
         return
-    costs = [cost for cost in BUDGETS if all(cost in o.costs for o in found)]
+    costs = [
+        cost for cost in BUDGET_COSTS if all(cost in assembly.costs for assembly in assemblies)
+    ]
     rows = [
         (
-            o.rank,
-            f"{o.score:.4g}",
-            "" if o.measured is None else f"{o.measured:.4g}",
-            *(compact(o.costs[c]) for c in costs),
-            ", ".join(o.chosen),
+            assembly.rank,
+            f"{assembly.score:.4g}",
+            "" if assembly.measured is None else f"{assembly.measured:.4g}",
+            *(format_compact(assembly.costs[c]) for c in costs),
+            ", ".join(assembly.chosen),
         )
-        for o in found
+        for assembly in assemblies
     ]
-    predicted = "accuracy lost" if known.loss else "score"
-    as_table(("rank", predicted, "measured", *costs, "made of"), rows)
-    if known.loss:
-        before, left_out = known.loss.before, known.loss.left_out
+    predicted = "accuracy lost" if calibration.loss_calibration else "score"
+    print_table(("rank", predicted, "measured", *costs, "made of"), rows)
+    if calibration.loss_calibration:
+        as_added, left_out = (
+            calibration.loss_calibration.agreement_before,
+            calibration.loss_calibration.agreement_left_out,
+        )
         console.print(
-            f"corrected by {len(known.measured)} assemblies made before: rank correlation "
-            f"with them {before.spearman:.2f} as added up, {left_out.spearman:.2f} corrected (each "
+            f"corrected by {len(calibration.measured_assemblies)} assemblies made before: rank correlation "
+            f"with them {as_added.spearman:.2f} as added up, {left_out.spearman:.2f} corrected (each "
             f"by the others), off by {left_out.mean_absolute_error:.3f}"
         )
-    if known.latency:
-        before, left_out = known.latency.before, known.latency.left_out
+    if calibration.latency_calibration:
+        as_added, left_out = (
+            calibration.latency_calibration.agreement_before,
+            calibration.latency_calibration.agreement_left_out,
+        )
         console.print(
-            f"latency, against {len(known.measured)} whole networks: off by "
-            f"{before.mean_absolute_error:.3g} ms as added up, by "
+            f"latency, against {len(calibration.measured_assemblies)} whole networks: off by "
+            f"{as_added.mean_absolute_error:.3g} ms as added up, by "
             f"{left_out.mean_absolute_error:.3g} ms corrected (each by the others)"
         )
-    console.print(f"files for launch: {into}/{experiment.name}-<rank>.yaml")
+    console.print(f"files for launch: {folder}/{experiment.name}-<rank>.yaml")

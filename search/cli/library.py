@@ -7,29 +7,29 @@ from typing import Annotated
 
 import typer
 
-from stillhouse.search.artifacts.existing import existing
-from stillhouse.search.artifacts.need import the_run
-from stillhouse.search.artifacts.store import Damaged, Library
-from stillhouse.search.cli.show import Json, as_json, as_table, console
-from stillhouse.search.core.errors import Lost
-from stillhouse.search.core.formatting import duration
-from stillhouse.search.driver.garbage import delete, unneeded
+from stillhouse.search.artifacts.existing import open_existing
+from stillhouse.search.artifacts.need import find_run
+from stillhouse.search.artifacts.store import CorruptArtifact, Library
+from stillhouse.search.cli.show import JsonOption, console, print_json, print_table
+from stillhouse.search.core.errors import StorageUnavailable
+from stillhouse.search.core.formatting import format_duration
+from stillhouse.search.driver.garbage import delete_unused, find_unused
 from stillhouse.spaces.config.problems import ConfigError
 
 app = typer.Typer(help="What is kept in a library.", no_args_is_help=True)
 
-Place = Annotated[str, typer.Option("--library", help="Folder or URI of the library.")]
-HERE = "stillhouse-library"
+LibraryOption = Annotated[str, typer.Option("--library", help="Folder or URI of the library.")]
+DEFAULT_LIBRARY = "stillhouse-library"
 
 
 @app.command("list")
-def list_(place: Place = HERE, kind: str = "", json: Json = False) -> None:
+def list_(place: LibraryOption = DEFAULT_LIBRARY, kind: str = "", json: JsonOption = False) -> None:
     """All artifacts, newest first."""
-    records = [r for r in existing(place).records() if kind in ("", r.kind)]
+    records = [r for r in open_existing(place).records() if kind in ("", r.kind)]
     if json:
-        as_json([record.plain() for record in records])
+        print_json([record.plain() for record in records])
         return
-    as_table(
+    print_table(
         ("key", "kind", "name", "val_accuracy", "parameters", "bytes", "made", "took"),
         [
             (
@@ -40,7 +40,7 @@ def list_(place: Place = HERE, kind: str = "", json: Json = False) -> None:
                 int(r.figures.get("parameters", 0)),
                 r.payload.size,
                 r.made_at,
-                duration(r.seconds),
+                format_duration(r.seconds),
             )
             for r in records
         ],
@@ -48,90 +48,90 @@ def list_(place: Place = HERE, kind: str = "", json: Json = False) -> None:
 
 
 @app.command()
-def show(key: str, place: Place = HERE, json: Json = False) -> None:
+def show(key: str, place: LibraryOption = DEFAULT_LIBRARY, json: JsonOption = False) -> None:
     """One artifact's record; the key's first letters are enough."""
-    record = existing(place).find(key)
+    record = open_existing(place).find_by_prefix(key)
     if json:
-        as_json(record.plain())
+        print_json(record.plain())
         return
     rows = [("key", record.key), ("name", record.name), ("kind", record.kind)]
-    rows += [("made", f"{record.made_at}, took {duration(record.seconds)}")]
+    rows += [("made", f"{record.made_at}, took {format_duration(record.seconds)}")]
     rows += [("parents", ", ".join(p[:12] for p in record.parents) or "none")]
     rows += [(name, f"{value:,.6g}") for name, value in record.figures.items()]
     rows += [(name, str(value)) for name, value in record.facts.items()]
-    as_table(("field", "value"), rows)
+    print_table(("field", "value"), rows)
 
 
 @app.command()
-def verify(place: Place = HERE, json: Json = False) -> None:
+def verify(place: LibraryOption = DEFAULT_LIBRARY, json: JsonOption = False) -> None:
     """Read every artifact and compare its digest; damaged ones are set aside.
 
     A record of a newer version is named too, and left where it is.
     """
-    library = existing(place)
+    library = open_existing(place)
     keys = list(library.keys())
-    damaged = [line for key in keys if (line := _damage(library, key))]
+    damage_lines = [line for key in keys if (line := _damage_message(library, key))]
     if json:
-        as_json({"checked": len(keys), "damaged": damaged})
+        print_json({"checked": len(keys), "damaged": damage_lines})
     else:
-        for line in damaged:
+        for line in damage_lines:
             console.print(line, markup=False)
-        console.print(f"{len(keys)} artifacts checked, {len(damaged)} damaged")
-    if damaged:
+        console.print(f"{len(keys)} artifacts checked, {len(damage_lines)} damaged")
+    if damage_lines:
         raise typer.Exit(1)
 
 
 @app.command()
 def collect(
-    place: Place = HERE,
+    place: LibraryOption = DEFAULT_LIBRARY,
     forget: Annotated[
         list[str] | None,
         typer.Option(help="A run, by name or id, that needs nothing more."),
     ] = None,
     older: Annotated[float, typer.Option(help="Only artifacts older than so many hours.")] = 24.0,
     yes: Annotated[bool, typer.Option("--yes", help="Delete; without it only tell.")] = False,
-    json: Json = False,
+    json: JsonOption = False,
 ) -> None:
     """Delete what no search needs: artifacts of no run, torn and damaged files."""
-    library = existing(place)
-    forgotten = _ids(library, forget or [])
-    found = unneeded(library, forgotten, older)
+    library = open_existing(place)
+    forgotten = _run_ids(library, forget or [])
+    unneeded_files = find_unused(library, forgotten, older)
     if yes:
-        found = delete(library, found, forgotten)
+        unneeded_files = delete_unused(library, unneeded_files, forgotten)
     if json:
-        keys = [record.key for record in found.records]
-        told = {"deleted": yes, "artifacts": keys, "files": list(found.files)}
-        as_json({**told, "bytes": found.bytes})
+        keys = [record.key for record in unneeded_files.records]
+        result = {"deleted": yes, "artifacts": keys, "files": list(unneeded_files.files)}
+        print_json({**result, "bytes": unneeded_files.total_bytes})
         return
     verb = "deleted" if yes else "would delete (add --yes)"
-    counts = f"{len(found.records)} artifacts, {found.bytes:,} bytes, {len(found.files)} files"
+    counts = f"{len(unneeded_files.records)} artifacts, {unneeded_files.total_bytes:,} bytes, {len(unneeded_files.files)} files"
     console.print(f"{verb}: {counts}")
 
 
-def _damage(library: Library, key: str) -> str:
+def _damage_message(library: Library, key: str) -> str:
     """One line on what is wrong with an artifact; empty where it is whole, or gone meanwhile."""
     try:
-        library.open(key)
+        library.open_artifact(key)
     except KeyError:
         return ""
-    except Damaged as error:
+    except CorruptArtifact as error:
         return str(error)
     except ConfigError as error:
         return (
             f"artifact {key[:12]} has a record of another version: {' '.join(str(error).split())}"
         )
-    except Lost as error:
-        if library.in_one_step:  # the store is away: the next artifact would wait as long
+    except StorageUnavailable as error:
+        if library.is_object_store:  # the store is away: the next artifact would wait as long
             raise
         return f"artifact {key[:12]} cannot be read: {error}"
     return ""
 
 
-def _ids(library: Library, asked: Iterable[str]) -> set[str]:
+def _run_ids(library: Library, names: Iterable[str]) -> set[str]:
     """The ids of the runs that a person names by id or name.
 
     Raises:
         ConfigError: there is no such run, or several share the name.
     """
-    runs = [need.run for need in library.needs().values()]
-    return {the_run(name, runs, "--forget").id for name in asked}
+    runs = [need.run for need in library.all_references().values()]
+    return {find_run(name, runs, "--forget").id for name in names}

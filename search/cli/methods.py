@@ -10,54 +10,57 @@ import typer
 
 from stillhouse.methods.core.objective.method import Method
 from stillhouse.methods.core.objective.objective import METHODS
-from stillhouse.search.cli.show import Json, as_json, as_table, console
+from stillhouse.search.cli.show import JsonOption, console, print_json, print_table
 
 Name = Annotated[str | None, typer.Argument(help="A method; without, all of them.")]
 
 
-def methods(name: Name = None, json: Json = False) -> None:
+def methods(name: Name = None, json: JsonOption = False) -> None:
     """Every method in a line; or all of one: paper, formula, fields, needs, presets."""
     if name is None:
-        rows = [{"method": each, **_summary(METHODS.load(each))} for each in METHODS.names()]
+        rows = [
+            {"method": method_name, **_summary(METHODS.load(method_name))}
+            for method_name in METHODS.names()
+        ]
         if json:
-            as_json(rows)
+            print_json(rows)
             return
         columns = ("method", "about", "needs")
-        as_table(columns, [(r["method"], r["about"], ", ".join(r["needs"])) for r in rows])
+        print_table(columns, [(r["method"], r["about"], ", ".join(r["needs"])) for r in rows])
         return
-    told = described(name)
+    description = method_description(name)
     if json:
-        as_json(told)
+        print_json(description)
         return
-    _show(told)
+    _print_method(description)
 
 
-def described(name: str) -> dict[str, Any]:
+def method_description(name: str) -> dict[str, Any]:
     """All there is to know of a method, as JSON types.
 
     Raises:
         ConfigError: there is no such method; the message names the nearest.
     """
     method = METHODS.load(name)
-    about, *paragraphs = _paragraphs(method)
+    first_paragraph, *paragraphs = _paragraphs(method)
     formula = [p for p in paragraphs if p.startswith("    ")]
-    words = [p for p in paragraphs if not p.startswith("    ")]
-    paper = [p for p in words if re.search(r"\b(19|20)\d\d\b", p)]
+    prose = [p for p in paragraphs if not p.startswith("    ")]
+    paper = [p for p in prose if re.search(r"\b(19|20)\d\d\b", p)]
     return {
         "method": name,
-        "about": " ".join(about.split()),
+        "about": " ".join(first_paragraph.split()),
         "formula": inspect.cleandoc("\n" + "\n\n".join(formula)),
-        "words": [" ".join(p.split()) for p in words if p not in paper],
+        "words": [" ".join(p.split()) for p in prose if p not in paper],
         "paper": [" ".join(p.split()) for p in paper],
         "version": method.version,
-        "needs": _needs(method),
-        "fields": _fields(method),
+        "needs": _needs_text(method),
+        "fields": _field_rows(method),
         "presets": [
             {
                 "preset": preset,
                 "settings": dict(published.settings),
                 "source": published.source,
-                "beside": list(published.beside),
+                "beside": list(published.companions),
             }
             for preset, published in method.presets.items()
         ],
@@ -65,7 +68,7 @@ def described(name: str) -> dict[str, Any]:
 
 
 def _summary(method: type[Method]) -> dict[str, Any]:
-    return {"about": " ".join(_paragraphs(method)[0].split()), "needs": _needs(method)}
+    return {"about": " ".join(_paragraphs(method)[0].split()), "needs": _needs_text(method)}
 
 
 def _paragraphs(method: type[Method]) -> list[str]:
@@ -74,24 +77,26 @@ def _paragraphs(method: type[Method]) -> list[str]:
     return [part.strip("\n") for part in re.split(r"\n\s*\n", text) if part.strip()]
 
 
-def _needs(method: type[Method]) -> list[str]:
-    brings = method.Config().brings()
-    found = {
+def _needs_text(method: type[Method]) -> list[str]:
+    requirements = method.Config().requirements()
+    needs = {
         "a teacher": method.needs_teacher,
         "labels": method.needs_labels,
         "equally many logits": method.compares_logits,
         "features": hasattr(method, "distance") or "at" in method.Config.model_fields,
     }
-    return [need for need, so in found.items() if so] + [_brought(value) for value in brings]
+    return [need for need, applies in needs.items() if applies] + [
+        _requirement_text(value) for value in requirements
+    ]
 
 
-def _brought(value: Any) -> str:
+def _requirement_text(value: Any) -> str:
     """``SeveralTeachers(...)`` as ``can have several teachers made``."""
     return f"can have {re.sub(r'(?<!^)(?=[A-Z])', ' ', type(value).__name__).lower()} made"
 
 
-def _fields(method: type[Method]) -> list[dict[str, Any]]:
-    ranges = {field: str(domain) for field, domain in method.Config.space().items()}
+def _field_rows(method: type[Method]) -> list[dict[str, Any]]:
+    ranges = {field: str(domain) for field, domain in method.Config.search_space().items()}
     return [
         {
             "setting": field,
@@ -103,29 +108,33 @@ def _fields(method: type[Method]) -> list[dict[str, Any]]:
     ]
 
 
-def _show(told: dict[str, Any]) -> None:
-    said = [f"{told['method']}: {told['about']}", _indented(told["formula"]), *told["words"]]
-    said += [
-        f"Source: {' '.join(told['paper'])}",
-        f"Needs: {', '.join(told['needs']) or 'nothing'}",
+def _print_method(description: dict[str, Any]) -> None:
+    paragraphs = [
+        f"{description['method']}: {description['about']}",
+        _indent(description["formula"]),
+        *description["words"],
     ]
-    for text in filter(None, said):
+    paragraphs += [
+        f"Source: {' '.join(description['paper'])}",
+        f"Needs: {', '.join(description['needs']) or 'nothing'}",
+    ]
+    for text in filter(None, paragraphs):
         console.print(text, markup=False)
         console.print()
     columns = ("setting", "default", "range", "meaning")
-    as_table(columns, [[row[column] for column in columns] for row in told["fields"]])
-    if told["presets"]:
+    print_table(columns, [[row[column] for column in columns] for row in description["fields"]])
+    if description["presets"]:
         console.print()
         rows = [
-            (p["preset"], _settings(p["settings"]), p["source"], ", ".join(p["beside"]))
-            for p in told["presets"]
+            (p["preset"], _settings_text(p["settings"]), p["source"], ", ".join(p["beside"]))
+            for p in description["presets"]
         ]
-        as_table(("preset", "settings", "source", "published with"), rows)
+        print_table(("preset", "settings", "source", "published with"), rows)
 
 
-def _settings(settings: dict[str, Any]) -> str:
+def _settings_text(settings: dict[str, Any]) -> str:
     return ", ".join(f"{name}: {value}" for name, value in settings.items())
 
 
-def _indented(text: str) -> str:
+def _indent(text: str) -> str:
     return "\n".join(f"    {line}" if line else "" for line in text.splitlines())

@@ -8,40 +8,45 @@ from typing import Any
 
 import typer
 
-from stillhouse.search.artifacts.places import absolute
-from stillhouse.search.cli.show import as_json, as_table, console
-from stillhouse.search.core.addresses import shown
-from stillhouse.search.core.formatting import duration, interval
-from stillhouse.search.driver.launch import how_to_go_on
-from stillhouse.search.driver.launched import Launched, SearchFailed
+from stillhouse.search.artifacts.places import absolute_address
+from stillhouse.search.cli.show import console, print_json, print_table
+from stillhouse.search.core.addresses import for_display
+from stillhouse.search.core.formatting import format_duration, format_interval
+from stillhouse.search.driver.launch import resume_hint
+from stillhouse.search.driver.launched import LaunchResult, SearchFailed
 from stillhouse.search.evaluation.factorial import interactions
-from stillhouse.search.monitoring.mlflow import count_refused
-from stillhouse.search.report.core.headline import coinciding, difference, limits, screening
-from stillhouse.search.report.core.roles import ROLES, Group, groups
+from stillhouse.search.monitoring.mlflow import count_refusals
+from stillhouse.search.report.core.headline import (
+    coinciding_baselines,
+    difference_text,
+    limit_sentences,
+    screen_sentence,
+)
+from stillhouse.search.report.core.roles import ROLE_STYLES, ComparisonGroup, comparison_groups
 from stillhouse.search.results.outcome import Outcome, to_plain, winner
 from stillhouse.search.results.statistics import ranking, seconds_saved
-from stillhouse.search.runs.kept import Stand
+from stillhouse.search.runs.kept import RunState
 from stillhouse.search.runs.result import RunResult
 
 
-def conclude(launched: Launched, json: bool) -> None:
+def print_outcome(launched: LaunchResult, json: bool) -> None:
     """Say what came out, where it lies, and what to type next."""
     name, folder = launched.folder.name, launched.folder.path
     if json:
-        told = {**to_plain(launched.outcome), "state": launched.state, "folder": str(folder)}
-        as_json({**told, "reason": launched.reason, "notes": list(launched.notes)})
+        result = {**to_plain(launched.outcome), "state": launched.state, "folder": str(folder)}
+        print_json({**result, "reason": launched.reason, "notes": list(launched.notes)})
     elif launched.state == "interrupted":
-        console.print(how_to_go_on(name), markup=False)
+        console.print(resume_hint(name), markup=False)
     else:
-        _tell_end(launched)
+        _print_end(launched)
     if launched.unsent and not json:
         console.print(
-            f"{launched.unsent} entries could not be sent to {shown(launched.tracking)}; they are "
+            f"{launched.unsent} entries could not be sent to {for_display(launched.tracking)}; they are "
             f"kept in {folder} and sent by the next resume, report or ui"
         )
-    if (refused := count_refused(folder / "tracking")) and not json:
+    if (num_refused := count_refusals(folder / "tracking")) and not json:
         path = folder / "tracking" / "refused.jsonl"
-        console.print(f"MLflow refused {refused} entries; {path} has them with the reasons")
+        console.print(f"MLflow refused {num_refused} entries; {path} has them with the reasons")
     if launched.reason:
         typer.echo(f"error: {SearchFailed(launched)}", err=True)
     if launched.state == "interrupted":
@@ -50,89 +55,98 @@ def conclude(launched: Launched, json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _tell_end(launched: Launched) -> None:
+def _print_end(launched: LaunchResult) -> None:
     """The headline of a search that ran to its end, and the files that it left."""
     name, folder = launched.folder.name, launched.folder.path
-    found = winner(launched.outcome) is not None
-    if found or not launched.reason:
-        _tell(launched.outcome)
+    has_winner = winner(launched.outcome) is not None
+    if has_winner or not launched.reason:
+        _print_headline(launched.outcome)
     for note in launched.notes:
         console.print(note, markup=False)
     console.print()
-    if found and (folder / "best.yaml").exists():
+    if has_winner and (folder / "best.yaml").exists():
         console.print(f"best configuration  {folder / 'best.yaml'}", markup=False)
     if (folder / "report.html").exists():
         console.print(f"pictures and page   {folder / 'report.html'}", markup=False)
     console.print(f"open MLflow         stillhouse ui {name}", markup=False)
-    if found:
+    if has_winner:
         console.print(f"run the best again  stillhouse reuse {name}", markup=False)
 
 
-def tell_run(run: RunResult, stand: Stand, known: bool) -> None:
+def print_run(run: RunResult, run_state: RunState, has_result: bool) -> None:
     """The headline of a run that was launched before, and how it stands if it has not finished."""
     outcome = run.outcome
     finished = sum(trial.state == "finished" for trial in outcome.trials)
-    if stand.state != "finished":
-        console.print(stand.sentence(outcome.name, finished), markup=False)
-    if run.lacking:
-        console.print(lacks(run), markup=False)
-    if known or (stand.state == "finished" and not run.lacking):
-        _tell(outcome)
+    if run_state.state != "finished":
+        console.print(run_state.describe(outcome.name, finished), markup=False)
+    if run.missing_repeats:
+        console.print(missing_records_message(run), markup=False)
+    if has_result or (run_state.state == "finished" and not run.missing_repeats):
+        _print_headline(outcome)
     elif ranked := ranking(outcome):
-        best, figure = ranked[0], outcome.goals[0].figure
-        told = f"{figure} {best.figures.get(figure, math.nan):.4f}"
-        console.print(f"best so far, over one seed: trial {best.number}, {told}", markup=False)
+        best_trial, metric = ranked[0], outcome.goals[0].figure
+        value_text = f"{metric} {best_trial.figures.get(metric, math.nan):.4f}"
+        console.print(
+            f"best so far, over one seed: trial {best_trial.number}, {value_text}", markup=False
+        )
 
 
-def lacks(run: RunResult) -> str:
+def missing_records_message(run: RunResult) -> str:
     """Which repeated configurations cannot be told of, and what makes their records again."""
-    library = shown(absolute(run.experiment.library))
+    library = for_display(absolute_address(run.experiment.library))
     return (
-        f"library {library} has no longer all records of {', '.join(run.lacking)}; what was known "
+        f"library {library} has no longer all records of {', '.join(run.missing_repeats)}; what was known "
         f"of them is kept; stillhouse resume {run.outcome.name} makes them again"
     )
 
 
-def _tell(outcome: Outcome) -> None:
+def _print_headline(outcome: Outcome) -> None:
     """The headline: the best student beside the plain and the directly distilled one."""
-    figure = outcome.goals[0].figure
-    chosen = winner(outcome)
-    if chosen is None:
+    metric = outcome.goals[0].figure
+    winning_runs = winner(outcome)
+    if winning_runs is None:
         finished = sum(trial.state == "finished" for trial in outcome.trials)
-        console.print(f"{outcome.name}: {_why_none(outcome, finished)}", markup=False)
+        console.print(f"{outcome.name}: {_no_winner_reason(outcome, finished)}", markup=False)
         return
-    rows = [row for group in groups(outcome) for row in _rows(group, figure)]
-    as_table(("", "parameters", figure, "against the best"), rows)
-    for group in groups(outcome):
-        for told in (*coinciding(group.best), *limits(outcome, group.best)):
-            console.print(f"{group.name}: {told}" if group.name else told, markup=False)
-    for one in interactions(outcome):
-        told = interval(figure, one.mean, one.low, one.high)
-        console.print(f"distillation and {one.technique}: {one.verdict}; interaction {told}")
-    if told := screening(outcome):
-        console.print(told)
-    for name, values in outcome.tests.items():
-        told = ", ".join(f"{value:.4f}" for value in values)
-        console.print(f"test accuracy of {ROLES[name].short if name in ROLES else name}: {told}")
+    rows = [row for group in comparison_groups(outcome) for row in _group_rows(group, metric)]
+    print_table(("", "parameters", metric, "against the best"), rows)
+    for group in comparison_groups(outcome):
+        for text in (
+            *coinciding_baselines(group.best_runs),
+            *limit_sentences(outcome, group.best_runs),
+        ):
+            console.print(f"{group.name}: {text}" if group.name else text, markup=False)
+    for interaction in interactions(outcome):
+        text = format_interval(metric, interaction.mean, interaction.low, interaction.high)
+        console.print(
+            f"distillation and {interaction.technique}: {interaction.verdict}; interaction {text}"
+        )
+    if text := screen_sentence(outcome):
+        console.print(text)
+    for name, values in outcome.test_accuracies.items():
+        text = ", ".join(f"{value:.4f}" for value in values)
+        console.print(
+            f"test accuracy of {ROLE_STYLES[name].label if name in ROLE_STYLES else name}: {text}"
+        )
     console.print(
-        f"stages: {len(outcome.made)} made, {len(outcome.reused)} reused "
-        f"(saved {duration(seconds_saved(outcome))}); {_trials(outcome)}, "
+        f"stages: {len(outcome.made_keys)} made, {len(outcome.reused_keys)} reused "
+        f"(saved {format_duration(seconds_saved(outcome))}); {_trials_text(outcome)}, "
         f"{sum(t.reused for t in outcome.trials)} of them found in the library; "
-        f"{duration(outcome.seconds)}"
+        f"{format_duration(outcome.seconds)}"
     )
 
 
-def _rows(group: Group, figure: str) -> Iterator[tuple[Any, ...]]:
+def _group_rows(group: ComparisonGroup, metric: str) -> Iterator[tuple[Any, ...]]:
     """The best of a group and its baselines."""
-    where = f"{group.name}, " if group.name else ""
-    for role, repeated in {"": group.best, **group.against}.items():
-        label = ROLES[role].short if role else f"best student ({where}{repeated.role})"
-        size = repeated.records[0].figures.get("parameters", 0)
-        against = difference(repeated, group.best, figure) if role else ""
-        yield label, int(size), _spread(repeated, figure), against
+    group_text = f"{group.name}, " if group.name else ""
+    for role, seed_runs in {"": group.best_runs, **group.baselines}.items():
+        label = ROLE_STYLES[role].label if role else f"best student ({group_text}{seed_runs.role})"
+        size = seed_runs.records[0].figures.get("parameters", 0)
+        against = difference_text(seed_runs, group.best_runs, metric) if role else ""
+        yield label, int(size), _mean_text(seed_runs, metric), against
 
 
-def _why_none(outcome: Outcome, finished: int) -> str:
+def _no_winner_reason(outcome: Outcome, finished: int) -> str:
     """Why a search that has finished has no best configuration."""
     table = "the figures and reasons are in its table"
     if not finished:
@@ -142,10 +156,12 @@ def _why_none(outcome: Outcome, finished: int) -> str:
     return f"no repetition of its best trials was made; stillhouse resume {outcome.name}"
 
 
-def _trials(outcome: Outcome) -> str:
+def _trials_text(outcome: Outcome) -> str:
     count = len(outcome.trials)
     return f"{count} trial{'s' * (count != 1)}"
 
 
-def _spread(repeated: Any, figure: str) -> str:
-    return f"{repeated.mean(figure):.4f} +- {repeated.spread(figure):.4f} (n={len(repeated.seeds)})"
+def _mean_text(seed_runs: Any, metric: str) -> str:
+    return (
+        f"{seed_runs.mean(metric):.4f} +- {seed_runs.spread(metric):.4f} (n={len(seed_runs.seeds)})"
+    )

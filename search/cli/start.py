@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-_SEARCHING = ("launch", "resume", "extend", "reuse")
-_WITHOUT = {"--address", "--inline", "--help", "-h"}
+_SEARCH_COMMANDS = ("launch", "resume", "extend", "reuse")
+_OPTIONS_WITHOUT_RAY = {"--address", "--inline", "--help", "-h"}
 
 
 def main() -> None:
     """Run the command line: :func:`stillhouse.search.cli.app.main`, after a start of Ray if it is
     of use."""
     try:
-        if wants_ray(sys.argv[1:]):
+        if starts_ray(sys.argv[1:]):
             _start_ray()
         from stillhouse.search.cli.app import (
             main as run,  # seconds, for torch and all that comes with it
@@ -28,16 +28,16 @@ def main() -> None:
     run()
 
 
-def wants_ray(words: Sequence[str]) -> bool:
+def starts_ray(arguments: Sequence[str]) -> bool:
     """Whether these words ask for a search on a Ray of its own on this machine.
 
     A guess that costs nothing but time: a Ray that is not wanted after all ends with the program,
     and one that is wanted and was not started is started later.
     """
-    told = {word.partition("=")[0] for word in words}
-    if len(words) < 2 or words[0] not in _SEARCHING or told & _WITHOUT:
+    options = {word.partition("=")[0] for word in arguments}
+    if len(arguments) < 2 or arguments[0] not in _SEARCH_COMMANDS or options & _OPTIONS_WITHOUT_RAY:
         return False
-    return words[0] != "launch" or any(Path(word).is_file() for word in words[1:])
+    return arguments[0] != "launch" or any(Path(word).is_file() for word in arguments[1:])
 
 
 def _start_ray() -> None:
@@ -48,13 +48,15 @@ def _start_ray() -> None:
     from stillhouse.search.cluster.connection import connect
     from stillhouse.spaces.config.problems import ConfigError
 
-    with ThreadPoolExecutor(1) as aside:
+    with ThreadPoolExecutor(1) as executor:
         # What goes wrong there goes wrong again, and is told, where it is imported next.
-        aside.submit(_import, ("stillhouse.search.cli.app", "stillhouse.search.tuning.ray_backend"))
+        executor.submit(
+            _import_modules, ("stillhouse.search.cli.app", "stillhouse.search.tuning.ray_backend")
+        )
         with contextlib.suppress(ConfigError):  # tried again, and told, by what searches
             connect(None)
 
 
-def _import(modules: Sequence[str]) -> None:
+def _import_modules(modules: Sequence[str]) -> None:
     for module in modules:
         importlib.import_module(module)

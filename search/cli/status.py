@@ -8,59 +8,69 @@ from typing import Annotated, Any
 
 import typer
 
-from stillhouse.search.artifacts.existing import existing
-from stillhouse.search.cli.live import counts, told_values
-from stillhouse.search.cli.runs import Name
-from stillhouse.search.cli.show import Json, as_json, as_table, console
-from stillhouse.search.core.addresses import shown
-from stillhouse.search.core.formatting import duration
-from stillhouse.search.monitoring.publisher import FILE, Snapshot, silent_for, stilled
-from stillhouse.search.monitoring.statuses import status_of
+from stillhouse.search.artifacts.existing import open_existing
+from stillhouse.search.cli.live import settings_text, state_counts_text
+from stillhouse.search.cli.runs import RunArgument
+from stillhouse.search.cli.show import JsonOption, console, print_json, print_table
+from stillhouse.search.core.addresses import for_display
+from stillhouse.search.core.formatting import format_duration
+from stillhouse.search.monitoring.publisher import (
+    STATUS_FILE,
+    Snapshot,
+    heartbeat_overdue,
+    without_activity,
+)
+from stillhouse.search.monitoring.statuses import latest_status
 from stillhouse.search.results.run_folder import RunFolder, runs_root
-from stillhouse.search.runs.kept import stand_of
+from stillhouse.search.runs.kept import run_state
 from stillhouse.spaces.config.problems import ConfigError, Problem
 
-Where = Annotated[
+AddressOption = Annotated[
     str | None, typer.Option(help="The cluster it runs on: HOST:6379, auto or http://HOST:8265.")
 ]
-Place = Annotated[
+LibraryOption = Annotated[
     str | None, typer.Option("--library", help="The library it uses, where that is a bucket.")
 ]
 
 
-def status(name: Name, address: Where = None, library: Place = None, json: Json = False) -> None:
+def status(
+    name: RunArgument,
+    address: AddressOption = None,
+    library: LibraryOption = None,
+    json: JsonOption = False,
+) -> None:
     """How a search stands: trials, stages, nodes, what waits for what, failures, time left."""
-    told = _find(name, address, library)
+    snapshot = _find_snapshot(name, address, library)
     now = time.time()
-    silent = silent_for(told, now)
-    if silent is not None:
-        told = stilled(told)
+    silence = heartbeat_overdue(snapshot, now)
+    if silence is not None:
+        snapshot = without_activity(snapshot)
     if json:
-        age = now - float(told["at"])
-        as_json({**told, "age": age, "silent_for": silent})
+        age = now - float(snapshot["at"])
+        print_json({**snapshot, "age": age, "silent_for": silence})
         return
-    for line in _head(told, now):
+    for line in _headline(snapshot, now):
         console.print(line, markup=False)
-    for columns, rows in _tables(told):
+    for columns, rows in _tables(snapshot):
         if rows:
             console.print()
-            as_table(columns, rows)
-    for line in _troubles(told):
+            print_table(columns, rows)
+    for line in _problem_lines(snapshot):
         console.print(line, markup=False)
 
 
-def _find(name: str, address: str | None, library: str | None) -> Snapshot:
+def _find_snapshot(name: str, address: str | None, library: str | None) -> Snapshot:
     """From the cluster, the library or this machine's runs, as asked.
 
     Raises:
         ConfigError: no such run is known there.
     """
     if address:
-        from stillhouse.search.cluster.dashboard import Dashboard
+        from stillhouse.search.cluster.dashboard import ClusterDashboard
 
-        return Dashboard(address).status(name)
+        return ClusterDashboard(address).status(name)
     if library:
-        return status_of(name, existing(library).statuses(), shown(library))
+        return latest_status(name, open_existing(library).statuses(), for_display(library))
     try:
         folder = RunFolder.find(name)
     except ConfigError as error:
@@ -68,61 +78,67 @@ def _find(name: str, address: str | None, library: str | None) -> Snapshot:
         raise ConfigError(
             [Problem(p.path, f"{p.message}; {remedy}") for p in error.problems]
         ) from None
-    told: Snapshot = folder.read_json(FILE)
-    if not told and (folder.path / FILE).exists():
+    snapshot: Snapshot = folder.read_json(STATUS_FILE)
+    if not snapshot and (folder.path / STATUS_FILE).exists():
         remedy = f"a driver that runs writes it anew within a minute; else stillhouse best {name}"
         message = f"is damaged, as by a full disk; {remedy}"
-        raise ConfigError([Problem(str(folder.path / FILE), message)])
-    if not told:
-        was = stand_of(folder).state
-        message = f"has no {FILE}; its state is {was!r}; see `stillhouse best {folder.name}`"
+        raise ConfigError([Problem(str(folder.path / STATUS_FILE), message)])
+    if not snapshot:
+        state = run_state(folder).state
+        message = (
+            f"has no {STATUS_FILE}; its state is {state!r}; see `stillhouse best {folder.name}`"
+        )
         raise ConfigError([Problem(str(runs_root() / folder.name), message)])
-    return told
+    return snapshot
 
 
-def _head(told: Snapshot, now: float) -> Iterator[str]:
-    trials, stages = told["trials"], told["stages"]
-    silent, age = silent_for(told, now), now - float(told["at"])
-    took = duration(told["seconds"])
-    if silent is not None:
-        host = told["driver"]["host"]
-        yield f"{told['name']}: no sign of life for {duration(silent)}, after {took} of running"
+def _headline(snapshot: Snapshot, now: float) -> Iterator[str]:
+    trials, stages = snapshot["trials"], snapshot["stages"]
+    silence, age = heartbeat_overdue(snapshot, now), now - float(snapshot["at"])
+    run_time = format_duration(snapshot["seconds"])
+    if silence is not None:
+        host = snapshot["driver"]["host"]
+        yield f"{snapshot['name']}: no sign of life for {format_duration(silence)}, after {run_time} of running"
         yield f"its driver on {host} was killed, or that machine is gone or cut off"
-        yield f"go on with: stillhouse resume {told['name']}"
-    elif told["state"] == "running":
-        left = told["seconds_left"]
-        rest = f", about {duration(left)} left" if left else ""
-        quiet = now - float(told["heard"])
-        yield f"{told['name']}: running for {took}{rest}"
-        yield f"last sign of life {age:.0f} s ago, last news {duration(quiet)} ago"
+        yield f"go on with: stillhouse resume {snapshot['name']}"
+    elif snapshot["state"] == "running":
+        seconds_left = snapshot["seconds_left"]
+        remaining = f", about {format_duration(seconds_left)} left" if seconds_left else ""
+        event_age = now - float(snapshot["heard"])
+        yield f"{snapshot['name']}: running for {run_time}{remaining}"
+        yield f"last sign of life {age:.0f} s ago, last news {format_duration(event_age)} ago"
     else:
-        why = f" ({told['reason']})" if told["reason"] else ""
-        yield f"{told['name']}: {told['state']}{why}, {duration(age)} ago, after {took}"
-        if told["state"] in ("interrupted", "failed"):
-            yield f"go on with: stillhouse resume {told['name']}"
-    done, best = sum(trials["ended"].values()), trials["best"]
-    so_far = f"{best['value']:.4f} (trial {best['trial']})" if best else "none yet"
-    yield f"{done} of {trials['of']} trials: {counts(trials['ended'])}"
-    yield f"best {told['goal']}: {so_far}"
+        reason = f" ({snapshot['reason']})" if snapshot["reason"] else ""
+        yield f"{snapshot['name']}: {snapshot['state']}{reason}, {format_duration(age)} ago, after {run_time}"
+        if snapshot["state"] in ("interrupted", "failed"):
+            yield f"go on with: stillhouse resume {snapshot['name']}"
+    done, best_trial = sum(trials["ended"].values()), trials["best"]
+    best_text = (
+        f"{best_trial['value']:.4f} (trial {best_trial['trial']})" if best_trial else "none yet"
+    )
+    yield f"{done} of {trials['of']} trials: {state_counts_text(trials['ended'])}"
+    yield f"best {snapshot['goal']}: {best_text}"
     kinds = ("made", "reused", "running", "queued", "waiting", "failed")
     yield f"stages: {', '.join(f'{stages[kind]} {kind}' for kind in kinds)}"
 
 
-def _tables(told: Snapshot) -> Iterator[tuple[tuple[str, ...], list[tuple[Any, ...]]]]:
-    trials, stages = told["trials"], told["stages"]
+def _tables(snapshot: Snapshot) -> Iterator[tuple[tuple[str, ...], list[tuple[Any, ...]]]]:
+    trials, stages = snapshot["trials"], snapshot["stages"]
     yield (
-        ("running trial", "epoch", told["goal"], "values"),
+        ("running trial", "epoch", snapshot["goal"], "values"),
         [
-            (t["number"], _reached(t), _number(t["value"]), told_values(t["values"]))
+            (t["number"], _progress_text(t), _number_text(t["value"]), settings_text(t["values"]))
             for t in trials["running"]
         ],
     )
     yield (
         ("waiting trial", "waits for"),
-        [(t["number"], _some(t["for"]) or "a slot") for t in trials["waiting"]],
+        [(t["number"], _shorten_list(t["for"]) or "a slot") for t in trials["waiting"]],
     )
-    rows = [(s["label"], s["state"], _epoch(s), _place(s)) for s in stages["open"]]
-    rows += [(s["label"], "waiting", "", _some(s["for"]) or "its turn") for s in stages["unborn"]]
+    rows = [(s["label"], s["state"], _epoch_text(s), _location_text(s)) for s in stages["open"]]
+    rows += [
+        (s["label"], "waiting", "", _shorten_list(s["for"]) or "its turn") for s in stages["unborn"]
+    ]
     yield ("stage", "state", "epoch", "on, or waits for"), rows
     yield (
         ("node", "cpus taken", "gpus taken", ""),
@@ -133,46 +149,46 @@ def _tables(told: Snapshot) -> Iterator[tuple[tuple[str, ...], list[tuple[Any, .
                 f"{n['gpus_taken']:g} of {n['gpus']:g}",
                 "alive" if n["alive"] else "gone",
             )
-            for n in told["nodes"]
+            for n in snapshot["nodes"]
         ],
     )
-    yield ("failures",), [(line,) for line in told["failures"]]
+    yield ("failures",), [(line,) for line in snapshot["failures"]]
     # Snapshots of before there were warnings have none.
-    yield ("warnings",), [(line,) for line in told.get("warnings", ())]
+    yield ("warnings",), [(line,) for line in snapshot.get("warnings", ())]
 
 
-def _troubles(told: Snapshot) -> Iterator[str]:
-    tracking, unwritten = told["tracking"], told["library"]["unwritten"]
-    if tracking["trouble"] or (tracking["unsent"] and told["state"] != "running"):
-        why = f": {tracking['trouble']}" if tracking["trouble"] else ""
-        yield f"\nMLflow has not got {tracking['unsent']} entries yet{why}"
+def _problem_lines(snapshot: Snapshot) -> Iterator[str]:
+    tracking, unwritten = snapshot["tracking"], snapshot["library"]["unwritten"]
+    if tracking["trouble"] or (tracking["unsent"] and snapshot["state"] != "running"):
+        reason = f": {tracking['trouble']}" if tracking["trouble"] else ""
+        yield f"\nMLflow has not got {tracking['unsent']} entries yet{reason}"
     if tracking.get("refused"):  # not in the status files of earlier versions
-        why = f": {tracking['refusal']}" if tracking["refusal"] else ""
-        yield f"\nMLflow refused {tracking['refused']} entries, kept in tracking/refused.jsonl{why}"
+        reason = f": {tracking['refusal']}" if tracking["refusal"] else ""
+        yield f"\nMLflow refused {tracking['refused']} entries, kept in tracking/refused.jsonl{reason}"
     if unwritten:
         yield f"\nthis could not be written everywhere: {unwritten}"
 
 
-def _some(labels: list[str], most: int = 4) -> str:
-    more = f" and {len(labels) - most} more" if len(labels) > most else ""
-    return ", ".join(labels[:most]) + more
+def _shorten_list(labels: list[str], max_labels: int = 4) -> str:
+    rest_text = f" and {len(labels) - max_labels} more" if len(labels) > max_labels else ""
+    return ", ".join(labels[:max_labels]) + rest_text
 
 
-def _number(value: float | None) -> str:
+def _number_text(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def _epoch(stage: Snapshot) -> str:
+def _epoch_text(stage: Snapshot) -> str:
     return f"{stage['epoch']} of {stage['epochs']}" if stage["state"] == "running" else ""
 
 
-def _place(stage: Snapshot) -> str:
+def _location_text(stage: Snapshot) -> str:
     """Where a stage is made, or what it waits for."""
     by_trial = ", in the slot of a trial that waits for it" if stage.get("in_trial") else ""
     return f"{stage['node']}{by_trial}" if stage["node"] else "a slot"
 
 
-def _reached(trial: Snapshot) -> str:
+def _progress_text(trial: Snapshot) -> str:
     """A running trial's epoch, or what it waits for in its slot."""
-    waits_for = trial["epoch"] == 0 and _some(trial.get("for", []))
+    waits_for = trial["epoch"] == 0 and _shorten_list(trial.get("for", []))
     return f"waits for {waits_for}" if waits_for else str(trial["epoch"])

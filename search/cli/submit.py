@@ -8,69 +8,71 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stillhouse.search.cli.show import as_json, console
-from stillhouse.search.cluster.jobs import Job, going_on, launching
+from stillhouse.search.cli.show import console, print_json
+from stillhouse.search.cluster.jobs import RayJob, launch_job, resume_job
 from stillhouse.search.experiment.experiment import Experiment
 from stillhouse.spaces.config.problems import ConfigError, Problem
 
 if TYPE_CHECKING:
-    from stillhouse.search.cluster.dashboard import Dashboard
+    from stillhouse.search.cluster.dashboard import ClusterDashboard
 
-PATIENCE = 120.0
+START_TIMEOUT = 120.0
 """Seconds in which a job should have told which run it is; it goes on whether it has or not."""
 
-Submit = Annotated[
+SubmitOption = Annotated[
     bool, typer.Option("--submit", help="As a job on the cluster: it outlives this machine.")
 ]
 
 
 def submit_launch(experiment: Experiment, address: str | None, inline: bool, json: bool) -> None:
     """Submit a launch, and say what to type next."""
-    dashboard = _dashboard(address, inline)
+    dashboard = _open_dashboard(address, inline)
     with tempfile.TemporaryDirectory(prefix="stillhouse-") as folder:
-        job, tracking = launching(experiment, Path(folder))
+        job, tracking = launch_job(experiment, Path(folder))
         submitted = dashboard.submit(job)
     if not json:
         console.print(f"library   {experiment.library}", markup=False)
         console.print(f"tracking  {tracking} (as the head sees it)", markup=False)
-    _tell(dashboard, submitted, job, str(address), json)
+    _print_job(dashboard, submitted, job, str(address), json)
 
 
-def submit_going_on(name: str, trials: int, address: str | None, inline: bool, json: bool) -> None:
+def submit_resume(name: str, trials: int, address: str | None, inline: bool, json: bool) -> None:
     """Submit a resume or an extension of a run that the head has, and say what to type next."""
-    job = going_on(name, trials)
-    dashboard = _dashboard(address, inline)
-    _tell(dashboard, dashboard.submit(job), job, str(address), json)
+    job = resume_job(name, trials)
+    dashboard = _open_dashboard(address, inline)
+    _print_job(dashboard, dashboard.submit(job), job, str(address), json)
 
 
-def _dashboard(address: str | None, inline: bool) -> Dashboard:
+def _open_dashboard(address: str | None, inline: bool) -> ClusterDashboard:
     if inline or not address:
         message = "needs the cluster's --address (HOST:6379, auto or http://HOST:8265), no --inline"
         raise ConfigError([Problem("--submit", message)])
-    from stillhouse.search.cluster.dashboard import Dashboard
+    from stillhouse.search.cluster.dashboard import ClusterDashboard
 
-    return Dashboard(address)
+    return ClusterDashboard(address)
 
 
-def _tell(dashboard: Dashboard, submitted: str, job: Job, address: str, json: bool) -> None:
+def _print_job(
+    dashboard: ClusterDashboard, submitted: str, job: RayJob, address: str, json: bool
+) -> None:
     """Which run it is, as soon as it says so; Ctrl-C ends the waiting and not the job."""
-    from stillhouse.search.cluster.dashboard import run_of
+    from stillhouse.search.cluster.dashboard import run_name_in
 
     if not json:
         console.print(f"job       {submitted} on {dashboard.url}", markup=False)
         console.print("waiting until it has begun; Ctrl-C leaves it running", style="dim")
-    state, said = "PENDING", ""
+    state, logs = "PENDING", ""
     try:
-        state, said = dashboard.begun(submitted, PATIENCE)
+        state, logs = dashboard.wait_for_start(submitted, START_TIMEOUT)
     except KeyboardInterrupt:
         console.print()
-    run = run_of(said)
-    failed = state in ("FAILED", "STOPPED")
+    run = run_name_in(logs)
+    has_failed = state in ("FAILED", "STOPPED")
     if json:
-        as_json({"job": submitted, "state": state, "run": run, "dashboard": dashboard.url})
-    elif failed:
+        print_json({"job": submitted, "state": state, "run": run, "dashboard": dashboard.url})
+    elif has_failed:
         console.print(f"the job has {state.lower()}; its last lines:", style="red")
-        console.print("\n".join(said.strip().splitlines()[-10:]), markup=False)
+        console.print("\n".join(logs.strip().splitlines()[-10:]), markup=False)
     else:
         console.print(f"run       {run or 'not known yet'}", markup=False)
         console.print(
@@ -80,5 +82,5 @@ def _tell(dashboard: Dashboard, submitted: str, job: Job, address: str, json: bo
             f"go on with it   stillhouse resume {run or job.name} --address {address} --submit",
             markup=False,
         )
-    if failed:
+    if has_failed:
         raise typer.Exit(1)

@@ -10,18 +10,18 @@ from typing import Annotated, NoReturn
 import typer
 
 from stillhouse.search.cli.show import console
-from stillhouse.search.core.addresses import shown
+from stillhouse.search.core.addresses import for_display
 from stillhouse.search.monitoring.mlflow import (
     check_viewable,
     is_loopback,
+    port_problem,
     resolve_uri,
     runs_url,
     send_pending,
-    serve,
-    server_settings,
+    serve_ui,
+    server_environment,
     sqlite_file,
     ui_command,
-    why_taken,
 )
 from stillhouse.search.results.run_folder import RunFolder
 from stillhouse.search.runs.kept import load_run
@@ -46,25 +46,27 @@ def ui(
         send_pending(folder.path)
     uri = resolve_uri(tracking, Path.cwd())
     command = ui_command(uri, host, port, allowed_hosts)
-    _check_there(uri)
-    if why := why_taken(host, port):
-        _give_up(f"--port: MLflow cannot listen on port {port} of {host}: {why}; try --port N")
-    page = runs_url(uri, title, port) if title else f"http://{_in_address(host)}:{port}"
+    _check_store(uri)
+    if problem := port_problem(host, port):
+        _exit_with_error(
+            f"--port: MLflow cannot listen on port {port} of {host}: {problem}; try --port N"
+        )
+    page = runs_url(uri, title, port) if title else f"http://{_url_host(host)}:{port}"
     if not is_loopback(host):
-        told = "no password is asked: who reaches this port can read and change all runs"
-        console.print(f"warning: {told}", markup=False)
+        warning = "no password is asked: who reaches this port can read and change all runs"
+        console.print(f"warning: {warning}", markup=False)
 
     def ready() -> None:
         console.print(f"open {page} (Ctrl-C ends it)", markup=False)
 
-    number, status = serve(command, server_settings(uri), host, port, ready)
+    number, status = serve_ui(command, server_environment(uri), host, port, ready)
     if number == 0:
-        _give_up(f"--port: MLflow's server on port {port} has ended with status {status}")
+        _exit_with_error(f"--port: MLflow's server on port {port} has ended with status {status}")
     if number != signal.SIGINT:
         raise typer.Exit(128 + number)
 
 
-def _check_there(uri: str) -> None:
+def _check_store(uri: str) -> None:
     """See that there is something to show; MLflow would make an empty database.
 
     Raises:
@@ -72,17 +74,17 @@ def _check_there(uri: str) -> None:
     """
     file = sqlite_file(uri)
     if file and not file.exists():
-        _give_up(
-            f"--tracking: there is nothing to show: no database {shown(str(file))}; `stillhouse "
+        _exit_with_error(
+            f"--tracking: there is nothing to show: no database {for_display(str(file))}; `stillhouse "
             "launch FILE` makes one, or name another store with --tracking URI"
         )
     check_viewable(uri)
 
 
-def _in_address(host: str) -> str:
+def _url_host(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _give_up(message: str) -> NoReturn:
+def _exit_with_error(message: str) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     raise typer.Exit(1)

@@ -10,13 +10,13 @@ from pathlib import Path
 import ray
 
 import stillhouse
-from stillhouse.search.cluster.auth import keep_token, show_token
+from stillhouse.search.cluster.auth import ensure_token, present_token
 from stillhouse.spaces.config.problems import ConfigError, Problem, first_line
 
 NAMESPACE = "stillhouse"
 PACKAGES = ("stillhouse.search", "stillhouse.methods", "stillhouse.spaces")
 """The packages whose files must be the same on all nodes."""
-_OWN_WORKERS = {
+_LOCAL_RAY_CONFIG = {
     # A worker that has loaded torch is kept for the next stage.
     "idle_worker_killing_time_threshold_ms": 600_000,
     # Loaded while the driver still connects, not when the first stage arrives. The second
@@ -27,7 +27,7 @@ _OWN_WORKERS = {
     ],
 }
 """How workers are kept on a Ray of our own."""
-WORKERS_READ = {
+WORKER_ENV = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # glibc gives freed memory back at once and asks for it again in the next step: 15 % of a
@@ -47,7 +47,7 @@ def connect(address: str | None) -> None:
     Raises:
         ConfigError: there is no cluster at that address, or Ray does not start here.
     """
-    if not address and ray.is_initialized() and _namespace() == NAMESPACE:
+    if not address and ray.is_initialized() and _current_namespace() == NAMESPACE:
         return
     if address and address.startswith(("http://", "https://")):
         message = (
@@ -55,17 +55,17 @@ def connect(address: str | None) -> None:
             "HOST:6379 or auto, on a machine of the cluster"
         )
         raise ConfigError([Problem("--address", message)])
-    for name, value in WORKERS_READ.items():
+    for name, value in WORKER_ENV.items():
         os.environ.setdefault(name, value)
-    shipped = None
+    runtime_env = None
     if address:
-        shipped = {"py_modules": package_folders(), "env_vars": WORKERS_READ}
+        runtime_env = {"py_modules": package_folders(), "env_vars": WORKER_ENV}
     check_listening(address)
     try:
         if address:
-            show_token(address)
+            present_token(address)
         else:
-            keep_token()
+            ensure_token()
         ray.init(
             # Never neither: a crashed run leaves an address behind that would be picked up.
             address=address or "local",
@@ -73,13 +73,13 @@ def connect(address: str | None) -> None:
             log_to_driver=False,
             logging_level=logging.ERROR,
             include_dashboard=False if not address else None,
-            runtime_env=shipped,
-            _system_config=None if address else _OWN_WORKERS,
+            runtime_env=runtime_env,
+            _system_config=None if address else _LOCAL_RAY_CONFIG,
         )
     except Exception as error:  # Ray raises bare ones, as where a start takes too long
         if address:
-            raise no_cluster(address, error) from None
-        raise _not_started(error) from None
+            raise cluster_error(address, error) from None
+        raise _start_error(error) from None
 
 
 def package_folders() -> list[str]:
@@ -87,15 +87,15 @@ def package_folders() -> list[str]:
     return [str(Path(stillhouse.__file__).parent)]
 
 
-def this_node() -> str:
+def current_node_name() -> str:
     """What the node of this process is called."""
     address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
     return node_name(address, ray.get_runtime_context().get_node_id())
 
 
-def node_name(address: str, number: str) -> str:
+def node_name(address: str, node_id: str) -> str:
     """An address alone does not tell two nodes of one machine apart."""
-    return f"{address} ({number[:6]})"
+    return f"{address} ({node_id[:6]})"
 
 
 def logs_folder() -> Path | None:
@@ -110,12 +110,12 @@ def head_address() -> str | None:
     return str(node.gcs_address) if node is not None else None
 
 
-def no_cluster(address: str, error: Exception) -> ConfigError:
+def cluster_error(address: str, error: Exception) -> ConfigError:
     """Why the cluster at an address cannot be used, in one line."""
-    return ConfigError([Problem("--address", _refusal(address, error))])
+    return ConfigError([Problem("--address", _refusal_message(address, error))])
 
 
-def _not_started(error: Exception) -> ConfigError:
+def _start_error(error: Exception) -> ConfigError:
     """Why there is no Ray on this machine, in one line with what helps."""
     message = (
         f"Ray did not start on this machine: {first_line(error).rstrip('.')}; its logs are in "
@@ -125,10 +125,10 @@ def _not_started(error: Exception) -> ConfigError:
     return ConfigError([Problem("", message)])
 
 
-def _refusal(address: str, error: Exception) -> str:
-    said = " ".join(str(error).split())
-    if "Version mismatch" in said:
-        return f"{said}; install the same with constraints.txt on both"
+def _refusal_message(address: str, error: Exception) -> str:
+    message = " ".join(str(error).split())
+    if "Version mismatch" in message:
+        return f"{message}; install the same with constraints.txt on both"
     if isinstance(error, ray.exceptions.AuthenticationError):
         mode = os.environ.get("RAY_AUTH_MODE", "token")
         remedy = "" if mode.lower() == "token" else f"; and RAY_AUTH_MODE is {mode!r}, not 'token'"
@@ -139,7 +139,7 @@ def _refusal(address: str, error: Exception) -> str:
     return f"no Ray cluster at {address}: {first_line(error)}"
 
 
-def _namespace() -> str:
+def _current_namespace() -> str:
     context = ray.get_runtime_context()
     return str(context.namespace)
 

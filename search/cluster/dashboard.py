@@ -17,26 +17,26 @@ from urllib.parse import quote, urlencode
 
 import ray
 
-from stillhouse.search.cluster.auth import show_token, show_token_from_now_on
+from stillhouse.search.cluster.auth import enable_token_auth, present_token
 from stillhouse.search.cluster.connection import (
-    WORKERS_READ,
+    WORKER_ENV,
     check_listening,
-    no_cluster,
+    cluster_error,
     package_folders,
 )
-from stillhouse.search.cluster.jobs import Job
-from stillhouse.search.monitoring.publisher import BEFORE, BEHIND
-from stillhouse.search.monitoring.statuses import asked_for, status_of
+from stillhouse.search.cluster.jobs import RayJob
+from stillhouse.search.monitoring.publisher import DASHBOARD_PREFIX, DASHBOARD_SUFFIX
+from stillhouse.search.monitoring.statuses import latest_status, matching_run_ids
 from stillhouse.spaces.config.problems import ConfigError, Problem
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-ANSWER = (10.0, 120.0)
+HTTP_TIMEOUTS = (10.0, 120.0)
 """Seconds within which a dashboard is reached, and then answers."""
-_WAIT = 30
+_LOG_TIMEOUT_S = 30
 """Seconds a node has to show its logs."""
-_JOBS = {
+_JOB_ENV = {
     # The driver hands the packages on to workers; without this Ray finds them told twice.
     "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
     # A driver that is stopped saves what runs, and has MLflow know.
@@ -46,7 +46,7 @@ _JOBS = {
 """What a job finds in its environment."""
 
 
-class Dashboard:
+class ClusterDashboard:
     """The dashboard of the cluster at ``address``: ``HOST:6379``, ``auto`` or ``http://HOST:8265``.
 
     Raises:
@@ -54,48 +54,55 @@ class Dashboard:
     """
 
     def __init__(self, address: str) -> None:
-        self.url = _url_of(address)
-        self.jobs = _client(self.url)
+        self.url = _dashboard_url(address)
+        self.client = _connect(self.url)
 
-    def submit(self, job: Job) -> str:
+    def submit(self, job: RayJob) -> str:
         """Have the head run a job, with the packages as they are here; returns the job's id.
 
         Raises:
             ConfigError: it is refused, or its files are more than Ray carries.
         """
-        carried: dict[str, Any] = {
+        runtime_env: dict[str, Any] = {
             "py_modules": package_folders(),
-            "env_vars": {**WORKERS_READ, **_JOBS},
+            "env_vars": {**WORKER_ENV, **_JOB_ENV},
         }
         if job.folder is not None:
-            carried["working_dir"] = str(job.folder)
+            runtime_env["working_dir"] = str(job.folder)
         try:
-            return self.jobs.submit_job(
+            return self.client.submit_job(
                 entrypoint=job.entrypoint,
                 submission_id=f"{job.name}-{uuid.uuid4().hex[:6]}",
-                runtime_env=carried,
+                runtime_env=runtime_env,
                 metadata={"stillhouse": job.name},
             )
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             message = f"{self.url} took no job: {' '.join(str(error).split())[:500]}"
             raise ConfigError([Problem("--submit", message)]) from None
 
-    def begun(self, job: str, patience: float) -> tuple[str, str]:
-        """What a job has come to after ``patience`` seconds at most, and what it has printed.
+    def wait_for_start(self, job_id: str, timeout: float) -> tuple[str, str]:
+        """What a job has come to after ``timeout`` seconds at most, and what it has printed.
 
         Returns at once when its search has begun, which its lines tell, or when it ended.
 
         Raises:
             ConfigError: the dashboard does not answer any more.
         """
-        until = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         while True:
             try:
-                state, said = str(self.jobs.get_job_status(job)), self.jobs.get_job_logs(job)
+                state, logs = (
+                    str(self.client.get_job_status(job_id)),
+                    self.client.get_job_logs(job_id),
+                )
             except (OSError, RuntimeError) as error:
-                raise no_cluster(self.url, error) from None
-            if run_of(said) or state not in ("PENDING", "RUNNING") or time.monotonic() > until:
-                return state, said
+                raise cluster_error(self.url, error) from None
+            if (
+                run_name_in(logs)
+                or state not in ("PENDING", "RUNNING")
+                or time.monotonic() > deadline
+            ):
+                return state, logs
             time.sleep(1.0)
 
     def status(self, name: str) -> dict[str, Any]:
@@ -107,48 +114,56 @@ class Dashboard:
             ConfigError: no driver on this cluster told anything of it, or several runs share
                 the name.
         """
-        found: dict[str, list[tuple[str, str]]] = {}
-        for node in self._nodes():
-            listed = self._get("logs", node_id=node, glob=f"{BEFORE}*{BEHIND}", timeout=_WAIT)
-            for file in itertools.chain(*json.loads(listed)["data"]["result"].values()):
-                found.setdefault(file.removeprefix(BEFORE).removesuffix(BEHIND), []).append(
-                    (node, file)
-                )
-        where = f"the cluster at {self.url}"
-        runs = asked_for(name, found, where)
-        told = {run: [self._read(*place) for place in found[run]] for run in runs}
-        return dict(status_of(name, told, where))
+        files_by_run: dict[str, list[tuple[str, str]]] = {}
+        for node in self._alive_node_ids():
+            listing = self._get(
+                "logs",
+                node_id=node,
+                glob=f"{DASHBOARD_PREFIX}*{DASHBOARD_SUFFIX}",
+                timeout=_LOG_TIMEOUT_S,
+            )
+            for file in itertools.chain(*json.loads(listing)["data"]["result"].values()):
+                files_by_run.setdefault(
+                    file.removeprefix(DASHBOARD_PREFIX).removesuffix(DASHBOARD_SUFFIX), []
+                ).append((node, file))
+        location = f"the cluster at {self.url}"
+        runs = matching_run_ids(name, files_by_run, location)
+        statuses = {
+            run: [self._read_log(*node_and_file) for node_and_file in files_by_run[run]]
+            for run in runs
+        }
+        return dict(latest_status(name, statuses, location))
 
-    def _read(self, node: str, file: str) -> str:
-        asked = {"node_id": node, "filename": file, "lines": -1, "timeout": _WAIT}
-        return str(self._get("logs/file", **asked))
+    def _read_log(self, node: str, file: str) -> str:
+        params = {"node_id": node, "filename": file, "lines": -1, "timeout": _LOG_TIMEOUT_S}
+        return str(self._get("logs/file", **params))
 
-    def _nodes(self) -> list[str]:
+    def _alive_node_ids(self) -> list[str]:
         """The ids of the nodes that are alive, the head first: drivers sit there."""
-        answer = json.loads(self._get("nodes", detail=1, timeout=_WAIT))
+        answer = json.loads(self._get("nodes", detail=1, timeout=_LOG_TIMEOUT_S))
         nodes = [n for n in answer["data"]["result"]["result"] if n["state"] == "ALIVE"]
         nodes.sort(key=lambda node: not node.get("is_head_node"))
         return [node["node_id"] for node in nodes]
 
-    def _get(self, what: str, **asked: Any) -> str:
+    def _get(self, resource: str, **params: Any) -> str:
         try:
-            reply = self.jobs._do_request("GET", f"/api/v0/{quote(what)}?{urlencode(asked)}")
+            reply = self.client._do_request("GET", f"/api/v0/{quote(resource)}?{urlencode(params)}")
         except OSError as error:
-            raise no_cluster(self.url, error) from None
+            raise cluster_error(self.url, error) from None
         if reply.status_code != 200:
-            said = " ".join(reply.text.split())[:200]
-            message = f"the dashboard at {self.url} cannot tell {what}: {said}"
+            body = " ".join(reply.text.split())[:200]
+            message = f"the dashboard at {self.url} cannot tell {resource}: {body}"
             raise ConfigError([Problem("--address", message)])
         return str(reply.text)
 
 
-def run_of(said: str) -> str:
+def run_name_in(logs: str) -> str:
     """The run that a driver's lines tell of; empty before it has one."""
-    found = re.search(r"^ *[\d.]+ s  (\S+) (?:started|resumed): \d+ trials$", said, re.MULTILINE)
-    return found[1] if found else ""
+    match = re.search(r"^ *[\d.]+ s  (\S+) (?:started|resumed): \d+ trials$", logs, re.MULTILINE)
+    return match[1] if match else ""
 
 
-def _url_of(address: str) -> str:
+def _dashboard_url(address: str) -> str:
     """The dashboard's own address.
 
     Raises:
@@ -160,15 +175,15 @@ def _url_of(address: str) -> str:
     from ray.dashboard.utils import ray_address_to_api_server_url
 
     try:
-        show_token(address)
+        present_token(address)
         return str(ray_address_to_api_server_url(address))
     except Exception as error:  # Ray's own, of many kinds
-        raise no_cluster(address, error) from None
+        raise cluster_error(address, error) from None
 
 
-def _client(url: str) -> JobSubmissionClient:
+def _connect(url: str) -> JobSubmissionClient:
     try:
-        client = _admitted(url)
+        client = _authenticated_client(url)
     except ImportError:
         message = "needs Ray's client for dashboards; install it: pip install 'stillhouse[cluster]'"
         raise ConfigError([Problem("--address", message)]) from None
@@ -179,7 +194,7 @@ def _client(url: str) -> JobSubmissionClient:
         )
         raise ConfigError([Problem("--address", message)]) from None
     except Exception as error:  # Ray's own, of many kinds
-        raise no_cluster(url, error) from None
+        raise cluster_error(url, error) from None
     # Ray sets them itself; of the first, its own level counts and not that of ray.dashboard.
     for name in (
         "ray.dashboard.modules.dashboard_sdk",
@@ -190,19 +205,19 @@ def _client(url: str) -> JobSubmissionClient:
     return client
 
 
-def _admitted(url: str) -> JobSubmissionClient:
+def _authenticated_client(url: str) -> JobSubmissionClient:
     """A client that shows the token, if there is one and the dashboard asks for it."""
     from ray.job_submission import JobSubmissionClient
 
     class Client(JobSubmissionClient):
         """Ray's own waits for ever where nothing comes back."""
 
-        def _do_request(self, *asked: Any, **how: Any) -> Any:
-            return super()._do_request(*asked, **{"timeout": ANSWER, **how})
+        def _do_request(self, *args: Any, **kwargs: Any) -> Any:
+            return super()._do_request(*args, **{"timeout": HTTP_TIMEOUTS, **kwargs})
 
     try:
         return Client(url)
     except ray.exceptions.AuthenticationError:
-        if not show_token_from_now_on():
+        if not enable_token_auth():
             raise
         return Client(url)

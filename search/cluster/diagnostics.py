@@ -17,13 +17,13 @@ from pathlib import Path
 import torch
 
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.core.addresses import hushed, shown
+from stillhouse.search.core.addresses import for_display, scrub
 from stillhouse.search.core.provenance import versions
-from stillhouse.search.monitoring.mlflow import is_server, reachable
+from stillhouse.search.monitoring.mlflow import check_reachable, is_server
 from stillhouse.search.results.run_folder import runs_root
 from stillhouse.spaces.config.problems import ConfigError
 
-LEAST_DISK = 2.0
+MIN_FREE_DISK_GIB = 2.0
 """GiB that must be free for packages, data and spilled objects."""
 GIB = 1024.0**3
 
@@ -32,27 +32,32 @@ GIB = 1024.0**3
 class Finding:
     """What was looked at, what was found, and what to do if that is not good."""
 
-    what: str
-    found: str
-    good: bool = True
+    subject: str
+    value: str
+    is_ok: bool = True
     remedy: str = ""
 
     def plain(self) -> dict[str, str | bool]:
-        return {"what": self.what, "found": self.found, "good": self.good, "remedy": self.remedy}
+        return {
+            "what": self.subject,
+            "found": self.value,
+            "good": self.is_ok,
+            "remedy": self.remedy,
+        }
 
 
-def here(library: str, tracking: str) -> list[Finding]:
+def check_driver(library: str, tracking: str) -> list[Finding]:
     """This machine, as a driver of searches."""
     return [
         *(Finding(name, version) for name, version in versions().items()),
-        *machine(),
-        _tried(f"library {shown(library)}", lambda: Library(library).check_writable()),
-        _tried(f"runs {runs_root()}", _probe_runs),
-        _tried(f"tracking {shown(tracking)}", lambda: reachable(tracking)),
+        *check_machine(),
+        _run_check(f"library {for_display(library)}", lambda: Library(library).check_writable()),
+        _run_check(f"runs {runs_root()}", _check_runs_writable),
+        _run_check(f"tracking {for_display(tracking)}", lambda: check_reachable(tracking)),
     ]
 
 
-def machine(gpus: float | None = None) -> list[Finding]:
+def check_machine(gpus: float | None = None) -> list[Finding]:
     """What a search needs of any machine.
 
     Args:
@@ -60,68 +65,72 @@ def machine(gpus: float | None = None) -> list[Finding]:
     """
     findings = [Finding("processors", f"{os.cpu_count()} cores, {_memory():.1f} GiB of memory")]
     devices = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-    told = [f"{device.name}, {device.total_memory / GIB:.1f} GiB" for device in devices]
-    lacking = gpus is not None and len(devices) < gpus
-    remedy = "torch sees fewer GPUs than Ray counts: driver, or a torch for CPUs" if lacking else ""
-    findings.append(Finding("device", "; ".join(told) or "cpu", not lacking, remedy))
-    findings.append(_tried("torchvision operators", _operators))
-    free = shutil.disk_usage(tempfile.gettempdir()).free / GIB
-    few = free < LEAST_DISK
+    descriptions = [f"{device.name}, {device.total_memory / GIB:.1f} GiB" for device in devices]
+    lacks_gpus = gpus is not None and len(devices) < gpus
     remedy = (
-        f"needs {LEAST_DISK:g} GiB; remove old sessions and packages below /tmp/ray" if few else ""
+        "torch sees fewer GPUs than Ray counts: driver, or a torch for CPUs" if lacks_gpus else ""
     )
-    findings.append(Finding("free disk", f"{free:.1f} GiB", not few, remedy))
+    findings.append(Finding("device", "; ".join(descriptions) or "cpu", not lacks_gpus, remedy))
+    findings.append(_run_check("torchvision operators", _check_operators))
+    free = shutil.disk_usage(tempfile.gettempdir()).free / GIB
+    is_low = free < MIN_FREE_DISK_GIB
+    remedy = (
+        f"needs {MIN_FREE_DISK_GIB:g} GiB; remove old sessions and packages below /tmp/ray"
+        if is_low
+        else ""
+    )
+    findings.append(Finding("free disk", f"{free:.1f} GiB", not is_low, remedy))
     return findings
 
 
-def worker(library: str, mark: str, tracking: str, gpus: float) -> list[Finding]:
-    """This machine as a node: ``mark`` is a file that the driver left in the library."""
+def check_worker(library: str, marker: str, tracking: str, gpus: float) -> list[Finding]:
+    """This machine as a node: ``marker`` is a file that the driver left in the library."""
     return [
-        *machine(gpus),
-        _tried(f"library {shown(library)}", lambda: _use(library, mark)),
-        _heard(tracking),
+        *check_machine(gpus),
+        _run_check(f"library {for_display(library)}", lambda: _check_library(library, marker)),
+        _check_tracking(tracking),
     ]
 
 
-def _use(library: str, mark: str) -> None:
+def _check_library(library: str, marker: str) -> None:
     """See the driver's file, and write, read and delete one."""
-    place = Library(library, found=True)
-    if not place.marked(mark):
+    store = Library(library, must_exist=True)
+    if not store.has_marker(marker):
         raise OSError(
             f"{platform.node()} sees another folder of that name; use s3://BUCKET/PATH, or a "
             "folder that all nodes share"
         )
-    own = f"scratch/.probe-{uuid.uuid4().hex[:8]}"
-    place.mark(own)
-    if not place.marked(own):
+    own_marker = f"scratch/.probe-{uuid.uuid4().hex[:8]}"
+    store.write_marker(own_marker)
+    if not store.has_marker(own_marker):
         raise OSError("what was written is not there to be read")
-    place.remove_file(own)
+    store.remove_file(own_marker)
 
 
-def _heard(tracking: str) -> Finding:
+def _check_tracking(tracking: str) -> Finding:
     """Whether MLflow answers here; nothing is wrong if not, since only drivers speak to it."""
-    what = f"tracking {shown(tracking)}"
+    subject = f"tracking {for_display(tracking)}"
     if not is_server(tracking):
-        return Finding(what, "only the driver uses it")
-    found = _tried(what, lambda: reachable(tracking))
-    return found if found.good else Finding(what, "no answer; only the driver needs one")
+        return Finding(subject, "only the driver uses it")
+    finding = _run_check(subject, lambda: check_reachable(tracking))
+    return finding if finding.is_ok else Finding(subject, "no answer; only the driver needs one")
 
 
-def _tried(what: str, check: Callable[[], None]) -> Finding:
+def _run_check(subject: str, check: Callable[[], None]) -> Finding:
     try:
         check()
     except ConfigError as error:
-        return Finding(what, hushed(error.problems[0].message), False)
+        return Finding(subject, scrub(error.problems[0].message), False)
     except (OSError, RuntimeError) as error:
-        return Finding(what, hushed(str(error)), False)
-    return Finding(what, "works")
+        return Finding(subject, scrub(str(error)), False)
+    return Finding(subject, "works")
 
 
 def _memory() -> float:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
 
 
-def _operators() -> None:
+def _check_operators() -> None:
     """torchvision's compiled operators load only beside the torch they were built with."""
     import torchvision
 
@@ -129,7 +138,7 @@ def _operators() -> None:
     torchvision.ops.nms(boxes, scores, 0.5)
 
 
-def _probe_runs() -> None:
+def _check_runs_writable() -> None:
     root: Path = runs_root()
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=root):

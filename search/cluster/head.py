@@ -15,17 +15,17 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
-from stillhouse.search.core.errors import Lost
+from stillhouse.search.core.errors import StorageUnavailable
 
-PATIENCE = 35.0
+HEAD_TIMEOUT_S = 35.0
 """Seconds of silence after which a head counts as lost: Ray would end the process after 60."""
-_PERIOD = 3.0
-_ANSWER = 5.0
-_STEPS = 10.0
+_PING_INTERVAL_S = 3.0
+_CONNECT_TIMEOUT_S = 5.0
+_SHUTDOWN_TIMEOUT_S = 10.0
 """Seconds to put things in order before a process ends."""
 
 
-class Head:
+class HeadMonitor:
     """Asks the head at ``HOST:PORT`` every few seconds, in a thread of its own.
 
     Args:
@@ -39,14 +39,14 @@ class Head:
     def __init__(
         self,
         address: str,
-        gone: Callable[[str], None],
-        patience: float = PATIENCE,
-        period: float = _PERIOD,
+        on_lost: Callable[[str], None],
+        timeout: float = HEAD_TIMEOUT_S,
+        interval: float = _PING_INTERVAL_S,
     ) -> None:
         host, _, port = address.rpartition(":")
-        self._place = (host.strip("[]"), int(port))
-        self._address, self._gone = address, gone
-        self._patience, self._period = patience, period
+        self._host_and_port = (host.strip("[]"), int(port))
+        self._address, self._on_lost = address, on_lost
+        self._timeout, self._interval = timeout, interval
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="head", daemon=True)
         self._thread.start()
@@ -59,42 +59,42 @@ class Head:
 
     def _watch(self) -> None:
         silent_since: float | None = None  # the first question without an answer
-        while not self._stop.wait(self._period):
-            asked = time.monotonic()
-            if self._answers():
+        while not self._stop.wait(self._interval):
+            pinged_at = time.monotonic()
+            if self._is_answering():
                 silent_since = None
                 continue
-            silent_since = silent_since or asked
-            if time.monotonic() - silent_since > self._patience:
-                self._gone(
+            silent_since = silent_since or pinged_at
+            if time.monotonic() - silent_since > self._timeout:
+                self._on_lost(
                     f"the cluster is lost: its head at {self._address} has not answered for "
-                    f"{self._patience:.0f} s; start the cluster again"
+                    f"{self._timeout:.0f} s; start the cluster again"
                 )
                 return
 
-    def _answers(self) -> bool:
+    def _is_answering(self) -> bool:
         try:
-            socket.create_connection(self._place, timeout=_ANSWER).close()
+            socket.create_connection(self._host_and_port, timeout=_CONNECT_TIMEOUT_S).close()
         except OSError:
             return False
         return True
 
 
-def leave(lost: Lost, steps: Sequence[Callable[[], object]]) -> NoReturn:
+def exit_process(error: StorageUnavailable, steps: Sequence[Callable[[], object]]) -> NoReturn:
     """End this process, with a line and status 2, after ``steps``.
 
     Other threads hang in calls of Ray's; so they are not waited for. A step that fails holds none
     up, and all of them together get some seconds: a store may have gone with the head.
     """
-    print(f"error: {lost}", file=sys.stderr, flush=True)
-    going = threading.Thread(target=_take, args=(steps,), daemon=True)
-    going.start()
-    going.join(_STEPS)
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    thread = threading.Thread(target=_run_steps, args=(steps,), daemon=True)
+    thread.start()
+    thread.join(_SHUTDOWN_TIMEOUT_S)
     sys.stdout.flush()
     os._exit(2)
 
 
-def _take(steps: Sequence[Callable[[], object]]) -> None:
+def _run_steps(steps: Sequence[Callable[[], object]]) -> None:
     for step in steps:
         with contextlib.suppress(Exception):
             step()

@@ -15,19 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stillhouse.search.core.addresses import has_secret, remedy_of
+from stillhouse.search.core.addresses import credential_remedy, has_secret
 from stillhouse.search.experiment.experiment import Experiment, to_yaml
-from stillhouse.search.experiment.setting_paths import parts
+from stillhouse.search.experiment.setting_paths import split_path
 from stillhouse.spaces.config.problems import ConfigError, Problem
 
-FILE = "experiment.yaml"
-RUNS = "$HOME/stillhouse-runs"
+EXPERIMENT_FILE = "experiment.yaml"
+RUNS_ON_HEAD = "$HOME/stillhouse-runs"
 """Where runs are kept on a head that has no ``STILLHOUSE_RUNS``: never in a job's own folder, which
 Ray removes."""
 
 
 @dataclass(frozen=True)
-class Job:
+class RayJob:
     """What the head runs, in a folder with the files of ``folder``; ``name`` is for people."""
 
     name: str
@@ -35,38 +35,42 @@ class Job:
     folder: Path | None = None
 
 
-def launching(experiment: Experiment, folder: Path) -> tuple[Job, str]:
+def launch_job(experiment: Experiment, folder: Path) -> tuple[RayJob, str]:
     """The job of a launch, its files put into ``folder``; and where MLflow's data will be.
 
     Raises:
         ConfigError: library, tracking or data lie where only this machine finds them, or an
             address holds a password, which is written into no file.
     """
-    problems = [*_library(experiment.library), *_data(experiment), *_secrets(experiment)]
+    problems = [
+        *_check_library(experiment.library),
+        *_check_data(experiment),
+        *_check_secrets(experiment),
+    ]
     if problems:
         raise ConfigError(problems)
-    told = _carried(experiment.plain(), folder)
-    place = _tracking(told.pop("tracking", None))
-    (folder / FILE).write_text(to_yaml(told), encoding="utf-8")
+    document = _with_copied_weights(experiment.plain(), folder)
+    tracking_uri = _tracking_on_head(document.pop("tracking", None))
+    (folder / EXPERIMENT_FILE).write_text(to_yaml(document), encoding="utf-8")
     # Double quotes: what the head's HOME is, its own shell knows.
-    entrypoint = f'{_run(["launch", FILE])} --set "tracking={place}"'
-    return Job(experiment.name, entrypoint, folder), place
+    entrypoint = f'{_entrypoint(["launch", EXPERIMENT_FILE])} --set "tracking={tracking_uri}"'
+    return RayJob(experiment.name, entrypoint, folder), tracking_uri
 
 
-def going_on(name: str, trials: int = 0) -> Job:
-    """The job of a resume, or of an extension by ``trials``, of a run that the head has."""
-    words = ["extend", name, "--trials", str(trials)] if trials else ["resume", name]
-    return Job(name, _run(words))
+def resume_job(name: str, num_trials: int = 0) -> RayJob:
+    """The job of a resume, or of an extension by ``num_trials``, of a run that the head has."""
+    words = ["extend", name, "--trials", str(num_trials)] if num_trials else ["resume", name]
+    return RayJob(name, _entrypoint(words))
 
 
-def _run(words: Sequence[str]) -> str:
+def _entrypoint(words: Sequence[str]) -> str:
     return (
-        f'STILLHOUSE_RUNS="${{STILLHOUSE_RUNS:-{RUNS}}}" '
+        f'STILLHOUSE_RUNS="${{STILLHOUSE_RUNS:-{RUNS_ON_HEAD}}}" '
         f"exec python -m stillhouse.search.cli {shlex.join(words)} --address auto"
     )
 
 
-def _library(uri: str) -> list[Problem]:
+def _check_library(uri: str) -> list[Problem]:
     if "://" in uri or uri.startswith(("/", "~")):
         return []
     message = (
@@ -76,9 +80,11 @@ def _library(uri: str) -> list[Problem]:
     return [Problem("library", message)]
 
 
-def _data(experiment: Experiment) -> list[Problem]:
-    own = {f"stages.{n}.data.root": e.get("data") for n, e in experiment.stages.items()}
-    roots = {path: data.get("root") for path, data in own.items() if isinstance(data, Mapping)}
+def _check_data(experiment: Experiment) -> list[Problem]:
+    stage_data = {f"stages.{n}.data.root": e.get("data") for n, e in experiment.stages.items()}
+    roots = {
+        path: data.get("root") for path, data in stage_data.items() if isinstance(data, Mapping)
+    }
     return [
         Problem(
             path,
@@ -90,15 +96,17 @@ def _data(experiment: Experiment) -> list[Problem]:
     ]
 
 
-def _secrets(experiment: Experiment) -> list[Problem]:
+def _check_secrets(experiment: Experiment) -> list[Problem]:
     return [
-        Problem(field, f"holds a password, which no job carries; without it, {remedy_of(uri)}")
+        Problem(
+            field, f"holds a password, which no job carries; without it, {credential_remedy(uri)}"
+        )
         for field, uri in {"tracking": experiment.tracking, "study": experiment.study}.items()
         if uri and has_secret(uri)
     ]
 
 
-def _tracking(uri: str | None) -> str:
+def _tracking_on_head(uri: str | None) -> str:
     """MLflow's URI as the head takes it: a database in the head's home for one beside here.
 
     Raises:
@@ -114,32 +122,32 @@ def _tracking(uri: str | None) -> str:
     return uri
 
 
-def _carried(told: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _with_copied_weights(document: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The experiment with its files of weights in ``folder``, and named as they lie there."""
-    told["stages"] = _with_files(told["stages"], folder, False)
-    if "search" in told:
-        told["search"] = {
-            path: _with_files(domain, folder, "weights" in parts(path))
-            for path, domain in told["search"].items()
+    document["stages"] = _copy_weights_in(document["stages"], folder, False)
+    if "search" in document:
+        document["search"] = {
+            path: _copy_weights_in(domain, folder, "weights" in split_path(path))
+            for path, domain in document["search"].items()
         }
-    return told
+    return document
 
 
-def _with_files(value: Any, folder: Path, weights: bool) -> Any:
-    """``weights`` says whether a text in here is the path of a file of weights."""
+def _copy_weights_in(value: Any, folder: Path, is_weights: bool) -> Any:
+    """``is_weights`` says whether a text in here is the path of a file of weights."""
     if isinstance(value, Mapping):
         return {
-            key: _with_files(inner, folder, weights or key == "weights")
+            key: _copy_weights_in(inner, folder, is_weights or key == "weights")
             for key, inner in value.items()
         }
     if isinstance(value, list | tuple):
-        return [_with_files(inner, folder, weights) for inner in value]
-    if weights and isinstance(value, str) and Path(value).expanduser().is_file():
-        return _taken_along(Path(value).expanduser(), folder)
+        return [_copy_weights_in(inner, folder, is_weights) for inner in value]
+    if is_weights and isinstance(value, str) and Path(value).expanduser().is_file():
+        return _copy_weights_file(Path(value).expanduser(), folder)
     return value
 
 
-def _taken_along(file: Path, folder: Path) -> str:
+def _copy_weights_file(file: Path, folder: Path) -> str:
     """Copied under a name of its own, so that two files of one name stay two."""
     digest = hashlib.sha256(str(file.absolute()).encode()).hexdigest()[:8]
     name = f"weights/{digest}-{file.name}"

@@ -19,28 +19,28 @@ from typing import Any, TypeVar
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from stillhouse.search.artifacts.places import ALOOF, open_place, remedy
+from stillhouse.search.artifacts.places import FAIL_FAST_ATTEMPTS, open_filesystem, storage_remedy
 from stillhouse.search.artifacts.store import Library
 from stillhouse.search.cluster.connection import PACKAGES, connect, node_name
-from stillhouse.search.cluster.diagnostics import Finding, worker
-from stillhouse.search.core.addresses import shown
+from stillhouse.search.cluster.diagnostics import Finding, check_worker
+from stillhouse.search.core.addresses import for_display
 from stillhouse.spaces.config.problems import ConfigError, Problem, first_line
 
-PATIENCE = 120.0
+NODE_TIMEOUT_S = 120.0
 """Seconds a node has to answer; its first worker is given the packages meanwhile."""
 
-_SERVED = {
+_SHARED_ALTERNATIVES = {
     "tracking": "serve MLflow (`mlflow server` beside the head, tracking: http://HOST:5000) "
     "or name a PostgreSQL database",
     "study": "name a PostgreSQL database, or leave it out: a journal in the run's folder",
 }
 """What to do instead, by field."""
 
-Facts = Mapping[str, str]
-_Answer = TypeVar("_Answer")
+Versions = Mapping[str, str]
+_AnswerT = TypeVar("_AnswerT")
 
 
-def facts() -> dict[str, str]:
+def runtime_versions() -> dict[str, str]:
     """What decides whether this process understands another: versions, and this project's sources.
 
     Local parts of versions are left out: torch for a CPU and for a GPU are the same torch.
@@ -48,30 +48,36 @@ def facts() -> dict[str, str]:
     return {
         "python": ".".join(platform.python_version_tuple()[:2]),
         **{name: _version(name) for name in ("torch", "ray")},
-        "stillhouse": f"sources {_digest()}",
+        "stillhouse": f"sources {_sources_digest()}",
     }
 
 
-def differences(here: Facts, nodes: Mapping[str, Facts]) -> list[str]:
+def version_differences(
+    driver_versions: Versions, node_versions: Mapping[str, Versions]
+) -> list[str]:
     """One line for every version that some nodes have and the driver has not.
 
     Args:
-        here: the driver's :func:`facts`.
+        here: the driver's :func:`runtime_versions`.
         nodes: those of every node, by its address.
     """
     lines = []
-    for name, own in here.items():
-        others = defaultdict(list)
-        for node, told in nodes.items():
-            if told.get(name) != own:
-                others[told.get(name, "nothing")].append(node)
-        for version, where in others.items():
-            places = ", ".join(sorted(where))
-            lines.append(f"{name} is {version} on {places}, and {own} where the search starts")
+    for name, driver_version in driver_versions.items():
+        nodes_by_version = defaultdict(list)
+        for node, versions in node_versions.items():
+            if versions.get(name) != driver_version:
+                nodes_by_version[versions.get(name, "nothing")].append(node)
+        for version, nodes_with_it in nodes_by_version.items():
+            node_list = ", ".join(sorted(nodes_with_it))
+            lines.append(
+                f"{name} is {version} on {node_list}, and {driver_version} where the search starts"
+            )
     return lines
 
 
-def check_nodes(library: str, mark: Callable[[str], None], unmark: Callable[[str], None]) -> None:
+def check_nodes(
+    library: str, write_marker: Callable[[str], None], remove_marker: Callable[[str], None]
+) -> None:
     """Ask every node of the cluster this process is connected to.
 
     Args:
@@ -83,19 +89,21 @@ def check_nodes(library: str, mark: Callable[[str], None], unmark: Callable[[str
         ConfigError: versions differ, or a node does not reach the library.
     """
     path = f"scratch/.seen-{ray.get_runtime_context().get_job_id()}"
-    mark(path)
+    write_marker(path)
     try:
-        answers = _ask(library, path)
+        answers = _probe_library(library, path)
     finally:
-        unmark(path)
-    remedy_ = "install the same with constraints.txt on all of them"
+        remove_marker(path)
+    install_hint = "install the same with constraints.txt on all of them"
     problems = [
-        Problem("--address", f"{line}; {remedy_}")
-        for line in differences(facts(), {node: told for node, (told, _) in answers.items()})
+        Problem("--address", f"{line}; {install_hint}")
+        for line in version_differences(
+            runtime_versions(), {node: versions for node, (versions, _) in answers.items()}
+        )
     ]
-    unseen = {node: reason for node, (_, reason) in answers.items() if reason}
-    if unseen:
-        problems.append(Problem("library", out_of_sight(library, unseen)))
+    reason_by_node = {node: reason for node, (_, reason) in answers.items() if reason}
+    if reason_by_node:
+        problems.append(Problem("library", unreachable_library_message(library, reason_by_node)))
     if problems:
         raise ConfigError(problems)
 
@@ -110,7 +118,10 @@ def check_stores(stores: Mapping[str, str]) -> None:
         ConfigError: one of them is a SQLite file.
     """
     problems = [
-        Problem(field, f"{shown(uri)} is a SQLite file, which serves one machine; {_SERVED[field]}")
+        Problem(
+            field,
+            f"{for_display(uri)} is a SQLite file, which serves one machine; {_SHARED_ALTERNATIVES[field]}",
+        )
         for field, uri in stores.items()
         if uri.startswith("sqlite")
     ]
@@ -118,18 +129,18 @@ def check_stores(stores: Mapping[str, str]) -> None:
         raise ConfigError(problems)
 
 
-def out_of_sight(library: str, unseen: Mapping[str, str]) -> str:
+def unreachable_library_message(library: str, reason_by_node: Mapping[str, str]) -> str:
     """What to say of nodes that do not reach the library, each with its reason."""
-    places, reason = ", ".join(sorted(unseen)), next(iter(unseen.values()))
+    node_list, reason = ", ".join(sorted(reason_by_node)), next(iter(reason_by_node.values()))
     if library.startswith("s3://"):
-        return f"{places} cannot use {shown(library)}: {reason}; {remedy(library, reason)}"
+        return f"{node_list} cannot use {for_display(library)}: {reason}; {storage_remedy(library, reason)}"
     return (
-        f"{shown(library)} is a folder that {places} does not see; "
+        f"{for_display(library)} is a folder that {node_list} does not see; "
         "use s3://BUCKET/PATH, or a folder that all nodes share"
     )
 
 
-def examine(address: str, library: str, tracking: str) -> dict[str, list[Finding]]:
+def check_cluster(address: str, library: str, tracking: str) -> dict[str, list[Finding]]:
     """The checkup of every node of the cluster at ``address``, by the node's name.
 
     Raises:
@@ -137,119 +148,129 @@ def examine(address: str, library: str, tracking: str) -> dict[str, list[Finding
     """
     connect(address)
     try:
-        place = Library(library)
-        mark = f"scratch/.seen-{ray.get_runtime_context().get_job_id()}"
-        place.mark(mark)
+        store = Library(library)
+        marker = f"scratch/.seen-{ray.get_runtime_context().get_job_id()}"
+        store.write_marker(marker)
         try:
-            answers = ask_every(_examined, library, mark, tracking)
+            answers = run_on_every_node(_check_this_node, library, marker, tracking)
         finally:
-            place.remove_file(mark)
+            store.remove_file(marker)
     finally:
         ray.shutdown()
-    own, found = facts(), {}
+    driver_versions, findings_by_node = runtime_versions(), {}
     for node, (answer, reason) in answers.items():
         if answer is None:
             remedy = "see its log below /tmp/ray/session_latest/logs"
-            found[node] = [Finding("worker", reason, False, remedy)]
+            findings_by_node[node] = [Finding("worker", reason, False, remedy)]
             continue
-        told, findings = answer
-        found[node] = [*_compared(told, own), *findings]
-    return found
+        versions, findings = answer
+        findings_by_node[node] = [*_version_findings(versions, driver_versions), *findings]
+    return findings_by_node
 
 
-def _compared(told: Facts, own: Facts) -> Iterator[Finding]:
-    for name, version in told.items():
-        same = version == own[name]
-        remedy = "" if same else f"{own[name]} here; install the same with constraints.txt on both"
-        yield Finding(name, version, same, remedy)
+def _version_findings(versions: Versions, driver_versions: Versions) -> Iterator[Finding]:
+    for name, version in versions.items():
+        is_same = version == driver_versions[name]
+        remedy = (
+            ""
+            if is_same
+            else f"{driver_versions[name]} here; install the same with constraints.txt on both"
+        )
+        yield Finding(name, version, is_same, remedy)
 
 
-def _examined(library: str, mark: str, tracking: str) -> tuple[dict[str, str], list[Finding]]:
+def _check_this_node(
+    library: str, marker: str, tracking: str
+) -> tuple[dict[str, str], list[Finding]]:
     """On a node: its facts and its checkup."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    here = ray.get_runtime_context().get_node_id()
-    (resources,) = [node["Resources"] for node in nodes if node["NodeID"] == here]
-    return facts(), worker(library, mark, tracking, resources.get("GPU", 0.0))
+    node_id = ray.get_runtime_context().get_node_id()
+    (resources,) = [node["Resources"] for node in nodes if node["NodeID"] == node_id]
+    return runtime_versions(), check_worker(library, marker, tracking, resources.get("GPU", 0.0))
 
 
-def roll() -> list[dict[str, Any]]:
+def node_usage() -> list[dict[str, Any]]:
     """The nodes of the cluster: what each has, and what of it is taken or kept for a trial."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     state: Any = ray._private.state
-    free = state.available_resources_per_node()
+    available = state.available_resources_per_node()
     return [
         {
             "name": node_name(node["NodeManagerAddress"], node["NodeID"]),
             "alive": node["Alive"],
-            **_taken("cpus", node["Resources"].get("CPU", 0.0), free.get(node["NodeID"]), "CPU"),
-            **_taken("gpus", node["Resources"].get("GPU", 0.0), free.get(node["NodeID"]), "GPU"),
+            **_usage_of(
+                "cpus", node["Resources"].get("CPU", 0.0), available.get(node["NodeID"]), "CPU"
+            ),
+            **_usage_of(
+                "gpus", node["Resources"].get("GPU", 0.0), available.get(node["NodeID"]), "GPU"
+            ),
         }
         for node in sorted(nodes, key=lambda node: not node["Alive"])
     ]
 
 
-def _taken(
-    name: str, total: float, free: Mapping[str, float] | None, kind: str
+def _usage_of(
+    name: str, total: float, available: Mapping[str, float] | None, resource: str
 ) -> dict[str, float]:
-    left = total if free is None else free.get(kind, 0.0)
-    return {name: total, f"{name}_taken": round(total - left, 4)}
+    num_available = total if available is None else available.get(resource, 0.0)
+    return {name: total, f"{name}_taken": round(total - num_available, 4)}
 
 
-def _ask(library: str, path: str) -> dict[str, tuple[Facts, str]]:
+def _probe_library(library: str, path: str) -> dict[str, tuple[Versions, str]]:
     """Address of a node -> its facts, and why it does not see the file; empty if it does."""
-    answers: dict[str, tuple[Facts, str]] = {}
-    for place, (answer, reason) in ask_every(_look, library, path).items():
+    answers: dict[str, tuple[Versions, str]] = {}
+    for node, (answer, reason) in run_on_every_node(_probe_from_node, library, path).items():
         if answer is None:
-            raise ConfigError([Problem("--address", f"{place} {reason}")])
-        answers[place] = answer
+            raise ConfigError([Problem("--address", f"{node} {reason}")])
+        answers[node] = answer
     return answers
 
 
-def ask_every(
-    question: Callable[..., _Answer], *args: Any
-) -> dict[str, tuple[_Answer | None, str]]:
+def run_on_every_node(
+    function: Callable[..., _AnswerT], *args: Any
+) -> dict[str, tuple[_AnswerT | None, str]]:
     """Have every node of the cluster answer: what it says, or none and why.
 
     A node that is lost meanwhile is left out.
     """
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    ask: Any = ray.remote(num_cpus=0, max_retries=1)(question)
-    asked = {}
+    task: Any = ray.remote(num_cpus=0, max_retries=1)(function)
+    pending = {}
     for node in nodes:
         if node["Alive"]:
-            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            place = node_name(node["NodeManagerAddress"], node["NodeID"])
-            asked[place] = node["NodeID"], ask.options(scheduling_strategy=there).remote(*args)
-    answers: dict[str, tuple[_Answer | None, str]] = {}
-    for place, (node_id, answer) in asked.items():
+            affinity = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            name = node_name(node["NodeManagerAddress"], node["NodeID"])
+            pending[name] = node["NodeID"], task.options(scheduling_strategy=affinity).remote(*args)
+    answers: dict[str, tuple[_AnswerT | None, str]] = {}
+    for name, (node_id, answer) in pending.items():
         try:
-            answers[place] = ray.get(answer, timeout=PATIENCE), ""
+            answers[name] = ray.get(answer, timeout=NODE_TIMEOUT_S), ""
         except ray.exceptions.GetTimeoutError:
-            why = f"started no worker within {PATIENCE:g} s; see `ray status`"
-            answers[place] = None, why
+            message = f"started no worker within {NODE_TIMEOUT_S:g} s; see `ray status`"
+            answers[name] = None, message
         except ray.exceptions.RayError as error:
-            if node_id not in _living():  # Ray lists a lost machine for half a minute
+            if node_id not in _alive_node_ids():  # Ray lists a lost machine for half a minute
                 continue
             reason = str(error).strip().splitlines()[-1]
-            answers[place] = None, f"cannot run this project: {reason}"
+            answers[name] = None, f"cannot run this project: {reason}"
     return answers
 
 
-def _living() -> set[str]:
+def _alive_node_ids() -> set[str]:
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return {node["NodeID"] for node in nodes if node["Alive"]}
 
 
-def _look(library: str, path: str) -> tuple[dict[str, str], str]:
+def _probe_from_node(library: str, path: str) -> tuple[dict[str, str], str]:
     """On a node: its facts, and why the file in the library is not seen from it."""
     reason = ""
     try:
-        system, root = open_place(library, ALOOF)
+        system, root = open_filesystem(library, FAIL_FAST_ATTEMPTS)
         with system.open_input_stream(f"{root}/{path}"):
             pass
     except (OSError, ValueError) as error:
         reason = first_line(error)
-    return facts(), reason
+    return runtime_versions(), reason
 
 
 def _version(package: str) -> str:
@@ -259,12 +280,12 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def _digest() -> str:
+def _sources_digest() -> str:
     """Of the packages as this process would import them, wherever they came from."""
-    total = hashlib.sha256()
+    digest = hashlib.sha256()
     for name in PACKAGES:
         folder = Path(importlib.import_module(name).__path__[0])
         for file in sorted(folder.rglob("*.py")):
-            total.update(file.relative_to(folder).as_posix().encode())
-            total.update(file.read_bytes())
-    return total.hexdigest()[:12]
+            digest.update(file.relative_to(folder).as_posix().encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]

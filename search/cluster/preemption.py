@@ -8,28 +8,28 @@ import time
 
 import ray
 
-NOTICE = 2.0
+CHECK_INTERVAL_S = 2.0
 """Seconds between two questions whether this machine will stay."""
 
 
-class _Notice:
+class _DrainingCheck:
     """Whether this machine is about to be taken away, as clouds tell some time before."""
 
     def __init__(self) -> None:
-        self._asked = -math.inf
-        self._leaving = False
+        self._checked_at = -math.inf
+        self._is_draining = False
 
     def __call__(self) -> bool:
-        if time.monotonic() - self._asked > NOTICE:
-            self._leaving = _is_drained()
-            self._asked = time.monotonic()
-        return self._leaving
+        if time.monotonic() - self._checked_at > CHECK_INTERVAL_S:
+            self._is_draining = _node_is_draining()
+            self._checked_at = time.monotonic()
+        return self._is_draining
 
 
-leaving = _Notice()
+is_draining = _DrainingCheck()
 
 
-def _is_drained() -> bool:
+def _node_is_draining() -> bool:
     # Ray has no public name for it; where this one is gone, only the warning is missed.
     with contextlib.suppress(Exception):
         from ray._private.state import state

@@ -1,8 +1,9 @@
 """Addresses of places: shown, kept and complained about without the secrets they may hold.
 
 ``user:password@`` and settings such as ``?password=`` are used where a connection is opened, and
-nowhere else: what is written down (:func:`kept`) or said (:func:`shown`, :func:`hushed`) has none.
-Whoever goes on with a run finds them in the environment (:data:`REMEDIES`).
+nowhere else: what is written down (:func:`for_storage`) or said (:func:`for_display`,
+:func:`scrub`) has none. Whoever goes on with a run finds them in the environment
+(:data:`CREDENTIAL_REMEDIES`).
 """
 
 from __future__ import annotations
@@ -10,101 +11,107 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote, unquote_plus
 
-REMEDIES = {
+CREDENTIAL_REMEDIES = {
     "database": "set PGPASSWORD, or add a line to ~/.pgpass",
     "server": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
 }
 """Where a password belongs instead."""
 
-_SECRET = re.compile(r"pass|pwd|secret|token|credential|signature|^sig$|^sas|key$", re.IGNORECASE)
-_FILES = {"sslkey", "passfile"}
+_SECRET_NAME = re.compile(
+    r"pass|pwd|secret|token|credential|signature|^sig$|^sas|key$", re.IGNORECASE
+)
+_SECRET_FILE_SETTINGS = {"sslkey", "passfile"}
 """Settings that name a file of secrets, and none."""
-_USER = re.compile(r"(?P<user>[^/?#:@]*)(?::(?!\d+(?:/|$))(?P<password>[^\s]*))?@")
-_IN_TEXT = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^\s'\"<>]+")
-_HIDDEN = "***"
+_USER_INFO = re.compile(r"(?P<user>[^/?#:@]*)(?::(?!\d+(?:/|$))(?P<password>[^\s]*))?@")
+_ADDRESS_IN_TEXT = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^\s'\"<>]+")
+_MASK = "***"
 
 
-def shown(uri: str) -> str:
+def for_display(uri: str) -> str:
     """For people: without user, password and settings."""
-    scheme, _, rest, _ = _parts(uri)
-    return f"{scheme}{rest}"
+    scheme, _, location, _ = _split_uri(uri)
+    return f"{scheme}{location}"
 
 
-def kept(uri: str) -> str:
+def for_storage(uri: str) -> str:
     """For files that outlive the process: without password and secret settings.
 
     A database's user stays, since the password belongs to it; what stands before a server's name
     may be a token as well, and goes.
     """
-    scheme, (user, _), rest, settings = _parts(uri)
+    scheme, (user, _), location, settings = _split_uri(uri)
     user = "" if scheme.startswith("http") else user
-    open_ = [f"{name}={value}" for name, value in settings if not _is_secret(name)]
-    return f"{scheme}{user}{'@' if user else ''}{rest}" + (f"?{'&'.join(open_)}" if open_ else "")
+    public_settings = [f"{name}={value}" for name, value in settings if not _is_secret(name)]
+    return f"{scheme}{user}{'@' if user else ''}{location}" + (
+        f"?{'&'.join(public_settings)}" if public_settings else ""
+    )
 
 
 def has_secret(uri: str) -> bool:
     """Whether something of the address must not be written down."""
-    return bool(secrets(uri))
+    return bool(secret_parts(uri))
 
 
-def secrets(uri: str) -> set[str]:
+def secret_parts(uri: str) -> set[str]:
     """The secret parts, as they stand in the address and as they are meant."""
-    scheme, (user, password), _, settings = _parts(uri)
-    found = [password, *(value for name, value in settings if _is_secret(name))]
+    scheme, (user, password), _, settings = _split_uri(uri)
+    candidates = [password, *(value for name, value in settings if _is_secret(name))]
     if scheme.startswith("http") and not password:
-        found.append(user)  # a token
-    return {way(text) for text in found if text for way in (str, unquote, unquote_plus)}
+        candidates.append(user)  # a token
+    return {decode(text) for text in candidates if text for decode in (str, unquote, unquote_plus)}
 
 
-def hushed(text: str, *uris: str | None) -> str:
+def scrub(text: str, *uris: str | None) -> str:
     """Text (of an error, say) without any secret of ``uris``, nor of another address in it."""
-    for secret in sorted({s for uri in uris if uri for s in secrets(uri)}, key=len, reverse=True):
-        text = text.replace(secret, _HIDDEN)
-    return _IN_TEXT.sub(lambda found: _hidden(found.group()), text)
+    for secret in sorted(
+        {s for uri in uris if uri for s in secret_parts(uri)}, key=len, reverse=True
+    ):
+        text = text.replace(secret, _MASK)
+    return _ADDRESS_IN_TEXT.sub(lambda match: _mask_address(match.group()), text)
 
 
-def remedy_of(uri: str) -> str:
+def credential_remedy(uri: str) -> str:
     """Where the password of an address belongs."""
-    return REMEDIES["server" if uri.startswith("http") else "database"]
+    return CREDENTIAL_REMEDIES["server" if uri.startswith("http") else "database"]
 
 
-def keys_in(uri: str) -> str:
+def embedded_keys_message(uri: str) -> str:
     """What to say of an address that holds keys; nothing if it holds none.
 
     It names artifacts on every machine, in records and in MLflow, so that keys have no place in it.
     """
-    if uri.startswith("s3://") and (_USER.match(uri[5:]) or has_secret(uri)):
+    if uri.startswith("s3://") and (_USER_INFO.match(uri[5:]) or has_secret(uri)):
         return "holds keys: put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     if has_secret(uri):
-        return f"{shown(uri)} holds keys: put them into the environment or the machine's role"
+        return f"{for_display(uri)} holds keys: put them into the environment or the machine's role"
     return ""
 
 
-def _hidden(address: str) -> str:
-    return kept(address) if has_secret(address) else address
+def _mask_address(address: str) -> str:
+    return for_storage(address) if has_secret(address) else address
 
 
 def _is_secret(name: str) -> bool:
-    return name.lower() not in _FILES and bool(_SECRET.search(name))
+    return name.lower() not in _SECRET_FILE_SETTINGS and bool(_SECRET_NAME.search(name))
 
 
-def _parts(uri: str) -> tuple[str, tuple[str, str], str, list[tuple[str, str]]]:
+def _split_uri(uri: str) -> tuple[str, tuple[str, str], str, list[tuple[str, str]]]:
     """Scheme with its ``://``, user and password, the rest, and the settings behind ``?``.
 
     A password may hold what has a meaning elsewhere (``/``, ``?``, ``#``, ``@``), as SQLAlchemy
     takes it: so it ends at the last ``@`` there is.
     """
-    scheme, middle, rest = uri.partition("://")
-    if not middle:
+    scheme, separator, location = uri.partition("://")
+    if not separator:
         return "", ("", ""), uri, []  # a folder, which may have any name
     user, password = "", ""
-    if found := _USER.match(rest):
-        user, password = found["user"], found["password"] or ""
-        rest = rest[found.end() :]
-    rest, _, query = rest.partition("?")
-    return f"{scheme}://", (user, password), rest, _settings(query)
+    if match := _USER_INFO.match(location):
+        user, password = match["user"], match["password"] or ""
+        location = location[match.end() :]
+    location, _, query = location.partition("?")
+    return f"{scheme}://", (user, password), location, _parse_query(query)
 
 
-def _settings(query: str) -> list[tuple[str, str]]:
+def _parse_query(query: str) -> list[tuple[str, str]]:
     pairs = [part.partition("=") for part in query.split("&") if part]
     return [(name, value) for name, _, value in pairs]

@@ -14,25 +14,25 @@ from pathlib import Path
 from typing import Any
 
 
-def write_whole(path: Path, data: str | bytes) -> Path:
+def write_atomically(path: Path, data: str | bytes) -> Path:
     """Replace a file, whole or not at all; returns ``path`` once the disk has it.
 
     Raises:
         OSError: it could not be written; the old file is still there.
     """
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    temp_path = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        aside.write_bytes(data.encode() if isinstance(data, str) else data)
-        return move_whole(aside, path)
+        temp_path.write_bytes(data.encode() if isinstance(data, str) else data)
+        return replace_atomically(temp_path, path)
     except BaseException:
-        aside.unlink(missing_ok=True)
+        temp_path.unlink(missing_ok=True)
         raise
 
 
-def move_whole(aside: Path, path: Path) -> Path:
+def replace_atomically(temp_path: Path, path: Path) -> Path:
     """Put a file that was written elsewhere in the same folder in the place of ``path``."""
-    _sync(aside)
-    aside.replace(path)
+    _fsync(temp_path)
+    temp_path.replace(path)
     sync_folder(path.parent)
     return path
 
@@ -40,34 +40,34 @@ def move_whole(aside: Path, path: Path) -> Path:
 def sync_folder(folder: Path) -> None:
     """Wait until the disk has the names in a folder."""
     with contextlib.suppress(OSError):  # some file systems know no such thing
-        _sync(folder)
+        _fsync(folder)
 
 
 def sync_tree(folder: Path) -> None:
     """Wait until the disk has every file below a folder."""
-    for place in (*folder.rglob("*"), folder):
-        if place.is_dir():
-            sync_folder(place)
+    for path in (*folder.rglob("*"), folder):
+        if path.is_dir():
+            sync_folder(path)
         else:
-            _sync(place)
+            _fsync(path)
 
 
-def read_mapping(path: Path) -> dict[str, Any] | None:
+def read_json_mapping(path: Path) -> dict[str, Any] | None:
     """The JSON mapping in a file; none if the file is damaged.
 
     Raises:
         FileNotFoundError: there is no such file.
     """
     try:
-        found = json.loads(path.read_bytes())
+        data = json.loads(path.read_bytes())
     except ValueError:  # also half a letter
         return None
-    return found if isinstance(found, dict) else None
+    return data if isinstance(data, dict) else None
 
 
-def _sync(place: Path) -> None:
-    handle = os.open(place, os.O_RDONLY)
+def _fsync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        os.fsync(fd)
     finally:
-        os.close(handle)
+        os.close(fd)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-LONGEST = 256
+MAX_NAME_LENGTH = 256
 """Letters that the registry's database keeps."""
-_FORBIDDEN = "/:'\""
+_FORBIDDEN_CHARACTERS = "/:'\""
 
 
 def name_problem(name: str) -> str:
@@ -13,10 +13,12 @@ def name_problem(name: str) -> str:
     Quotes are refused because the registry is asked for a name between quotes. A name that begins
     with two dots, and a single dot, would be a path.
     """
-    fits = name.strip() and name.isprintable() and not set(_FORBIDDEN) & set(name)
-    if fits and len(name) <= LONGEST and name != "." and not name.startswith(".."):
+    is_printable = (
+        name.strip() and name.isprintable() and not set(_FORBIDDEN_CHARACTERS) & set(name)
+    )
+    if is_printable and len(name) <= MAX_NAME_LENGTH and name != "." and not name.startswith(".."):
         return ""
     return (
-        f"{name[:LONGEST]!r} is no name for a registered model; it needs 1 to {LONGEST} letters, "
+        f"{name[:MAX_NAME_LENGTH]!r} is no name for a registered model; it needs 1 to {MAX_NAME_LENGTH} letters, "
         "without / and : and without quotes, like team-model"
     )

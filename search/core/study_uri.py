@@ -3,37 +3,41 @@
 from __future__ import annotations
 
 _DRIVERS = {"postgresql+psycopg": "psycopg", "postgresql+psycopg2": "psycopg2"}
-ALLOWED = "postgresql+psycopg://USER@HOST/DATABASE, or sqlite:////ABSOLUTE/FILE.db on one machine"
+ALLOWED_URIS = (
+    "postgresql+psycopg://USER@HOST/DATABASE, or sqlite:////ABSOLUTE/FILE.db on one machine"
+)
 
 
-def check_address(study: str) -> None:
+def check_study_uri(uri: str) -> None:
     """Refuse what no study can lie in.
 
     Raises:
         ValueError: another scheme, a relative file, a database in memory.
     """
-    scheme = study.partition(":")[0]
+    scheme = uri.partition(":")[0]
     if scheme == "sqlite":
-        file = study.removeprefix("sqlite:///").partition("?")[0]
-        if not (study.startswith("sqlite:////") and file.strip("/")):
-            raise ValueError(f"a SQLite file needs its whole path; allowed are {ALLOWED}")
-    elif "://" not in study or with_driver(study).partition(":")[0] not in _DRIVERS:
-        found = f"{scheme}://" if "://" in study else "no address"
-        raise ValueError(f"found {found}; allowed are {ALLOWED}; without it, the run's own folder")
+        file = uri.removeprefix("sqlite:///").partition("?")[0]
+        if not (uri.startswith("sqlite:////") and file.strip("/")):
+            raise ValueError(f"a SQLite file needs its whole path; allowed are {ALLOWED_URIS}")
+    elif "://" not in uri or with_driver(uri).partition(":")[0] not in _DRIVERS:
+        found = f"{scheme}://" if "://" in uri else "no address"
+        raise ValueError(
+            f"found {found}; allowed are {ALLOWED_URIS}; without it, the run's own folder"
+        )
 
 
-def with_driver(study: str) -> str:
+def with_driver(uri: str) -> str:
     """The address with the driver that the extra ``[cluster]`` brings, where it names none."""
-    scheme, middle, rest = study.partition("://")
-    named = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
-    return f"{named.get(scheme, scheme)}{middle}{rest}"
+    scheme, separator, remainder = uri.partition("://")
+    drivers = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+    return f"{drivers.get(scheme, scheme)}{separator}{remainder}"
 
 
-def driver_of(study: str) -> str:
+def driver_of(uri: str) -> str:
     """The module that speaks to the database; empty for SQLite."""
-    return _DRIVERS.get(with_driver(study).partition(":")[0], "")
+    return _DRIVERS.get(with_driver(uri).partition(":")[0], "")
 
 
-def is_sqlite(study: str) -> bool:
+def is_sqlite(uri: str) -> bool:
     """Whether it is a file on this machine."""
-    return study.startswith("sqlite:")
+    return uri.startswith("sqlite:")

@@ -9,13 +9,13 @@ from typing import Any
 
 from stillhouse.methods.core.data.facts import facts
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.assembly.cost_model import Estimate, estimate
-from stillhouse.search.assembly.network import rebuild
+from stillhouse.search.assembly.cost_model import AssemblyCostModel, fit_cost_model
+from stillhouse.search.assembly.network import load_network
 from stillhouse.search.assembly.planner import Assembly
-from stillhouse.search.assembly.pool import LATENCY, Pool, piece_of
-from stillhouse.search.core.addresses import shown
+from stillhouse.search.assembly.pool import LATENCY_METRIC, BlockPool, replacement_of
+from stillhouse.search.core.addresses import for_display
 from stillhouse.search.experiment.experiment import Experiment, to_yaml
-from stillhouse.search.experiment.stage_graph import Recipe
+from stillhouse.search.experiment.stage_graph import StageGraph
 from stillhouse.search.stages.assemble import AssembleNetwork
 from stillhouse.search.stages.core.stage import Stage
 from stillhouse.spaces.config.limits import Limit
@@ -23,7 +23,7 @@ from stillhouse.spaces.config.problems import ConfigError, Problem
 
 
 @dataclass(frozen=True)
-class Offer:
+class ProposedAssembly:
     """A plan: its place among the best, what it is made of, and what is known of it."""
 
     rank: int
@@ -39,89 +39,115 @@ class Offer:
 
 
 @dataclass(frozen=True)
-class Offers:
+class AssemblyProposals:
     """Plans in order, and how far what was assembled before bears the planner out."""
 
-    found: tuple[Offer, ...]
-    known: Estimate
+    proposals: tuple[ProposedAssembly, ...]
+    cost_model: AssemblyCostModel
 
 
-def offers(
-    experiment: Experiment, budgets: Mapping[str, Limit], best: int, along: str = ""
-) -> Offers:
+def propose_assemblies(
+    experiment: Experiment, budgets: Mapping[str, Limit], count: int, trade_off_cost: str = ""
+) -> AssemblyProposals:
     """The best assemblies of what is in the library, under ``budgets`` and the file's own.
 
-    With ``along``, so many of the Pareto front of score against that cost instead.
+    With ``trade_off_cost``, so many of the Pareto front of score against that cost instead.
 
     Raises:
         ConfigError: the experiment assembles nothing, the library has no neighbourhoods for it,
             or no assembly keeps the budgets.
     """
-    _, stage = _assembly(experiment)
-    work = stage.work
-    assert isinstance(work, AssembleNetwork)
-    pool = _pool(experiment, stage)
-    known = estimate(pool, work.score, Library(experiment.library).records())
-    limits = {**work.budgets, **budgets}
-    if along:
-        own = {cost: limit for cost, limit in limits.items() if cost != along or cost in budgets}
-        found = known.front(along, own, best)
+    _, stage = _find_assembly(experiment)
+    operation = stage.operation
+    assert isinstance(operation, AssembleNetwork)
+    pool = _open_pool(experiment, stage)
+    cost_model = fit_cost_model(pool, operation.score, Library(experiment.library).records())
+    limits = {**operation.budgets, **budgets}
+    if trade_off_cost:
+        other_limits = {
+            cost: limit
+            for cost, limit in limits.items()
+            if cost != trade_off_cost or cost in budgets
+        }
+        plans = cost_model.pareto_front(trade_off_cost, other_limits, count)
     else:
-        found = known.plans(limits, best, work.apart, fewer=True)
-    offered = (_offer(rank, plan, known, pool) for rank, plan in enumerate(found))
-    return Offers(tuple(offered), known)
+        plans = cost_model.best_plans(limits, count, operation.apart, allow_fewer=True)
+    proposals = (_proposal(rank, plan, cost_model, pool) for rank, plan in enumerate(plans))
+    return AssemblyProposals(tuple(proposals), cost_model)
 
 
-def _offer(rank: int, plan: Assembly, known: Estimate, pool: Pool) -> Offer:
-    loss, record = known.expected_loss(plan), known.measured.get(plan.edges)
-    return Offer(
+def _proposal(
+    rank: int, plan: Assembly, cost_model: AssemblyCostModel, pool: BlockPool
+) -> ProposedAssembly:
+    loss, record = cost_model.expected_loss(plan), cost_model.measured_assemblies.get(plan.edges)
+    return ProposedAssembly(
         rank,
         plan.score if loss is None else loss,
         dict(plan.costs),
-        tuple(piece_of(artifact).label for artifact in pool.chosen(plan.edges)),
+        tuple(replacement_of(artifact).label for artifact in pool.neighbourhoods_on(plan.edges)),
         1.0 - record.figures["val_accuracy"] if record else None,
     )
 
 
-def write_offers(
-    experiment: Experiment, budgets: Mapping[str, Limit], found: Sequence[Offer], folder: Path
+def write_proposals(
+    experiment: Experiment,
+    budgets: Mapping[str, Limit],
+    proposals: Sequence[ProposedAssembly],
+    folder: Path,
 ) -> list[Path]:
     """One experiment file for each offer, for ``launch``; returns their places."""
-    name, _ = _assembly(experiment)
+    stage_name, _ = _find_assembly(experiment)
     folder.mkdir(parents=True, exist_ok=True)
     files = []
-    for offer in found:
-        values = {f"{name}.{field}": value for field, value in _as_chosen(offer, budgets).items()}
-        settled = experiment.settled(values, f"{experiment.name}-{offer.rank}")
-        files.append(folder / f"{experiment.name}-{offer.rank}.yaml")
-        files[-1].write_text(to_yaml(settled), encoding="utf-8")
+    for proposal in proposals:
+        values = {
+            f"{stage_name}.{field}": value
+            for field, value in _fixed_fields(proposal, budgets).items()
+        }
+        configuration = experiment.fixed_configuration(values, f"{experiment.name}-{proposal.rank}")
+        files.append(folder / f"{experiment.name}-{proposal.rank}.yaml")
+        files[-1].write_text(to_yaml(configuration), encoding="utf-8")
     return files
 
 
-def _as_chosen(offer: Offer, budgets: Mapping[str, Limit]) -> dict[str, Any]:
+def _fixed_fields(proposal: ProposedAssembly, budgets: Mapping[str, Limit]) -> dict[str, Any]:
     """Fields of an entry that assembles one offer. A latency is timed and not planned by: it was
     expected with corrections that one assembly alone does not have."""
-    kept = {c: b.model_dump(exclude_none=True) for c, b in budgets.items() if c != LATENCY}
-    timed: dict[str, Any] = {"latency": {}} if LATENCY in budgets else {}
-    return {"chosen": list(offer.chosen), "budgets": kept, "rank": 0, "calibrate": 0, **timed}
+    remaining_budgets = {
+        cost: budget.model_dump(exclude_none=True)
+        for cost, budget in budgets.items()
+        if cost != LATENCY_METRIC
+    }
+    latency_field: dict[str, Any] = {"latency": {}} if LATENCY_METRIC in budgets else {}
+    return {
+        "chosen": list(proposal.chosen),
+        "budgets": remaining_budgets,
+        "rank": 0,
+        "calibrate": 0,
+        **latency_field,
+    }
 
 
-def _assembly(experiment: Experiment) -> tuple[str, Stage]:
+def _find_assembly(experiment: Experiment) -> tuple[str, Stage]:
     """The entry that assembles, and its stage."""
-    recipe: Recipe = experiment.recipe()
-    for name, entry in recipe.entries.items():
-        if isinstance(entry.stage.work, AssembleNetwork):
-            return name, entry.stage
+    graph: StageGraph = experiment.stage_graph()
+    for name, expanded in graph.expanded_stages.items():
+        if isinstance(expanded.stage.operation, AssembleNetwork):
+            return name, expanded.stage
     message = "no entry assembles: --budget needs one with do: assemble"
     raise ConfigError([Problem("stages", message)])
 
 
-def _pool(experiment: Experiment, stage: Stage) -> Pool:
+def _open_pool(experiment: Experiment, stage: Stage) -> BlockPool:
     library = Library(experiment.library)
-    there = [parent for parent in stage.parents if library.has(parent.key)]
-    if len(there) < 2 or there[0] is not stage.parents[0]:
-        message = f"{shown(experiment.library)} has no neighbourhoods for it yet; launch it once"
+    available_parents = [parent for parent in stage.parents if library.has(parent.key)]
+    if len(available_parents) < 2 or available_parents[0] is not stage.parents[0]:
+        message = (
+            f"{for_display(experiment.library)} has no neighbourhoods for it yet; launch it once"
+        )
         raise ConfigError([Problem("library", message)])
-    made = [library.open(parent.key) for parent in there]
-    assert isinstance(stage.work, AssembleNetwork)
-    return Pool(rebuild(made[0]), facts(stage.data).shape, made[1:], stage.work.timed)
+    artifacts = [library.open_artifact(parent.key) for parent in available_parents]
+    assert isinstance(stage.operation, AssembleNetwork)
+    return BlockPool(
+        load_network(artifacts[0]), facts(stage.data).shape, artifacts[1:], stage.operation.timed
+    )

@@ -13,149 +13,165 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from stillhouse.methods.core.data.config import DataConfig
-from stillhouse.methods.core.data.facts import cut, facts, opened
+from stillhouse.methods.core.data.facts import decoded_source, facts, split_spec
 from stillhouse.search.experiment.checks.paths import surroundings
-from stillhouse.search.experiment.checks.values import extremes
+from stillhouse.search.experiment.checks.values import boundary_values
 from stillhouse.search.experiment.experiment import Experiment
-from stillhouse.search.experiment.initial_points import outside
+from stillhouse.search.experiment.initial_points import values_outside_space
 from stillhouse.search.experiment.loading import TOP_LEVEL
-from stillhouse.search.experiment.setting_paths import parts, without_star
-from stillhouse.search.experiment.stage_graph import Recipe
-from stillhouse.search.monitoring.events import Warned
-from stillhouse.search.monitoring.teachers import teachers
+from stillhouse.search.experiment.setting_paths import split_path, without_wildcard
+from stillhouse.search.experiment.stage_graph import StageGraph
+from stillhouse.search.monitoring.events import WarningIssued
+from stillhouse.search.monitoring.teachers import teachers_of
 from stillhouse.search.stages.core.stage import Stage
 from stillhouse.search.stages.ops.train import TrainNetwork
 from stillhouse.spaces.config.problems import ConfigError
 
-_SIZES = {"network", "networks", "teacher", "teachers"}
+_SIZE_FIELDS = {"network", "networks", "teacher", "teachers"}
 """Fields that decide how large a student is, and who teaches it."""
 
 
-def cautions(experiment: Experiment) -> tuple[Warned, ...]:
+def setup_warnings(experiment: Experiment) -> tuple[WarningIssued, ...]:
     """All warnings about a valid experiment, each once."""
-    recipe = experiment.recipe()
-    found = [
-        *_data(experiment, recipe),
-        *_names(experiment),
-        *_starts(experiment),
-        *_normalisation(recipe),
-        *_sizes(experiment, recipe),
-        *_seen(recipe.student),
+    graph = experiment.stage_graph()
+    warnings = [
+        *_data_warnings(experiment, graph),
+        *_name_warnings(experiment),
+        *_initial_point_warnings(experiment),
+        *_normalisation_warnings(graph),
+        *_size_warnings(experiment, graph),
+        *_overlap_warnings(graph.student),
     ]
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(warnings))
 
 
-def _data(experiment: Experiment, recipe: Recipe) -> Iterator[Warned]:
+def _data_warnings(experiment: Experiment, graph: StageGraph) -> Iterator[WarningIssued]:
     """What is left out of data sets, and classes that have no example."""
     for note in facts(experiment.data).notes:
-        yield Warned("data", note)
-    for name, entry in recipe.entries.items():
-        if experiment.entries[name].data:
-            for note in facts(entry.stage.data).notes:
-                yield Warned(f"stages.{name}.data", note)
+        yield WarningIssued("data", note)
+    for name, expanded in graph.expanded_stages.items():
+        if experiment.stage_configs[name].data:
+            for note in facts(expanded.stage.data).notes:
+                yield WarningIssued(f"stages.{name}.data", note)
 
 
-def _names(experiment: Experiment) -> Iterator[Warned]:
+def _name_warnings(experiment: Experiment) -> Iterator[WarningIssued]:
     for name in experiment.stages:
         if name in TOP_LEVEL:
             message = (
                 f"is called like the file's own field {name!r}; with --set it is reached as "
                 f"stages.{name} alone"
             )
-            yield Warned(f"stages.{name}", message)
+            yield WarningIssued(f"stages.{name}", message)
 
 
-def _starts(experiment: Experiment) -> Iterator[Warned]:
+def _initial_point_warnings(experiment: Experiment) -> Iterator[WarningIssued]:
     """Values of the file that its first trial will not have."""
     if experiment.run.start == "file":
-        for path, value in outside(experiment).items():
+        for path, value in values_outside_space(experiment).items():
             domain = experiment.search.get(path)
-            among = f" ({domain})" if domain else ""
+            domain_text = f" ({domain})" if domain else ""
             message = (
-                f"the file holds {value!r}, which is not among the searched values{among}; the "
+                f"the file holds {value!r}, which is not among the searched values{domain_text}; the "
                 "first trial takes one of these instead"
             )
-            yield Warned(f"search.{path}", message)
+            yield WarningIssued(f"search.{path}", message)
 
 
-def _normalisation(recipe: Recipe) -> Iterator[Warned]:
+def _normalisation_warnings(graph: StageGraph) -> Iterator[WarningIssued]:
     """Means and deviations that are not those of images in 0..1, a value a channel."""
-    for name, entry in recipe.entries.items():
-        weights = getattr(entry.stage.work, "weights", None)
+    for name, expanded in graph.expanded_stages.items():
+        weights = getattr(expanded.stage.operation, "weights", None)
         if weights is not None and weights.mean and weights.std:
-            place, channels = f"stages.{name}.weights", facts(entry.stage.data).shape[0]
-            yield from _moments(f"{place}.mean", weights.mean, weights.std)
+            location, channels = f"stages.{name}.weights", facts(expanded.stage.data).shape[0]
+            yield from _scale_warnings(f"{location}.mean", weights.mean, weights.std)
             if len(weights.mean) == 1 < channels:
                 message = f"gives one value for {channels} channels; each of them gets it"
-                yield Warned(f"{place}.mean", message)
-    normalise = recipe.student.data.normalise
+                yield WarningIssued(f"{location}.mean", message)
+    normalise = graph.student.data.normalise
     if normalise is not None:
-        yield from _moments("data.normalise.mean", normalise.mean, normalise.std)
+        yield from _scale_warnings("data.normalise.mean", normalise.mean, normalise.std)
 
 
-def _moments(place: str, mean: Sequence[float], std: Sequence[float]) -> Iterator[Warned]:
+def _scale_warnings(
+    location: str, mean: Sequence[float], std: Sequence[float]
+) -> Iterator[WarningIssued]:
     if max((*map(abs, mean), *std)) > 1:
         message = (
             f"found mean {list(mean)} and std {list(std)}, and images here are in 0..1; values "
             "for images in 0..255 have to be divided by 255"
         )
-        yield Warned(place, message)
+        yield WarningIssued(location, message)
 
 
-def _sizes(experiment: Experiment, recipe: Recipe) -> Iterator[Warned]:
+def _size_warnings(experiment: Experiment, graph: StageGraph) -> Iterator[WarningIssued]:
     """Students that are larger than a teacher of theirs, as written or as searched."""
     largest: dict[tuple[str, str], tuple[float, float]] = {}
-    for student in (recipe.student, *_searched(experiment)):
-        if isinstance(student.work, TrainNetwork):
-            own = _parameters(student)
-            for teacher in student.parents[student.work.leading :]:
-                pair, size = (student.label, teacher.label), _parameters(teacher)
-                if own and size and own > max(size, largest.get(pair, (0.0, 0.0))[0]):
-                    largest[pair] = (own, size)
-    for (student_name, teacher_name), (own, size) in largest.items():
+    for student in (graph.student, *_students_of_searched_sizes(experiment)):
+        if isinstance(student.operation, TrainNetwork):
+            student_size = _num_parameters(student)
+            for teacher in student.parents[student.operation.num_leading_parents :]:
+                pair, size = (student.label, teacher.label), _num_parameters(teacher)
+                if (
+                    student_size
+                    and size
+                    and student_size > max(size, largest.get(pair, (0.0, 0.0))[0])
+                ):
+                    largest[pair] = (student_size, size)
+    for (student_name, teacher_name), (student_size, size) in largest.items():
         message = (
-            f"has {own:,.0f} parameters, and {teacher_name!r}, which teaches it, has {size:,.0f}; "
+            f"has {student_size:,.0f} parameters, and {teacher_name!r}, which teaches it, has {size:,.0f}; "
             "are the two networks exchanged?"
         )
-        yield Warned(f"stages.{student_name}.network", message)
+        yield WarningIssued(f"stages.{student_name}.network", message)
 
 
-def _searched(experiment: Experiment) -> Iterator[Stage]:
+def _students_of_searched_sizes(experiment: Experiment) -> Iterator[Stage]:
     """The student with each value of a searched path that decides sizes."""
     for path, domain in experiment.search.items():
-        if parts(path)[0] == experiment.final and parts(path)[1] in _SIZES:
-            common = without_star(path)
-            for value in extremes(domain):
+        if split_path(path)[0] == experiment.final_name and split_path(path)[1] in _SIZE_FIELDS:
+            plain_path = without_wildcard(path)
+            for value in boundary_values(domain):
                 with contextlib.suppress(ConfigError):
-                    around = surroundings(common, experiment)
-                    yield experiment.recipe({**around, common: value}).student
+                    around = surroundings(plain_path, experiment)
+                    yield experiment.stage_graph({**around, plain_path: value}).student
 
 
-def _parameters(stage: Stage) -> float:
-    return stage.work.costs(stage.data).get("parameters", 0.0)
+def _num_parameters(stage: Stage) -> float:
+    return stage.operation.costs(stage.data).get("parameters", 0.0)
 
 
-def _seen(student: Stage) -> Iterator[Warned]:
+def _overlap_warnings(student: Stage) -> Iterator[WarningIssued]:
     """Stages that learn from images by which the student is judged."""
-    judged, taught = _rows(student.data), teachers(student)
-    for stage in student.lineage():
-        learns = getattr(stage.work, "objective", None) or getattr(stage.work, "training", None)
-        if stage.data == student.data or not learns or _origin(stage) != _origin(student):
+    validation_rows, teaching_keys = _validation_rows(student.data), teachers_of(student)
+    for stage in student.ancestors():
+        is_trained = getattr(stage.operation, "objective", None) or getattr(
+            stage.operation, "training", None
+        )
+        if (
+            stage.data == student.data
+            or not is_trained
+            or _data_source(stage) != _data_source(student)
+        ):
             continue
-        count = len(np.intersect1d(opened(stage.data).splits(cut(stage.data)).train, judged))
-        if count:
-            role = "teacher" if stage.key in taught else "stage"
+        overlap = len(
+            np.intersect1d(
+                decoded_source(stage.data).splits(split_spec(stage.data)).train, validation_rows
+            )
+        )
+        if overlap:
+            role = "teacher" if stage.key in teaching_keys else "stage"
             message = (
-                f"this {role} learns from {count} of the {len(judged)} images by which "
+                f"this {role} learns from {overlap} of the {len(validation_rows)} images by which "
                 f"{student.label!r} is judged; give both the same validation and split_seed"
             )
-            yield Warned(f"stages.{stage.label}", message)
+            yield WarningIssued(f"stages.{stage.label}", message)
 
 
-def _rows(data: DataConfig) -> np.ndarray:
-    return opened(data).splits(cut(data)).validation
+def _validation_rows(data: DataConfig) -> np.ndarray:
+    return decoded_source(data).splits(split_spec(data)).validation
 
 
-def _origin(stage: Stage) -> tuple[str, str]:
-    name, source = stage.data.origin()
+def _data_source(stage: Stage) -> tuple[str, str]:
+    name, source = stage.data.named_source()
     return name, source.fingerprint()

@@ -9,32 +9,34 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from stillhouse.search.artifacts.need import Need
+from stillhouse.search.artifacts.need import RunReferences
 from stillhouse.search.artifacts.record import Record
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.monitoring.publisher import silent_for
+from stillhouse.search.monitoring.publisher import heartbeat_overdue
 
-GRACE = datetime.timedelta(minutes=1)
+NEED_WRITE_GRACE = datetime.timedelta(minutes=1)
 """A running search notes what it needs within this time: younger files are left alone."""
 
 
 @dataclass(frozen=True)
-class Unneeded:
+class UnusedFiles:
     """Artifacts that no search needs, and paths of files that belong to none."""
 
     records: tuple[Record, ...]
     files: tuple[str, ...]
-    before: datetime.datetime
+    written_before: datetime.datetime
     """Only what is older counts."""
 
     @property
-    def bytes(self) -> int:
+    def total_bytes(self) -> int:
         """Of the artifacts."""
         return sum(record.payload.size for record in self.records)
 
 
-def unneeded(library: Library, forgotten: Collection[str], older: float) -> Unneeded:
-    """What no search needs, without those whose ids are ``forgotten``.
+def find_unused(
+    library: Library, forgotten_run_ids: Collection[str], min_age_hours: float
+) -> UnusedFiles:
+    """What no search needs, without those whose ids are ``forgotten_run_ids``.
 
     Args:
         older: hours; what is younger is left alone.
@@ -43,62 +45,79 @@ def unneeded(library: Library, forgotten: Collection[str], older: float) -> Unne
         ConfigError: a note or a record cannot be read, so that what is needed is unknown.
     """
     now = datetime.datetime.now(datetime.UTC)
-    before = now - datetime.timedelta(hours=older)
-    if _any_running(library, forgotten):
-        before = min(before, now - GRACE)
-    needs = _needs(library, forgotten)
-    kept = _kept(library, needs)
-    half_done = {key for need in needs if not need.ended for key in need.keys}
+    cutoff = now - datetime.timedelta(hours=min_age_hours)
+    if _any_running(library, forgotten_run_ids):
+        cutoff = min(cutoff, now - NEED_WRITE_GRACE)
+    references = _remaining_references(library, forgotten_run_ids)
+    referenced_keys = _referenced_keys(library, references)
+    unfinished_keys = {
+        key for reference in references if not reference.is_finished for key in reference.keys
+    }
     records = [
         record
         for record in library.records()
-        if record.key not in kept and datetime.datetime.fromisoformat(record.made_at) <= before
+        if record.key not in referenced_keys
+        and datetime.datetime.fromisoformat(record.made_at) <= cutoff
     ]
-    files = [path for path in library.leftovers(before) if _scratch_of(path) not in half_done]
-    return Unneeded(tuple(records), tuple(files), before)
+    files = [
+        path for path in library.orphaned_files(cutoff) if _scratch_key(path) not in unfinished_keys
+    ]
+    return UnusedFiles(tuple(records), tuple(files), cutoff)
 
 
-def delete(library: Library, found: Unneeded, forgotten: Collection[str]) -> Unneeded:
+def delete_unused(
+    library: Library, unused: UnusedFiles, forgotten_run_ids: Collection[str]
+) -> UnusedFiles:
     """Delete what was found, and the notes of runs that are forgotten; returns what was deleted.
 
     The notes are read once more before: a search may have begun to need something meanwhile.
     """
-    kept = _kept(library, _needs(library, forgotten))
-    records = tuple(record for record in found.records if record.key not in kept)
-    for path in found.files:
-        library.remove_file(path, found.before)
+    referenced_keys = _referenced_keys(library, _remaining_references(library, forgotten_run_ids))
+    records = tuple(record for record in unused.records if record.key not in referenced_keys)
+    for path in unused.files:
+        library.remove_file(path, unused.written_before)
     for record in records:
-        library.remove(record.key)
-    for run in forgotten:
-        library.forget_search(run)
-    return Unneeded(records, found.files, found.before)
+        library.remove_artifact(record.key)
+    for run_id in forgotten_run_ids:
+        library.forget_run(run_id)
+    return UnusedFiles(records, unused.files, unused.written_before)
 
 
-def _any_running(library: Library, forgotten: Collection[str]) -> bool:
+def _any_running(library: Library, forgotten_run_ids: Collection[str]) -> bool:
     """Whether a search has given a sign of life in time and says that it runs."""
-    now, told = time.time(), library.statuses()
-    texts = [text for run in told.keys() - set(forgotten) for text in told[run]]
-    return any(_runs(text, now) for text in texts)
+    now, statuses = time.time(), library.statuses()
+    texts = [
+        text for run_id in statuses.keys() - set(forgotten_run_ids) for text in statuses[run_id]
+    ]
+    return any(_is_running(text, now) for text in texts)
 
 
-def _runs(status: str, now: float) -> bool:
+def _is_running(status_json: str, now: float) -> bool:
     with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):
-        told = json.loads(status)
-        return told["state"] == "running" and silent_for(told, now) is None
+        status = json.loads(status_json)
+        return status["state"] == "running" and heartbeat_overdue(status, now) is None
     return False
 
 
-def _needs(library: Library, forgotten: Collection[str]) -> list[Need]:
-    return [need for run, need in library.needs().items() if run not in forgotten]
+def _remaining_references(
+    library: Library, forgotten_run_ids: Collection[str]
+) -> list[RunReferences]:
+    return [
+        references
+        for run_id, references in library.all_references().items()
+        if run_id not in forgotten_run_ids
+    ]
 
 
-def _kept(library: Library, needs: Collection[Need]) -> set[str]:
+def _referenced_keys(library: Library, references: Collection[RunReferences]) -> set[str]:
     """The keys that are needed, and those of their parents."""
-    keys = {key for need in needs for key in need.keys}
-    return keys | {p for key in keys if (r := library.record(key)) for p in r.parents}
+    keys = {key for reference in references for key in reference.keys}
+    return keys | {
+        parent for key in keys if (record := library.record(key)) for parent in record.parents
+    }
 
 
-def _scratch_of(path: str) -> str:
+def _scratch_key(path: str) -> str:
     """The key of the stage whose half-done state a file is; of several in one pass the first."""
     folder, _, name = path.partition("/")
     return name[:64] if folder == "scratch" else ""

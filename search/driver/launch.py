@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from stillhouse.search.core.addresses import has_secret, remedy_of
-from stillhouse.search.core.errors import Lost
+from stillhouse.search.core.addresses import credential_remedy, has_secret
+from stillhouse.search.core.errors import StorageUnavailable
 from stillhouse.search.driver.driver import Driver
-from stillhouse.search.driver.ending import StateFile, told_reason, unwritable
-from stillhouse.search.driver.launched import Launch, Launched, SearchFailed
+from stillhouse.search.driver.ending import StateFile, failure_reason, unwritable
+from stillhouse.search.driver.launched import LaunchRequest, LaunchResult, SearchFailed
 from stillhouse.search.driver.resuming import check_unchanged
-from stillhouse.search.driver.stopping import Stop
+from stillhouse.search.driver.stopping import StopSignal
 from stillhouse.search.experiment.experiment import Experiment, to_yaml
-from stillhouse.search.experiment.yaml_source import with_end
+from stillhouse.search.experiment.yaml_source import with_end_mark
 from stillhouse.search.monitoring.events import Observer
 from stillhouse.search.results.run_folder import RunFolder
-from stillhouse.search.runs.kept import has_made, library_of, load_run
-from stillhouse.search.runs.locations import fixed
-from stillhouse.search.tuning.storage import check_study
+from stillhouse.search.runs.kept import has_artifacts, load_run, run_library
+from stillhouse.search.runs.locations import with_absolute_paths
+from stillhouse.search.tuning.storage import check_study_database
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ def launch(
     inline: bool = False,
     observers: Sequence[Observer] = (),
     test: bool = False,
-) -> Launched:
+) -> LaunchResult:
     """Run a search from its beginning to its report.
 
     Relative places in the experiment are resolved from the working folder now, once and for all.
@@ -52,10 +52,10 @@ def launch(
             come back.
         SearchFailed: no trial finished, or something failed when the search had ended.
     """
-    experiment = fixed(experiment, Path.cwd())
-    _check_study(experiment)
+    experiment = with_absolute_paths(experiment, Path.cwd())
+    _check_study_address(experiment)
     folder = RunFolder.new(experiment.name)
-    return _launched(Launch(experiment, folder, observers, test), address, inline)
+    return _run_launch(LaunchRequest(experiment, folder, observers, test), address, inline)
 
 
 def resume(
@@ -65,7 +65,7 @@ def resume(
     inline: bool = False,
     trials: int = 0,
     observers: Sequence[Observer] = (),
-) -> Launched:
+) -> LaunchResult:
     """Go on with a run that was stopped, or with ``trials`` more of one that had ended.
 
     Finished stages and trials are not repeated; what was running goes on from its last saved
@@ -79,46 +79,46 @@ def resume(
     """
     folder = RunFolder.find(name)
     experiment = load_run(folder)
-    if has_made(folder):
-        library_of(folder, experiment)
-    _check_study(experiment)
+    if has_artifacts(folder):
+        run_library(folder, experiment)
+    _check_study_address(experiment)
     check_unchanged(experiment, folder)
     if trials:
         run = experiment.run.model_copy(update={"trials": experiment.run.trials + trials})
         experiment = replace(experiment, run=run)
-    return _launched(Launch(experiment, folder, observers, resumed=True), address, inline)
+    return _run_launch(LaunchRequest(experiment, folder, observers, resumed=True), address, inline)
 
 
-def _launched(asked: Launch, address: str | None, inline: bool) -> Launched:
+def _run_launch(request: LaunchRequest, address: str | None, inline: bool) -> LaunchResult:
     """Run a search whose folder is there. Its state is told from the first moment on.
 
     Raises:
         ConfigError, Lost, SearchFailed: as :func:`launch`.
         KeyboardInterrupt: it was stopped before it began.
     """
-    folder, stop = asked.folder, Stop()
+    folder, stop = request.folder, StopSignal()
     try:
-        with folder.held():  # a second driver is refused before anything is written
+        with folder.locked():  # a second driver is refused before anything is written
             state = StateFile(folder)
-            if not asked.resumed:
-                _write(asked)
-            with stop.by_signal():
-                driver = _begun(asked, state, stop)
-                if asked.resumed:
-                    _write(asked)
-                launched = driver.run(address, inline)
-    except Lost as lost:
-        raise _resumable(lost, folder) from None
+            if not request.resumed:
+                _write_experiment(request)
+            with stop.handling_sigterm():
+                driver = _make_driver(request, state, stop)
+                if request.resumed:
+                    _write_experiment(request)
+                result = driver.run(address, inline)
+    except StorageUnavailable as unavailable:
+        raise _with_resume_hint(unavailable, folder) from None
     except Exception as error:
         if lost_folder := unwritable(error, folder):
-            raise _resumable(lost_folder, folder) from None
+            raise _with_resume_hint(lost_folder, folder) from None
         raise
-    if launched.state == "failed":
-        raise SearchFailed(launched)
-    return launched
+    if result.state == "failed":
+        raise SearchFailed(result)
+    return result
 
 
-def _begun(asked: Launch, state: StateFile, stop: Stop) -> Driver:
+def _make_driver(request: LaunchRequest, state: StateFile, stop: StopSignal) -> Driver:
     """The driver with all its parts.
 
     Raises:
@@ -126,41 +126,41 @@ def _begun(asked: Launch, state: StateFile, stop: Stop) -> Driver:
         KeyboardInterrupt: a stop; its message says how to go on.
     """
     try:
-        return Driver(asked, state, stop)
+        return Driver(request, state, stop)
     except BaseException as error:
-        stopped = stop.caused(error)
-        if not state.before:  # of a run that had a state, nothing has changed
-            places = asked.experiment.tracking, asked.experiment.study
-            reason = "" if stopped else told_reason(error, asked.folder, *places)
-            state.note("interrupted" if stopped else "failed", reason)
-        if stopped:
-            raise KeyboardInterrupt(how_to_go_on(asked.folder.name)) from None
+        was_stopped = stop.is_cause_of(error)
+        if not state.previous_state:  # of a run that had a state, nothing has changed
+            addresses = request.experiment.tracking, request.experiment.study
+            reason = "" if was_stopped else failure_reason(error, request.folder, *addresses)
+            state.write("interrupted" if was_stopped else "failed", reason)
+        if was_stopped:
+            raise KeyboardInterrupt(resume_hint(request.folder.name)) from None
         raise
 
 
-def _write(asked: Launch) -> None:
+def _write_experiment(request: LaunchRequest) -> None:
     """Keep what was asked; a file that says so already stays as it is."""
-    text, file = to_yaml(asked.experiment.plain()), asked.folder.path / "experiment.yaml"
-    if not file.exists() or file.read_text(encoding="utf-8") != with_end(text):
-        asked.folder.write_yaml(file.name, text)
+    text, file = to_yaml(request.experiment.plain()), request.folder.path / "experiment.yaml"
+    if not file.exists() or file.read_text(encoding="utf-8") != with_end_mark(text):
+        request.folder.write_yaml(file.name, text)
 
 
-def how_to_go_on(name: str) -> str:
+def resume_hint(name: str) -> str:
     """What is said of a run that was stopped."""
     return f"{name} was stopped; go on with: stillhouse resume {name}"
 
 
-def _resumable(lost: Lost, folder: RunFolder) -> Lost:
+def _with_resume_hint(error: StorageUnavailable, folder: RunFolder) -> StorageUnavailable:
     """With what to type once the place is back."""
-    place, said = lost.problem.path, lost.problem.message
-    return Lost(place, f"{said}; then stillhouse resume {folder.name}")
+    storage, message = error.problem.path, error.problem.message
+    return StorageUnavailable(storage, f"{message}; then stillhouse resume {folder.name}")
 
 
-def _check_study(experiment: Experiment) -> None:
+def _check_study_address(experiment: Experiment) -> None:
     """Have its database answer before anything is begun; say what a resume will not know."""
     if experiment.study:
-        check_study(experiment.study)
+        check_study_database(experiment.study)
     for field, uri in {"tracking": experiment.tracking, "study": experiment.study}.items():
         if uri and has_secret(uri):
             message = "the password in `%s:` is not kept with the run; for a resume, %s"
-            log.warning(message, field, remedy_of(uri))
+            log.warning(message, field, credential_remedy(uri))

@@ -12,7 +12,7 @@ from stillhouse.search.results.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
-class Launched:
+class LaunchResult:
     """What a launch came to. ``outcome`` is what is known so far if it was interrupted.
 
     ``reason`` says why it failed; ``notes`` what was left out, and why, though it did not.
@@ -28,23 +28,23 @@ class Launched:
 
 
 @dataclass(frozen=True)
-class Launch:
+class LaunchRequest:
     """What is launched, and who hears of it."""
 
     experiment: Experiment
     folder: RunFolder
     observers: Sequence[Observer]
-    test: bool = False
+    measure_test: bool = False
     resumed: bool = False
 
 
 class SearchFailed(RuntimeError):
     """No trial of a search finished, or something failed when it had ended.
 
-    ``launched`` is what it came to; what could be written and sent, was. The message is one line
+    ``result`` is what it came to; what could be written and sent, was. The message is one line
     with the reasons.
     """
 
-    def __init__(self, launched: Launched) -> None:
-        super().__init__(f"{launched.folder.name}: {launched.reason}")
-        self.launched = launched
+    def __init__(self, result: LaunchResult) -> None:
+        super().__init__(f"{result.folder.name}: {result.reason}")
+        self.result = result

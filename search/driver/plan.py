@@ -15,34 +15,34 @@ import torch
 
 from stillhouse.methods.core.data.facts import DataFacts, facts
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.assembly.network import outline
-from stillhouse.search.evaluation.baselines import baselines, held_apart
-from stillhouse.search.evaluation.factorial import cells
-from stillhouse.search.evaluation.finalists import contenders
-from stillhouse.search.execution.builder import MOST
+from stillhouse.search.assembly.network import sketch_and_cuts
+from stillhouse.search.evaluation.baselines import make_baselines, split_own_baselines
+from stillhouse.search.evaluation.factorial import factorial_cells
+from stillhouse.search.evaluation.finalists import select_finalists
+from stillhouse.search.execution.builder import MAX_BATCH_SIZE
 from stillhouse.search.experiment.experiment import Experiment
 from stillhouse.search.experiment.screen_student import screen_student
-from stillhouse.search.experiment.stage_graph import Recipe
-from stillhouse.search.results.outcome import Trial
+from stillhouse.search.experiment.stage_graph import StageGraph
+from stillhouse.search.results.outcome import TrialResult
 from stillhouse.search.stages.assemble import AssembleNetwork
 from stillhouse.search.stages.core.stage import Stage
 from stillhouse.search.stages.distil_data import DistilData
-from stillhouse.search.stages.neighbourhoods import cut_open
+from stillhouse.search.stages.neighbourhoods import require_named_network
 from stillhouse.search.stages.ops.heads import AttachHeads
 from stillhouse.search.stages.ops.neighbourhood import DistilNeighbourhood
 from stillhouse.search.stages.ops.prune import PruneNetwork
 from stillhouse.search.stages.ops.quantise import QuantiseNetwork
 from stillhouse.search.stages.ops.train import TrainNetwork
 from stillhouse.spaces.config.base import canonical_json
-from stillhouse.spaces.config.domains import LogUniform, Opening, Uniform
+from stillhouse.spaces.config.domains import ConditionalDomain, LogUniform, Uniform
 from stillhouse.spaces.config.problems import ConfigError
-from stillhouse.spaces.cost import Costs, costs
-from stillhouse.spaces.modules.cuts import narrowed
-from stillhouse.spaces.modules.network import beside
+from stillhouse.spaces.cost import Costs, compute_costs
+from stillhouse.spaces.modules.cuts import narrowed_shape
+from stillhouse.spaces.modules.network import on_device_of
 from stillhouse.spaces.network_spec import NetworkSpec
 
-MOST_CONFIGURATIONS = 2000
-_TRIED = 16
+MAX_CONFIGURATIONS = 2000
+_MAX_PROBED_VALUES = 16
 """Values of a domain that are laid out to see whether shared stages depend on it."""
 
 
@@ -75,142 +75,173 @@ class Plan:
         return asdict(self)
 
 
-def plan(experiment: Experiment, slots: int = 0) -> Plan:
+def plan_search(experiment: Experiment, slots: int = 0) -> Plan:
     """Lay the search out and judge its time by a few training steps of each network."""
     slots = slots or max(1, int((os.cpu_count() or 1) / experiment.run.resources.cpu))
     torch.set_num_threads(max(1, int(experiment.run.resources.cpu)))
     library = Library(experiment.library)
-    recipes, exact = _recipes(experiment)
-    stopwatch = _Stopwatch()
-    crossed = _crossed(experiment)
-    shared = {s.key: s for recipe in (*recipes, *crossed) for s in recipe.prerequisites}
-    looks, share = 0.0, 1.0
+    graphs, exact = _distinct_graphs(experiment)
+    estimator = _StageTimeEstimator()
+    factorial_graphs = _factorial_graphs(experiment)
+    shared = {s.key: s for graph in (*graphs, *factorial_graphs) for s in graph.prerequisites}
+    seconds_per_screening, trained_share = 0.0, 1.0
     if screen := experiment.run.screen:
-        *rests_on, look = screen_student(experiment, {}).lineage()
-        shared |= {stage.key: stage for stage in rests_on}
-        looks = stopwatch.seconds(look)
-        share = screen.keep + (1 - screen.keep) * screen.check
-    stages = tuple(_planned(stage, library, stopwatch) for stage in shared.values())
-    students = [stopwatch.seconds(recipe.student) for recipe in recipes]
+        *screening_prerequisites, look = screen_student(experiment, {}).ancestors()
+        shared |= {stage.key: stage for stage in screening_prerequisites}
+        seconds_per_screening = estimator.seconds(look)
+        trained_share = screen.keep + (1 - screen.keep) * screen.check
+    stages = tuple(_planned_stage(stage, library, estimator) for stage in shared.values())
+    students = [estimator.seconds(graph.student) for graph in graphs]
     trials = experiment.trials
-    each = sum(students) / len(students)
+    seconds_per_trial = sum(students) / len(students)
     if experiment.factorial:
-        repeats = len(crossed)
-        again = sum(stopwatch.seconds(recipe.student) for recipe in crossed)
+        repeats = len(factorial_graphs)
+        repeat_seconds = sum(estimator.seconds(graph.student) for graph in factorial_graphs)
     else:
-        repeats = _repeats(experiment, library)
-        again = each * repeats
-    missing = sum(stage.seconds for stage in stages if not stage.there)
-    total = missing + looks * trials + each * share * trials + again
-    return Plan(stages, exact, trials, repeats, slots, total / slots)
-
-
-def _recipes(experiment: Experiment) -> tuple[list[Recipe], bool]:
-    """The recipes that differ in their shared stages; whether these are all."""
-    rests_on = experiment.recipe().prerequisites
-    shared = [path for path in experiment.search if _shared(path, experiment, rests_on)]
-    finite = not any(
-        isinstance(experiment.search[p], Uniform | LogUniform | Opening) for p in shared
+        repeats = _count_repeats(experiment, library)
+        repeat_seconds = seconds_per_trial * repeats
+    missing_seconds = sum(stage.seconds for stage in stages if not stage.there)
+    total_seconds = (
+        missing_seconds
+        + seconds_per_screening * trials
+        + seconds_per_trial * trained_share * trials
+        + repeat_seconds
     )
-    if finite:
-        small = replace(experiment, search={path: experiment.search[path] for path in shared})
-        values = list(itertools.islice(small.configurations(1), MOST_CONFIGURATIONS + 1))
-        if len(values) <= MOST_CONFIGURATIONS:
-            return [experiment.recipe(each) for each in values], True
-    return list(_sampled(experiment)), False
+    return Plan(stages, exact, trials, repeats, slots, total_seconds / slots)
 
 
-def _shared(path: str, experiment: Experiment, rests_on: Sequence[Stage]) -> bool:
-    """Whether a searched path decides stages that trials share, as ``rests_on`` in the file.
+def _distinct_graphs(experiment: Experiment) -> tuple[list[StageGraph], bool]:
+    """The recipes that differ in their shared stages; whether these are all."""
+    prerequisites = experiment.stage_graph().prerequisites
+    shared_paths = [
+        path
+        for path in experiment.search
+        if _decides_shared_stages(path, experiment, prerequisites)
+    ]
+    is_finite = not any(
+        isinstance(experiment.search[p], Uniform | LogUniform | ConditionalDomain)
+        for p in shared_paths
+    )
+    if is_finite:
+        shared_experiment = replace(
+            experiment, search={path: experiment.search[path] for path in shared_paths}
+        )
+        configurations = list(
+            itertools.islice(shared_experiment.configurations(1), MAX_CONFIGURATIONS + 1)
+        )
+        if len(configurations) <= MAX_CONFIGURATIONS:
+            return [experiment.stage_graph(configuration) for configuration in configurations], True
+    return list(_sampled_graphs(experiment)), False
+
+
+def _decides_shared_stages(
+    path: str, experiment: Experiment, prerequisites: Sequence[Stage]
+) -> bool:
+    """Whether a searched path decides stages that trials share, as ``prerequisites`` in the file.
 
     A setting of the last entry may do so too: who teaches it, what it goes on from, an objective
     that needs heads. A few values of its domain tell.
     """
     domain = experiment.search[path]
-    own = f"{experiment.final}/"  # an entry of several stages shares those before its last
-    several = any(stage.label.startswith(own) for stage in rests_on)
-    alone = path.startswith(f"{experiment.final}.")
-    if several or not alone or isinstance(domain, Opening):
+    own_prefix = (
+        f"{experiment.final_name}/"  # an entry of several stages shares those before its last
+    )
+    has_own_prerequisites = any(stage.label.startswith(own_prefix) for stage in prerequisites)
+    is_final_setting = path.startswith(f"{experiment.final_name}.")
+    if has_own_prerequisites or not is_final_setting or isinstance(domain, ConditionalDomain):
         return True
-    known = {stage.key for stage in rests_on}
-    return any(_needs(path, value, experiment) != known for value in domain.grid(2)[:_TRIED])
+    known_keys = {stage.key for stage in prerequisites}
+    return any(
+        _prerequisite_keys(path, value, experiment) != known_keys
+        for value in domain.grid(2)[:_MAX_PROBED_VALUES]
+    )
 
 
-def _needs(path: str, value: Any, experiment: Experiment) -> set[str]:
+def _prerequisite_keys(path: str, value: Any, experiment: Experiment) -> set[str]:
     """The keys that a trial rests on with one value laid over the file; none where it cannot be."""
     try:
-        return {stage.key for stage in experiment.recipe({path: value}).prerequisites}
+        return {stage.key for stage in experiment.stage_graph({path: value}).prerequisites}
     except ConfigError:
         return set()
 
 
-def _sampled(experiment: Experiment) -> Iterator[Recipe]:
+def _sampled_graphs(experiment: Experiment) -> Iterator[StageGraph]:
     """Some of the recipes there can be: the one in the file, and others at random."""
-    yield experiment.recipe()
-    chooser = _Dice(experiment.run.seed)
+    yield experiment.stage_graph()
+    suggester = _RandomSuggester(experiment.run.seed)
     for _ in range(min(experiment.run.trials, 200)):
         with contextlib.suppress(ConfigError):  # values that do not go together are refused
-            yield experiment.recipe(experiment.draw(chooser))
+            yield experiment.stage_graph(experiment.suggest(suggester))
 
 
-def _crossed(experiment: Experiment) -> list[Recipe]:
+def _factorial_graphs(experiment: Experiment) -> list[StageGraph]:
     """Those of a factorial's students, each once, beside the one that its trial makes."""
     if not experiment.factorial:
         return []
-    recipes = [recipe for cell in cells(experiment) for recipe in cell.recipes.values()]
-    distinct = {recipe.student.key: recipe for recipe in recipes}
-    distinct.pop(experiment.recipe().student.key, None)
-    return list(distinct.values())
+    graphs = [graph for cell in factorial_cells(experiment) for graph in cell.graphs.values()]
+    by_student_key = {graph.student.key: graph for graph in graphs}
+    by_student_key.pop(experiment.stage_graph().student.key, None)
+    return list(by_student_key.values())
 
 
-def _repeats(experiment: Experiment, library: Library) -> int:
+def _count_repeats(experiment: Experiment, library: Library) -> int:
     """How many students the repetitions and baselines make."""
-    run, path = experiment.run, experiment.run.repeats.of_each
-    groups = len(experiment.search[path].grid(1)) if path else 1
-    together = run.repeats.model_copy(update={"of_each": None})
-    whole = replace(experiment, run=run.model_copy(update={"repeats": together}))
-    best = contenders(whole, [Trial(0, "finished", {}, {"student": ""})])[0]
-    found = baselines(whole, best, library) if run.baselines else []
-    _, against = held_apart(best, found)
-    made = [len(each.recipes) for each in against if each.role != "assembled"]
-    new = run.repeats.seeds if run.repeats.top else 0
-    return groups * (run.repeats.top * new + sum(made))
+    run_settings, path = experiment.run, experiment.run.repeats.of_each
+    num_groups = len(experiment.search[path].grid(1)) if path else 1
+    ungrouped = run_settings.repeats.model_copy(update={"of_each": None})
+    ungrouped_experiment = replace(
+        experiment, run=run_settings.model_copy(update={"repeats": ungrouped})
+    )
+    best_finalist = select_finalists(
+        ungrouped_experiment, [TrialResult(0, "finished", {}, {"student": ""})]
+    )[0]
+    baseline_finalists = (
+        make_baselines(ungrouped_experiment, best_finalist, library)
+        if run_settings.baselines
+        else []
+    )
+    _, other_baselines = split_own_baselines(best_finalist, baseline_finalists)
+    seed_counts = [
+        len(finalist.graphs) for finalist in other_baselines if finalist.role != "assembled"
+    ]
+    new_seeds = run_settings.repeats.seeds if run_settings.repeats.top else 0
+    return num_groups * (run_settings.repeats.top * new_seeds + sum(seed_counts))
 
 
-def _planned(stage: Stage, library: Library, stopwatch: _Stopwatch) -> PlannedStage:
-    known = stage.work.costs(stage.data)
+def _planned_stage(stage: Stage, library: Library, estimator: _StageTimeEstimator) -> PlannedStage:
+    costs = stage.operation.costs(stage.data)
     return PlannedStage(
         key=stage.key,
         label=stage.label,
-        kind=stage.work.kind,
+        kind=stage.operation.kind,
         teachers=tuple(parent.label for parent in stage.parents),
-        parameters=int(known.get("parameters", 0)),
+        parameters=int(costs.get("parameters", 0)),
         there=library.has(stage.key),
-        seconds=stopwatch.seconds(stage),
+        seconds=estimator.seconds(stage),
     )
 
 
-class _Dice:
+class _RandomSuggester:
     """Draws at random."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
 
-    def uniform(self, name: str, low: float, high: float, log: bool) -> float:
+    def suggest_float(self, name: str, low: float, high: float, log: bool) -> float:
         return self._random.uniform(low, high)
 
-    def integer(self, name: str, low: int, high: int, step: int) -> int:
+    def suggest_int(self, name: str, low: int, high: int, step: int) -> int:
         return self._random.randrange(low, high + 1, step)
 
-    def choice(self, name: str, count: int, labels: Sequence[str]) -> int:
+    def suggest_index(self, name: str, count: int, labels: Sequence[str]) -> int:
         return self._random.randrange(count)
 
 
-class _Stopwatch:
+class _StageTimeEstimator:
     """Times a few steps of each network once, on images of the stage's shape."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, bool], float] = {}
+        self._seconds_per_image: dict[tuple[str, bool], float] = {}
 
     def seconds(self, stage: Stage) -> float:
         """About how long a stage takes: its epochs over its examples, teachers included.
@@ -218,100 +249,118 @@ class _Stopwatch:
         A student that goes on from an assembly counts with the budgets' share of the teacher;
         a neighbourhood with its share of a pass. Zero where nothing is known.
         """
-        if isinstance(stage.work, TrainNetwork):
-            return self._training(stage, stage.work)
-        if isinstance(stage.work, AttachHeads):
+        if isinstance(stage.operation, TrainNetwork):
+            return self._training_seconds(stage, stage.operation)
+        if isinstance(stage.operation, AttachHeads):
             examples = facts(stage.data).sizes["train"]
-            return self._per_image(stage, training=False) * examples * stage.work.epochs
-        if isinstance(stage.work, DistilNeighbourhood):
-            return self._neighbourhood(stage, stage.work)
-        if isinstance(stage.work, DistilData):
-            return self._distilling(stage, stage.work)
-        if isinstance(stage.work, PruneNetwork | QuantiseNetwork):
-            return self._compressing(stage, stage.work)
+            return self._seconds_of_stage(stage, training=False) * examples * stage.operation.epochs
+        if isinstance(stage.operation, DistilNeighbourhood):
+            return self._neighbourhood_seconds(stage, stage.operation)
+        if isinstance(stage.operation, DistilData):
+            return self._distillation_seconds(stage, stage.operation)
+        if isinstance(stage.operation, PruneNetwork | QuantiseNetwork):
+            return self._compression_seconds(stage, stage.operation)
         return 0.0
 
-    def _training(self, stage: Stage, work: TrainNetwork) -> float:
+    def _training_seconds(self, stage: Stage, operation: TrainNetwork) -> float:
         about = facts(stage.data)
-        examples = about.sizes["train"] if work.objective else about.sizes["validation"]
-        for made in stage.parents[: work.leading]:
-            if isinstance(made.work, DistilData) and work.objective:
-                examples = made.work.examples * made.work.steps
-        each = self._per_image(stage, training=work.objective is not None)
-        total = each * examples * work.epochs
+        examples = about.sizes["train"] if operation.objective else about.sizes["validation"]
+        for parent in stage.parents[: operation.num_leading_parents]:
+            if isinstance(parent.operation, DistilData) and operation.objective:
+                examples = parent.operation.examples * parent.operation.steps
+        seconds_per_image = self._seconds_of_stage(stage, training=operation.objective is not None)
+        student_seconds = seconds_per_image * examples * operation.epochs
         # What a teacher says of a view is kept: it passes over each view once.
         augment = stage.data.augment
-        views = min(work.epochs, augment.views or work.epochs) if augment.active else 1
-        teachers = stage.parents[work.leading :]
-        heard = sum(self._per_image(teacher, training=False) for teacher in teachers)
-        return total + heard * examples * views
+        views = min(operation.epochs, augment.views or operation.epochs) if augment.is_active else 1
+        teachers = stage.parents[operation.num_leading_parents :]
+        teacher_seconds_per_image = sum(
+            self._seconds_of_stage(teacher, training=False) for teacher in teachers
+        )
+        return student_seconds + teacher_seconds_per_image * examples * views
 
-    def _compressing(self, stage: Stage, work: PruneNetwork | QuantiseNetwork) -> float:
+    def _compression_seconds(
+        self, stage: Stage, operation: PruneNetwork | QuantiseNetwork
+    ) -> float:
         """Some training batches for statistics, and the validation split."""
         sizes = facts(stage.data).sizes
-        batches = work.recalibrate if isinstance(work, PruneNetwork) else work.batches
-        seen = min(256 * batches, sizes["train"]) + sizes["validation"]
-        return self._per_image(stage, training=False) * seen
+        batches = (
+            operation.recalibrate if isinstance(operation, PruneNetwork) else operation.batches
+        )
+        num_images = min(256 * batches, sizes["train"]) + sizes["validation"]
+        return self._seconds_of_stage(stage, training=False) * num_images
 
-    def _distilling(self, stage: Stage, work: DistilData) -> float:
+    def _distillation_seconds(self, stage: Stage, operation: DistilData) -> float:
         """A step on examples is gone through forwards and, with its gradient's own, backwards."""
-        networks = work.networks if work.start == "random" else 1
-        seen = work.batch_size + 3 * work.examples * work.steps * work.passes
-        each = self._per_pass(work.network, facts(stage.data), training=True)
-        return each * seen * networks * work.iterations
+        num_networks = operation.networks if operation.start == "random" else 1
+        num_images = (
+            operation.batch_size + 3 * operation.examples * operation.steps * operation.passes
+        )
+        seconds_per_image = self._seconds_of_network(
+            operation.network, facts(stage.data), training=True
+        )
+        return seconds_per_image * num_images * num_networks * operation.iterations
 
-    def _neighbourhood(self, stage: Stage, work: DistilNeighbourhood) -> float:
+    def _neighbourhood_seconds(self, stage: Stage, operation: DistilNeighbourhood) -> float:
         teacher = stage.parents[0]
-        whole = teacher.work.costs(stage.data)["flops"]
-        share = _neighbourhood_costs(stage, work).flops / max(whole, 1.0)
-        each = share * self._per_image(teacher, training=True)
-        each += self._per_image(teacher, training=False) / MOST
-        return each * facts(stage.data).sizes["train"] * work.epochs
+        teacher_flops = teacher.operation.costs(stage.data)["flops"]
+        share = _neighbourhood_costs(stage, operation).flops / max(teacher_flops, 1.0)
+        seconds_per_image = share * self._seconds_of_stage(teacher, training=True)
+        seconds_per_image += self._seconds_of_stage(teacher, training=False) / MAX_BATCH_SIZE
+        return seconds_per_image * facts(stage.data).sizes["train"] * operation.epochs
 
-    def _per_image(self, stage: Stage, training: bool) -> float:
+    def _seconds_of_stage(self, stage: Stage, training: bool) -> float:
         """Seconds of one image's pass through what a stage makes."""
-        work = stage.work
-        if isinstance(work, AssembleNetwork):
-            return _share(stage, work) * self._per_image(stage.parents[0], training)
-        if isinstance(work, AttachHeads | PruneNetwork | QuantiseNetwork):
-            return self._per_image(stage.parents[0], training)
-        if not isinstance(work, TrainNetwork):
+        operation = stage.operation
+        if isinstance(operation, AssembleNetwork):
+            return _budget_share(stage, operation) * self._seconds_of_stage(
+                stage.parents[0], training
+            )
+        if isinstance(operation, AttachHeads | PruneNetwork | QuantiseNetwork):
+            return self._seconds_of_stage(stage.parents[0], training)
+        if not isinstance(operation, TrainNetwork):
             return 0.0
-        if work.network is None:
-            return self._per_image(stage.parents[0], training)
-        learning = [work.network, *(work.beside if training else ())]
-        return sum(self._per_pass(spec, facts(stage.data), training) for spec in learning)
+        if operation.network is None:
+            return self._seconds_of_stage(stage.parents[0], training)
+        trained_networks = [operation.network, *(operation.peer_networks if training else ())]
+        return sum(
+            self._seconds_of_network(spec, facts(stage.data), training) for spec in trained_networks
+        )
 
-    def _per_pass(self, spec: NetworkSpec, about: DataFacts, training: bool) -> float:
-        name = (f"{spec.plain()}{about.shape}", training)
-        if name not in self._known:
-            network = spec.build(about.shape, about.classes).train(training)
-            images = torch.rand(32, *about.shape)
-            self._known[name] = _time(network, images, training) / len(images)
-        return self._known[name]
+    def _seconds_of_network(
+        self, spec: NetworkSpec, data_facts: DataFacts, training: bool
+    ) -> float:
+        cache_key = (f"{spec.plain()}{data_facts.shape}", training)
+        if cache_key not in self._seconds_per_image:
+            network = spec.build(data_facts.shape, data_facts.classes).train(training)
+            images = torch.rand(32, *data_facts.shape)
+            self._seconds_per_image[cache_key] = _fastest_pass(network, images, training) / len(
+                images
+            )
+        return self._seconds_per_image[cache_key]
 
 
-def _neighbourhood_costs(stage: Stage, work: DistilNeighbourhood) -> Costs:
+def _neighbourhood_costs(stage: Stage, operation: DistilNeighbourhood) -> Costs:
     """Those of a replacement that is not there yet."""
-    about, spec = facts(stage.data), cut_open(stage.parents[0])
-    teacher, at = outline(canonical_json(spec.plain()), about.shape, about.classes)
-    with beside(teacher):
-        module = work.piece.build(teacher, at)
-    return costs(module, narrowed(at[work.start], work.enter))
+    about, spec = facts(stage.data), require_named_network(stage.parents[0])
+    teacher, cut_shapes = sketch_and_cuts(canonical_json(spec.plain()), about.shape, about.classes)
+    with on_device_of(teacher):
+        module = operation.replacement.build(teacher, cut_shapes)
+    return compute_costs(module, narrowed_shape(cut_shapes[operation.start], operation.enter))
 
 
-def _share(assembly: Stage, work: AssembleNetwork) -> float:
+def _budget_share(assembly: Stage, operation: AssembleNetwork) -> float:
     """Of the teacher's work, what the budgets leave."""
-    whole = assembly.parents[0].work.costs(assembly.data)
+    teacher_costs = assembly.parents[0].operation.costs(assembly.data)
     shares = [
-        limit.max / whole[cost]
-        for cost, limit in work.budgets.items()
-        if limit.max is not None and whole.get(cost)
+        limit.max / teacher_costs[cost]
+        for cost, limit in operation.budgets.items()
+        if limit.max is not None and teacher_costs.get(cost)
     ]
     return min([1.0, *shares])
 
 
-def _time(network: torch.nn.Module, images: torch.Tensor, training: bool) -> float:
+def _fastest_pass(network: torch.nn.Module, images: torch.Tensor, training: bool) -> float:
     """Seconds of the fastest of several passes: what else the machine does only slows some."""
     times: list[float] = []
     while len(times) < 3 or (sum(times) < 0.2 and len(times) < 20):

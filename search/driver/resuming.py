@@ -13,18 +13,18 @@ from typing import Any
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.search.artifacts.store import Library
 from stillhouse.search.experiment.experiment import Experiment
-from stillhouse.search.experiment.stage_graph import Recipe, lay_out, parse_entry
-from stillhouse.search.results.outcome import Trial
+from stillhouse.search.experiment.stage_graph import StageGraph, build_stage_graph, parse_stage
+from stillhouse.search.results.outcome import TrialResult
 from stillhouse.search.results.run_folder import RunFolder
-from stillhouse.search.stages.core.config import Entry, Kind
+from stillhouse.search.stages.core.config import ExpandedStage, StageConfig
 from stillhouse.search.stages.core.stage import Stage
 from stillhouse.search.tuning.study_reading import StudyReader
 from stillhouse.spaces.config.problems import ConfigError, Problem
 
-MOST_SHOWN = 3
-_LONGEST = 40
-_CHECKED = ("finished", "pruned", "running")
-_NOTHING = object()
+MAX_CHANGES_SHOWN = 3
+_MAX_VALUE_LENGTH = 40
+_CHECKED_STATES = ("finished", "pruned", "running")
+_ABSENT = object()
 
 
 def check_unchanged(experiment: Experiment, folder: RunFolder) -> None:
@@ -40,101 +40,104 @@ def check_unchanged(experiment: Experiment, folder: RunFolder) -> None:
         trials = study.trials()
     finally:
         study.close()
-    layouts, library = _Layouts(experiment), Library(experiment.library)
-    for trial in _distinct(trials):
-        why = _difference(trial, layouts, library)
-        if why:
+    graphs, library = _GraphCache(experiment), Library(experiment.library)
+    for trial in _distinct_trials(trials):
+        difference = _describe_difference(trial, graphs, library)
+        if difference:
             message = (
-                f"cannot go on, since trial {trial.number} would be another one today: {why}; "
+                f"cannot go on, since trial {trial.number} would be another one today: {difference}; "
                 "bring back what it was, or launch a new search"
             )
             raise ConfigError([Problem(folder.name, message)])
 
 
-def _distinct(trials: Iterable[Trial]) -> Iterator[Trial]:
+def _distinct_trials(trials: Iterable[TrialResult]) -> Iterator[TrialResult]:
     """One trial for all that have the same values and keys."""
     seen = set()
     for trial in trials:
-        told = json.dumps([trial.values, trial.keys], sort_keys=True)
-        if trial.state in _CHECKED and trial.keys and told not in seen:
-            seen.add(told)
+        fingerprint = json.dumps([trial.values, trial.stage_keys], sort_keys=True)
+        if trial.state in _CHECKED_STATES and trial.stage_keys and fingerprint not in seen:
+            seen.add(fingerprint)
             yield trial
 
 
-def _difference(trial: Trial, layouts: _Layouts, library: Library) -> str:
+def _describe_difference(trial: TrialResult, graphs: _GraphCache, library: Library) -> str:
     """What changed since a trial was laid out; empty if nothing did."""
     try:
-        stages = list(layouts.recipe(trial.values).student.lineage())
+        stages = list(graphs.graph(trial.values).student.ancestors())
     except ConfigError as error:
         return "; ".join(map(str, error.problems))
-    known = set(trial.keys.values())
+    recorded_keys = set(trial.stage_keys.values())
     for stage in stages:  # parents first: the first that differs has changed itself
-        if stage.key not in known:
-            return _change(stage, trial.keys.get(stage.label, ""), library)
-    gone = known - {stage.key for stage in stages}
-    labels = [label for label, key in trial.keys.items() if key in gone]
+        if stage.key not in recorded_keys:
+            return _describe_change(stage, trial.stage_keys.get(stage.label, ""), library)
+    missing_keys = recorded_keys - {stage.key for stage in stages}
+    labels = [label for label, key in trial.stage_keys.items() if key in missing_keys]
     return f"it no longer rests on {', '.join(labels)}" if labels else ""
 
 
-def _change(stage: Stage, key: str, library: Library) -> str:
+def _describe_change(stage: Stage, key: str, library: Library) -> str:
     if not key:
         return f"it rests on {stage.label}, which it did not before"
     record = library.record(key)
     if record is None:
         return f"{stage.label} has changed; what it was is not in the library"
-    before, now = json.loads(json.dumps([record.identity, stage.identity]))
-    changed = list(_changes(before, now))
-    more = f" and {len(changed) - MOST_SHOWN} more" if len(changed) > MOST_SHOWN else ""
-    return f"{stage.label} has changed ({', '.join(changed[:MOST_SHOWN])}{more})"
+    before, after = json.loads(json.dumps([record.identity, stage.identity]))
+    changed = list(_changed_paths(before, after))
+    more = (
+        f" and {len(changed) - MAX_CHANGES_SHOWN} more" if len(changed) > MAX_CHANGES_SHOWN else ""
+    )
+    return f"{stage.label} has changed ({', '.join(changed[:MAX_CHANGES_SHOWN])}{more})"
 
 
-def _changes(before: Any, now: Any, path: str = "") -> Iterator[str]:
+def _changed_paths(before: Any, after: Any, path: str = "") -> Iterator[str]:
     """Each place where two plain values differ: ``data.source.fingerprint was A, is B``."""
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        for name in sorted({*before, *now}):
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        for name in sorted({*before, *after}):
             inner = f"{path}.{name}" if path else name
-            yield from _changes(before.get(name, _NOTHING), now.get(name, _NOTHING), inner)
-    elif before != now:
-        yield f"{path} was {_shown(before)}, is {_shown(now)}"
+            yield from _changed_paths(before.get(name, _ABSENT), after.get(name, _ABSENT), inner)
+    elif before != after:
+        yield f"{path} was {_format_value(before)}, is {_format_value(after)}"
 
 
-def _shown(value: Any) -> str:
-    if value is _NOTHING:
+def _format_value(value: Any) -> str:
+    if value is _ABSENT:
         return "not there"
     text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return text if len(text) <= _MAX_VALUE_LENGTH else f"{text[:_MAX_VALUE_LENGTH]}..."
 
 
-class _Layouts:
+class _GraphCache:
     """Recipes of one experiment; an entry that several share is parsed and laid out once.
 
-    Only keys are asked of them: what :func:`lay_out` checks was checked when they were proposed.
+    Only keys are asked of them: what :func:`build_stage_graph` checks was checked when they were
+    proposed.
     """
 
     def __init__(self, experiment: Experiment) -> None:
         self._experiment = experiment
-        self._parsed: dict[tuple[str, str], Kind] = {}
-        self._laid: dict[tuple[object, ...], Entry] = {}
+        self._parsed: dict[tuple[str, str], StageConfig] = {}
+        self._expanded: dict[tuple[object, ...], ExpandedStage] = {}
 
-    def recipe(self, values: Mapping[str, Any]) -> Recipe:
-        """As :meth:`Experiment.recipe`."""
+    def graph(self, values: Mapping[str, Any]) -> StageGraph:
+        """As :meth:`Experiment.stage_graph`."""
         stages, data = self._experiment.with_values(values)
-        entries = {name: self._entry(name, told) for name, told in stages.items()}
-        return lay_out(entries, data, self._experiment.final, self._lay_out)
+        entries = {name: self._parse_entry(name, document) for name, document in stages.items()}
+        return build_stage_graph(entries, data, self._experiment.final_name, self._expand)
 
-    def _entry(self, name: str, told: Mapping[str, Any]) -> Kind:
-        known = name, json.dumps(told, sort_keys=True, default=repr)
-        if known not in self._parsed:
-            entry = parse_entry(told, name).timed_by(self._experiment.run.latency)
-            self._parsed[known] = entry
-        return self._parsed[known]
+    def _parse_entry(self, name: str, document: Mapping[str, Any]) -> StageConfig:
+        cache_key = name, json.dumps(document, sort_keys=True, default=repr)
+        if cache_key not in self._parsed:
+            entry = parse_stage(document, name).with_latency_settings(self._experiment.run.latency)
+            self._parsed[cache_key] = entry
+        return self._parsed[cache_key]
 
-    def _lay_out(
-        self, name: str, entry: Kind, needed: Mapping[str, Entry], data: DataConfig
-    ) -> Entry:
+    def _expand(
+        self, name: str, entry: StageConfig, needed: Mapping[str, ExpandedStage], data: DataConfig
+    ) -> ExpandedStage:
         # Entries are kept for good here, so that each has an identity of its own.
-        parents = tuple(id(needed[need]) for need in entry.needs())
-        known = name, id(entry), data.fingerprint(), parents
-        if known not in self._laid:
-            self._laid[known] = entry.lay_out(name, needed, data)
-        return self._laid[known]
+        parents = tuple(id(needed[need]) for need in entry.dependencies())
+        cache_key = name, id(entry), data.fingerprint(), parents
+        if cache_key not in self._expanded:
+            self._expanded[cache_key] = entry.expand(name, needed, data)
+        return self._expanded[cache_key]

@@ -9,13 +9,13 @@ from typing import Any
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.data.facts import facts
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.evaluation.finalists import Contender, contender
-from stillhouse.search.evaluation.width_scaling import uniform
+from stillhouse.search.evaluation.finalists import Finalist, build_finalist
+from stillhouse.search.evaluation.width_scaling import scale_width
 from stillhouse.search.experiment.experiment import Experiment
-from stillhouse.search.experiment.schema import STATIC
-from stillhouse.search.experiment.stage_graph import Recipe
-from stillhouse.search.experiment.variants import labels_alone
-from stillhouse.search.results.outcome import Repeated
+from stillhouse.search.experiment.schema import STATIC_METRICS
+from stillhouse.search.experiment.stage_graph import StageGraph
+from stillhouse.search.experiment.variants import labels_only
+from stillhouse.search.results.outcome import SeedRuns
 from stillhouse.search.stages.assemble import AssembleNetwork
 from stillhouse.search.stages.chain import Chain
 from stillhouse.search.stages.core.stage import Stage
@@ -24,7 +24,9 @@ from stillhouse.search.stages.train import Train
 from stillhouse.spaces.config.limits import Limit
 
 
-def baselines(experiment: Experiment, best: Contender, library: Library) -> list[Contender]:
+def make_baselines(
+    experiment: Experiment, best_finalist: Finalist, library: Library
+) -> list[Finalist]:
     """What a configuration is held against, over the same seeds.
 
     ``plain``: the same student and training, labels alone. ``direct``: the same student and
@@ -33,189 +35,228 @@ def baselines(experiment: Experiment, best: Contender, library: Library) -> list
 
     A student that goes on from an assembly has more, all for as many images as it and its
     neighbourhoods have seen. ``scratch`` is its architecture from random weights, labels alone;
-    ``end to end`` is the same with its own objective and teachers; ``uniform`` is the assembly's
-    teacher narrowed uniformly under the assembly's budgets. These three take
+    ``end to end`` is the same with its own objective and teachers; ``scale_width`` is the
+    assembly's teacher narrowed uniformly under the assembly's budgets. These three take
     ``run.repeats.from_random``: a fine-tuning's learning rate is too small for random weights.
     ``assembled`` is what the student goes on from, and has no seeds.
 
     What would be one student under two names is there once. One may be the best itself, like
-    ``direct`` of a student that the root teaches: :func:`held_apart` tells. There are none for a
-    student that has no teacher and goes on from no assembly.
+    ``direct`` of a student that the root teaches: :func:`split_own_baselines` tells. There are none
+    for a student that has no teacher and goes on from no assembly.
     """
-    stages, data = experiment.with_values(best.values)
-    settled = replace(experiment, stages=stages, data=data, search={})
-    recipe = settled.recipe()
-    if not isinstance(recipe.student.work, TrainNetwork) or not isinstance(
-        settled.entries[settled.final], Train
+    stages, data = experiment.with_values(best_finalist.values)
+    fixed_experiment = replace(experiment, stages=stages, data=data, search={})
+    graph = fixed_experiment.stage_graph()
+    if not isinstance(graph.student.operation, TrainNetwork) or not isinstance(
+        fixed_experiment.stage_configs[fixed_experiment.final_name], Train
     ):
         return []
-    student = _Student(settled, recipe.student, best)
-    assembly = assembly_of(recipe.student)
-    taught = list(student.otherwise(student.taught_otherwise()))
+    student = _ReferenceStudent(fixed_experiment, graph.student, best_finalist)
+    assembly = assembly_of(graph.student)
+    teacher_baselines = list(student.finalists_for(student.teacher_baselines()))
     if assembly is None:
-        return list(_distinct(taught))
-    made = student.otherwise(student.made_otherwise(assembly, library))
-    return list(_distinct([student.as_assembled(recipe, assembly), *taught, *made]))
+        return list(_distinct_finalists(teacher_baselines))
+    assembly_baselines = student.finalists_for(student.random_weight_baselines(assembly, library))
+    return list(
+        _distinct_finalists(
+            [student.assembly_finalist(graph, assembly), *teacher_baselines, *assembly_baselines]
+        )
+    )
 
 
-def held_apart(
-    best: Contender, against: Sequence[Contender]
-) -> tuple[Contender, tuple[Contender, ...]]:
+def split_own_baselines(
+    best: Finalist, baseline_finalists: Sequence[Finalist]
+) -> tuple[Finalist, tuple[Finalist, ...]]:
     """The best with the roles of the baselines that are it itself, and the other baselines."""
-    own = {recipe.student.key for recipe in best.recipes.values()}
-    others = tuple(each for each in against if not own & each.keys)
-    also = tuple(each.role for each in against if own & each.keys)
-    return replace(best, also=also), others
+    own_keys = {graph.student.key for graph in best.graphs.values()}
+    others = tuple(
+        finalist for finalist in baseline_finalists if not own_keys & finalist.student_keys
+    )
+    own_roles = tuple(
+        finalist.role for finalist in baseline_finalists if own_keys & finalist.student_keys
+    )
+    return replace(best, coincides_with=own_roles), others
 
 
-def with_baselines(
+def add_baselines(
     experiment: Experiment,
-    settled: Sequence[Contender],
-    best: Collection[Repeated],
+    finalists: Sequence[Finalist],
+    best: Collection[SeedRuns],
     library: Library,
-) -> list[Contender]:
-    """``settled``, the ``best`` of it noted as :func:`held_apart` does, and their baselines."""
-    found: list[Contender] = []
-    against: list[Contender] = []
-    chosen = {(repeated.role, repeated.group) for repeated in best}
-    for each in settled:
-        if (each.role, each.group) in chosen:
-            each, others = held_apart(each, baselines(experiment, each, library))
-            against += others
-        found.append(each)
-    return found + against
+) -> list[Finalist]:
+    """``finalists``, the ``best`` of it noted as :func:`split_own_baselines` does, and their
+    baselines."""
+    with_roles: list[Finalist] = []
+    other_baselines: list[Finalist] = []
+    best_roles = {(seed_runs.role, seed_runs.group) for seed_runs in best}
+    for finalist in finalists:
+        if (finalist.role, finalist.group) in best_roles:
+            finalist, others = split_own_baselines(
+                finalist, make_baselines(experiment, finalist, library)
+            )
+            other_baselines += others
+        with_roles.append(finalist)
+    return with_roles + other_baselines
 
 
 @dataclass(frozen=True)
-class _Student:
+class _ReferenceStudent:
     """The student that others are held against: ``experiment`` is settled, ``stage`` its own."""
 
     experiment: Experiment
     stage: Stage
-    best: Contender
+    best: Finalist
 
     @property
-    def entry(self) -> dict[str, Any]:
+    def stage_data(self) -> dict[str, Any]:
         """As it is written."""
-        return dict(self.experiment.stages[self.experiment.final])
+        return dict(self.experiment.stages[self.experiment.final_name])
 
     @property
     def teachers(self) -> tuple[Stage, ...]:
-        work = self.stage.work
-        assert isinstance(work, TrainNetwork)
-        return self.stage.parents[work.leading :]
+        operation = self.stage.operation
+        assert isinstance(operation, TrainNetwork)
+        return self.stage.parents[operation.num_leading_parents :]
 
-    def otherwise(self, entries: Mapping[str, dict[str, Any]]) -> Iterator[Contender]:
+    def finalists_for(self, stage_data_by_role: Mapping[str, dict[str, Any]]) -> Iterator[Finalist]:
         """A contender for each role whose student is written otherwise."""
-        for role, entry in entries.items():
-            stages = {**self.experiment.stages, self.experiment.final: entry}
-            other = replace(self.experiment, stages=stages)
-            same = role != "uniform"
-            figures = self.best.measured if same else {}
-            yield contender(role, other, {}, self.best.recipes, figures, self.best.group)
+        for role, stage_data in stage_data_by_role.items():
+            stages = {**self.experiment.stages, self.experiment.final_name: stage_data}
+            experiment = replace(self.experiment, stages=stages)
+            is_same_network = role != "uniform"
+            metrics = self.best.device_metrics if is_same_network else {}
+            yield build_finalist(role, experiment, {}, self.best.graphs, metrics, self.best.group)
 
-    def as_assembled(self, recipe: Recipe, assembly: Stage) -> Contender:
+    def assembly_finalist(self, graph: StageGraph, assembly: Stage) -> Finalist:
         """The assembly itself: made once, so there is no seed to repeat it over."""
-        made = Recipe(recipe.entries, assembly)
-        return Contender("assembled", {}, {0: made}, self.best.measured, self.best.group)
+        assembly_graph = StageGraph(graph.expanded_stages, assembly)
+        return Finalist(
+            "assembled", {}, {0: assembly_graph}, self.best.device_metrics, self.best.group
+        )
 
-    def taught_otherwise(self) -> dict[str, dict[str, Any]]:
+    def teacher_baselines(self) -> dict[str, dict[str, Any]]:
         """The same start and training, other teachers."""
-        lineages = [stage for teacher in self.teachers for stage in teacher.lineage()]
-        if not (lineages and self.entry.get("objective")):
+        teacher_ancestors = [stage for teacher in self.teachers for stage in teacher.ancestors()]
+        if not (teacher_ancestors and self.stage_data.get("objective")):
             return {}
-        plain = {"plain": {**self.entry, **self._labels}}
-        root = self._root(lineages)
-        return {**plain, "direct": {**self.entry, "teachers": [root]}} if root else plain
+        plain = {"plain": {**self.stage_data, **self._labels_only}}
+        root_teacher = self._root_teacher(teacher_ancestors)
+        return (
+            {**plain, "direct": {**self.stage_data, "teachers": [root_teacher]}}
+            if root_teacher
+            else plain
+        )
 
-    def _root(self, lineages: Sequence[Stage]) -> str | None:
+    def _root_teacher(self, teacher_ancestors: Sequence[Stage]) -> str | None:
         """The entry of the largest teacher that nobody taught; of equals the first."""
         # What a method brought is no entry: its method brings it again.
         sizes = {
-            name: stage.work.costs(stage.data).get("parameters", 0.0)
-            for stage in lineages
-            if not stage.parents and (name := self._entry(stage.label))
+            name: stage.operation.costs(stage.data).get("parameters", 0.0)
+            for stage in teacher_ancestors
+            if not stage.parents and (name := self._stage_name(stage.label))
         }
         return max(sizes, key=lambda name: sizes[name], default=None)
 
-    def _entry(self, label: str) -> str:
+    def _stage_name(self, label: str) -> str:
         """The entry that a stage without parents stands for; of a ready link, its chain's head."""
         name = label.partition("/")[0]
-        entry = self.experiment.entries.get(name)
-        if isinstance(entry, Chain):
-            return entry.teacher
-        return name if name == label and entry else ""
+        stage_config = self.experiment.stage_configs.get(name)
+        if isinstance(stage_config, Chain):
+            return stage_config.teacher
+        return name if name == label and stage_config else ""
 
-    def made_otherwise(self, assembly: Stage, library: Library) -> dict[str, dict[str, Any]]:
+    def random_weight_baselines(
+        self, assembly: Stage, library: Library
+    ) -> dict[str, dict[str, Any]]:
         """The same objective for the same images, from random weights."""
-        otherwise = self.experiment.run.repeats.from_random
-        own = {**(self.entry.get("training") or {}), **otherwise}
-        training = {**own, "epochs": same_images(self.stage)}
-        fresh = {**self.entry, "start": assembly.label, "anew": True, "training": training}
-        found = {"scratch": {**fresh, **self._labels}, "end to end": fresh}
+        training_changes = self.experiment.run.repeats.from_random
+        training_settings = {**(self.stage_data.get("training") or {}), **training_changes}
+        training = {**training_settings, "epochs": equal_image_epochs(self.stage)}
+        from_random = {
+            **self.stage_data,
+            "start": assembly.label,
+            "anew": True,
+            "training": training,
+        }
+        baselines_by_role = {
+            "scratch": {**from_random, **self._labels_only},
+            "end to end": from_random,
+        }
         record = library.record(assembly.key)
-        if record is not None and (spec := _narrowed(assembly, record.figures["parameters"])):
-            rest = {k: v for k, v in fresh.items() if k not in ("start", "anew")}
-            found["uniform"] = {**rest, "network": spec}
-        return found
+        if record is not None and (
+            network_spec := _uniform_baseline(assembly, record.figures["parameters"])
+        ):
+            without_start = {k: v for k, v in from_random.items() if k not in ("start", "anew")}
+            baselines_by_role["uniform"] = {**without_start, "network": network_spec}
+        return baselines_by_role
 
     @property
-    def _labels(self) -> dict[str, Any]:
+    def _labels_only(self) -> dict[str, Any]:
         """What learning from labels alone says; the student's own where it has no teacher."""
-        return labels_alone(self.entry) if self.teachers else {}
+        return labels_only(self.stage_data) if self.teachers else {}
 
 
 def assembly_of(student: Stage) -> Stage | None:
     """The assembly that a student goes on from, perhaps by way of other students."""
     stage = student
-    while isinstance(stage.work, TrainNetwork) and stage.work.network is None:
-        if stage.work.anew:
+    while isinstance(stage.operation, TrainNetwork) and stage.operation.network is None:
+        if stage.operation.anew:
             return None
         stage = stage.parents[0]
-    return stage if isinstance(stage.work, AssembleNetwork) else None
+    return stage if isinstance(stage.operation, AssembleNetwork) else None
 
 
-def same_images(student: Stage) -> int:
+def equal_image_epochs(student: Stage) -> int:
     """Epochs of its data in which a student sees as many images as it and all it goes on from.
 
     The neighbourhoods of an assembly are distilled side by side and count as one of them. Not
     counted is what is looked at without learning: principal channels, batch-norm statistics.
     """
     images, stage = 0, student
-    while isinstance(stage.work, TrainNetwork):
-        images += stage.work.epochs * _images(stage.data)
-        if stage.work.network is not None or stage.work.anew:
+    while isinstance(stage.operation, TrainNetwork):
+        images += stage.operation.epochs * _train_size(stage.data)
+        if stage.operation.network is not None or stage.operation.anew:
             break
         stage = stage.parents[0]
-    parts = [part for part in stage.parents if part.work.kind == "neighbourhood"]
-    images += max((part.work.epochs * _images(part.data) for part in parts), default=0)
-    return -(-images // _images(student.data))
+    neighbourhoods = [
+        neighbourhood
+        for neighbourhood in stage.parents
+        if neighbourhood.operation.kind == "neighbourhood"
+    ]
+    images += max(
+        (
+            neighbourhood.operation.epochs * _train_size(neighbourhood.data)
+            for neighbourhood in neighbourhoods
+        ),
+        default=0,
+    )
+    return -(-images // _train_size(student.data))
 
 
-def _images(data: DataConfig) -> int:
+def _train_size(data: DataConfig) -> int:
     return facts(data).sizes["train"]
 
 
-def _narrowed(assembly: Stage, parameters: float) -> dict[str, Any] | None:
+def _uniform_baseline(assembly: Stage, parameters: float) -> dict[str, Any] | None:
     """The teacher's family at the assembly's budgets, or at its size where they do not decide."""
-    work, teacher = assembly.work, assembly.parents[0].work
-    assert isinstance(work, AssembleNetwork)
+    operation, teacher = assembly.operation, assembly.parents[0].operation
+    assert isinstance(operation, AssembleNetwork)
     assert isinstance(teacher, TrainNetwork)
     if teacher.network is None:
         return None
-    limits = {name: limit for name, limit in work.budgets.items() if name in STATIC}
-    unknown = len(limits) < len(work.budgets)
-    if unknown or all(limit.max is None for limit in limits.values()):
+    limits = {name: limit for name, limit in operation.budgets.items() if name in STATIC_METRICS}
+    has_other_budgets = len(limits) < len(operation.budgets)
+    if has_other_budgets or all(limit.max is None for limit in limits.values()):
         limits["parameters"] = Limit(max=parameters)
     about = facts(assembly.data)
-    found = uniform(teacher.network, about.shape, about.classes, limits)
-    return found.plain() if found else None
+    spec = scale_width(teacher.network, about.shape, about.classes, limits)
+    return spec.plain() if spec else None
 
 
-def _distinct(found: Iterable[Contender]) -> Iterator[Contender]:
+def _distinct_finalists(finalists: Iterable[Finalist]) -> Iterator[Finalist]:
     """One contender for each student."""
     seen: set[str] = set()
-    for each in found:
-        if not each.keys & seen:
-            yield each
-        seen |= each.keys
+    for finalist in finalists:
+        if not finalist.student_keys & seen:
+            yield finalist
+        seen |= finalist.student_keys

@@ -18,21 +18,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from stillhouse.search.evaluation.finalists import Contender, contender
+from stillhouse.search.evaluation.finalists import Finalist, build_finalist
 from stillhouse.search.experiment.experiment import Experiment
-from stillhouse.search.experiment.schema import Factorial
-from stillhouse.search.experiment.variants import DISTILLED, PLAIN, variants, with_distillation
+from stillhouse.search.experiment.schema import FactorialSettings
+from stillhouse.search.experiment.variants import (
+    DISTILLED,
+    PLAIN,
+    distilled_role,
+    factorial_variants,
+)
 from stillhouse.search.results.outcome import Outcome
 
-Verdict = Literal["orthogonal", "redundant", "synergistic", "undecided"]
+InteractionVerdict = Literal["orthogonal", "redundant", "synergistic", "undecided"]
 
 
-def cells(experiment: Experiment) -> list[Contender]:
+def factorial_cells(experiment: Experiment) -> list[Finalist]:
     """Every technique, and none, without and with distillation over the same seeds."""
-    asked = experiment.factorial
-    assert asked is not None
-    seeds = range(asked.seeds)
-    return [contender(role, each, {}, seeds, {}) for role, each in variants(experiment).items()]
+    settings = experiment.factorial
+    assert settings is not None
+    seeds = range(settings.seeds)
+    return [
+        build_finalist(role, variant, {}, seeds, {})
+        for role, variant in factorial_variants(experiment).items()
+    ]
 
 
 # What came of it
@@ -47,71 +55,98 @@ class Interaction:
     """
 
     technique: str
-    alone: tuple[float, ...]
-    taught: tuple[float, ...]
-    both: tuple[float, ...]
+    technique_gains: tuple[float, ...]
+    distillation_gains: tuple[float, ...]
+    combined_gains: tuple[float, ...]
     mean: float
     low: float
     high: float
-    verdict: Verdict
+    verdict: InteractionVerdict
 
     @property
     def values(self) -> tuple[float, ...]:
         """The interaction of every seed."""
-        together = zip(self.both, self.alone, self.taught, strict=True)
-        return tuple(both - alone - taught for both, alone, taught in together)
+        gains_by_seed = zip(
+            self.combined_gains, self.technique_gains, self.distillation_gains, strict=True
+        )
+        return tuple(
+            combined - technique - distillation
+            for combined, technique, distillation in gains_by_seed
+        )
 
 
 def interactions(outcome: Outcome) -> list[Interaction]:
     """One of each technique of which two students or more of every kind were made."""
     if not outcome.factorial:
         return []
-    asked = Factorial.parse(outcome.factorial)
-    figure = outcome.goals[0].figure
+    settings = FactorialSettings.parse(outcome.factorial)
+    metric = outcome.goals[0].figure
     sign = 1.0 if outcome.goals[0].maximize else -1.0
-    known = {
-        r.role: {
-            seed: record.figures[figure]
-            for seed, record in zip(r.seeds, r.records, strict=True)
-            if figure in record.figures  # students without a teacher agree with none, say
+    values_by_role = {
+        student_runs.role: {
+            seed: record.figures[metric]
+            for seed, record in zip(student_runs.seeds, student_runs.records, strict=True)
+            if metric in record.figures  # students without a teacher agree with none, say
         }
-        for r in outcome.repeats
+        for student_runs in outcome.seed_runs
     }
-    found = []
-    for name in asked.techniques:
-        roles = (PLAIN, DISTILLED, name, with_distillation(name))
-        cells = [known.get(role, {}) for role in roles]
-        seeds = sorted(set(cells[0]).intersection(*cells[1:]))
+    results = []
+    for name in settings.techniques:
+        roles = (PLAIN, DISTILLED, name, distilled_role(name))
+        seed_values = [values_by_role.get(role, {}) for role in roles]
+        seeds = sorted(set(seed_values[0]).intersection(*seed_values[1:]))
         if len(seeds) < 2:
             continue
-        none, taught, alone, both = (tuple(sign * cell[s] for s in seeds) for cell in cells)
-        gains = [_less(some, none) for some in (alone, taught, both)]
-        found.append(_interaction(name, gains, asked))
-    return found
+        plain_values, distilled_values, technique_values, combined_values = (
+            tuple(sign * values_by_seed[common_seed] for common_seed in seeds)
+            for values_by_seed in seed_values
+        )
+        gains = [
+            _differences(values, plain_values)
+            for values in (technique_values, distilled_values, combined_values)
+        ]
+        results.append(_interaction(name, gains, settings))
+    return results
 
 
-def _less(some: Sequence[float], other: Sequence[float]) -> tuple[float, ...]:
-    return tuple(a - b for a, b in zip(some, other, strict=True))
+def _differences(values: Sequence[float], baseline: Sequence[float]) -> tuple[float, ...]:
+    return tuple(a - b for a, b in zip(values, baseline, strict=True))
 
 
-def _interaction(name: str, gains: Sequence[tuple[float, ...]], asked: Factorial) -> Interaction:
-    alone, taught, both = gains
-    values = [b - a - t for b, a, t in zip(both, alone, taught, strict=True)]
-    mean, low, high = interval(values, asked.confidence)
-    return Interaction(name, alone, taught, both, mean, low, high, judged(low, high, asked.margin))
+def _interaction(
+    name: str, gains: Sequence[tuple[float, ...]], settings: FactorialSettings
+) -> Interaction:
+    technique_gains, distillation_gains, combined_gains = gains
+    values = [
+        b - a - distillation
+        for b, a, distillation in zip(
+            combined_gains, technique_gains, distillation_gains, strict=True
+        )
+    ]
+    mean, low, high = confidence_interval(values, settings.confidence)
+    return Interaction(
+        name,
+        technique_gains,
+        distillation_gains,
+        combined_gains,
+        mean,
+        low,
+        high,
+        classify_interaction(low, high, settings.margin),
+    )
 
 
-def interval(values: Sequence[float], confidence: float) -> tuple[float, float, float]:
+def confidence_interval(values: Sequence[float], confidence: float) -> tuple[float, float, float]:
     """The mean of two values or more, and the ends of its confidence interval (Student's t)."""
     from scipy.stats import t  # a second, which a check need not wait
 
     mean, count = statistics.fmean(values), len(values)
-    half = float(t.ppf((1 + confidence) / 2, count - 1)) * statistics.stdev(values)
-    half /= math.sqrt(count)
-    return mean, mean - half, mean + half
+    half_width = float(t.ppf((1 + confidence) / 2, count - 1)) * statistics.stdev(values)
+    half_width /= math.sqrt(count)
+    return mean, mean - half_width, mean + half_width
 
 
-def judged(low: float, high: float, margin: float) -> Verdict:
+def classify_interaction(low: float, high: float, margin: float) -> InteractionVerdict:
     """``orthogonal`` where the whole interval lies within the margin around 0, else ``synergistic``
     or ``redundant`` where it lies above or below 0, else ``undecided``."""
     if -margin < low and high < margin:

@@ -12,50 +12,65 @@ from typing import Any
 
 from stillhouse.search.artifacts.store import Library
 from stillhouse.search.experiment.experiment import Experiment
-from stillhouse.search.experiment.stage_graph import Recipe
-from stillhouse.search.results.outcome import Repeated, Trial, measured, with_measured
+from stillhouse.search.experiment.stage_graph import StageGraph
+from stillhouse.search.results.outcome import (
+    SeedRuns,
+    TrialResult,
+    device_metrics,
+    with_device_metrics,
+)
 from stillhouse.spaces.config.domains import Choice
 
 
 @dataclass(frozen=True)
-class Contender:
+class Finalist:
     """One configuration to be made over several seeds.
 
-    ``values`` are those searched; ``measured`` what its trial measured of the network, which is
-    the same for every seed; ``group`` and ``also`` as in :class:`Repeated`.
+    ``values`` are those searched; ``device_metrics`` what its trial measured of the network, which
+    is the same for every seed; ``group`` and ``coincides_with`` as in :class:`SeedRuns`.
     """
 
     role: str
     values: Mapping[str, Any]
-    recipes: Mapping[int, Recipe]
-    measured: Mapping[str, float]
+    graphs: Mapping[int, StageGraph]
+    device_metrics: Mapping[str, float]
     group: str = ""
-    also: tuple[str, ...] = ()
+    coincides_with: tuple[str, ...] = ()
 
     @property
-    def keys(self) -> set[str]:
+    def student_keys(self) -> set[str]:
         """Those of its students."""
-        return {recipe.student.key for recipe in self.recipes.values()}
+        return {graph.student.key for graph in self.graphs.values()}
 
-    def repeated(self, library: Library) -> Repeated:
+    def seed_runs(self, library: Library) -> SeedRuns:
         """Its records; seeds that failed are left out."""
-        found = {s: library.record(recipe.student.key) for s, recipe in self.recipes.items()}
-        kept = {s: with_measured(r, self.measured) for s, r in found.items() if r is not None}
-        return Repeated(self.role, tuple(kept), tuple(kept.values()), self.group, self.also)
+        records = {s: library.record(graph.student.key) for s, graph in self.graphs.items()}
+        available = {
+            s: with_device_metrics(r, self.device_metrics)
+            for s, r in records.items()
+            if r is not None
+        }
+        return SeedRuns(
+            self.role, tuple(available), tuple(available.values()), self.group, self.coincides_with
+        )
 
 
-def contenders(experiment: Experiment, ranked: Sequence[Trial]) -> list[Contender]:
+def select_finalists(
+    experiment: Experiment, ranked_trials: Sequence[TrialResult]
+) -> list[Finalist]:
     """The best trials over fresh seeds; with ``repeats.top: 0`` the best one as it is.
 
     With ``repeats.of_each`` the best of each of its values; those that no trial has are absent.
     """
     repeats = experiment.run.repeats
-    first = first_seed(experiment)
-    seeds = range(first, first + repeats.seeds) if repeats.top else range(1)
+    start_seed = first_seed(experiment)
+    seeds = range(start_seed, start_seed + repeats.seeds) if repeats.top else range(1)
     return [
-        contender(f"trial {trial.number}", experiment, trial.values, seeds, trial.figures, group)
-        for group, trials in _grouped(experiment, ranked).items()
-        for trial in _distinct(trials)[: max(repeats.top, 1)]
+        build_finalist(
+            f"trial {trial.number}", experiment, trial.values, seeds, trial.figures, group
+        )
+        for group, trials in _group_trials(experiment, ranked_trials).items()
+        for trial in _unique_students(trials)[: max(repeats.top, 1)]
     ]
 
 
@@ -65,43 +80,45 @@ def first_seed(experiment: Experiment) -> int:
     The trials of a search have seed 0. Where nothing is searched nothing was chosen by it, and
     the first seed is as fresh as any.
     """
-    said = experiment.run.repeats.first_seed
-    return said if said is not None else int(bool(experiment.search))
+    configured = experiment.run.repeats.first_seed
+    return configured if configured is not None else int(bool(experiment.search))
 
 
-def contender(
+def build_finalist(
     role: str,
     experiment: Experiment,
     values: Mapping[str, Any],
     seeds: Iterable[int],
-    figures: Mapping[str, float],
+    trial_metrics: Mapping[str, float],
     group: str = "",
-) -> Contender:
+) -> Finalist:
     """The student of ``values`` over ``seeds``, labelled with its role and seed."""
-    recipes = {}
+    graphs = {}
     for seed in seeds:
-        recipe = experiment.recipe(values, reseed=seed)
-        told = ", ".join(filter(None, (role, group, f"seed {seed}")))
-        label = f"{recipe.student.label} ({told})"
-        recipes[seed] = replace(recipe, student=replace(recipe.student, label=label))
-    return Contender(role, values, recipes, measured(figures), group)
+        graph = experiment.stage_graph(values, seed_offset=seed)
+        suffix = ", ".join(filter(None, (role, group, f"seed {seed}")))
+        label = f"{graph.student.label} ({suffix})"
+        graphs[seed] = replace(graph, student=replace(graph.student, label=label))
+    return Finalist(role, values, graphs, device_metrics(trial_metrics), group)
 
 
-def _grouped(experiment: Experiment, ranked: Sequence[Trial]) -> dict[str, list[Trial]]:
+def _group_trials(
+    experiment: Experiment, ranked: Sequence[TrialResult]
+) -> dict[str, list[TrialResult]]:
     """Trials by their value of ``repeats.of_each``, in the order in which the search names them."""
     path = experiment.run.repeats.of_each
     if path is None or path not in experiment.search:
         return {"": list(ranked)}
     domain = experiment.search[path]
     options = domain.values if isinstance(domain, Choice) else domain.grid(1)
-    found: dict[str, list[Trial]] = {_told(path, option): [] for option in options}
+    by_group: dict[str, list[TrialResult]] = {_group_name(path, option): [] for option in options}
     for trial in ranked:
         if path in trial.values:
-            found.setdefault(_told(path, trial.values[path]), []).append(trial)
-    return {group: trials for group, trials in found.items() if trials}
+            by_group.setdefault(_group_name(path, trial.values[path]), []).append(trial)
+    return {group: trials for group, trials in by_group.items() if trials}
 
 
-def _told(path: str, value: Any) -> str:
+def _group_name(path: str, value: Any) -> str:
     """``assembled.budgets.parameters 67,000``."""
     if isinstance(value, Mapping):
         return f"{path} {', '.join(f'{key} {inner}' for key, inner in value.items())}"
@@ -111,9 +128,9 @@ def _told(path: str, value: Any) -> str:
     return f"{path} {value:,}" if number else f"{path} {value}"
 
 
-def _distinct(ranked: Sequence[Trial]) -> list[Trial]:
+def _unique_students(ranked: Sequence[TrialResult]) -> list[TrialResult]:
     """One trial for each student: samplers propose the same discrete choice more than once."""
-    seen: dict[tuple[str, ...], Trial] = {}
+    seen: dict[tuple[str, ...], TrialResult] = {}
     for trial in ranked:
-        seen.setdefault(tuple(trial.keys.values()), trial)
+        seen.setdefault(tuple(trial.stage_keys.values()), trial)
     return list(seen.values())

@@ -9,12 +9,12 @@ from stillhouse.methods.core.data.dataset import open_data
 from stillhouse.methods.core.training.evaluation import evaluate
 from stillhouse.search.artifacts.artifact import Artifact
 from stillhouse.search.artifacts.record import Record
-from stillhouse.search.assembly.network import rebuild
+from stillhouse.search.assembly.network import load_network
 from stillhouse.search.execution.builder import pick_device
 
 
-def tested(
-    records: Sequence[Record], data: DataConfig, opened: Callable[[str], Artifact]
+def test_accuracies(
+    records: Sequence[Record], data: DataConfig, open_artifact: Callable[[str], Artifact]
 ) -> tuple[float, ...]:
     """Accuracy of each of these networks on the test split of ``data``.
 
@@ -24,7 +24,7 @@ def tested(
     Raises:
         ConfigError: the data has no test split.
     """
-    networks = (rebuild(opened(record.key)) for record in records)
+    networks = (load_network(open_artifact(record.key)) for record in records)
     device = pick_device()
     scores = (evaluate(network, open_data(data), "test", device=device) for network in networks)
     return tuple(score["accuracy"] for score in scores)

@@ -10,11 +10,11 @@ from stillhouse.spaces.cost import network_costs
 from stillhouse.spaces.modules.network import Shape
 from stillhouse.spaces.network_spec import NetworkSpec
 
-STEPS = 1000
+WIDTH_STEPS = 1000
 """Widths looked at for every whole one."""
 
 
-def uniform(
+def scale_width(
     spec: NetworkSpec, shape: Shape, classes: int, limits: Mapping[str, Limit]
 ) -> NetworkSpec | None:
     """The widest network of this family, no wider than ``spec``, that keeps ``limits``.
@@ -26,54 +26,54 @@ def uniform(
         ``spec`` with a smaller ``width`` (and stem, where it has one of its own); none where the
         family has no width to set, or no width keeps the limits.
     """
-    grid = _widths(spec)
+    grid = _width_grid(spec)
 
-    def keeps(width: float, low: bool) -> bool:
-        return _keeps(narrowed(spec, width), shape, classes, limits, low)
+    def keeps_limits(width: float, check_minimum: bool) -> bool:
+        return _keeps_limits(with_width(spec, width), shape, classes, limits, check_minimum)
 
-    first, after = 0, len(grid)  # costs rise with the width: the first one too wide is found
-    while first < after:
-        middle = (first + after) // 2
-        if keeps(grid[middle], False):
-            first = middle + 1
+    lower, upper = 0, len(grid)  # costs rise with the width: the first one too wide is found
+    while lower < upper:
+        mid = (lower + upper) // 2
+        if keeps_limits(grid[mid], False):
+            lower = mid + 1
         else:
-            after = middle
-    if first == 0 or not keeps(grid[first - 1], True):
+            upper = mid
+    if lower == 0 or not keeps_limits(grid[lower - 1], True):
         return None
-    return narrowed(spec, grid[first - 1])
+    return with_width(spec, grid[lower - 1])
 
 
-def _widths(spec: NetworkSpec) -> Sequence[float]:
+def _width_grid(spec: NetworkSpec) -> Sequence[float]:
     """From the narrowest on; whole ones where the family knows no others."""
     width = getattr(spec.settings, "width", None)
     if width is None:
         return ()
     if isinstance(width, int):
         return range(1, width + 1)
-    return [step / STEPS for step in range(1, round(width * STEPS))] + [width]
+    return [step / WIDTH_STEPS for step in range(1, round(width * WIDTH_STEPS))] + [width]
 
 
-def narrowed(spec: NetworkSpec, width: float) -> NetworkSpec:
+def with_width(spec: NetworkSpec, width: float) -> NetworkSpec:
     """``spec`` at another width; a stem of its own is narrowed with the rest."""
-    told = {**spec.plain(), "width": width}
-    if told.get("stem") is not None:
-        told["stem"] = max(1, round(told["stem"] * width / spec.plain()["width"]))
-    return NetworkSpec.parse(told)
+    settings = {**spec.plain(), "width": width}
+    if settings.get("stem") is not None:
+        settings["stem"] = max(1, round(settings["stem"] * width / spec.plain()["width"]))
+    return NetworkSpec.parse(settings)
 
 
-def _keeps(
-    spec: NetworkSpec, shape: Shape, classes: int, limits: Mapping[str, Limit], low: bool
+def _keeps_limits(
+    spec: NetworkSpec, shape: Shape, classes: int, limits: Mapping[str, Limit], check_minimum: bool
 ) -> bool:
-    """Whether it is small enough, and with ``low`` large enough as well."""
+    """Whether it is small enough, and with ``check_minimum`` large enough as well."""
     try:
-        found = network_costs(spec.plain(), shape, classes).plain()
+        costs = network_costs(spec.plain(), shape, classes).plain()
     except ConfigError:
         return False
     return all(
-        limit.excess(found[name]) <= 0 if low else found[name] <= _most(limit)
+        limit.violation(costs[name]) <= 0 if check_minimum else costs[name] <= _upper_bound(limit)
         for name, limit in limits.items()
     )
 
 
-def _most(limit: Limit) -> float:
+def _upper_bound(limit: Limit) -> float:
     return limit.max if limit.max is not None else float("inf")

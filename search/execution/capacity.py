@@ -13,14 +13,14 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
-from stillhouse.search.execution.builder import MOST
-from stillhouse.search.experiment.schema import Resources
+from stillhouse.search.execution.builder import MAX_BATCH_SIZE
+from stillhouse.search.experiment.schema import ResourceSettings
 
-LEAST = 4
+MIN_BATCH_SIZE = 4
 """Stages of a pass; fewer would hardly share it."""
 
 
-class Room:
+class TaskLimiter:
     """Places for tasks that run, or wait for a processor.
 
     There are as many as the drivers say together, or as the cluster has room for now if that is
@@ -30,71 +30,75 @@ class Room:
         fits: how many tasks of a size run at once on the nodes there are.
     """
 
-    def __init__(self, fits: Callable[[Resources], int]) -> None:
-        self._fits = fits
-        self._told: dict[str, int] = {}
-        self._taken = 0
-        self._waiting: deque[tuple[Resources, asyncio.Future[None]]] = deque()
+    def __init__(self, cluster_capacity: Callable[[ResourceSettings], int]) -> None:
+        self._cluster_capacity = cluster_capacity
+        self._requested: dict[str, int] = {}
+        self._num_held = 0
+        self._queue: deque[tuple[ResourceSettings, asyncio.Future[None]]] = deque()
 
     @property
-    def told(self) -> int:
+    def num_requested(self) -> int:
         """How many tasks at once the drivers can use, as they say."""
-        return sum(self._told.values())
+        return sum(self._requested.values())
 
-    def of(self, wish: Resources) -> int:
+    def capacity(self, resources: ResourceSettings) -> int:
         """How many tasks of a size there are places for."""
-        return max(1, self.told, self._fits(wish))
+        return max(1, self.num_requested, self._cluster_capacity(resources))
 
-    def open(self, client: str, most: int) -> None:
-        """A driver can use ``most`` tasks at once."""
-        self._told[client] = most
-        self._admit()
+    def register(self, client: str, max_in_flight: int) -> None:
+        """A driver can use ``max_in_flight`` tasks at once."""
+        self._requested[client] = max_in_flight
+        self._grant()
 
-    def close(self, client: str) -> None:
+    def unregister(self, client: str) -> None:
         """A driver wants nothing any more."""
-        self._told.pop(client, None)
+        self._requested.pop(client, None)
 
     @asynccontextmanager
-    async def place(self, wish: Resources) -> AsyncIterator[None]:
+    async def slot(self, resources: ResourceSettings) -> AsyncIterator[None]:
         """Wait for a place, and hold it."""
         admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((wish, admitted))
-        self._admit()
+        self._queue.append((resources, admitted))
+        self._grant()
         try:
             await admitted
             yield
         finally:
             if admitted.done() and not admitted.cancelled():
-                self._taken -= 1
-            self._admit()
+                self._num_held -= 1
+            self._grant()
 
-    def _admit(self) -> None:
-        while self._waiting:
-            wish, admitted = self._waiting[0]
+    def _grant(self) -> None:
+        while self._queue:
+            resources, admitted = self._queue[0]
             if not admitted.done():  # else it was cancelled
-                if not self._free(wish):
+                if not self._has_capacity(resources):
                     return
-                self._taken += 1
+                self._num_held += 1
                 admitted.set_result(None)
-            self._waiting.popleft()
+            self._queue.popleft()
 
-    def _free(self, wish: Resources) -> bool:
+    def _has_capacity(self, resources: ResourceSettings) -> bool:
         """Whether one more may be handed over; the cluster is asked only where that decides."""
-        return self._taken < max(1, self.told) or self._taken < self._fits(wish)
+        return self._num_held < max(
+            1, self.num_requested
+        ) or self._num_held < self._cluster_capacity(resources)
 
 
-def places(wish: Resources, cluster: Mapping[str, float]) -> int:
+def capacity(resources: ResourceSettings, available: Mapping[str, float]) -> int:
     """How many tasks of a size the processors and GPUs of a cluster have room for at once."""
-    room = [cluster.get("CPU", 0.0) / wish.cpu]
-    if wish.gpu:
-        room.append(cluster.get("GPU", 0.0) / wish.gpu)
-    return int(min(room) + 1e-6)
+    limits = [available.get("CPU", 0.0) / resources.cpu]
+    if resources.gpu:
+        limits.append(available.get("GPU", 0.0) / resources.gpu)
+    return int(min(limits) + 1e-6)
 
 
-def passes(stages: int, places: int) -> int:
-    """How many passes ``stages`` that could be made in one are shared out over.
+def passes(num_stages: int, num_slots: int) -> int:
+    """How many passes ``num_stages`` that could be made in one are shared out over.
 
-    As many as there are places for at once, of no fewer than ``LEAST`` stages and no more than
-    ``MOST``.
+    As many as there are places for at once, of no fewer than ``MIN_BATCH_SIZE`` stages and no more
+    than ``MAX_BATCH_SIZE``.
     """
-    return max(1, min(places, stages // LEAST), math.ceil(stages / MOST))
+    return max(
+        1, min(num_slots, num_stages // MIN_BATCH_SIZE), math.ceil(num_stages / MAX_BATCH_SIZE)
+    )

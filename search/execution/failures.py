@@ -7,7 +7,7 @@ import torch
 from stillhouse.spaces.config.problems import plain_lines
 
 
-def out_of_memory(error: BaseException) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether a program, not its machine, ran out of memory: torch on a CPU has no type for it."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
@@ -16,8 +16,8 @@ def out_of_memory(error: BaseException) -> bool:
 
 def reason(error: BaseException) -> str:
     """One line that says what went wrong, out-of-memory in plain words."""
-    text = plain_lines(str(error))
-    if out_of_memory(error):
+    lines = plain_lines(str(error))
+    if is_out_of_memory(error):
         remedy = "a smaller batch_size or network, or fewer at once (run.concurrent), needs less"
-        return ". ".join(["out of memory; " + remedy, *text[:1]])
-    return f"{type(error).__name__}: {text[0] if text else 'no message'}"
+        return ". ".join(["out of memory; " + remedy, *lines[:1]])
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

@@ -9,17 +9,17 @@ from typing import Any
 
 import ray
 
-from stillhouse.search.execution.capacity import Room, places
-from stillhouse.search.execution.job import Flight
-from stillhouse.search.execution.takeover import Takeovers
-from stillhouse.search.execution.tasks import Running, start
-from stillhouse.search.experiment.schema import Resources
+from stillhouse.search.execution.capacity import TaskLimiter, capacity
+from stillhouse.search.execution.job import StageJob
+from stillhouse.search.execution.takeover import TakeoverMatcher
+from stillhouse.search.execution.tasks import StageRun, submit_stages
+from stillhouse.search.experiment.schema import ResourceSettings
 
-FEWER_AFTER = 600.0
+SHRINK_AFTER_S = 600.0
 """Seconds that the workers of a stage wait for room before fewer of them make it."""
 
 
-class Placement:
+class StagePlacement:
     """Finds someone who makes stages, for the foundry.
 
     A stage of several workers is made by fewer if the cluster stays too small for all of them. Its
@@ -30,88 +30,92 @@ class Placement:
         fewer_after: seconds until then.
     """
 
-    def __init__(self, library: str, fewer_after: float = FEWER_AFTER) -> None:
+    def __init__(self, library: str, shrink_after: float = SHRINK_AFTER_S) -> None:
         self._library = library
-        self._fewer_after = fewer_after
-        self._ending: set[asyncio.Task[None]] = set()
-        self.room = Room(_slots)
-        self.takeovers = Takeovers(_crowded)
+        self._shrink_after = shrink_after
+        self._cancellations: set[asyncio.Task[None]] = set()
+        self.limiter = TaskLimiter(_cluster_slots)
+        self.takeovers = TakeoverMatcher(_lacks_slots)
 
     @asynccontextmanager
-    async def place(self, flights: Sequence[Flight]) -> AsyncIterator[Running]:
+    async def run(self, jobs: Sequence[StageJob]) -> AsyncIterator[StageRun]:
         """Wait until somebody makes the flights' stages in one pass; follow that in the block."""
-        async with AsyncExitStack() as held:
-            own = asyncio.create_task(self._begin(flights, held))
-            with self.takeovers.request(flights) as taken:
-                either: set[asyncio.Future[Any]] = {own, taken}
+        async with AsyncExitStack() as slot_stack:
+            submission = asyncio.create_task(self._submit_when_free(jobs, slot_stack))
+            with self.takeovers.request(jobs) as takeover:
+                candidates: set[asyncio.Future[Any]] = {submission, takeover}
                 try:
-                    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+                    await asyncio.wait(candidates, return_when=asyncio.FIRST_COMPLETED)
                 finally:
-                    if taken.done() or not own.done():
-                        await self._withdraw(own)
-                if not taken.done():
-                    taken.cancel()
-                running = await own if taken.cancelled() else taken.result()
-                for flight in flights:
-                    flight.running = running
-                yield running
+                    if takeover.done() or not submission.done():
+                        await self._withdraw_submission(submission)
+                if not takeover.done():
+                    takeover.cancel()
+                stage_run = await submission if takeover.cancelled() else takeover.result()
+                for job in jobs:
+                    job.stage_run = stage_run
+                yield stage_run
 
-    async def _begin(self, flights: Sequence[Flight], held: AsyncExitStack) -> Running:
+    async def _submit_when_free(
+        self, jobs: Sequence[StageJob], slot_stack: AsyncExitStack
+    ) -> StageRun:
         """Start a task once there is room for it; returns when a worker has taken it up."""
-        first = flights[0]
-        await held.enter_async_context(self.room.place(first.resources))
-        if not any(flight.clients for flight in flights):
+        job = jobs[0]
+        await slot_stack.enter_async_context(self.limiter.slot(job.resources))
+        if not any(other.clients for other in jobs):
             raise RuntimeError("is not wanted any more")
-        running = self._start(flights, first.stage.work.workers)
-        while not await self._begun(running):
-            room = _slots(first.resources)
-            if 0 < room < running.workers:
-                self._end(running)
-                running = self._start(flights, room)
-        return running
+        stage_run = self._submit(jobs, job.stage.operation.workers)
+        while not await self._wait_started(stage_run):
+            num_slots = _cluster_slots(job.resources)
+            if 0 < num_slots < stage_run.num_workers:
+                self._cancel_in_background(stage_run)
+                stage_run = self._submit(jobs, num_slots)
+        return stage_run
 
-    async def _begun(self, running: Running) -> bool:
+    async def _wait_started(self, stage_run: StageRun) -> bool:
         """Wait until workers take a task up; False if several find no room for a long time."""
         try:
-            async with asyncio.timeout(self._fewer_after if running.workers > 1 else None) as limit:
-                await running.begin()
+            async with asyncio.timeout(
+                self._shrink_after if stage_run.num_workers > 1 else None
+            ) as timeout:
+                await stage_run.wait_started()
         except asyncio.CancelledError:
-            self._end(running)
+            self._cancel_in_background(stage_run)
             raise
         except TimeoutError:
-            if not limit.expired():  # an error of the stage's own
+            if not timeout.expired():  # an error of the stage's own
                 raise
             return False
         return True
 
-    def _start(self, flights: Sequence[Flight], workers: int) -> Running:
-        first = flights[0]
-        stages = [flight.stage for flight in flights]
-        running = start(stages, self._library, first.resources, workers)
-        if running.workers == 1:  # who leaves may end it before it has begun
-            for flight in flights:
-                flight.running = running
-        return running
+    def _submit(self, jobs: Sequence[StageJob], num_workers: int) -> StageRun:
+        first_job = jobs[0]
+        stages = [job.stage for job in jobs]
+        stage_run = submit_stages(stages, self._library, first_job.resources, num_workers)
+        if stage_run.num_workers == 1:  # who leaves may end it before it has begun
+            for job in jobs:
+                job.stage_run = stage_run
+        return stage_run
 
-    async def _withdraw(self, own: asyncio.Task[Running]) -> None:
+    async def _withdraw_submission(self, submission: asyncio.Task[StageRun]) -> None:
         """Have no task make the stages, also if a worker has just taken it up."""
-        own.cancel()
-        (ended,) = await asyncio.gather(own, return_exceptions=True)
-        if isinstance(ended, Running):
-            ended.stop()
+        submission.cancel()
+        (outcome,) = await asyncio.gather(submission, return_exceptions=True)
+        if isinstance(outcome, StageRun):
+            outcome.cancel()
 
-    def _end(self, running: Running) -> None:
-        ending = asyncio.create_task(running.end())
-        self._ending.add(ending)
-        ending.add_done_callback(self._ending.discard)
+    def _cancel_in_background(self, stage_run: StageRun) -> None:
+        cancellation = asyncio.create_task(stage_run.cancel_when_started())
+        self._cancellations.add(cancellation)
+        cancellation.add_done_callback(self._cancellations.discard)
 
 
-def _slots(wish: Resources) -> int:
+def _cluster_slots(resources: ResourceSettings) -> int:
     """How many tasks the nodes that are there run at once."""
-    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return places(wish, found)
+    cluster: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return capacity(resources, cluster)
 
 
-def _crowded(flight: Flight, trials: int) -> bool:
+def _lacks_slots(job: StageJob, num_waiting_trials: int) -> bool:
     """Whether the nodes have too few slots for a flight's workers beside trials that wait."""
-    return _slots(flight.resources) - trials < flight.stage.work.workers
+    return _cluster_slots(job.resources) - num_waiting_trials < job.stage.operation.workers

@@ -21,107 +21,109 @@ from ray.exceptions import OutOfMemoryError
 
 from stillhouse.search.artifacts.record import Record
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.execution.builder import Missing
+from stillhouse.search.execution.builder import MissingInput
 from stillhouse.search.execution.capacity import passes
-from stillhouse.search.execution.job import Flight, landing, seen
-from stillhouse.search.execution.placement import Placement
-from stillhouse.search.execution.takeover import Reply
+from stillhouse.search.execution.job import StageJob, await_parent, mark_exception_retrieved
+from stillhouse.search.execution.placement import StagePlacement
+from stillhouse.search.execution.takeover import WaitReply
 from stillhouse.search.execution.tasks import (
-    Running,
-    cause_of,
-    follow,
-    given_up,
-    is_lost,
-    lost_place,
-    reason,
+    StageRun,
+    give_up_message,
+    is_retryable,
+    storage_error_in,
+    stream_reports,
+    task_error_line,
+    unwrap_task_error,
 )
-from stillhouse.search.experiment.schema import Resources
+from stillhouse.search.experiment.schema import ResourceSettings
 from stillhouse.search.monitoring.events import StageChanged, StageState
-from stillhouse.search.stages.core.stage import Report, Stage
+from stillhouse.search.stages.core.stage import EpochMetrics, Stage
 
-RETRIES = 3
-GATHER = 0.5
+MAX_RETRIES = 3
+BATCH_WINDOW_S = 0.5
 """Seconds in which stages that can be made in one pass are gathered."""
-SILENCE = 60.0
+CLIENT_TIMEOUT_S = 60.0
 """Seconds after which a driver that no longer asks counts as gone."""
 
 
-class Foundry:
-    """The actor's class; use it through :class:`Orders`."""
+class StageScheduler:
+    """The actor's class; use it through :class:`SchedulerClient`."""
 
-    def __init__(self, library: str) -> None:
-        self._uri = library
-        self._library = Library(library, found=True)
-        self._flights: dict[str, Flight] = {}
-        self._news: list[StageChanged] = []
-        self._forgotten = 0
-        self._known: dict[str, int] = {}
-        self._heard: dict[str, float] = {}
-        self._placement = Placement(library)
-        self._wishes: dict[str, tuple[Resources, float | None]] = {}
+    def __init__(self, library_uri: str) -> None:
+        self._library_uri = library_uri
+        self._library = Library(library_uri, must_exist=True)
+        self._jobs: dict[str, StageJob] = {}
+        self._events: list[StageChanged] = []
+        self._num_dropped_events = 0
+        self._acknowledged: dict[str, int] = {}
+        self._last_heartbeat: dict[str, float] = {}
+        self._placement = StagePlacement(library_uri)
+        self._client_settings: dict[str, tuple[ResourceSettings, float | None]] = {}
         self._failures: dict[str, str] = {}
-        self._reaper: asyncio.Task[None] | None = None
-        self._gathering: dict[str, list[tuple[Flight, asyncio.Future[Record]]]] = {}
-        self._departures: set[asyncio.Task[None]] = set()
+        self._eviction_task: asyncio.Task[None] | None = None
+        self._pending_batches: dict[str, list[tuple[StageJob, asyncio.Future[Record]]]] = {}
+        self._background_tasks: set[asyncio.Task[None]] = set()
 
-    async def want(
+    async def request(
         self,
         client: str,
         stages: list[Stage],
-        resources: Resources,
+        resources: ResourceSettings,
         hang_after: float | None = None,
-        most: int | None = None,
+        max_in_flight: int | None = None,
     ) -> None:
         """Have ``stages`` made, and before them all they rest on. Returns at once.
 
-        A stage that gives no report for ``hang_after`` seconds counts as lost. ``most`` is how many
-        tasks at once the driver can use, if it says so anew.
+        A stage that gives no report for ``hang_after`` seconds counts as lost. ``max_in_flight`` is
+        how many tasks at once the driver can use, if it says so anew.
         """
-        self._heard[client] = time.monotonic()
-        self._wishes[client] = (resources, hang_after)
-        if most is not None:
-            self._placement.room.open(client, most)
-        self._reaper = self._reaper or asyncio.create_task(self._reap())
+        self._last_heartbeat[client] = time.monotonic()
+        self._client_settings[client] = (resources, hang_after)
+        if max_in_flight is not None:
+            self._placement.limiter.register(client, max_in_flight)
+        self._eviction_task = self._eviction_task or asyncio.create_task(self._evict_clients())
         for stage in stages:
-            for needed in stage.lineage():
+            for needed in stage.ancestors():
                 self._failures.pop(needed.key, None)
-                flight = self._flights.get(needed.key)
-                if flight is None:
-                    parents = [(p, self._task(p)) for p in needed.parents]
-                    flight = Flight(needed, resources, hang_after, parents)
-                    self._flights[needed.key] = flight
-                    flight.task = asyncio.create_task(self._fly(flight))
-                    flight.task.add_done_callback(seen)
-                elif flight.landed and needed is stage:  # its news may be older than the driver
-                    own = client in flight.clients
-                    told = flight.landed_as if own else "reused"
-                    self._tell(stage, told, record=self._library.record(stage.key))
-                flight.clients.add(client)
+                job = self._jobs.get(needed.key)
+                if job is None:
+                    parents = [(p, self._task_of(p)) for p in needed.parents]
+                    job = StageJob(needed, resources, hang_after, parents)
+                    self._jobs[needed.key] = job
+                    job.task = asyncio.create_task(self._run_job(job))
+                    job.task.add_done_callback(mark_exception_retrieved)
+                elif job.is_completed and needed is stage:  # its news may be older than the driver
+                    is_known_client = client in job.clients
+                    event_state = job.completed_as if is_known_client else "reused"
+                    self._publish_event(stage, event_state, record=self._library.record(stage.key))
+                job.clients.add(client)
 
-    async def listen(self, client: str) -> int:
+    async def subscribe(self, client: str) -> int:
         """A driver wants to hear of changes from now on; how many there have been."""
-        self._heard[client] = time.monotonic()
-        told = self._forgotten + len(self._news)
-        self._known.setdefault(client, told)
-        return told
+        self._last_heartbeat[client] = time.monotonic()
+        num_events = self._num_dropped_events + len(self._events)
+        self._acknowledged.setdefault(client, num_events)
+        return num_events
 
-    async def news(self, client: str, since: int) -> tuple[int, list[StageChanged], bool]:
+    async def poll_events(self, client: str, since: int) -> tuple[int, list[StageChanged], bool]:
         """What has changed since the ``since``-th change; asking keeps a driver's wishes alive.
 
         Also whether the driver was known: one that was silent for long has been dropped, and must
         say again what it wants. What all drivers know by now is forgotten.
         """
-        was_known = client in self._heard
-        self._heard[client] = time.monotonic()
-        self._known[client] = since
-        known = min(self._known.values()) - self._forgotten
-        if known > 0:
-            del self._news[:known]
-            self._forgotten += known
-        later = self._news[max(0, since - self._forgotten) :]
-        return self._forgotten + len(self._news), later, was_known
+        was_known = client in self._last_heartbeat
+        self._last_heartbeat[client] = time.monotonic()
+        self._acknowledged[client] = since
+        num_acknowledged = min(self._acknowledged.values()) - self._num_dropped_events
+        if num_acknowledged > 0:
+            del self._events[:num_acknowledged]
+            self._num_dropped_events += num_acknowledged
+        new_events = self._events[max(0, since - self._num_dropped_events) :]
+        return self._num_dropped_events + len(self._events), new_events, was_known
 
-    async def wait(self, client: str, stages: list[Stage], trial: Any, node: str) -> Reply:
+    async def wait_for_stages(
+        self, client: str, stages: list[Stage], trial_actor: Any, node: str
+    ) -> WaitReply:
         """A trial waits, in its slot, for ``stages`` that it does not find in the library.
 
         Returns when none of them is on its way any more, when one has failed, or when the trial is
@@ -129,233 +131,255 @@ class Foundry:
         since is made again.
         """
         for stage in stages:
-            if why := self._failures.get(stage.key):
-                return Reply(failed=f"{stage.label}: {why}")
-        await self._want_again(client, stages)
-        flights = [self._flights[stage.key] for stage in stages if stage.key in self._flights]
-        keys = {needed.key for flight in flights for needed in flight.stage.lineage()}
-        settled = asyncio.create_task(_settled(flights))
-        left = asyncio.create_task(_left(trial))
-        with self._placement.takeovers.offer(client, keys, node) as taken:
-            any_of: set[asyncio.Future[Any]] = {settled, left, taken}
-            await asyncio.wait(any_of, return_when=asyncio.FIRST_COMPLETED)
-        settled.cancel()
-        if taken.done():
-            reply = taken.result()
-            left.add_done_callback(lambda _: self._placement.takeovers.lose(reply.ticket))
-            self._keep(left)
+            if failure := self._failures.get(stage.key):
+                return WaitReply(failure=f"{stage.label}: {failure}")
+        await self._rerequest_missing(client, stages)
+        jobs = [self._jobs[stage.key] for stage in stages if stage.key in self._jobs]
+        keys = {needed.key for job in jobs for needed in job.stage.ancestors()}
+        jobs_done = asyncio.create_task(_wait_for_jobs(jobs))
+        actor_freed = asyncio.create_task(_wait_until_actor_free(trial_actor))
+        with self._placement.takeovers.offer(client, keys, node) as takeover:
+            futures: set[asyncio.Future[Any]] = {jobs_done, actor_freed, takeover}
+            await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+        jobs_done.cancel()
+        if takeover.done():
+            reply = takeover.result()
+            actor_freed.add_done_callback(lambda _: self._placement.takeovers.cancel(reply.ticket))
+            self._hold_task(actor_freed)
             return reply
-        left.cancel()
-        return Reply(failed=next(filter(None, (flight.failure() for flight in flights)), ""))
+        actor_freed.cancel()
+        return WaitReply(failure=next(filter(None, (job.failure_reason() for job in jobs)), ""))
 
-    async def hear(self, ticket: str, said: Any) -> bool:
+    async def receive_report(self, ticket: str, message: Any) -> bool:
         """What a trial says of stages it makes; False if nobody wants them from it any more."""
-        return self._placement.takeovers.hear(ticket, said)
+        return self._placement.takeovers.receive_report(ticket, message)
 
-    async def leave(self, client: str) -> None:
+    async def unregister(self, client: str) -> None:
         """A driver wants nothing any more: what only it wanted is stopped."""
-        self._heard.pop(client, None)
-        self._known.pop(client, None)
-        self._wishes.pop(client, None)
-        self._placement.room.close(client)
-        for flight in self._flights.values():
-            flight.clients.discard(client)
-        for key, flight in list(self._flights.items()):
-            if not flight.clients:
-                self._flights.pop(key)
-                if flight.task is not None and not flight.task.done():
-                    flight.task.cancel()
-                if flight.running is not None and not any(f.clients for f in flight.companions):
-                    flight.running.stop()
+        self._last_heartbeat.pop(client, None)
+        self._acknowledged.pop(client, None)
+        self._client_settings.pop(client, None)
+        self._placement.limiter.unregister(client)
+        for job in self._jobs.values():
+            job.clients.discard(client)
+        for key, job in list(self._jobs.items()):
+            if not job.clients:
+                self._jobs.pop(key)
+                if job.task is not None and not job.task.done():
+                    job.task.cancel()
+                if job.stage_run is not None and not any(other.clients for other in job.batch):
+                    job.stage_run.cancel()
 
-    async def _fly(self, flight: Flight) -> Record:
-        stage = flight.stage
+    async def _run_job(self, job: StageJob) -> Record:
+        stage = job.stage
         try:
-            for parent, task in flight.parents:
-                await landing(parent, task)
-            self._tell(stage, "queued")
-            found = self._library.record(stage.key)
-            if found is not None:
-                self._tell(stage, "reused", record=found)
-                return found
-            record = await (self._join(flight) if stage.group else self._try(flight))
+            for parent, task in job.parent_tasks:
+                await await_parent(parent, task)
+            self._publish_event(stage, "queued")
+            existing = self._library.record(stage.key)
+            if existing is not None:
+                self._publish_event(stage, "reused", record=existing)
+                return existing
+            record = await (
+                self._join_batch(job) if stage.batch_key else self._run_with_retries(job)
+            )
         except Exception as error:
-            self._flights.pop(stage.key, None)  # not kept: who asks again gets a new attempt
-            lost = lost_place(error)
-            told = lost.problem.message if lost else reason(error)
-            if not lost:
-                self._failures[stage.key] = told
-            self._tell(stage, "failed", reason=told, lost=lost is not None)
+            self._jobs.pop(stage.key, None)  # not kept: who asks again gets a new attempt
+            unavailable = storage_error_in(error)
+            message = unavailable.problem.message if unavailable else task_error_line(error)
+            if not unavailable:
+                self._failures[stage.key] = message
+            self._publish_event(
+                stage, "failed", reason=message, is_storage_lost=unavailable is not None
+            )
             raise
-        flight.landed_as = "made"
-        self._tell(stage, "made", record=record)
+        job.completed_as = "made"
+        self._publish_event(stage, "made", record=record)
         return record
 
-    def _task(self, stage: Stage) -> asyncio.Task[Record]:
-        task = self._flights[stage.key].task
+    def _task_of(self, stage: Stage) -> asyncio.Task[Record]:
+        task = self._jobs[stage.key].task
         assert task is not None
         return task
 
-    async def _try(self, flight: Flight) -> Record:
-        lost = reached = 0
+    async def _run_with_retries(self, job: StageJob) -> Record:
+        num_failures = last_epoch = 0
         while True:
             try:
-                return await self._run(flight)
+                return await self._run_once(job)
             except Exception as error:
-                cause = cause_of(error)
-                if isinstance(cause, Missing):
-                    await self._make_again(flight, cause.key)
+                cause = unwrap_task_error(error)
+                if isinstance(cause, MissingInput):
+                    await self._rebuild_parent(job, cause.key)
                     continue
-                if not is_lost(error):
+                if not is_retryable(error):
                     raise
                 # Only in a row without a further epoch: long stages may lose many machines.
-                lost = 1 if flight.reached > reached else lost + 1
-                reached = flight.reached
-                if lost > RETRIES:
-                    raise RuntimeError(given_up(error, lost)) from None
-                self._tell(flight.stage, "queued")
+                num_failures = 1 if job.furthest_epoch > last_epoch else num_failures + 1
+                last_epoch = job.furthest_epoch
+                if num_failures > MAX_RETRIES:
+                    raise RuntimeError(give_up_message(error, num_failures)) from None
+                self._publish_event(job.stage, "queued")
                 if isinstance(error, OutOfMemoryError):
-                    await asyncio.sleep(2.0**lost)  # others may end meanwhile
+                    await asyncio.sleep(2.0**num_failures)  # others may end meanwhile
 
-    async def _run(self, flight: Flight) -> Record:
-        stage = flight.stage
-        async with self._placement.place((flight,)) as running:
-            self._tell(stage, "running", on=running)
-            async for said in follow(running, flight.hang_after):
-                if isinstance(said, Record):
-                    return said
-                epoch = int(said.get("epoch", 0))
-                flight.reached = max(flight.reached, epoch)
-                self._tell(stage, "running", epoch, on=running)
+    async def _run_once(self, job: StageJob) -> Record:
+        stage = job.stage
+        async with self._placement.run((job,)) as stage_run:
+            self._publish_event(stage, "running", stage_run=stage_run)
+            async for message in stream_reports(stage_run, job.hang_after):
+                if isinstance(message, Record):
+                    return message
+                epoch = int(message.get("epoch", 0))
+                job.furthest_epoch = max(job.furthest_epoch, epoch)
+                self._publish_event(stage, "running", epoch, stage_run=stage_run)
         raise RuntimeError("ended without a record")
 
-    async def _join(self, flight: Flight) -> Record:
+    async def _join_batch(self, job: StageJob) -> Record:
         """Be made in one pass with all that ask for the same pass within a moment."""
-        group = flight.stage.group
-        landed: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
-        if group not in self._gathering:
-            self._gathering[group] = []
-            self._keep(asyncio.create_task(self._depart(group)))
-        self._gathering[group].append((flight, landed))
-        return await landed
+        batch_key = job.stage.batch_key
+        result: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
+        if batch_key not in self._pending_batches:
+            self._pending_batches[batch_key] = []
+            self._hold_task(asyncio.create_task(self._dispatch_batches(batch_key)))
+        self._pending_batches[batch_key].append((job, result))
+        return await result
 
-    async def _depart(self, group: str) -> None:
-        await asyncio.sleep(GATHER)
-        waiting = [(f, landed) for f, landed in self._gathering.pop(group) if not landed.done()]
+    async def _dispatch_batches(self, batch_key: str) -> None:
+        await asyncio.sleep(BATCH_WINDOW_S)
+        members = [
+            (job, result)
+            for job, result in self._pending_batches.pop(batch_key)
+            if not result.done()
+        ]
         count = (
-            passes(len(waiting), self._placement.room.of(waiting[0][0].resources)) if waiting else 0
+            passes(len(members), self._placement.limiter.capacity(members[0][0].resources))
+            if members
+            else 0
         )
-        for some in [waiting[i::count] for i in range(count)]:
-            self._keep(asyncio.create_task(self._carry(some)))
+        for batch in [members[i::count] for i in range(count)]:
+            self._hold_task(asyncio.create_task(self._run_batch_or_each(batch)))
 
-    def _keep(self, task: asyncio.Task[None]) -> None:
+    def _hold_task(self, task: asyncio.Task[None]) -> None:
         """Hold a task that nobody awaits: asyncio itself does not."""
-        self._departures.add(task)
-        task.add_done_callback(self._departures.discard)
+        self._background_tasks.add(task)
+        task.add_done_callback(self._background_tasks.discard)
 
-    async def _carry(self, some: list[tuple[Flight, asyncio.Future[Record]]]) -> None:
+    async def _run_batch_or_each(
+        self, members: list[tuple[StageJob, asyncio.Future[Record]]]
+    ) -> None:
         """Make some stages in one task; if that is not to be, each alone."""
-        flights = tuple(flight for flight, _ in some)
+        jobs = tuple(job for job, _ in members)
         records: list[Record] = []
-        for _ in range(RETRIES if len(some) > 1 else 0):
+        for _ in range(MAX_RETRIES if len(members) > 1 else 0):
             try:
-                records = await self._run_together(flights)
+                records = await self._run_batch(jobs)
                 break
             except Exception as error:
-                if lost := lost_place(error):  # alone it would be no better
-                    for _, landed in some:
-                        if not landed.done():
-                            landed.set_exception(lost)
-                unwanted = all(landed.done() for _, landed in some)
-                if unwanted or not is_lost(error):
+                if unavailable := storage_error_in(error):  # alone it would be no better
+                    for _, result in members:
+                        if not result.done():
+                            result.set_exception(unavailable)
+                is_unwanted = all(result.done() for _, result in members)
+                if is_unwanted or not is_retryable(error):
                     break  # alone, each says what is wrong with itself
-                for flight in flights:
-                    self._tell(flight.stage, "queued")
-        for i, (flight, landed) in enumerate(some):
-            flight.companions = ()
-            if landed.done():  # its drivers left
+                for job in jobs:
+                    self._publish_event(job.stage, "queued")
+        for i, (job, result) in enumerate(members):
+            job.batch = ()
+            if result.done():  # its drivers left
                 continue
             try:
-                record = records[i] if records else await self._try(flight)
+                record = records[i] if records else await self._run_with_retries(job)
             except Exception as error:
-                if not landed.done():
-                    landed.set_exception(error)
+                if not result.done():
+                    result.set_exception(error)
             else:
-                if not landed.done():
-                    landed.set_result(record)
+                if not result.done():
+                    result.set_result(record)
 
-    async def _run_together(self, flights: tuple[Flight, ...]) -> list[Record]:
-        for flight in flights:
-            flight.companions = flights
-        nothing: list[Report] = [{} for _ in flights]
-        async with self._placement.place(flights) as running:
-            self._tell_all(flights, nothing, running)
-            async for said in follow(running, flights[0].hang_after):
-                if said and isinstance(said[0], Record):
-                    return list(said)
-                self._tell_all(flights, said, running)
+    async def _run_batch(self, jobs: tuple[StageJob, ...]) -> list[Record]:
+        for job in jobs:
+            job.batch = jobs
+        empty_reports: list[EpochMetrics] = [{} for _ in jobs]
+        async with self._placement.run(jobs) as stage_run:
+            self._publish_running(jobs, empty_reports, stage_run)
+            async for messages in stream_reports(stage_run, jobs[0].hang_after):
+                if messages and isinstance(messages[0], Record):
+                    return list(messages)
+                self._publish_running(jobs, messages, stage_run)
         raise RuntimeError("ended without records")
 
-    async def _want_again(self, client: str, stages: Sequence[Stage]) -> None:
+    async def _rerequest_missing(self, client: str, stages: Sequence[Stage]) -> None:
         """Have stages made that a trial misses though they were there; nothing for a stranger."""
-        there = [s for s in stages if s.key not in self._flights or self._flights[s.key].landed]
-        if there and client in self._wishes:
-            for stage in there:
-                self._flights.pop(stage.key, None)
-            self._library = Library(self._uri, found=True)
-            await self.want(client, there, *self._wishes[client])
+        completed = [s for s in stages if s.key not in self._jobs or self._jobs[s.key].is_completed]
+        if completed and client in self._client_settings:
+            for stage in completed:
+                self._jobs.pop(stage.key, None)
+            self._library = Library(self._library_uri, must_exist=True)
+            await self.request(client, completed, *self._client_settings[client])
 
-    async def _make_again(self, flight: Flight, key: str) -> None:
+    async def _rebuild_parent(self, job: StageJob, key: str) -> None:
         """A parent was damaged or removed: forget it, make it, then go on."""
-        again = [stage for stage in flight.stage.lineage() if stage.key == key]
-        self._flights.pop(key, None)
-        self._library = Library(self._uri, found=True)
-        for client in tuple(flight.clients):
-            await self.want(client, again, flight.resources, flight.hang_after)
-        for stage in again:
-            await landing(stage, self._task(stage))
+        parents = [stage for stage in job.stage.ancestors() if stage.key == key]
+        self._jobs.pop(key, None)
+        self._library = Library(self._library_uri, must_exist=True)
+        for client in tuple(job.clients):
+            await self.request(client, parents, job.resources, job.hang_after)
+        for stage in parents:
+            await await_parent(stage, self._task_of(stage))
 
-    async def _reap(self) -> None:
+    async def _evict_clients(self) -> None:
         """Drop drivers that fell silent; go when there is nobody left."""
         while True:
-            await asyncio.sleep(SILENCE / 4)
+            await asyncio.sleep(CLIENT_TIMEOUT_S / 4)
             now = time.monotonic()
-            for client in [c for c, heard in self._heard.items() if now - heard > SILENCE]:
-                await self.leave(client)
-            if not self._heard:
+            for client in [
+                c
+                for c, last_heartbeat in self._last_heartbeat.items()
+                if now - last_heartbeat > CLIENT_TIMEOUT_S
+            ]:
+                await self.unregister(client)
+            if not self._last_heartbeat:
                 ray.actor.exit_actor()  # type: ignore[no-untyped-call]
 
-    def _tell_all(self, flights: Sequence[Flight], reports: Sequence[Report], on: Running) -> None:
-        for flight, report in zip(flights, reports, strict=True):
-            self._tell(flight.stage, "running", int(report.get("epoch", 0)), on=on)
+    def _publish_running(
+        self, jobs: Sequence[StageJob], reports: Sequence[EpochMetrics], stage_run: StageRun
+    ) -> None:
+        for job, report in zip(jobs, reports, strict=True):
+            self._publish_event(
+                job.stage, "running", int(report.get("epoch", 0)), stage_run=stage_run
+            )
 
-    def _tell(
+    def _publish_event(
         self,
         stage: Stage,
         state: StageState,
         epoch: int = 0,
         record: Record | None = None,
         reason: str = "",
-        lost: bool = False,
-        on: Running | None = None,
+        is_storage_lost: bool = False,
+        stage_run: StageRun | None = None,
     ) -> None:
-        node, in_trial = (on.node, on.in_trial) if on else ("", False)
-        about = (stage.key, stage.label, state, epoch, stage.work.epochs)
-        self._news.append(StageChanged(*about, record, reason, node, lost, in_trial))
+        node, in_trial = (stage_run.node, stage_run.in_trial) if stage_run else ("", False)
+        event_args = (stage.key, stage.label, state, epoch, stage.operation.epochs)
+        self._events.append(
+            StageChanged(*event_args, record, reason, node, is_storage_lost, in_trial)
+        )
 
 
-def foundry_name(library: Library) -> str:
+def scheduler_actor_name(library: Library) -> str:
     """What the one foundry of a library is called on a cluster."""
     return f"foundry-{hashlib.sha256(library.uri.encode()).hexdigest()[:16]}"
 
 
-async def _settled(flights: Sequence[Flight]) -> None:
+async def _wait_for_jobs(jobs: Sequence[StageJob]) -> None:
     """Return when all flights have ended, or one has failed."""
-    if tasks := [flight.task for flight in flights if flight.task is not None]:
+    if tasks := [job.task for job in jobs if job.task is not None]:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
 
 
-async def _left(trial: Any) -> None:
+async def _wait_until_actor_free(trial_actor: Any) -> None:
     """Return when a trial's actor is lost, or done with what it does now."""
     with contextlib.suppress(ray.exceptions.RayError):
-        await trial.__ray_ready__.remote()
+        await trial_actor.__ray_ready__.remote()

@@ -24,53 +24,53 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from stillhouse.search.execution.job import Flight
-from stillhouse.search.execution.tasks import LostTrial, Running
+from stillhouse.search.execution.job import StageJob
+from stillhouse.search.execution.tasks import StageRun, TrialLost
 from stillhouse.search.stages.core.stage import Stage
 
-PATIENCE = 3.0
+TAKEOVER_DELAY_S = 3.0
 """Seconds that a stage waits for a processor before a waiting trial may make it."""
 
 
 @dataclass(frozen=True)
-class Reply:
+class WaitReply:
     """What the foundry tells a trial that waits.
 
     The trial is to make ``stages`` itself, in one pass, and to report under ``ticket``; or one of
-    its stages ``failed``, in one line; or, if all is empty, none of them is on its way any more.
+    its stages ``failure``, in one line; or, if all is empty, none of them is on its way any more.
     """
 
     stages: tuple[Stage, ...] = ()
     ticket: str = ""
-    failed: str = ""
+    failure: str = ""
 
 
-class TrialRun(Running):
-    """Stages that a trial makes; the foundry passes the trial's reports to :meth:`hear`."""
+class InTrialRun(StageRun):
+    """Stages that a trial makes; the foundry passes the trial's reports to :meth:`put`."""
 
     def __init__(self, node: str) -> None:
         super().__init__(task=None, node=node, in_trial=True)
         self.ticket = uuid.uuid4().hex
-        self._said: asyncio.Queue[Any] = asyncio.Queue()
+        self._messages: asyncio.Queue[Any] = asyncio.Queue()
 
-    def hear(self, said: Any) -> None:
+    def put(self, message: Any) -> None:
         """A report, a record or an error of the trial's."""
-        self._said.put_nowait(said)
+        self._messages.put_nowait(message)
 
-    async def next(self) -> Any:
+    async def next_message(self) -> Any:
         """What the trial said next.
 
         Raises:
-            LostTrial: the trial does not make the stages any more.
+            TrialLost: the trial does not make the stages any more.
         """
-        said = await self._said.get()
-        if isinstance(said, BaseException):
-            raise said
-        return said
+        message = await self._messages.get()
+        if isinstance(message, BaseException):
+            raise message
+        return message
 
-    def stop(self) -> None:
+    def cancel(self) -> None:
         """Hear no more of the trial; its next report tells it so."""
-        self.hear(LostTrial("the trial that made it is gone"))
+        self.put(TrialLost("the trial that made it is gone"))
 
 
 @dataclass(eq=False)
@@ -80,24 +80,24 @@ class _Offer:
     client: str
     keys: Collection[str]
     node: str
-    reply: asyncio.Future[Reply]
+    reply: asyncio.Future[WaitReply]
 
 
 @dataclass(eq=False)
 class _Request:
-    """Stages that wait for a processor; ``mature`` once a trial may make them."""
+    """Stages that wait for a processor; ``is_mature`` once a trial may make them."""
 
-    flights: Sequence[Flight]
-    taken: asyncio.Future[TrialRun]
-    mature: bool = False
+    jobs: Sequence[StageJob]
+    accepted: asyncio.Future[InTrialRun]
+    is_mature: bool = False
 
-    def suits(self, offer: _Offer) -> bool:
+    def matches(self, offer: _Offer) -> bool:
         """Whether the trial waits for one of the stages, and its driver has asked for it."""
-        return any(f.stage.key in offer.keys and offer.client in f.clients for f in self.flights)
+        return any(job.stage.key in offer.keys and offer.client in job.clients for job in self.jobs)
 
 
 @dataclass
-class Takeovers:
+class TakeoverMatcher:
     """Brings stages that wait for a processor and trials that wait for stages together.
 
     Args:
@@ -105,16 +105,16 @@ class Takeovers:
         patience: seconds that a stage waits before a trial may make it.
     """
 
-    crowded: Callable[[Flight, int], bool]
-    patience: float = PATIENCE
+    lacks_slots: Callable[[StageJob, int], bool]
+    delay_s: float = TAKEOVER_DELAY_S
     _offers: list[_Offer] = field(default_factory=list)
     _requests: list[_Request] = field(default_factory=list)
-    _runs: dict[str, TrialRun] = field(default_factory=dict)
+    _runs: dict[str, InTrialRun] = field(default_factory=dict)
 
     @contextlib.contextmanager
     def offer(
         self, client: str, keys: Collection[str], node: str
-    ) -> Iterator[asyncio.Future[Reply]]:
+    ) -> Iterator[asyncio.Future[WaitReply]]:
         """A trial's offer, open while the block runs; the future tells what the trial is to make.
 
         Args:
@@ -122,71 +122,71 @@ class Takeovers:
             keys: of the stages that the trial waits for, and of all that those rest on.
             node: where the trial is.
         """
-        made = _Offer(client, keys, node, asyncio.get_running_loop().create_future())
-        self._offers.append(made)
+        new_offer = _Offer(client, keys, node, asyncio.get_running_loop().create_future())
+        self._offers.append(new_offer)
         try:
             self._match()
-            yield made.reply
+            yield new_offer.reply
         finally:
-            if made in self._offers:
-                self._offers.remove(made)
+            if new_offer in self._offers:
+                self._offers.remove(new_offer)
 
     @contextlib.contextmanager
-    def request(self, flights: Sequence[Flight]) -> Iterator[asyncio.Future[TrialRun]]:
+    def request(self, jobs: Sequence[StageJob]) -> Iterator[asyncio.Future[InTrialRun]]:
         """Look for a trial while the block runs, or until the future is cancelled.
 
         The future is who makes the flights' stages; that ends with the block.
         """
-        made = _Request(flights, asyncio.get_running_loop().create_future())
-        self._requests.append(made)
-        self._ripen(made)
+        new_request = _Request(jobs, asyncio.get_running_loop().create_future())
+        self._requests.append(new_request)
+        self._schedule_maturity(new_request)
         try:
-            yield made.taken
+            yield new_request.accepted
         finally:
-            if made in self._requests:
-                self._requests.remove(made)
-            if made.taken.done() and not made.taken.cancelled():
-                self._runs.pop(made.taken.result().ticket)
+            if new_request in self._requests:
+                self._requests.remove(new_request)
+            if new_request.accepted.done() and not new_request.accepted.cancelled():
+                self._runs.pop(new_request.accepted.result().ticket)
 
-    def hear(self, ticket: str, said: Any) -> bool:
+    def receive_report(self, ticket: str, message: Any) -> bool:
         """What a trial says of its stages; False if nobody wants them from it any more."""
         run = self._runs.get(ticket)
         if run is not None:
-            run.hear(said)
+            run.put(message)
         return run is not None
 
-    def lose(self, ticket: str) -> None:
+    def cancel(self, ticket: str) -> None:
         """The trial of that ticket makes nothing any more."""
         if ticket in self._runs:
-            self._runs[ticket].stop()
+            self._runs[ticket].cancel()
 
-    def _ripen(self, request: _Request) -> None:
+    def _schedule_maturity(self, request: _Request) -> None:
         """Look again after some time: it is then mature, and later the cluster may have shrunk."""
-        if request.taken.done() or request not in self._requests:
+        if request.accepted.done() or request not in self._requests:
             return
-        asyncio.get_running_loop().call_later(self.patience, self._ripened, request)
+        asyncio.get_running_loop().call_later(self.delay_s, self._mark_mature, request)
 
-    def _ripened(self, request: _Request) -> None:
-        request.mature = True
+    def _mark_mature(self, request: _Request) -> None:
+        request.is_mature = True
         self._match()
-        self._ripen(request)
+        self._schedule_maturity(request)
 
     def _match(self) -> None:
-        for request in [r for r in self._requests if r.mature and not r.taken.done()]:
-            offer = next((o for o in self._offers if request.suits(o)), None)
-            if offer is not None and self._may(request):
+        for request in [r for r in self._requests if r.is_mature and not r.accepted.done()]:
+            offer = next((o for o in self._offers if request.matches(o)), None)
+            if offer is not None and self._is_allowed(request):
                 self._hand_over(request, offer)
 
-    def _may(self, request: _Request) -> bool:
+    def _is_allowed(self, request: _Request) -> bool:
         """Whether it would wait longer elsewhere: for one slot, always, as the trial's is idle."""
-        first = request.flights[0]
-        return first.stage.work.workers == 1 or self.crowded(first, len(self._offers))
+        job = request.jobs[0]
+        return job.stage.operation.workers == 1 or self.lacks_slots(job, len(self._offers))
 
     def _hand_over(self, request: _Request, offer: _Offer) -> None:
         self._requests.remove(request)
         self._offers.remove(offer)
-        run = TrialRun(offer.node)
+        run = InTrialRun(offer.node)
         self._runs[run.ticket] = run
-        request.taken.set_result(run)
-        stages = tuple(flight.stage for flight in request.flights)
-        offer.reply.set_result(Reply(stages, run.ticket))
+        request.accepted.set_result(run)
+        stages = tuple(job.stage for job in request.jobs)
+        offer.reply.set_result(WaitReply(stages, run.ticket))

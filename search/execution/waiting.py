@@ -10,16 +10,21 @@ import ray
 from ray.exceptions import RayActorError
 
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.cluster.connection import NAMESPACE, this_node
-from stillhouse.search.core.errors import Lost
-from stillhouse.search.execution.builder import SAVE_EVERY, Missing, make, make_together
-from stillhouse.search.execution.scheduler import foundry_name
-from stillhouse.search.execution.takeover import Reply
-from stillhouse.search.execution.tasks import reason, with_result
+from stillhouse.search.cluster.connection import NAMESPACE, current_node_name
+from stillhouse.search.core.errors import StorageUnavailable
+from stillhouse.search.execution.builder import (
+    SAVE_INTERVAL_S,
+    MissingInput,
+    build_batch,
+    build_stage,
+)
+from stillhouse.search.execution.scheduler import scheduler_actor_name
+from stillhouse.search.execution.takeover import WaitReply
+from stillhouse.search.execution.tasks import task_error_line, yield_with_result
 from stillhouse.search.execution.watchdog import Watchdog
 from stillhouse.search.stages.core.stage import Stage
 
-ASKED_AGAIN = 20
+REQUEST_ATTEMPTS = 20
 """How often a trial asks for the stages of a foundry that was lost, a second apart."""
 
 
@@ -31,7 +36,7 @@ def await_stages(
     library: Library,
     stages: Iterable[Stage],
     watchdog: Watchdog,
-    leaving: Callable[[], bool] = lambda: False,
+    is_draining: Callable[[], bool] = lambda: False,
 ) -> None:
     """Wait for stages that the library's foundry is making; at once where there is none.
 
@@ -48,82 +53,82 @@ def await_stages(
         StageFailed: a stage failed.
         Lost: the library cannot be used.
     """
-    wanted, asks_left = list(stages), 1
-    while missing := [stage for stage in wanted if not library.has(stage.key)]:
-        if not asks_left:  # nobody makes them: the trial does
+    needed, attempts_left = list(stages), 1
+    while missing := [stage for stage in needed if not library.has(stage.key)]:
+        if not attempts_left:  # nobody makes them: the trial does
             return
-        asks_left -= 1
-        foundry = _foundry(library)
-        if foundry is not None:
+        attempts_left -= 1
+        scheduler = _find_scheduler(library)
+        if scheduler is not None:
             try:
-                reply = _ask(foundry, missing)
+                reply = _wait_for_reply(scheduler, missing)
                 if reply.stages:
-                    asks_left = ASKED_AGAIN
-                    _make_here(foundry, reply, library, watchdog, leaving)
+                    attempts_left = REQUEST_ATTEMPTS
+                    _build_for_scheduler(scheduler, reply, library, watchdog, is_draining)
                     continue
             except RayActorError:
-                asks_left = ASKED_AGAIN
-        if asks_left:
+                attempts_left = REQUEST_ATTEMPTS
+        if attempts_left:
             time.sleep(1.0)
 
 
-def _foundry(library: Library) -> Any | None:
+def _find_scheduler(library: Library) -> Any | None:
     """The library's foundry; none if there is none, or not yet."""
     try:
-        return ray.get_actor(foundry_name(library), namespace=NAMESPACE)
+        return ray.get_actor(scheduler_actor_name(library), namespace=NAMESPACE)
     except ValueError:
         return None
 
 
-def _ask(foundry: Any, missing: Sequence[Stage]) -> Reply:
+def _wait_for_reply(scheduler: Any, missing: Sequence[Stage]) -> WaitReply:
     """Wait until the foundry has something to say of the stages.
 
     Raises:
         StageFailed: one of them failed.
     """
-    here = ray.get_runtime_context()
-    wish = (here.get_job_id(), list(missing), here.current_actor, this_node())
-    reply: Reply = ray.get(foundry.wait.remote(*wish))
-    if reply.failed:
-        raise StageFailed(reply.failed)
+    context = ray.get_runtime_context()
+    arguments = (context.get_job_id(), list(missing), context.current_actor, current_node_name())
+    reply: WaitReply = ray.get(scheduler.wait_for_stages.remote(*arguments))
+    if reply.failure:
+        raise StageFailed(reply.failure)
     return reply
 
 
-def _make_here(
-    foundry: Any,
-    reply: Reply,
+def _build_for_scheduler(
+    scheduler: Any,
+    reply: WaitReply,
     library: Library,
     watchdog: Watchdog,
-    leaving: Callable[[], bool],
+    is_draining: Callable[[], bool],
 ) -> None:
     """Make stages for the foundry, and report to it, until it does not want them any more."""
-    making = _making(reply.stages, library, leaving)
+    build = _start_build(reply.stages, library, is_draining)
     try:
         with watchdog:
-            for said in making:
-                watchdog.heard()
-                if not ray.get(foundry.hear.remote(reply.ticket, said)):
+            for message in build:
+                watchdog.heartbeat()
+                if not ray.get(scheduler.receive_report.remote(reply.ticket, message)):
                     return
     except RayActorError:  # the foundry is lost: another one says who goes on
         raise
     except Exception as error:
-        ray.get(foundry.hear.remote(reply.ticket, _as_told(error)))
-        if isinstance(error, Lost):
+        ray.get(scheduler.receive_report.remote(reply.ticket, _portable_error(error)))
+        if isinstance(error, StorageUnavailable):
             raise
-        if len(reply.stages) == 1 and not isinstance(error, Missing):
-            raise StageFailed(f"{reply.stages[0].label}: {reason(error)}") from error
+        if len(reply.stages) == 1 and not isinstance(error, MissingInput):
+            raise StageFailed(f"{reply.stages[0].label}: {task_error_line(error)}") from error
     finally:
-        making.close()
+        build.close()
 
 
-def _making(stages: Sequence[Stage], library: Library, leaving: Callable[[], bool]) -> Any:
+def _start_build(stages: Sequence[Stage], library: Library, is_draining: Callable[[], bool]) -> Any:
     if len(stages) == 1:
-        return with_result(make(stages[0], library, SAVE_EVERY, leaving))
-    return with_result(make_together(stages, library, SAVE_EVERY, leaving))
+        return yield_with_result(build_stage(stages[0], library, SAVE_INTERVAL_S, is_draining))
+    return yield_with_result(build_batch(stages, library, SAVE_INTERVAL_S, is_draining))
 
 
-def _as_told(error: Exception) -> Exception:
+def _portable_error(error: Exception) -> Exception:
     """An error that means the same to the foundry, and can be read in any process."""
-    if isinstance(error, Missing | Lost):
+    if isinstance(error, MissingInput | StorageUnavailable):
         return error
-    return RuntimeError(reason(error))
+    return RuntimeError(task_error_line(error))

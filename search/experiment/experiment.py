@@ -9,24 +9,29 @@ from functools import cached_property
 from typing import Any
 
 from stillhouse.methods.core.data.config import DataConfig
-from stillhouse.search.core.addresses import kept
+from stillhouse.search.core.addresses import for_storage
 from stillhouse.search.experiment.goal import Goal
-from stillhouse.search.experiment.schema import Factorial, GoalSettings, Run
+from stillhouse.search.experiment.schema import FactorialSettings, GoalSettings, RunSettings
 from stillhouse.search.experiment.setting_paths import (
-    Space,
-    at,
-    concrete,
-    leaves,
-    ordered,
-    parts,
-    put,
-    starred,
-    without_star,
+    SearchSpace,
+    by_depth,
+    enumerate_suggestions,
+    expand_wildcard,
+    get_value,
+    set_value,
+    split_path,
+    with_wildcard,
+    without_wildcard,
 )
-from stillhouse.search.experiment.stage_graph import Recipe, lay_out, parse_entries, parse_entry
+from stillhouse.search.experiment.stage_graph import (
+    StageGraph,
+    build_stage_graph,
+    parse_stage,
+    parse_stages,
+)
 from stillhouse.search.experiment.yaml_schema import dump
-from stillhouse.search.stages.core.config import Kind
-from stillhouse.spaces.config.domains import Chooser, Domain, Opening, describe
+from stillhouse.search.stages.core.config import StageConfig
+from stillhouse.spaces.config.domains import ConditionalDomain, Domain, Suggester, domain_to_dict
 from stillhouse.spaces.config.limits import Limit
 
 
@@ -37,19 +42,19 @@ class Experiment:
     name: str
     data: DataConfig
     stages: Mapping[str, Any]
-    search: Space
+    search: SearchSpace
     goal: GoalSettings | None
-    run: Run
+    run: RunSettings
     library: str
     tracking: str | None
     study: str | None = None
-    factorial: Factorial | None = None
+    factorial: FactorialSettings | None = None
 
     @property
-    def final(self) -> str:
+    def final_name(self) -> str:
         """The entry that trials make: the goal's, or else the last one."""
         if self.goal:
-            return parts((self.goal.maximize + self.goal.minimize)[0])[0]
+            return split_path((self.goal.maximize + self.goal.minimize)[0])[0]
         return list(self.stages)[-1]
 
     @property
@@ -62,24 +67,26 @@ class Experiment:
         """What to drive where; validation accuracy upwards if nothing is said."""
         if not self.goal:
             return (Goal("val_accuracy", True),)
-        up = [Goal(_figure(path), True) for path in self.goal.maximize]
-        return (*up, *(Goal(_figure(path), False) for path in self.goal.minimize))
+        maximized = [Goal(_metric_name(path), True) for path in self.goal.maximize]
+        return (*maximized, *(Goal(_metric_name(path), False) for path in self.goal.minimize))
 
     @property
     def limits(self) -> dict[str, Limit]:
         """Figure of the student -> the range it must keep."""
-        kept = self.goal.subject_to if self.goal else {}
-        return {_figure(path): limit for path, limit in kept.items()}
+        paths_to_limits = self.goal.subject_to if self.goal else {}
+        return {_metric_name(path): limit for path, limit in paths_to_limits.items()}
 
     @cached_property
-    def entries(self) -> dict[str, Kind]:
+    def stage_configs(self) -> dict[str, StageConfig]:
         """The entries with the values they have in the file."""
-        return parse_entries(self.stages)
+        return parse_stages(self.stages)
 
-    def recipe(self, values: Mapping[str, Any] | None = None, reseed: int = 0) -> Recipe:
+    def stage_graph(
+        self, values: Mapping[str, Any] | None = None, seed_offset: int = 0
+    ) -> StageGraph:
         """The recipe with ``values`` in place.
 
-        ``reseed`` is added to the seed of the student and of every entry that learns from
+        ``seed_offset`` is added to the seed of the student and of every entry that learns from
         another: a repetition trains assistants and student anew, and keeps the teacher and what
         was cut from it.
 
@@ -87,129 +94,156 @@ class Experiment:
             ConfigError: a value does not fit.
         """
         stages, data = self.with_values(values or {})
-        entries = parse_entries(stages)
-        if reseed:
-            entries = {name: self._reseeded(name, entry, reseed) for name, entry in entries.items()}
-        timed = {name: entry.timed_by(self.run.latency) for name, entry in entries.items()}
-        return lay_out(timed, data, self.final)
+        stage_configs = parse_stages(stages)
+        if seed_offset:
+            stage_configs = {
+                name: self._reseeded(name, stage_config, seed_offset)
+                for name, stage_config in stage_configs.items()
+            }
+        with_latency = {
+            name: stage_config.with_latency_settings(self.run.latency)
+            for name, stage_config in stage_configs.items()
+        }
+        return build_stage_graph(with_latency, data, self.final_name)
 
-    def _reseeded(self, name: str, entry: Kind, reseed: int) -> Kind:
-        again = entry.repeated or name == self.final
-        return entry.model_copy(update={"seed": entry.seed + reseed}) if again else entry
+    def _reseeded(self, name: str, stage_config: StageConfig, seed_offset: int) -> StageConfig:
+        is_reseeded = stage_config.is_reseeded or name == self.final_name
+        return (
+            stage_config.model_copy(update={"seed": stage_config.seed + seed_offset})
+            if is_reseeded
+            else stage_config
+        )
 
-    def draw(self, chooser: Chooser) -> dict[str, Any]:
-        """Ask ``chooser`` for every searched value that applies, given those drawn before it.
+    def suggest(self, suggester: Suggester) -> dict[str, Any]:
+        """Ask ``suggester`` for every searched value that applies, given those drawn before it.
 
         Raises:
             ConfigError: values that do not go together.
         """
         values: dict[str, Any] = {}
-        entries = dict(self.entries)
-        for path, domain in ordered(self.search):
-            if parts(path)[0] == "data":
-                values[path] = domain.draw(path, chooser)
+        stage_configs = dict(self.stage_configs)
+        for path, domain in by_depth(self.search):
+            if split_path(path)[0] == "data":
+                values[path] = domain.suggest(path, suggester)
                 continue
-            name = parts(path)[0]
-            for place in concrete(path, entries):
-                values[place] = domain.draw(place, chooser)
-                for inner, opened in self._opened(place, domain, values[place]).items():
-                    values[inner] = opened.draw(inner, chooser)
+            name = split_path(path)[0]
+            for concrete_path in expand_wildcard(path, stage_configs):
+                values[concrete_path] = domain.suggest(concrete_path, suggester)
+                for inner, inner_domain in self._conditional_domains(
+                    concrete_path, domain, values[concrete_path]
+                ).items():
+                    values[inner] = inner_domain.suggest(inner, suggester)
                 stages, _ = self.with_values(values)
-                entries[name] = parse_entry(stages[name], name)
+                stage_configs[name] = parse_stage(stages[name], name)
         return values
 
-    def _opened(self, place: str, domain: Domain, value: Any) -> dict[str, Domain]:
+    def _conditional_domains(self, path: str, domain: Domain, value: Any) -> dict[str, Domain]:
         """What a drawn value asks on, without what ``search:`` asks by itself."""
-        if not isinstance(domain, Opening):
+        if not isinstance(domain, ConditionalDomain):
             return {}
-        found = {f"{place}.{inner}": opened for inner, opened in domain.opened(value).items()}
-        return {p: d for p, d in found.items() if not {p, starred(p)} & self.search.keys()}
+        domains = {
+            f"{path}.{inner}": inner_domain
+            for inner, inner_domain in domain.conditional_domains(value).items()
+        }
+        return {p: d for p, d in domains.items() if not {p, with_wildcard(p)} & self.search.keys()}
 
     def configurations(self, points: int) -> Iterator[dict[str, Any]]:
         """All there are, with ranges at ``points`` places; what does not fit is left out."""
-        drawn: list[dict[str, Any]] = []
-        for _ in leaves(lambda chooser: drawn.append(self.draw(chooser)), points):
-            yield from drawn
-            drawn.clear()
+        suggested: list[dict[str, Any]] = []
+        for _ in enumerate_suggestions(
+            lambda chooser: suggested.append(self.suggest(chooser)), points
+        ):
+            yield from suggested
+            suggested.clear()
 
     def plain(self) -> dict[str, Any]:
         """The experiment as its file would say it, without passwords in its addresses."""
-        told: dict[str, Any] = {
+        file_data: dict[str, Any] = {
             "name": self.name,
             "data": self.data.model_dump(mode="json", exclude_defaults=True),
             "stages": copy.deepcopy(dict(self.stages)),
         }
         if self.search:
-            told["search"] = {path: describe(domain) for path, domain in self.search.items()}
+            file_data["search"] = {
+                path: domain_to_dict(domain) for path, domain in self.search.items()
+            }
         if self.factorial:
-            told["factorial"] = self.factorial.model_dump(mode="json", exclude_defaults=True)
+            file_data["factorial"] = self.factorial.model_dump(mode="json", exclude_defaults=True)
         if self.goal:
-            told["goal"] = self.goal.model_dump(mode="json", exclude_defaults=True)
-        told["run"] = self.run.model_dump(mode="json", exclude_defaults=True)
-        if "scheduler" in told["run"]:  # its kind is the default of its class
-            told["run"]["scheduler"] = {self.run.scheduler.kind: told["run"]["scheduler"]}
-        told["library"] = self.library
+            file_data["goal"] = self.goal.model_dump(mode="json", exclude_defaults=True)
+        file_data["run"] = self.run.model_dump(mode="json", exclude_defaults=True)
+        if "scheduler" in file_data["run"]:  # its kind is the default of its class
+            file_data["run"]["scheduler"] = {self.run.scheduler.kind: file_data["run"]["scheduler"]}
+        file_data["library"] = self.library
         if self.tracking:
-            told["tracking"] = kept(self.tracking)
+            file_data["tracking"] = for_storage(self.tracking)
         if self.study:
-            told["study"] = kept(self.study)
-        return told
+            file_data["study"] = for_storage(self.study)
+        return file_data
 
-    def settled(
+    def fixed_configuration(
         self, values: Mapping[str, Any], name: str, first_seed: int | None = None
     ) -> dict[str, Any]:
         """The file of one configuration: ``values`` in place, and nothing searched.
 
         ``first_seed`` is the first seed it was repeated over; launched, the file repeats those.
         """
-        left_out = ("search", "factorial")
-        told = {key: value for key, value in self.plain().items() if key not in left_out}
+        omitted_fields = ("search", "factorial")
+        file_data = {key: value for key, value in self.plain().items() if key not in omitted_fields}
         stages, data = self.with_values(values)
-        told["name"], told["stages"] = name, stages
-        told["run"].pop("trials", None)
-        told["run"].pop("screen", None)
-        told["run"].get("repeats", {}).pop("of_each", None)
+        file_data["name"], file_data["stages"] = name, stages
+        file_data["run"].pop("trials", None)
+        file_data["run"].pop("screen", None)
+        file_data["run"].get("repeats", {}).pop("of_each", None)
         if first_seed is not None:
-            told["run"].setdefault("repeats", {})["first_seed"] = first_seed
-        told["data"] = data.model_dump(mode="json", exclude_defaults=True)
-        return told
+            file_data["run"].setdefault("repeats", {})["first_seed"] = first_seed
+        file_data["data"] = data.model_dump(mode="json", exclude_defaults=True)
+        return file_data
 
     def with_values(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], DataConfig]:
         """The entries as written and the data, with ``values`` in place."""
-        whole: dict[str, Any] = copy.deepcopy(dict(self.stages))
-        whole["data"] = self.data.plain()
-        for path, value in sorted(values.items(), key=lambda item: len(parts(item[0]))):
-            opening = self._opening(path)
-            put(whole, path, _laid(opening, whole, path, value) if opening else value)
-        return whole, DataConfig.parse(whole.pop("data"), "data")
+        stages_data: dict[str, Any] = copy.deepcopy(dict(self.stages))
+        stages_data["data"] = self.data.plain()
+        for path, value in sorted(values.items(), key=lambda item: len(split_path(item[0]))):
+            conditional = self._conditional_domain_at(path)
+            set_value(
+                stages_data,
+                path,
+                _apply_conditional(conditional, stages_data, path, value) if conditional else value,
+            )
+        return stages_data, DataConfig.parse(stages_data.pop("data"), "data")
 
-    def _opening(self, path: str) -> Opening | None:
+    def _conditional_domain_at(self, path: str) -> ConditionalDomain | None:
         """The domain of ``path`` where its values are not what stands there, but decide it."""
-        for told, domain in self.search.items():
-            if told in (path, starred(path)) and isinstance(domain, Opening):
+        for searched_path, domain in self.search.items():
+            if searched_path in (path, with_wildcard(path)) and isinstance(
+                domain, ConditionalDomain
+            ):
                 return domain
-        for told, domain in self.search.items():  # what all links may be given in common
-            if without_star(told) == path and isinstance(domain, Opening):
+        for searched_path, domain in self.search.items():  # what all links may be given in common
+            if without_wildcard(searched_path) == path and isinstance(domain, ConditionalDomain):
                 return domain
         return None
 
 
-def _laid(opening: Opening, whole: Mapping[str, Any], path: str, value: Any) -> Any:
+def _apply_conditional(
+    conditional: ConditionalDomain, stages_data: Mapping[str, Any], path: str, value: Any
+) -> Any:
     """What stands at ``path`` with ``value``; a link names what it leaves out of its chain's."""
-    laid = opening.laid(at(whole, path), value)
-    name, *rest = parts(path)
-    if rest[0] != "links":
-        return laid
-    common = at(whole, f"{name}.{rest[-1]}")
-    left_out = common.keys() - opening.laid(common, value).keys()
-    return {**laid, **dict.fromkeys(sorted(left_out))}
+    applied = conditional.with_value(get_value(stages_data, path), value)
+    name, *steps = split_path(path)
+    if steps[0] != "links":
+        return applied
+    chain_value = get_value(stages_data, f"{name}.{steps[-1]}")
+    omitted = chain_value.keys() - conditional.with_value(chain_value, value).keys()
+    return {**applied, **dict.fromkeys(sorted(omitted))}
 
 
-def _figure(path: str) -> str:
+def _metric_name(path: str) -> str:
     """``val_accuracy`` of ``student.val_accuracy``."""
     return path.partition(".")[2]
 
 
-def to_yaml(told: Mapping[str, Any]) -> str:
+def to_yaml(file_data: Mapping[str, Any]) -> str:
     """An experiment file's text."""
-    return dump(told)
+    return dump(file_data)

@@ -14,16 +14,16 @@ from typing import Any
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.objective.composition import Composition
 from stillhouse.search.experiment.experiment import Experiment
-from stillhouse.search.experiment.setting_paths import at, parts
-from stillhouse.search.experiment.stage_graph import data_for, parse_entries
+from stillhouse.search.experiment.setting_paths import get_value, split_path
+from stillhouse.search.experiment.stage_graph import data_config_for, parse_stages
 from stillhouse.search.stages.chain import Chain as ChainEntry
-from stillhouse.search.stages.core.config import Kind
-from stillhouse.spaces.config.domains import Chain, Choice, Domain
+from stillhouse.search.stages.core.config import StageConfig
+from stillhouse.spaces.config.domains import Choice, Domain, OrderedSubset
 from stillhouse.spaces.config.problems import ConfigError
 
 
 @dataclass(frozen=True)
-class Held:
+class FileValues:
     """The values of an experiment's file, by path."""
 
     experiment: Experiment
@@ -31,7 +31,7 @@ class Held:
     @cached_property
     def plain(self) -> dict[str, Any]:
         """Data and every entry as plain data, with all that the file leaves out."""
-        entries = {name: entry.plain() for name, entry in self.experiment.entries.items()}
+        entries = {name: entry.plain() for name, entry in self.experiment.stage_configs.items()}
         return {**entries, "data": self.experiment.data.plain()}
 
     def value(self, path: str) -> Any:
@@ -39,79 +39,81 @@ class Held:
 
         A link of a chain holds what the chain holds, except for what it does differently.
         """
-        name, *rest = parts(path)
-        entry = self.experiment.entries.get(name)
-        if not (isinstance(entry, ChainEntry) and rest[:1] == ["links"] and len(rest) > 2):
-            return at(self.plain, path)
+        name, *steps = split_path(path)
+        entry = self.experiment.stage_configs.get(name)
+        if not (isinstance(entry, ChainEntry) and steps[:1] == ["links"] and len(steps) > 2):
+            return get_value(self.plain, path)
         for spec in entry.networks:
-            if spec.label == rest[1]:
-                return at(entry.work(spec).plain(), ".".join(rest[2:]))
-        return at(self.plain, ".".join((name, *rest[2:])))
+            if spec.label == steps[1]:
+                return get_value(entry.link_operation(spec).plain(), ".".join(steps[2:]))
+        return get_value(self.plain, ".".join((name, *steps[2:])))
 
-    def same(self, path: str, value: Any, *other: Any) -> bool:
+    def has_same_meaning(self, path: str, value: Any, *other: Any) -> bool:
         """Whether ``value`` at ``path`` means what the file means, or what ``other`` means there.
 
         False for a value that is not allowed.
         """
         try:
-            compared = self._meaning({path: other[0]}) if other else self._own
-            return bool(self._meaning({path: value}) == compared)
+            other_meaning = self._meaning({path: other[0]}) if other else self._file_meaning
+            return bool(self._meaning({path: value}) == other_meaning)
         except ConfigError:
             return False
 
     def members(self, path: str) -> tuple[str, ...]:
         """Of a searched chain, cuts or methods at ``path``, those members that the file holds."""
-        held, domain = at(self.plain, path) or (), self.experiment.search.get(path)
-        if not isinstance(domain, Chain):
-            return tuple(held)
-        return tuple(member for member in domain.of if self._member(path, member) in held)
+        held_members, domain = get_value(self.plain, path) or (), self.experiment.search.get(path)
+        if not isinstance(domain, OrderedSubset):
+            return tuple(held_members)
+        return tuple(
+            member for member in domain.of if self._plain_member(path, member) in held_members
+        )
 
     def options(self, path: str) -> tuple[Any, ...]:
         """The values among which a choice at ``path`` is; none where they are not known."""
-        found: Domain | None = self.experiment.search.get(path)
+        matched: Domain | None = self.experiment.search.get(path)
         for outer, domain in self.experiment.search.items():
             if isinstance(domain, Composition) and path.startswith(f"{outer}."):
-                found = found or domain.declared(path.removeprefix(f"{outer}."))
-            elif "*" in outer and _stands_for(outer, path):
-                found = found or domain
-        return found.values if isinstance(found, Choice) else ()
+                matched = matched or domain.domain_at(path.removeprefix(f"{outer}."))
+            elif "*" in outer and _matches_pattern(outer, path):
+                matched = matched or domain
+        return matched.values if isinstance(matched, Choice) else ()
 
     @cached_property
-    def _own(self) -> dict[str, Any]:
+    def _file_meaning(self) -> dict[str, Any]:
         return self._meaning({})
 
     def _meaning(self, values: Mapping[str, Any]) -> dict[str, Any]:
         stages, data = self.experiment.with_values(values)
-        entries = parse_entries(stages)
-        found = {name: _entry_meaning(entry, data) for name, entry in entries.items()}
-        return {**found, "data": _data_meaning(data)}
+        entries = parse_stages(stages)
+        meanings = {name: _entry_meaning(entry, data) for name, entry in entries.items()}
+        return {**meanings, "data": _data_meaning(data)}
 
-    def _member(self, path: str, member: str) -> Any:
+    def _plain_member(self, path: str, member: str) -> Any:
         """A member of a chain as plain data, as the field of the entry has it."""
         try:
             stages, _ = self.experiment.with_values({path: (member,)})
-            entries = parse_entries(stages)
+            entries = parse_stages(stages)
         except ConfigError:
             return member
-        (found,) = at({name: entry.plain() for name, entry in entries.items()}, path)
-        return found
+        (plain_member,) = get_value({name: entry.plain() for name, entry in entries.items()}, path)
+        return plain_member
 
 
-def _entry_meaning(entry: Kind, data: DataConfig) -> dict[str, Any]:
-    told = {**entry.plain(), "data": _data_meaning(data_for(entry, data))}
+def _entry_meaning(entry: StageConfig, data: DataConfig) -> dict[str, Any]:
+    meaning = {**entry.plain(), "data": _data_meaning(data_config_for(entry, data))}
     if isinstance(entry, ChainEntry):
-        told["links"] = [entry.work(spec).plain() for spec in entry.networks]
-    return told
+        meaning["links"] = [entry.link_operation(spec).plain() for spec in entry.networks]
+    return meaning
 
 
 def _data_meaning(data: DataConfig) -> dict[str, Any]:
-    name, source = data.origin()
+    name, source = data.named_source()
     return {**data.plain(), "source": [name, source.settings()]}
 
 
-def _stands_for(starred: str, path: str) -> bool:
+def _matches_pattern(pattern: str, path: str) -> bool:
     """Whether ``path`` is among those that a path with a ``*`` for one step stands for."""
-    told, found = parts(starred), parts(path)
-    return len(told) == len(found) and all(
-        step in ("*", other) for step, other in zip(told, found, strict=True)
+    pattern_steps, steps = split_path(pattern), split_path(path)
+    return len(pattern_steps) == len(steps) and all(
+        pattern_step in ("*", step) for pattern_step, step in zip(pattern_steps, steps, strict=True)
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-FORMER = {
+REMOVED_PRESETS = {
     "contrast": "tian2020",
     "factors": "kim2018_port",
     "flow": "tian2020",
@@ -14,18 +14,25 @@ FORMER = {
 """Method -> a preset that said what the method's defaults say."""
 
 
-def without_former(told: Any) -> Any:
+def without_removed_presets(data: Any) -> Any:
     """A run's plain data in which a method without a preset stands for one with a former preset."""
-    if isinstance(told, list):
-        return [without_former(item) for item in told]
-    if not isinstance(told, Mapping):
-        return told
-    return {name: without_former(_term(name, inner)) for name, inner in told.items()}
+    if isinstance(data, list):
+        return [without_removed_presets(item) for item in data]
+    if not isinstance(data, Mapping):
+        return data
+    return {
+        name: without_removed_presets(_without_removed_preset(name, value))
+        for name, value in data.items()
+    }
 
 
-def _term(name: str, settings: Any) -> Any:
+def _without_removed_preset(name: str, settings: Any) -> Any:
     """The settings of a method, less its former preset; anything else as it is."""
-    former = FORMER.get(name)
-    if former is None or not isinstance(settings, Mapping) or settings.get("preset") != former:
+    removed_preset = REMOVED_PRESETS.get(name)
+    if (
+        removed_preset is None
+        or not isinstance(settings, Mapping)
+        or settings.get("preset") != removed_preset
+    ):
         return settings
     return {key: value for key, value in settings.items() if key != "preset"}

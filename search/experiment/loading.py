@@ -7,21 +7,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from stillhouse.search.core.addresses import hushed
-from stillhouse.search.experiment.checks import check, read_space
+from stillhouse.search.core.addresses import scrub
+from stillhouse.search.experiment.checks import check_experiment, parse_search_space
 from stillhouse.search.experiment.experiment import Experiment, to_yaml
 from stillhouse.search.experiment.schema import ExperimentFile
-from stillhouse.search.experiment.setting_paths import Space, at, parts, put
-from stillhouse.search.experiment.stage_graph import parse_entries
+from stillhouse.search.experiment.setting_paths import SearchSpace, get_value, set_value, split_path
+from stillhouse.search.experiment.stage_graph import parse_stages
 from stillhouse.search.experiment.yaml_source import (
-    DEEPEST,
+    MAX_DEPTH,
     Document,
-    is_text,
+    is_encodable,
     parse_document,
     read_document,
 )
-from stillhouse.search.stages.core.config import Kind
-from stillhouse.spaces.config.domains import Opening
+from stillhouse.search.stages.core.config import StageConfig
+from stillhouse.spaces.config.domains import ConditionalDomain
 from stillhouse.spaces.config.problems import ConfigError, Problem
 
 TOP_LEVEL = tuple(ExperimentFile.model_fields)
@@ -29,10 +29,10 @@ TOP_LEVEL = tuple(ExperimentFile.model_fields)
 
 
 def load_experiment(
-    file: str | Path | Mapping[str, Any],
-    changes: Mapping[str, Any] | None = None,
+    source: str | Path | Mapping[str, Any],
+    overrides: Mapping[str, Any] | None = None,
     *,
-    only_read: bool = False,
+    read_only: bool = False,
 ) -> Experiment:
     """Read and check an experiment.
 
@@ -41,92 +41,99 @@ def load_experiment(
         changes: dotted path -> value, laid over the file first (``run.trials``: 5;
             ``student.training.lr`` is short for ``stages.student.training.lr``). Where a stage is
             called like a top-level field, the short path means that field.
-        only_read: nothing of it will run, see :func:`stillhouse.search.experiment.checks.check`.
+        only_read: nothing of it will run, see
+        :func:`stillhouse.search.experiment.checks.check_experiment`.
 
     Raises:
         ConfigError: everything that is wrong, one line each, with file, line and path.
     """
-    if isinstance(file, Mapping):
-        document = parse_document(to_yaml(_listed(file)), "experiment")
+    if isinstance(source, Mapping):
+        document = parse_document(to_yaml(_tuples_to_lists(source)), "experiment")
     else:
-        document = read_document(Path(file))
+        document = read_document(Path(source))
     if not isinstance(document.data, dict):
         raise ConfigError([Problem(document.file, "needs name, data and stages; see experiments/")])
-    _lay_over(document, changes or {})
+    _apply_overrides(document, overrides or {})
     try:
-        return _checked(document, only_read)
+        return _build_checked(document, read_only)
     except ConfigError as error:
-        raise _hushed(document.locate(error)) from None
+        raise _scrub_messages(document.locate(error)) from None
 
 
-def _hushed(error: ConfigError) -> ConfigError:
+def _scrub_messages(error: ConfigError) -> ConfigError:
     """What was found in the place of an address may hold a password as well."""
-    return ConfigError(Problem(p.path, hushed(p.message)) for p in error.problems)
+    return ConfigError(Problem(problem.path, scrub(problem.message)) for problem in error.problems)
 
 
-def _lay_over(document: Document, changes: Mapping[str, Any]) -> None:
+def _apply_overrides(document: Document, overrides: Mapping[str, Any]) -> None:
     stages = document.data.get("stages")
-    for path, value in changes.items():
-        first = parts(path)[0]
-        short = isinstance(stages, Mapping) and first in stages and first not in TOP_LEVEL
-        whole = f"stages.{path}" if short else path
-        if len(parts(whole)) > DEEPEST:
-            raise ConfigError([Problem("--set", f"a path has at most {DEEPEST} steps")])
-        if not is_text(json.dumps([path, value], ensure_ascii=False, default=str)):
+    for path, value in overrides.items():
+        top_name = split_path(path)[0]
+        is_shorthand = (
+            isinstance(stages, Mapping) and top_name in stages and top_name not in TOP_LEVEL
+        )
+        full_path = f"stages.{path}" if is_shorthand else path
+        if len(split_path(full_path)) > MAX_DEPTH:
+            raise ConfigError([Problem("--set", f"a path has at most {MAX_DEPTH} steps")])
+        if not is_encodable(json.dumps([path, value], ensure_ascii=False, default=str)):
             raise ConfigError([Problem("--set", f"{path!r} or its value is no text")])
-        put(document.data, whole, value)
-        document.laid_over.add(whole)
+        set_value(document.data, full_path, value)
+        document.overridden.add(full_path)
 
 
-def _checked(document: Document, only_read: bool) -> Experiment:
-    told, entries = _parsed(document.data)
-    space, problems = read_space(told, entries)
+def _build_checked(document: Document, read_only: bool) -> Experiment:
+    settings, stage_configs = _parse_file(document.data)
+    space, problems = parse_search_space(settings, stage_configs)
     experiment = Experiment(
-        name=told.name,
-        data=told.data,
-        stages=_begun(_listed(told.stages), space),
+        name=settings.name,
+        data=settings.data,
+        stages=_with_initial_values(_tuples_to_lists(settings.stages), space),
         search=space,
-        goal=told.goal,
-        run=told.run,
-        library=told.library,
-        tracking=told.tracking,
-        study=told.study,
-        factorial=told.factorial,
+        goal=settings.goal,
+        run=settings.run,
+        library=settings.library,
+        tracking=settings.tracking,
+        study=settings.study,
+        factorial=settings.factorial,
     )
-    check(experiment, problems, only_read)
+    check_experiment(experiment, problems, read_only)
     return experiment
 
 
-def _begun(stages: dict[str, Any], space: Space) -> dict[str, Any]:
+def _with_initial_values(stages: dict[str, Any], space: SearchSpace) -> dict[str, Any]:
     """The entries runnable as they stand, also where only a search says what they learn from."""
     for path, domain in space.items():
-        if isinstance(domain, Opening) and "*" not in path:
-            put(stages, path, domain.begun(at(stages, path)))
+        if isinstance(domain, ConditionalDomain) and "*" not in path:
+            set_value(stages, path, domain.initial_value(get_value(stages, path)))
     return stages
 
 
-def _parsed(data: Mapping[str, Any]) -> tuple[ExperimentFile, dict[str, Kind]]:
+def _parse_file(data: Mapping[str, Any]) -> tuple[ExperimentFile, dict[str, StageConfig]]:
     """The file and its stages, each as settings; what is wrong with both is told together."""
     problems: list[Problem] = []
-    entries: dict[str, Kind] = {}
+    stage_configs: dict[str, StageConfig] = {}
     try:
-        told = ExperimentFile.parse(data)
+        settings = ExperimentFile.parse(data)
     except ConfigError as error:
         problems.extend(error.problems)
     stages = data.get("stages")
     if isinstance(stages, Mapping):
         try:
-            whole = {name: entry for name, entry in stages.items() if isinstance(entry, Mapping)}
-            entries = parse_entries(whole)
+            stage_mappings = {
+                name: stage_data
+                for name, stage_data in stages.items()
+                if isinstance(stage_data, Mapping)
+            }
+            stage_configs = parse_stages(stage_mappings)
         except ConfigError as error:
-            problems.extend(error.under("stages").problems)
+            problems.extend(error.with_prefix("stages").problems)
     if problems:
         raise ConfigError(problems)
-    return told, entries
+    return settings, stage_configs
 
 
-def _listed(data: Any) -> Any:
+def _tuples_to_lists(data: Any) -> Any:
     """Tuples as lists again, as YAML writes them."""
     if isinstance(data, Mapping):
-        return {key: _listed(value) for key, value in data.items()}
-    return [_listed(item) for item in data] if isinstance(data, list | tuple) else data
+        return {key: _tuples_to_lists(value) for key, value in data.items()}
+    return [_tuples_to_lists(item) for item in data] if isinstance(data, list | tuple) else data

@@ -10,13 +10,22 @@ from typing import Any
 
 from stillhouse.methods.core.objective.composition import Composition
 from stillhouse.search.experiment.experiment import Experiment
-from stillhouse.search.experiment.setting_paths import parts
+from stillhouse.search.experiment.setting_paths import split_path
 from stillhouse.spaces.config.domains import Choice, Domain, Integers, LogUniform, Uniform
 from stillhouse.spaces.config.problems import ConfigError
 
-_OTHERWISE = {"data", "network", "sees", "seed", "subclasses", "teacher", "teachers", "weights"}
+_FIELDS_WITHOUT_EPOCHS = {
+    "data",
+    "network",
+    "sees",
+    "seed",
+    "subclasses",
+    "teacher",
+    "teachers",
+    "weights",
+}
 """Fields of an entry that decide no number of epochs."""
-_MOST = 512
+_MAX_CONFIGURATIONS = 512
 """Configurations that are laid out; of a larger space, the numbers of epochs alone are read."""
 
 
@@ -27,33 +36,41 @@ def most_epochs(experiment: Experiment) -> int:
     its teachers, the settings of its objective and those of its training except ``epochs``. In a
     space with more than 512 such configurations the answer may be too large, and is not too small.
     """
-    deciding = {
-        path: _ends(domain)
+    deciding_space = {
+        path: _range_ends(domain)
         for path, domain in experiment.search.items()
-        if _may_decide(path, domain, experiment.final)
+        if _may_decide(path, domain, experiment.final_name)
     }
-    narrowed = replace(experiment, search=deciding)
-    tried = list(itertools.islice(narrowed.configurations(2), _MOST + 1))
-    found = [*_epochs(experiment, tried)] or [experiment.recipe().student.work.epochs]
-    return max(found if len(tried) <= _MOST else [*found, *_written(deciding)])
+    narrowed = replace(experiment, search=deciding_space)
+    configurations = list(itertools.islice(narrowed.configurations(2), _MAX_CONFIGURATIONS + 1))
+    epochs = [*_epochs_of(experiment, configurations)] or [
+        experiment.stage_graph().student.operation.epochs
+    ]
+    return max(
+        epochs
+        if len(configurations) <= _MAX_CONFIGURATIONS
+        else [*epochs, *_epochs_in_space(deciding_space)]
+    )
 
 
-def _epochs(experiment: Experiment, tried: Iterable[Mapping[str, Any]]) -> Iterator[int]:
-    for values in tried:
+def _epochs_of(
+    experiment: Experiment, configurations: Iterable[Mapping[str, Any]]
+) -> Iterator[int]:
+    for values in configurations:
         with contextlib.suppress(ConfigError):  # the search refuses it too
-            yield experiment.recipe(values).student.work.epochs
+            yield experiment.stage_graph(values).student.operation.epochs
 
 
 def _may_decide(path: str, domain: Domain, final: str) -> bool:
-    name, *steps = parts(path)
+    name, *steps = split_path(path)
     if name != final or isinstance(domain, Uniform | LogUniform | Composition):
         return False
     if "training" in steps[:-1]:
         return steps[-1] == "epochs"
-    return not _OTHERWISE & set(steps) and "objective" not in steps[:-1]
+    return not _FIELDS_WITHOUT_EPOCHS & set(steps) and "objective" not in steps[:-1]
 
 
-def _ends(domain: Domain) -> Domain:
+def _range_ends(domain: Domain) -> Domain:
     """The domain less what lies between the ends of a range."""
     match domain:
         case Integers(low, high, step):
@@ -62,11 +79,11 @@ def _ends(domain: Domain) -> Domain:
     return domain
 
 
-def _written(search: Mapping[str, Domain]) -> Iterator[int]:
+def _epochs_in_space(search: Mapping[str, Domain]) -> Iterator[int]:
     """Every number of epochs among searched values, at whatever depth."""
     for path, domain in search.items():
         for value in domain.grid(2):
-            yield from _epochs_in({parts(path)[-1]: value})
+            yield from _epochs_in({split_path(path)[-1]: value})
 
 
 def _epochs_in(value: Any) -> Iterator[int]:

@@ -8,17 +8,17 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from stillhouse.methods.core.data.config import DataConfig
-from stillhouse.search.core.addresses import keys_in
+from stillhouse.search.core.addresses import embedded_keys_message
 from stillhouse.search.core.model_name import name_problem
-from stillhouse.search.core.study_uri import check_address
-from stillhouse.spaces.config.base import Config, knob
+from stillhouse.search.core.study_uri import check_study_uri
+from stillhouse.spaces.config.base import Config, setting
 from stillhouse.spaces.config.limits import Limit, as_limit
-from stillhouse.spaces.config.problems import ConfigError, unknown
+from stillhouse.spaces.config.problems import ConfigError, unknown_message
 from stillhouse.spaces.latency import LatencySettings
 
-STATIC = ("parameters", "flops", "bytes")
+STATIC_METRICS = ("parameters", "flops", "bytes")
 """Costs known before a network is trained."""
-MEASURED = (
+MEASURED_METRICS = (
     "val_accuracy",
     "val_nll",
     "val_ece",
@@ -43,51 +43,51 @@ def _as_list(data: Any) -> Any:
     return (data,) if isinstance(data, str) else data
 
 
-Figures = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
+MetricPaths = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
 
 
 class GoalSettings(Config):
     """What to drive up or down, and the limits the student must keep."""
 
-    maximize: Figures = knob((), "stage.figure, or several")
-    minimize: Figures = knob((), "stage.figure, or several")
-    subject_to: dict[str, Annotated[Limit, BeforeValidator(as_limit)]] = knob(
+    maximize: MetricPaths = setting((), "stage.figure, or several")
+    minimize: MetricPaths = setting((), "stage.figure, or several")
+    subject_to: dict[str, Annotated[Limit, BeforeValidator(as_limit)]] = setting(
         {}, "stage.figure -> the largest allowed value, or {min: ..., max: ...}"
     )
 
     @model_validator(mode="after")
-    def _something(self) -> GoalSettings:
+    def _require_a_goal(self) -> GoalSettings:
         if not self.maximize + self.minimize:
             raise ValueError("needs maximize, minimize or both")
         return self
 
 
-class Asha(Config):
+class AshaSettings(Config):
     """Asynchronous successive halving (Li et al. 2020), stopping form, by epochs."""
 
     kind: Literal["asha"] = "asha"
-    grace_epochs: int = knob(3, "epochs before a trial may be stopped", ge=1)
-    reduction_factor: float = knob(3.0, "one in so many goes on at each rung", gt=1.0)
+    grace_epochs: int = setting(3, "epochs before a trial may be stopped", ge=1)
+    reduction_factor: float = setting(3.0, "one in so many goes on at each rung", gt=1.0)
 
 
-class Median(Config):
+class MedianSettings(Config):
     """Stops a trial whose best lies below the median of the others' running means."""
 
     kind: Literal["median"] = "median"
-    grace_epochs: int = knob(3, "epochs before a trial may be stopped", ge=1)
-    min_trials: int = knob(4, "trials to compare with before any is stopped", ge=1)
+    grace_epochs: int = setting(3, "epochs before a trial may be stopped", ge=1)
+    min_trials: int = setting(4, "trials to compare with before any is stopped", ge=1)
 
 
-class NoScheduler(Config):
+class NoSchedulerSettings(Config):
     """Every trial runs to its end."""
 
     kind: Literal["none"] = "none"
 
 
-_SCHEDULERS = ("none", "asha", "median")
+_SCHEDULER_KINDS = ("none", "asha", "median")
 
 
-def _as_kind(data: Any) -> Any:
+def _normalise_scheduler(data: Any) -> Any:
     if isinstance(data, Config):
         return data
     if isinstance(data, str):
@@ -99,125 +99,131 @@ def _as_kind(data: Any) -> Any:
         data = {"kind": kind, **(settings or {})}
     if not (isinstance(data, Mapping) and "kind" in data):
         raise ConfigError(f"needs a name or {{name: {{settings}}}}, found {data!r}")
-    if data["kind"] not in _SCHEDULERS:
-        raise ConfigError(unknown("scheduler", data["kind"], _SCHEDULERS))
+    if data["kind"] not in _SCHEDULER_KINDS:
+        raise ConfigError(unknown_message("scheduler", data["kind"], _SCHEDULER_KINDS))
     return data
 
 
-Scheduler = Annotated[
-    NoScheduler | Asha | Median, Field(discriminator="kind"), BeforeValidator(_as_kind)
+SchedulerSettings = Annotated[
+    NoSchedulerSettings | AshaSettings | MedianSettings,
+    Field(discriminator="kind"),
+    BeforeValidator(_normalise_scheduler),
 ]
 
 
-class Resources(Config):
+class ResourceSettings(Config):
     """What one trial, or one shared stage, occupies."""
 
-    cpu: float = knob(1.0, "processor cores", gt=0.0)
-    gpu: float = knob(0.0, "devices; fractions share one", ge=0.0)
+    cpu: float = setting(1.0, "processor cores", gt=0.0)
+    gpu: float = setting(0.0, "devices; fractions share one", ge=0.0)
 
     @field_validator("gpu")
     @classmethod
-    def _whole_above_one(cls, gpu: float) -> float:
+    def _require_whole_gpus(cls, gpu: float) -> float:
         if gpu > 1 and gpu != int(gpu):
             raise ValueError(f"needs a fraction below 1 or a whole number, found {gpu}")
         return gpu
 
 
-class Repeats(Config):
+class RepeatSettings(Config):
     """How the winner is settled: the best few configurations again, over several seeds."""
 
-    top: int = knob(3, "configurations to repeat; 0 for none", ge=0)
-    seeds: int = knob(3, "seeds for each", ge=1)
-    first_seed: int | None = knob(
+    top: int = setting(3, "configurations to repeat; 0 for none", ge=0)
+    seeds: int = setting(3, "seeds for each", ge=1)
+    first_seed: int | None = setting(
         None, "the first of them; none: 1 after a search, whose trials have seed 0, else 0", ge=0
     )
-    of_each: str | None = knob(
+    of_each: str | None = setting(
         None, "a searched path: so many of each of its values, each with baselines of its own"
     )
-    from_random: dict[str, Any] = knob(
+    from_random: dict[str, Any] = setting(
         {}, "changes to the training of baselines from random weights, such as {lr: 0.1}"
     )
 
 
-class Screening(Config):
+class ScreenSettings(Config):
     """A cheap first look: proposals are ranked by students trained on distilled data alone."""
 
-    stage: str = knob(..., "an entry that makes the data (do: distil_data)")
-    keep: float = knob(0.25, "share of the proposals that goes on to real training", gt=0.0, lt=1.0)
-    check: float = knob(
+    stage: str = setting(..., "an entry that makes the data (do: distil_data)")
+    keep: float = setting(
+        0.25, "share of the proposals that goes on to real training", gt=0.0, lt=1.0
+    )
+    check: float = setting(
         0.1,
         "share of the others that goes on too: only what is trained for real tells how well the "
         "screen ranks, and the kept alone, all good, tell little; 0: what leaves any out stays on",
         ge=0.0,
         lt=1.0,
     )
-    trust: float = knob(
+    trust: float = setting(
         0.3,
         "rank correlation with the real figure below which the screen is switched off, once there "
         "are 8 trials with both, 3 of them not kept",
         ge=-1.0,
         le=1.0,
     )
-    epochs: int | None = knob(None, "over the distilled data; none: as many as are drawn", ge=1)
+    epochs: int | None = setting(None, "over the distilled data; none: as many as are drawn", ge=1)
 
 
-class Run(Config):
+class RunSettings(Config):
     """How to run: none of it changes what a stage's result is."""
 
-    trials: int = knob(32, "configurations to try", ge=1)
-    sampler: Literal["tpe", "nsga2", "gp", "random", "grid"] = knob("tpe", "who proposes them")
-    start: Literal["sampler", "presets", "file"] = knob(
+    trials: int = setting(32, "configurations to try", ge=1)
+    sampler: Literal["tpe", "nsga2", "gp", "random", "grid"] = setting("tpe", "who proposes them")
+    start: Literal["sampler", "presets", "file"] = setting(
         "sampler",
         "presets: the methods' published settings are the first trials; file: the values that "
         "the file holds",
     )
-    neighbours: int = knob(
+    neighbours: int = setting(
         0, "with start: file, so many trials more, each with one of those values changed", ge=0
     )
-    grid_points: int = knob(3, "values a continuous domain has in a grid", ge=1)
-    scheduler: Scheduler = knob(NoScheduler(), "who stops hopeless trials early")
-    screen: Screening | None = knob(None, "who is trained at all, judged by distilled data")
-    resources: Resources = knob(Resources(), "for each trial")
-    concurrent: int | None = knob(
+    grid_points: int = setting(3, "values a continuous domain has in a grid", ge=1)
+    scheduler: SchedulerSettings = setting(NoSchedulerSettings(), "who stops hopeless trials early")
+    screen: ScreenSettings | None = setting(None, "who is trained at all, judged by distilled data")
+    resources: ResourceSettings = setting(ResourceSettings(), "for each trial")
+    concurrent: int | None = setting(
         None, "trials at once; none means as many as fit on the nodes there are", ge=1
     )
-    seed: int = knob(0, "the sampler's", ge=0)
-    repeats: Repeats = knob(Repeats(), "of the best configurations")
-    baselines: bool = knob(True, "also train the plain and the directly distilled student")
-    latency: LatencySettings = knob(LatencySettings(), "how latency_ms is measured")
+    seed: int = setting(0, "the sampler's", ge=0)
+    repeats: RepeatSettings = setting(RepeatSettings(), "of the best configurations")
+    baselines: bool = setting(True, "also train the plain and the directly distilled student")
+    latency: LatencySettings = setting(LatencySettings(), "how latency_ms is measured")
     # Two hours: longer than an epoch of what is worth a search, and short enough that a GPU which
     # hangs on a Friday works again on Friday.
-    hang_after: float | None = knob(
+    hang_after: float | None = setting(
         7200.0,
         "seconds without a report after which a stage or trial counts as hung and is started anew; "
         "none: never",
         gt=0.0,
     )
-    register_as: str | None = knob(None, "register the winner in MLflow under this name")
+    register_as: str | None = setting(None, "register the winner in MLflow under this name")
 
     @field_validator("register_as")
     @classmethod
-    def _name_of_a_model(cls, register_as: str | None) -> str | None:
-        if register_as is not None and (wrong := name_problem(register_as)):
-            raise ValueError(wrong)
+    def _require_model_name(cls, register_as: str | None) -> str | None:
+        if register_as is not None and (fault := name_problem(register_as)):
+            raise ValueError(fault)
         return register_as
 
 
-class Factorial(Config):
+class FactorialSettings(Config):
     """Whether distillation adds to other techniques: each without and with it, seed by seed."""
 
-    techniques: dict[str, dict[str, Any]] = knob(
+    techniques: dict[str, dict[str, Any]] = setting(
         ..., "name -> what it changes: path -> value, as of `search:`", min_length=1
     )
-    seeds: int = knob(5, "seeds of every student, the same for all", ge=2)
-    margin: float = knob(
+    seeds: int = setting(5, "seeds of every student, the same for all", ge=2)
+    margin: float = setting(
         0.005, "an interaction that is surely smaller than this counts as none", gt=0.0
     )
-    confidence: float = knob(0.95, "of the intervals", gt=0.0, lt=1.0)
+    confidence: float = setting(0.95, "of the intervals", gt=0.0, lt=1.0)
 
     @field_validator("techniques")
     @classmethod
-    def _names(cls, techniques: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    def _require_valid_names(
+        cls, techniques: dict[str, dict[str, Any]]
+    ) -> dict[str, dict[str, Any]]:
         for name in techniques:
             if not name.replace("_", "").replace("-", "").isalnum():
                 raise ValueError(f"needs letters, digits, - and _, found {name!r}")
@@ -227,29 +233,29 @@ class Factorial(Config):
 class ExperimentFile(Config):
     """The top level of an experiment file."""
 
-    name: str = knob(..., "letters, digits, - and _", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
-    data: DataConfig = knob(..., "the data set")
-    stages: dict[str, dict[str, Any]] = knob(..., "name -> what to make", min_length=1)
-    search: dict[str, Any] = knob({}, "path -> the values it may take")
-    factorial: Factorial | None = knob(
+    name: str = setting(..., "letters, digits, - and _", pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")
+    data: DataConfig = setting(..., "the data set")
+    stages: dict[str, dict[str, Any]] = setting(..., "name -> what to make", min_length=1)
+    search: dict[str, Any] = setting({}, "path -> the values it may take")
+    factorial: FactorialSettings | None = setting(
         None, "techniques to be tried without and with distillation, instead of a search"
     )
-    goal: GoalSettings | None = knob(None, "what to look for")
-    run: Run = knob(Run(), "how to run")
-    library: str = knob("stillhouse-library", "folder or URI where artifacts are kept")
-    tracking: str | None = knob(None, "MLflow's URI; none means a database beside the runs")
-    study: str | None = knob(None, "Optuna's database; none means a journal in the run's folder")
+    goal: GoalSettings | None = setting(None, "what to look for")
+    run: RunSettings = setting(RunSettings(), "how to run")
+    library: str = setting("stillhouse-library", "folder or URI where artifacts are kept")
+    tracking: str | None = setting(None, "MLflow's URI; none means a database beside the runs")
+    study: str | None = setting(None, "Optuna's database; none means a journal in the run's folder")
 
     @field_validator("study")
     @classmethod
-    def _a_database(cls, study: str | None) -> str | None:
+    def _require_database(cls, study: str | None) -> str | None:
         if study is not None:
-            check_address(study)
+            check_study_uri(study)
         return study
 
     @field_validator("library")
     @classmethod
-    def _without_keys(cls, library: str) -> str:
-        if said := keys_in(library):
-            raise ValueError(said)
+    def _refuse_credentials(cls, library: str) -> str:
+        if fault := embedded_keys_message(library):
+            raise ValueError(fault)
         return library

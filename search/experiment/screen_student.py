@@ -8,14 +8,14 @@ from typing import Any
 
 from stillhouse.methods.core.objective.objective import Objective
 from stillhouse.search.experiment.experiment import Experiment
-from stillhouse.search.experiment.schema import Screening
-from stillhouse.search.experiment.setting_paths import parts
-from stillhouse.search.experiment.variants import labels_alone
+from stillhouse.search.experiment.schema import ScreenSettings
+from stillhouse.search.experiment.setting_paths import split_path
+from stillhouse.search.experiment.variants import labels_only
 from stillhouse.search.stages.core.stage import Stage
 from stillhouse.search.stages.distil_data import Distil
-from stillhouse.search.stages.expansion.teachers import hears
+from stillhouse.search.stages.expansion.teachers import uses_teachers
 from stillhouse.search.stages.train import Train
-from stillhouse.spaces.config.problems import ConfigError, Problem, unknown
+from stillhouse.spaces.config.problems import ConfigError, Problem, unknown_message
 
 
 def screen_student(experiment: Experiment, values: Mapping[str, Any]) -> Stage:
@@ -31,52 +31,62 @@ def screen_student(experiment: Experiment, values: Mapping[str, Any]) -> Stage:
     Raises:
         ConfigError: it cannot be laid out, with paths into the file.
     """
-    settings, final = experiment.run.screen, experiment.final
+    settings, final_name = experiment.run.screen, experiment.final_name
     assert settings is not None
     stages, data = experiment.with_values(values)
-    entry = dict(stages[final])
-    entry["data"] = {**(entry.get("data") or {}), "distilled": settings.stage}
+    stage_data = dict(stages[final_name])
+    stage_data["data"] = {**(stage_data.get("data") or {}), "distilled": settings.stage}
     if settings.epochs is not None:
-        entry["training"] = {**(entry.get("training") or {}), "epochs": settings.epochs}
-    if entry.get("objective"):
-        entry |= _taught(entry, _settled_teachers(experiment))
-    other = replace(experiment, stages={**stages, final: entry}, data=data)
-    return replace(other.recipe().student, label=f"{final} (screen)")
+        stage_data["training"] = {**(stage_data.get("training") or {}), "epochs": settings.epochs}
+    if stage_data.get("objective"):
+        stage_data |= _soft_label_objective(stage_data, _teachers_are_fixed(experiment))
+    screening_experiment = replace(experiment, stages={**stages, final_name: stage_data}, data=data)
+    return replace(screening_experiment.stage_graph().student, label=f"{final_name} (screen)")
 
 
-def _taught(entry: Mapping[str, Any], teachers_stay: bool) -> dict[str, Any]:
+def _soft_label_objective(stage_data: Mapping[str, Any], keeps_teachers: bool) -> dict[str, Any]:
     """Objective and teachers of an entry that learns from soft labels."""
-    objective = Objective.parse(entry["objective"], "objective")
-    hard, brings = objective.needs_hard_labels, {name for name, _ in objective.brings()}
-    kept = {n: told for n, told in entry["objective"].items() if n not in {*hard, *brings}}
-    weighty = any(objective.terms[name].weight > 0 for name in kept)
-    if not weighty or (hears(objective) and not teachers_stay):
-        return labels_alone(entry)
-    heard = hears(Objective.parse(kept))
-    return {"objective": kept, "teachers": entry.get("teachers", []) if heard else []}
+    objective = Objective.parse(stage_data["objective"], "objective")
+    hard_label_methods, methods_with_requirements = (
+        objective.methods_needing_hard_labels,
+        {name for name, _ in objective.requirements()},
+    )
+    remaining_terms = {
+        method: term
+        for method, term in stage_data["objective"].items()
+        if method not in {*hard_label_methods, *methods_with_requirements}
+    }
+    has_weight = any(objective.terms[name].weight > 0 for name in remaining_terms)
+    if not has_weight or (uses_teachers(objective) and not keeps_teachers):
+        return labels_only(stage_data)
+    needs_teachers = uses_teachers(Objective.parse(remaining_terms))
+    return {
+        "objective": remaining_terms,
+        "teachers": stage_data.get("teachers", []) if needs_teachers else [],
+    }
 
 
-def _settled_teachers(experiment: Experiment) -> bool:
+def _teachers_are_fixed(experiment: Experiment) -> bool:
     """Whether no searched value decides who teaches, or what they are."""
-    ahead = list(experiment.entries[experiment.final].plain().get("teachers") or ())
-    needed: set[str] = set()
-    while ahead:
-        name = ahead.pop()
-        if name not in needed:
-            needed.add(name)
-            ahead += experiment.entries[name].needs()
-    return f"{experiment.final}.teachers" not in experiment.search and not any(
-        parts(path)[0] in needed for path in experiment.search
+    pending = list(experiment.stage_configs[experiment.final_name].plain().get("teachers") or ())
+    visited: set[str] = set()
+    while pending:
+        name = pending.pop()
+        if name not in visited:
+            visited.add(name)
+            pending += experiment.stage_configs[name].dependencies()
+    return f"{experiment.final_name}.teachers" not in experiment.search and not any(
+        split_path(path)[0] in visited for path in experiment.search
     )
 
 
 def check_screen(experiment: Experiment) -> Iterator[Problem]:
     """What of a screen cannot be."""
-    screen = experiment.run.screen
-    if screen is None:
+    screen_settings = experiment.run.screen
+    if screen_settings is None:
         return
     yield from _check_use(experiment)
-    yield from _check_stage(experiment, screen)
+    yield from _check_stage(experiment, screen_settings)
 
 
 def check_screen_student(experiment: Experiment) -> Iterator[Problem]:
@@ -90,34 +100,48 @@ def check_screen_student(experiment: Experiment) -> Iterator[Problem]:
 
 
 def _check_use(experiment: Experiment) -> Iterator[Problem]:
-    figure = experiment.goals[0].figure
+    metric = experiment.goals[0].figure
     if not experiment.search:
         yield Problem("run.screen", "has nothing to choose from without search; leave it out")
     if len(experiment.goals) > 1:
         yield Problem("run.screen", "needs a single goal; with several, leave it out")
-    elif "val_" not in figure:
-        message = f"ranks by what a student reaches in validation, not by {figure}; leave it out"
+    elif "val_" not in metric:
+        message = f"ranks by what a student reaches in validation, not by {metric}; leave it out"
         yield Problem("run.screen", message)
-    entry = experiment.entries.get(experiment.final)
-    if entry is not None and not isinstance(entry, Train):
-        message = f"trains students on other data, and {experiment.final!r} is a {entry.do}"
+    stage_config = experiment.stage_configs.get(experiment.final_name)
+    if stage_config is not None and not isinstance(stage_config, Train):
+        message = (
+            f"trains students on other data, and {experiment.final_name!r} is a {stage_config.do}"
+        )
         yield Problem("run.screen", message)
-    elif entry is not None and entry.images:
-        message = f"has nothing to spare: {experiment.final!r} learns on {entry.images} alone"
+    elif stage_config is not None and stage_config.images:
+        message = (
+            f"has nothing to spare: {experiment.final_name!r} learns on {stage_config.images} alone"
+        )
         yield Problem("run.screen", message)
 
 
-def _check_stage(experiment: Experiment, screen: Screening) -> Iterator[Problem]:
-    place, entry = "run.screen.stage", experiment.entries.get(screen.stage)
-    known = [name for name, kind in experiment.entries.items() if isinstance(kind, Distil)]
-    if entry is None:
-        yield Problem(place, unknown("stage of distilled data", screen.stage, known))
-    elif not isinstance(entry, Distil):
-        yield Problem(place, f"{screen.stage} is a {entry.do}; name one with do: distil_data")
+def _check_stage(experiment: Experiment, screen_settings: ScreenSettings) -> Iterator[Problem]:
+    location, stage_config = "run.screen.stage", experiment.stage_configs.get(screen_settings.stage)
+    distilled_data_stages = [
+        name for name, config in experiment.stage_configs.items() if isinstance(config, Distil)
+    ]
+    if stage_config is None:
+        yield Problem(
+            location,
+            unknown_message(
+                "stage of distilled data", screen_settings.stage, distilled_data_stages
+            ),
+        )
+    elif not isinstance(stage_config, Distil):
+        yield Problem(
+            location,
+            f"{screen_settings.stage} is a {stage_config.do}; name one with do: distil_data",
+        )
     for path in experiment.search:
-        if parts(path)[0] in ("data", screen.stage):
+        if split_path(path)[0] in ("data", screen_settings.stage):
             message = (
                 f"is made once for the whole search, and {path} is searched; search "
-                f"{experiment.final}.data instead of data, and nothing of {screen.stage}"
+                f"{experiment.final_name}.data instead of data, and nothing of {screen_settings.stage}"
             )
-            yield Problem(place, message)
+            yield Problem(location, message)

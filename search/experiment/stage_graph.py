@@ -8,139 +8,162 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.methods.core.data.config import DataConfig
-from stillhouse.methods.core.data.facts import facts, space
-from stillhouse.search.stages.chain import merged
-from stillhouse.search.stages.core.config import KINDS, Entry, Kind
+from stillhouse.methods.core.data.facts import embedding_space, facts
+from stillhouse.search.stages.chain import merge_settings
+from stillhouse.search.stages.core.config import STAGE_KINDS, ExpandedStage, StageConfig
 from stillhouse.search.stages.core.stage import Stage
 from stillhouse.search.stages.ops.train import TrainNetwork
-from stillhouse.spaces.config.problems import ConfigError, Problem, unknown
+from stillhouse.spaces.config.problems import ConfigError, Problem, unknown_message
 
-LayOut = Callable[[str, Kind, Mapping[str, Entry], DataConfig], Entry]
+StageExpander = Callable[[str, StageConfig, Mapping[str, ExpandedStage], DataConfig], ExpandedStage]
 """Lays out one entry: its name, what it says, the entries that it needs, and its data."""
 
 
 @dataclass(frozen=True)
-class Recipe:
+class StageGraph:
     """A small named graph of stages that ends in ``student``, runnable as it stands."""
 
-    entries: Mapping[str, Entry]
+    expanded_stages: Mapping[str, ExpandedStage]
     student: Stage
 
     @property
     def prerequisites(self) -> tuple[Stage, ...]:
         """All the student rests on, parents first."""
-        return tuple(stage for stage in self.student.lineage() if stage is not self.student)
+        return tuple(stage for stage in self.student.ancestors() if stage is not self.student)
 
     @property
-    def keys(self) -> dict[str, str]:
+    def keys_by_label(self) -> dict[str, str]:
         """Label -> key of every stage, the student last."""
-        return {stage.label: stage.key for stage in self.student.lineage()}
+        return {stage.label: stage.key for stage in self.student.ancestors()}
 
 
-def parse_entries(stages: Mapping[str, Any]) -> dict[str, Kind]:
+def parse_stages(stages: Mapping[str, Any]) -> dict[str, StageConfig]:
     """The entries as settings.
 
     Raises:
         ConfigError: every problem of every entry, with paths from the stages' names on.
     """
-    entries: dict[str, Kind] = {}
+    stage_configs: dict[str, StageConfig] = {}
     problems: list[Problem] = []
-    for name, data in stages.items():
+    for name, stage_data in stages.items():
         try:
-            entries[name] = parse_entry(data, name)
+            stage_configs[name] = parse_stage(stage_data, name)
         except ConfigError as error:
             problems.extend(error.problems)
     if problems:
         raise ConfigError(problems)
-    return entries
+    return stage_configs
 
 
-def parse_entry(data: Mapping[str, Any], name: str) -> Kind:
-    """One entry: ``do:`` names its kind, a file of ``search/stages``."""
-    do = data.get("do", "train")
-    if do not in KINDS.names():
-        raise ConfigError([Problem(f"{name}.do", unknown("kind of stage", do, KINDS.names()))])
-    return KINDS.load(do).parse(data, name)
+def parse_stage(stage_data: Mapping[str, Any], name: str) -> StageConfig:
+    """One entry: ``kind_name:`` names its kind, a file of ``search/stages``."""
+    kind_name = stage_data.get("do", "train")
+    if kind_name not in STAGE_KINDS.names():
+        raise ConfigError(
+            [
+                Problem(
+                    f"{name}.do", unknown_message("kind of stage", kind_name, STAGE_KINDS.names())
+                )
+            ]
+        )
+    return STAGE_KINDS.load(kind_name).parse(stage_data, name)
 
 
-def lay_out(
-    entries: Mapping[str, Kind], data: DataConfig, final: str, one: LayOut | None = None
-) -> Recipe:
-    """The stages that ``entries`` stand for.
+def build_stage_graph(
+    stage_configs: Mapping[str, StageConfig],
+    data: DataConfig,
+    final_name: str,
+    expand_one: StageExpander | None = None,
+) -> StageGraph:
+    """The stages that ``stage_configs`` stand for.
 
-    ``one`` lays out one entry; without it, an entry is laid out and checked.
+    ``expand_one`` lays out one entry; without it, an entry is laid out and checked.
 
     Raises:
         ConfigError: a reference to nothing, a cycle, or entries that cannot be laid out.
     """
-    done: dict[str, Entry] = {}
+    expanded_stages: dict[str, ExpandedStage] = {}
     problems: list[Problem] = []
-    for name in in_order(entries):
-        if not done.keys() >= set(entries[name].needs()):
+    for name in topological_order(stage_configs):
+        if not expanded_stages.keys() >= set(stage_configs[name].dependencies()):
             continue  # what it rests on is wrong already
         try:
-            needed = {need: done[need] for need in entries[name].needs()}
-            own = data_for(entries[name], data)
-            entry = (one or _lay_out_checked)(name, entries[name], needed, own)
+            expanded_dependencies = {
+                dependency: expanded_stages[dependency]
+                for dependency in stage_configs[name].dependencies()
+            }
+            stage_data = data_config_for(stage_configs[name], data)
+            expanded = (expand_one or _expand_checked)(
+                name, stage_configs[name], expanded_dependencies, stage_data
+            )
         except ConfigError as error:
-            problems.extend(error.under(name).problems)
+            problems.extend(error.with_prefix(name).problems)
         else:
-            done[name] = entry
+            expanded_stages[name] = expanded
     if problems:
         raise ConfigError(problems)
-    return Recipe(done, done[final].stage)
+    return StageGraph(expanded_stages, expanded_stages[final_name].stage)
 
 
-def _lay_out_checked(
-    name: str, entry: Kind, needed: Mapping[str, Entry], data: DataConfig
-) -> Entry:
-    laid = entry.lay_out(name, needed, data)
-    laid.stage.work.costs(laid.stage.data)
-    for stage in laid.members:
-        _check_labels(stage)
-        _check_keep(stage)
-        _check_space(stage)
-    return laid
+def _expand_checked(
+    name: str,
+    stage_config: StageConfig,
+    expanded_dependencies: Mapping[str, ExpandedStage],
+    data: DataConfig,
+) -> ExpandedStage:
+    expanded = stage_config.expand(name, expanded_dependencies, data)
+    expanded.stage.operation.costs(expanded.stage.data)
+    for stage in expanded.teaching_stages:
+        _require_usable_labels(stage)
+        _require_validation_for_best(stage)
+        _require_same_word_vectors(stage)
+    return expanded
 
 
-def _check_labels(stage: Stage) -> None:
+def _require_usable_labels(stage: Stage) -> None:
     """Noise in an image's place has nothing to do with its label, and mixed images have soft ones.
 
     Raises:
         ConfigError: labels are learnt from all the same, or by a method that takes no soft ones.
     """
-    taught = isinstance(stage.work, TrainNetwork) and stage.work.objective
-    if taught and taught.needs_labels and stage.data.augment.noise:
+    learns = isinstance(stage.operation, TrainNetwork) and stage.operation.objective
+    if learns and learns.needs_labels and stage.data.augment.noise:
         message = "learns from labels, and data.augment.noise leaves none; keep to the teachers"
         raise ConfigError([Problem("objective", message)])
-    if taught and taught.needs_hard_labels and stage.data.augment.mixes:
-        name = taught.needs_hard_labels[0]
+    if learns and learns.methods_needing_hard_labels and stage.data.augment.is_mixing:
+        name = learns.methods_needing_hard_labels[0]
         message = (
             f"needs hard labels, and data.augment.mixup or cutmix makes them soft; leave {name} out"
         )
         raise ConfigError([Problem(f"objective.{name}", message)])
 
 
-def _check_keep(stage: Stage) -> None:
+def _require_validation_for_best(stage: Stage) -> None:
     """The best epoch is told by the validation split.
 
     Raises:
         ConfigError: it is to be kept, and nothing is held out.
     """
-    training = isinstance(stage.work, TrainNetwork) and stage.work.objective and stage.work.training
+    training = (
+        isinstance(stage.operation, TrainNetwork)
+        and stage.operation.objective
+        and stage.operation.training
+    )
     if training and training.keep == "best" and not facts(stage.data).sizes["validation"]:
         message = "best needs a validation split, and data.validation is 0; set last, or 0.1 there"
         raise ConfigError([Problem("training.keep", message)])
 
 
-def _check_space(stage: Stage) -> None:
+def _require_same_word_vectors(stage: Stage) -> None:
     """What networks see of a text depends on the words of its data set and on their vectors.
 
     Raises:
         ConfigError: a stage rests on one that lives among other word vectors.
     """
     for parent in stage.parents:
-        if parent.data != stage.data and space(parent.data) != space(stage.data):
+        if parent.data != stage.data and embedding_space(parent.data) != embedding_space(
+            stage.data
+        ):
             message = (
                 f"has other words or word vectors than {parent.label}, on which it rests; keep "
                 "source, validation and split_seed, or read vectors from one file"
@@ -148,39 +171,45 @@ def _check_space(stage: Stage) -> None:
             raise ConfigError([Problem("data", message)])
 
 
-def data_for(entry: Kind, data: DataConfig) -> DataConfig:
-    """The experiment's data with the changes that ``entry`` wants.
+def data_config_for(stage_config: StageConfig, data: DataConfig) -> DataConfig:
+    """The experiment's data with the changes that ``stage_config`` wants.
 
     Raises:
         ConfigError: they do not fit, with paths from ``data`` on.
     """
-    own = DataConfig.parse(merged(data.plain(), entry.data), "data") if entry.data else data
-    if own.root is not None:  # workers have working directories of their own
-        absolute = str(Path(own.root).expanduser().absolute())
-        own = own.model_copy(update={"root": absolute})
-    return own
+    stage_data = (
+        DataConfig.parse(merge_settings(data.plain(), stage_config.data), "data")
+        if stage_config.data
+        else data
+    )
+    if stage_data.root is not None:  # workers have working directories of their own
+        absolute_root = str(Path(stage_data.root).expanduser().absolute())
+        stage_data = stage_data.model_copy(update={"root": absolute_root})
+    return stage_data
 
 
-def in_order(entries: Mapping[str, Kind]) -> Iterator[str]:
+def topological_order(stage_configs: Mapping[str, StageConfig]) -> Iterator[str]:
     """The entries' names, each after those it needs.
 
     Raises:
         ConfigError: a needed entry does not exist, or entries need each other in a circle.
     """
-    done: set[str] = set()
+    visited: set[str] = set()
 
-    def visit(name: str, path: tuple[str, ...]) -> Iterator[str]:
-        if name in path:
-            circle = " -> ".join((*path[path.index(name) :], name))
-            raise ConfigError([Problem(name, f"stages need each other in a circle: {circle}")])
-        if name in done:
+    def visit(name: str, trail: tuple[str, ...]) -> Iterator[str]:
+        if name in trail:
+            cycle = " -> ".join((*trail[trail.index(name) :], name))
+            raise ConfigError([Problem(name, f"stages need each other in a circle: {cycle}")])
+        if name in visited:
             return
-        for need in entries[name].needs():
-            if need not in entries:
-                raise ConfigError([Problem(name, unknown("stage", need, entries))])
-            yield from visit(need, (*path, name))
-        done.add(name)
+        for dependency in stage_configs[name].dependencies():
+            if dependency not in stage_configs:
+                raise ConfigError(
+                    [Problem(name, unknown_message("stage", dependency, stage_configs))]
+                )
+            yield from visit(dependency, (*trail, name))
+        visited.add(name)
         yield name
 
-    for name in entries:
+    for name in stage_configs:
         yield from visit(name, ())

@@ -21,55 +21,58 @@ _FLOAT = re.compile(
     r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
 )
 _NUMERIC = list("-+.0123456789")
-_KEPT = ("bool", "null")
+_INHERITED_TAGS = ("bool", "null")
 
-MERGE = "<<"
+MERGE_KEY = "<<"
 """The key whose mapping, or list of mappings, is laid under the one it stands in."""
 
 
-class Loader(yaml.SafeLoader):
+class CoreSchemaLoader(yaml.SafeLoader):
     """Composes and constructs plain values of the schema."""
 
 
-class _Dumper(yaml.SafeDumper):
-    """Quotes every text that :class:`Loader` or a reader of YAML 1.1 would take for a value."""
+class _CoreSchemaDumper(yaml.SafeDumper):
+    """Quotes every text that :class:`CoreSchemaLoader` or a reader of YAML 1.1 would take for a
+    value."""
 
 
-def _adopt(cls: Any, resolvers: Mapping[str, Any]) -> None:
+def _install_resolvers(cls: Any, resolvers: Mapping[str, Any]) -> None:
     cls.yaml_implicit_resolvers = resolvers
     # The first pattern that fits decides, and every whole number fits the second as well.
     cls.add_implicit_resolver(f"{_TAG}int", _INT, _NUMERIC)
     cls.add_implicit_resolver(f"{_TAG}float", _FLOAT, _NUMERIC)
 
 
-_adopt(
-    Loader,
+_install_resolvers(
+    CoreSchemaLoader,
     {
-        first: [(tag, pattern) for tag, pattern in resolvers if tag.endswith(_KEPT)]
+        first: [(tag, pattern) for tag, pattern in resolvers if tag.endswith(_INHERITED_TAGS)]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     },
 )
-_adopt(
-    _Dumper,
+_install_resolvers(
+    _CoreSchemaDumper,
     {first: list(found) for first, found in yaml.SafeDumper.yaml_implicit_resolvers.items()},
 )
 
 
-def _whole(_: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
+def _construct_int(_: yaml.SafeLoader, node: yaml.ScalarNode) -> int:
     text = node.value.replace("_", "")
     base = {"0o": 8, "0x": 16}.get(text[:2], 10)
     return int(text, base)
 
 
-def _real(_: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
+def _construct_float(_: yaml.SafeLoader, node: yaml.ScalarNode) -> float:
     text = node.value.replace("_", "").lower()
     return float(text.replace(".inf", "inf").replace(".nan", "nan"))
 
 
-Loader.add_constructor(f"{_TAG}int", _whole)
-Loader.add_constructor(f"{_TAG}float", _real)
+CoreSchemaLoader.add_constructor(f"{_TAG}int", _construct_int)
+CoreSchemaLoader.add_constructor(f"{_TAG}float", _construct_float)
 
 
 def dump(data: Mapping[str, Any]) -> str:
     """A mapping as YAML that reads back as the same values."""
-    return yaml.dump(dict(data), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100)
+    return yaml.dump(
+        dict(data), Dumper=_CoreSchemaDumper, sort_keys=False, allow_unicode=True, width=100
+    )

@@ -9,58 +9,60 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from stillhouse.search.experiment.yaml_schema import MERGE, Loader
+from stillhouse.search.experiment.yaml_schema import MERGE_KEY, CoreSchemaLoader
 from stillhouse.spaces.config.problems import ConfigError, Problem
 
-_PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
-_MAPPING = "tag:yaml.org,2002:map"
+_PLAIN_TAGS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool", "null")}
+_MAPPING_TAG = "tag:yaml.org,2002:map"
 
-MOST_BYTES = 500_000
-MOST_VALUES = 20_000
-DEEPEST = 60
+MAX_BYTES = 500_000
+MAX_VALUES = 20_000
+MAX_DEPTH = 60
 """Levels of nesting; like the other two, far above any experiment's."""
-LARGEST = 2**63
+MAX_INTEGER = 2**63
 
-_BEGINNING, _END = "# Whole only if its last line is three dots.\n", "\n..."
+_HEADER, _END_MARK = "# Whole only if its last line is three dots.\n", "\n..."
 
 
 @dataclass(frozen=True)
 class Document:
     """``data`` as plain values; ``lines`` maps a dotted path to its line, counted from 1.
 
-    ``laid_over`` holds the paths whose values were not read from the file, but given with --set;
+    ``overridden`` holds the paths whose values were not read from the file, but given with --set;
     ``text`` is what was read.
     """
 
     file: str
     data: Any
     lines: dict[str, int] = field(default_factory=dict)
-    laid_over: set[str] = field(default_factory=set)
+    overridden: set[str] = field(default_factory=set)
     text: str = ""
 
-    def place(self, path: str) -> str:
+    def location(self, path: str) -> str:
         """``file:line`` of the value at ``path``, or of the nearest value around it."""
-        around = [path[:end] for end in (*_dots(path), len(path))]
-        made = path not in self.lines and any(p.startswith(f"{path}.") for p in self.laid_over)
-        if made or self.laid_over.intersection(around):
+        prefixes = [path[:end] for end in (*_dot_positions(path), len(path))]
+        is_created = path not in self.lines and any(
+            p.startswith(f"{path}.") for p in self.overridden
+        )
+        if is_created or self.overridden.intersection(prefixes):
             return "--set"
-        known = [self.lines[outer] for outer in around if outer in self.lines]
-        line = known[-1] if known else self.lines.get("")
+        known_lines = [self.lines[outer] for outer in prefixes if outer in self.lines]
+        line = known_lines[-1] if known_lines else self.lines.get("")
         return f"{self.file}:{line}" if line else self.file
 
     def locate(self, error: ConfigError) -> ConfigError:
         """The same problems, each beginning with the file and line it stands on."""
-        return ConfigError(Problem(self.place(_whole(p)), str(p)) for p in error.problems)
+        return ConfigError(Problem(self.location(_full_path(p)), str(p)) for p in error.problems)
 
 
-def _dots(path: str) -> list[int]:
-    return [place for place, letter in enumerate(path) if letter == "."]
+def _dot_positions(path: str) -> list[int]:
+    return [position for position, letter in enumerate(path) if letter == "."]
 
 
-def _whole(problem: Problem) -> str:
+def _full_path(problem: Problem) -> str:
     """The path, down to the field where one that does not exist is told at its owner."""
-    found = re.match(r"unknown field '(.+?)'", problem.message)
-    return f"{problem.path}.{found[1]}".removeprefix(".") if found else problem.path
+    match = re.match(r"unknown field '(.+?)'", problem.message)
+    return f"{problem.path}.{match[1]}".removeprefix(".") if match else problem.path
 
 
 def read_document(file: Path) -> Document:
@@ -72,29 +74,29 @@ def read_document(file: Path) -> Document:
     """
     try:
         with file.open("rb") as stream:
-            text = stream.read(MOST_BYTES + 1).decode("utf-8")
+            text = stream.read(MAX_BYTES + 1).decode("utf-8")
     except FileNotFoundError:
         raise ConfigError([Problem(str(file), "there is no such file")]) from None
     except (OSError, ValueError) as error:
-        if isinstance(error, UnicodeDecodeError) and error.start >= MOST_BYTES - 3:
+        if isinstance(error, UnicodeDecodeError) and error.start >= MAX_BYTES - 3:
             raise _too_large(str(file)) from None
         raise ConfigError([Problem(str(file), f"cannot be read as text: {error}")]) from None
-    _check_end(text, str(file))
+    _check_end_mark(text, str(file))
     return parse_document(text, str(file))
 
 
-def with_end(text: str) -> str:
+def with_end_mark(text: str) -> str:
     """A YAML text that :func:`read_document` refuses once its end is missing."""
-    return f"{_BEGINNING}{text.rstrip()}{_END}\n"
+    return f"{_HEADER}{text.rstrip()}{_END_MARK}\n"
 
 
-def without_end(text: str) -> str:
-    """The text as it was before :func:`with_end`."""
-    return text.removeprefix(_BEGINNING).removesuffix("\n").removesuffix(_END) + "\n"
+def without_end_mark(text: str) -> str:
+    """The text as it was before :func:`with_end_mark`."""
+    return text.removeprefix(_HEADER).removesuffix("\n").removesuffix(_END_MARK) + "\n"
 
 
-def _check_end(text: str, file: str) -> None:
-    if text.startswith(_BEGINNING) and not text.rstrip().endswith(_END):
+def _check_end_mark(text: str, file: str) -> None:
+    if text.startswith(_HEADER) and not text.rstrip().endswith(_END_MARK):
         message = (
             "its end is missing, as after a full disk or a loss of power; put a whole copy in its "
             "place (MLflow keeps experiment.yaml and best.yaml of every run)"
@@ -104,17 +106,19 @@ def _check_end(text: str, file: str) -> None:
 
 def parse_document(text: str, file: str = "<text>") -> Document:
     """Like :func:`read_document`, for text that is already here."""
-    if len(text) > MOST_BYTES or len(text.encode(errors="replace")) > MOST_BYTES:
+    if len(text) > MAX_BYTES or len(text.encode(errors="replace")) > MAX_BYTES:
         raise _too_large(file)
     try:
-        root = yaml.compose(text, Loader=Loader)
+        root = yaml.compose(text, Loader=CoreSchemaLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        what = " ".join(filter(None, (error.context, error.problem)))
-        raise ConfigError([Problem(f"{file}:{line}", f"is not valid YAML: {what}")]) from None
+        description = " ".join(filter(None, (error.context, error.problem)))
+        raise ConfigError(
+            [Problem(f"{file}:{line}", f"is not valid YAML: {description}")]
+        ) from None
     except yaml.YAMLError as error:
-        what = " ".join(str(error).split())
-        raise ConfigError([Problem(file, f"is not valid YAML: {what}")]) from None
+        description = " ".join(str(error).split())
+        raise ConfigError([Problem(file, f"is not valid YAML: {description}")]) from None
     except RecursionError:
         raise ConfigError([Problem(file, "is not valid YAML: it is nested too deep")]) from None
     except ValueError as error:  # an escape that stands for no letter
@@ -123,10 +127,10 @@ def parse_document(text: str, file: str = "<text>") -> Document:
     data = reader.value(root, "", 0) if root is not None else None
     if reader.problems:
         raise ConfigError(reader.problems)
-    return Document(file, data, reader.lines, text=without_end(text))
+    return Document(file, data, reader.lines, text=without_end_mark(text))
 
 
-def is_text(value: str) -> bool:
+def is_encodable(value: str) -> bool:
     """Whether it can be written to a file: no half of a surrogate pair in it."""
     try:
         value.encode()
@@ -136,11 +140,11 @@ def is_text(value: str) -> bool:
 
 
 def _too_large(file: str) -> ConfigError:
-    message = f"is larger than {MOST_BYTES:,} bytes, which no experiment is"
+    message = f"is larger than {MAX_BYTES:,} bytes, which no experiment is"
     return ConfigError([Problem(file, message)])
 
 
-class _Pair(NamedTuple):
+class _KeyValue(NamedTuple):
     """A key of a mapping and its value, with the places where they stand."""
 
     key: yaml.ScalarNode
@@ -151,7 +155,7 @@ class _Reader:
     """Turns composed nodes into values, collecting lines and problems on the way."""
 
     def __init__(self, file: str) -> None:
-        self.file = file
+        self.file_name = file
         self.lines: dict[str, int] = {}
         self.problems: list[Problem] = []
         self.values = 0
@@ -160,96 +164,96 @@ class _Reader:
         self.lines.setdefault(path, node.start_mark.line + 1)
         self._count(node, depth)
         match node:
-            case yaml.MappingNode() if node.tag == _MAPPING:
+            case yaml.MappingNode() if node.tag == _MAPPING_TAG:
                 return self._mapping(node, path, depth)
             case yaml.SequenceNode(tag="tag:yaml.org,2002:seq"):
                 items = enumerate(node.value)
                 return [self.value(item, f"{path}.{i}", depth + 1) for i, item in items]
-            case yaml.ScalarNode() if node.tag in _PLAIN:
+            case yaml.ScalarNode() if node.tag in _PLAIN_TAGS:
                 return self._scalar(node, path)
         self._problem(node, path, f"tags are not allowed, found {node.tag!r}; write a plain value")
         return None
 
     def _scalar(self, node: yaml.ScalarNode, path: str) -> Any:
         try:
-            if not is_text(node.value):
+            if not is_encodable(node.value):
                 raise ValueError("half a letter")
-            value = Loader("").construct_object(node)
+            value = CoreSchemaLoader("").construct_object(node)
         except (ValueError, yaml.YAMLError):
             self._problem(node, path, f"cannot be read as a value: {node.value!r}; quote it")
             return None
-        if isinstance(value, int) and abs(value) > LARGEST:
+        if isinstance(value, int) and abs(value) > MAX_INTEGER:
             self._problem(node, path, "is a whole number beyond 2^63, which nothing here is")
             return None
         return value
 
     def _mapping(self, node: yaml.MappingNode, path: str, depth: int) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+        mapping: dict[str, Any] = {}
         for key, pair in self._pairs(node, path, depth).items():
             inner = f"{path}.{key}" if path else key
             self.lines[inner] = pair.key.start_mark.line + 1
-            found[key] = self.value(pair.value, inner, depth + 1)
-        return found
+            mapping[key] = self.value(pair.value, inner, depth + 1)
+        return mapping
 
-    def _pairs(self, node: yaml.MappingNode, path: str, depth: int) -> dict[str, _Pair]:
+    def _pairs(self, node: yaml.MappingNode, path: str, depth: int) -> dict[str, _KeyValue]:
         """A mapping's own keys, over those that ``<<`` lays under them."""
         own = self._keys(node, path)
-        under: dict[str, _Pair] = {}
+        merged: dict[str, _KeyValue] = {}
         for key, pair in list(own.items()):
             if _is_merge(pair.key):
-                under = self._laid_under(own.pop(key).value, path, depth + 1)
-        return {**under, **own}
+                merged = self._merged_pairs(own.pop(key).value, path, depth + 1)
+        return {**merged, **own}
 
-    def _laid_under(self, node: yaml.Node, path: str, depth: int) -> dict[str, _Pair]:
+    def _merged_pairs(self, node: yaml.Node, path: str, depth: int) -> dict[str, _KeyValue]:
         """The keys that ``<<: node`` brings; of several mappings the first that has a key."""
         self._count(node, depth)
-        found: dict[str, _Pair] = {}
-        for each in node.value if isinstance(node, yaml.SequenceNode) else [node]:
-            if not isinstance(each, yaml.MappingNode) or each.tag != _MAPPING:
+        merged: dict[str, _KeyValue] = {}
+        for mapping in node.value if isinstance(node, yaml.SequenceNode) else [node]:
+            if not isinstance(mapping, yaml.MappingNode) or mapping.tag != _MAPPING_TAG:
                 needed = "<< needs a mapping or a list of mappings, such as *name"
-                self._problem(each, path, f"{needed}, found {_shown(each)}")
+                self._problem(mapping, path, f"{needed}, found {_format_node(mapping)}")
                 continue
-            self._count(each, depth, len(each.value))
-            for key, pair in self._pairs(each, path, depth).items():
-                found.setdefault(key, pair)
-        return found
+            self._count(mapping, depth, len(mapping.value))
+            for key, pair in self._pairs(mapping, path, depth).items():
+                merged.setdefault(key, pair)
+        return merged
 
-    def _keys(self, node: yaml.MappingNode, path: str) -> dict[str, _Pair]:
+    def _keys(self, node: yaml.MappingNode, path: str) -> dict[str, _KeyValue]:
         """The keys that stand in a mapping itself, each with its place and its value."""
-        found: dict[str, _Pair] = {}
+        keys: dict[str, _KeyValue] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
                 self._problem(key_node, path, "a key must be a plain word")
                 continue
             key = str(key_node.value)
-            if not is_text(key):
+            if not is_encodable(key):
                 self._problem(key_node, path, f"a key must be a plain word, found {key!r}")
-            elif key in found:
-                first = found[key].key.start_mark.line + 1
+            elif key in keys:
+                first = keys[key].key.start_mark.line + 1
                 inner = f"{path}.{key}" if path else key
                 remedy = "; write <<: [*one, *other]" if _is_merge(key_node) else ""
                 message = f"this key is given twice (first on line {first}){remedy}"
                 self._problem(key_node, inner, message)
             else:
-                found[key] = _Pair(key_node, value_node)
-        return found
+                keys[key] = _KeyValue(key_node, value_node)
+        return keys
 
     def _count(self, node: yaml.Node, depth: int, values: int = 1) -> None:
         """Bound the work: an alias may name what it stands in, or double what it names."""
         self.values += values
-        if self.values > MOST_VALUES or depth > DEEPEST:
+        if self.values > MAX_VALUES or depth > MAX_DEPTH:
             message = "is too deep or too large; does an alias (*name) contain itself?"
-            raise ConfigError([Problem(f"{self.file}:{node.start_mark.line + 1}", message)])
+            raise ConfigError([Problem(f"{self.file_name}:{node.start_mark.line + 1}", message)])
 
     def _problem(self, node: yaml.Node, path: str, message: str) -> None:
         text = f"{path}: {message}" if path else message
-        self.problems.append(Problem(f"{self.file}:{node.start_mark.line + 1}", text))
+        self.problems.append(Problem(f"{self.file_name}:{node.start_mark.line + 1}", text))
 
 
 def _is_merge(key: yaml.ScalarNode) -> bool:
     """Whether it is the bare word ``<<``; in quotes it is a key like others."""
-    return key.value == MERGE and key.style is None
+    return key.value == MERGE_KEY and key.style is None
 
 
-def _shown(node: yaml.Node) -> str:
+def _format_node(node: yaml.Node) -> str:
     return repr(node.value) if isinstance(node, yaml.ScalarNode) else "a list"

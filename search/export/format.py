@@ -13,12 +13,12 @@ from torch import Tensor
 from stillhouse.search.artifacts.artifact import Artifact
 from stillhouse.spaces.modules.classifier import Classifier
 
-Answers = Callable[[Tensor], Tensor]
+Predictor = Callable[[Tensor], Tensor]
 """Images [N, channels, height, width] in 0..1 -> logits [N, classes]."""
 
 
 @dataclass(frozen=True)
-class Leaving:
+class ExportSource:
     """A network that leaves: in evaluation mode on the CPU, quantised layers sealed, with two or
     more ``examples`` of its images, and the artifact that it comes from."""
 
@@ -39,16 +39,16 @@ class Format:
     """Python that runs a file called FILE on ``images``, a NumPy array float32."""
 
     @classmethod
-    def missing(cls) -> list[str]:
+    def missing_packages(cls) -> list[str]:
         """The packages that are not installed."""
         return [name for name in cls.packages if find_spec(name) is None]
 
     @classmethod
-    def write(cls, leaving: Leaving, file: Path) -> None:
+    def write(cls, source: ExportSource, file: Path) -> None:
         """Write the network for any number of images at once."""
         raise NotImplementedError
 
     @classmethod
-    def read(cls, file: Path) -> Answers:
+    def read(cls, file: Path) -> Predictor:
         """What runs the network that was written, on one thread of the CPU."""
         raise NotImplementedError

@@ -7,17 +7,17 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
 from stillhouse.search.artifacts.record import Record
-from stillhouse.search.export.exporting import Departure, Exported
-from stillhouse.search.results.outcome import Outcome, Repeated
+from stillhouse.search.export.exporting import ExportedFile, ExportResult
+from stillhouse.search.results.outcome import Outcome, SeedRuns
 
 
-def card(
+def model_card(
     outcome: Outcome,
-    best: Repeated,
+    seed_runs: SeedRuns,
     record: Record,
-    departure: Departure,
-    tests: Sequence[float],
-    recipe: str,
+    export_result: ExportResult,
+    test_accuracies: Sequence[float],
+    config_yaml: str,
 ) -> str:
     """The card as Markdown.
 
@@ -30,73 +30,85 @@ def card(
     goal = outcome.goals[0]
     parts = [
         f"# {record.name} of {outcome.name}",
-        f"The best of {len(outcome.trials)} trials ({best.name}), made by Stillhouse on "
+        f"The best of {len(outcome.trials)} trials ({seed_runs.name}), made by Stillhouse on "
         f"{record.made_at}; artifact `{record.key}`.",
         "## How good it is",
-        *_accuracy(best, goal.figure, tests),
+        *_accuracy_section(seed_runs, goal.figure, test_accuracies),
         "## What it costs",
-        _costs(record, departure),
+        _cost_section(record, export_result),
         "## What it learnt from",
-        *_data(record),
-        *_teachers(record, outcome.stages),
+        *_data_section(record),
+        *_ancestor_section(record, outcome.records),
         "## How to run it",
-        *_usage(departure),
+        *_usage_section(export_result),
         "## How it was made",
         f"`stillhouse launch` makes it again from this file (torch "
         f"{record.facts['versions']['torch']}, {record.facts['device']}, git "
         f"{record.facts['versions']['git']}):",
-        f"```yaml\n{recipe.rstrip()}\n```",
+        f"```yaml\n{config_yaml.rstrip()}\n```",
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _accuracy(best: Repeated, figure: str, tests: Sequence[float]) -> Iterator[str]:
-    seeds = f"over {len(best.seeds)} seed{'s' * (len(best.seeds) != 1)}"
-    rows = [("chosen by", figure, f"{best.mean(figure):.4f} ± {best.spread(figure):.4f} {seeds}")]
-    if tests:
-        spread = statistics.stdev(tests) if len(tests) > 1 else 0.0
-        said = f"{statistics.fmean(tests):.4f} ± {spread:.4f} {seeds}"
-        rows.append(("never looked at before", "test accuracy", said))
+def _accuracy_section(
+    seed_runs: SeedRuns, metric: str, test_accuracies: Sequence[float]
+) -> Iterator[str]:
+    seeds = f"over {len(seed_runs.seeds)} seed{'s' * (len(seed_runs.seeds) != 1)}"
+    rows = [
+        (
+            "chosen by",
+            metric,
+            f"{seed_runs.mean(metric):.4f} ± {seed_runs.spread(metric):.4f} {seeds}",
+        )
+    ]
+    if test_accuracies:
+        spread = statistics.stdev(test_accuracies) if len(test_accuracies) > 1 else 0.0
+        test_text = f"{statistics.fmean(test_accuracies):.4f} ± {spread:.4f} {seeds}"
+        rows.append(("never looked at before", "test accuracy", test_text))
     yield _table(("", "figure", "mean ± standard deviation"), rows)
-    if not tests:
+    if not test_accuracies:
         yield (
             "It was not measured on a test split: the figure above is that by which it was chosen. "
             "`stillhouse reuse` trains it over fresh seeds and measures those there, once."
         )
 
 
-def _costs(record: Record, departure: Departure) -> str:
-    def row(name: str, told: Exported) -> tuple[str, ...]:
-        same = (f"{told.difference:.1e}", f"{told.agreement:.2%}") if told.format else ("", "")
-        return name, f"{told.bytes:,}", f"{told.latency_ms:.3f}", *same
+def _cost_section(record: Record, export_result: ExportResult) -> str:
+    def row(name: str, exported: ExportedFile) -> tuple[str, ...]:
+        agreement = (
+            (f"{exported.difference:.1e}", f"{exported.agreement:.2%}")
+            if exported.format
+            else ("", "")
+        )
+        return name, f"{exported.bytes:,}", f"{exported.latency_ms:.3f}", *agreement
 
-    rows = [row("as it was made", departure.network)]
-    rows += [row(f"`{_name(file)}`", file) for file in departure.files]
-    counted = " and ".join(
-        f"{record.figures[name]:,.0f} {what}"
-        for name, what in (("parameters", "parameters"), ("flops", "FLOPs an image"))
+    rows = [row("as it was made", export_result.network)]
+    rows += [row(f"`{_file_name(file)}`", file) for file in export_result.files]
+    size_text = " and ".join(
+        f"{record.figures[name]:,.0f} {label}"
+        for name, label in (("parameters", "parameters"), ("flops", "FLOPs an image"))
         if name in record.figures
     )
     head = ("", "bytes", "ms an image", "logits differ by", "same class")
-    compared = (
-        f"Answers compared on {departure.images} images of the {departure.split} split; the "
+    comparison_text = (
+        f"Answers compared on {export_result.images} images of the {export_result.split} split; the "
         "largest difference, as a share of the largest logit."
     )
-    return f"{counted}. One image at a time, one thread.\n\n{_table(head, rows)}\n\n{compared}"
+    return f"{size_text}. One image at a time, one thread.\n\n{_table(head, rows)}\n\n{comparison_text}"
 
 
-def _data(record: Record) -> Iterator[str]:
-    about, identity = record.facts["data"], record.identity.get("data") or {}
+def _data_section(record: Record) -> Iterator[str]:
+    data_facts, identity = record.facts["data"], record.identity.get("data") or {}
     source = next(iter(identity.get("source", {"data": None})))
-    sizes = ", ".join(f"{count:,} {split}" for split, count in about.get("sizes", {}).items())
-    classes = ", ".join(map(str, about.get("class_names", ())))
-    shape = " x ".join(map(str, about["shape"]))
-    yield f"`{source}`: {shape} in 0..1, {about['classes']} classes ({classes}); {sizes}."
+    sizes = ", ".join(f"{count:,} {split}" for split, count in data_facts.get("sizes", {}).items())
+    classes = ", ".join(map(str, data_facts.get("class_names", ())))
+    shape = " x ".join(map(str, data_facts["shape"]))
+    yield f"`{source}`: {shape} in 0..1, {data_facts['classes']} classes ({classes}); {sizes}."
 
 
-def _teachers(record: Record, stages: Mapping[str, Record]) -> Iterator[str]:
+def _ancestor_section(record: Record, stages: Mapping[str, Record]) -> Iterator[str]:
     rows = []
-    for parent in _lineage(record, stages):
+    for parent in _ancestors(record, stages):
         accuracy = parent.figures.get("val_accuracy")
         size = parent.figures.get("parameters")
         rows.append(
@@ -115,27 +127,27 @@ def _teachers(record: Record, stages: Mapping[str, Record]) -> Iterator[str]:
         yield "Labels alone; there was no teacher."
 
 
-def _lineage(record: Record, stages: Mapping[str, Record]) -> list[Record]:
+def _ancestors(record: Record, stages: Mapping[str, Record]) -> list[Record]:
     """What a record rests on, each once, parents first."""
-    found: dict[str, Record] = {}
+    ancestors: dict[str, Record] = {}
     for key in record.parents:
         if key in stages:
-            found |= {each.key: each for each in _lineage(stages[key], stages)}
-            found[key] = stages[key]
-    return list(found.values())
+            ancestors |= {ancestor.key: ancestor for ancestor in _ancestors(stages[key], stages)}
+            ancestors[key] = stages[key]
+    return list(ancestors.values())
 
 
-def _usage(departure: Departure) -> Iterator[str]:
+def _usage_section(export_result: ExportResult) -> Iterator[str]:
     yield "`images` are float32 in 0..1, [N, channels, height, width]; it normalises by itself."
-    for file in departure.files:
-        code = departure.usage[file.format].replace("FILE", _name(file))
+    for file in export_result.files:
+        code = export_result.usage[file.format].replace("FILE", _file_name(file))
         yield f"```python\n{code}\n```"
 
 
-def _name(file: Exported) -> str:
+def _file_name(file: ExportedFile) -> str:
     return file.file.rpartition("/")[2]
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in lines)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from stillhouse.search.monitoring.events import Event, Observer, StageChanged
 
 
-class Announcer:
+class EventDispatcher:
     """Passes events to all observers, one at a time whichever thread they come from.
 
     Args:
@@ -19,24 +19,24 @@ class Announcer:
     def __init__(
         self,
         observers: Sequence[Observer],
-        answers: Callable[[Event], Iterable[Event]] | None = None,
+        responder: Callable[[Event], Iterable[Event]] | None = None,
     ) -> None:
         self._observers = tuple(observers)
-        self._answers = answers
+        self._responder = responder
         self._lock = threading.Lock()
-        self.made: set[str] = set()
-        self.reused: set[str] = set()
-        self._told: set[str] = set()
+        self.made_keys: set[str] = set()
+        self.reused_keys: set[str] = set()
+        self._announced_keys: set[str] = set()
 
     def __call__(self, event: Event) -> None:
         with self._lock:
-            if isinstance(event, StageChanged) and not self._is_news(event):
+            if isinstance(event, StageChanged) and not self._is_first_announcement(event):
                 return
-            answers = self._answers(event) if self._answers else ()
-            for each in (event, *answers):
-                self._tell(each)
+            responses = self._responder(event) if self._responder else ()
+            for dispatched in (event, *responses):
+                self._notify_observers(dispatched)
 
-    def _tell(self, event: Event) -> None:
+    def _notify_observers(self, event: Event) -> None:
         """Tell all of them, also where one fails; the first failure goes on then."""
         failures: list[BaseException] = []
         for observer in self._observers:
@@ -47,12 +47,12 @@ class Announcer:
         if failures:
             raise failures[0]
 
-    def _is_news(self, event: StageChanged) -> bool:
+    def _is_first_announcement(self, event: StageChanged) -> bool:
         """Whether the end of a stage is told for the first time; keeps count of both kinds."""
         if event.state not in ("made", "reused"):
             return True
-        if event.key in self._told:
+        if event.key in self._announced_keys:
             return False
-        self._told.add(event.key)
-        (self.made if event.state == "made" else self.reused).add(event.key)
+        self._announced_keys.add(event.key)
+        (self.made_keys if event.state == "made" else self.reused_keys).add(event.key)
         return True

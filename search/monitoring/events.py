@@ -20,16 +20,16 @@ StageState = Literal["queued", "running", "made", "reused", "failed"]
 @dataclass(frozen=True)
 class SearchStarted:
     """``experiment`` is the experiment as plain data; ``resumed`` if it had been started before,
-    with ``ended``, the trials that have ended already by state, and the ``best`` of them as
-    (value of the first goal, number). ``trials`` is how many there are to be in all.
+    with ``ended_counts``, the trials that have ended already by state, and the ``best`` of them as
+    (value of the first goal, number). ``num_trials`` is how many there are to be in all.
     """
 
     name: str
     experiment: Mapping[str, Any]
     resumed: bool
-    ended: Mapping[str, int] = field(default_factory=dict)
+    ended_counts: Mapping[str, int] = field(default_factory=dict)
     best: tuple[float, int] | None = None
-    trials: int = 0
+    num_trials: int = 0
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ class StageChanged:
     ``label`` is for people (``assistants/cnn6``); ``epoch`` of ``epochs`` while it runs (0 when
     a worker has just taken it up), on ``node`` where there are several; ``in_trial`` if a trial
     that waits for it makes it in its own slot, as no other was free; ``record`` once it is made or
-    found; ``reason`` if it failed; ``lost`` if that was no fault of its own, but of the library's
-    place.
+    found; ``reason`` if it failed; ``storage_unavailable`` if that was no fault of its own, but of
+    the library's place.
     """
 
     key: str
@@ -51,12 +51,12 @@ class StageChanged:
     record: Record | None = None
     reason: str = ""
     node: str = ""
-    lost: bool = False
+    storage_unavailable: bool = False
     in_trial: bool = False
 
 
 @dataclass(frozen=True)
-class Needed:
+class RequiredStage:
     """A stage that a trial rests on; ``parents`` are the keys of those that it rests on itself."""
 
     key: str
@@ -68,24 +68,25 @@ class Needed:
 class TrialWaiting:
     """A trial is decided, and starts when all of ``stages`` are in the library.
 
-    ``teachers`` maps the key of each stage that teaches to the accuracy of mere guessing there.
+    ``chance_accuracies`` maps the key of each stage that teaches to the accuracy of mere guessing
+    there.
     """
 
     number: int
-    stages: tuple[Needed, ...]
-    teachers: Mapping[str, float] = field(default_factory=dict)
+    stages: tuple[RequiredStage, ...]
+    chance_accuracies: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class TrialStarted:
-    """``values`` maps each searched path to the value drawn, ``keys`` each stage to its key;
-    ``teachers`` as for :class:`TrialWaiting`."""
+    """``values`` maps each searched path to the value drawn, ``stage_keys`` each stage to its key;
+    ``chance_accuracies`` as for :class:`TrialWaiting`."""
 
     number: int
     values: Mapping[str, Any]
-    keys: Mapping[str, str]
+    stage_keys: Mapping[str, str]
     costs: Mapping[str, float]
-    teachers: Mapping[str, float] = field(default_factory=dict)
+    chance_accuracies: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -109,21 +110,22 @@ class TrialEnded:
 
 
 @dataclass(frozen=True)
-class ScreenOff:
+class ScreenDisabled:
     """The screen ranks too badly: from now on every configuration is trained."""
 
     reason: str
 
 
 @dataclass(frozen=True)
-class Warned:
-    """Something looks wrong, and the search goes on: ``about`` is a path of the file or a stage."""
+class WarningIssued:
+    """Something looks wrong, and the search goes on: ``source`` is a path of the file or a
+    stage."""
 
-    about: str
+    source: str
     message: str
 
     def __str__(self) -> str:
-        return f"{self.about}: {self.message}"
+        return f"{self.source}: {self.message}"
 
 
 @dataclass(frozen=True)
@@ -141,8 +143,8 @@ Event = (
     | TrialStarted
     | TrialReported
     | TrialEnded
-    | ScreenOff
-    | Warned
+    | ScreenDisabled
+    | WarningIssued
     | SearchEnded
 )
 Observer = Callable[[Event], None]

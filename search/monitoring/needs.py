@@ -11,8 +11,8 @@ import platform
 import threading
 from collections.abc import Iterable
 
-from stillhouse.search.artifacts.limits import Unreadable
-from stillhouse.search.artifacts.need import Need, Run
+from stillhouse.search.artifacts.limits import UnreadableFile
+from stillhouse.search.artifacts.need import RunRef, RunReferences
 from stillhouse.search.artifacts.store import Library
 from stillhouse.search.monitoring.events import (
     Event,
@@ -25,82 +25,84 @@ from stillhouse.search.monitoring.events import (
 from stillhouse.search.results.run_folder import RunFolder
 
 
-class Needs:
+class NeededKeysRecorder:
     """An observer that gathers keys; :meth:`write` notes them, from another thread.
 
     A note never loses a key: those of earlier launches of the run stay.
     """
 
     def __init__(self, folder: RunFolder, library: Library) -> None:
-        self._run = Run(folder.id, folder.name, platform.node(), str(folder.path))
+        self._run = RunRef(folder.id, folder.name, platform.node(), str(folder.path))
         self._library = library
         self._keys: set[str] = set()
         self._ended = False
         self._changed = True
-        self._read = False
-        self._guard = threading.Lock()
-        self._writing = threading.Lock()
+        self._has_read_earlier = False
+        self._keys_lock = threading.Lock()
+        self._write_lock = threading.Lock()
 
     def __call__(self, event: Event) -> None:
         match event:
             case SearchStarted():
-                self._end(False)
+                self._set_ended(False)
             case StageChanged():
                 self.add([event.key])
             case TrialWaiting():
                 self.add(stage.key for stage in event.stages)
             case TrialStarted():
-                self.add(event.keys.values())
+                self.add(event.stage_keys.values())
             case SearchEnded():
-                self._end(event.state == "finished")
+                self._set_ended(event.state == "finished")
 
     def add(self, keys: Iterable[str]) -> None:
         """More keys that the search needs."""
-        with self._guard:
-            before = len(self._keys)
+        with self._keys_lock:
+            num_keys = len(self._keys)
             self._keys.update(keys)
-            self._changed |= len(self._keys) > before
+            self._changed |= len(self._keys) > num_keys
 
-    def note(self, keys: Iterable[str]) -> None:
+    def add_and_write(self, keys: Iterable[str]) -> None:
         """Add keys, and have all of them in the library when this returns.
 
         Raises:
             Lost: they cannot be written.
         """
         self.add(keys)
-        self.write(soon=False)
+        self.write(give_up_soon=False)
 
-    def write(self, soon: bool = True) -> None:
-        """Note what is new, if anything is. ``soon`` gives up soon.
+    def write(self, give_up_soon: bool = True) -> None:
+        """Note what is new, if anything is. ``give_up_soon`` gives up soon.
 
         Raises:
             Lost: it cannot be written; the next call tries again.
         """
-        with self._writing:
-            if not self._read:
-                self.add(self._earlier())
-                self._read = True
-            with self._guard:
+        with self._write_lock:
+            if not self._has_read_earlier:
+                self.add(self._earlier_keys())
+                self._has_read_earlier = True
+            with self._keys_lock:
                 need = (
-                    Need(self._run, frozenset(self._keys), self._ended) if self._changed else None
+                    RunReferences(self._run, frozenset(self._keys), self._ended)
+                    if self._changed
+                    else None
                 )
                 self._changed = False
             if need is None:
                 return
             try:
-                self._library.note_search(need, soon)
+                self._library.write_references(need, give_up_soon)
             except BaseException:
                 self._changed = True
                 raise
 
-    def _earlier(self) -> frozenset[str]:
+    def _earlier_keys(self) -> frozenset[str]:
         """What earlier launches of this run noted; a damaged note is written anew."""
-        with contextlib.suppress(Unreadable):
-            if need := self._library.need(self._run.id):
+        with contextlib.suppress(UnreadableFile):
+            if need := self._library.references_of(self._run.id):
                 return need.keys
         return frozenset()
 
-    def _end(self, ended: bool) -> None:
-        with self._guard:
+    def _set_ended(self, ended: bool) -> None:
+        with self._keys_lock:
             self._changed |= ended != self._ended
             self._ended = ended

@@ -19,41 +19,41 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.core.addresses import shown
-from stillhouse.search.core.durable import write_whole
-from stillhouse.search.core.errors import Lost
+from stillhouse.search.core.addresses import for_display
+from stillhouse.search.core.durable import write_atomically
+from stillhouse.search.core.errors import StorageUnavailable
 from stillhouse.search.monitoring.events import Event, SearchEnded, SearchStarted
-from stillhouse.search.monitoring.needs import Needs
-from stillhouse.search.monitoring.status import Standing
+from stillhouse.search.monitoring.needs import NeededKeysRecorder
+from stillhouse.search.monitoring.status import SearchStatus
 from stillhouse.search.results.run_folder import RunFolder
 from stillhouse.spaces.config.problems import first_line
 
-EVERY = 15.0
+PUBLISH_INTERVAL = 15.0
 """Seconds between two signs of life."""
-SOON = 1.0
+NEEDS_INTERVAL = 1.0
 """Seconds until keys that a search newly needs are noted in its library."""
-PATIENCE = 3
+MAX_MISSED_HEARTBEATS = 3
 """Signs of life that may be missing before a driver counts as silent."""
-FILE = "status.json"
-BEFORE, BEHIND = "stillhouse-", ".json"
+STATUS_FILE = "status.json"
+DASHBOARD_PREFIX, DASHBOARD_SUFFIX = "stillhouse-", ".json"
 """Around a run's id on a board, where other programs leave files as well."""
-SHOWN = 100
+MAX_ROWS = 100
 """Rows of each list that are written; all are counted."""
 
 Snapshot = Mapping[str, Any]
 
 
-class Watched(Protocol):
+class MonitoredBackend(Protocol):
     """A workshop as the bulletin sees it."""
 
-    def nodes(self) -> list[dict[str, Any]]:
+    def node_usage(self) -> list[dict[str, Any]]:
         """What each node has and what of it is taken; none without a cluster."""
 
-    def board(self) -> Path | None:
+    def dashboard_folder(self) -> Path | None:
         """A folder that the cluster's dashboard shows; None without one."""
 
 
-class Bulletin:
+class StatusPublisher:
     """An observer; a thread of its own does the writing.
 
     Args:
@@ -64,31 +64,31 @@ class Bulletin:
 
     def __init__(
         self,
-        standing: Standing,
+        status: SearchStatus,
         folder: RunFolder,
         library: Library,
-        tracking: Callable[[], Mapping[str, Any]],
-        earlier: float = 0.0,
+        tracking_state: Callable[[], Mapping[str, Any]],
+        earlier_seconds: float = 0.0,
     ) -> None:
-        self._standing = standing
+        self._status = status
         self._folder = folder
         self._library = library
-        self.needs = Needs(folder, library)
-        self._tracking = tracking
-        self._earlier = earlier
-        self._guard = threading.Lock()
-        self._looking = threading.Lock()
-        self._watched: Watched | None = None
-        self._board: Path | None = None
+        self.needs = NeededKeysRecorder(folder, library)
+        self._tracking_state = tracking_state
+        self._earlier_seconds = earlier_seconds
+        self._status_lock = threading.Lock()
+        self._backend_lock = threading.Lock()
+        self._backend: MonitoredBackend | None = None
+        self._dashboard_folder: Path | None = None
         self._nodes: list[dict[str, Any]] = []
-        self._unwritten = ""
+        self._write_errors = ""
         self._wake = threading.Event()
         self._closing = False
-        self._thread = threading.Thread(target=self._work, name="bulletin", daemon=True)
+        self._thread = threading.Thread(target=self._publish_loop, name="bulletin", daemon=True)
 
     def __call__(self, event: Event) -> None:
-        with self._guard:
-            self._standing(event)
+        with self._status_lock:
+            self._status(event)
         self.needs(event)
         if isinstance(event, SearchStarted):
             self._thread.start()
@@ -96,112 +96,121 @@ class Bulletin:
             self._wake.set()
 
     @contextlib.contextmanager
-    def watching(self, workshop: Watched) -> Iterator[None]:
+    def monitor(self, backend: MonitoredBackend) -> Iterator[None]:
         """Tell of the workshop's nodes, and on its board, while the block runs."""
-        self._board = workshop.board()
-        self._watched = workshop
+        self._dashboard_folder = backend.dashboard_folder()
+        self._backend = backend
         self._wake.set()
         try:
             yield
         finally:
-            with self._looking:  # Ray must not be asked while it is shut down
-                self._watched = None
+            with self._backend_lock:  # Ray must not be asked while it is shut down
+                self._backend = None
 
     def close(self) -> None:
         """Write how it ended; returns when that is done, or takes too long."""
         self._closing = True
         self._wake.set()
         if self._thread.ident is not None:
-            self._thread.join(timeout=2 * EVERY)
+            self._thread.join(timeout=2 * PUBLISH_INTERVAL)
 
-    def _work(self) -> None:
+    def _publish_loop(self) -> None:
         while True:
-            last = self._closing
-            self._write()
-            if last:
+            is_last = self._closing
+            self._refresh_nodes_and_write()
+            if is_last:
                 return
-            self._rest()
+            self._wait_for_next_write()
 
-    def _rest(self) -> None:
+    def _wait_for_next_write(self) -> None:
         """Until the next sign of life is due; what the search newly needs is noted meanwhile."""
-        until = time.monotonic() + EVERY
-        while (left := until - time.monotonic()) > 0 and not self._wake.wait(min(left, SOON)):
-            with contextlib.suppress(OSError, Lost):  # told with the next sign of life
+        deadline = time.monotonic() + PUBLISH_INTERVAL
+        while (remaining := deadline - time.monotonic()) > 0 and not self._wake.wait(
+            min(remaining, NEEDS_INTERVAL)
+        ):
+            with contextlib.suppress(
+                OSError, StorageUnavailable
+            ):  # told with the next sign of life
                 self.needs.write()
         self._wake.clear()
 
-    def _write(self) -> None:
-        with self._looking:
-            if self._watched is not None:
+    def _refresh_nodes_and_write(self) -> None:
+        with self._backend_lock:
+            if self._backend is not None:
                 with contextlib.suppress(Exception):  # the search itself says what is wrong
-                    self._nodes = self._watched.nodes()
+                    self._nodes = self._backend.node_usage()
         self.write()
 
     def write(self) -> None:
         """Write how it stands, without a question to the workshop, which may never answer."""
-        with self._guard:
-            told = self._told()
-        text = json.dumps(told, indent=1, default=str)
-        troubles = []
-        for write in (self._to_needs, self._to_folder, self._to_board, self._to_library):
+        with self._status_lock:
+            snapshot = self._snapshot()
+        text = json.dumps(snapshot, indent=1, default=str)
+        errors = []
+        for write_copy in (
+            self._write_needs,
+            self._write_to_run_folder,
+            self._write_to_dashboard,
+            self._write_to_library,
+        ):
             try:
-                write(text)
-            except (OSError, Lost) as error:
-                troubles.append(first_line(error))
-        self._unwritten = "; ".join(troubles)
+                write_copy(text)
+            except (OSError, StorageUnavailable) as error:
+                errors.append(first_line(error))
+        self._write_errors = "; ".join(errors)
 
-    def _to_needs(self, _: str) -> None:
+    def _write_needs(self, _: str) -> None:
         self.needs.write()
 
-    def _to_folder(self, text: str) -> None:
-        self._folder.write(FILE, text)
+    def _write_to_run_folder(self, text: str) -> None:
+        self._folder.write(STATUS_FILE, text)
 
-    def _to_board(self, text: str) -> None:
-        if self._board is not None:
-            place = self._board / f"{BEFORE}{self._folder.id}{BEHIND}"
-            write_whole(place, text)
+    def _write_to_dashboard(self, text: str) -> None:
+        if self._dashboard_folder is not None:
+            path = self._dashboard_folder / f"{DASHBOARD_PREFIX}{self._folder.id}{DASHBOARD_SUFFIX}"
+            write_atomically(path, text)
 
-    def _to_library(self, text: str) -> None:
-        self._library.note_status(self._folder.id, platform.node(), text)
+    def _write_to_library(self, text: str) -> None:
+        self._library.write_status(self._folder.id, platform.node(), text)
 
-    def _told(self) -> dict[str, Any]:
-        standing, now = self._standing, time.time()
+    def _snapshot(self) -> dict[str, Any]:
+        status, now = self._status, time.time()
         return {
             "name": self._folder.name,
             "id": self._folder.id,
-            "state": standing.state,
-            "reason": standing.reason,
+            "state": status.state,
+            "reason": status.reason,
             "at": now,
-            "every": EVERY,
-            "heard": standing.heard,
-            "seconds": self._earlier + now - standing.since,
-            "seconds_left": standing.seconds_left() if standing.state == "running" else None,
+            "every": PUBLISH_INTERVAL,
+            "heard": status.last_event_at,
+            "seconds": self._earlier_seconds + now - status.launched_at,
+            "seconds_left": status.seconds_left() if status.state == "running" else None,
             "driver": {
                 "host": platform.node(),
                 "pid": os.getpid(),
                 "folder": str(self._folder.path),
             },
-            "library": {"place": shown(self._library.uri), "unwritten": self._unwritten},
-            "tracking": dict(self._tracking()),
+            "library": {"place": for_display(self._library.uri), "unwritten": self._write_errors},
+            "tracking": dict(self._tracking_state()),
             "nodes": self._nodes,
-            **standing.plain(SHOWN),
+            **status.plain(MAX_ROWS),
         }
 
 
-def stilled(snapshot: Snapshot) -> dict[str, Any]:
+def without_activity(snapshot: Snapshot) -> dict[str, Any]:
     """The snapshot of a driver that was killed: nothing that it tells of is on its way any more."""
     trials = {**snapshot["trials"], "running": [], "waiting": []}
-    none = {"running": 0, "queued": 0, "waiting": 0, "open": [], "unborn": []}
+    no_stages = {"running": 0, "queued": 0, "waiting": 0, "open": [], "unborn": []}
     return {
         **snapshot,
         "seconds_left": None,
         "trials": trials,
-        "stages": {**snapshot["stages"], **none},
+        "stages": {**snapshot["stages"], **no_stages},
     }
 
 
-def silent_for(snapshot: Snapshot, now: float) -> float | None:
+def heartbeat_overdue(snapshot: Snapshot, now: float) -> float | None:
     """Seconds since a running search's last sign of life, if it is overdue."""
     age = now - float(snapshot["at"])
-    overdue = age > PATIENCE * float(snapshot["every"])
+    overdue = age > MAX_MISSED_HEARTBEATS * float(snapshot["every"])
     return age if snapshot["state"] == "running" and overdue else None

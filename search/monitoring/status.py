@@ -10,7 +10,7 @@ from typing import Any
 from stillhouse.search.experiment.experiment import Experiment
 from stillhouse.search.monitoring.events import (
     Event,
-    Needed,
+    RequiredStage,
     SearchEnded,
     SearchStarted,
     StageChanged,
@@ -18,15 +18,15 @@ from stillhouse.search.monitoring.events import (
     TrialReported,
     TrialStarted,
     TrialWaiting,
-    Warned,
+    WarningIssued,
 )
 
-MOST = 20
+MAX_MESSAGES = 20
 """Failures, and warnings, that are kept with their reasons: the last ones."""
 
 
 @dataclass
-class Running:
+class RunningTrial:
     """A trial on a worker; ``value`` of the first goal after ``epoch``."""
 
     number: int
@@ -36,11 +36,11 @@ class Running:
 
 
 @dataclass
-class Standing:
+class SearchStatus:
     """An observer that others look at.
 
-    ``stages`` are those on their way, by key: queued or running. ``waiting`` maps a trial that is
-    decided to what it rests on. ``best`` is (value of the first goal, trial).
+    ``open_stages`` are those on their way, by key: queued or running. ``waiting_trials`` maps a
+    trial that is decided to what it rests on. ``best`` is (value of the first goal, trial).
     """
 
     experiment: Experiment
@@ -48,172 +48,184 @@ class Standing:
     state: str = "running"
     reason: str = ""
     total: int = 0
-    earlier: int = 0
-    since: float = field(default_factory=time.time)
-    heard: float = field(default_factory=time.time)
-    running: dict[int, Running] = field(default_factory=dict)
-    waiting: dict[int, tuple[Needed, ...]] = field(default_factory=dict)
-    stages: dict[str, StageChanged] = field(default_factory=dict)
-    ended: dict[str, int] = field(default_factory=dict)
+    num_ended_before: int = 0
+    launched_at: float = field(default_factory=time.time)
+    last_event_at: float = field(default_factory=time.time)
+    running_trials: dict[int, RunningTrial] = field(default_factory=dict)
+    waiting_trials: dict[int, tuple[RequiredStage, ...]] = field(default_factory=dict)
+    open_stages: dict[str, StageChanged] = field(default_factory=dict)
+    ended_counts: dict[str, int] = field(default_factory=dict)
     best: tuple[float, int] | None = None
-    made: int = 0
-    reused: int = 0
+    num_made: int = 0
+    num_reused: int = 0
     failures: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    _needs: dict[int, tuple[Needed, ...]] = field(default_factory=dict)
-    _there: set[str] = field(default_factory=set)
-    _failed: set[str] = field(default_factory=set)
+    _required_stages: dict[int, tuple[RequiredStage, ...]] = field(default_factory=dict)
+    _available_keys: set[str] = field(default_factory=set)
+    _failed_keys: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         self.total = self.total or self.experiment.trials
 
     @property
-    def figure(self) -> str:
+    def goal_metric(self) -> str:
         """The first goal's."""
         return self.experiment.goals[0].figure
 
     @property
-    def done(self) -> int:
+    def num_ended(self) -> int:
         """Trials that have ended."""
-        return sum(self.ended.values())
+        return sum(self.ended_counts.values())
 
     def __call__(self, event: Event) -> None:
-        self.heard = time.time()
+        self.last_event_at = time.time()
         match event:
             case SearchStarted():
-                self.name, self.total = event.name, event.trials
-                self.ended, self.best = dict(event.ended), event.best
-                self.earlier = self.done
+                self.name, self.total = event.name, event.num_trials
+                self.ended_counts, self.best = dict(event.ended_counts), event.best
+                self.num_ended_before = self.num_ended
             case StageChanged():
-                self._stage(event)
+                self._on_stage_changed(event)
             case TrialWaiting():
-                self.waiting[event.number] = self._needs[event.number] = event.stages
+                self.waiting_trials[event.number] = self._required_stages[event.number] = (
+                    event.stages
+                )
             case TrialStarted():
-                self.waiting.pop(event.number, None)
-                self.running[event.number] = Running(event.number, event.values)
+                self.waiting_trials.pop(event.number, None)
+                self.running_trials[event.number] = RunningTrial(event.number, event.values)
             case TrialReported():
-                if event.number in self.running:
-                    trial = self.running[event.number]
-                    trial.epoch, trial.value = event.epoch, event.metrics.get(self.figure)
+                if event.number in self.running_trials:
+                    trial = self.running_trials[event.number]
+                    trial.epoch, trial.value = event.epoch, event.metrics.get(self.goal_metric)
             case TrialEnded():
-                self._trial_ended(event)
-            case Warned():
-                self.warnings = [*self.warnings, str(event)][-MOST:]
+                self._on_trial_ended(event)
+            case WarningIssued():
+                self.warnings = [*self.warnings, str(event)][-MAX_MESSAGES:]
             case SearchEnded():
                 self.state, self.reason = event.state, event.reason
-                for open_ones in (self.running, self.waiting, self.stages, self._needs):
-                    open_ones.clear()  # nothing runs any more, whatever was on its way
+                for collection in (
+                    self.running_trials,
+                    self.waiting_trials,
+                    self.open_stages,
+                    self._required_stages,
+                ):
+                    collection.clear()  # nothing runs any more, whatever was on its way
 
     def seconds_left(self) -> float | None:
         """Until the last trial, judged by those that ended in this launch; None before any did."""
-        here = self.done - self.earlier
-        if here <= 0 or self.done >= self.total:
+        ended_in_launch = self.num_ended - self.num_ended_before
+        if ended_in_launch <= 0 or self.num_ended >= self.total:
             return None
-        return (time.time() - self.since) / here * (self.total - self.done)
+        return (time.time() - self.launched_at) / ended_in_launch * (self.total - self.num_ended)
 
-    def missing(self, number: int) -> list[Needed]:
+    def missing_stages(self, number: int) -> list[RequiredStage]:
         """What a trial waits for, before it has a slot or in its slot."""
-        return [s for s in self._needs.get(number, ()) if s.key not in self._there]
+        return [
+            s for s in self._required_stages.get(number, ()) if s.key not in self._available_keys
+        ]
 
-    def unborn(self) -> dict[str, tuple[str, list[str]]]:
+    def blocked_stages(self) -> dict[str, tuple[str, list[str]]]:
         """Stages that wait for others: key -> label, and the labels of those they wait for."""
-        needed = {s.key: s for some in self._needs.values() for s in some}
+        required = {s.key: s for stages in self._required_stages.values() for s in stages}
         return {
-            key: (stage.label, [needed[p].label for p in self._open(stage.parents) if p in needed])
-            for key, stage in needed.items()
-            if key not in self._there | self._failed and key not in self.stages
+            key: (
+                stage.label,
+                [required[p].label for p in self._unavailable_keys(stage.parents) if p in required],
+            )
+            for key, stage in required.items()
+            if key not in self._available_keys | self._failed_keys and key not in self.open_stages
         }
 
-    def plain(self, most: int) -> dict[str, Any]:
-        """Trials, stages, failures and warnings as JSON types, ``most`` rows of each list."""
+    def plain(self, max_rows: int) -> dict[str, Any]:
+        """Trials, stages, failures and warnings as JSON types, ``max_rows`` rows of each list."""
         return {
-            "goal": self.figure,
-            "trials": self._plain_trials(most),
-            "stages": self._plain_stages(most),
+            "goal": self.goal_metric,
+            "trials": self._trials_to_dict(max_rows),
+            "stages": self._stages_to_dict(max_rows),
             "failures": list(self.failures),
             "warnings": list(self.warnings),
         }
 
-    def _plain_trials(self, most: int) -> dict[str, Any]:
+    def _trials_to_dict(self, max_rows: int) -> dict[str, Any]:
         running = [
             {
                 "number": t.number,
                 "epoch": t.epoch,
                 "value": t.value,
                 "values": dict(t.values),
-                "for": [s.label for s in self.missing(t.number)],
+                "for": [s.label for s in self.missing_stages(t.number)],
             }
-            for t in self.running.values()
+            for t in self.running_trials.values()
         ]
         waiting = [
-            {"number": number, "for": [s.label for s in self.missing(number)]}
-            for number in self.waiting
+            {"number": number, "for": [s.label for s in self.missing_stages(number)]}
+            for number in self.waiting_trials
         ]
         return {
             "of": self.total,
-            "ended": dict(self.ended),
+            "ended": dict(self.ended_counts),
             "best": {"trial": self.best[1], "value": self.best[0]} if self.best else None,
-            "running": running[:most],
-            "waiting": waiting[:most],
+            "running": running[:max_rows],
+            "waiting": waiting[:max_rows],
         }
 
-    def _plain_stages(self, most: int) -> dict[str, Any]:
-        stages = sorted(self.stages.values(), key=lambda stage: stage.state != "running")
-        unborn = [
+    def _stages_to_dict(self, max_rows: int) -> dict[str, Any]:
+        stages = sorted(self.open_stages.values(), key=lambda stage: stage.state != "running")
+        blocked = [
             {"label": label, "key": key[:12], "state": "waiting", "for": parents}
-            for key, (label, parents) in self.unborn().items()
+            for key, (label, parents) in self.blocked_stages().items()
         ]
         return {
-            "made": self.made,
-            "reused": self.reused,
+            "made": self.num_made,
+            "reused": self.num_reused,
             "running": sum(stage.state == "running" for stage in stages),
             "queued": sum(stage.state == "queued" for stage in stages),
-            "waiting": len(unborn),
-            "failed": len(self._failed),
-            "open": [_row(stage) for stage in stages[:most]],
-            "unborn": unborn[:most],
+            "waiting": len(blocked),
+            "failed": len(self._failed_keys),
+            "open": [_stage_row(stage) for stage in stages[:max_rows]],
+            "unborn": blocked[:max_rows],
         }
 
-    def _open(self, keys: Iterable[str]) -> list[str]:
-        return [key for key in keys if key not in self._there]
+    def _unavailable_keys(self, keys: Iterable[str]) -> list[str]:
+        return [key for key in keys if key not in self._available_keys]
 
-    def _stage(self, event: StageChanged) -> None:
+    def _on_stage_changed(self, event: StageChanged) -> None:
         if event.state in ("queued", "running"):
-            if event.key not in self._there:  # else it only says again how it ended
-                self.stages[event.key] = event
+            if event.key not in self._available_keys:  # else it only says again how it ended
+                self.open_stages[event.key] = event
             return
-        self.stages.pop(event.key, None)
-        self.made += event.state == "made"
-        self.reused += event.state == "reused"
+        self.open_stages.pop(event.key, None)
+        self.num_made += event.state == "made"
+        self.num_reused += event.state == "reused"
         if event.state == "failed":
-            self._failed.add(event.key)
-            self._fail(f"stage {event.label}: {event.reason}")
+            self._failed_keys.add(event.key)
+            self._add_failure(f"stage {event.label}: {event.reason}")
         else:
-            self._failed.discard(event.key)
-            self._there.add(event.key)
+            self._failed_keys.discard(event.key)
+            self._available_keys.add(event.key)
 
-    def _trial_ended(self, event: TrialEnded) -> None:
-        self.running.pop(event.number, None)
-        self.waiting.pop(event.number, None)
-        self._needs.pop(event.number, None)
-        self.ended[event.state] = self.ended.get(event.state, 0) + 1
+    def _on_trial_ended(self, event: TrialEnded) -> None:
+        self.running_trials.pop(event.number, None)
+        self.waiting_trials.pop(event.number, None)
+        self._required_stages.pop(event.number, None)
+        self.ended_counts[event.state] = self.ended_counts.get(event.state, 0) + 1
         if event.state == "failed":
-            self._fail(f"trial {event.number}: {event.reason}")
-        value = event.figures.get(self.figure)
-        if event.state == "finished" and value is not None and self._keeps_limits(event.figures):
-            up = self.experiment.goals[0].maximize
-            if self.best is None or (value > self.best[0]) == up:
+            self._add_failure(f"trial {event.number}: {event.reason}")
+        value = event.figures.get(self.goal_metric)
+        if event.state == "finished" and value is not None and self._within_limits(event.figures):
+            maximize = self.experiment.goals[0].maximize
+            if self.best is None or (value > self.best[0]) == maximize:
                 self.best = (value, event.number)
 
-    def _keeps_limits(self, figures: Mapping[str, float]) -> bool:
+    def _within_limits(self, figures: Mapping[str, float]) -> bool:
         limits = self.experiment.limits.items()
-        return all(limit.excess(figures.get(name, float("inf"))) <= 0 for name, limit in limits)
+        return all(limit.violation(figures.get(name, float("inf"))) <= 0 for name, limit in limits)
 
-    def _fail(self, line: str) -> None:
-        self.failures = [*self.failures, line][-MOST:]
+    def _add_failure(self, message: str) -> None:
+        self.failures = [*self.failures, message][-MAX_MESSAGES:]
 
 
-def _row(stage: StageChanged) -> dict[str, Any]:
+def _stage_row(stage: StageChanged) -> dict[str, Any]:
     """A stage on its way as JSON types."""
     return {
         "label": stage.label,

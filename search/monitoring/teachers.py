@@ -13,81 +13,83 @@ import numpy as np
 
 from stillhouse.methods.core.data.class_merging import merged_labels
 from stillhouse.methods.core.data.config import DataConfig
-from stillhouse.methods.core.data.facts import cut, opened
+from stillhouse.methods.core.data.facts import decoded_source, split_spec
 from stillhouse.search.artifacts.record import Record
 from stillhouse.search.monitoring.events import (
     Event,
     StageChanged,
     TrialStarted,
     TrialWaiting,
-    Warned,
+    WarningIssued,
 )
 from stillhouse.search.stages.core.stage import Stage
 from stillhouse.search.stages.ops.train import TrainNetwork
 
-SUSPICIOUS = 0.998
+SUSPICIOUS_ACCURACY = 0.998
 """Validation accuracy above which weights from elsewhere have probably seen the split."""
-_TEACHES_FIRST = {"boundary", "neighbourhood", "heads", "invert"}
+_FIRST_PARENT_TEACHES = {"boundary", "neighbourhood", "heads", "invert"}
 """Kinds of stage whose first parent teaches."""
 
 
-def teachers(student: Stage) -> dict[str, Stage]:
+def teachers_of(student: Stage) -> dict[str, Stage]:
     """Key -> stage of every network that teaches the student, or anything it rests on."""
-    found: dict[str, Stage] = {}
-    for stage in student.lineage():
-        taught = stage.parents[:1] if stage.work.kind in _TEACHES_FIRST else ()
-        if isinstance(stage.work, TrainNetwork):
-            taught = stage.parents[stage.work.leading :]
-        found |= {teacher.key: teacher for teacher in taught}
-    return found
+    by_key: dict[str, Stage] = {}
+    for stage in student.ancestors():
+        teaching_stages = stage.parents[:1] if stage.operation.kind in _FIRST_PARENT_TEACHES else ()
+        if isinstance(stage.operation, TrainNetwork):
+            teaching_stages = stage.parents[stage.operation.num_leading_parents :]
+        by_key |= {teacher.key: teacher for teacher in teaching_stages}
+    return by_key
 
 
-def guesses(student: Stage) -> dict[str, float]:
+def majority_accuracies(student: Stage) -> dict[str, float]:
     """Key of each teacher -> the accuracy of always giving the most frequent answer there.
 
     Teachers without a validation split are left out.
     """
-    known = {key: guess(teacher.data) for key, teacher in teachers(student).items()}
-    return {key: share for key, share in known.items() if share is not None}
+    accuracies = {
+        key: majority_accuracy(teacher.data) for key, teacher in teachers_of(student).items()
+    }
+    return {key: share for key, share in accuracies.items() if share is not None}
 
 
-def guess(data: DataConfig) -> float | None:
+def majority_accuracy(data: DataConfig) -> float | None:
     """The share of the most frequent class of the validation split; none where it is empty."""
-    held = opened(data)
-    rows = held.splits(cut(data)).validation
+    material = decoded_source(data)
+    rows = material.splits(split_spec(data)).validation
     if not len(rows):
         return None
-    labels = merged_labels(data, held.labels("train")[rows])
+    labels = merged_labels(data, material.labels("train")[rows])
     return float(np.unique(labels, return_counts=True)[1].max() / len(labels))
 
 
-class TeacherWatch:
+class TeacherMonitor:
     """Follows the events of a search and answers each with the warnings that it gives cause for.
 
     A teacher is warned of once, when its record and its part in a trial are both known.
     """
 
     def __init__(self) -> None:
-        self._guesses: dict[str, float] = {}
-        self._made: dict[str, Record] = {}
+        self._majority_accuracies: dict[str, float] = {}
+        self._records: dict[str, Record] = {}
 
-    def __call__(self, event: Event) -> Iterator[Warned]:
+    def __call__(self, event: Event) -> Iterator[WarningIssued]:
         match event:
             case TrialWaiting() | TrialStarted():
-                yield from self._look(event.teachers)
+                yield from self._add_teachers(event.chance_accuracies)
             case StageChanged(record=Record() as record):
-                self._made.setdefault(event.key, record)
-                if event.key in self._guesses:
-                    yield from warnings_of(record, self._guesses[event.key])
+                self._records.setdefault(event.key, record)
+                if event.key in self._majority_accuracies:
+                    yield from teacher_warnings(record, self._majority_accuracies[event.key])
 
-    def _look(self, guesses: Mapping[str, float]) -> Iterator[Warned]:
-        for key in guesses.keys() - self._guesses.keys():
-            self._guesses[key] = guesses[key]
-            if key in self._made:
-                yield from warnings_of(self._made[key], guesses[key])
+    def _add_teachers(self, majority_accuracies: Mapping[str, float]) -> Iterator[WarningIssued]:
+        for key in majority_accuracies.keys() - self._majority_accuracies.keys():
+            self._majority_accuracies[key] = majority_accuracies[key]
+            if key in self._records:
+                yield from teacher_warnings(self._records[key], majority_accuracies[key])
 
 
-def warnings_of(record: Record, guess: float) -> Iterator[Warned]:
+def teacher_warnings(record: Record, majority_accuracy: float) -> Iterator[WarningIssued]:
     """What is odd about a teacher.
 
     Args:
@@ -96,19 +98,19 @@ def warnings_of(record: Record, guess: float) -> Iterator[Warned]:
     accuracy = record.figures.get("val_accuracy")
     if accuracy is None:
         return
-    images = record.facts["data"]["sizes"]["validation"]
-    noise = 2 * math.sqrt(guess * (1 - guess) / images)
-    if accuracy <= guess + noise:
+    num_images = record.facts["data"]["sizes"]["validation"]
+    sampling_noise = 2 * math.sqrt(majority_accuracy * (1 - majority_accuracy) / num_images)
+    if accuracy <= majority_accuracy + sampling_noise:
         message = (
             f"this teacher has an accuracy of {accuracy:.4f} on the validation split, and always "
-            f"giving the same answer has {guess:.4f}; what it teaches is noise: look at its "
+            f"giving the same answer has {majority_accuracy:.4f}; what it teaches is noise: look at its "
             "training, its weights and how they normalise images"
         )
-        yield Warned(record.name, message)
-    elif accuracy >= SUSPICIOUS and (record.identity.get("work") or {}).get("weights"):
+        yield WarningIssued(record.name, message)
+    elif accuracy >= SUSPICIOUS_ACCURACY and (record.identity.get("work") or {}).get("weights"):
         message = (
             f"this teacher has an accuracy of {accuracy:.4f} on the validation split, which its "
             "weights have probably been trained on; students then learn about images that judge "
             "them: hold out others, or train a teacher here"
         )
-        yield Warned(record.name, message)
+        yield WarningIssued(record.name, message)

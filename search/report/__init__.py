@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from stillhouse.search.core.durable import write_whole
+from stillhouse.search.core.durable import write_atomically
 from stillhouse.search.results.outcome import Outcome
 
 __all__ = ["write_report"]
@@ -19,9 +19,9 @@ def write_report(
     experiment: Mapping[str, Any],
     folder: Path,
     best_yaml: str = "",
-    opened: Mapping[str, Mapping[str, Tensor]] | None = None,
+    tensors: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> list[Path]:
-    """Write ``trials.csv``, ``report.html`` and every picture, as SVG and PNG, into ``folder``.
+    """Write ``trials.csv``, ``page_path.html`` and every picture, as SVG and PNG, into ``folder``.
 
     Pictures that would be empty are left out.
 
@@ -36,9 +36,9 @@ def write_report(
         The files written.
     """
     # Here, since matplotlib takes a second, which a search's first trial need not wait for.
-    from stillhouse.search.report.core.mpl_style import look
-    from stillhouse.search.report.core.participants import cast
-    from stillhouse.search.report.page.page import page
+    from stillhouse.search.report.core.mpl_style import use_style
+    from stillhouse.search.report.core.participants import find_participants
+    from stillhouse.search.report.page.page import render_page
     from stillhouse.search.report.pictures import (
         assemblies,
         curves,
@@ -51,27 +51,27 @@ def write_report(
         size,
         tree,
     )
-    from stillhouse.search.report.trials import write_trials
+    from stillhouse.search.report.trials import write_trial_table
 
-    taking_part = cast(outcome, experiment)
-    files = [write_trials(outcome, folder / "trials.csv")]
-    with look():
-        drawn = (
+    participants = find_participants(outcome, experiment)
+    files = [write_trial_table(outcome, folder / "trials.csv")]
+    with use_style():
+        maybe_pictures = (
             factorial.draw(outcome),
             seeds.draw(outcome),
-            size.draw(outcome, taking_part),
-            tree.draw(outcome, taking_part),
+            size.draw(outcome, participants),
+            tree.draw(outcome, participants),
             assemblies.draw(outcome),
             prediction.draw(outcome),
             screen.draw(outcome),
-            distilled.draw(outcome, opened or {}),
-            curves.draw(outcome, taking_part),
+            distilled.draw(outcome, tensors or {}),
+            curves.draw(outcome, participants),
             influence.draw(outcome, experiment.get("search", {})),
         )
-        pictures = [picture for picture in drawn if picture]
+        pictures = [picture for picture in maybe_pictures if picture]
         for picture in pictures:
             files += picture.save(folder)
-        text = page(outcome, experiment, taking_part, pictures, best_yaml)
-    report = folder / "report.html"
-    write_whole(report, text)
-    return [*files, report]
+        html = render_page(outcome, experiment, participants, pictures, best_yaml)
+    page_path = folder / "report.html"
+    write_atomically(page_path, html)
+    return [*files, page_path]

@@ -21,19 +21,21 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from stillhouse.search.artifacts.limits import is_word
-from stillhouse.search.core.durable import read_mapping, sync_folder, write_whole
-from stillhouse.search.experiment.yaml_source import with_end
-from stillhouse.spaces.config.problems import ConfigError, Problem, unknown
+from stillhouse.search.artifacts.limits import is_safe_name
+from stillhouse.search.core.durable import read_json_mapping, sync_folder, write_atomically
+from stillhouse.search.experiment.yaml_source import with_end_mark
+from stillhouse.spaces.config.problems import ConfigError, Problem, unknown_message
 
 log = logging.getLogger(__name__)
 
-_ELSEWHERE = "if it lies elsewhere, set STILLHOUSE_RUNS or change to the folder of its launch"
-PATIENCE = 5.0
+_ELSEWHERE_REMEDY = (
+    "if it lies elsewhere, set STILLHOUSE_RUNS or change to the folder of its launch"
+)
+LOCK_TIMEOUT_S = 5.0
 """Seconds for which a driver waits for another one of the same run, which may be ending."""
 
 
-class Busy(ConfigError):
+class RunLocked(ConfigError):
     """Another process runs this search."""
 
 
@@ -58,7 +60,7 @@ class RunFolder:
         root = runs_root()
         try:
             root.mkdir(parents=True, exist_ok=True)
-            number = max([_number(path.name, name) for path in root.iterdir()], default=0) + 1
+            number = max([_run_number(path.name, name) for path in root.iterdir()], default=0) + 1
             while True:
                 path = root / f"{name}-{number}"
                 try:
@@ -68,7 +70,7 @@ class RunFolder:
                 except FileExistsError:  # another launch took it
                     number += 1
         except OSError as error:
-            raise _unusable(root, "cannot be written", error) from None
+            raise _unusable_root(root, "cannot be written", error) from None
 
     @classmethod
     def find(cls, name: str) -> RunFolder:
@@ -81,27 +83,27 @@ class RunFolder:
         try:
             names = [p.name for p in root.iterdir() if p.is_dir()] if root.exists() else []
         except OSError as error:
-            raise _unusable(root, "cannot be read", error) from None
-        return cls(root / newest(name, names, str(root), _ELSEWHERE))
+            raise _unusable_root(root, "cannot be read", error) from None
+        return cls(root / newest_run(name, names, str(root), _ELSEWHERE_REMEDY))
 
     @property
     def name(self) -> str:
         return self.path.name
 
     @contextlib.contextmanager
-    def held(self, patience: float | None = None) -> Iterator[None]:
+    def locked(self, timeout: float | None = None) -> Iterator[None]:
         """Be the one process that runs this search, until the block ends.
 
         Raises:
-            Busy: another process was that for ``patience`` seconds, :data:`PATIENCE` without it.
-            ConfigError: the folder cannot be written.
+            Busy: another process was that for ``timeout`` seconds, :data:`LOCK_TIMEOUT_S` without
+            it. ConfigError: the folder cannot be written.
         """
         lock = FileLock(self.path / "driver.lock", thread_local=False)
         try:
-            lock.acquire(timeout=PATIENCE if patience is None else patience)
+            lock.acquire(timeout=LOCK_TIMEOUT_S if timeout is None else timeout)
         except Timeout:
             message = "another process runs it; stop that one first, or wait until it has ended"
-            raise Busy([Problem(self.name, message)]) from None
+            raise RunLocked([Problem(self.name, message)]) from None
         except OSError as error:
             message = f"cannot lock {self.path / 'driver.lock'}: {error.strerror}"
             raise ConfigError([Problem(self.name, message)]) from None
@@ -114,8 +116,8 @@ class RunFolder:
     def id(self) -> str:
         """What tells the run from all others of its name; folders of earlier versions have none,
         and their id is the name."""
-        found = self.read_json("run.json").get("id")
-        return found if isinstance(found, str) and is_word(found) else self.name
+        run_id = self.read_json("run.json").get("id")
+        return run_id if isinstance(run_id, str) and is_safe_name(run_id) else self.name
 
     def _with_id(self) -> RunFolder:
         """The same folder, with an id that no other run has."""
@@ -124,62 +126,66 @@ class RunFolder:
 
     def write(self, name: str, text: str) -> Path:
         """Replace a file, whole or not at all."""
-        return write_whole(self.path / name, text)
+        return write_atomically(self.path / name, text)
 
     def write_yaml(self, name: str, text: str) -> Path:
         """Replace a YAML file; a reader can tell whether its end is missing."""
-        return self.write(name, with_end(text))
+        return self.write(name, with_end_mark(text))
 
     def write_json(self, name: str, data: Any) -> Path:
         """Replace a file by JSON data."""
         return self.write(name, json.dumps(data, indent=1))
 
-    def read_json(self, name: str, lost: str = "") -> Any:
+    def read_json(self, name: str, consequence: str = "") -> Any:
         """The file's data; an empty mapping where it is not there yet, or damaged.
 
-        ``lost`` says in a warning what a damaged file takes away, and what follows.
+        ``consequence`` says in a warning what a damaged file takes away, and what follows.
         """
         path = self.path / name
         if not path.exists():
             return {}
-        found = read_mapping(path)
-        if found is None and lost:
-            log.warning("%s is damaged, as by a full disk: %s", path, lost)
-        return found or {}
+        data = read_json_mapping(path)
+        if data is None and consequence:
+            log.warning("%s is damaged, as by a full disk: %s", path, consequence)
+        return data or {}
 
     def seconds_so_far(self) -> float:
         """How long the search has run, launches before this one included."""
         for name in ("state.json", "status.json", "outcome.json"):
-            found = self.read_json(name).get("seconds")
-            if isinstance(found, int | float):
-                return float(found)
+            seconds = self.read_json(name).get("seconds")
+            if isinstance(seconds, int | float):
+                return float(seconds)
         return 0.0
 
 
-def newest(name: str, runs: Iterable[str], where: str, remedy: str = "") -> str:
+def newest_run(name: str, runs: Iterable[str], location: str, remedy: str = "") -> str:
     """Of ``runs`` the one called ``name``, or the newest of the experiment ``name``.
 
     Raises:
-        ConfigError: there is none ``where`` they were looked for; ``remedy`` says what helps.
+        ConfigError: there is none ``location`` they were looked for; ``remedy`` says what helps.
     """
     names = list(runs)
     if name in names:
         return name
-    numbered = {number: n for n in names if (number := _number(n, name))}
+    numbered = {number: n for n in names if (number := _run_number(n, name))}
     if not numbered:
-        what, _, near = unknown("run", name, names).partition("; ")
-        told = f"{what} in {where}; {near}" if names else f"{what} in {where}, which has no runs"
-        raise ConfigError([Problem("", "; ".join(filter(None, (told, remedy))))])
+        problem, _, suggestion = unknown_message("run", name, names).partition("; ")
+        message = (
+            f"{problem} in {location}; {suggestion}"
+            if names
+            else f"{problem} in {location}, which has no runs"
+        )
+        raise ConfigError([Problem("", "; ".join(filter(None, (message, remedy))))])
     return numbered[max(numbered)]
 
 
-def _unusable(root: Path, why: str, error: OSError) -> ConfigError:
+def _unusable_root(root: Path, problem: str, error: OSError) -> ConfigError:
     """The folder of all runs, what is wrong with it, and what helps."""
-    reason = "is a file, not a folder" if root.is_file() else f"{why}: {error.strerror}"
+    reason = "is a file, not a folder" if root.is_file() else f"{problem}: {error.strerror}"
     return ConfigError([Problem("", f"{root} {reason}; set STILLHOUSE_RUNS to another folder")])
 
 
-def _number(folder: str, name: str) -> int:
+def _run_number(folder: str, name: str) -> int:
     """The n of ``<name>-<n>``; 0 for any other folder."""
     head, _, tail = folder.rpartition("-")
     return int(tail) if head == name and tail.isdigit() else 0

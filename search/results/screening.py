@@ -16,16 +16,16 @@ from typing import Any, Literal, Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-ENOUGH = 8
+MIN_PAIRS = 8
 """Trials with both figures, from which on a screen is judged by their correlation."""
-CHECKED = 3
+MIN_CHECKED = 3
 """Of them not kept, where not all are: how the kept ones rank among each other says little."""
 
-Said = Literal["kept", "check", "out", "unscreened", "off"]
+ScreenVerdict = Literal["kept", "check", "out", "unscreened", "off"]
 
 
 @dataclass(frozen=True)
-class Screened:
+class ScreenDecision:
     """What the screen said of one configuration.
 
     ``said``: ``kept`` as one of the best; ``check`` though it is none, to measure the screen by;
@@ -34,7 +34,7 @@ class Screened:
     together, ``keys`` are those of the screen's student and all that it rests on.
     """
 
-    said: Said
+    said: ScreenVerdict
     figures: Mapping[str, float] = field(default_factory=dict)
     rank: int = 0
     of: int = 0
@@ -42,9 +42,9 @@ class Screened:
     keys: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, told: Mapping[str, Any] | None) -> Self | None:
+    def from_dict(cls, data: Mapping[str, Any] | None) -> Self | None:
         """From what :meth:`plain` gave."""
-        return cls(**{**told, "keys": tuple(told["keys"])}) if told else None
+        return cls(**{**data, "keys": tuple(data["keys"])}) if data else None
 
     def plain(self) -> dict[str, Any]:
         """As JSON types."""
@@ -52,13 +52,13 @@ class Screened:
 
     def __str__(self) -> str:
         if not self.rank:
-            return f"{_WORDS[self.said]}: {self.why}"
+            return f"{_VERDICT_TEXTS[self.said]}: {self.why}"
         failed = f"failed on distilled data ({self.why})"
         value = next((f"{x:.4g} on distilled data" for x in self.figures.values()), failed)
-        return f"{_WORDS[self.said]}: {value}, rank {self.rank} of {self.of}"
+        return f"{_VERDICT_TEXTS[self.said]}: {value}, rank {self.rank} of {self.of}"
 
 
-_WORDS: Mapping[Said, str] = {
+_VERDICT_TEXTS: Mapping[ScreenVerdict, str] = {
     "kept": "kept",
     "check": "trained to check the screen",
     "out": "screened out",
@@ -67,12 +67,12 @@ _WORDS: Mapping[Said, str] = {
 }
 
 
-def screen_figure(figure: str) -> str:
+def screen_metric(metric: str) -> str:
     """What a trial's figure on distilled data is called."""
-    return f"screen_{figure}"
+    return f"screen_{metric}"
 
 
-class Tried(Protocol):
+class ScreenedTrial(Protocol):
     """A trial, as far as its screen goes."""
 
     @property
@@ -80,79 +80,85 @@ class Tried(Protocol):
     @property
     def figures(self) -> Mapping[str, float]: ...
     @property
-    def screen(self) -> Screened | None: ...
+    def screen(self) -> ScreenDecision | None: ...
 
 
 @dataclass(frozen=True)
-class Judged:
+class ScreenQuality:
     """How a screen did.
 
     ``pairs`` are (figure on distilled data, real figure) of the finished trials that have both,
-    ``checked`` how many of them had not been kept. ``spearman`` is their rank correlation as it
+    ``num_checked`` how many of them had not been kept. ``spearman`` is their rank correlation as it
     would be over all that was screened: each pair counts for as many as it stands for, a kept one
     for the kept, a checked one for the others. It is not a number for fewer than three, and where
-    all of one kind are equal. ``off`` says why the screen was switched off, if it was; ``counts``
-    how many trials it said what of.
+    all of one kind are equal. ``disabled_reason`` says why the screen was switched off, if it was;
+    ``verdict_counts`` how many trials it said what of.
     """
 
     pairs: tuple[tuple[float, float], ...]
-    checked: int
+    num_checked: int
     spearman: float
-    off: str
-    counts: Mapping[Said, int]
+    disabled_reason: str
+    verdict_counts: Mapping[ScreenVerdict, int]
 
     @property
-    def others(self) -> int:
+    def num_not_kept(self) -> int:
         """How many were screened and not kept."""
-        return _others(self.counts)
+        return _num_not_kept(self.verdict_counts)
 
-    def distrusted(self, trust: float) -> str:
+    def distrust_reason(self, trust: float) -> str:
         """Why the screen is not to be used any more; empty while it may be."""
-        known = len(self.pairs) >= ENOUGH and (self.checked >= CHECKED or not self.others)
-        if self.off or not known or self.spearman >= trust:
-            return self.off
-        return f"{self.told} is below run.screen.trust: {trust:g}"
+        is_measured = len(self.pairs) >= MIN_PAIRS and (
+            self.num_checked >= MIN_CHECKED or not self.num_not_kept
+        )
+        if self.disabled_reason or not is_measured or self.spearman >= trust:
+            return self.disabled_reason
+        return f"{self.correlation_text} is below run.screen.trust: {trust:g}"
 
     @property
-    def told(self) -> str:
+    def correlation_text(self) -> str:
         """The correlation in words."""
-        over = f"over {len(self.pairs)} trials"
-        if self.others:
-            over += f", {self.checked} of them not kept"
+        sample_text = f"over {len(self.pairs)} trials"
+        if self.num_not_kept:
+            sample_text += f", {self.num_checked} of them not kept"
         if math.isnan(self.spearman):
-            return f"no rank correlation {over}"
-        return f"Spearman {self.spearman:.2f} {over}"
+            return f"no rank correlation {sample_text}"
+        return f"Spearman {self.spearman:.2f} {sample_text}"
 
     def plain(self) -> dict[str, Any]:
         """As JSON types."""
-        known = None if math.isnan(self.spearman) else self.spearman
-        told = {"spearman": known, "pairs": len(self.pairs), "checked": self.checked}
-        return {**told, "off": self.off, "said": dict(self.counts)}
+        spearman = None if math.isnan(self.spearman) else self.spearman
+        data = {"spearman": spearman, "pairs": len(self.pairs), "checked": self.num_checked}
+        return {**data, "off": self.disabled_reason, "said": dict(self.verdict_counts)}
 
 
-def judged(trials: Iterable[Tried], figure: str) -> Judged | None:
-    """How the screen of some trials did in ``figure``; none where none was screened."""
-    screened = [(trial, trial.screen) for trial in trials if trial.screen]
-    if not screened:
+def screen_quality(trials: Iterable[ScreenedTrial], metric: str) -> ScreenQuality | None:
+    """How the screen of some trials did in ``metric``; none where none was screened."""
+    screened_trials = [(trial, trial.screen) for trial in trials if trial.screen]
+    if not screened_trials:
         return None
-    counts = Counter(said.said for _, said in screened)
+    counts = Counter(decision.said for _, decision in screened_trials)
     finished = [
-        (trial, said)
-        for trial, said in screened
+        (trial, decision)
+        for trial, decision in screened_trials
         if trial.state == "finished"
-        and screen_figure(figure) in said.figures
-        and figure in trial.figures
+        and screen_metric(metric) in decision.figures
+        and metric in trial.figures
     ]
-    pairs = tuple((s.figures[screen_figure(figure)], t.figures[figure]) for t, s in finished)
-    checked = [said.said == "check" for _, said in finished]
-    kept_one = counts["kept"] / max(1, len(pairs) - sum(checked))
-    other = _others(counts) / max(1, sum(checked))
-    spearman = weighted_spearman(pairs, [other if check else kept_one for check in checked])
-    off = next((said.why for _, said in screened if said.said == "off"), "")
-    return Judged(pairs, sum(checked), spearman, off, counts)
+    pairs = tuple((s.figures[screen_metric(metric)], t.figures[metric]) for t, s in finished)
+    are_checks = [decision.said == "check" for _, decision in finished]
+    kept_weight = counts["kept"] / max(1, len(pairs) - sum(are_checks))
+    check_weight = _num_not_kept(counts) / max(1, sum(are_checks))
+    spearman = weighted_spearman(
+        pairs, [check_weight if check else kept_weight for check in are_checks]
+    )
+    disabled_reason = next(
+        (decision.why for _, decision in screened_trials if decision.said == "off"), ""
+    )
+    return ScreenQuality(pairs, sum(are_checks), spearman, disabled_reason, counts)
 
 
-def _others(counts: Mapping[Said, int]) -> int:
+def _num_not_kept(counts: Mapping[ScreenVerdict, int]) -> int:
     return counts.get("out", 0) + counts.get("check", 0)
 
 
@@ -163,9 +169,9 @@ def weighted_spearman(pairs: Sequence[tuple[float, float]], weights: Sequence[fl
     """
     if len(pairs) < 3 or any(len(set(column)) < 2 for column in zip(*pairs, strict=True)):
         return math.nan
-    one, other = (_ranks(column, weights) for column in zip(*pairs, strict=True))
-    spread = np.cov(one, other, aweights=weights, ddof=0)
-    return float(spread[0, 1] / math.sqrt(spread[0, 0] * spread[1, 1]))
+    first_ranks, second_ranks = (_ranks(column, weights) for column in zip(*pairs, strict=True))
+    covariance = np.cov(first_ranks, second_ranks, aweights=weights, ddof=0)
+    return float(covariance[0, 1] / math.sqrt(covariance[0, 0] * covariance[1, 1]))
 
 
 def _ranks(values: Sequence[float], weights: Sequence[float]) -> NDArray[np.float64]:

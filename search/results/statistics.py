@@ -6,11 +6,17 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from stillhouse.search.core.formatting import difference as worded
-from stillhouse.search.core.formatting import is_share, number, unit, value
-from stillhouse.search.results.outcome import Outcome, Repeated, Trial, winner, winners
+from stillhouse.search.core.formatting import format_difference as worded
+from stillhouse.search.core.formatting import format_number, format_value, is_share, unit
+from stillhouse.search.results.outcome import (
+    Outcome,
+    SeedRuns,
+    TrialResult,
+    winner,
+    winners_by_group,
+)
 
-LEVEL = 0.05
+SIGNIFICANCE_LEVEL = 0.05
 """A difference that seeds alone make more often than this is called a tie."""
 
 
@@ -18,18 +24,18 @@ LEVEL = 0.05
 class Verdict:
     """How one configuration compares with another in one figure.
 
-    ``difference`` is the first one's mean less the other's; ``error`` its standard error, not a
-    number where seeds are too few to know it; ``text`` says it all in words.
+    ``difference`` is the first one's mean less the other's; ``standard_error`` its standard error,
+    not a number where seeds are too few to know it; ``text`` says it all in words.
     """
 
     difference: float
-    tie: bool
+    is_tie: bool
     text: str
-    error: float = math.nan
+    standard_error: float = math.nan
 
 
-def verdict(best: Repeated, other: Repeated, figure: str) -> Verdict:
-    """Compare the means of ``figure`` over the seeds of two configurations.
+def verdict(first: SeedRuns, second: SeedRuns, metric: str) -> Verdict:
+    """Compare the means of ``metric`` over the seeds of two configurations.
 
     Welch's t test: it pools the spreads of both without taking them for equal, since a student
     taught by labels alone often spreads more than a distilled one, and it knows how little two
@@ -39,31 +45,39 @@ def verdict(best: Repeated, other: Repeated, figure: str) -> Verdict:
     Raises:
         KeyError: a record of either lacks the figure.
     """
-    difference = best.mean(figure) - other.mean(figure)
-    told = worded(figure, difference)
-    if min(len(best.records), len(other.records)) < 2:
-        return Verdict(difference, False, f"{told}; one seed only: no spread known")
-    error = math.hypot(*(r.spread(figure) / math.sqrt(len(r.records)) for r in (best, other)))
+    difference = first.mean(metric) - second.mean(metric)
+    difference_text = worded(metric, difference)
+    if min(len(first.records), len(second.records)) < 2:
+        return Verdict(difference, False, f"{difference_text}; one seed only: no spread known")
+    standard_error = math.hypot(
+        *(r.spread(metric) / math.sqrt(len(r.records)) for r in (first, second))
+    )
     if difference == 0.0:
-        return Verdict(difference, True, f"a tie within seed noise ({told})", error)
-    if error == 0.0:
-        return Verdict(difference, False, f"{told} (no spread over seeds)", error)
-    chance = _chance(best, other, figure)
-    if chance >= LEVEL:
-        return Verdict(difference, True, f"a tie within seed noise ({told})", error)
-    sure = f"p = {chance:.2g}, {abs(difference) / error:.1f} standard errors"
-    return Verdict(difference, False, f"{told} ({sure})", error)
+        return Verdict(
+            difference, True, f"a tie within seed noise ({difference_text})", standard_error
+        )
+    if standard_error == 0.0:
+        return Verdict(
+            difference, False, f"{difference_text} (no spread over seeds)", standard_error
+        )
+    p_value = _p_value(first, second, metric)
+    if p_value >= SIGNIFICANCE_LEVEL:
+        return Verdict(
+            difference, True, f"a tie within seed noise ({difference_text})", standard_error
+        )
+    evidence = f"p = {p_value:.2g}, {abs(difference) / standard_error:.1f} standard errors"
+    return Verdict(difference, False, f"{difference_text} ({evidence})", standard_error)
 
 
-def _chance(best: Repeated, other: Repeated, figure: str) -> float:
+def _p_value(first: SeedRuns, second: SeedRuns, metric: str) -> float:
     """How often seeds alone would make a difference of means as large as this one."""
     from scipy.stats import ttest_ind_from_stats  # a second, which a check need not wait
 
-    told = [(r.mean(figure), r.spread(figure), len(r.records)) for r in (best, other)]
-    return float(ttest_ind_from_stats(*told[0], *told[1], equal_var=False).pvalue)
+    moments = [(r.mean(metric), r.spread(metric), len(r.records)) for r in (first, second)]
+    return float(ttest_ind_from_stats(*moments[0], *moments[1], equal_var=False).pvalue)
 
 
-def ranking(outcome: Outcome) -> list[Trial]:
+def ranking(outcome: Outcome) -> list[TrialResult]:
     """Trials that finished within all limits, best in the first goal first.
 
     Without that figure, or where it is not a number, a trial comes last; equals keep the order
@@ -71,66 +85,70 @@ def ranking(outcome: Outcome) -> list[Trial]:
     """
     goal = outcome.goals[0]
 
-    def place(trial: Trial) -> tuple[bool, float, int]:
+    def sort_key(trial: TrialResult) -> tuple[bool, float, int]:
         value = trial.figures.get(goal.figure, math.nan)
         if math.isnan(value):
             return True, 0.0, trial.number
         return False, -value if goal.maximize else value, trial.number
 
-    return sorted((t for t in outcome.trials if t.state == "finished" and t.feasible), key=place)
+    return sorted((t for t in outcome.trials if t.state == "finished" and t.feasible), key=sort_key)
 
 
 def seconds_saved(outcome: Outcome) -> float:
     """Seconds that what was found in the library, instead of made, had once taken to make."""
-    students = {list(t.keys.values())[-1] for t in outcome.trials if t.reused and t.keys}
-    found = outcome.reused | students
-    return sum(outcome.stages[key].seconds for key in found if key in outcome.stages)
+    students = {
+        list(t.stage_keys.values())[-1] for t in outcome.trials if t.reused and t.stage_keys
+    }
+    reused_keys = outcome.reused_keys | students
+    return sum(outcome.records[key].seconds for key in reused_keys if key in outcome.records)
 
 
-def settled(outcome: Outcome) -> tuple[Repeated, ...]:
+def complete_seed_runs(outcome: Outcome) -> tuple[SeedRuns, ...]:
     """The repeated configurations of which the first goal's figure is known for every seed."""
-    return tuple(r for r in outcome.repeats if r.records and _known(r, outcome.goals[0].figure))
+    return tuple(
+        r for r in outcome.seed_runs if r.records and _has_metric(r, outcome.goals[0].figure)
+    )
 
 
-def champion(outcome: Outcome) -> Repeated | None:
+def best_seed_runs(outcome: Outcome) -> SeedRuns | None:
     """The best repeated trial, as :func:`winner`, among those of which the figure is known."""
-    return winner(replace(outcome, repeats=settled(outcome)))
+    return winner(replace(outcome, seed_runs=complete_seed_runs(outcome)))
 
 
-def champions(outcome: Outcome) -> dict[str, Repeated]:
+def best_seed_runs_by_group(outcome: Outcome) -> dict[str, SeedRuns]:
     """Of each group the best repeated trial among those of which the figure is known."""
-    return winners(replace(outcome, repeats=settled(outcome)))
+    return winners_by_group(replace(outcome, seed_runs=complete_seed_runs(outcome)))
 
 
-def pareto(points: Sequence[Sequence[float]], maximize: Sequence[bool]) -> list[int]:
+def pareto_indices(points: Sequence[Sequence[float]], maximize: Sequence[bool]) -> list[int]:
     """Indices of the points that no other point dominates, in their order.
 
     A point dominates another if it is as good in every coordinate and better in one. Equal
     points stand together; a point with a coordinate that is not a number is never in the front.
     """
-    turned = [[-x if up else x for x, up in zip(p, maximize, strict=True)] for p in points]
-    whole = [i for i, point in enumerate(turned) if not any(map(math.isnan, point))]
+    minimised = [[-x if up else x for x, up in zip(p, maximize, strict=True)] for p in points]
+    complete = [i for i, point in enumerate(minimised) if not any(map(math.isnan, point))]
     front: list[int] = []
     # Who dominates a point comes before it in this order, and is in the front or dominated by it.
-    for i in sorted(whole, key=lambda i: turned[i]):
-        if not any(_dominates(turned[j], turned[i]) for j in front):
+    for i in sorted(complete, key=lambda i: minimised[i]):
+        if not any(_dominates(minimised[j], minimised[i]) for j in front):
             front.append(i)
     return sorted(front)
 
 
-def _dominates(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether ``one`` is nowhere larger than ``other`` and somewhere smaller."""
-    return one != other and all(a <= b for a, b in zip(one, other, strict=True))
+def _dominates(first: Sequence[float], second: Sequence[float]) -> bool:
+    """Whether ``first`` is nowhere larger than ``second`` and somewhere smaller."""
+    return first != second and all(a <= b for a, b in zip(first, second, strict=True))
 
 
-def _known(repeated: Repeated, figure: str) -> bool:
-    return all(math.isfinite(r.figures.get(figure, math.nan)) for r in repeated.records)
+def _has_metric(seed_runs: SeedRuns, metric: str) -> bool:
+    return all(math.isfinite(r.figures.get(metric, math.nan)) for r in seed_runs.records)
 
 
-def mean_and_spread(figure: str, repeated: Repeated) -> str:
+def mean_and_spread(metric: str, seed_runs: SeedRuns) -> str:
     """``91.39 ± 0.21 %``; without a spread where there is one seed only."""
-    mean, spread = repeated.mean(figure), repeated.spread(figure)
-    if len(repeated.records) < 2:
-        return value(figure, mean)
-    told = f"{100 * spread:.2f}" if is_share(figure) else f"{spread:.2g}"
-    return f"{number(figure, mean)} ± {told}{unit(figure)}"
+    mean, spread = seed_runs.mean(metric), seed_runs.spread(metric)
+    if len(seed_runs.records) < 2:
+        return format_value(metric, mean)
+    spread_text = f"{100 * spread:.2f}" if is_share(metric) else f"{spread:.2g}"
+    return f"{format_number(metric, mean)} ± {spread_text}{unit(metric)}"

@@ -7,47 +7,47 @@ from collections.abc import Iterator
 
 from stillhouse.search.evaluation.finalists import first_seed
 from stillhouse.search.experiment.experiment import Experiment, to_yaml
-from stillhouse.search.report.core.headline import breaches
-from stillhouse.search.report.core.roles import brief
-from stillhouse.search.results.outcome import Outcome, Repeated, winner, winners
+from stillhouse.search.report.core.headline import limit_violations
+from stillhouse.search.report.core.roles import group_label
+from stillhouse.search.results.outcome import Outcome, SeedRuns, winner, winners_by_group
 
 
 def best_files(experiment: Experiment, outcome: Outcome) -> Iterator[tuple[str, str]]:
     """Name and text of each; with ``run.repeats.of_each`` also ``best-parameters-67000.yaml``."""
     if best := winner(outcome):
-        yield file_name(""), best_yaml(experiment, outcome, best)
-    for group, own in winners(outcome).items():
+        yield best_file_name(""), best_yaml(experiment, outcome, best)
+    for group, group_winner in winners_by_group(outcome).items():
         if group:
-            yield file_name(group), best_yaml(experiment, outcome, own)
+            yield best_file_name(group), best_yaml(experiment, outcome, group_winner)
 
 
-def file_name(group: str) -> str:
+def best_file_name(group: str) -> str:
     """The file of the best of a group; of the best of all where there is no group."""
-    what, _, value = brief(group).partition(" ")
-    return f"best-{slug(what)}-{slug(value)}.yaml" if group else "best.yaml"
+    parameter, _, value = group_label(group).partition(" ")
+    return f"best-{slug(parameter)}-{slug(value)}.yaml" if group else "best.yaml"
 
 
-def best_yaml(experiment: Experiment, outcome: Outcome, best: Repeated) -> str:
+def best_yaml(experiment: Experiment, outcome: Outcome, best: SeedRuns) -> str:
     """The winning configuration as an experiment file, its evidence in the header."""
     figure = outcome.goals[0].figure
-    told = experiment.settled(
-        outcome.values(best), f"{experiment.name}-best", first_seed(experiment)
+    settled = experiment.fixed_configuration(
+        outcome.trial_values(best), f"{experiment.name}-best", first_seed(experiment)
     )
     seed, student = outcome.representative(best)
     header = [
         f"The best of {len(outcome.trials)} trials of {outcome.name} ({best.name}).",
-        f"{figure} {best.mean(figure):.4f} +- {best.spread(figure):.4f} over {_seeds(best)}.",
+        f"{figure} {best.mean(figure):.4f} +- {best.spread(figure):.4f} over {_describe_seeds(best)}.",
         f"Student {student.key[:12]} (seed {seed}, the nearest to the mean), "
         f"{student.figures.get('parameters', 0):,.0f} parameters.",
-        *breaches(outcome, best),
+        *limit_violations(outcome, best),
         "Places are absolute: on another machine, change library, tracking, data.root, weights.",
     ]
-    return "".join(f"# {line}\n" for line in header) + to_yaml(told)
+    return "".join(f"# {line}\n" for line in header) + to_yaml(settled)
 
 
-def _seeds(best: Repeated) -> str:
-    named = ", ".join(map(str, best.seeds))
-    return f"{len(best.seeds)} seed{'s' * (len(best.seeds) != 1)} ({named})"
+def _describe_seeds(best: SeedRuns) -> str:
+    listed = ", ".join(map(str, best.seeds))
+    return f"{len(best.seeds)} seed{'s' * (len(best.seeds) != 1)} ({listed})"
 
 
 def slug(text: str) -> str:

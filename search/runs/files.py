@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from stillhouse.search.core.addresses import shown
+from stillhouse.search.core.addresses import for_display
 from stillhouse.search.experiment.yaml_source import read_document
-from stillhouse.search.monitoring.mlflow import NoSuchRun, fetch_artifact, resolve_uri, tracked_at
+from stillhouse.search.monitoring.mlflow import NoSuchRun, fetch_artifact, recorded_uri, resolve_uri
 from stillhouse.search.results.run_folder import RunFolder, runs_root
 from stillhouse.spaces.config.problems import ConfigError, Problem
 
@@ -24,7 +24,7 @@ class FoundFile:
     tracking: str | None = None
 
 
-def find_file(name: str, file: str, tracking: str | None = None) -> FoundFile:
+def find_run_file(name: str, file: str, tracking: str | None = None) -> FoundFile:
     """A file of a run's, or of the run that has this id in MLflow.
 
     Args:
@@ -40,48 +40,50 @@ def find_file(name: str, file: str, tracking: str | None = None) -> FoundFile:
     try:
         folder = RunFolder.find(name)
     except ConfigError as missing:
-        return _in_mlflow(name, file, tracking, missing)
-    rests_on = "outcome.json" if file == "best.yaml" else file  # from which it is rebuilt
-    if not ((folder.path / file).exists() or (folder.path / rests_on).exists()):
+        return _find_in_mlflow(name, file, tracking, missing)
+    source_file = "outcome.json" if file == "best.yaml" else file  # from which it is rebuilt
+    if not ((folder.path / file).exists() or (folder.path / source_file).exists()):
         message = f"has no best configuration yet; stillhouse resume {folder.name}"
         raise ConfigError([Problem(folder.name, message)])
     return FoundFile(folder.path / file)
 
 
-def _in_mlflow(run_id: str, file: str, tracking: str | None, missing: ConfigError) -> FoundFile:
-    asked = []
+def _find_in_mlflow(
+    run_id: str, file: str, tracking: str | None, missing: ConfigError
+) -> FoundFile:
+    searched = []
     default = resolve_uri(None, Path.cwd())
-    for uri in _stores(tracking):
+    for uri in _tracking_stores(tracking):
         try:
             path = fetch_artifact(uri, run_id, file)
-        except NoSuchRun as why:
-            asked.append(f"{shown(uri)} ({why})")
+        except NoSuchRun as error:
+            searched.append(f"{for_display(uri)} ({error})")
         else:
             return FoundFile(path, uri if uri != default else None)
     remedy = "name another store with --tracking URI"
-    told = f"; nor is it the id of a run in {', '.join(asked)}; {remedy}"
-    raise ConfigError([Problem(p.path, f"{p.message}{told}") for p in missing.problems])
+    addition = f"; nor is it the id of a run in {', '.join(searched)}; {remedy}"
+    raise ConfigError([Problem(p.path, f"{p.message}{addition}") for p in missing.problems])
 
 
-def _stores(tracking: str | None) -> list[str]:
+def _tracking_stores(tracking: str | None) -> list[str]:
     """Where to ask, each once, in order."""
     if tracking:
         return [resolve_uri(tracking, Path.cwd())]
-    named = [os.environ.get("MLFLOW_TRACKING_URI"), None, *_tracked()]
-    found = []
-    for uri in named:
+    candidates = [os.environ.get("MLFLOW_TRACKING_URI"), None, *_tracked_uris()]
+    uris = []
+    for uri in candidates:
         with contextlib.suppress(ConfigError):  # MLflow's own variable may name a folder
-            found.append(resolve_uri(uri, Path.cwd()))
-    return list(dict.fromkeys(found))
+            uris.append(resolve_uri(uri, Path.cwd()))
+    return list(dict.fromkeys(uris))
 
 
-def _tracked() -> Iterator[str]:
+def _tracked_uris() -> Iterator[str]:
     """Where the runs of this machine were tracked, the newest first."""
     root = runs_root()
     folders = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
     for folder in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            if noted := tracked_at(folder):  # with an absolute path, wherever it was launched
+            if noted := recorded_uri(folder):  # with an absolute path, wherever it was launched
                 yield noted
             elif uri := read_document(folder / "experiment.yaml").data.get("tracking"):
                 yield str(uri)

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from stillhouse.methods.core.data.config import DataConfig
-from stillhouse.search.artifacts.places import absolute
+from stillhouse.search.artifacts.places import absolute_address
 from stillhouse.search.experiment.experiment import Experiment
-from stillhouse.search.experiment.schema import Factorial
-from stillhouse.search.experiment.setting_paths import Space
+from stillhouse.search.experiment.schema import FactorialSettings
+from stillhouse.search.experiment.setting_paths import SearchSpace
 from stillhouse.search.monitoring.mlflow import resolve_uri
 from stillhouse.spaces.config.domains import Choice, Domain
 
 
-def fixed(experiment: Experiment, base: Path) -> Experiment:
+def with_absolute_paths(experiment: Experiment, base: Path) -> Experiment:
     """The experiment with every relative place resolved from the folder ``base``.
 
     Places are the library, MLflow's database, roots of data, files of weights and of word vectors,
@@ -31,115 +31,125 @@ def fixed(experiment: Experiment, base: Path) -> Experiment:
         ConfigError: the library or MLflow's URI is none that can be used.
     """
     data = experiment.data.model_dump(mode="json", exclude_defaults=True)
-    vectors = not any(_roots(experiment.stages)) and not _moves_root(experiment)
+    resolve_vectors = not any(_named_roots(experiment.stages)) and not _searches_root(experiment)
     return replace(
         experiment,
-        data=DataConfig.parse(_fixed("data", data, base, vectors), "data"),
-        stages=_fixed("stages", experiment.stages, base, vectors, experiment.data.root),
-        search=_fixed_space(experiment.search, base),
-        factorial=_fixed_factorial(experiment.factorial, base),
-        library=_library(experiment.library, base),
+        data=DataConfig.parse(_absolute_value("data", data, base, resolve_vectors), "data"),
+        stages=_absolute_value(
+            "stages", experiment.stages, base, resolve_vectors, experiment.data.root
+        ),
+        search=_absolute_space(experiment.search, base),
+        factorial=_absolute_factorial(experiment.factorial, base),
+        library=_absolute_library(experiment.library, base),
         tracking=resolve_uri(experiment.tracking, base),
     )
 
 
-def fixed_file(told: Mapping[str, Any], base: Path) -> dict[str, Any]:
+def document_with_absolute_paths(document: Mapping[str, Any], base: Path) -> dict[str, Any]:
     """The same for the data of a run's file that an earlier version wrote.
 
     Searched places stay as they are: the study knows its values by these names.
     """
-    found = {**told}
+    resolved = {**document}
     for part in ("data", "stages"):
-        if isinstance(found.get(part), Mapping):
-            found[part] = _fixed(part, found[part], base, vectors=False)
-    library, tracking = found.get("library", "stillhouse-library"), found.get("tracking")
+        if isinstance(resolved.get(part), Mapping):
+            resolved[part] = _absolute_value(part, resolved[part], base, resolve_vectors=False)
+    library, tracking = resolved.get("library", "stillhouse-library"), resolved.get("tracking")
     if isinstance(library, str):
-        found["library"] = _library(library, base)
+        resolved["library"] = _absolute_library(library, base)
     if isinstance(tracking, str | None):
-        found["tracking"] = resolve_uri(tracking, base)
-    return found
+        resolved["tracking"] = resolve_uri(tracking, base)
+    return resolved
 
 
-def is_relative(place: str | None) -> bool:
+def is_relative_location(location: str | None) -> bool:
     """Whether a library's or MLflow's place depends on the working folder."""
-    if not place:
+    if not location:
         return True
-    scheme, middle, file = place.partition(":///")
-    if middle:
+    scheme, separator, file = location.partition(":///")
+    if separator:
         return scheme.startswith("sqlite") and not file.startswith(("/", "~"))
-    return "://" not in place and place != "databricks" and not place.startswith(("/", "~"))
+    return (
+        "://" not in location and location != "databricks" and not location.startswith(("/", "~"))
+    )
 
 
-def _fixed(key: str, value: Any, base: Path, vectors: bool, root: str | None = None) -> Any:
+def _absolute_value(
+    key: str, value: Any, base: Path, resolve_vectors: bool, root: str | None = None
+) -> Any:
     """A value of the file's with the places in it resolved; ``key`` says what it is.
 
-    Word vectors lie from ``root`` on. ``vectors`` is false where roots differ between entries:
-    an absolute root then fixes them well enough.
+    Word vectors lie from ``root`` on. ``resolve_vectors`` is false where roots differ between
+    entries: an absolute root then fixes them well enough.
     """
     if isinstance(value, str):
-        return _joined(base, value) if key in ("root", "weights") else value
+        return _join(base, value) if key in ("root", "weights") else value
     if isinstance(value, list | tuple):
-        return type(value)(_fixed("", item, base, vectors, root) for item in value)
+        return type(value)(_absolute_value("", item, base, resolve_vectors, root) for item in value)
     if not isinstance(value, Mapping):
         return value
-    own = value.get("root", root)
-    root = own if isinstance(own, str) else root
-    found = {k: _fixed(str(k), inner, base, vectors, root) for k, inner in value.items()}
-    if key == "weights" and isinstance(found.get("path"), str):
-        found["path"] = _joined(base, found["path"])
-    if key == "embedding" and vectors and isinstance(found.get("path"), str):
-        found["path"] = _joined(base / Path(root or "").expanduser(), found["path"])
-    return found
+    own_root = value.get("root", root)
+    root = own_root if isinstance(own_root, str) else root
+    resolved = {
+        k: _absolute_value(str(k), inner, base, resolve_vectors, root) for k, inner in value.items()
+    }
+    if key == "weights" and isinstance(resolved.get("path"), str):
+        resolved["path"] = _join(base, resolved["path"])
+    if key == "embedding" and resolve_vectors and isinstance(resolved.get("path"), str):
+        resolved["path"] = _join(base / Path(root or "").expanduser(), resolved["path"])
+    return resolved
 
 
-def _fixed_space(space: Space, base: Path) -> dict[str, Domain]:
-    return {path: _fixed_domain(path, domain, base) for path, domain in space.items()}
+def _absolute_space(space: SearchSpace, base: Path) -> dict[str, Domain]:
+    return {path: _absolute_domain(path, domain, base) for path, domain in space.items()}
 
 
-def _fixed_domain(path: str, domain: Domain, base: Path) -> Domain:
+def _absolute_domain(path: str, domain: Domain, base: Path) -> Domain:
     if not isinstance(domain, Choice):
         return domain
-    return Choice(tuple(_fixed_at(path, value, base) for value in domain.values))
+    return Choice(tuple(_absolute_value_at(path, value, base) for value in domain.values))
 
 
-def _fixed_factorial(asked: Factorial | None, base: Path) -> Factorial | None:
-    if asked is None:
+def _absolute_factorial(
+    factorial: FactorialSettings | None, base: Path
+) -> FactorialSettings | None:
+    if factorial is None:
         return None
     techniques = {
-        name: {path: _fixed_at(path, value, base) for path, value in changes.items()}
-        for name, changes in asked.techniques.items()
+        name: {path: _absolute_value_at(path, value, base) for path, value in changes.items()}
+        for name, changes in factorial.techniques.items()
     }
-    return asked.model_copy(update={"techniques": techniques})
+    return factorial.model_copy(update={"techniques": techniques})
 
 
-def _fixed_at(path: str, value: Any, base: Path) -> Any:
+def _absolute_value_at(path: str, value: Any, base: Path) -> Any:
     """A value that is laid over the file at ``path``."""
-    *_, before, key = ("", *path.split("."))
-    if (before, key) == ("weights", "path"):
+    *_, parent_key, key = ("", *path.split("."))
+    if (parent_key, key) == ("weights", "path"):
         key = "weights"
-    return _fixed(key, value, base, vectors=False)
+    return _absolute_value(key, value, base, resolve_vectors=False)
 
 
-def _moves_root(experiment: Experiment) -> bool:
+def _searches_root(experiment: Experiment) -> bool:
     """Whether a searched value or a technique names another root."""
     techniques = experiment.factorial.techniques if experiment.factorial else {}
-    paths = [*experiment.search, *(path for some in techniques.values() for path in some)]
+    paths = [*experiment.search, *(path for changes in techniques.values() for path in changes)]
     return any(path.endswith((".root", ".source")) for path in paths)
 
 
-def _roots(value: Any) -> Iterator[str]:
+def _named_roots(value: Any) -> Iterator[str]:
     """Every root that is named in here."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if key == "root" and isinstance(inner, str):
                 yield inner
-            yield from _roots(inner)
+            yield from _named_roots(inner)
 
 
-def _library(uri: str, base: Path) -> str:
-    return absolute(uri if "://" in uri else _joined(base, uri))
+def _absolute_library(uri: str, base: Path) -> str:
+    return absolute_address(uri if "://" in uri else _join(base, uri))
 
 
-def _joined(base: Path, path: str) -> str:
+def _join(base: Path, path: str) -> str:
     """As it is written otherwise: two spellings of one place stay two values of a search."""
     return os.path.join(base.absolute(), os.path.expanduser(path))

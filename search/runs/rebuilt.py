@@ -12,67 +12,73 @@ from dataclasses import replace
 from typing import Any
 
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.evaluation.baselines import with_baselines
-from stillhouse.search.evaluation.factorial import cells
-from stillhouse.search.evaluation.finalists import Contender, contenders
-from stillhouse.search.evaluation.seed_variance import variances
+from stillhouse.search.evaluation.baselines import add_baselines
+from stillhouse.search.evaluation.factorial import factorial_cells
+from stillhouse.search.evaluation.finalists import Finalist, select_finalists
+from stillhouse.search.evaluation.seed_variance import variance_stages
 from stillhouse.search.experiment.experiment import Experiment
-from stillhouse.search.results.outcome import Outcome, Trial, to_plain, winners
+from stillhouse.search.results.outcome import Outcome, TrialResult, to_plain, winners_by_group
 from stillhouse.search.results.run_folder import RunFolder
 from stillhouse.search.results.statistics import ranking
 
 log = logging.getLogger(__name__)
 
-FILE = "outcome.json"
+OUTCOME_FILE = "outcome.json"
 
 
-def rebuilt_outcome(
+def reconstruct_outcome(
     experiment: Experiment,
     folder: RunFolder,
     library: Library,
-    trials: Sequence[Trial],
+    trials: Sequence[TrialResult],
     importances: Mapping[str, float],
 ) -> dict[str, Any]:
     """What the damaged file of a run said, in its own form."""
     log.warning(
         "%s is damaged, as by a full disk; its repetitions over seeds come from the library. Which "
         "stages were made and which reused, and accuracies on the test split, are lost",
-        folder.path / FILE,
+        folder.path / OUTCOME_FILE,
     )
-    known = Outcome(
+    outcome = Outcome(
         name=folder.name,
         goals=experiment.goals,
         limits=experiment.limits,
         trials=tuple(trials),
-        repeats=(),
-        stages={},
+        seed_runs=(),
+        records={},
         labels={},
-        made=frozenset(),
-        reused=frozenset(),
+        made_keys=frozenset(),
+        reused_keys=frozenset(),
         importances=importances,
         seconds=folder.seconds_so_far(),
     )
-    return to_plain(_with_repeats(experiment, known, library))
+    return to_plain(_with_repeats(experiment, outcome, library))
 
 
-def _with_repeats(experiment: Experiment, known: Outcome, library: Library) -> Outcome:
+def _with_repeats(experiment: Experiment, outcome: Outcome, library: Library) -> Outcome:
     if experiment.factorial:
-        settled = cells(experiment)
-        measured = {role: library.record(s.key) for role, s in variances(settled, library).items()}
-        figures = {role: r.figures["variance"] for role, r in measured.items() if r}
-        known = replace(known, variances=figures)
+        finalists = factorial_cells(experiment)
+        variance_records = {
+            role: library.record(s.key) for role, s in variance_stages(finalists, library).items()
+        }
+        variances_by_role = {
+            role: r.figures["variance"] for role, r in variance_records.items() if r
+        }
+        outcome = replace(outcome, variances=variances_by_role)
     else:
-        settled = contenders(experiment, ranking(known))
-    found = _repeated(known, settled, library)
+        finalists = select_finalists(experiment, ranking(outcome))
+    with_runs = _with_seed_runs(outcome, finalists, library)
     if experiment.run.baselines and not experiment.factorial:
-        settled = with_baselines(experiment, settled, winners(found).values(), library)
-        found = _repeated(known, settled, library)
-    recipes = [recipe for contender in settled for recipe in contender.recipes.values()]
-    keys = {stage.key for recipe in recipes for stage in recipe.student.lineage()}
+        finalists = add_baselines(
+            experiment, finalists, winners_by_group(with_runs).values(), library
+        )
+        with_runs = _with_seed_runs(outcome, finalists, library)
+    graphs = [graph for finalist in finalists for graph in finalist.graphs.values()]
+    keys = {stage.key for graph in graphs for stage in graph.student.ancestors()}
     records = {key: library.record(key) for key in keys}
-    return replace(found, stages={key: r for key, r in records.items() if r})
+    return replace(with_runs, records={key: r for key, r in records.items() if r})
 
 
-def _repeated(known: Outcome, settled: Sequence[Contender], library: Library) -> Outcome:
-    repeats = (contender.repeated(library) for contender in settled)
-    return replace(known, repeats=tuple(r for r in repeats if r.records))
+def _with_seed_runs(outcome: Outcome, finalists: Sequence[Finalist], library: Library) -> Outcome:
+    repeats = (finalist.seed_runs(library) for finalist in finalists)
+    return replace(outcome, seed_runs=tuple(r for r in repeats if r.records))

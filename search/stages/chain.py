@@ -16,15 +16,19 @@ from pydantic import BeforeValidator, model_validator
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.objective.objective import Objective
 from stillhouse.methods.core.training.train import Training
-from stillhouse.search.stages.core.config import Entry, Kind
+from stillhouse.search.stages.core.config import ExpandedStage, StageConfig
 from stillhouse.search.stages.core.stage import Stage
-from stillhouse.search.stages.core.weights import Weights, as_weights
-from stillhouse.search.stages.expansion.prerequisites import brought
-from stillhouse.search.stages.expansion.teachers import check_taught, declared_field, split_network
+from stillhouse.search.stages.core.weights import WeightsSettings, as_weights
+from stillhouse.search.stages.expansion.prerequisites import expand_teachers
+from stillhouse.search.stages.expansion.teachers import (
+    require_matching_teachers,
+    training_field_domain,
+    with_subclasses,
+)
 from stillhouse.search.stages.ops.train import TrainNetwork
-from stillhouse.spaces.config.base import Config, knob
+from stillhouse.spaces.config.base import Config, setting
 from stillhouse.spaces.config.domains import Domain
-from stillhouse.spaces.config.problems import ConfigError, Problem, unknown
+from stillhouse.spaces.config.problems import ConfigError, Problem, unknown_message
 from stillhouse.spaces.network_spec import NetworkSpec
 
 
@@ -34,55 +38,63 @@ class Link(Config):
     A link with weights is a ready network: nothing teaches it, and it teaches the next.
     """
 
-    objective: dict[str, Any] = knob({}, "changes to the chain's objective; null: not this method")
-    training: dict[str, Any] = knob({}, "changes to the chain's training")
-    weights: Annotated[Weights | None, BeforeValidator(as_weights)] = knob(
+    objective: dict[str, Any] = setting(
+        {}, "changes to the chain's objective; null: not this method"
+    )
+    training: dict[str, Any] = setting({}, "changes to the chain's training")
+    weights: Annotated[WeightsSettings | None, BeforeValidator(as_weights)] = setting(
         None, "file of published weights, or {path, mean, std}: the link is used as it is"
     )
 
     @model_validator(mode="after")
-    def _ready_or_taught(self) -> Self:
+    def _require_ready_or_trained(self) -> Self:
         if self.weights and (self.objective or self.training):
             field = "objective" if self.objective else "training"
             raise ValueError(f"a link with weights is not trained; leave {field} out")
         return self
 
 
-class Chain(Kind):
+class Chain(StageConfig):
     """An entry that makes a chain of assistants, largest first. An empty chain is its teacher."""
 
-    teacher: str = knob(..., "the entry at the head of the chain")
-    networks: tuple[NetworkSpec, ...] = knob((), "assistants, largest first")
-    objective: Objective = knob(..., "what every link learns from")
-    training: Training = knob(Training(), "how every link is trained")
-    links: dict[str, Link] = knob({}, "network name -> what that link does differently")
-    dense: bool = knob(False, "every link, and who learns from the chain, has all before it teach")
+    teacher: str = setting(..., "the entry at the head of the chain")
+    networks: tuple[NetworkSpec, ...] = setting((), "assistants, largest first")
+    objective: Objective = setting(..., "what every link learns from")
+    training: Training = setting(Training(), "how every link is trained")
+    links: dict[str, Link] = setting({}, "network name -> what that link does differently")
+    dense: bool = setting(
+        False, "every link, and who learns from the chain, has all before it teach"
+    )
 
-    def needs(self) -> tuple[str, ...]:
+    def dependencies(self) -> tuple[str, ...]:
         return (self.teacher,)
 
-    def lay_out(self, name: str, needed: Mapping[str, Entry], data: DataConfig) -> Entry:
-        made = list(needed[self.teacher].members)
-        before = len(made)
+    def expand(
+        self, name: str, expanded_dependencies: Mapping[str, ExpandedStage], data: DataConfig
+    ) -> ExpandedStage:
+        chain_stages = list(expanded_dependencies[self.teacher].teaching_stages)
+        num_teacher_stages = len(chain_stages)
         for spec in self.networks:
-            teachers = tuple(made) if self.dense else (made[-1],)
-            check_taught(self.objective, teachers)
-            work = self.work(spec)
-            if work.weights:
-                _require_fit(work.weights, spec, data)
-            taught_by = brought(work.objective, teachers) if work.objective else ()
-            link = Stage(f"{name}/{spec.label}", work, data, taught_by)
-            _check_smaller(link, made[-1])
-            made.append(link)
-        if self.dense or len(made) == before:
-            return Entry(tuple(made))
-        return Entry((made[-1],))
+            teachers = tuple(chain_stages) if self.dense else (chain_stages[-1],)
+            require_matching_teachers(self.objective, teachers)
+            operation = self.link_operation(spec)
+            if operation.weights:
+                _require_weights_fit(operation.weights, spec, data)
+            link_teachers = (
+                expand_teachers(operation.objective, teachers) if operation.objective else ()
+            )
+            link = Stage(f"{name}/{spec.label}", operation, data, link_teachers)
+            _require_smaller(link, chain_stages[-1])
+            chain_stages.append(link)
+        if self.dense or len(chain_stages) == num_teacher_stages:
+            return ExpandedStage(tuple(chain_stages))
+        return ExpandedStage((chain_stages[-1],))
 
-    def ready(self, spec: NetworkSpec) -> bool:
+    def has_weights(self, spec: NetworkSpec) -> bool:
         """Whether a link has weights of its own, and so no training that could be searched."""
         return spec.label in self.links and self.links[spec.label].weights is not None
 
-    def work(self, spec: NetworkSpec) -> TrainNetwork:
+    def link_operation(self, spec: NetworkSpec) -> TrainNetwork:
         """The work of one link, with what it does differently.
 
         Raises:
@@ -90,37 +102,39 @@ class Chain(Kind):
         """
         link = self.links.get(spec.label, Link())
         if link.weights:
-            return TrainNetwork(network=spec, weights=link.weights.from_anywhere())
-        place = f"links.{spec.label}"
-        objective = merged(self.objective.plain(), link.objective)
-        objective = {name: told for name, told in objective.items() if told is not None}
-        training = merged(self.training.plain(), link.training)
-        taught = Objective.parse(objective, f"{place}.objective")
+            return TrainNetwork(network=spec, weights=link.weights.with_absolute_path())
+        location = f"links.{spec.label}"
+        objective = merge_settings(self.objective.plain(), link.objective)
+        objective = {name: term for name, term in objective.items() if term is not None}
+        training = merge_settings(self.training.plain(), link.training)
+        link_objective = Objective.parse(objective, f"{location}.objective")
         return TrainNetwork(
-            network=split_network(spec, taught),
-            objective=taught,
-            training=Training.parse(training, f"{place}.training"),
+            network=with_subclasses(spec, link_objective),
+            objective=link_objective,
+            training=Training.parse(training, f"{location}.training"),
             seed=self.seed,
         )
 
-    def declared(self, path: tuple[str, ...]) -> Domain | None:
+    def declared_domain(self, path: tuple[str, ...]) -> Domain | None:
         match path:
             case ("links", _, *rest):
-                return declared_field(self, tuple(rest))
-        return declared_field(self, path)
+                return training_field_domain(self, tuple(rest))
+        return training_field_domain(self, path)
 
-    def check_links(self, possible: tuple[str, ...]) -> None:
+    def check_links(self, network_labels: tuple[str, ...]) -> None:
         """``links`` may name only networks that can be in the chain.
 
         Raises:
             ConfigError: another name, with the nearest match.
         """
         for name in self.links:
-            if name not in possible:
-                raise ConfigError([Problem(f"links.{name}", unknown("link", name, possible))])
+            if name not in network_labels:
+                raise ConfigError(
+                    [Problem(f"links.{name}", unknown_message("link", name, network_labels))]
+                )
 
 
-def _require_fit(weights: Weights, spec: NetworkSpec, data: DataConfig) -> None:
+def _require_weights_fit(weights: WeightsSettings, spec: NetworkSpec, data: DataConfig) -> None:
     """A ready link's file holds its network.
 
     Raises:
@@ -129,24 +143,28 @@ def _require_fit(weights: Weights, spec: NetworkSpec, data: DataConfig) -> None:
     try:
         weights.require_fit(spec, data)
     except ConfigError as error:
-        raise error.under(f"links.{spec.label}") from None
+        raise error.with_prefix(f"links.{spec.label}") from None
 
 
-def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+def merge_settings(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """``base`` with ``changes`` laid over it, mapping by mapping."""
     result = dict(base)
     for key, value in changes.items():
-        inner = result.get(key)
-        both = isinstance(inner, Mapping) and isinstance(value, Mapping)
-        result[key] = merged(inner, value) if both and inner is not None else value
+        base_value = result.get(key)
+        are_mappings = isinstance(base_value, Mapping) and isinstance(value, Mapping)
+        result[key] = (
+            merge_settings(base_value, value) if are_mappings and base_value is not None else value
+        )
     return result
 
 
-def _check_smaller(link: Stage, before: Stage) -> None:
-    size, limit = (s.work.costs(s.data).get("parameters", math.inf) for s in (link, before))
+def _require_smaller(link: Stage, previous: Stage) -> None:
+    size, limit = (
+        stage.operation.costs(stage.data).get("parameters", math.inf) for stage in (link, previous)
+    )
     if size >= limit:
         message = (
             f"a chain must shrink: {link.label} has {size:,.0f} parameters, "
-            f"{before.label} before it has {limit:,.0f}; order them largest first"
+            f"{previous.label} before it has {limit:,.0f}; order them largest first"
         )
         raise ConfigError([Problem("networks", message)])

@@ -9,62 +9,76 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from stillhouse.methods.core.data.config import DataConfig
-from stillhouse.search.stages.core.config import Entry, Kind
-from stillhouse.search.stages.expansion.compression import Compressed
-from stillhouse.search.stages.prune import Prune, Pruning
-from stillhouse.search.stages.quantise import Quantise, Quantising
-from stillhouse.spaces.config.base import knob
+from stillhouse.search.stages.core.config import ExpandedStage, StageConfig
+from stillhouse.search.stages.expansion.compression import CompressionConfig
+from stillhouse.search.stages.prune import Prune, PruningConfig
+from stillhouse.search.stages.quantise import Quantise, QuantisingConfig
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Choice, Domain
 from stillhouse.spaces.config.problems import ConfigError, Problem
 
 Step = Literal["prune", "quantise"]
-STEPS: Mapping[Step, type[Compressed]] = {"prune": Prune, "quantise": Quantise}
+STEP_CONFIGS: Mapping[Step, type[CompressionConfig]] = {"prune": Prune, "quantise": Quantise}
 ORDERS = (("prune", "quantise"), ("quantise", "prune"))
-_BEFORE = "the step before"
+_PREVIOUS_STEP = "the step before"
 """What a step calls the one whose network it goes on from."""
 
 
-class Compress(Kind):
+class Compress(StageConfig):
     """An entry that compresses a network in several steps."""
 
-    start: str = knob(..., "the entry whose network is compressed, and which teaches it")
-    order: tuple[Step, ...] = knob(ORDERS[0], "what is done first", Choice(ORDERS))
-    prune: Pruning = knob(Pruning(), "settings of do: prune")
-    quantise: Quantising = knob(Quantising(), "settings of do: quantise")
+    start: str = setting(..., "the entry whose network is compressed, and which teaches it")
+    order: tuple[Step, ...] = setting(ORDERS[0], "what is done first", Choice(ORDERS))
+    prune: PruningConfig = setting(PruningConfig(), "settings of do: prune")
+    quantise: QuantisingConfig = setting(QuantisingConfig(), "settings of do: quantise")
 
-    def needs(self) -> tuple[str, ...]:
+    def dependencies(self) -> tuple[str, ...]:
         return (self.start,)
 
-    def lay_out(self, name: str, needed: Mapping[str, Entry], data: DataConfig) -> Entry:
+    def expand(
+        self, name: str, expanded_dependencies: Mapping[str, ExpandedStage], data: DataConfig
+    ) -> ExpandedStage:
         if not self.order or len(set(self.order)) < len(self.order):
             message = f"needs prune, quantise or both, each once, found {list(self.order)}"
             raise ConfigError([Problem("order", message)])
-        entry = needed[self.start]
+        expanded = expanded_dependencies[self.start]
         for number, step in enumerate(self.order, start=1):
             label = name if number == len(self.order) else f"{name}/{step}"
-            known = {self.start: needed[self.start], _BEFORE: entry}
+            step_dependencies = {
+                self.start: expanded_dependencies[self.start],
+                _PREVIOUS_STEP: expanded,
+            }
             try:
-                entry = self.step(step).lay_out(label, known, data)
+                expanded = self.step_config(step).expand(label, step_dependencies, data)
             except ConfigError as error:
-                raise _placed(error, step) from None
-        return entry
+                raise _under_step(error, step) from None
+        return expanded
 
-    def step(self, step: Step) -> Compressed:
+    def step_config(self, step: Step) -> CompressionConfig:
         """One step as an entry of its own kind."""
         settings = self.prune if step == "prune" else self.quantise
-        told = {field: getattr(settings, field) for field in type(settings).model_fields}
-        around: dict[str, Any] = {"start": _BEFORE, "teachers": (self.start,), "seed": self.seed}
-        return STEPS[step](do=step, **around, **told)
+        step_settings = {field: getattr(settings, field) for field in type(settings).model_fields}
+        shared_settings: dict[str, Any] = {
+            "start": _PREVIOUS_STEP,
+            "teachers": (self.start,),
+            "seed": self.seed,
+        }
+        return STEP_CONFIGS[step](do=step, **shared_settings, **step_settings)
 
-    def declared(self, path: tuple[str, ...]) -> Domain | None:
+    def declared_domain(self, path: tuple[str, ...]) -> Domain | None:
         match path:
             case ("prune" | "quantise" as step, *rest) if rest:
-                return self.step(step).declared(tuple(rest))
-        return type(self).space().get(".".join(path))
+                return self.step_config(step).declared_domain(tuple(rest))
+        return type(self).search_space().get(".".join(path))
 
 
-def _placed(error: ConfigError, step: Step) -> ConfigError:
+def _under_step(error: ConfigError, step: Step) -> ConfigError:
     """A step's problems with their places in the entry, whose own ``start`` is everybody's."""
-    entrys = {"do", "start"}
-    places = {p.path: p.path if p.path in entrys else f"{step}.{p.path}" for p in error.problems}
-    return ConfigError([Problem(places[p.path], p.message) for p in error.problems])
+    shared_fields = {"do", "start"}
+    paths = {
+        problem.path: problem.path if problem.path in shared_fields else f"{step}.{problem.path}"
+        for problem in error.problems
+    }
+    return ConfigError(
+        [Problem(paths[problem.path], problem.message) for problem in error.problems]
+    )

@@ -16,105 +16,122 @@ from torch import Tensor
 
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.data.dataset import open_data
-from stillhouse.methods.core.data.facts import facts, lexicon, space
+from stillhouse.methods.core.data.facts import embedding_space, embedding_table, facts
 from stillhouse.methods.core.synthesis.distilling.distil import distil
 from stillhouse.methods.core.synthesis.distilling.settings import Distilling
-from stillhouse.methods.core.synthesis.distilling.unroll import require_no_statistics
-from stillhouse.methods.core.training.evaluation import validated_names
+from stillhouse.methods.core.synthesis.distilling.unroll import require_no_batch_norm
+from stillhouse.methods.core.training.evaluation import validation_metric_names
 from stillhouse.search.artifacts.artifact import Artifact
-from stillhouse.search.stages.core.config import Entry, Kind
-from stillhouse.search.stages.core.stage import APART, Bench, Product, Report, Stage, Work
-from stillhouse.search.stages.ops.train import fresh
-from stillhouse.spaces.config.base import knob
+from stillhouse.search.stages.core.config import ExpandedStage, StageConfig
+from stillhouse.search.stages.core.stage import (
+    REPLICA_SEED_OFFSET,
+    EpochMetrics,
+    Operation,
+    Stage,
+    StageContext,
+    StageResult,
+)
+from stillhouse.search.stages.ops.train import new_network
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Domain
 from stillhouse.spaces.config.problems import ConfigError, Problem
 from stillhouse.spaces.network_spec import NetworkSpec
 
-WORDS = 30
+MAX_RECORDED_WORDS = 30
 """Of every distilled sentence that its record holds."""
 
 
-class DistilData(Work, Distilling):
+class DistilData(Operation, Distilling):
     """Learn examples, labels and step sizes by which networks of one kind are trained."""
 
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "distil_data"
     makes_images: ClassVar[bool] = True
-    soft_labels: ClassVar[bool] = True
+    makes_soft_labels: ClassVar[bool] = True
 
-    network: NetworkSpec = knob(..., "that is trained in a few steps")
-    seed: int = knob(0, "of the examples' noise and the networks", ge=0)
+    network: NetworkSpec = setting(..., "that is trained in a few steps")
+    seed: int = setting(0, "of the examples' noise and the networks", ge=0)
 
     @property
     def epochs(self) -> int:
-        return self.reports
+        return self.num_reports
 
     def identity(self) -> dict[str, Any]:
-        told = self.plain() | {"network": self.network.identity()}
-        for_fresh_networks = {"networks", "judged_on"}
+        identity = self.plain() | {"network": self.network.identity()}
+        random_start_fields = {"networks", "judged_on"}
         return {
-            k: v for k, v in told.items() if self.start == "random" or k not in for_fresh_networks
+            k: v
+            for k, v in identity.items()
+            if self.start == "random" or k not in random_start_fields
         }
 
-    def again(self, number: int) -> DistilData:
-        return self.model_copy(update={"seed": self.seed + APART * number})
+    def replica(self, index: int) -> DistilData:
+        return self.model_copy(update={"seed": self.seed + REPLICA_SEED_OFFSET * index})
 
-    def figures(self, stage: Stage) -> frozenset[str]:
-        found = validated_names(stage.data, self.network.subclasses)
-        if found and self.start == "random":
-            found |= {"val_accuracy_spread"}
-        return found | {"lr", "train_loss", "rate", "examples"}
+    def metric_names(self, stage: Stage) -> frozenset[str]:
+        names = validation_metric_names(stage.data, self.network.subclasses)
+        if names and self.start == "random":
+            names |= {"val_accuracy_spread"}
+        return names | {"lr", "train_loss", "rate", "examples"}
 
     def run(
-        self, data: DataConfig, parents: Sequence[Artifact], bench: Bench
-    ) -> Generator[Report, None, Product]:
-        distilled, figures = yield from distil(
-            lambda: fresh(self.network, data),
+        self, data: DataConfig, parents: Sequence[Artifact], context: StageContext
+    ) -> Generator[EpochMetrics, None, StageResult]:
+        distilled, metrics = yield from distil(
+            lambda: new_network(self.network, data),
             open_data(data),
             self,
             seed=self.seed,
-            device=bench.device,
-            saves=bench.saves,
+            device=context.device,
+            checkpointer=context.checkpointer,
         )
-        figures["examples"] = float(len(distilled.images))
-        told = {"data": facts(data).plain(), "steps": self.steps} | _said(data, distilled.images)
-        return Product(distilled._asdict(), figures, told)
+        metrics["examples"] = float(len(distilled.images))
+        metadata = {"data": facts(data).plain(), "steps": self.steps} | _nearest_sentences(
+            data, distilled.images
+        )
+        return StageResult(distilled._asdict(), metrics, metadata)
 
 
-def _said(data: DataConfig, images: Tensor) -> dict[str, list[str]]:
+def _nearest_sentences(data: DataConfig, images: Tensor) -> dict[str, list[str]]:
     """The first words of each example, in the nearest words; nothing of images."""
-    if space(data) is None:
+    if embedding_space(data) is None:
         return {}
-    return {"sentences": lexicon(data).nearest_words(images[:, :, :WORDS])}
+    return {"sentences": embedding_table(data).nearest_words(images[:, :, :MAX_RECORDED_WORDS])}
 
 
-class Distil(Kind, Distilling):
+class Distil(StageConfig, Distilling):
     """An entry that makes a small data set for one kind of network."""
 
-    network: NetworkSpec = knob(..., "name of a network without batch norm, or {name: {settings}}")
+    network: NetworkSpec = setting(
+        ..., "name of a network without batch norm, or {name: {settings}}"
+    )
 
     @property
-    def repeated(self) -> bool:
+    def is_reseeded(self) -> bool:
         return True  # the first network is the student's, so both go by one seed
 
-    def lay_out(self, name: str, needed: Mapping[str, Entry], data: DataConfig) -> Entry:
+    def expand(
+        self, name: str, expanded_dependencies: Mapping[str, ExpandedStage], data: DataConfig
+    ) -> ExpandedStage:
         about = facts(data)
-        require_no_statistics(self.network.sketch(about.shape, about.classes))
-        if beyond := [label for label in self.classes or () if not 0 <= label < about.classes]:
-            message = f"has {beyond[0]}, and classes go from 0 to {about.classes - 1}"
+        require_no_batch_norm(self.network.build_for_shapes(about.shape, about.classes))
+        if unknown_labels := [
+            label for label in self.classes or () if not 0 <= label < about.classes
+        ]:
+            message = f"has {unknown_labels[0]}, and classes go from 0 to {about.classes - 1}"
             raise ConfigError([Problem("classes", message)])
-        if data.augment.noise and self.begun_as != "noise":
+        if data.augment.noise and self.initial_images != "noise":
             field = "image_start" if self.images == "learnt" else "images"
             raise ConfigError([Problem(field, "noise has none of a class; leave it out")])
         self.check_split(about.sizes["validation"])
-        told = {field: getattr(self, field) for field in Distilling.model_fields}
-        work = DistilData(**told, network=self.network, seed=self.seed)
-        return Entry((Stage(name, work, data),))
+        settings = {field: getattr(self, field) for field in Distilling.model_fields}
+        operation = DistilData(**settings, network=self.network, seed=self.seed)
+        return ExpandedStage((Stage(name, operation, data),))
 
-    def declared(self, path: tuple[str, ...]) -> Domain | None:
+    def declared_domain(self, path: tuple[str, ...]) -> Domain | None:
         match path:
             case ("network", field):
-                return type(self.network.settings).space().get(field)
+                return type(self.network.settings).search_space().get(field)
             case (field,):
-                return type(self).space().get(field)
+                return type(self).search_space().get(field)
         return None

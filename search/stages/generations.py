@@ -12,59 +12,68 @@ from collections.abc import Mapping
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.objective.objective import Objective
 from stillhouse.methods.core.training.train import Training
-from stillhouse.search.stages.core.config import Entry, Kind
-from stillhouse.search.stages.core.stage import APART, Stage
-from stillhouse.search.stages.expansion.prerequisites import brought
-from stillhouse.search.stages.expansion.teachers import check_taught, declared_field
+from stillhouse.search.stages.core.config import ExpandedStage, StageConfig
+from stillhouse.search.stages.core.stage import REPLICA_SEED_OFFSET, Stage
+from stillhouse.search.stages.expansion.prerequisites import expand_teachers
+from stillhouse.search.stages.expansion.teachers import (
+    require_matching_teachers,
+    training_field_domain,
+)
 from stillhouse.search.stages.ops.train import TrainNetwork
-from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Domain, Integers
 from stillhouse.spaces.network_spec import NetworkSpec
 
 
-class Generations(Kind):
+class Generations(StageConfig):
     """An entry that makes one network again and again, the last of which is its result.
 
     The first learns from ``teacher``, or from the labels alone where there is none: by the
     objective's cross entropy with a weight of 1.
     """
 
-    network: NetworkSpec = knob(..., "the network of every generation")
-    teacher: str | None = knob(None, "an entry that teaches the first; none: the labels alone do")
-    count: int = knob(3, "generations", Integers(1, 5), ge=1)
-    objective: Objective = knob(..., "what each learns from the one before it")
-    training: Training = knob(Training(), "how each is trained")
-    ensemble: bool = knob(False, "all generations teach who learns from them, not the last alone")
+    network: NetworkSpec = setting(..., "the network of every generation")
+    teacher: str | None = setting(
+        None, "an entry that teaches the first; none: the labels alone do"
+    )
+    count: int = setting(3, "generations", Integers(1, 5), ge=1)
+    objective: Objective = setting(..., "what each learns from the one before it")
+    training: Training = setting(Training(), "how each is trained")
+    ensemble: bool = setting(
+        False, "all generations teach who learns from them, not the last alone"
+    )
 
-    def needs(self) -> tuple[str, ...]:
+    def dependencies(self) -> tuple[str, ...]:
         return (self.teacher,) if self.teacher else ()
 
     @property
-    def repeated(self) -> bool:
+    def is_reseeded(self) -> bool:
         return True  # also without a teacher all but the first learn from another
 
-    def lay_out(self, name: str, needed: Mapping[str, Entry], data: DataConfig) -> Entry:
-        before = needed[self.teacher].members if self.teacher else ()
-        made: list[Stage] = []
+    def expand(
+        self, name: str, expanded_dependencies: Mapping[str, ExpandedStage], data: DataConfig
+    ) -> ExpandedStage:
+        first_teachers = expanded_dependencies[self.teacher].teaching_stages if self.teacher else ()
+        generations: list[Stage] = []
         for number in range(self.count):
-            teachers = (made[-1],) if made else before
-            objective = self.objective if teachers else self._labels_alone()
-            check_taught(objective, teachers)
-            work = TrainNetwork(
+            teachers = (generations[-1],) if generations else first_teachers
+            objective = self.objective if teachers else self._labels_only()
+            require_matching_teachers(objective, teachers)
+            operation = TrainNetwork(
                 network=self.network,
                 objective=objective,
                 training=self.training,
-                seed=self.seed + APART * number,
+                seed=self.seed + REPLICA_SEED_OFFSET * number,
             )
             label = f"{name}/{number + 1}"
-            made.append(Stage(label, work, data, brought(objective, teachers)))
-        return Entry(tuple(made) if self.ensemble else (made[-1],))
+            generations.append(Stage(label, operation, data, expand_teachers(objective, teachers)))
+        return ExpandedStage(tuple(generations) if self.ensemble else (generations[-1],))
 
-    def _labels_alone(self) -> Objective:
-        told = self.objective.plain().get("cross_entropy", {})
-        return Objective.parse({"cross_entropy": {**told, "weight": 1.0}}, "objective")
+    def _labels_only(self) -> Objective:
+        cross_entropy = self.objective.plain().get("cross_entropy", {})
+        return Objective.parse({"cross_entropy": {**cross_entropy, "weight": 1.0}}, "objective")
 
-    def declared(self, path: tuple[str, ...]) -> Domain | None:
+    def declared_domain(self, path: tuple[str, ...]) -> Domain | None:
         if path == ("count",):
-            return type(self).space()["count"]
-        return declared_field(self, path)
+            return type(self).search_space()["count"]
+        return training_field_domain(self, path)

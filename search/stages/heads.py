@@ -9,35 +9,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from stillhouse.methods.core.config.requirements import At
+from stillhouse.methods.core.config.requirements import HeadPlacement
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.training.train import Training
-from stillhouse.search.stages.core.config import Entry, Kind
-from stillhouse.search.stages.ops.heads import AttachHeads, heads_on
-from stillhouse.spaces.config.base import knob
+from stillhouse.search.stages.core.config import ExpandedStage, StageConfig
+from stillhouse.search.stages.ops.heads import AttachHeads, make_heads_stage
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Domain
 
 
-class Heads(Kind):
+class Heads(StageConfig):
     """An entry that gives its teacher a head on the end of each stage, or on named blocks."""
 
-    teacher: str = knob(..., "the entry whose network gets heads")
-    at: At = knob("stages", "blocks that get one, or stages for the end of each")
-    training: Training = knob(Training(epochs=20, lr=0.01), "how all of them are trained")
+    teacher: str = setting(..., "the entry whose network gets heads")
+    at: HeadPlacement = setting("stages", "blocks that get one, or stages for the end of each")
+    training: Training = setting(Training(epochs=20, lr=0.01), "how all of them are trained")
 
-    def needs(self) -> tuple[str, ...]:
+    def dependencies(self) -> tuple[str, ...]:
         return (self.teacher,)
 
     @property
-    def repeated(self) -> bool:
+    def is_reseeded(self) -> bool:
         return False  # with its heads it is a teacher as before
 
-    def lay_out(self, name: str, needed: Mapping[str, Entry], data: DataConfig) -> Entry:
-        work = AttachHeads.parse({"at": self.at, "training": self.training, "seed": self.seed})
-        return Entry((heads_on(name, needed[self.teacher].stage, work, data),))
+    def expand(
+        self, name: str, expanded_dependencies: Mapping[str, ExpandedStage], data: DataConfig
+    ) -> ExpandedStage:
+        operation = AttachHeads.parse({"at": self.at, "training": self.training, "seed": self.seed})
+        return ExpandedStage(
+            (make_heads_stage(name, expanded_dependencies[self.teacher].stage, operation, data),)
+        )
 
-    def declared(self, path: tuple[str, ...]) -> Domain | None:
+    def declared_domain(self, path: tuple[str, ...]) -> Domain | None:
         match path:
             case ("training", field):
-                return Training.space().get(field)
+                return Training.search_space().get(field)
         return None

@@ -16,127 +16,151 @@ from pydantic import field_validator
 
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.data.facts import facts
-from stillhouse.methods.core.training.synthetic_inputs import MEANING, Inputs, require_norms
+from stillhouse.methods.core.training.synthetic_inputs import (
+    INPUTS_HELP,
+    InputKind,
+    require_batch_norm,
+)
 from stillhouse.methods.core.training.train import Training
-from stillhouse.search.assembly.network import Piece, outline
-from stillhouse.search.stages.core.config import Entry, Kind
+from stillhouse.search.assembly.network import BlockReplacement, sketch_and_cuts
+from stillhouse.search.stages.core.config import ExpandedStage, StageConfig
 from stillhouse.search.stages.core.stage import Stage
 from stillhouse.search.stages.ops.neighbourhood import DistilNeighbourhood, LearnBoundary
 from stillhouse.search.stages.ops.train import TrainNetwork
 from stillhouse.spaces.block_spec import BlockSpec
-from stillhouse.spaces.config.base import canonical_json, fingerprint, knob
+from stillhouse.spaces.config.base import canonical_json, fingerprint, setting
 from stillhouse.spaces.config.domains import Choice, Domain, Integers
 from stillhouse.spaces.config.problems import ConfigError, Problem
 from stillhouse.spaces.modules.cuts import intervals
-from stillhouse.spaces.modules.network import Shape, beside
+from stillhouse.spaces.modules.network import Shape, on_device_of
 from stillhouse.spaces.network_spec import NetworkSpec
 
 
-class Neighbourhoods(Kind):
+class Neighbourhoods(StageConfig):
     """An entry that distils all candidates for all intervals of a teacher."""
 
-    teacher: str = knob(..., "the entry whose network is cut")
-    candidates: tuple[BlockSpec, ...] = knob(..., "kinds of block: names, or {name: {settings}}")
-    longest: int = knob(2, "blocks an interval may have", Integers(1, 4), ge=1)
-    cuts: tuple[int, ...] | None = knob(None, "where it may be cut; none means between all blocks")
-    widths: tuple[float, ...] = knob((1.0,), "shares of the teacher's channels at a cut")
-    training: Training = knob(Training(epochs=4, lr=0.02), "how each is distilled")
-    inputs: Inputs = knob("data", MEANING, Choice(("data", "noise", "statistics")))
+    teacher: str = setting(..., "the entry whose network is cut")
+    candidates: tuple[BlockSpec, ...] = setting(..., "kinds of block: names, or {name: {settings}}")
+    longest: int = setting(2, "blocks an interval may have", Integers(1, 4), ge=1)
+    cuts: tuple[int, ...] | None = setting(
+        None, "where it may be cut; none means between all blocks"
+    )
+    widths: tuple[float, ...] = setting((1.0,), "shares of the teacher's channels at a cut")
+    training: Training = setting(Training(epochs=4, lr=0.02), "how each is distilled")
+    inputs: InputKind = setting("data", INPUTS_HELP, Choice(("data", "noise", "statistics")))
 
     @field_validator("training")
     @classmethod
-    def _on_one_worker(cls, training: Training) -> Training:
-        return training.on_one_worker("neighbourhoods of one pass learn")
+    def _require_one_worker(cls, training: Training) -> Training:
+        return training.require_single_worker("neighbourhoods of one pass learn")
 
-    def needs(self) -> tuple[str, ...]:
+    def dependencies(self) -> tuple[str, ...]:
         return (self.teacher,)
 
     @property
-    def repeated(self) -> bool:
+    def is_reseeded(self) -> bool:
         return False
 
-    def lay_out(self, name: str, needed: Mapping[str, Entry], data: DataConfig) -> Entry:
-        teacher = needed[self.teacher].stage
-        told = (name, teacher.key, fingerprint(data.identity()), self.fingerprint())
-        if told not in _LAID_OUT:  # thousands of stages, the same for every proposal of a search
-            _LAID_OUT.clear()
-            _LAID_OUT[told] = self._lay_out(name, teacher, data)
-        return _LAID_OUT[told]
+    def expand(
+        self, name: str, expanded_dependencies: Mapping[str, ExpandedStage], data: DataConfig
+    ) -> ExpandedStage:
+        teacher = expanded_dependencies[self.teacher].stage
+        cache_key = (name, teacher.key, fingerprint(data.identity()), self.fingerprint())
+        if (
+            cache_key not in _EXPANSION_CACHE
+        ):  # thousands of stages, the same for every proposal of a search
+            _EXPANSION_CACHE.clear()
+            _EXPANSION_CACHE[cache_key] = self._expand_uncached(name, teacher, data)
+        return _EXPANSION_CACHE[cache_key]
 
-    def _lay_out(self, name: str, teacher: Stage, data: DataConfig) -> Entry:
-        spec, about = cut_open(teacher), facts(data)
+    def _expand_uncached(self, name: str, teacher: Stage, data: DataConfig) -> ExpandedStage:
+        spec, about = require_named_network(teacher), facts(data)
         if not about.sizes["validation"]:
             message = "holds nothing out, and neighbourhoods are scored there; set validation: 0.1"
             raise ConfigError([Problem("data", message)])
         if self.inputs == "statistics":
-            require_norms(outline(canonical_json(spec.plain()), about.shape, about.classes)[0])
-        pieces = self._pieces(spec, about.shape, about.classes)
-        return Entry(tuple(self._stage(name, teacher, data, piece) for piece in pieces))
+            require_batch_norm(
+                sketch_and_cuts(canonical_json(spec.plain()), about.shape, about.classes)[0]
+            )
+        replacements = self._replacements(spec, about.shape, about.classes)
+        return ExpandedStage(
+            tuple(self._stage(name, teacher, data, replacement) for replacement in replacements)
+        )
 
-    def _pieces(self, spec: NetworkSpec, shape: Shape, classes: int) -> Iterator[Piece]:
-        told = canonical_json(spec.plain())
-        found = intervals(outline(told, shape, classes)[1], self.longest, self.cuts)
-        cuts = {each.start for each in found}
-        for each in found:
+    def _replacements(
+        self, spec: NetworkSpec, shape: Shape, classes: int
+    ) -> Iterator[BlockReplacement]:
+        spec_json = canonical_json(spec.plain())
+        block_intervals = intervals(
+            sketch_and_cuts(spec_json, shape, classes)[1], self.longest, self.cuts
+        )
+        cuts = {interval.start for interval in block_intervals}
+        for interval in block_intervals:
             # Blocks kept one by one are the same network as a run of them kept.
-            divided = any(each.start < cut < each.stop for cut in cuts)
+            contains_cut = any(interval.start < cut < interval.stop for cut in cuts)
             for enter, leave in itertools.product(self.widths, repeat=2):
                 for block in self.candidates:
-                    piece = Piece(each.start, each.stop, block, enter, leave)
-                    redundant = block.kind == "kept" and divided
-                    if not redundant and _fits(told, shape, classes, canonical_json(piece.plain())):
-                        yield piece
+                    replacement = BlockReplacement(
+                        interval.start, interval.stop, block, enter, leave
+                    )
+                    is_redundant = block.kind == "kept" and contains_cut
+                    if not is_redundant and _fits(
+                        spec_json, shape, classes, canonical_json(replacement.plain())
+                    ):
+                        yield replacement
 
-    def _stage(self, name: str, teacher: Stage, data: DataConfig, piece: Piece) -> Stage:
-        work = DistilNeighbourhood(
-            start=piece.start,
-            stop=piece.stop,
-            block=piece.block,
-            enter=piece.enter,
-            leave=piece.leave,
+    def _stage(
+        self, name: str, teacher: Stage, data: DataConfig, replacement: BlockReplacement
+    ) -> Stage:
+        operation = DistilNeighbourhood(
+            start=replacement.start,
+            stop=replacement.stop,
+            block=replacement.block,
+            enter=replacement.enter,
+            leave=replacement.leave,
             training=self.training,
             inputs=self.inputs,
             seed=self.seed,
         )
-        ends = {piece.start: piece.enter, piece.stop: piece.leave}
-        bases = tuple(
+        width_at_cut = {replacement.start: replacement.enter, replacement.stop: replacement.leave}
+        boundary_stages = tuple(
             Stage(f"{name}/cut{cut}", LearnBoundary(cut=cut, inputs=self.inputs), data, (teacher,))
-            for cut, width in ends.items()
+            for cut, width in width_at_cut.items()
             if width < 1.0
         )
-        return Stage(f"{name}/{piece.label}", work, data, (teacher, *bases))
+        return Stage(f"{name}/{replacement.label}", operation, data, (teacher, *boundary_stages))
 
-    def declared(self, path: tuple[str, ...]) -> Domain | None:
+    def declared_domain(self, path: tuple[str, ...]) -> Domain | None:
         match path:
             case ("training", field):
-                return Training.space().get(field)
+                return Training.search_space().get(field)
             case (field,):
-                return type(self).space().get(field)
+                return type(self).search_space().get(field)
         return None
 
 
-_LAID_OUT: dict[tuple[str, ...], Entry] = {}
+_EXPANSION_CACHE: dict[tuple[str, ...], ExpandedStage] = {}
 
 
-def cut_open(teacher: Stage) -> NetworkSpec:
+def require_named_network(teacher: Stage) -> NetworkSpec:
     """The network of a teacher that is to be cut.
 
     Raises:
         ConfigError: its structure is not known before it is made.
     """
-    if isinstance(teacher.work, TrainNetwork) and teacher.work.network is not None:
-        return teacher.work.network
+    if isinstance(teacher.operation, TrainNetwork) and teacher.operation.network is not None:
+        return teacher.operation.network
     message = f"{teacher.label} is no network that an experiment names; cut one that is"
     raise ConfigError([Problem("teacher", message)])
 
 
 @lru_cache(maxsize=16384)
-def _fits(spec: str, shape: Shape, classes: int, piece: str) -> bool:
+def _fits(spec_json: str, shape: Shape, classes: int, replacement_json: str) -> bool:
     """Whether a kind of block fits a place; tried once in this process, without weights."""
-    network, at = outline(spec, shape, classes)
+    network, cut_shapes = sketch_and_cuts(spec_json, shape, classes)
     try:
-        with beside(network):
-            Piece.parse(json.loads(piece)).build(network, at)
+        with on_device_of(network):
+            BlockReplacement.parse(json.loads(replacement_json)).build(network, cut_shapes)
     except ConfigError:
         return False
     return True

@@ -15,14 +15,18 @@ import torch
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.data.facts import facts
 from stillhouse.methods.core.objective.objective import METHODS, Objective
-from stillhouse.methods.core.runtime.seeding import seed_from
-from stillhouse.methods.core.training.evaluation import validated_names
+from stillhouse.methods.core.runtime.seeding import derive_seed
+from stillhouse.methods.core.training.evaluation import validation_metric_names
 from stillhouse.methods.core.training.train import Training
-from stillhouse.search.stages.core.config import Entry, Kind
+from stillhouse.search.stages.core.config import ExpandedStage, StageConfig
 from stillhouse.search.stages.core.stage import Stage
-from stillhouse.search.stages.expansion.teachers import check_taught, declared_field, split_network
-from stillhouse.search.stages.ops.train import TrainNetwork, fresh
-from stillhouse.spaces.config.base import knob
+from stillhouse.search.stages.expansion.teachers import (
+    require_matching_teachers,
+    training_field_domain,
+    with_subclasses,
+)
+from stillhouse.search.stages.ops.train import TrainNetwork, new_network
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Domain
 from stillhouse.spaces.config.problems import ConfigError, Problem
 from stillhouse.spaces.cost import network_costs
@@ -36,70 +40,81 @@ class TrainPeers(TrainNetwork):
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "peers"
 
-    peers: tuple[NetworkSpec, ...] = knob((), "the networks beside it")
+    peers: tuple[NetworkSpec, ...] = setting((), "the networks beside it")
 
     @property
-    def beside(self) -> tuple[NetworkSpec, ...]:
+    def peer_networks(self) -> tuple[NetworkSpec, ...]:
         return self.peers
 
     def identity(self) -> dict[str, Any]:
         return {**super().identity(), "peers": [peer.identity() for peer in self.peers]}
 
-    def split(self, subclasses: int, added: Mapping[str, Any]) -> TrainNetwork | None:
-        found = super().split(subclasses, added)
-        peers = tuple(peer.split(subclasses) for peer in self.peers)
-        return found and found.model_copy(update={"peers": peers})
+    def split_classes(
+        self, subclasses: int, extra_methods: Mapping[str, Any]
+    ) -> TrainNetwork | None:
+        operation = super().split_classes(subclasses, extra_methods)
+        peers = tuple(peer.with_num_subclasses(subclasses) for peer in self.peers)
+        return operation and operation.model_copy(update={"peers": peers})
 
-    def figures(self, stage: Stage) -> frozenset[str]:
-        found = super().figures(stage)
-        for place, peer in enumerate(self.peers, start=1):
-            names = validated_names(stage.data, peer.subclasses)
-            found |= {f"train_peer{place}_loss", *(f"peer{place}_{name}" for name in names)}
-        return found
+    def metric_names(self, stage: Stage) -> frozenset[str]:
+        names_of_all = super().metric_names(stage)
+        for number, peer in enumerate(self.peers, start=1):
+            names = validation_metric_names(stage.data, peer.subclasses)
+            names_of_all |= {
+                f"train_peer{number}_loss",
+                *(f"peer{number}_{name}" for name in names),
+            }
+        return names_of_all
 
-    def _peers(self, data: DataConfig) -> list[Network]:
-        return [self._peer(place, data) for place in range(len(self.peers))]
+    def _build_peers(self, data: DataConfig) -> list[Network]:
+        return [self._build_peer(index, data) for index in range(len(self.peers))]
 
-    def _peer(self, place: int, data: DataConfig) -> Network:
+    def _build_peer(self, index: int, data: DataConfig) -> Network:
         """The peer at a place, from a seed of its own: equal networks must not start equal."""
         with torch.random.fork_rng():
-            torch.manual_seed(seed_from(self.seed, place + 1))
-            return fresh(self.peers[place], data)
+            torch.manual_seed(derive_seed(self.seed, index + 1))
+            return new_network(self.peers[index], data)
 
 
-class Peers(Kind):
+class Peers(StageConfig):
     """An entry that trains a student and its peers in one stage."""
 
-    network: NetworkSpec = knob(..., "the student: a name, or {name: {settings}}")
-    peers: tuple[NetworkSpec, ...] = knob(..., "networks that learn beside it, of any sizes")
-    teachers: tuple[str, ...] = knob((), "entries that all of them learn from as well")
-    objective: Objective = knob(..., "what each learns by; all others are its teachers")
-    training: Training = knob(Training(), "how each is trained")
+    network: NetworkSpec = setting(..., "the student: a name, or {name: {settings}}")
+    peers: tuple[NetworkSpec, ...] = setting(..., "networks that learn beside it, of any sizes")
+    teachers: tuple[str, ...] = setting((), "entries that all of them learn from as well")
+    objective: Objective = setting(..., "what each learns by; all others are its teachers")
+    training: Training = setting(Training(), "how each is trained")
 
-    def needs(self) -> tuple[str, ...]:
+    def dependencies(self) -> tuple[str, ...]:
         return self.teachers
 
-    def lay_out(self, name: str, needed: Mapping[str, Entry], data: DataConfig) -> Entry:
+    def expand(
+        self, name: str, expanded_dependencies: Mapping[str, ExpandedStage], data: DataConfig
+    ) -> ExpandedStage:
         if not self.peers:
             message = "names none; a network without peers is an ordinary entry (do: train)"
             raise ConfigError([Problem("peers", message)])
         if not any(METHODS.load(method).needs_teacher for method in self.objective.terms):
             message = "has no method that listens to the peers; add one, like soft_targets"
             raise ConfigError([Problem("objective", message)])
-        teachers = [member for teacher in self.teachers for member in needed[teacher].members]
+        teachers = [
+            member
+            for teacher in self.teachers
+            for member in expanded_dependencies[teacher].teaching_stages
+        ]
         if teachers:
-            check_taught(self.objective, teachers)
+            require_matching_teachers(self.objective, teachers)
         about = facts(data)
         for peer in self.peers:  # what does not fit the images is to be known now
             network_costs(peer.plain(), about.shape, about.classes)
-        work = TrainPeers(
-            network=split_network(self.network, self.objective),
-            peers=tuple(split_network(peer, self.objective) for peer in self.peers),
+        operation = TrainPeers(
+            network=with_subclasses(self.network, self.objective),
+            peers=tuple(with_subclasses(peer, self.objective) for peer in self.peers),
             objective=self.objective,
             training=self.training,
             seed=self.seed,
         )
-        return Entry((Stage(name, work, data, tuple(teachers)),))
+        return ExpandedStage((Stage(name, operation, data, tuple(teachers)),))
 
-    def declared(self, path: tuple[str, ...]) -> Domain | None:
-        return declared_field(self, path)
+    def declared_domain(self, path: tuple[str, ...]) -> Domain | None:
+        return training_field_domain(self, path)

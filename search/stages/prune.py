@@ -7,51 +7,55 @@ from typing import Literal
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.data.facts import facts
 from stillhouse.search.stages.core.stage import Stage
-from stillhouse.search.stages.expansion.compression import Compressed, Tuned, origin
+from stillhouse.search.stages.expansion.compression import (
+    CompressionConfig,
+    FineTuningConfig,
+    original_spec,
+)
 from stillhouse.search.stages.ops.prune import PruneNetwork
-from stillhouse.spaces.compression.pruning import Scope, check_prunable, narrowest
-from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.compression.pruning import Scope, check_prunable, narrowest_layer
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Choice, Uniform
 from stillhouse.spaces.config.problems import ConfigError, Problem
 from stillhouse.spaces.modules.network import Network
 
 
-class Pruning(Tuned):
+class PruningConfig(FineTuningConfig):
     """What is taken out, and how it is tuned afterwards."""
 
-    how: Literal["channels", "weights"] = knob(
+    how: Literal["channels", "weights"] = setting(
         "channels",
         "channels, with all that reads them, which makes it faster; or single weights, as zeros",
         Choice(("channels", "weights")),
     )
-    sparsity: float = knob(0.5, "share that is taken out", Uniform(0.1, 0.9), gt=0.0, lt=1.0)
-    scope: Scope = knob(
+    sparsity: float = setting(0.5, "share that is taken out", Uniform(0.1, 0.9), gt=0.0, lt=1.0)
+    scope: Scope = setting(
         "layer",
         "of weights: the smallest of each layer, or of the network",
         Choice(("layer", "network")),
     )
-    recalibrate: int = knob(20, "training batches of 256 for statistics", ge=0)
+    recalibrate: int = setting(20, "training batches of 256 for statistics", ge=0)
 
 
-class Prune(Pruning, Compressed):
+class Prune(PruningConfig, CompressionConfig):
     """An entry that prunes a network; it needs the packages of the extra ``compress``."""
 
-    package = "torch_pruning"
+    required_package = "torch_pruning"
 
-    def work(self, began: Stage, data: DataConfig) -> PruneNetwork:
-        if (spec := origin(began)) is not None:
+    def compression_operation(self, start_stage: Stage, data: DataConfig) -> PruneNetwork:
+        if (spec := original_spec(start_stage)) is not None:
             about = facts(data)
-            sketch = spec.sketch(about.shape, about.classes)
+            sketch = spec.build_for_shapes(about.shape, about.classes)
             check_prunable(sketch)
-            if began.work.kind == "train" and not began.work.goes_on:
-                self._check_room(began.label, sketch)
+            if start_stage.operation.kind == "train" and not start_stage.operation.continues_parent:
+                self._require_remaining_channels(start_stage.label, sketch)
         return PruneNetwork(
             how=self.how, sparsity=self.sparsity, scope=self.scope, recalibrate=self.recalibrate
         )
 
-    def _check_room(self, label: str, sketch: Network) -> None:
+    def _require_remaining_channels(self, label: str, sketch: Network) -> None:
         """Before anything is trained: something stays of every layer that has channels."""
-        path, count = narrowest(sketch)
+        path, count = narrowest_layer(sketch)
         if self.how == "channels" and count * (1 - self.sparsity) < 1:
             message = (
                 f"{self.sparsity:g} would leave nothing of {label}'s {path}, which has "

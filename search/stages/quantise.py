@@ -8,36 +8,40 @@ from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.data.facts import facts
 from stillhouse.methods.core.objective.objective import Objective
 from stillhouse.search.stages.core.stage import Stage
-from stillhouse.search.stages.expansion.compression import Compressed, Tuned, origin
+from stillhouse.search.stages.expansion.compression import (
+    CompressionConfig,
+    FineTuningConfig,
+    original_spec,
+)
 from stillhouse.search.stages.ops.quantise import QuantiseNetwork
 from stillhouse.spaces.compression.quantisation import check_quantisable
-from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Choice
 
 
-class Quantising(Tuned):
+class QuantisingConfig(FineTuningConfig):
     """With how many bits it computes, and whether it is tuned as such."""
 
-    how: Literal["ptq", "qat"] = knob(
+    how: Literal["ptq", "qat"] = setting(
         "qat",
         "ptq: as it is, after training; qat: and fine-tuned behind rounding",
         Choice(("ptq", "qat")),
     )
-    bits: int = knob(8, "of each weight; what enters a layer has 8", Choice((8, 4)), ge=2, le=8)
-    batches: int = knob(20, "training batches of 256 from which ranges are taken", ge=1)
+    bits: int = setting(8, "of each weight; what enters a layer has 8", Choice((8, 4)), ge=2, le=8)
+    batches: int = setting(20, "training batches of 256 from which ranges are taken", ge=1)
 
     @property
-    def tuning(self) -> Objective | None:
+    def fine_tuning_objective(self) -> Objective | None:
         return self.objective if self.how == "qat" else None
 
 
-class Quantise(Quantising, Compressed):
+class Quantise(QuantisingConfig, CompressionConfig):
     """An entry that quantises a network; it needs the packages of the extra ``compress``."""
 
-    package = "torchao"
+    required_package = "torchao"
 
-    def work(self, began: Stage, data: DataConfig) -> QuantiseNetwork:
-        if (spec := origin(began)) is not None:
+    def compression_operation(self, start_stage: Stage, data: DataConfig) -> QuantiseNetwork:
+        if (spec := original_spec(start_stage)) is not None:
             about = facts(data)
-            check_quantisable(spec.sketch(about.shape, about.classes))
+            check_quantisable(spec.build_for_shapes(about.shape, about.classes))
         return QuantiseNetwork(bits=self.bits, batches=self.batches)

@@ -21,16 +21,16 @@ from typing import Any
 
 from optuna.storages.journal import BaseJournalBackend
 
-from stillhouse.search.core.durable import write_whole
-from stillhouse.search.core.errors import Lost
+from stillhouse.search.core.durable import write_atomically
+from stillhouse.search.core.errors import StorageUnavailable
 
 log = logging.getLogger(__name__)
 
-LAST_OF_TRIAL = "known"
+COMMIT_ATTRIBUTE = "known"
 """The user attribute that is written last before a trial is handed out."""
 
 
-class Journal(BaseJournalBackend):
+class JournalFile(BaseJournalBackend):
     """The file at ``path``.
 
     Args:
@@ -38,27 +38,29 @@ class Journal(BaseJournalBackend):
         writes: whether this process is the one that may add lines. It repairs the file first.
     """
 
-    def __init__(self, path: Path, writes: bool) -> None:
+    def __init__(self, path: Path, writable: bool) -> None:
         self._path = path
-        self._writes = writes
-        self._lines, self._end = 0, 0
-        if writes:
-            _put_torn_end_aside(path)
+        self._writable = writable
+        self._num_lines, self._end_offset = 0, 0
+        if writable:
+            _quarantine_torn_end(path)
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
         """The lines from a number on, up to the first that is not whole."""
         if not self._path.exists():
             return
-        skipped, start = (self._lines, self._end) if log_number_from >= self._lines else (0, 0)
+        first_number, offset = (
+            (self._num_lines, self._end_offset) if log_number_from >= self._num_lines else (0, 0)
+        )
         with self._path.open("rb") as file:
-            file.seek(start)
-            for number, line in enumerate(file, skipped):
-                entry = _entry(line)
+            file.seek(offset)
+            for number, line in enumerate(file, first_number):
+                entry = _parse_entry(line)
                 if entry is None:
                     return
-                if number + 1 > self._lines:
-                    self._lines, self._end = number + 1, start + len(line)
-                start += len(line)
+                if number + 1 > self._num_lines:
+                    self._num_lines, self._end_offset = number + 1, offset + len(line)
+                offset += len(line)
                 if number >= log_number_from:
                     yield entry
 
@@ -68,14 +70,14 @@ class Journal(BaseJournalBackend):
         Raises:
             Lost: they could not be written; the file ends where it did.
         """
-        if not self._writes:
+        if not self._writable:
             raise RuntimeError("this study was opened to be read")
         text = "".join(json.dumps(entry, separators=(",", ":")) + "\n" for entry in logs)
         try:
-            self._append(text.encode(), durable=any(map(_must_last, logs)))
+            self._append(text.encode(), durable=any(map(_needs_fsync, logs)))
         except OSError as error:
             message = f"cannot write {self._path}: {error.strerror}; make room there"
-            raise Lost("study", message) from None
+            raise StorageUnavailable("study", message) from None
 
     def _append(self, data: bytes, durable: bool) -> None:
         with self._path.open("ab", buffering=0) as file:
@@ -91,11 +93,11 @@ class Journal(BaseJournalBackend):
                 raise
 
 
-def _must_last(entry: dict[str, Any]) -> bool:
-    return "state" in entry or LAST_OF_TRIAL in entry.get("user_attr", {})
+def _needs_fsync(entry: dict[str, Any]) -> bool:
+    return "state" in entry or COMMIT_ATTRIBUTE in entry.get("user_attr", {})
 
 
-def _entry(line: bytes) -> dict[str, Any] | None:
+def _parse_entry(line: bytes) -> dict[str, Any] | None:
     """What a line says; none if it is not whole."""
     if not line.endswith(b"\n"):
         return None
@@ -106,25 +108,27 @@ def _entry(line: bytes) -> dict[str, Any] | None:
     return entry if isinstance(entry, dict) and "op_code" in entry else None
 
 
-def _put_torn_end_aside(path: Path) -> None:
+def _quarantine_torn_end(path: Path) -> None:
     """Cut off what follows the last whole line, and keep it in a file of its own."""
     if not path.exists():
         return
     with path.open("rb+") as file:
-        whole, lines = 0, 0
+        whole_bytes, num_lines = 0, 0
         for line in file:
-            if _entry(line) is None:
+            if _parse_entry(line) is None:
                 break
-            whole, lines = whole + len(line), lines + 1
-        file.seek(whole)
+            whole_bytes, num_lines = whole_bytes + len(line), num_lines + 1
+        file.seek(whole_bytes)
         torn = file.read()
         if not torn:
             return
-        aside = write_whole(path.with_name(f"{path.name}.torn-{uuid.uuid4().hex[:8]}"), torn)
-        file.truncate(whole)
+        torn_path = write_atomically(
+            path.with_name(f"{path.name}.torn-{uuid.uuid4().hex[:8]}"), torn
+        )
+        file.truncate(whole_bytes)
         os.fsync(file.fileno())
     log.warning(
         "%s had a torn end, as after a loss of power or a full disk: %d whole lines are kept, "
         "%d bytes behind them are put aside as %s",
-        *(path, lines, len(torn), aside.name),
+        *(path, num_lines, len(torn), torn_path.name),
     )

@@ -8,146 +8,150 @@ from typing import Any
 import torch
 
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.core.errors import Lost
-from stillhouse.search.execution.builder import make_all, make_together
+from stillhouse.search.core.errors import StorageUnavailable
+from stillhouse.search.execution.builder import build_batch, build_stages
 from stillhouse.search.execution.failures import reason
 from stillhouse.search.experiment.experiment import Experiment
-from stillhouse.search.monitoring.dispatcher import Announcer
+from stillhouse.search.monitoring.dispatcher import EventDispatcher
 from stillhouse.search.monitoring.events import StageChanged
 from stillhouse.search.stages.core.stage import Stage
 from stillhouse.search.tuning.attempt import run_trial
-from stillhouse.search.tuning.proxy_screen import Here, proposals
-from stillhouse.search.tuning.recorder import Ledger
+from stillhouse.search.tuning.proxy_screen import LocalStageSubmitter, proposal_queue
+from stillhouse.search.tuning.recorder import TrialRecorder
 from stillhouse.search.tuning.study import Proposal
 
 
-class Inline:
+class LocalBackend:
     """Makes stages and runs trials one after the other; schedulers are not consulted.
 
     It computes with as many threads as a worker on a cluster would, ``run.resources.cpu``: other
     numbers of threads round differently.
     """
 
-    def __init__(self, experiment: Experiment, library: Library, announce: Announcer) -> None:
+    def __init__(self, experiment: Experiment, library: Library, dispatch: EventDispatcher) -> None:
         self._experiment = experiment
         self._library = library
-        self._announce = announce
-        self._failed: dict[str, str] = {}
-        self._made: set[str] = set()
-        self._threads = torch.get_num_threads()
+        self._dispatch = dispatch
+        self._failures: dict[str, str] = {}
+        self._built: set[str] = set()
+        self._threads_before = torch.get_num_threads()
         torch.set_num_threads(max(1, int(experiment.run.resources.cpu)))
 
-    def make(self, stages: Iterable[Stage]) -> dict[str, str]:
+    def build(self, stages: Iterable[Stage]) -> dict[str, str]:
         """Make stages and all they rest on; returns key -> reason for those that failed."""
-        wanted = list(stages)
-        self._make_groups(needed for stage in wanted for needed in stage.lineage())
-        found = {stage.key: self._make(stage) for stage in wanted}
-        return {key: why for key, why in found.items() if why}
+        requested = list(stages)
+        self._build_batches(needed for stage in requested for needed in stage.ancestors())
+        failures = {stage.key: self._build(stage) for stage in requested}
+        return {key: failure for key, failure in failures.items() if failure}
 
-    def search(self, ledger: Ledger, trials: int) -> bool:
-        """Ask, make, run and tell until ``trials`` have been tried."""
-        left = proposals(self._experiment, ledger, self._library, Here(self.make), trials)
-        while proposal := left.next():
-            ledger.started(proposal)
-            self._try(proposal, ledger)
+    def run_trials(self, recorder: TrialRecorder, num_trials: int) -> bool:
+        """Ask, make, run and tell until ``num_trials`` have been tried."""
+        queue = proposal_queue(
+            self._experiment, recorder, self._library, LocalStageSubmitter(self.build), num_trials
+        )
+        while proposal := queue.next():
+            recorder.record_start(proposal)
+            self._run_proposal(proposal, recorder)
         return True
 
-    def nodes(self) -> list[dict[str, Any]]:
+    def node_usage(self) -> list[dict[str, Any]]:
         """No cluster."""
         return []
 
-    def board(self) -> None:
+    def dashboard_folder(self) -> None:
         """Nobody else looks."""
         return None
 
     def close(self) -> None:
         """Nothing is left open; the process computes with the threads it had."""
-        torch.set_num_threads(self._threads)
+        torch.set_num_threads(self._threads_before)
 
-    def _try(self, proposal: Proposal, ledger: Ledger) -> None:
-        self._make_groups(proposal.recipe.prerequisites)
-        for stage in proposal.recipe.prerequisites:
-            if why := self._make(stage):
-                ledger.failed(proposal.number, f"{stage.label}: {why}")
+    def _run_proposal(self, proposal: Proposal, recorder: TrialRecorder) -> None:
+        self._build_batches(proposal.graph.prerequisites)
+        for stage in proposal.graph.prerequisites:
+            if failure := self._build(stage):
+                recorder.record_failure(proposal.number, f"{stage.label}: {failure}")
                 return
-        reports = iter(run_trial(self._experiment, proposal.recipe, self._library))
+        reports = iter(run_trial(self._experiment, proposal.graph, self._library))
         while True:
             # What the ledger cannot note, as on a full disk, is no failure of the trial.
             try:
                 report = next(reports, None)
-            except Lost:
+            except StorageUnavailable:
                 raise
             except Exception as error:
-                ledger.failed(proposal.number, reason(error))
+                recorder.record_failure(proposal.number, reason(error))
                 return
             if report is None:
                 return
             figures = {name: value for name, value in report.items() if name != "done"}
-            ledger.reported(proposal.number, figures)
+            recorder.record_report(proposal.number, figures)
             if report.get("done"):
-                ledger.finished(proposal.number, figures)
+                recorder.record_finish(proposal.number, figures)
 
-    def _make_groups(self, stages: Iterable[Stage]) -> None:
+    def _build_batches(self, stages: Iterable[Stage]) -> None:
         """Make in one pass what can be; what goes wrong there is tried alone, and told, later."""
-        groups: dict[str, dict[str, Stage]] = {}
+        batches: dict[str, dict[str, Stage]] = {}
         for stage in stages:
-            if stage.group and not self._library.has(stage.key):
-                groups.setdefault(stage.group, {})[stage.key] = stage
-        for group in groups.values():
-            some = list(group.values())
-            if len(some) > 1 and not any(self._make(p) for stage in some for p in stage.parents):
-                self._make_together(some)
+            if stage.batch_key and not self._library.has(stage.key):
+                batches.setdefault(stage.batch_key, {})[stage.key] = stage
+        for batch in batches.values():
+            members = list(batch.values())
+            if len(members) > 1 and not any(
+                self._build(p) for stage in members for p in stage.parents
+            ):
+                self._build_batch(members)
 
-    def _make_together(self, stages: Sequence[Stage]) -> None:
+    def _build_batch(self, stages: Sequence[Stage]) -> None:
         try:
-            for reports in make_together(stages, self._library):
+            for reports in build_batch(stages, self._library):
                 for stage, report in zip(stages, reports, strict=True):
-                    epoch, epochs = int(report.get("epoch", 0)), stage.work.epochs
-                    self._announce(StageChanged(stage.key, stage.label, "running", epoch, epochs))
-        except Lost:
+                    epoch, epochs = int(report.get("epoch", 0)), stage.operation.epochs
+                    self._dispatch(StageChanged(stage.key, stage.label, "running", epoch, epochs))
+        except StorageUnavailable:
             raise
         except Exception:
             return
         for stage in stages:
             record = self._library.record(stage.key)
-            self._announce(StageChanged(stage.key, stage.label, "made", record=record))
-            self._made.add(stage.key)
+            self._dispatch(StageChanged(stage.key, stage.label, "made", record=record))
+            self._built.add(stage.key)
 
-    def _make(self, stage: Stage) -> str:
+    def _build(self, stage: Stage) -> str:
         """Make a stage after all it rests on; returns why that failed, if it did.
 
         What has failed once fails again: other settings are needed, not another attempt.
         """
-        for needed in stage.lineage():
-            why = self._failed.get(needed.key) or self._make_one(needed)
-            if why and needed is stage:
-                return why
-            if why:
-                return self._fail(stage, f"{needed.label}, which it needs, failed: {why}")
+        for needed in stage.ancestors():
+            failure = self._failures.get(needed.key) or self._build_one(needed)
+            if failure and needed is stage:
+                return failure
+            if failure:
+                return self._fail(stage, f"{needed.label}, which it needs, failed: {failure}")
         return ""
 
-    def _make_one(self, stage: Stage) -> str:
-        if stage.key in self._made:
+    def _build_one(self, stage: Stage) -> str:
+        if stage.key in self._built:
             return ""
-        known = self._library.record(stage.key)
-        if known is not None:
-            self._announce(StageChanged(stage.key, stage.label, "reused", record=known))
+        existing = self._library.record(stage.key)
+        if existing is not None:
+            self._dispatch(StageChanged(stage.key, stage.label, "reused", record=existing))
             return ""
         try:
-            for made, report in make_all([stage], self._library):
-                if self._library.has(made.key):
+            for built, report in build_stages([stage], self._library):
+                if self._library.has(built.key):
                     continue  # it was there, and only says again how it ended
-                epoch, epochs = int(report.get("epoch", 0)), made.work.epochs
-                self._announce(StageChanged(made.key, made.label, "running", epoch, epochs))
-        except Lost:
+                epoch, epochs = int(report.get("epoch", 0)), built.operation.epochs
+                self._dispatch(StageChanged(built.key, built.label, "running", epoch, epochs))
+        except StorageUnavailable:
             raise
         except Exception as error:
             return self._fail(stage, reason(error))
         record = self._library.record(stage.key)
-        self._announce(StageChanged(stage.key, stage.label, "made", record=record))
+        self._dispatch(StageChanged(stage.key, stage.label, "made", record=record))
         return ""
 
-    def _fail(self, stage: Stage, why: str) -> str:
-        self._failed[stage.key] = why
-        self._announce(StageChanged(stage.key, stage.label, "failed", reason=why))
-        return why
+    def _fail(self, stage: Stage, failure: str) -> str:
+        self._failures[stage.key] = failure
+        self._dispatch(StageChanged(stage.key, stage.label, "failed", reason=failure))
+        return failure

@@ -23,62 +23,68 @@ from typing import Protocol
 from stillhouse.search.artifacts.store import Library
 from stillhouse.search.experiment.experiment import Experiment
 from stillhouse.search.experiment.screen_student import screen_student
-from stillhouse.search.monitoring.events import ScreenOff
-from stillhouse.search.results.screening import Judged, Said, Screened, judged, screen_figure
+from stillhouse.search.monitoring.events import ScreenDisabled
+from stillhouse.search.results.screening import (
+    ScreenDecision,
+    ScreenQuality,
+    ScreenVerdict,
+    screen_metric,
+    screen_quality,
+)
 from stillhouse.search.stages.core.stage import Stage
-from stillhouse.search.tuning.queue import Proposals
-from stillhouse.search.tuning.recorder import Ledger
+from stillhouse.search.tuning.queue import ProposalQueue
+from stillhouse.search.tuning.recorder import TrialRecorder
 from stillhouse.search.tuning.study import Proposal
 from stillhouse.spaces.config.problems import ConfigError
 
 log = logging.getLogger(__name__)
 
-FEWEST = 4
+MIN_ROUND_SIZE = 4
 """Proposals of a round; with fewer there is hardly a choice."""
 
 
-class Bench(Protocol):
+class StageSubmitter(Protocol):
     """Where stages are made while one looks elsewhere;
-    :class:`stillhouse.search.execution.client.Orders` is one."""
+    :class:`stillhouse.search.execution.client.SchedulerClient` is one."""
 
-    def place(self, stages: Iterable[Stage]) -> None: ...
+    def submit(self, stages: Iterable[Stage]) -> None: ...
 
-    def ready(self, stages: Iterable[Stage]) -> bool: ...
+    def all_built(self, stages: Iterable[Stage]) -> bool: ...
 
-    def failure(self, stages: Iterable[Stage]) -> str: ...
+    def failure_reason(self, stages: Iterable[Stage]) -> str: ...
 
 
-Make = Callable[[Sequence[Stage]], Mapping[str, str]]
+BuildStages = Callable[[Sequence[Stage]], Mapping[str, str]]
 """Makes stages; returns key -> reason for those that failed."""
 
 
-class Here:
+class LocalStageSubmitter:
     """A bench in this process: at once, or one round after the other on an executor's thread."""
 
-    def __init__(self, make: Make, executor: Executor | None = None) -> None:
-        self._make, self._executor = make, executor
-        self._making: dict[str, Future[Mapping[str, str]]] = {}
+    def __init__(self, build_stages: BuildStages, executor: Executor | None = None) -> None:
+        self._build_stages, self._executor = build_stages, executor
+        self._futures: dict[str, Future[Mapping[str, str]]] = {}
 
-    def place(self, stages: Iterable[Stage]) -> None:
+    def submit(self, stages: Iterable[Stage]) -> None:
         """Have stages made that were not asked for yet."""
-        wanted = [stage for stage in stages if stage.key not in self._making]
+        new_stages = [stage for stage in stages if stage.key not in self._futures]
         future: Future[Mapping[str, str]] = Future()
         if self._executor is not None:
-            future = self._executor.submit(self._make, wanted)
+            future = self._executor.submit(self._build_stages, new_stages)
         else:
-            future.set_result(self._make(wanted))
-        self._making |= dict.fromkeys((stage.key for stage in wanted), future)
+            future.set_result(self._build_stages(new_stages))
+        self._futures |= dict.fromkeys((stage.key for stage in new_stages), future)
 
-    def ready(self, stages: Iterable[Stage]) -> bool:
+    def all_built(self, stages: Iterable[Stage]) -> bool:
         """Whether all of them are made."""
-        return all(self._making[s.key].done() and not self.failure([s]) for s in stages)
+        return all(self._futures[s.key].done() and not self.failure_reason([s]) for s in stages)
 
-    def failure(self, stages: Iterable[Stage]) -> str:
+    def failure_reason(self, stages: Iterable[Stage]) -> str:
         """Why one of them cannot be had; empty while all may be."""
         for stage in stages:
-            making = self._making[stage.key]
-            if making.done() and stage.key in making.result():
-                return f"{stage.label}: {making.result()[stage.key]}"
+            future = self._futures[stage.key]
+            if future.done() and stage.key in future.result():
+                return f"{stage.label}: {future.result()[stage.key]}"
         return ""
 
 
@@ -94,11 +100,11 @@ class _Candidate:
         return self.proposal.number
 
     @property
-    def keys(self) -> tuple[str, ...]:
-        return tuple(stage.key for stage in self.student.lineage())
+    def stage_keys(self) -> tuple[str, ...]:
+        return tuple(stage.key for stage in self.student.ancestors())
 
 
-class Screen(Proposals):
+class ProxyScreen(ProposalQueue):
     """Hands out the configurations that pass.
 
     Args:
@@ -113,115 +119,130 @@ class Screen(Proposals):
     def __init__(
         self,
         experiment: Experiment,
-        ledger: Ledger,
+        recorder: TrialRecorder,
         library: Library,
-        bench: Bench,
-        trials: int,
-        concurrent: int,
+        submitter: StageSubmitter,
+        num_trials: int,
+        max_concurrent: int,
     ) -> None:
-        super().__init__(ledger, trials)
+        super().__init__(recorder, num_trials)
         assert experiment.run.screen is not None
         self._experiment, self._settings = experiment, experiment.run.screen
         self._goal = experiment.goals[0]
-        self._library, self._bench = library, bench
-        self._size = max(FEWEST, math.ceil(concurrent / self._settings.keep))
+        self._library, self._submitter = library, submitter
+        self._round_size = max(MIN_ROUND_SIZE, math.ceil(max_concurrent / self._settings.keep))
         self._round: list[_Candidate] = []
         self._passed: deque[Proposal] = deque()
-        known = judged(ledger.study.trials(), self._goal.figure)
-        self._off = known.off if known else ""
+        quality = screen_quality(recorder.study.trials(), self._goal.figure)
+        self._disabled_reason = quality.disabled_reason if quality else ""
 
     @property
-    def exhausted(self) -> bool:
+    def is_exhausted(self) -> bool:
         """Whether there is nothing more to hand out, now or later."""
-        return super().exhausted and not self._round and not self._passed
+        return super().is_exhausted and not self._round and not self._passed
 
     def next(self) -> Proposal | None:
         """The next configuration to train; none: the screen is at work, or all is handed out."""
         if not self._round and not self._passed:
-            self._begin()
-        if self._round and all(self._settled(each.student) for each in self._round):
-            self._decide()
+            self._start_round()
+        if self._round and all(self._is_screened(candidate.student) for candidate in self._round):
+            self._decide_round()
         return self._passed.popleft() if self._passed else None
 
-    def idle(self) -> Proposal | None:
+    def undecided(self) -> Proposal | None:
         """One of a round whose screening is not done."""
-        open_ones = (c.proposal for c in self._round if not self._settled(c.student))
-        return next(open_ones, None)
+        pending = (c.proposal for c in self._round if not self._is_screened(c.student))
+        return next(pending, None)
 
     # A round
 
-    def _begin(self) -> None:
+    def _start_round(self) -> None:
         """Ask for a round of proposals and have their students made."""
-        self._judge()
-        size = 1 if self._off else self._size
+        self._update_quality()
+        size = 1 if self._disabled_reason else self._round_size
         while len(self._round) + len(self._passed) < size and (proposal := self._ask()):
-            self._enter(proposal)
+            self._add_to_round(proposal)
         if self._round:
-            self._bench.place([s for each in self._round for s in each.student.lineage()])
+            self._submitter.submit(
+                [s for candidate in self._round for s in candidate.student.ancestors()]
+            )
 
-    def _enter(self, proposal: Proposal) -> None:
+    def _add_to_round(self, proposal: Proposal) -> None:
         """Into the round; or past it, where it is decided already or cannot be."""
-        if proposal.screen:  # by a launch that was stopped
-            self._follow(proposal)
-        elif self._off:
-            self._say(proposal, Screened("off", why=self._off))
+        if proposal.screen_decision:  # by a launch that was stopped
+            self._apply_decision(proposal)
+        elif self._disabled_reason:
+            self._record_decision(proposal, ScreenDecision("off", why=self._disabled_reason))
         else:
             try:
                 student = screen_student(self._experiment, proposal.values)
             except ConfigError as error:
-                self._say(proposal, Screened("unscreened", why="; ".join(map(str, error.problems))))
+                self._record_decision(
+                    proposal, ScreenDecision("unscreened", why="; ".join(map(str, error.problems)))
+                )
             else:
                 self._round.append(_Candidate(proposal, student))
 
-    def _settled(self, student: Stage) -> bool:
-        return self._bench.ready([student]) or bool(self._bench.failure(student.lineage()))
+    def _is_screened(self, student: Stage) -> bool:
+        return self._submitter.all_built([student]) or bool(
+            self._submitter.failure_reason(student.ancestors())
+        )
 
-    def _decide(self) -> None:
+    def _decide_round(self) -> None:
         """The best share of the round goes on, and of the others a few by chance."""
-        known = self._judge()
+        quality = self._update_quality()
         candidates, self._round = self._round, []
-        if self._off:
-            for each in candidates:
-                self._say(each.proposal, Screened("off", why=self._off))
+        if self._disabled_reason:
+            for candidate in candidates:
+                self._record_decision(
+                    candidate.proposal, ScreenDecision("off", why=self._disabled_reason)
+                )
             return
-        failures = {each.number: self._failure(each) for each in candidates}
-        able = []
-        for each in candidates:
-            rests_on = tuple(each.student.lineage())[:-1]
-            if why := self._bench.failure(rests_on):
-                self._say(each.proposal, Screened("unscreened", why=why))
+        failures = {candidate.number: self._failure_reason(candidate) for candidate in candidates}
+        rankable = []
+        for candidate in candidates:
+            prerequisites = tuple(candidate.student.ancestors())[:-1]
+            if reason := self._submitter.failure_reason(prerequisites):
+                self._record_decision(candidate.proposal, ScreenDecision("unscreened", why=reason))
             else:
-                able.append(each)
-        places = sorted(able, key=self._order)
-        keep = math.ceil(self._settings.keep * len(places))
-        others = itertools.count(known.others if known else 0)
-        for rank, each in enumerate(places, 1):
-            kept = rank <= keep
-            said: Said = "kept" if kept else "check" if self._checks(next(others)) else "out"
-            value = self._value(each)
-            figures = {} if value is None else {screen_figure(self._goal.figure): value}
-            why = failures[each.number]
-            self._say(each.proposal, Screened(said, figures, rank, len(places), why, each.keys))
+                rankable.append(candidate)
+        ranked = sorted(rankable, key=self._rank_key)
+        num_kept = math.ceil(self._settings.keep * len(ranked))
+        not_kept_numbers = itertools.count(quality.num_not_kept if quality else 0)
+        for rank, candidate in enumerate(ranked, 1):
+            is_kept = rank <= num_kept
+            verdict: ScreenVerdict = (
+                "kept" if is_kept else "check" if self._is_check(next(not_kept_numbers)) else "out"
+            )
+            value = self._screen_value(candidate)
+            figures = {} if value is None else {screen_metric(self._goal.figure): value}
+            reason = failures[candidate.number]
+            self._record_decision(
+                candidate.proposal,
+                ScreenDecision(verdict, figures, rank, len(ranked), reason, candidate.stage_keys),
+            )
 
-    def _order(self, each: _Candidate) -> tuple[bool, float]:
+    def _rank_key(self, candidate: _Candidate) -> tuple[bool, float]:
         """Best first; what failed on distilled data last."""
-        value = self._value(each)
+        value = self._screen_value(candidate)
         if value is None:
             return True, 0.0
         return False, -value if self._goal.maximize else value
 
-    def _value(self, each: _Candidate) -> float | None:
-        record = self._library.record(each.student.key)
+    def _screen_value(self, candidate: _Candidate) -> float | None:
+        record = self._library.record(candidate.student.key)
         value = record.figures.get(self._goal.figure, math.nan) if record else math.nan
         return value if math.isfinite(value) else None
 
-    def _failure(self, each: _Candidate) -> str:
-        why = self._bench.failure([each.student]).removeprefix(f"{each.student.label}: ")
-        if why or self._value(each) is not None:
-            return why
+    def _failure_reason(self, candidate: _Candidate) -> str:
+        reason = self._submitter.failure_reason([candidate.student]).removeprefix(
+            f"{candidate.student.label}: "
+        )
+        if reason or self._screen_value(candidate) is not None:
+            return reason
         return f"{self._goal.figure} is no finite number"
 
-    def _checks(self, number: int) -> bool:
+    def _is_check(self, number: int) -> bool:
         """Whether a configuration goes on all the same: about one by chance of each 1 / check.
 
         ``number`` counts the study's configurations that were not kept, from 0; the dice are those
@@ -230,46 +251,50 @@ class Screen(Proposals):
         share = self._settings.check
         if not share:
             return False
-        stretches = range(max(0, int(number * share) - 1), int((number + 1) * share) + 2)
-        return any(int((s + self._dice(s)) / share) == number for s in stretches)
+        intervals = range(max(0, int(number * share) - 1), int((number + 1) * share) + 2)
+        return any(int((s + self._random_offset(s)) / share) == number for s in intervals)
 
-    def _dice(self, stretch: int) -> float:
-        return random.Random(f"screen {self._experiment.run.seed} {stretch}").random()
+    def _random_offset(self, interval: int) -> float:
+        return random.Random(f"screen {self._experiment.run.seed} {interval}").random()
 
     # What follows
 
-    def _say(self, proposal: Proposal, screened: Screened) -> None:
-        self._ledger.study.note_screen(proposal.number, screened)
-        self._follow(replace(proposal, screen=screened))
+    def _record_decision(self, proposal: Proposal, decision: ScreenDecision) -> None:
+        self._recorder.study.record_screen(proposal.number, decision)
+        self._apply_decision(replace(proposal, screen_decision=decision))
 
-    def _follow(self, proposal: Proposal) -> None:
-        assert proposal.screen is not None
-        if proposal.screen.said == "out":
-            self._ledger.screened_out(proposal, proposal.screen)
+    def _apply_decision(self, proposal: Proposal) -> None:
+        assert proposal.screen_decision is not None
+        if proposal.screen_decision.said == "out":
+            self._recorder.record_screened_out(proposal, proposal.screen_decision)
         else:
             self._passed.append(proposal)
 
-    def _judge(self) -> Judged | None:
+    def _update_quality(self) -> ScreenQuality | None:
         """How the screen does, none if it is off; switches it off if it ranks too badly."""
-        known = None if self._off else judged(self._ledger.study.trials(), self._goal.figure)
-        if known is None:
+        quality = (
+            None
+            if self._disabled_reason
+            else screen_quality(self._recorder.study.trials(), self._goal.figure)
+        )
+        if quality is None:
             return None
-        self._off = known.distrusted(self._settings.trust)
-        if self._off:
-            log.warning("the screen is switched off: %s", self._off)
-            self._ledger.announce(ScreenOff(self._off))
-        return known
+        self._disabled_reason = quality.distrust_reason(self._settings.trust)
+        if self._disabled_reason:
+            log.warning("the screen is switched off: %s", self._disabled_reason)
+            self._recorder.dispatch(ScreenDisabled(self._disabled_reason))
+        return quality
 
 
-def proposals(
+def proposal_queue(
     experiment: Experiment,
-    ledger: Ledger,
+    recorder: TrialRecorder,
     library: Library,
-    bench: Bench,
-    trials: int,
-    concurrent: int = 1,
-) -> Proposals:
-    """What is left to be tried, screened where the experiment says so; see :class:`Screen`."""
+    submitter: StageSubmitter,
+    num_trials: int,
+    max_concurrent: int = 1,
+) -> ProposalQueue:
+    """What is left to be tried, screened where the experiment says so; see :class:`ProxyScreen`."""
     if experiment.run.screen is None:
-        return Proposals(ledger, trials)
-    return Screen(experiment, ledger, library, bench, trials, concurrent)
+        return ProposalQueue(recorder, num_trials)
+    return ProxyScreen(experiment, recorder, library, submitter, num_trials, max_concurrent)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from stillhouse.search.tuning.recorder import Ledger
+from stillhouse.search.tuning.recorder import TrialRecorder
 from stillhouse.search.tuning.study import Proposal
 
 
-class Proposals:
+class ProposalQueue:
     """Hands out the configurations that are left to be tried.
 
     Args:
@@ -14,26 +14,26 @@ class Proposals:
         trials: how many the search tries in all, earlier ones included.
     """
 
-    def __init__(self, ledger: Ledger, trials: int) -> None:
-        self._ledger = ledger
-        self._left = trials - sum(t.state != "running" for t in ledger.study.trials())
+    def __init__(self, recorder: TrialRecorder, num_trials: int) -> None:
+        self._recorder = recorder
+        self._num_left = num_trials - sum(t.state != "running" for t in recorder.study.trials())
 
     @property
-    def exhausted(self) -> bool:
+    def is_exhausted(self) -> bool:
         """Whether there is nothing more to hand out, now or later."""
-        return self._left <= 0
+        return self._num_left <= 0
 
     def next(self) -> Proposal | None:
         """The next configuration to train; none: not yet, or, when exhausted, never."""
         return self._ask()
 
-    def idle(self) -> Proposal | None:
+    def undecided(self) -> Proposal | None:
         """A configuration of which it is not known yet whether it is trained, if any is."""
         return None
 
     def _ask(self) -> Proposal | None:
-        if self._left <= 0:
+        if self._num_left <= 0:
             return None
-        proposal = self._ledger.study.ask()
-        self._left = self._left - 1 if proposal else 0
+        proposal = self._recorder.study.ask()
+        self._num_left = self._num_left - 1 if proposal else 0
         return proposal

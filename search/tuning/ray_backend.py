@@ -15,29 +15,33 @@ from ray import tune
 
 from stillhouse.search.artifacts.store import Library
 from stillhouse.search.cluster.connection import connect, head_address, logs_folder
-from stillhouse.search.cluster.head import Head
-from stillhouse.search.cluster.nodes import check_nodes, check_stores, roll
-from stillhouse.search.execution.client import Orders
+from stillhouse.search.cluster.head import HeadMonitor
+from stillhouse.search.cluster.nodes import check_nodes, check_stores, node_usage
+from stillhouse.search.execution.client import SchedulerClient
 from stillhouse.search.experiment.experiment import Experiment
-from stillhouse.search.experiment.schema import Resources
+from stillhouse.search.experiment.schema import ResourceSettings
 from stillhouse.search.experiment.screen_student import screen_student
-from stillhouse.search.experiment.workers import check_room
-from stillhouse.search.monitoring.dispatcher import Announcer
+from stillhouse.search.experiment.workers import check_worker_capacity
+from stillhouse.search.monitoring.dispatcher import EventDispatcher
 from stillhouse.search.results.run_folder import RunFolder
 from stillhouse.search.stages.core.stage import Stage
-from stillhouse.search.tuning.local_backend import Inline
-from stillhouse.search.tuning.proxy_screen import Bench, Here, proposals
-from stillhouse.search.tuning.recorder import Ledger
-from stillhouse.search.tuning.scheduling import GOAL, scheduler
-from stillhouse.search.tuning.searcher import Sampler
-from stillhouse.search.tuning.trial import Trial
+from stillhouse.search.tuning.local_backend import LocalBackend
+from stillhouse.search.tuning.proxy_screen import (
+    LocalStageSubmitter,
+    StageSubmitter,
+    proposal_queue,
+)
+from stillhouse.search.tuning.recorder import TrialRecorder
+from stillhouse.search.tuning.scheduling import GOAL_METRIC, make_scheduler
+from stillhouse.search.tuning.searcher import GatedSearcher
+from stillhouse.search.tuning.trial import TrialTrainable
 from stillhouse.spaces.config.problems import ConfigError, Problem
 
-LOST_WORKERS = 3
+MAX_TRIAL_RETRIES = 3
 """How often a trial whose worker was lost is started again."""
 
 
-def slots(resources: Resources, growing_to: int = 0) -> int:
+def num_slots(resources: ResourceSettings, autoscaled_slots: int = 0) -> int:
     """How many trials the cluster can run at once.
 
     Args:
@@ -48,10 +52,10 @@ def slots(resources: Resources, growing_to: int = 0) -> int:
     Raises:
         ConfigError: not one fits on any node, and nobody says that others will come.
     """
-    nodes = _alive()
-    fitting = [_fits(node, resources) for node in nodes]
-    if sum(fitting) or growing_to:
-        return max(sum(fitting), growing_to)
+    nodes = _alive_node_resources()
+    slots_by_node = [_slots_on_node(node, resources) for node in nodes]
+    if sum(slots_by_node) or autoscaled_slots:
+        return max(sum(slots_by_node), autoscaled_slots)
     largest = ", ".join(
         f"{node.get('CPU', 0):g} cpu and {node.get('GPU', 0):g} gpu" for node in nodes
     )
@@ -63,26 +67,28 @@ def slots(resources: Resources, growing_to: int = 0) -> int:
     raise ConfigError([Problem("run.resources", message)])
 
 
-def several(resources: Resources, growing_to: int) -> bool:
+def is_multi_node(resources: ResourceSettings, autoscaled_slots: int) -> bool:
     """Whether more than one machine works on the search, or will where the cluster grows."""
-    nodes = _alive()
-    return len(nodes) > 1 or growing_to > sum(_fits(node, resources) for node in nodes)
+    nodes = _alive_node_resources()
+    return len(nodes) > 1 or autoscaled_slots > sum(
+        _slots_on_node(node, resources) for node in nodes
+    )
 
 
-def _alive() -> list[dict[str, Any]]:
+def _alive_node_resources() -> list[dict[str, Any]]:
     """The resources of each node that is there."""
-    found: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return [node["Resources"] for node in found if node["Alive"]]
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node["Resources"] for node in nodes if node["Alive"]]
 
 
-def _fits(node: dict[str, float], resources: Resources) -> int:
-    room = [node.get("CPU", 0.0) / resources.cpu]
+def _slots_on_node(node: dict[str, float], resources: ResourceSettings) -> int:
+    limits = [node.get("CPU", 0.0) / resources.cpu]
     if resources.gpu:
-        room.append(node.get("GPU", 0.0) / resources.gpu)
-    return int(min(room) + 1e-6)
+        limits.append(node.get("GPU", 0.0) / resources.gpu)
+    return int(min(limits) + 1e-6)
 
 
-class OnRay:
+class RayBackend:
     """Makes stages in the foundry and runs trials with Tune, on the cluster at ``address``.
 
     ``stores`` are the addresses of what the search writes besides the library, by field. ``gone``
@@ -98,112 +104,120 @@ class OnRay:
         self,
         experiment: Experiment,
         library: Library,
-        announce: Announcer,
+        dispatch: EventDispatcher,
         folder: Path,
         address: str | None,
         stores: Mapping[str, str] | None = None,
-        gone: Callable[[str], None] | None = None,
+        on_cluster_lost: Callable[[str], None] | None = None,
     ) -> None:
         # Workers read neither store, and need no password of theirs.
         self._experiment = replace(experiment, tracking=None, study=None)
         self._library = library
-        self._announce = announce
+        self._dispatch = dispatch
         self._folder = folder
         connect(address)
-        self._board = logs_folder() if address else None
+        self._dashboard_folder = logs_folder() if address else None
         try:
-            growing_to = (experiment.run.concurrent or 0) if address else 0
-            if address and several(experiment.run.resources, growing_to):
+            autoscaled_slots = (experiment.run.concurrent or 0) if address else 0
+            if address and is_multi_node(experiment.run.resources, autoscaled_slots):
                 check_stores(stores or {})
             if address:
-                check_nodes(library.uri, library.mark, library.remove_file)
-            self._slots = slots(experiment.run.resources, growing_to)
-            check_room(experiment, self._slots)
+                check_nodes(library.uri, library.write_marker, library.remove_file)
+            self._num_slots = num_slots(experiment.run.resources, autoscaled_slots)
+            check_worker_capacity(experiment, self._num_slots)
         except ConfigError:
             ray.shutdown()
             raise
         run = experiment.run
-        self._concurrent = run.concurrent or self._slots
-        self._orders = Orders(library, run.resources, announce, run.hang_after, self._concurrent)
-        head = head_address() if address else None
-        self._head = Head(head, gone) if head and gone else None
+        self._max_concurrent = run.concurrent or self._num_slots
+        self._scheduler_client = SchedulerClient(
+            library, run.resources, dispatch, run.hang_after, self._max_concurrent
+        )
+        head_at = head_address() if address else None
+        self._head_monitor = (
+            HeadMonitor(head_at, on_cluster_lost) if head_at and on_cluster_lost else None
+        )
 
-    def make(self, stages: Sequence[Stage]) -> dict[str, str]:
+    def build(self, stages: Sequence[Stage]) -> dict[str, str]:
         """Make stages and all they rest on; returns key -> reason for those that failed."""
-        return self._orders.make(stages)
+        return self._scheduler_client.build(stages)
 
-    def search(self, ledger: Ledger, trials: int) -> bool:
+    def run_trials(self, recorder: TrialRecorder, num_trials: int) -> bool:
         """Run the trials that are left. Returns whether the search ended by itself.
 
         Raises:
             Lost: the library or the study cannot be used any more.
         """
-        self._make_ahead()
-        concurrent = self._concurrent
+        self._build_distributed_student()
+        max_concurrent = self._max_concurrent
         # On a single slot nobody could make a stage while a trial's idle actor keeps the slot.
-        orders = self._orders if self._slots > 1 else None
-        bench = orders or self._bench_here()
-        left = proposals(self._experiment, ledger, self._library, bench, trials, concurrent)
-        sampler = Sampler(ledger, orders, left, concurrent)
-        if not sampler.exhausted:
-            _quiet(concurrent)
+        scheduler_client = self._scheduler_client if self._num_slots > 1 else None
+        submitter = scheduler_client or self._local_submitter()
+        queue = proposal_queue(
+            self._experiment, recorder, self._library, submitter, num_trials, max_concurrent
+        )
+        searcher = GatedSearcher(recorder, scheduler_client, queue, max_concurrent)
+        if not searcher.is_exhausted:
+            _configure_tune(max_concurrent)
             try:
-                self._tuner(sampler).fit()
+                self._make_tuner(searcher).fit()
             except Exception:
-                if sampler.lost is None:
+                if searcher.storage_error is None:
                     raise
-            if sampler.lost:
-                raise sampler.lost from None
-        return sampler.exhausted
+            if searcher.storage_error:
+                raise searcher.storage_error from None
+        return searcher.is_exhausted
 
-    def _make_ahead(self) -> None:
+    def _build_distributed_student(self) -> None:
         """A student of several workers, where nothing is searched: its trial finds it made, as
         none can be started inside a trial."""
         if not self._experiment.search:
-            student = self._experiment.recipe().student
-            if student.work.workers > 1:
-                self._orders.make([student])
+            student = self._experiment.stage_graph().student
+            if student.operation.workers > 1:
+                self._scheduler_client.build([student])
 
-    def _bench_here(self) -> Bench:
+    def _local_submitter(self) -> StageSubmitter:
         """Where there is a single slot and trials keep it: what the screen's students rest on is
         made before there are any, and they themselves, which takes seconds, beside the driver."""
         if self._experiment.run.screen:
-            self._orders.make(screen_student(self._experiment, {}).parents)
-        shop = Inline(self._experiment, self._library, self._announce)
-        return Here(shop.make, ThreadPoolExecutor(1, "screen"))
+            self._scheduler_client.build(screen_student(self._experiment, {}).parents)
+        backend = LocalBackend(self._experiment, self._library, self._dispatch)
+        return LocalStageSubmitter(backend.build, ThreadPoolExecutor(1, "screen"))
 
-    def nodes(self) -> list[dict[str, Any]]:
+    def node_usage(self) -> list[dict[str, Any]]:
         """What each node has, and what of it is taken."""
-        return roll()
+        return node_usage()
 
-    def board(self) -> Path | None:
+    def dashboard_folder(self) -> Path | None:
         """The folder of logs on this node, which a cluster's dashboard shows."""
-        return self._board
+        return self._dashboard_folder
 
     def close(self) -> None:
         """Stop wanting anything, and leave the cluster (or end the one started here)."""
-        self._orders.close()
+        self._scheduler_client.close()
         ray.shutdown()
-        if self._head:  # last: where the head is lost, the two above may never return
-            self._head.close()
+        if self._head_monitor:  # last: where the head is lost, the two above may never return
+            self._head_monitor.close()
 
-    def _tuner(self, sampler: Sampler) -> tune.Tuner:
+    def _make_tuner(self, searcher: GatedSearcher) -> tune.Tuner:
         experiment, goal = self._experiment, self._experiment.goals[0]
-        trainable = tune.with_parameters(Trial, experiment=experiment, library=self._library.uri)
-        wish = {"cpu": experiment.run.resources.cpu, "gpu": experiment.run.resources.gpu}
+        trainable = tune.with_parameters(
+            TrialTrainable, experiment=experiment, library=self._library.uri
+        )
+        resources = {"cpu": experiment.run.resources.cpu, "gpu": experiment.run.resources.gpu}
         return tune.Tuner(
-            tune.with_resources(trainable, {k: v for k, v in wish.items() if v}),
+            tune.with_resources(trainable, {k: v for k, v in resources.items() if v}),
             tune_config=tune.TuneConfig(
-                search_alg=sampler,
-                scheduler=scheduler(experiment),
-                metric=GOAL,
+                search_alg=searcher,
+                scheduler=make_scheduler(experiment),
+                metric=GOAL_METRIC,
                 mode="max" if goal.maximize else "min",
                 num_samples=-1,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
-                **self._storage(),
-                failure_config=tune.FailureConfig(max_failures=LOST_WORKERS),
+                **self._storage_options(),
+                failure_config=tune.FailureConfig(max_failures=MAX_TRIAL_RETRIES),
                 # The library holds half-done students; Tune's checkpoints would repeat them.
                 checkpoint_config=tune.CheckpointConfig(
                     checkpoint_frequency=0, checkpoint_at_end=False
@@ -212,25 +226,25 @@ class OnRay:
             ),
         )
 
-    def _storage(self) -> dict[str, Any]:
+    def _storage_options(self) -> dict[str, Any]:
         """Where Tune keeps its results: in a bucket with the library, else in the run's folder.
 
         An object store is handed over as it was opened: Tune's own reading of an address knows
         neither endpoint nor retries.
         """
-        if not self._library.in_one_step:
+        if not self._library.is_object_store:
             return {"name": "tune", "storage_path": str(self._folder)}
-        system, path = self._library.place_of("tune")
-        run = RunFolder(self._folder).id  # another run of this name may use the same library
-        return {"name": run, "storage_path": path, "storage_filesystem": system}
+        filesystem, path = self._library.filesystem_at("tune")
+        run_id = RunFolder(self._folder).id  # another run of this name may use the same library
+        return {"name": run_id, "storage_path": path, "storage_filesystem": filesystem}
 
 
-def _quiet(concurrent: int) -> None:
+def _configure_tune(max_concurrent: int) -> None:
     """Tune reads these when it starts; its own tables and files would only repeat ours."""
     os.environ.update(
         TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
         TUNE_DISABLE_STRICT_METRIC_CHECKING="1",  # a failed trial has no metric: it ends, not Tune
-        TUNE_MAX_PENDING_TRIALS_PG=str(concurrent),  # what an autoscaler sees as demand
+        TUNE_MAX_PENDING_TRIALS_PG=str(max_concurrent),  # what an autoscaler sees as demand
         RAY_AIR_NEW_OUTPUT="0",
         # Tune's own looks for Ctrl-C between two steps, and one may wait ten minutes for a stage.
         TUNE_DISABLE_SIGINT_HANDLER="1",

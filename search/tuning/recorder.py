@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.execution.watchdog import seconds_hung
-from stillhouse.search.monitoring.dispatcher import Announcer
+from stillhouse.search.execution.watchdog import pop_hang_timeout
+from stillhouse.search.monitoring.dispatcher import EventDispatcher
 from stillhouse.search.monitoring.events import (
-    Needed,
+    RequiredStage,
     StageChanged,
     StageState,
     TrialEnded,
@@ -16,106 +16,110 @@ from stillhouse.search.monitoring.events import (
     TrialStarted,
     TrialWaiting,
 )
-from stillhouse.search.monitoring.teachers import guesses
+from stillhouse.search.monitoring.teachers import majority_accuracies
 from stillhouse.search.results.outcome import TrialState
-from stillhouse.search.results.screening import Screened
+from stillhouse.search.results.screening import ScreenDecision
 from stillhouse.search.stages.core.stage import Stage
 from stillhouse.search.tuning.study import Proposal, Study
 
 
-class Ledger:
+class TrialRecorder:
     """Books trials into the study and announces them."""
 
-    def __init__(self, study: Study, library: Library, announce: Announcer) -> None:
+    def __init__(self, study: Study, library: Library, dispatch: EventDispatcher) -> None:
         self.study = study
-        self.announce = announce
+        self.dispatch = dispatch
         self._library = library
         self._running: dict[int, Proposal] = {}
-        self._found: set[int] = set()
+        self._reused: set[int] = set()
 
-    def waiting(self, proposal: Proposal) -> None:
+    def record_waiting(self, proposal: Proposal) -> None:
         """A trial is decided; what it rests on is asked for now."""
         stages = tuple(
-            Needed(stage.key, stage.label, tuple(parent.key for parent in stage.parents))
-            for stage in proposal.recipe.prerequisites
+            RequiredStage(stage.key, stage.label, tuple(parent.key for parent in stage.parents))
+            for stage in proposal.graph.prerequisites
         )
-        self.announce(TrialWaiting(proposal.number, stages, guesses(proposal.recipe.student)))
+        self.dispatch(
+            TrialWaiting(proposal.number, stages, majority_accuracies(proposal.graph.student))
+        )
 
-    def started(self, proposal: Proposal) -> None:
+    def record_start(self, proposal: Proposal) -> None:
         """A trial is handed to a worker."""
         self._running[proposal.number] = proposal
-        if self._library.has(proposal.recipe.student.key):
-            self._found.add(proposal.number)
+        if self._library.has(proposal.graph.student.key):
+            self._reused.add(proposal.number)
         self._announce_start(proposal)
 
-    def found(self, proposal: Proposal) -> None:
+    def announce_reused(self, proposal: Proposal) -> None:
         """A trial is about to make what it rests on: all that is there already was not made."""
-        self._tell_stages(proposal, "reused")
+        self._announce_stages(proposal, "reused")
 
-    def reported(self, number: int, report: Mapping[str, float]) -> None:
+    def record_report(self, number: int, report: Mapping[str, float]) -> None:
         """One epoch of a trial is done."""
-        self.announce(TrialReported(number, int(report.get("epoch", 0)), dict(report)))
+        self.dispatch(TrialReported(number, int(report.get("epoch", 0)), dict(report)))
 
-    def finished(self, number: int, figures: Mapping[str, float]) -> None:
+    def record_finish(self, number: int, figures: Mapping[str, float]) -> None:
         """A trial ran to its end, with the figures of the network that is kept."""
         figures = self._with_screen(number, figures)
-        student = self._close(number)
-        told = self.study.tell(number, figures, number in self._found)
+        student = self._remove(number)
+        trial = self.study.tell(number, figures, number in self._reused)
         record = self._library.record(student.key)
-        state: TrialState = "finished" if told.state == "finished" else "failed"
-        self.announce(TrialEnded(number, state, figures, told.reason, record))
+        state: TrialState = "finished" if trial.state == "finished" else "failed"
+        self.dispatch(TrialEnded(number, state, figures, trial.reason, record))
 
-    def pruned(self, number: int, figures: Mapping[str, float], reason: str) -> None:
+    def record_pruned(self, number: int, figures: Mapping[str, float], reason: str) -> None:
         """A scheduler stopped a trial early."""
         figures = self._with_screen(number, figures)
-        self._close(number)
+        self._remove(number)
         self.study.prune(number, figures, reason)
-        self.announce(TrialEnded(number, "pruned", figures, reason))
+        self.dispatch(TrialEnded(number, "pruned", figures, reason))
 
-    def screened_out(self, proposal: Proposal, screened: Screened) -> None:
+    def record_screened_out(self, proposal: Proposal, decision: ScreenDecision) -> None:
         """A trial is not worth a worker; nothing was made for it but its screen's student."""
         self._announce_start(proposal)
-        self.study.prune(proposal.number, screened.figures, str(screened))
-        self.announce(TrialEnded(proposal.number, "pruned", screened.figures, str(screened)))
+        self.study.prune(proposal.number, decision.figures, str(decision))
+        self.dispatch(TrialEnded(proposal.number, "pruned", decision.figures, str(decision)))
 
-    def failed(self, number: int, reason: str) -> None:
+    def record_failure(self, number: int, reason: str) -> None:
         """A trial could not be run to its end."""
-        self._close(number)
+        self._remove(number)
         self.study.fail(number, reason)
-        self.announce(TrialEnded(number, "failed", {}, reason))
+        self.dispatch(TrialEnded(number, "failed", {}, reason))
 
-    def lost(self, number: int) -> None:
+    def record_lost_worker(self, number: int) -> None:
         """A trial lost its worker, also when it was tried again."""
-        student = self._running[number].recipe.student
-        hung = seconds_hung(self._library, student.key)
-        why = f"; it gave no report for {hung:g} s: where one takes longer, set run.hang_after"
-        self.failed(number, f"its worker was lost, also when tried again{why if hung else ''}")
+        student = self._running[number].graph.student
+        hang_timeout = pop_hang_timeout(self._library, student.key)
+        hint = f"; it gave no report for {hang_timeout:g} s: where one takes longer, set run.hang_after"
+        self.record_failure(
+            number, f"its worker was lost, also when tried again{hint if hang_timeout else ''}"
+        )
 
-    def interrupted(self) -> None:
+    def record_interruption(self) -> None:
         """The search is being stopped: what is running will be taken up by a resume."""
         for number in list(self._running):
-            self._close(number)
-            self.announce(TrialEnded(number, "interrupted", {}, "the search was stopped"))
+            self._remove(number)
+            self.dispatch(TrialEnded(number, "interrupted", {}, "the search was stopped"))
 
     def _announce_start(self, proposal: Proposal) -> None:
-        keys, number = proposal.recipe.keys, proposal.number
-        teachers = guesses(proposal.recipe.student)
-        self.announce(TrialStarted(number, proposal.values, keys, proposal.costs, teachers))
+        keys, number = proposal.graph.keys_by_label, proposal.number
+        teachers = majority_accuracies(proposal.graph.student)
+        self.dispatch(TrialStarted(number, proposal.values, keys, proposal.costs, teachers))
 
     def _with_screen(self, number: int, figures: Mapping[str, float]) -> Mapping[str, float]:
         """A trial's figures and that of its screen, if it had one."""
-        screened = self._running[number].screen
-        return {**figures, **screened.figures} if screened else figures
+        decision = self._running[number].screen_decision
+        return {**figures, **decision.figures} if decision else figures
 
-    def _close(self, number: int) -> Stage:
+    def _remove(self, number: int) -> Stage:
         """Announces stages that the trial itself made on its way."""
         proposal = self._running.pop(number)
-        self._tell_stages(proposal, "made")
-        return proposal.recipe.student
+        self._announce_stages(proposal, "made")
+        return proposal.graph.student
 
-    def _tell_stages(self, proposal: Proposal, state: StageState) -> None:
+    def _announce_stages(self, proposal: Proposal, state: StageState) -> None:
         """Announce what the trial rests on and the library has, if nobody else has done so."""
-        for stage in proposal.recipe.prerequisites:
+        for stage in proposal.graph.prerequisites:
             record = self._library.record(stage.key)
             if record is not None:
-                self.announce(StageChanged(stage.key, stage.label, state, record=record))
+                self.dispatch(StageChanged(stage.key, stage.label, state, record=record))

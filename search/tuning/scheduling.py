@@ -10,20 +10,20 @@ from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule
 
 from stillhouse.search.experiment.experiment import Experiment
 from stillhouse.search.experiment.max_epochs import most_epochs
-from stillhouse.search.experiment.schema import Asha, Median
+from stillhouse.search.experiment.schema import AshaSettings, MedianSettings
 
-ENDED = "ended"
+ENDED_KEY = "ended"
 """In a trial's last result, in place of Tune's ``done``, which would leave no choice."""
-GOAL = "stillhouse_goal"
+GOAL_METRIC = "stillhouse_goal"
 """In a trial's results: the first goal's figure, of what would be kept if the trial stopped now.
 With ``keep: best`` that is the best epoch's, and schedulers compare trials by it."""
-HELD = 15.0
+MAX_HOLD_S = 15.0
 """Seconds for which a trial that has ended may be held."""
-IMPATIENT = 60.0
+HOLD_PAUSE_S = 60.0
 """Seconds for which none is held after one was held in vain."""
 
 
-class _Patient(TrialScheduler):
+class _HoldEndedTrials(TrialScheduler):
     """Ends no trial while another one's actor is starting.
 
     Tune gives the actor of a trial that ends to the one whose own actor is still starting, and
@@ -33,34 +33,34 @@ class _Patient(TrialScheduler):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)  # type: ignore[no-untyped-call]
-        self._held: dict[Trial, float] = {}
-        self._impatient_until = 0.0
+        self._held_until: dict[Trial, float] = {}
+        self._paused_until = 0.0
 
     def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        if not result.get(ENDED):
+        if not result.get(ENDED_KEY):
             return str(super().on_trial_result(controller, trial, result))
-        if time.monotonic() < self._impatient_until or not _starting(controller):
+        if time.monotonic() < self._paused_until or not _has_starting_actor(controller):
             return str(TrialScheduler.STOP)
-        self._held[trial] = time.monotonic() + HELD
+        self._held_until[trial] = time.monotonic() + MAX_HOLD_S
         return str(TrialScheduler.NOOP)
 
     def choose_trial_to_run(self, controller: Any) -> Trial | None:
-        if self._held:
-            self._release(controller)
+        if self._held_until:
+            self._release_held(controller)
         return super().choose_trial_to_run(controller)
 
-    def _release(self, controller: Any) -> None:
+    def _release_held(self, controller: Any) -> None:
         now = time.monotonic()
-        waiting = _starting(controller)
-        for trial, until in list(self._held.items()):
-            if not waiting or now > until:
-                del self._held[trial]
+        actor_is_starting = _has_starting_actor(controller)
+        for trial, deadline in list(self._held_until.items()):
+            if not actor_is_starting or now > deadline:
+                del self._held_until[trial]
                 controller.stop_trial(trial)
-        if waiting and not self._held:
-            self._impatient_until = now + IMPATIENT
+        if actor_is_starting and not self._held_until:
+            self._paused_until = now + HOLD_PAUSE_S
 
 
-def _starting(controller: Any) -> bool:
+def _has_starting_actor(controller: Any) -> bool:
     """Whether a trial waits for an actor of its own; one that was given another's has it."""
     return any(
         trial.status == Trial.PENDING and trial.temporary_state.ray_actor is None
@@ -68,22 +68,22 @@ def _starting(controller: Any) -> bool:
     )
 
 
-class _Fifo(_Patient, FIFOScheduler):
+class _Fifo(_HoldEndedTrials, FIFOScheduler):
     """Every trial to its end."""
 
 
-class _Asha(_Patient, ASHAScheduler):
+class _Asha(_HoldEndedTrials, ASHAScheduler):
     """Asynchronous successive halving (Li et al. 2020, algorithm 2)."""
 
 
-class _Median(_Patient, MedianStoppingRule):
+class _Median(_HoldEndedTrials, MedianStoppingRule):
     """The median stopping rule (Golovin et al. 2017, section 3.2.2)."""
 
 
-def scheduler(experiment: Experiment) -> TrialScheduler:
+def make_scheduler(experiment: Experiment) -> TrialScheduler:
     """The scheduler an experiment asks for; it counts epochs."""
     settings: Any = experiment.run.scheduler
-    if isinstance(settings, Asha):
+    if isinstance(settings, AshaSettings):
         return _Asha(
             time_attr="epoch",
             # Tune stops a trial that reaches it, and a trial may train for longer than the file.
@@ -91,7 +91,7 @@ def scheduler(experiment: Experiment) -> TrialScheduler:
             grace_period=settings.grace_epochs,
             reduction_factor=settings.reduction_factor,
         )
-    if isinstance(settings, Median):
+    if isinstance(settings, MedianSettings):
         return _Median(
             time_attr="epoch",
             grace_period=settings.grace_epochs,

@@ -15,15 +15,15 @@ from typing import Any
 
 from ray.tune.search import Searcher
 
-from stillhouse.search.core.errors import Lost
-from stillhouse.search.execution.client import Orders
-from stillhouse.search.tuning.queue import Proposals
-from stillhouse.search.tuning.recorder import Ledger
-from stillhouse.search.tuning.scheduling import ENDED, GOAL
+from stillhouse.search.core.errors import StorageUnavailable
+from stillhouse.search.execution.client import SchedulerClient
+from stillhouse.search.tuning.queue import ProposalQueue
+from stillhouse.search.tuning.recorder import TrialRecorder
+from stillhouse.search.tuning.scheduling import ENDED_KEY, GOAL_METRIC
 from stillhouse.search.tuning.study import Proposal
 
 
-class Sampler(Searcher):
+class GatedSearcher(Searcher):
     """Tune's view of the study.
 
     Args:
@@ -35,25 +35,29 @@ class Sampler(Searcher):
     """
 
     def __init__(
-        self, ledger: Ledger, orders: Orders | None, left: Proposals, concurrent: int
+        self,
+        recorder: TrialRecorder,
+        scheduler_client: SchedulerClient | None,
+        queue: ProposalQueue,
+        max_concurrent: int,
     ) -> None:
         super().__init__()
-        self._ledger = ledger
-        self._orders = orders
-        self._concurrent = concurrent
-        self._left = left
+        self._recorder = recorder
+        self._scheduler_client = scheduler_client
+        self._max_concurrent = max_concurrent
+        self._queue = queue
         self._waiting: list[Proposal] = []
         self._running: dict[str, Proposal] = {}
-        self._begun = False
-        self._idle = ""
-        self._last: dict[str, dict[str, float]] = {}
-        self.lost: Lost | None = None
+        self._has_started = False
+        self._idle_trial_id = ""
+        self._last_figures: dict[str, dict[str, float]] = {}
+        self.storage_error: StorageUnavailable | None = None
         """Why the search cannot go on; trials that end after it stay open for a resume."""
 
     @property
-    def exhausted(self) -> bool:
+    def is_exhausted(self) -> bool:
         """Whether every trial there was to be has ended."""
-        return self._left.exhausted and not (self._waiting or self._running)
+        return self._queue.is_exhausted and not (self._waiting or self._running)
 
     def set_search_properties(
         self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
@@ -66,69 +70,73 @@ class Sampler(Searcher):
         Raises:
             Lost: the library or the study cannot be used any more.
         """
-        with self._losing():
-            return self._suggested(trial_id)
+        with self._remembering_storage_error():
+            return self._suggest(trial_id)
 
-    def _suggested(self, trial_id: str) -> Any:
-        self._ask_ahead()
-        if not self._waiting and self._left.exhausted:
+    def _suggest(self, trial_id: str) -> Any:
+        self._fill_waiting()
+        if not self._waiting and self._queue.is_exhausted:
             return Searcher.FINISHED
-        if len(self._running) >= self._room():
+        if len(self._running) >= self._max_running():
             return None
         proposal = self._next_ready()
         if proposal is None:
-            return self._idling(trial_id)
-        self._begun = True
+            return self._suggest_idle(trial_id)
+        self._has_started = True
         self._running[trial_id] = proposal
-        if self._orders is None:  # else the foundry's news says what was made and what was there
-            self._ledger.found(proposal)
-        self._ledger.started(proposal)
+        if (
+            self._scheduler_client is None
+        ):  # else the foundry's news says what was made and what was there
+            self._recorder.announce_reused(proposal)
+        self._recorder.record_start(proposal)
         return {"number": proposal.number, "values": dict(proposal.values)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        if trial_id in self._running and not result.get(ENDED):
-            figures = self._last[trial_id] = _figures(result)
-            self._ledger.reported(self._running[trial_id].number, figures)
+        if trial_id in self._running and not result.get(ENDED_KEY):
+            figures = self._last_figures[trial_id] = _figures(result)
+            self._recorder.record_report(self._running[trial_id].number, figures)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        if trial_id == self._idle:
-            self._idle = ""
+        if trial_id == self._idle_trial_id:
+            self._idle_trial_id = ""
         proposal = self._running.pop(trial_id, None)
         result = result or {}
-        if proposal is None or self.lost:
+        if proposal is None or self.storage_error:
             return
-        with contextlib.suppress(Lost), self._losing():
+        with contextlib.suppress(StorageUnavailable), self._remembering_storage_error():
             if "lost" in result:
-                raise Lost("library", str(result["lost"]))
-            self._book(trial_id, proposal, result, error)
+                raise StorageUnavailable("library", str(result["lost"]))
+            self._record_end(trial_id, proposal, result, error)
 
-    def _book(
+    def _record_end(
         self, trial_id: str, proposal: Proposal, result: Mapping[str, Any], error: bool
     ) -> None:
-        last = self._last.pop(trial_id, {})
+        last_figures = self._last_figures.pop(trial_id, {})
         if "failed" in result:
-            self._ledger.failed(proposal.number, str(result["failed"]))
+            self._recorder.record_failure(proposal.number, str(result["failed"]))
         elif error:
-            self._ledger.lost(proposal.number)
+            self._recorder.record_lost_worker(proposal.number)
         elif "parameters" in result:
-            self._ledger.reported(proposal.number, _figures(result))
-            self._ledger.finished(proposal.number, _figures(result))
+            self._recorder.record_report(proposal.number, _figures(result))
+            self._recorder.record_finish(proposal.number, _figures(result))
         else:
-            figures = _figures(result) or last
+            figures = _figures(result) or last_figures
             epoch = int(figures.get("epoch", 0))
-            self._ledger.pruned(proposal.number, figures, f"stopped by scheduler at epoch {epoch}")
+            self._recorder.record_pruned(
+                proposal.number, figures, f"stopped by scheduler at epoch {epoch}"
+            )
 
     @contextlib.contextmanager
-    def _losing(self) -> Iterator[None]:
+    def _remembering_storage_error(self) -> Iterator[None]:
         """What is lost in one of Tune's questions ends the search at the next."""
-        if self.lost:
-            raise self.lost
+        if self.storage_error:
+            raise self.storage_error
         try:
             yield
-        except Lost as lost:
-            self.lost = lost
+        except StorageUnavailable as error:
+            self.storage_error = error
             raise
 
     def save(self, checkpoint_path: str) -> None:
@@ -141,54 +149,58 @@ class Sampler(Searcher):
         """Tune pickles its searcher for restores that never happen here."""
         return {}
 
-    def _room(self) -> int:
+    def _max_running(self) -> int:
         """Trials that may run now: stages being made go first, since others wait for them.
 
         Tune keeps one idle actor with its slot, so one trial may always run.
         """
-        flying = self._orders.flying if self._orders else 0
-        return max(1, self._concurrent - flying)
+        num_in_flight = self._scheduler_client.num_in_flight if self._scheduler_client else 0
+        return max(1, self._max_concurrent - num_in_flight)
 
-    def _ask_ahead(self) -> None:
-        while len(self._waiting) < self._concurrent:
-            proposal = self._left.next()
+    def _fill_waiting(self) -> None:
+        while len(self._waiting) < self._max_concurrent:
+            proposal = self._queue.next()
             if proposal is None:
                 return
             self._waiting.append(proposal)
-            if self._orders is not None:
-                self._ledger.waiting(proposal)
-                self._orders.place(proposal.recipe.prerequisites)
+            if self._scheduler_client is not None:
+                self._recorder.record_waiting(proposal)
+                self._scheduler_client.submit(proposal.graph.prerequisites)
 
     def _next_ready(self) -> Proposal | None:
-        busy = {proposal.recipe.student.key for proposal in self._running.values()}
+        running_students = {proposal.graph.student.key for proposal in self._running.values()}
         for proposal in list(self._waiting):
-            stages = proposal.recipe.prerequisites
-            failure = self._orders.failure(stages) if self._orders else ""
+            stages = proposal.graph.prerequisites
+            failure = (
+                self._scheduler_client.failure_reason(stages) if self._scheduler_client else ""
+            )
             if failure:
                 self._waiting.remove(proposal)
-                self._ledger.started(proposal)
-                self._ledger.failed(proposal.number, failure)
+                self._recorder.record_start(proposal)
+                self._recorder.record_failure(proposal.number, failure)
             # The same student twice at once would be trained twice; the second is read instead.
-            elif proposal.recipe.student.key not in busy and (
-                self._orders is None or self._orders.ready(stages)
+            elif proposal.graph.student.key not in running_students and (
+                self._scheduler_client is None or self._scheduler_client.all_built(stages)
             ):
                 self._waiting.remove(proposal)
                 return proposal
-        if self._begun and self._waiting and not self._running:
+        if self._has_started and self._waiting and not self._running:
             # With nothing to run Tune stands still and all its idle actors keep their slots: those
             # for which the foundry may wait. So a trial waits in one of them, and Tune goes on.
             # If the foundry gets none of the others, that trial makes what it waits for itself.
             return self._waiting.pop(0)
         return None
 
-    def _idling(self, trial_id: str) -> Any:
+    def _suggest_idle(self, trial_id: str) -> Any:
         """As above where all that there is is being screened: a trial of no configuration waits
         for one of those students, and the foundry gets the other slots."""
-        stands_still = self._begun and not (self._waiting or self._running or self._idle)
-        proposal = self._left.idle() if stands_still and self._orders else None
+        is_stalled = self._has_started and not (
+            self._waiting or self._running or self._idle_trial_id
+        )
+        proposal = self._queue.undecided() if is_stalled and self._scheduler_client else None
         if proposal is None:
             return None
-        self._idle = trial_id
+        self._idle_trial_id = trial_id
         return {"number": proposal.number, "values": dict(proposal.values), "idle": True}
 
 
@@ -197,7 +209,7 @@ def _figures(result: Mapping[str, Any]) -> dict[str, float]:
     return {
         name: float(value)
         for name, value in result.items()
-        if name not in _TUNES_OWN
+        if name not in _TUNE_KEYS
         and "/" not in name  # Tune's flattened config
         and isinstance(value, int | float)
         and not isinstance(value, bool)
@@ -205,9 +217,9 @@ def _figures(result: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-_TUNES_OWN = frozenset(
+_TUNE_KEYS = frozenset(
     {
-        GOAL,
+        GOAL_METRIC,
         "timestamp",
         "training_iteration",
         "time_this_iter_s",

@@ -1,6 +1,6 @@
 """Where a study lies: a journal in the run's folder, or a database that outlives the machine.
 
-A database may be restarted under a search: each operation is tried again for :data:`PATIENCE`
+A database may be restarted under a search: each operation is tried again for :data:`RETRY_FOR_S`
 seconds before the search stops, to be resumed.
 """
 
@@ -26,68 +26,68 @@ from sqlalchemy import inspect as inspect_database
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
 
-from stillhouse.search.core.addresses import hushed, remedy_of, shown
-from stillhouse.search.core.errors import Lost
+from stillhouse.search.core.addresses import credential_remedy, for_display, scrub
+from stillhouse.search.core.errors import StorageUnavailable
 from stillhouse.search.core.study_uri import driver_of, is_sqlite, with_driver
-from stillhouse.search.tuning.journal import Journal
+from stillhouse.search.tuning.journal import JournalFile
 from stillhouse.spaces.config.problems import ConfigError, Problem
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 90.0
+RETRY_FOR_S = 90.0
 """Seconds for which a database that does not answer is asked again: a restart takes tens."""
-LONGEST_PAUSE = 5.0
-JOURNAL = "study.journal"
-_CONNECT = {
+MAX_PAUSE_S = 5.0
+JOURNAL_FILE = "study.journal"
+_POSTGRES_CONNECT_ARGS = {
     "connect_timeout": 5,  # s
     "keepalives_idle": 30,  # s
     "tcp_user_timeout": 30_000,  # ms; a machine that vanished answers nothing, not even "no"
 }
 
-_Found = TypeVar("_Found")
+_ResultT = TypeVar("_ResultT")
 
 
-def open_storage(study: str | None, folder: Path) -> BaseStorage:
+def open_storage(uri: str | None, folder: Path) -> BaseStorage:
     """Optuna's storage of a study.
 
     Args:
-        study: the database's address; none means ``study.journal`` in ``folder``.
+        study: the database's address; none means ``uri.journal`` in ``folder``.
         folder: the run's, made if it is missing.
 
     Raises:
         ConfigError: the database cannot be used.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if study is None:
-        return JournalStorage(Journal(folder / JOURNAL, writes=True))
-    check_study(study)
-    return _database(study, reads_only=False)
+    if uri is None:
+        return JournalStorage(JournalFile(folder / JOURNAL_FILE, writable=True))
+    check_study_database(uri)
+    return _open_database(uri, read_only=False)
 
 
-def open_for_reading(study: str | None, folder: Path) -> BaseStorage | None:
+def open_for_reading(uri: str | None, folder: Path) -> BaseStorage | None:
     """The same storage for those who only look: it refuses to write. None if nothing is there yet.
 
     Raises:
         ConfigError: the database cannot be used.
     """
-    if study is None:
-        return JournalStorage(Journal(folder / JOURNAL, writes=False))
-    if is_sqlite(study) and not Path(make_url(study).database or "").exists():
+    if uri is None:
+        return JournalStorage(JournalFile(folder / JOURNAL_FILE, writable=False))
+    if is_sqlite(uri) and not Path(make_url(uri).database or "").exists():
         return None  # asking SQLite would make the file
-    check_study(study)
-    return _database(study, reads_only=True) if _has_tables(study) else None
+    check_study_database(uri)
+    return _open_database(uri, read_only=True) if _has_tables(uri) else None
 
 
-def _database(study: str, reads_only: bool) -> BaseStorage:
+def _open_database(uri: str, read_only: bool) -> BaseStorage:
     try:
-        return PatientStorage(study, reads_only)
+        return RetryingStorage(uri, read_only)
     except (DBAPIError, StorageInternalError, RuntimeError) as error:  # as of another Optuna
-        raise _unusable(study, error) from None
+        raise _unusable_error(uri, error) from None
 
 
-def _has_tables(study: str) -> bool:
+def _has_tables(uri: str) -> bool:
     """Whether a search has begun there: Optuna would else make its tables."""
-    engine = create_engine(with_driver(study), connect_args=_connect_args(study))
+    engine = create_engine(with_driver(uri), connect_args=_connect_args(uri))
     try:
         return inspect_database(engine).has_table("alembic_version")
     finally:
@@ -102,106 +102,110 @@ def close_storage(storage: BaseStorage) -> None:
         backend.engine.dispose()
 
 
-def check_study(study: str) -> None:
+def check_study_database(uri: str) -> None:
     """Ask the database once, before anything is begun.
 
     Raises:
         ConfigError: its driver is missing, or it does not answer.
     """
-    driver = driver_of(study)
+    driver = driver_of(uri)
     if driver and importlib.util.find_spec(driver) is None:
-        message = f"{shown(study)} needs {driver}: pip install 'stillhouse[cluster]'"
+        message = f"{for_display(uri)} needs {driver}: pip install 'stillhouse[cluster]'"
         raise ConfigError([Problem("study", message)])
     try:
-        engine = create_engine(with_driver(study), connect_args=_connect_args(study))
+        engine = create_engine(with_driver(uri), connect_args=_connect_args(uri))
         try:
             with engine.connect() as connection:
                 connection.execute(text("SELECT 1"))
         finally:
             engine.dispose()
     except (DBAPIError, ArgumentError, ValueError) as error:
-        raise _unusable(study, error) from None
+        raise _unusable_error(uri, error) from None
 
 
-class PatientStorage(RDBStorage):
+class RetryingStorage(RDBStorage):
     """Optuna's own, whose every operation waits for a database that is being restarted."""
 
-    def __init__(self, study: str, reads_only: bool = False) -> None:
-        self._told = study
-        self._inside = threading.local()
+    def __init__(self, uri: str, read_only: bool = False) -> None:
+        self._study_uri = uri
+        self._thread_state = threading.local()
         # Its template marks are not for us: a password may hold braces.
         super().__init__(
-            with_driver(study).replace("{", "{{").replace("}", "}}"),
-            engine_kwargs=_engine_settings(study, reads_only),
-            skip_table_creation=reads_only,
+            with_driver(uri).replace("{", "{{").replace("}", "}}"),
+            engine_kwargs=_engine_settings(uri, read_only),
+            skip_table_creation=read_only,
         )
 
     def set_trial_state_values(self, *args: Any, **kwargs: Any) -> bool:
         """As Optuna's; that it was done before its answer got lost is no error."""
-        asked = inspect.signature(RDBStorage.set_trial_state_values).bind(self, *args, **kwargs)
-        state: TrialState = asked.arguments["state"]
+        bound = inspect.signature(RDBStorage.set_trial_state_values).bind(self, *args, **kwargs)
+        state: TrialState = bound.arguments["state"]
         try:
-            return self.patiently(
+            return self.with_retries(
                 functools.partial(super().set_trial_state_values, *args, **kwargs)
             )
         except UpdateFinishedTrialError:
-            if self.get_trial(asked.arguments["trial_id"]).state != state:
+            if self.get_trial(bound.arguments["trial_id"]).state != state:
                 raise
             return True
 
-    def patiently(self, work: Callable[[], _Found]) -> _Found:
+    def with_retries(self, operation: Callable[[], _ResultT]) -> _ResultT:
         """Do something, again where the connection fails.
 
         Raises:
-            Lost: it went on failing for :data:`PATIENCE` seconds.
+            Lost: it went on failing for :data:`RETRY_FOR_S` seconds.
         """
-        if getattr(self._inside, "busy", False):  # a part of an operation, which is tried whole
-            return work()
-        self._inside.busy = True
+        if getattr(
+            self._thread_state, "busy", False
+        ):  # a part of an operation, which is tried whole
+            return operation()
+        self._thread_state.busy = True
         try:
-            return self._patiently(work)
+            return self._retry(operation)
         finally:
-            self._inside.busy = False
+            self._thread_state.busy = False
 
-    def _patiently(self, work: Callable[[], _Found]) -> _Found:
-        until, pause = time.monotonic() + PATIENCE, 0.2
+    def _retry(self, operation: Callable[[], _ResultT]) -> _ResultT:
+        deadline, pause = time.monotonic() + RETRY_FOR_S, 0.2
         while True:
             try:
-                return work()
+                return operation()
             except (StorageInternalError, DBAPIError) as error:
-                if not _may_pass(error):
+                if not _is_connection_error(error):
                     raise
-                if time.monotonic() + pause > until:
-                    said = _said(self._told, error)
-                    message = f"{said}, for {PATIENCE:g} s; {_remedy(self._told, said)}"
-                    raise Lost("study", message) from None
+                if time.monotonic() + pause > deadline:
+                    description = _describe_error(self._study_uri, error)
+                    message = f"{description}, for {RETRY_FOR_S:g} s; {_remedy(self._study_uri, description)}"
+                    raise StorageUnavailable("study", message) from None
                 if pause == 0.2:
-                    log.warning("the study has to wait: %s", _said(self._told, error))
+                    log.warning(
+                        "the study has to wait: %s", _describe_error(self._study_uri, error)
+                    )
             time.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+            pause = min(2 * pause, MAX_PAUSE_S)
 
 
-def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
+def _retrying(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
-    def asked(self: PatientStorage, *args: Any, **kwargs: Any) -> Any:
-        return self.patiently(functools.partial(method, self, *args, **kwargs))
+    def call(self: RetryingStorage, *args: Any, **kwargs: Any) -> Any:
+        return self.with_retries(functools.partial(method, self, *args, **kwargs))
 
-    return asked
+    return call
 
 
 for _name, _method in list(vars(RDBStorage).items()):
-    if inspect.isfunction(_method) and _name[:2] != "__" and _name not in vars(PatientStorage):
-        setattr(PatientStorage, _name, _patient(_method))
+    if inspect.isfunction(_method) and _name[:2] != "__" and _name not in vars(RetryingStorage):
+        setattr(RetryingStorage, _name, _retrying(_method))
 
 
-def _may_pass(error: Exception) -> bool:
+def _is_connection_error(error: Exception) -> bool:
     """Whether the connection failed, and not what was asked."""
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-    broken = isinstance(cause, DBAPIError) and cause.connection_invalidated
-    return broken or isinstance(cause, OperationalError | InterfaceError)
+    is_invalidated = isinstance(cause, DBAPIError) and cause.connection_invalidated
+    return is_invalidated or isinstance(cause, OperationalError | InterfaceError)
 
 
-class _LooksOnly(sqlite3.Connection):
+class _ReadOnlyConnection(sqlite3.Connection):
     """A connection to a SQLite file by which nothing can be changed."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -209,41 +213,43 @@ class _LooksOnly(sqlite3.Connection):
         self.execute("PRAGMA query_only = ON")
 
 
-def _engine_settings(study: str, reads_only: bool) -> dict[str, Any]:
-    """With ``reads_only`` the database itself refuses to write."""
-    told: dict[str, Any] = {"pool_pre_ping": True, "connect_args": _connect_args(study)}
-    if reads_only and is_sqlite(study):
-        told["connect_args"]["factory"] = _LooksOnly
-    elif reads_only:
-        told["execution_options"] = {"postgresql_readonly": True}
-    return told
+def _engine_settings(uri: str, read_only: bool) -> dict[str, Any]:
+    """With ``read_only`` the database itself refuses to write."""
+    settings: dict[str, Any] = {"pool_pre_ping": True, "connect_args": _connect_args(uri)}
+    if read_only and is_sqlite(uri):
+        settings["connect_args"]["factory"] = _ReadOnlyConnection
+    elif read_only:
+        settings["execution_options"] = {"postgresql_readonly": True}
+    return settings
 
 
-def _connect_args(study: str) -> dict[str, Any]:
-    return {"timeout": 30} if is_sqlite(study) else dict(_CONNECT)
+def _connect_args(uri: str) -> dict[str, Any]:
+    return {"timeout": 30} if is_sqlite(uri) else dict(_POSTGRES_CONNECT_ARGS)
 
 
-def _unusable(study: str, error: Exception) -> ConfigError:
-    said = _said(study, error)
-    return ConfigError([Problem("study", f"{said}; {_remedy(study, said)}")])
+def _unusable_error(uri: str, error: Exception) -> ConfigError:
+    description = _describe_error(uri, error)
+    return ConfigError([Problem("study", f"{description}; {_remedy(uri, description)}")])
 
 
-def _said(study: str, error: Exception) -> str:
+def _describe_error(uri: str, error: Exception) -> str:
     """``PLACE cannot be used: REASON`` in one line, without secrets."""
     cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-    told = getattr(cause, "orig", None) or cause
-    line = next((line for line in str(told).splitlines() if line.strip()), type(told).__name__)
-    return f"{shown(study)} cannot be used: {hushed(line.strip(), study).rstrip('.')}"
+    original = getattr(cause, "orig", None) or cause
+    line = next(
+        (line for line in str(original).splitlines() if line.strip()), type(original).__name__
+    )
+    return f"{for_display(uri)} cannot be used: {scrub(line.strip(), uri).rstrip('.')}"
 
 
-def _remedy(study: str, said: str) -> str:
-    if is_sqlite(study):
+def _remedy(uri: str, description: str) -> str:
+    if is_sqlite(uri):
         return "name a file in a folder that can be written"
-    if "password" in said or "authentication" in said:
-        return f"the user or the password is wrong: {remedy_of(study)}"
-    if "does not exist" in said:
-        name = make_url(with_driver(study)).database or "NAME"
+    if "password" in description or "authentication" in description:
+        return f"the user or the password is wrong: {credential_remedy(uri)}"
+    if "does not exist" in description:
+        name = make_url(with_driver(uri)).database or "NAME"
         return f"`createdb {name}` makes a database"
-    if "optuna" in said.lower() or "schema" in said.lower():
+    if "optuna" in description.lower() or "schema" in description.lower():
         return "it was made by another Optuna; name another database"
     return "does PostgreSQL run there, and does it listen on that address?"

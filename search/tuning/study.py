@@ -20,13 +20,13 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from stillhouse.search.experiment.experiment import Experiment
-from stillhouse.search.experiment.initial_points import starts
-from stillhouse.search.experiment.schema import STATIC
-from stillhouse.search.experiment.setting_paths import leaves
-from stillhouse.search.experiment.stage_graph import Recipe
-from stillhouse.search.results.outcome import Trial
-from stillhouse.search.results.screening import Screened
-from stillhouse.search.tuning.journal import LAST_OF_TRIAL
+from stillhouse.search.experiment.initial_points import initial_points
+from stillhouse.search.experiment.schema import STATIC_METRICS
+from stillhouse.search.experiment.setting_paths import enumerate_suggestions
+from stillhouse.search.experiment.stage_graph import StageGraph
+from stillhouse.search.results.outcome import TrialResult
+from stillhouse.search.results.screening import ScreenDecision
+from stillhouse.search.tuning.journal import COMMIT_ATTRIBUTE
 from stillhouse.search.tuning.storage import close_storage, open_storage
 from stillhouse.search.tuning.study_opening import open_study
 from stillhouse.search.tuning.study_reading import importances_of, trial_of, trials_of
@@ -34,27 +34,27 @@ from stillhouse.spaces.config.problems import ConfigError
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
-MOST_REFUSALS = 1000
+MAX_REFUSALS = 1000
 """Proposals over budget in a row after which the search ends."""
-PATIENCE = {"gp": 1}
+REFUSALS_BEFORE_RANDOM = {"gp": 1}
 """Refusals in a row after which a sampler's next proposals are drawn at random, if not 10: a
 Gaussian process learns from values only, and proposes again what was refused."""
 
-_LAID_OUT = {"values", "refused"}
+_PROPOSED_ATTRIBUTES = {"values", "refused"}
 
 
 @dataclass(frozen=True)
 class Proposal:
     """A configuration to try: ``number`` is its name for good, also after a resume.
 
-    ``screen`` is what the screen said of it, where it has.
+    ``screen_decision`` is what the screen said of it, where it has.
     """
 
     number: int
     values: Mapping[str, Any]
-    recipe: Recipe
+    graph: StageGraph
     costs: Mapping[str, float]
-    screen: Screened | None = None
+    screen_decision: ScreenDecision | None = None
 
 
 class Study:
@@ -79,20 +79,25 @@ class Study:
         self._storage = open_storage(experiment.study, folder)
         self._study = open_study(experiment, self._storage, folder)
         # After a resume the random numbers go on; the same seed would repeat the first trials.
-        salt = len(self._study.get_trials(deepcopy=False))
-        self._sampler = _sampler(experiment, salt)
-        self._dice = optuna.samplers.RandomSampler(seed=_seed(experiment, salt))
-        if not salt and experiment.run.start != "sampler":
-            for answers in starts(experiment).values():
-                self._study.enqueue_trial(answers)
-        self._open: dict[int, optuna.Trial] = {}
-        self._left_over = self._interrupted()
-        self._leaves: Iterator[dict[str, Any]] | None = None
+        num_earlier_trials = len(self._study.get_trials(deepcopy=False))
+        self._sampler = _make_sampler(experiment, num_earlier_trials)
+        self._random_sampler = optuna.samplers.RandomSampler(
+            seed=_sampler_seed(experiment, num_earlier_trials)
+        )
+        if not num_earlier_trials and experiment.run.start != "sampler":
+            for params in initial_points(experiment).values():
+                self._study.enqueue_trial(params)
+        self._open_trials: dict[int, optuna.Trial] = {}
+        self._interrupted_trials = self._find_interrupted()
+        self._grid: Iterator[dict[str, Any]] | None = None
         if experiment.run.sampler == "grid":
-            self._leaves = leaves(experiment.draw, experiment.run.grid_points)
+            self._grid = enumerate_suggestions(experiment.suggest, experiment.run.grid_points)
             for trial in self._study.get_trials(deepcopy=False):
-                if trial.state == TrialState.WAITING or _LAID_OUT & trial.user_attrs.keys():
-                    next(self._leaves, None)
+                if (
+                    trial.state == TrialState.WAITING
+                    or _PROPOSED_ATTRIBUTES & trial.user_attrs.keys()
+                ):
+                    next(self._grid, None)
 
     def ask(self) -> Proposal | None:
         """The next configuration within all limits that are known beforehand.
@@ -100,55 +105,63 @@ class Study:
         What lies over budget is refused here, before any training, and Optuna is told so. None:
         nothing is left to try.
         """
-        if self._left_over:
-            return self._take_up(self._left_over.pop(0))
-        for refused in itertools.count() if self._leaves is not None else range(MOST_REFUSALS):
-            if not self._next_leaf():
+        if self._interrupted_trials:
+            return self._resume_trial(self._interrupted_trials.pop(0))
+        for num_refused in itertools.count() if self._grid is not None else range(MAX_REFUSALS):
+            if not self._enqueue_grid_point():
                 return None
-            patience = PATIENCE.get(self._experiment.run.sampler, 10)
-            self._study.sampler = self._sampler if refused < patience else self._dice
-            trial = self._ask()
-            proposal = self._proposal(trial)
+            refusals_allowed = REFUSALS_BEFORE_RANDOM.get(self._experiment.run.sampler, 10)
+            self._study.sampler = (
+                self._sampler if num_refused < refusals_allowed else self._random_sampler
+            )
+            trial = self._ask_optuna()
+            proposal = self._make_proposal(trial)
             if proposal is not None:
-                self._open[trial.number] = trial
+                self._open_trials[trial.number] = trial
                 return proposal
         return None
 
-    def tell(self, number: int, figures: Mapping[str, float], reused: bool = False) -> Trial:
+    def tell(self, number: int, figures: Mapping[str, float], reused: bool = False) -> TrialResult:
         """A trial ran to its end with ``figures``; the goal's must be among them.
 
         ``reused`` notes that its student was in the library already. A goal, or a figure under a
         limit, that is missing or not a number makes it a failure.
         """
-        trial = self._open[number]
-        known = trial.user_attrs.get(LAST_OF_TRIAL, STATIC)
-        measured = {f: limit for f, limit in self._experiment.limits.items() if f not in known}
+        trial = self._open_trials[number]
+        known_figures = trial.user_attrs.get(COMMIT_ATTRIBUTE, STATIC_METRICS)
+        measured_limits = {
+            name: limit
+            for name, limit in self._experiment.limits.items()
+            if name not in known_figures
+        }
         goals = [goal.figure for goal in self._experiment.goals]
-        for figure in (*goals, *measured):
+        for figure in (*goals, *measured_limits):
             if not math.isfinite(figures.get(figure, math.nan)):
-                found = figures.get(figure, "none")
-                return self.fail(number, f"{figure} is not a finite number, found {found}")
-        self._note(trial, {"figures": dict(figures), "reused": reused})
-        for figure, limit in measured.items():
-            trial.set_constraint(figure, limit.excess(figures[figure]))
-        return self._close(number, values=[figures[figure] for figure in goals])
+                value = figures.get(figure, "none")
+                return self.fail(number, f"{figure} is not a finite number, found {value}")
+        self._set_attributes(trial, {"figures": dict(figures), "reused": reused})
+        for figure, limit in measured_limits.items():
+            trial.set_constraint(figure, limit.violation(figures[figure]))
+        return self._finish_trial(number, values=[figures[figure] for figure in goals])
 
-    def note_screen(self, number: int, screened: Screened) -> None:
+    def record_screen(self, number: int, decision: ScreenDecision) -> None:
         """What the screen said of an open trial, for the table and for a resume."""
-        self._note(self._open[number], {"screen": screened.plain()})
+        self._set_attributes(self._open_trials[number], {"screen": decision.plain()})
 
-    def prune(self, number: int, figures: Mapping[str, float], reason: str) -> Trial:
+    def prune(self, number: int, figures: Mapping[str, float], reason: str) -> TrialResult:
         """A scheduler stopped the trial early, or the screen left it out; its last figures are
         kept, but teach nothing."""
-        self._note(self._open[number], {"figures": dict(figures), "reason": reason})
-        return self._close(number, state=TrialState.PRUNED)
+        self._set_attributes(
+            self._open_trials[number], {"figures": dict(figures), "reason": reason}
+        )
+        return self._finish_trial(number, state=TrialState.PRUNED)
 
-    def fail(self, number: int, reason: str) -> Trial:
+    def fail(self, number: int, reason: str) -> TrialResult:
         """The trial raised, ran out of memory or diverged."""
-        self._note(self._open[number], {"reason": reason})
-        return self._close(number, state=TrialState.FAIL)
+        self._set_attributes(self._open_trials[number], {"reason": reason})
+        return self._finish_trial(number, state=TrialState.FAIL)
 
-    def trials(self) -> list[Trial]:
+    def trials(self) -> list[TrialResult]:
         """Every trial that was handed out, by number; refused ones are left out."""
         return trials_of(self._study)
 
@@ -162,111 +175,116 @@ class Study:
 
     # Asking
 
-    def _next_leaf(self) -> bool:
+    def _enqueue_grid_point(self) -> bool:
         """In a grid: have the next leaf asked for. Returns whether there is anything to ask for."""
-        if self._leaves is None:
+        if self._grid is None:
             return True
         if self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
             return True  # stopped before it was asked for
-        leaf = next(self._leaves, None)
-        if leaf is not None:
-            self._study.enqueue_trial(leaf)
-        return leaf is not None
+        point = next(self._grid, None)
+        if point is not None:
+            self._study.enqueue_trial(point)
+        return point is not None
 
-    def _ask(self) -> optuna.Trial:
+    def _ask_optuna(self) -> optuna.Trial:
         with warnings.catch_warnings():
             # TPE tells of every value it draws by itself where a chain made a knob conditional.
             warnings.simplefilter("ignore")
             return self._study.ask()
 
-    def _proposal(self, trial: optuna.Trial) -> Proposal | None:
+    def _make_proposal(self, trial: optuna.Trial) -> Proposal | None:
         """What the trial stands for; none if it lies over budget or cannot be laid out."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                values = self._experiment.draw(_Asked(trial))
-            recipe = self._experiment.recipe(values)
+                values = self._experiment.suggest(_OptunaSuggester(trial))
+            graph = self._experiment.stage_graph(values)
         except ConfigError as error:
             self._refuse(trial, {"refused": str(error)})
             return None
-        costs = recipe.student.work.costs(recipe.student.data)
-        over = False
+        costs = graph.student.operation.costs(graph.student.data)
+        is_over_budget = False
         for figure, limit in self._experiment.limits.items():
             if figure in costs:
-                trial.set_constraint(figure, limit.excess(costs[figure]))
-                over |= limit.excess(costs[figure]) > 0
-        if over:
+                trial.set_constraint(figure, limit.violation(costs[figure]))
+                is_over_budget |= limit.violation(costs[figure]) > 0
+        if is_over_budget:
             self._refuse(trial, {"refused": f"over budget: {costs}"})
             return None
-        known = {LAST_OF_TRIAL: [figure for figure in STATIC if figure in costs]}
-        self._note(trial, {"values": _plain(values), "keys": recipe.keys, **known})
-        return Proposal(trial.number, values, recipe, costs)
+        known_attribute = {
+            COMMIT_ATTRIBUTE: [figure for figure in STATIC_METRICS if figure in costs]
+        }
+        self._set_attributes(
+            trial, {"values": _to_json(values), "keys": graph.keys_by_label, **known_attribute}
+        )
+        return Proposal(trial.number, values, graph, costs)
 
-    def _refuse(self, trial: optuna.Trial, why: Mapping[str, Any]) -> None:
-        self._note(trial, why)
+    def _refuse(self, trial: optuna.Trial, attributes: Mapping[str, Any]) -> None:
+        self._set_attributes(trial, attributes)
         # PRUNED, not FAIL: samplers that know constraints learn from it where not to look.
         self._study.tell(trial, state=TrialState.PRUNED)
 
     # Taking up what a stop left over
 
-    def _interrupted(self) -> list[FrozenTrial]:
-        running = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        for trial in running:
+    def _find_interrupted(self) -> list[FrozenTrial]:
+        running_trials = self._study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        for trial in running_trials:
             if "values" not in trial.user_attrs:  # stopped between asking and laying out
                 self._study.tell(trial.number, state=TrialState.FAIL)
-        return [trial for trial in running if "values" in trial.user_attrs]
+        return [trial for trial in running_trials if "values" in trial.user_attrs]
 
-    def _take_up(self, frozen: FrozenTrial) -> Proposal:
-        self._open[frozen.number] = optuna.Trial(self._study, frozen._trial_id)
+    def _resume_trial(self, frozen: FrozenTrial) -> Proposal:
+        self._open_trials[frozen.number] = optuna.Trial(self._study, frozen._trial_id)
         values = frozen.user_attrs["values"]
-        recipe = self._experiment.recipe(values)
-        costs = recipe.student.work.costs(recipe.student.data)
-        screen = Screened.read(frozen.user_attrs.get("screen"))
-        return Proposal(frozen.number, values, recipe, costs, screen)
+        graph = self._experiment.stage_graph(values)
+        costs = graph.student.operation.costs(graph.student.data)
+        decision = ScreenDecision.from_dict(frozen.user_attrs.get("screen"))
+        return Proposal(frozen.number, values, graph, costs, decision)
 
     # Reading and writing
 
-    def _note(self, trial: optuna.Trial, facts: Mapping[str, Any]) -> None:
-        for name, value in facts.items():
+    def _set_attributes(self, trial: optuna.Trial, attributes: Mapping[str, Any]) -> None:
+        for name, value in attributes.items():
             trial.set_user_attr(name, value)
 
-    def _close(self, number: int, **told: Any) -> Trial:
+    def _finish_trial(self, number: int, **outcome: Any) -> TrialResult:
         """Tell Optuna how a trial ended. Not its whole list is asked for what came of it: that
         would take longer with every trial."""
-        trial = self._open.pop(number)
-        self._study.tell(trial, **told)
+        trial = self._open_trials.pop(number)
+        self._study.tell(trial, **outcome)
         return trial_of(self._storage.get_trial(trial._trial_id))
 
 
-class _Asked:
+class _OptunaSuggester:
     """A chooser that passes each question on to an Optuna trial."""
 
     def __init__(self, trial: optuna.Trial) -> None:
         self._trial = trial
 
-    def uniform(self, name: str, low: float, high: float, log: bool) -> float:
+    def suggest_float(self, name: str, low: float, high: float, log: bool) -> float:
         return self._trial.suggest_float(name, low, high, log=log)
 
-    def integer(self, name: str, low: int, high: int, step: int) -> int:
+    def suggest_int(self, name: str, low: int, high: int, step: int) -> int:
         return self._trial.suggest_int(name, low, high, step=step)
 
-    def choice(self, name: str, count: int, labels: Sequence[str]) -> int:
+    def suggest_index(self, name: str, count: int, labels: Sequence[str]) -> int:
         return list(labels).index(self._trial.suggest_categorical(name, list(labels)))
 
 
-def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+def _to_json(values: Mapping[str, Any]) -> dict[str, Any]:
     return {path: list(v) if isinstance(v, tuple) else v for path, v in values.items()}
 
 
-def _seed(experiment: Experiment, salt: int) -> int:
-    """The seed of a sampler after ``salt`` trials. NumPy takes 32 bits, and ``run.seed`` may be a
+def _sampler_seed(experiment: Experiment, num_earlier_trials: int) -> int:
+    """The seed of a sampler after ``num_earlier_trials`` trials. NumPy takes 32 bits, and
+    ``run.seed`` may be a
     time stamp, so that the sum is taken modulo 2**32."""
-    return (experiment.run.seed + salt) % 2**32
+    return (experiment.run.seed + num_earlier_trials) % 2**32
 
 
-def _sampler(experiment: Experiment, salt: int) -> optuna.samplers.BaseSampler:
-    run, seed = experiment.run, _seed(experiment, salt)
-    startup = max(4, min(10, run.trials // 3))
+def _make_sampler(experiment: Experiment, num_earlier_trials: int) -> optuna.samplers.BaseSampler:
+    run, seed = experiment.run, _sampler_seed(experiment, num_earlier_trials)
+    num_startup_trials = max(4, min(10, run.trials // 3))
     match run.sampler:
         case "tpe":
             with warnings.catch_warnings():
@@ -274,12 +292,12 @@ def _sampler(experiment: Experiment, salt: int) -> optuna.samplers.BaseSampler:
                 # Grouped: a chain's length decides which knobs exist, and each group of trials
                 # that share their knobs is modelled together.
                 return optuna.samplers.TPESampler(
-                    seed=seed, multivariate=True, group=True, n_startup_trials=startup
+                    seed=seed, multivariate=True, group=True, n_startup_trials=num_startup_trials
                 )
         case "nsga2":
             return optuna.samplers.NSGAIISampler(seed=seed, population_size=max(8, run.trials // 4))
         case "gp":
             return optuna.samplers.GPSampler(
-                seed=seed, n_startup_trials=startup, warn_independent_sampling=False
+                seed=seed, n_startup_trials=num_startup_trials, warn_independent_sampling=False
             )
     return optuna.samplers.RandomSampler(seed=seed)

@@ -17,13 +17,13 @@ from typing import Literal
 import optuna
 from optuna.storages import BaseStorage
 
-from stillhouse.search.core.durable import read_mapping, write_whole
+from stillhouse.search.core.durable import read_json_mapping, write_atomically
 from stillhouse.search.experiment.experiment import Experiment
 from stillhouse.spaces.config.problems import ConfigError, Problem
 
 log = logging.getLogger(__name__)
 
-FILE = "study.json"
+STUDY_NAME_FILE = "study.json"
 
 
 def open_study(experiment: Experiment, storage: BaseStorage, folder: Path) -> optuna.Study:
@@ -32,12 +32,12 @@ def open_study(experiment: Experiment, storage: BaseStorage, folder: Path) -> op
     Raises:
         ConfigError: its name in a database is lost.
     """
-    found = find_study(experiment, storage, folder)
-    if found is None:
-        found = _make(experiment, storage, folder)
-    elif experiment.study is not None and read_mapping(folder / FILE) is None:
-        _note(found, folder)
-    return found
+    study = find_study(experiment, storage, folder)
+    if study is None:
+        study = _create_study(experiment, storage, folder)
+    elif experiment.study is not None and read_json_mapping(folder / STUDY_NAME_FILE) is None:
+        _write_name(study, folder)
+    return study
 
 
 def find_study(experiment: Experiment, storage: BaseStorage, folder: Path) -> optuna.Study | None:
@@ -46,7 +46,7 @@ def find_study(experiment: Experiment, storage: BaseStorage, folder: Path) -> op
     Raises:
         ConfigError: its name in a database is lost.
     """
-    name = experiment.name if experiment.study is None else _noted(storage, folder)
+    name = experiment.name if experiment.study is None else _read_name(storage, folder)
     if name is None:
         return None
     with contextlib.suppress(KeyError):
@@ -54,7 +54,7 @@ def find_study(experiment: Experiment, storage: BaseStorage, folder: Path) -> op
     return None
 
 
-def _make(experiment: Experiment, storage: BaseStorage, folder: Path) -> optuna.Study:
+def _create_study(experiment: Experiment, storage: BaseStorage, folder: Path) -> optuna.Study:
     directions: list[Literal["maximize", "minimize"]] = [
         "maximize" if goal.maximize else "minimize" for goal in experiment.goals
     ]
@@ -67,33 +67,35 @@ def _make(experiment: Experiment, storage: BaseStorage, folder: Path) -> optuna.
         else:
             break
     if experiment.study is not None:
-        _note(study, folder)
+        _write_name(study, folder)
     return study
 
 
-def _note(study: optuna.Study, folder: Path) -> None:
-    write_whole(folder / FILE, json.dumps({"name": study.study_name}))
+def _write_name(study: optuna.Study, folder: Path) -> None:
+    write_atomically(folder / STUDY_NAME_FILE, json.dumps({"name": study.study_name}))
 
 
-def _noted(storage: BaseStorage, folder: Path) -> str | None:
+def _read_name(storage: BaseStorage, folder: Path) -> str | None:
     """The study's name in a database; none before there is a study.
 
     Raises:
         ConfigError: the file that says so is damaged, and several could be it.
     """
     try:
-        told = read_mapping(folder / FILE) or {}
+        data = read_json_mapping(folder / STUDY_NAME_FILE) or {}
     except FileNotFoundError:
         return None
-    if isinstance(told.get("name"), str):
-        return str(told["name"])
-    own = re.compile(rf"{re.escape(folder.name)}(-[0-9a-f]{{8}})?")
-    names = [name for name in optuna.get_all_study_names(storage) if own.fullmatch(name)]
+    if isinstance(data.get("name"), str):
+        return str(data["name"])
+    pattern = re.compile(rf"{re.escape(folder.name)}(-[0-9a-f]{{8}})?")
+    names = [name for name in optuna.get_all_study_names(storage) if pattern.fullmatch(name)]
     if len(names) != 1:
         message = (
             f"is damaged, and {'none' if not names else ' or '.join(names)} of the database's "
             'studies can be this run\'s; write {"name": "THE STUDY\'S NAME"} into it'
         )
-        raise ConfigError([Problem(str(folder / FILE), message)])
-    log.warning("%s is damaged: %s is the only study that can be this run's", FILE, names[0])
+        raise ConfigError([Problem(str(folder / STUDY_NAME_FILE), message)])
+    log.warning(
+        "%s is damaged: %s is the only study that can be this run's", STUDY_NAME_FILE, names[0]
+    )
     return names[0]

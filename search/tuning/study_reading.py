@@ -10,8 +10,8 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from stillhouse.search.experiment.experiment import Experiment
-from stillhouse.search.results.outcome import Trial
-from stillhouse.search.results.screening import Screened
+from stillhouse.search.results.outcome import TrialResult
+from stillhouse.search.results.screening import ScreenDecision
 from stillhouse.search.tuning.storage import close_storage, open_for_reading
 from stillhouse.search.tuning.study_opening import find_study
 
@@ -41,7 +41,7 @@ class StudyReader:
         self._storage = open_for_reading(experiment.study, folder)
         self._study = find_study(experiment, self._storage, folder) if self._storage else None
 
-    def trials(self) -> list[Trial]:
+    def trials(self) -> list[TrialResult]:
         """As :meth:`stillhouse.search.tuning.study.Study.trials`."""
         return trials_of(self._study) if self._study else []
 
@@ -55,42 +55,42 @@ class StudyReader:
             close_storage(self._storage)
 
 
-def trials_of(study: optuna.Study) -> list[Trial]:
+def trials_of(study: optuna.Study) -> list[TrialResult]:
     """Every trial that was handed out, by number; refused ones are left out."""
-    frozen = study.get_trials(deepcopy=False)
-    return [trial_of(t) for t in frozen if "values" in t.user_attrs]
+    frozen_trials = study.get_trials(deepcopy=False)
+    return [trial_of(trial) for trial in frozen_trials if "values" in trial.user_attrs]
 
 
-def trial_of(frozen: FrozenTrial) -> Trial:
+def trial_of(frozen: FrozenTrial) -> TrialResult:
     """What Optuna keeps of a trial, as the search tells it."""
-    facts = frozen.user_attrs
-    return Trial(
+    attributes = frozen.user_attrs
+    return TrialResult(
         number=frozen.number,
         state=_STATES.get(frozen.state, "running"),  # type: ignore[arg-type]
-        values=facts.get("values", {}),
-        keys=facts.get("keys", {}),
-        figures=facts.get("figures", {}),
-        reason=facts.get("reason", ""),
-        reused=facts.get("reused", False),
+        values=attributes.get("values", {}),
+        stage_keys=attributes.get("keys", {}),
+        figures=attributes.get("figures", {}),
+        reason=attributes.get("reason", ""),
+        reused=attributes.get("reused", False),
         feasible=all(value <= 0 for value in frozen.constraints.values()),
-        screen=Screened.read(facts.get("screen")),
+        screen=ScreenDecision.from_dict(attributes.get("screen")),
     )
 
 
 def importances_of(study: optuna.Study) -> dict[str, float]:
     """Each searched value's share in the first goal (PED-ANOVA); empty if it can't be told."""
-    done = [t for t in study.get_trials(deepcopy=False) if t.values]
-    searched = {name for trial in done for name in trial.params}
-    if len(done) < 4 or not searched:
+    completed = [t for t in study.get_trials(deepcopy=False) if t.values]
+    searched = {name for trial in completed for name in trial.params}
+    if len(completed) < 4 or not searched:
         return {}
     if len(searched) == 1:
         return dict.fromkeys(searched, 1.0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            found = optuna.importance.get_param_importances(
+            importances = optuna.importance.get_param_importances(
                 study, target=lambda trial: trial.values[0]
             )
         except (ValueError, RuntimeError, ZeroDivisionError):
             return {}
-    return {name: share for name, share in found.items() if math.isfinite(share)}
+    return {name: share for name, share in importances.items() if math.isfinite(share)}

@@ -10,19 +10,19 @@ import torch
 from ray import tune
 
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.cluster.preemption import leaving
-from stillhouse.search.core.errors import Lost
+from stillhouse.search.cluster.preemption import is_draining
+from stillhouse.search.core.errors import StorageUnavailable
 from stillhouse.search.execution.failures import reason
 from stillhouse.search.execution.waiting import StageFailed, await_stages
-from stillhouse.search.execution.watchdog import watchdog
+from stillhouse.search.execution.watchdog import stage_watchdog
 from stillhouse.search.experiment.experiment import Experiment
 from stillhouse.search.experiment.screen_student import screen_student
 from stillhouse.search.stages.core.stage import Stage
 from stillhouse.search.tuning.attempt import run_trial
-from stillhouse.search.tuning.scheduling import ENDED, GOAL
+from stillhouse.search.tuning.scheduling import ENDED_KEY, GOAL_METRIC
 
 
-class Trial(tune.Trainable):
+class TrialTrainable(tune.Trainable):
     """Tune's view of a trial. Actors are reused: data and teachers stay on the device.
 
     A step is an epoch. Whatever goes wrong is returned as a result with ``failed``, so that one
@@ -37,52 +37,54 @@ class Trial(tune.Trainable):
         self, config: dict[str, Any], experiment: Experiment, library: str
     ) -> None:
         self._experiment = experiment
-        self._library = Library(library, found=True)
+        self._library = Library(library, must_exist=True)
         torch.set_num_threads(max(1, int(experiment.run.resources.cpu)))
         self.reset_config(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        self._values, self._idle = new_config["values"], new_config.get("idle", False)
+        self._values, self._is_idle = new_config["values"], new_config.get("idle", False)
         self._reports: Iterator[dict[str, float]] | None = None
         self._curve: list[dict[str, float]] = []
         return True
 
     def step(self) -> dict[str, Any]:
         try:
-            if self._idle:
-                self._await([screen_student(self._experiment, self._values)])
-                return {ENDED: True}
+            if self._is_idle:
+                self._await_stages([screen_student(self._experiment, self._values)])
+                return {ENDED_KEY: True}
             if self._reports is None:
-                recipe = self._experiment.recipe(self._values)
-                self._student = recipe.student.work
-                self._await(recipe.prerequisites, recipe.student)
-                heard = self._watchdog.heard
-                self._reports = run_trial(self._experiment, recipe, self._library, heard, leaving)
+                graph = self._experiment.stage_graph(self._values)
+                self._student = graph.student.operation
+                self._await_stages(graph.prerequisites, graph.student)
+                heartbeat = self._watchdog.heartbeat
+                self._reports = run_trial(
+                    self._experiment, graph, self._library, heartbeat, is_draining
+                )
             with self._watchdog:
                 report = dict(next(self._reports))
-            ended = bool(report.pop("done", False))
-            return {ENDED: ended, **self._scheduled(report, ended), **report}
-        except Lost as lost:
-            return {"lost": lost.problem.message, ENDED: True}
-        except StageFailed as failed:
-            return {"failed": str(failed), ENDED: True}
+            is_last = bool(report.pop("done", False))
+            return {ENDED_KEY: is_last, **self._scheduler_metric(report, is_last), **report}
+        except StorageUnavailable as unavailable:
+            return {"lost": unavailable.problem.message, ENDED_KEY: True}
+        except StageFailed as stage_failure:
+            return {"failed": str(stage_failure), ENDED_KEY: True}
         except Exception as error:
             traceback.print_exc()
-            return {"failed": reason(error), ENDED: True}
+            return {"failed": reason(error), ENDED_KEY: True}
 
-    def _scheduled(self, report: dict[str, float], ended: bool) -> dict[str, float]:
+    def _scheduler_metric(self, report: dict[str, float], is_last: bool) -> dict[str, float]:
         """What schedulers go by; nothing where this report does not have the goal's figure."""
         self._curve.append(report)
-        kept = report if ended else self._student.result_so_far(self._curve)
+        result = report if is_last else self._student.metrics_so_far(self._curve)
         figure = self._experiment.goals[0].figure
-        return {GOAL: kept[figure]} if figure in kept else {}
+        return {GOAL_METRIC: result[figure]} if figure in result else {}
 
-    def _await(self, stages: Sequence[Stage], student: Stage | None = None) -> None:
+    def _await_stages(self, stages: Sequence[Stage], student: Stage | None = None) -> None:
         """Wait for stages; a hanging one that is made here is told as the student's."""
         student = student or stages[-1]
         hang_after = self._experiment.run.hang_after
-        self._watchdog = watchdog(self._library, student.key, hang_after)
-        await_stages(self._library, stages, self._watchdog, leaving)
+        self._watchdog = stage_watchdog(self._library, student.key, hang_after)
+        await_stages(self._library, stages, self._watchdog, is_draining)
 
     def cleanup(self) -> None:
         self._reports = None

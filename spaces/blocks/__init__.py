@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stillhouse.spaces.config.plugins import Folder
-from stillhouse.spaces.config.problems import ConfigError, Problem, unknown
+from stillhouse.spaces.config.plugins import PluginRegistry
+from stillhouse.spaces.config.problems import ConfigError, Problem, unknown_message
 from stillhouse.spaces.modules.block import Block
 
-BLOCKS: Folder[Block] = Folder("stillhouse.spaces.blocks", Block, "kind of block")
+BLOCKS: PluginRegistry[Block] = PluginRegistry("stillhouse.spaces.blocks", Block, "kind of block")
 
 
 def resolve(spec: Any, path: str = "") -> tuple[str, Block]:
@@ -18,13 +18,13 @@ def resolve(spec: Any, path: str = "") -> tuple[str, Block]:
     Raises:
         ConfigError: no such kind (the nearest is named), or settings it does not have.
     """
-    kind, settings = _split(spec, path)
+    kind, settings = _split_spec(spec, path)
     if kind not in BLOCKS.names():
-        raise ConfigError([Problem(path, unknown(BLOCKS.what, kind, BLOCKS.names()))])
+        raise ConfigError([Problem(path, unknown_message(BLOCKS.label, kind, BLOCKS.names()))])
     return kind, BLOCKS.load(kind).parse(settings, path)
 
 
-def _split(spec: Any, path: str) -> tuple[str, dict[str, Any]]:
+def _split_spec(spec: Any, path: str) -> tuple[str, dict[str, Any]]:
     if isinstance(spec, str):
         return spec, {}
     if isinstance(spec, Mapping) and isinstance(spec.get("kind"), str):

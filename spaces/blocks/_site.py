@@ -10,30 +10,31 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.spaces.config.problems import ConfigError
-from stillhouse.spaces.modules.cuts import blank
+from stillhouse.spaces.modules.cuts import blank_input
 from stillhouse.spaces.modules.layers import ConvUnit, initialise
 from stillhouse.spaces.modules.network import Shape
 
 Stride = tuple[int, int]
 
-_PASSIVE = (nn.Identity, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Dropout)
+_NON_COMPUTING_LAYERS = (nn.Identity, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Dropout)
 
 
 @dataclass(frozen=True)
 class Site:
     """A span of a teacher's blocks, as its replacement meets it.
 
-    ``full`` says whether both ends have all the teacher's channels; ``activated`` whether what
-    the replacement should say is never negative, being the output of a ReLU at full width.
+    ``is_full_width`` says whether both ends have all the teacher's channels; ``is_activated``
+    whether what the replacement should say is never negative, being the output of a ReLU at full
+    width.
     """
 
     inputs: Shape
     outputs: Shape
-    full: bool
-    activated: bool
+    is_full_width: bool
+    is_activated: bool
 
     @classmethod
-    def of(cls, span: nn.Sequential, inputs: Shape, outputs: Shape) -> Site:
+    def from_span(cls, span: nn.Sequential, inputs: Shape, outputs: Shape) -> Site:
         """The site of ``span`` between features of these shapes.
 
         Raises:
@@ -41,23 +42,25 @@ class Site:
         """
         convolutions = (m for m in span.modules() if isinstance(m, nn.Conv2d))
         channels = next((c.in_channels for c in convolutions), inputs[0])
-        last, activated = _end(span, (channels, *inputs[1:]))
-        wide = len(last) == 3 and inputs[0] <= channels and outputs[0] <= last[0]
-        if not wide or outputs[1:] != last[1:]:
+        output_shape, activated = _trace_output(span, (channels, *inputs[1:]))
+        fits_width = (
+            len(output_shape) == 3 and inputs[0] <= channels and outputs[0] <= output_shape[0]
+        )
+        if not fits_width or outputs[1:] != output_shape[1:]:
             raise ConfigError(
-                f"these blocks lead from {_shown((channels, *inputs[1:]))} to {_shown(last)}, "
-                f"which does not allow a replacement from {_shown(inputs)} to {_shown(outputs)}"
+                f"these blocks lead from {_format_shape((channels, *inputs[1:]))} to {_format_shape(output_shape)}, "
+                f"which does not allow a replacement from {_format_shape(inputs)} to {_format_shape(outputs)}"
             )
-        full = inputs[0] == channels and outputs[0] == last[0]
-        return cls(inputs, outputs, full, activated and outputs[0] == last[0])
+        full = inputs[0] == channels and outputs[0] == output_shape[0]
+        return cls(inputs, outputs, full, activated and outputs[0] == output_shape[0])
 
     @property
-    def aligned(self) -> bool:
+    def is_aligned(self) -> bool:
         """Whether a channel means the same at both ends, so that it may be passed on as it is.
 
         At a narrower boundary each end has principal channels of its own.
         """
-        return self.full and self.inputs == self.outputs
+        return self.is_full_width and self.inputs == self.outputs
 
     @property
     def stride(self) -> Stride:
@@ -70,10 +73,10 @@ class Site:
             -(-before // after)
             for before, after in zip(self.inputs[1:], self.outputs[1:], strict=True)
         )
-        reached = (-(-self.inputs[1] // height), -(-self.inputs[2] // width))
-        if reached != self.outputs[1:]:
+        output_size = (-(-self.inputs[1] // height), -(-self.inputs[2] // width))
+        if output_size != self.outputs[1:]:
             raise ConfigError(
-                f"no stride leads from {_shown(self.inputs[1:])} to {_shown(self.outputs[1:])}"
+                f"no stride leads from {_format_shape(self.inputs[1:])} to {_format_shape(self.outputs[1:])}"
             )
         return height, width
 
@@ -83,14 +86,14 @@ class Site:
         Raises:
             ConfigError: one of the ends has fewer channels than the teacher.
         """
-        if not self.full:
+        if not self.is_full_width:
             raise ConfigError(
                 f"{kind}: copies of the teacher's blocks need all its channels at both ends, "
-                f"found {_shown(self.inputs)} to {_shown(self.outputs)}"
+                f"found {_format_shape(self.inputs)} to {_format_shape(self.outputs)}"
             )
 
 
-class Unit(nn.Module):
+class BranchUnit(nn.Module):
     """A branch beside a shortcut (where there is one), then an activation."""
 
     def __init__(self, branch: nn.Module, shortcut: nn.Module | None, activated: bool) -> None:
@@ -105,7 +108,7 @@ class Unit(nn.Module):
         return self.activation(y)  # type: ignore[no-any-return]
 
 
-def stack(
+def stack_units(
     site: Site,
     depth: int,
     branch: Callable[[int, int, Stride], nn.Module],
@@ -119,13 +122,13 @@ def stack(
     """
     units = []
     channels = site.outputs[0]
-    for place in range(depth):
+    for index in range(depth):
         shortcut: nn.Module | None = nn.Identity()
-        if place == 0 and not site.aligned:
+        if index == 0 and not site.is_aligned:
             shortcut = projection(site) if project else None
-        first = (site.inputs[0], channels, site.stride)
-        layers = branch(*(first if place == 0 else (channels, channels, (1, 1))))
-        units.append(Unit(layers, shortcut, site.activated or place < depth - 1))
+        first_arguments = (site.inputs[0], channels, site.stride)
+        layers = branch(*(first_arguments if index == 0 else (channels, channels, (1, 1))))
+        units.append(BranchUnit(layers, shortcut, site.is_activated or index < depth - 1))
     replacement = nn.Sequential(*units)
     initialise(replacement)
     return replacement
@@ -141,22 +144,22 @@ def projection(site: Site) -> nn.Sequential:
     return nn.Sequential(*([] if site.stride == (1, 1) else [pool]), unit)
 
 
-def trainable(copies: nn.Sequential) -> nn.Sequential:
+def make_trainable(copies: nn.Sequential) -> nn.Sequential:
     """Copies of a frozen teacher's blocks, ready to learn."""
     return copies.requires_grad_(True).train()
 
 
-def _end(span: nn.Sequential, inputs: Shape) -> tuple[tuple[int, ...], bool]:
+def _trace_output(span: nn.Sequential, inputs: Shape) -> tuple[tuple[int, ...], bool]:
     """The shape of the span's output, and whether a ReLU made it; pooling keeps the sign."""
-    called: list[nn.Module] = []
-    twin = deepcopy(span).eval()
-    for module in twin.modules():
-        if not list(module.children()) and not isinstance(module, _PASSIVE):
-            module.register_forward_hook(lambda layer, *_: called.append(layer))
+    executed: list[nn.Module] = []
+    copy = deepcopy(span).eval()
+    for module in copy.modules():
+        if not list(module.children()) and not isinstance(module, _NON_COMPUTING_LAYERS):
+            module.register_forward_hook(lambda layer, *_: executed.append(layer))
     with torch.no_grad():
-        output = twin(blank(inputs, [twin]))
-    return tuple(output.shape[1:]), bool(called) and isinstance(called[-1], nn.ReLU | nn.ReLU6)
+        output = copy(blank_input(inputs, [copy]))
+    return tuple(output.shape[1:]), bool(executed) and isinstance(executed[-1], nn.ReLU | nn.ReLU6)
 
 
-def _shown(shape: tuple[int, ...]) -> str:
+def _format_shape(shape: tuple[int, ...]) -> str:
     return "x".join(map(str, shape)) or "no map"

@@ -6,11 +6,11 @@ from typing import Literal
 
 from torch import nn
 
-from stillhouse.spaces.blocks._site import Site, Stride, stack
-from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.blocks._site import Site, Stride, stack_units
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Choice, Integers
 from stillhouse.spaces.modules.block import Block
-from stillhouse.spaces.modules.layers import ConvUnit, scaled
+from stillhouse.spaces.modules.layers import ConvUnit, scale_channels
 from stillhouse.spaces.modules.network import Shape
 
 
@@ -20,17 +20,19 @@ class Bottleneck(Block):
     The filter has the stride. Where the shape changes, the shortcut is a projection.
     """
 
-    ratio: float = knob(
+    ratio: float = setting(
         0.25, "channels inside, over those outside", Choice((0.125, 0.25, 0.5)), gt=0.0, le=4.0
     )
-    kernel: Literal[3, 5, 7] = knob(3, "pixels of the filter's side", Choice((3, 5)))
-    depth: int = knob(1, "blocks in a row", Integers(1, 3), ge=1)
+    kernel: Literal[3, 5, 7] = setting(3, "pixels of the filter's side", Choice((3, 5)))
+    depth: int = setting(1, "blocks in a row", Integers(1, 3), ge=1)
 
     def build(self, span: nn.Sequential, inputs: Shape, outputs: Shape) -> nn.Module:
-        return stack(Site.of(span, inputs, outputs), self.depth, self._layers, project=True)
+        return stack_units(
+            Site.from_span(span, inputs, outputs), self.depth, self._layers, project=True
+        )
 
     def _layers(self, inputs: int, outputs: int, stride: Stride) -> nn.Module:
-        inner = scaled(outputs, self.ratio)
+        inner = scale_channels(outputs, self.ratio)
         return nn.Sequential(
             ConvUnit(inputs, inner, kernel=1),
             ConvUnit(inner, inner, self.kernel, stride),

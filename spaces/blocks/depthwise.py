@@ -6,8 +6,8 @@ from typing import Literal
 
 from torch import nn
 
-from stillhouse.spaces.blocks._site import Site, Stride, stack
-from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.blocks._site import Site, Stride, stack_units
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Choice, Integers
 from stillhouse.spaces.modules.block import Block
 from stillhouse.spaces.modules.layers import ConvUnit
@@ -20,11 +20,11 @@ class Depthwise(Block):
     The input is added where its shape allows.
     """
 
-    kernel: Literal[3, 5, 7] = knob(3, "pixels of the filters' side", Choice((3, 5, 7)))
-    depth: int = knob(1, "separable convolutions in a row", Integers(1, 3), ge=1)
+    kernel: Literal[3, 5, 7] = setting(3, "pixels of the filters' side", Choice((3, 5, 7)))
+    depth: int = setting(1, "separable convolutions in a row", Integers(1, 3), ge=1)
 
     def build(self, span: nn.Sequential, inputs: Shape, outputs: Shape) -> nn.Module:
-        return stack(Site.of(span, inputs, outputs), self.depth, self._layers)
+        return stack_units(Site.from_span(span, inputs, outputs), self.depth, self._layers)
 
     def _layers(self, inputs: int, outputs: int, stride: Stride) -> nn.Module:
         return nn.Sequential(

@@ -6,8 +6,8 @@ from typing import Literal
 
 from torch import nn
 
-from stillhouse.spaces.blocks._site import Site, Stride, stack
-from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.blocks._site import Site, Stride, stack_units
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Choice, Integers
 from stillhouse.spaces.config.problems import ConfigError
 from stillhouse.spaces.modules.block import Block
@@ -22,17 +22,17 @@ class Ghost(Block):
     the input is added where its shape allows.
     """
 
-    ratio: int = knob(2, "channels for each that is convolved in full", Integers(2, 4), ge=2)
-    kernel: Literal[3, 5, 7] = knob(3, "pixels of the cheap filters' side", Choice((3, 5)))
-    depth: int = knob(1, "modules in a row", Integers(1, 3), ge=1)
+    ratio: int = setting(2, "channels for each that is convolved in full", Integers(2, 4), ge=2)
+    kernel: Literal[3, 5, 7] = setting(3, "pixels of the cheap filters' side", Choice((3, 5)))
+    depth: int = setting(1, "modules in a row", Integers(1, 3), ge=1)
 
     def build(self, span: nn.Sequential, inputs: Shape, outputs: Shape) -> nn.Module:
-        site = Site.of(span, inputs, outputs)
+        site = Site.from_span(span, inputs, outputs)
         if outputs[0] < self.ratio:
             raise ConfigError(
                 f"ghost: a ratio of {self.ratio} needs as many channels, found {outputs[0]}"
             )
-        return stack(site, self.depth, self._layers)
+        return stack_units(site, self.depth, self._layers)
 
     def _layers(self, inputs: int, outputs: int, stride: Stride) -> nn.Module:
         module = GhostModule(inputs, outputs, self.ratio, self.kernel)

@@ -6,8 +6,8 @@ from typing import Literal
 
 from torch import nn
 
-from stillhouse.spaces.blocks._site import Site, Stride, stack
-from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.blocks._site import Site, Stride, stack_units
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Choice, Integers
 from stillhouse.spaces.config.problems import ConfigError
 from stillhouse.spaces.modules.block import Block
@@ -22,21 +22,21 @@ class Grouped(Block):
     anew. The input is added where its shape allows.
     """
 
-    groups: int = knob(4, "groups of channels; divides their number", Choice((2, 4, 8)), ge=2)
-    kernel: Literal[3, 5, 7] = knob(3, "pixels of the filters' side", Choice((3, 5)))
-    mixing: Literal["pointwise", "shuffle"] = knob(
+    groups: int = setting(4, "groups of channels; divides their number", Choice((2, 4, 8)), ge=2)
+    kernel: Literal[3, 5, 7] = setting(3, "pixels of the filters' side", Choice((3, 5)))
+    mixing: Literal["pointwise", "shuffle"] = setting(
         "pointwise", "how the groups meet", Choice(("pointwise", "shuffle"))
     )
-    depth: int = knob(1, "such pairs in a row", Integers(1, 3), ge=1)
+    depth: int = setting(1, "such pairs in a row", Integers(1, 3), ge=1)
 
     def build(self, span: nn.Sequential, inputs: Shape, outputs: Shape) -> nn.Module:
-        site = Site.of(span, inputs, outputs)
+        site = Site.from_span(span, inputs, outputs)
         if inputs[0] % self.groups or outputs[0] % self.groups:
             raise ConfigError(
                 f"grouped: {self.groups} groups need multiples of {self.groups} channels at both "
                 f"ends, found {inputs[0]} and {outputs[0]}"
             )
-        return stack(site, self.depth, self._layers)
+        return stack_units(site, self.depth, self._layers)
 
     def _layers(self, inputs: int, outputs: int, stride: Stride) -> nn.Module:
         within = ConvUnit(inputs, outputs, self.kernel, stride, self.groups)

@@ -17,8 +17,8 @@ class Identity(Block):
     """
 
     def build(self, span: nn.Sequential, inputs: Shape, outputs: Shape) -> nn.Module:
-        site = Site.of(span, inputs, outputs)
-        if site.aligned:
+        site = Site.from_span(span, inputs, outputs)
+        if site.is_aligned:
             return nn.Identity()
         replacement = projection(site)
         initialise(replacement)

@@ -6,7 +6,7 @@ from copy import deepcopy
 
 from torch import nn
 
-from stillhouse.spaces.blocks._site import Site, trainable
+from stillhouse.spaces.blocks._site import Site, make_trainable
 from stillhouse.spaces.modules.block import Block
 from stillhouse.spaces.modules.network import Shape
 
@@ -15,5 +15,5 @@ class Kept(Block):
     """A copy of the teacher's blocks: nothing saved, nothing lost. At full width only."""
 
     def build(self, span: nn.Sequential, inputs: Shape, outputs: Shape) -> nn.Module:
-        Site.of(span, inputs, outputs).require_full("kept")
-        return trainable(deepcopy(span))
+        Site.from_span(span, inputs, outputs).require_full("kept")
+        return make_trainable(deepcopy(span))

@@ -6,13 +6,13 @@ from copy import deepcopy
 
 from torch import nn
 
-from stillhouse.spaces.blocks._prunable_channels import joints
-from stillhouse.spaces.blocks._site import Site, trainable
-from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.blocks._prunable_channels import find_prunable_channels
+from stillhouse.spaces.blocks._site import Site, make_trainable
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Choice
 from stillhouse.spaces.config.problems import ConfigError
 from stillhouse.spaces.modules.block import Block
-from stillhouse.spaces.modules.layers import scaled
+from stillhouse.spaces.modules.layers import scale_channels
 from stillhouse.spaces.modules.network import Shape
 
 
@@ -23,16 +23,16 @@ class Pruned(Block):
     are channels inside residual blocks and between plain convolutions. At full width only.
     """
 
-    ratio: float = knob(
+    ratio: float = setting(
         0.5, "share of the channels inside that stay", Choice((0.25, 0.5, 0.75)), gt=0.0, le=1.0
     )
 
     def build(self, span: nn.Sequential, inputs: Shape, outputs: Shape) -> nn.Module:
-        Site.of(span, inputs, outputs).require_full("pruned")
+        Site.from_span(span, inputs, outputs).require_full("pruned")
         replacement = deepcopy(span)
-        places = tuple(joints(replacement))
-        if not places:
+        groups = tuple(find_prunable_channels(replacement))
+        if not groups:
             raise ConfigError(f"pruned: these {len(span)} blocks have no channels of their own")
-        for joint in places:
-            joint.prune(scaled(joint.channels, self.ratio))
-        return trainable(replacement)
+        for group in groups:
+            group.prune(scale_channels(group.count, self.ratio))
+        return make_trainable(replacement)

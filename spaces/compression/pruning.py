@@ -13,9 +13,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from stillhouse.spaces.compression.layer_sizes import Weighty, check_weights
+from stillhouse.spaces.compression.layer_sizes import WeightedLayer, check_weighted_layers
 from stillhouse.spaces.config.problems import ConfigError, Problem, first_line
-from stillhouse.spaces.modules.cuts import blank
+from stillhouse.spaces.modules.cuts import blank_input
 from stillhouse.spaces.modules.network import Network, Shape
 
 Scope = Literal["layer", "network"]
@@ -31,34 +31,34 @@ def prune_channels(network: Network, shape: Shape, sparsity: float) -> None:
     """
     import torch_pruning as tp
 
-    before = {name: tuple(p.shape) for name, p in network.named_parameters()}
-    classes = network(blank(shape, [network]), ()).logits.shape[1]
+    shapes_before = {name: tuple(p.shape) for name, p in network.named_parameters()}
+    classes = network(blank_input(shape, [network]), ()).logits.shape[1]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of parameters that belong to no layer
             pruner = tp.pruner.BasePruner(
                 network,
-                blank(shape, [network]),
+                blank_input(shape, [network]),
                 importance=tp.importance.GroupMagnitudeImportance(p=2),
                 pruning_ratio=sparsity,
-                ignored_layers=_outputs(network),
+                ignored_layers=_output_layers(network),
                 forward_fn=lambda model, images: model(images, ()).logits,
             )
             pruner.step()
         with torch.no_grad():
-            left = network(blank(shape, [network]), ()).logits.shape[1]
+            classes_left = network(blank_input(shape, [network]), ()).logits.shape[1]
     except Exception as error:  # whatever it is that its tracing cannot follow
-        first = first_line(error)
-        message = f"the channels of this network cannot be pruned: {first}; use how: weights"
+        reason = first_line(error)
+        message = f"the channels of this network cannot be pruned: {reason}; use how: weights"
         raise ConfigError([Problem("how", message)]) from None
-    after = {name: tuple(p.shape) for name, p in network.named_parameters()}
-    emptied = sorted(name for name, size in after.items() if 0 in size)
-    if emptied or left != classes:
+    shapes_after = {name: tuple(p.shape) for name, p in network.named_parameters()}
+    empty_layers = sorted(name for name, size in shapes_after.items() if 0 in size)
+    if empty_layers or classes_left != classes:
         message = (
-            f"{sparsity:g} would leave nothing of {(emptied or ['the classes'])[0]}; take less"
+            f"{sparsity:g} would leave nothing of {(empty_layers or ['the classes'])[0]}; take less"
         )
         raise ConfigError([Problem("sparsity", message)])
-    if before == after:
+    if shapes_before == shapes_after:
         message = (
             f"{sparsity:g} takes no channel out of this network, whose layers are narrow or bound "
             "to each other; take more, or use how: weights"
@@ -74,20 +74,23 @@ def prune_weights(network: Network, sparsity: float, scope: Scope) -> None:
     Raises:
         ConfigError: a whole layer would be left empty.
     """
-    weights = {path: layer.weight for path, layer in _weighty(network)}
+    weights = {path: layer.weight for path, layer in _weighted_layers(network)}
     if scope == "network":
-        every = torch.cat([weight.detach().abs().flatten() for weight in weights.values()])
-        cut = _cut(every, sparsity)
-        limits = dict.fromkeys(weights, cut)
+        magnitudes = torch.cat([weight.detach().abs().flatten() for weight in weights.values()])
+        threshold = _magnitude_threshold(magnitudes, sparsity)
+        thresholds = dict.fromkeys(weights, threshold)
     else:
-        limits = {p: _cut(w.detach().abs().flatten(), sparsity) for p, w in weights.items()}
+        thresholds = {
+            p: _magnitude_threshold(w.detach().abs().flatten(), sparsity)
+            for p, w in weights.items()
+        }
     for path, weight in weights.items():
-        stays = weight.detach().abs() > limits[path]
-        if not stays.any():
+        mask = weight.detach().abs() > thresholds[path]
+        if not mask.any():
             message = f"{sparsity:g} would leave nothing of {path}; take less, or use scope: layer"
             raise ConfigError([Problem("sparsity", message)])
         with torch.no_grad():
-            weight.mul_(stays)
+            weight.mul_(mask)
 
 
 def check_prunable(network: nn.Module) -> None:
@@ -96,28 +99,28 @@ def check_prunable(network: nn.Module) -> None:
     Raises:
         ConfigError: something else has, an LSTM say, or nothing.
     """
-    check_weights(network, lambda layer: isinstance(layer, Weighty), "pruned")
+    check_weighted_layers(network, lambda layer: isinstance(layer, WeightedLayer), "pruned")
 
 
-def narrowest(network: nn.Module) -> tuple[str, int]:
+def narrowest_layer(network: nn.Module) -> tuple[str, int]:
     """The layer with the fewest channels or features of its own, and how many they are.
 
     The network is one that :func:`check_prunable` lets pass.
     """
-    found = [(path, layer.weight.shape[0]) for path, layer in _weighty(network)]
-    return min(found[:-1] or found, key=lambda one: one[1])
+    widths = [(path, layer.weight.shape[0]) for path, layer in _weighted_layers(network)]
+    return min(widths[:-1] or widths, key=lambda one: one[1])
 
 
-def _cut(sizes: Tensor, sparsity: float) -> float:
+def _magnitude_threshold(magnitudes: Tensor, sparsity: float) -> float:
     """The size up to which weights go: so many of them that are smallest."""
-    count = int(sparsity * sizes.numel())
-    return float(sizes.kthvalue(count).values) if count else -1.0
+    count = int(sparsity * magnitudes.numel())
+    return float(magnitudes.kthvalue(count).values) if count else -1.0
 
 
-def _weighty(network: nn.Module) -> list[tuple[str, Weighty]]:
-    return [(path, m) for path, m in network.named_modules() if isinstance(m, Weighty)]
+def _weighted_layers(network: nn.Module) -> list[tuple[str, WeightedLayer]]:
+    return [(path, m) for path, m in network.named_modules() if isinstance(m, WeightedLayer)]
 
 
-def _outputs(network: Network) -> list[nn.Module]:
+def _output_layers(network: Network) -> list[nn.Module]:
     """The layer that gives the logits: the last with weights."""
-    return [_weighty(network)[-1][1]]
+    return [_weighted_layers(network)[-1][1]]

@@ -11,46 +11,50 @@ from typing import TypeVar
 import torch
 from torch import Tensor, fx, nn
 
-from stillhouse.spaces.compression.layer_sizes import check_weights
+from stillhouse.spaces.compression.layer_sizes import check_weighted_layers
 from stillhouse.spaces.compression.quantised_layers import (
-    Quantised,
+    FakeQuantize,
     QuantisedConv,
+    QuantisedLayer,
     QuantisedLinear,
-    Rounding,
-    observer,
-    operators_of_integers,
-    packed,
+    minmax_observer,
+    pack_int4,
+    quantized_ops,
 )
 from stillhouse.spaces.modules.network import Network
 
 
-def quantise(network: nn.Module, bits: int, leaving: Collection[str] = ()) -> None:
+def quantise(network: nn.Module, bits: int, quantise_outputs_of: Collection[str] = ()) -> None:
     """Quantise all convolutions and linear layers, in place.
 
-    What enters them, and what leaves those with the paths ``leaving``, is to be calibrated. Batch
-    norm stays as it is: fold it first.
+    What enters them, and what leaves those with the paths ``quantise_outputs_of``, is to be
+    calibrated. Batch norm stays as it is: fold it first.
 
     Raises:
         ConfigError: the network has other layers with weights, or none at all.
     """
     check_quantisable(network)
-    put_layers(network, bits, leaving)
+    insert_quantised_layers(network, bits, quantise_outputs_of)
     for _, layer in quantised_layers(network):
-        layer.rescale()
+        layer.update_scale()
 
 
-def put_layers(network: nn.Module, bits: int, leaving: Collection[str] = ()) -> None:
+def insert_quantised_layers(
+    network: nn.Module, bits: int, quantise_outputs_of: Collection[str] = ()
+) -> None:
     """Put quantised layers in place of convolutions and linear layers; ranges are to be loaded.
 
     Those that are quantised already get so many bits.
     """
     for path, layer in list(network.named_modules()):
-        if isinstance(layer, Quantised):
+        if isinstance(layer, QuantisedLayer):
             layer.bits = bits
         elif type(layer) is nn.Conv2d:
-            _put(network, path, QuantisedConv(layer, bits, path in leaving))
+            _replace_module(network, path, QuantisedConv(layer, bits, path in quantise_outputs_of))
         elif type(layer) is nn.Linear:
-            _put(network, path, QuantisedLinear(layer, bits, path in leaving))
+            _replace_module(
+                network, path, QuantisedLinear(layer, bits, path in quantise_outputs_of)
+            )
 
 
 def check_quantisable(network: nn.Module) -> None:
@@ -59,23 +63,23 @@ def check_quantisable(network: nn.Module) -> None:
     Raises:
         ConfigError: something else, or nothing is.
     """
-    check_weights(
+    check_weighted_layers(
         network,
-        lambda layer: isinstance(layer, Quantised) or type(layer) in (nn.Conv2d, nn.Linear),
+        lambda layer: isinstance(layer, QuantisedLayer) or type(layer) in (nn.Conv2d, nn.Linear),
         "quantised",
     )
 
 
-_SUMS = {operator.add, operator.iadd, torch.add, torch.cat, "add", "add_"}
+_SUM_FUNCTIONS = {operator.add, operator.iadd, torch.add, torch.cat, "add", "add_"}
 
 
-def summed_up(network: Network) -> list[str]:
+def layers_feeding_sums(network: Network) -> list[str]:
     """Paths of the layers whose output is summed up, or put beside something else.
 
     No other layer's rounding reaches it there, and kernels for integers need one. Blocks that
     torch.fx cannot trace have none.
     """
-    found = []
+    paths = []
     for name, block in network.blocks.items():
         try:
             graph = fx.symbolic_trace(block).graph
@@ -84,85 +88,86 @@ def summed_up(network: Network) -> list[str]:
         for node in graph.nodes:
             layer = node.op == "call_module" and block.get_submodule(node.target)
             if isinstance(layer, nn.Conv2d | nn.Linear) and any(
-                user.target in _SUMS for user in node.users
+                user.target in _SUM_FUNCTIONS for user in node.users
             ):
-                found.append(f"blocks.{name}.{node.target}")
-    return found
+                paths.append(f"blocks.{name}.{node.target}")
+    return paths
 
 
-def quantised_layers(network: nn.Module) -> list[tuple[str, Quantised]]:
+def quantised_layers(network: nn.Module) -> list[tuple[str, QuantisedLayer]]:
     """All quantised layers with their paths."""
-    return [(path, m) for path, m in network.named_modules() if isinstance(m, Quantised)]
+    return [(path, m) for path, m in network.named_modules() if isinstance(m, QuantisedLayer)]
 
 
 @contextmanager
-def as_floats(network: nn.Module) -> Iterator[None]:
+def bypass_quantisation(network: nn.Module) -> Iterator[None]:
     """For a while quantised layers compute as if they were not."""
-    parts = [part for part in network.modules() if isinstance(part, Quantised | Rounding)]
+    parts = [part for part in network.modules() if isinstance(part, QuantisedLayer | FakeQuantize)]
     for part in parts:
-        part.floating = True
+        part.bypassed = True
     try:
         yield
     finally:
         for part in parts:
-            part.floating = False
+            part.bypassed = False
 
 
 @contextmanager
-def calibrating(network: nn.Module) -> Iterator[None]:
+def calibration(network: nn.Module) -> Iterator[None]:
     """Have every rounding take the range of what passes there meanwhile.
 
     The network computes in float for as long.
     """
-    places = [part for part in network.modules() if isinstance(part, Rounding)]
-    seen = [observer(place.scale) for place in places]
+    quantizers = [part for part in network.modules() if isinstance(part, FakeQuantize)]
+    observers = [minmax_observer(quantizer.scale) for quantizer in quantizers]
     hooks = [
-        place.register_forward_pre_hook(_told_to(one))
-        for place, one in zip(places, seen, strict=True)
+        quantizer.register_forward_pre_hook(_observe_input(range_observer))
+        for quantizer, range_observer in zip(quantizers, observers, strict=True)
     ]
     try:
-        with as_floats(network):
+        with bypass_quantisation(network):
             yield
     finally:
         for hook in hooks:
             hook.remove()
-    for place, one in zip(places, seen, strict=True):
-        place.take(*one.calculate_qparams())
+    for quantizer, range_observer in zip(quantizers, observers, strict=True):
+        quantizer.set_range(*range_observer.calculate_qparams())
 
 
-Some = TypeVar("Some", bound=nn.Module)
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
-def sealed(network: Some, as_operators: bool = False) -> Some:
-    """A network whose quantised layers can be exported, see :meth:`Quantised.seal`; the network
+def exportable(network: ModuleT, emit_operators: bool = False) -> ModuleT:
+    """A network whose quantised layers can be exported, see :meth:`QuantisedLayer.make_exportable`;
+    the network
     itself where it has none."""
     if not quantised_layers(network):
         return network
-    if as_operators:
-        operators_of_integers()  # exporters look them up before they run the network
+    if emit_operators:
+        quantized_ops()  # exporters look them up before they run the network
     network = copy.deepcopy(network)
     for _, layer in quantised_layers(network):
-        layer.seal(as_operators)
+        layer.make_exportable(emit_operators)
     return network
 
 
-def stored(network: nn.Module) -> dict[str, Tensor]:
+def packed_state_dict(network: nn.Module) -> dict[str, Tensor]:
     """The network's tensors as they are kept: of quantised layers integers, two to a byte where
     4 bits or fewer hold one. ``load_state_dict`` of a network with such layers takes them."""
     tensors = dict(network.state_dict())
     for path, layer in quantised_layers(network):
-        whole = layer.integers().contiguous()
-        tensors[f"{path}.weight"] = packed(whole) if layer.bits <= 4 else whole
+        integers = layer.integer_weight().contiguous()
+        tensors[f"{path}.weight"] = pack_int4(integers) if layer.bits <= 4 else integers
     return tensors
 
 
-def _told_to(seeing: nn.Module) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+def _observe_input(observer: nn.Module) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
     def hook(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-        seeing(given[0].float())
+        observer(given[0].float())
 
     return hook
 
 
-def _put(network: nn.Module, path: str, layer: nn.Module) -> None:
+def _replace_module(network: nn.Module, path: str, layer: nn.Module) -> None:
     parent, _, name = path.rpartition(".")
     setattr(network.get_submodule(parent), name, layer)

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-LOW, HIGH = -128, 127
+INT8_MIN, INT8_MAX = -128, 127
 """What passes between layers lies between them as an integer."""
 
 
-class Rounding(nn.Module):
+class FakeQuantize(nn.Module):
     """What passes becomes integers times ``scale``, ``zero`` standing for 0; it stays float.
 
     The range is fixed once it is taken: what lies outside is cut off, and teaches nothing.
@@ -30,147 +30,162 @@ class Rounding(nn.Module):
     scale: Tensor
     zero: Tensor
 
-    def __init__(self, like: Tensor) -> None:
+    def __init__(self, reference: Tensor) -> None:
         super().__init__()
-        self.register_buffer("scale", like.new_ones((), dtype=torch.float32))
-        self.register_buffer("zero", like.new_zeros((), dtype=torch.int32))
-        self.floating, self.sealed, self.as_operators = False, False, False
-        self._range = (1.0, 0, LOW, HIGH)
+        self.register_buffer("scale", reference.new_ones((), dtype=torch.float32))
+        self.register_buffer("zero", reference.new_zeros((), dtype=torch.int32))
+        self.bypassed, self.is_exportable, self.emit_operators = False, False, False
+        self._range = (1.0, 0, INT8_MIN, INT8_MAX)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.floating:
+        if self.bypassed:
             return x
-        if not self.sealed:
+        if not self.is_exportable:
             return torch.fake_quantize_per_tensor_affine(x, *self._range)
-        ops, told = _operations(self.as_operators), (*self._range, torch.int8)
-        floats: Tensor = ops.dequantize_per_tensor(ops.quantize_per_tensor(x, *told), *told)
+        ops, qparams = _quantized_functions(self.emit_operators), (*self._range, torch.int8)
+        floats: Tensor = ops.dequantize_per_tensor(ops.quantize_per_tensor(x, *qparams), *qparams)
         return floats
 
-    def take(self, scale: Tensor, zero: Tensor) -> None:
+    def set_range(self, scale: Tensor, zero: Tensor) -> None:
         """Round by these from now on, one value each."""
         self.scale.copy_(scale.squeeze())
         self.zero.copy_(zero.squeeze())
         # As plain numbers graphs can hold them, and no step waits for the device to tell them.
-        self._range = (self.scale.item(), int(self.zero), LOW, HIGH)
+        self._range = (self.scale.item(), int(self.zero), INT8_MIN, INT8_MAX)
 
-    def seal(self, as_operators: bool) -> None:
-        """See :meth:`Quantised.seal`."""
-        self.sealed, self.as_operators = True, as_operators
+    def make_exportable(self, emit_operators: bool) -> None:
+        """See :meth:`QuantisedLayer.make_exportable`."""
+        self.is_exportable, self.emit_operators = True, emit_operators
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        self.take(self.scale, self.zero)
+        self.set_range(self.scale, self.zero)
 
 
-class Quantised(nn.Module):
+class QuantisedLayer(nn.Module):
     """What both kinds of layer have: ``scale`` [channels] of the weight, the rounding of what
     ``enters``, and of what ``leaves`` where that is summed up with something else.
 
-    ``weight`` stays float, for training to go on; :meth:`integers` is what counts. In training
-    mode the scale follows the weight, in evaluation mode it stays as it was last.
+    ``weight`` stays float, for training to go on; :meth:`integer_weight` is what counts. In
+    training mode the scale follows the weight, in evaluation mode it stays as it was last.
     """
 
     weight: Tensor
     scale: Tensor
-    enters: Rounding
-    leaves: Rounding | None
+    enters: FakeQuantize
+    leaves: FakeQuantize | None
     bits: int
-    floating: bool
+    bypassed: bool
     """Whether it computes as if it were not quantised."""
-    sealed: bool
+    is_exportable: bool
     """Whether ``weight`` is int8, which nothing trains any more, and graphs can hold."""
-    as_operators: bool
+    emit_operators: bool
 
-    def _set_up(self, layer: nn.Conv2d | nn.Linear, bits: int, leaves: bool) -> None:
+    def _adopt(self, layer: nn.Conv2d | nn.Linear, bits: int, quantise_output: bool) -> None:
         """Take over the weight and the mode of a layer."""
         self.weight, self.training = layer.weight, layer.training
-        self.bits, self.floating, self.sealed, self.as_operators = bits, False, False, False
+        self.bits, self.bypassed, self.is_exportable, self.emit_operators = (
+            bits,
+            False,
+            False,
+            False,
+        )
         self.register_buffer("scale", self.weight.new_ones(len(self.weight)))
-        self.enters = Rounding(self.weight)
-        self.leaves = Rounding(self.weight) if leaves else None
+        self.enters = FakeQuantize(self.weight)
+        self.leaves = FakeQuantize(self.weight) if quantise_output else None
 
     def forward(self, x: Tensor) -> Tensor:
         # Products of integers are exact in float32, and not in what autocast may choose.
-        exact = nullcontext() if self.floating else torch.autocast(x.device.type, enabled=False)
-        with exact:
-            entering = self.enters(x if self.floating else x.float())
-            y = self.computed(entering, self.rounded())
+        precision_context = (
+            nullcontext() if self.bypassed else torch.autocast(x.device.type, enabled=False)
+        )
+        with precision_context:
+            inputs = self.enters(x if self.bypassed else x.float())
+            y = self.compute(inputs, self.dequantised_weight())
             return y if self.leaves is None else self.leaves(y)
 
-    def computed(self, x: Tensor, weight: Tensor) -> Tensor:
+    def compute(self, x: Tensor, weight: Tensor) -> Tensor:
         """The layer's own function, of a weight in float."""
         raise NotImplementedError
 
-    def rounded(self) -> Tensor:
+    def dequantised_weight(self) -> Tensor:
         """The weight that the layer computes with: integers times ``scale``."""
-        if self.floating:
+        if self.bypassed:
             return self.weight
-        if self.sealed:
-            told = (self._zeros(torch.int64), 0, -self.highest, self.highest, torch.int8)
-            ops = _operations(self.as_operators)
-            floats: Tensor = ops.dequantize_per_channel(self.weight, self.scale, *told)
+        if self.is_exportable:
+            qparams = (self._zeros(torch.int64), 0, -self.max_integer, self.max_integer, torch.int8)
+            ops = _quantized_functions(self.emit_operators)
+            floats: Tensor = ops.dequantize_per_channel(self.weight, self.scale, *qparams)
             return floats
         weight = self.weight.float()
         if self.training:
             self.scale.copy_(channel_scale(weight, self.bits))
-        return self._faked(weight)
+        return self._fake_quantised(weight)
 
-    def _faked(self, weight: Tensor) -> Tensor:
-        told = (self._zeros(torch.int32), 0, -self.highest, self.highest)
-        return torch.fake_quantize_per_channel_affine(weight, self.scale.float(), *told)
+    def _fake_quantised(self, weight: Tensor) -> Tensor:
+        qparams = (self._zeros(torch.int32), 0, -self.max_integer, self.max_integer)
+        return torch.fake_quantize_per_channel_affine(weight, self.scale.float(), *qparams)
 
     def _zeros(self, dtype: torch.dtype) -> Tensor:
         return torch.zeros_like(self.scale, dtype=dtype)
 
     @property
-    def highest(self) -> int:
+    def max_integer(self) -> int:
         """The largest integer of a weight; its negative is the smallest."""
         return int(2 ** (self.bits - 1)) - 1
 
-    def integers(self) -> Tensor:
+    def integer_weight(self) -> Tensor:
         """The weight as int8, of its own shape."""
-        if self.sealed:
+        if self.is_exportable:
             return self.weight
         with torch.no_grad():
-            rounded = self._faked(self.weight.float())
-            return (rounded / _spread(self.scale, rounded)).round().to(torch.int8)
+            dequantised = self._fake_quantised(self.weight.float())
+            return (dequantised / _broadcast_scale(self.scale, dequantised)).round().to(torch.int8)
 
-    def rescale(self) -> None:
+    def update_scale(self) -> None:
         """Take the scale anew from a weight that has changed, in shape as well."""
         self.scale = channel_scale(self.weight, self.bits)
 
-    def seal(self, as_operators: bool) -> None:
+    def make_exportable(self, emit_operators: bool) -> None:
         """Keep the weight as integers alone: it can be exported, and not be trained.
 
-        ``as_operators`` leaves quantising and dequantising as operators in the graph, for those
+        ``emit_operators`` leaves quantising and dequantising as operators in the graph, for those
         who know them and have kernels for integers; else they are written out in plain ones.
         """
-        self.as_operators = as_operators
-        for rounding in filter(None, (self.enters, self.leaves)):
-            rounding.seal(as_operators)
-        if not self.sealed:
-            weight = self.integers()
+        self.emit_operators = emit_operators
+        for quantizer in filter(None, (self.enters, self.leaves)):
+            quantizer.make_exportable(emit_operators)
+        if not self.is_exportable:
+            weight = self.integer_weight()
             del self.weight
             self.register_buffer("weight", weight)
-            self.sealed = True
+            self.is_exportable = True
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        """Integers, as :meth:`integers` tells them, become the weight that they stand for."""
+        """Integers, as :meth:`integer_weight` tells them, become the weight that they stand for."""
         name = f"{prefix}weight"
-        told = state_dict.get(name)
-        if told is not None and not self.sealed and not told.is_floating_point():
-            whole = _unpacked(told, self.weight.shape) if told.dtype == torch.uint8 else told
-            scale = _spread(state_dict[f"{prefix}scale"], self.weight)
-            state_dict = {**state_dict, name: whole.float() * scale}
+        stored_weight = state_dict.get(name)
+        if (
+            stored_weight is not None
+            and not self.is_exportable
+            and not stored_weight.is_floating_point()
+        ):
+            integers = (
+                _unpack_int4(stored_weight, self.weight.shape)
+                if stored_weight.dtype == torch.uint8
+                else stored_weight
+            )
+            scale = _broadcast_scale(state_dict[f"{prefix}scale"], self.weight)
+            state_dict = {**state_dict, name: integers.float() * scale}
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
-class QuantisedConv(Quantised, nn.Conv2d):
+class QuantisedConv(QuantisedLayer, nn.Conv2d):
     """A convolution of images."""
 
-    def __init__(self, layer: nn.Conv2d, bits: int, leaves: bool) -> None:
+    def __init__(self, layer: nn.Conv2d, bits: int, quantise_output: bool) -> None:
         nn.Conv2d.__init__(
             self,
             layer.in_channels,
@@ -185,30 +200,30 @@ class QuantisedConv(Quantised, nn.Conv2d):
             device="meta",
         )
         self.bias = layer.bias
-        self._set_up(layer, bits, leaves)
+        self._adopt(layer, bits, quantise_output)
 
-    def computed(self, x: Tensor, weight: Tensor) -> Tensor:
+    def compute(self, x: Tensor, weight: Tensor) -> Tensor:
         convolved: Tensor = self._conv_forward(x, weight, self.bias)
         return convolved
 
 
-class QuantisedLinear(Quantised, nn.Linear):
+class QuantisedLinear(QuantisedLayer, nn.Linear):
     """A linear layer."""
 
-    def __init__(self, layer: nn.Linear, bits: int, leaves: bool) -> None:
+    def __init__(self, layer: nn.Linear, bits: int, quantise_output: bool) -> None:
         nn.Linear.__init__(
             self, layer.in_features, layer.out_features, layer.bias is not None, device="meta"
         )
         self.bias = layer.bias
-        self._set_up(layer, bits, leaves)
+        self._adopt(layer, bits, quantise_output)
 
-    def computed(self, x: Tensor, weight: Tensor) -> Tensor:
+    def compute(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.linear(x, weight, self.bias)
 
 
 def channel_scale(weight: Tensor, bits: int) -> Tensor:
     """[channels]: the largest size of a weight in each, over the largest integer of ``bits``."""
-    with _quiet():
+    with _silence_pytree_log():
         from torchao.quantization.quant_primitives import MappingType, choose_qparams_affine
 
     highest = 2 ** (bits - 1) - 1
@@ -224,17 +239,19 @@ def channel_scale(weight: Tensor, bits: int) -> Tensor:
     return scale.reshape(len(weight))  # sides of length 1 were kept
 
 
-def observer(like: Tensor) -> Any:
+def minmax_observer(reference: Tensor) -> Any:
     """What sees tensors and then tells, by ``calculate_qparams``, scale and zero point of what was
     between the smallest and the largest value, with 0 among them, spread over 256 integers."""
-    with _quiet():
+    with _silence_pytree_log():
         from torchao.quantization.pt2e.observer import MinMaxObserver
 
-    return MinMaxObserver(dtype=torch.int8, quant_min=LOW, quant_max=HIGH).to(like.device)
+    return MinMaxObserver(dtype=torch.int8, quant_min=INT8_MIN, quant_max=INT8_MAX).to(
+        reference.device
+    )
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _silence_pytree_log() -> Iterator[None]:
     """While torchao is imported, torch's log tells what torchao's authors should change."""
     logger = logging.getLogger("torch.utils._pytree")
     level = logger.level
@@ -245,32 +262,32 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _spread(scale: Tensor, like: Tensor) -> Tensor:
+def _broadcast_scale(scale: Tensor, reference: Tensor) -> Tensor:
     """[channels, 1, ...], to be multiplied with a weight."""
-    return scale.float().view(-1, *[1] * (like.dim() - 1))
+    return scale.float().view(-1, *[1] * (reference.dim() - 1))
 
 
-def operators_of_integers() -> Any:
+def quantized_ops() -> Any:
     """``torch.ops.quantized_decomposed``, by which exported graphs tell of integers."""
     import torch.ao.quantization.fx._decomposed
 
     return torch.ops.quantized_decomposed
 
 
-def _operations(as_operators: bool) -> Any:
+def _quantized_functions(emit_operators: bool) -> Any:
     """``quantize_per_tensor`` and its like: torch's operators, or what they are made of."""
     from torch.ao.quantization.fx import _decomposed
 
-    return operators_of_integers() if as_operators else _decomposed
+    return quantized_ops() if emit_operators else _decomposed
 
 
-def packed(integers: Tensor) -> Tensor:
+def pack_int4(integers: Tensor) -> Tensor:
     """int8 of -8..7 as uint8 [half as many, rounded up], two in each."""
     flat = F.pad(integers.flatten(), (0, integers.numel() % 2)).view(-1, 2) + 8
     return (flat[:, 0] + 16 * flat[:, 1].to(torch.uint8)).to(torch.uint8)
 
 
-def _unpacked(pairs: Tensor, shape: torch.Size) -> Tensor:
-    """What :func:`packed` was given, of a shape."""
-    apart = torch.stack([pairs % 16, pairs // 16], dim=1).to(torch.int8) - 8
-    return apart.flatten()[: shape.numel()].view(shape)
+def _unpack_int4(packed: Tensor, shape: torch.Size) -> Tensor:
+    """What :func:`pack_int4` was given, of a shape."""
+    nibbles = torch.stack([packed % 16, packed // 16], dim=1).to(torch.int8) - 8
+    return nibbles.flatten()[: shape.numel()].view(shape)

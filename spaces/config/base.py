@@ -10,18 +10,23 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stillhouse.spaces.config.domains import Domain, describe, parse_domain
-from stillhouse.spaces.config.problems import ConfigError, Problem, unknown
+from stillhouse.spaces.config.domains import Domain, domain_to_dict, parse_domain
+from stillhouse.spaces.config.problems import ConfigError, Problem, unknown_message
 
 
-def knob(default: Any, meaning: str, domain: Domain | None = None, **limits: Any) -> Any:
+def setting(
+    default: Any, description: str, domain: Domain | None = None, **constraints: Any
+) -> Any:
     """A field that says everything about itself in one line.
 
     ``domain`` is the range that ``declared`` stands for in an experiment's ``search:``;
-    ``limits`` are pydantic's (``ge``, ``gt``, ``le``, ``lt``). A default of ``...`` means required.
+    ``constraints`` are pydantic's (``ge``, ``gt``, ``le``, ``lt``). A default of ``...`` means
+    required.
     """
-    extra: dict[str, Any] | None = {"domain": describe(domain)} if domain is not None else None
-    return Field(default, description=meaning, json_schema_extra=extra, **limits)
+    schema_extra: dict[str, Any] | None = (
+        {"domain": domain_to_dict(domain)} if domain is not None else None
+    )
+    return Field(default, description=description, json_schema_extra=schema_extra, **constraints)
 
 
 class Config(BaseModel):
@@ -39,20 +44,20 @@ class Config(BaseModel):
             ConfigError: one problem for each thing wrong, each with its dotted path.
         """
         try:
-            return cls.model_validate(_frozen(data))
+            return cls.model_validate(_lists_to_tuples(data))
         except ValidationError as error:
-            problems = [p for detail in error.errors() for p in _problems(cls, path, detail)]
+            problems = [p for detail in error.errors() for p in _to_problems(cls, path, detail)]
             raise ConfigError(problems) from None
 
     @classmethod
-    def space(cls) -> dict[str, Domain]:
+    def search_space(cls) -> dict[str, Domain]:
         """The fields that declare a domain, with it."""
-        found = {}
+        domains = {}
         for name, field in cls.model_fields.items():
             extra = field.json_schema_extra
             if isinstance(extra, Mapping) and "domain" in extra:
-                found[name] = parse_domain(extra["domain"])
-        return found
+                domains[name] = parse_domain(extra["domain"])
+        return domains
 
     def plain(self) -> dict[str, Any]:
         """Every field, defaults included, as JSON types."""
@@ -73,53 +78,57 @@ def fingerprint(data: Any) -> str:
     return hashlib.sha256(canonical_json(data).encode()).hexdigest()
 
 
-def _problems(cls: type[BaseModel], path: str, detail: Any) -> tuple[Problem, ...]:
-    place = [str(part) for part in detail["loc"] if not str(part).startswith("function-")]
-    where = ".".join(filter(None, [path, *place]))
+def _to_problems(cls: type[BaseModel], path: str, detail: Any) -> tuple[Problem, ...]:
+    location = [str(part) for part in detail["loc"] if not str(part).startswith("function-")]
+    path_of_error = ".".join(filter(None, [path, *location]))
     match detail["type"]:
         case "extra_forbidden":
-            owner = ".".join(filter(None, [path, *place[:-1]]))
-            message = unknown("field", place[-1], _fields_at(cls, place[:-1]))
-            return (Problem(owner, message),)
+            parent_path = ".".join(filter(None, [path, *location[:-1]]))
+            message = unknown_message("field", location[-1], _field_names_at(cls, location[:-1]))
+            return (Problem(parent_path, message),)
         case "missing":
-            return (Problem(where, "is required and missing"),)
+            return (Problem(path_of_error, "is required and missing"),)
         case "value_error":
-            inner = detail["ctx"]["error"]
-            if isinstance(inner, ConfigError):
-                return inner.under(where).problems
-            return (Problem(where, str(inner)),)
+            cause = detail["ctx"]["error"]
+            if isinstance(cause, ConfigError):
+                return cause.with_prefix(path_of_error).problems
+            return (Problem(path_of_error, str(cause)),)
         case "model_type" | "dict_type":
-            return (Problem(where, f"needs a mapping of settings, found {detail['input']!r}"),)
+            return (
+                Problem(path_of_error, f"needs a mapping of settings, found {detail['input']!r}"),
+            )
     message = detail["msg"][0].lower() + detail["msg"][1:]
-    return (Problem(where, f"{message}, found {detail['input']!r}"),)
+    return (Problem(path_of_error, f"{message}, found {detail['input']!r}"),)
 
 
-def _frozen(data: Any) -> Any:
+def _lists_to_tuples(data: Any) -> Any:
     """Lists as tuples: YAML knows lists only, and strict validation keeps the two apart."""
     if isinstance(data, Mapping):
-        return {key: _frozen(value) for key, value in data.items()}
-    return tuple(_frozen(item) for item in data) if isinstance(data, list | tuple) else data
+        return {key: _lists_to_tuples(value) for key, value in data.items()}
+    return (
+        tuple(_lists_to_tuples(item) for item in data) if isinstance(data, list | tuple) else data
+    )
 
 
-def _fields_at(cls: type[BaseModel], place: list[str]) -> list[str]:
-    """The field names of the model at ``place`` below ``cls``."""
+def _field_names_at(cls: type[BaseModel], location: list[str]) -> list[str]:
+    """The field names of the model at ``location`` below ``cls``."""
     models = [cls]
-    for part in place:
-        tagged = [m for m in models if "kind" in m.model_fields and _tag(m) == part]
-        models = tagged or [inner for m in models for inner in _models_in(m, part)]
+    for part in location:
+        matching = [m for m in models if "kind" in m.model_fields and _kind_of(m) == part]
+        models = matching or [inner for m in models for inner in _models_in_field(m, part)]
     return sorted({name for model in models for name in model.model_fields})
 
 
-def _tag(model: type[BaseModel]) -> Any:
+def _kind_of(model: type[BaseModel]) -> Any:
     return model.model_fields["kind"].default
 
 
-def _models_in(model: type[BaseModel], field: str) -> list[type[BaseModel]]:
+def _models_in_field(model: type[BaseModel], field: str) -> list[type[BaseModel]]:
     info = model.model_fields.get(field)
-    return _models_of(info.annotation) if info else []
+    return _models_in_annotation(info.annotation) if info else []
 
 
-def _models_of(annotation: Any) -> list[type[BaseModel]]:
+def _models_in_annotation(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [m for inner in typing.get_args(annotation) for m in _models_of(inner)]
+    return [m for inner in typing.get_args(annotation) for m in _models_in_annotation(inner)]

@@ -6,39 +6,39 @@ from typing import Any
 
 from pydantic import model_validator
 
-from stillhouse.spaces.config.base import Config, knob
+from stillhouse.spaces.config.base import Config, setting
 
 
 class Limit(Config):
     """The range in which a figure must lie."""
 
-    min: float | None = knob(None, "smallest allowed value")
-    max: float | None = knob(None, "largest allowed value")
+    min: float | None = setting(None, "smallest allowed value")
+    max: float | None = setting(None, "largest allowed value")
 
     @model_validator(mode="after")
-    def _not_empty(self) -> Limit:
+    def _require_range(self) -> Limit:
         if self.min is None and self.max is None:
             raise ValueError("needs min, max or both")
         if self.min is not None and self.max is not None and self.min > self.max:
             raise ValueError(f"min {self.min} lies above max {self.max}")
         return self
 
-    def excess(self, value: float) -> float:
+    def violation(self, value: float) -> float:
         """How far ``value`` lies outside; zero or less when it is allowed."""
-        over = value - self.max if self.max is not None else float("-inf")
-        under = self.min - value if self.min is not None else float("-inf")
-        return max(over, under)
+        above_max = value - self.max if self.max is not None else float("-inf")
+        below_min = self.min - value if self.min is not None else float("-inf")
+        return max(above_max, below_min)
 
     def __str__(self) -> str:
-        parts = []
+        bounds = []
         if self.min is not None:
-            parts.append(f"at least {self.min:,g}")
+            bounds.append(f"at least {self.min:,g}")
         if self.max is not None:
-            parts.append(f"at most {self.max:,g}")
-        return " and ".join(parts)
+            bounds.append(f"at most {self.max:,g}")
+        return " and ".join(bounds)
 
 
 def as_limit(data: Any) -> Any:
     """A bare number is the most that is allowed."""
-    number = isinstance(data, int | float) and not isinstance(data, bool)
-    return {"max": data} if number else data
+    is_number = isinstance(data, int | float) and not isinstance(data, bool)
+    return {"max": data} if is_number else data

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 
-def normalisation_fault(
+def normalisation_error(
     mean: Sequence[float], std: Sequence[float], channels: int | None = None
 ) -> str:
     """What is wrong with a normalisation, as the rest of a line; empty if nothing is.

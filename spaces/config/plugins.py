@@ -9,26 +9,26 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
-from stillhouse.spaces.config.problems import ConfigError, unknown
+from stillhouse.spaces.config.problems import ConfigError, unknown_message
 
 Base = TypeVar("Base")
 
 
 @dataclass(frozen=True)
-class Folder(Generic[Base]):
+class PluginRegistry(Generic[Base]):
     """The plug-ins of one package: every module in it defines one public subclass of ``base``.
 
-    ``what`` names a plug-in in messages ("method", "network family", ...).
+    ``label`` names a plug-in in messages ("method", "network family", ...).
     """
 
     package: str
     base: type[Base]
-    what: str
+    label: str
 
     def names(self) -> tuple[str, ...]:
         """All plug-ins, sorted; sub-packages and files that begin with ``_`` are machinery."""
-        places = tuple(importlib.import_module(self.package).__path__)
-        return _modules(places, tuple(os.stat(place).st_mtime_ns for place in places))
+        paths = tuple(importlib.import_module(self.package).__path__)
+        return _module_names(paths, tuple(os.stat(path).st_mtime_ns for path in paths))
 
     def load(self, name: str) -> type[Base]:
         """The class that the file ``name`` defines.
@@ -37,7 +37,7 @@ class Folder(Generic[Base]):
             ConfigError: there is no such file; the message names the nearest.
         """
         if name not in self.names():
-            raise ConfigError(unknown(self.what, name, self.names()))
+            raise ConfigError(unknown_message(self.label, name, self.names()))
         module = importlib.import_module(f"{self.package}.{name}")
         classes: list[type[Base]] = [v for v in vars(module).values() if self._is_plugin(v, module)]
         assert len(classes) == 1, f"{module.__name__} must define one {self.base.__name__}"
@@ -53,7 +53,7 @@ class Folder(Generic[Base]):
 
 
 @lru_cache
-def _modules(places: tuple[str, ...], _changed: tuple[int, ...]) -> tuple[str, ...]:
+def _module_names(paths: tuple[str, ...], _modification_times: tuple[int, ...]) -> tuple[str, ...]:
     """Read again only when a folder has changed: a search asks with every proposal."""
-    found = pkgutil.iter_modules(places)
-    return tuple(sorted(m.name for m in found if not m.ispkg and not m.name.startswith("_")))
+    modules = pkgutil.iter_modules(paths)
+    return tuple(sorted(m.name for m in modules if not m.ispkg and not m.name.startswith("_")))

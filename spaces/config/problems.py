@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-_TERMINAL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+_TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 """What colours a terminal; libraries put it into their errors."""
-MOST_NAMES = 24
+MAX_LISTED_NAMES = 24
 """Of more names than these a message lists the nearest half as many."""
 
 
@@ -36,16 +36,16 @@ class ConfigError(ValueError):
     def __reduce__(self) -> tuple[type[ConfigError], tuple[tuple[Problem, ...]]]:
         return type(self), (self.problems,)
 
-    def under(self, prefix: str) -> ConfigError:
+    def with_prefix(self, path: str) -> ConfigError:
         """The same problems, seen from one level further out."""
         return ConfigError(
-            Problem(".".join(filter(None, (prefix, p.path))), p.message) for p in self.problems
+            Problem(".".join(filter(None, (path, p.path))), p.message) for p in self.problems
         )
 
 
 def plain_lines(text: str) -> list[str]:
     """The lines of another library's message, without terminal codes; none of an empty one."""
-    return _TERMINAL.sub("", text).strip().splitlines()
+    return _TERMINAL_CODES.sub("", text).strip().splitlines()
 
 
 def first_line(error: BaseException) -> str:
@@ -53,13 +53,15 @@ def first_line(error: BaseException) -> str:
     return next(iter(plain_lines(str(error))), type(error).__name__)
 
 
-def unknown(what: str, found: object, allowed: Iterable[str]) -> str:
+def unknown_message(kind: str, name: object, allowed: Iterable[str]) -> str:
     """The message for a name that does not exist: nearest match first, then what there is."""
     names = sorted(allowed)
-    near = difflib.get_close_matches(str(found), names, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    told = ", ".join(names) or "none"
-    if len(names) > MOST_NAMES:
-        some = sorted(difflib.get_close_matches(str(found), names, n=MOST_NAMES // 2, cutoff=0.0))
-        told = f"{', '.join(some)} and {len(names) - len(some)} more"
-    return f"unknown {what} {found!r}; {hint}allowed: {told}"
+    nearest = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    listing = ", ".join(names) or "none"
+    if len(names) > MAX_LISTED_NAMES:
+        nearest_names = sorted(
+            difflib.get_close_matches(str(name), names, n=MAX_LISTED_NAMES // 2, cutoff=0.0)
+        )
+        listing = f"{', '.join(nearest_names)} and {len(names) - len(nearest_names)} more"
+    return f"unknown {kind} {name!r}; {hint}allowed: {listing}"

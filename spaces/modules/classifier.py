@@ -11,8 +11,8 @@ class Classifier(nn.Module):
     """Images in 0..1 [N, channels, height, width] to logits [N, classes], and nothing else.
 
     A network for texts is served what it was taught on, word vectors [N, dimensions, words, 1]:
-    words and vectors belong to the data set (``stillhouse.methods.core.data.facts.lexicon``), and
-    are not in the model.
+    words and vectors belong to the data set
+    (``stillhouse.methods.core.data.facts.embedding_table``), and are not in the model.
     """
 
     def __init__(self, network: Network) -> None:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from stillhouse.spaces.config.problems import ConfigError
-from stillhouse.spaces.modules.layers import scaled
-from stillhouse.spaces.modules.network import Network, Shape, evaluating
+from stillhouse.spaces.modules.layers import scale_channels
+from stillhouse.spaces.modules.network import Network, Shape, eval_mode
 
 
 @dataclass(frozen=True, order=True)
@@ -22,43 +22,43 @@ class Interval:
     stop: int
 
 
-def blank(shape: Shape, modules: Iterable[nn.Module]) -> Tensor:
+def blank_input(shape: Shape, modules: Iterable[nn.Module]) -> Tensor:
     """One image or feature, all zeros, in the format and on the device of the modules' weights.
 
     Without weights (on the meta device) shapes alone pass through modules. With them a pass costs
     less than the second in which torch gets ready for the former.
     """
     tensors = (t for m in modules for t in chain(m.parameters(), m.buffers()))
-    like = next((t for t in tensors if t.is_floating_point()), torch.empty(0))
-    return like.new_zeros((1, *shape))
+    reference = next((t for t in tensors if t.is_floating_point()), torch.empty(0))
+    return reference.new_zeros((1, *shape))
 
 
-def shapes(modules: Sequence[nn.Module], inputs: Shape) -> tuple[tuple[int, ...], ...]:
+def output_shapes(modules: Sequence[nn.Module], inputs: Shape) -> tuple[tuple[int, ...], ...]:
     """The shape of one image's feature after each of a chain of modules."""
-    found = []
-    x = blank(inputs, modules)
+    result = []
+    x = blank_input(inputs, modules)
     with torch.no_grad():
         for module in modules:
-            with evaluating(module):
+            with eval_mode(module):
                 x = module(x)
-            found.append(tuple(x.shape[1:]) if isinstance(x, Tensor) else ())
-    return tuple(found)
+            result.append(tuple(x.shape[1:]) if isinstance(x, Tensor) else ())
+    return tuple(result)
 
 
-def positions(network: Network, shape: Shape) -> dict[int, Shape]:
+def cut_positions(network: Network, shape: Shape) -> dict[int, Shape]:
     """Cut -> shape of the feature there, for images of ``shape``; cut p lies before block p.
 
     A cut is wherever one map [N, C, H, W] crosses. The first block (stem) and the last (head)
     are never replaced, so the first possible cut is 1 and the last the number of blocks less 1.
     """
-    body = shapes(list(network.blocks.values())[:-1], shape)
-    return {p: (s[0], s[1], s[2]) for p, s in enumerate(body, start=1) if len(s) == 3}
+    block_shapes = output_shapes(list(network.blocks.values())[:-1], shape)
+    return {p: (s[0], s[1], s[2]) for p, s in enumerate(block_shapes, start=1) if len(s) == 3}
 
 
 def intervals(
-    positions: Collection[int], longest: int, cuts: Sequence[int] | None = None
+    positions: Collection[int], max_blocks: int, cuts: Sequence[int] | None = None
 ) -> tuple[Interval, ...]:
-    """All intervals of at most ``longest`` blocks between any two cuts, sorted.
+    """All intervals of at most ``max_blocks`` blocks between any two cuts, sorted.
 
     ``cuts`` leaves only these of the ``positions``; the first and the last position stay, as
     between them an assembly replaces every block.
@@ -66,32 +66,32 @@ def intervals(
     Raises:
         ConfigError: a cut that is no position, or a gap that no interval bridges.
     """
-    if longest < 1:
-        raise ConfigError(f"intervals need 1 block or more, found a longest of {longest}")
+    if max_blocks < 1:
+        raise ConfigError(f"intervals need 1 block or more, found a longest of {max_blocks}")
     if len(positions) < 2:
         raise ConfigError(f"intervals need two cuts or more, found {sorted(positions)}")
-    allowed = sorted(positions)
+    positions_allowed = sorted(positions)
     if cuts is not None:
-        if strange := sorted(set(cuts) - set(allowed)):
+        if unknown_cuts := sorted(set(cuts) - set(positions_allowed)):
             raise ConfigError(
-                f"the network cannot be cut at {strange[0]}; allowed: {_listed(allowed)}"
+                f"the network cannot be cut at {unknown_cuts[0]}; allowed: {_format_cuts(positions_allowed)}"
             )
-        allowed = sorted({allowed[0], *cuts, allowed[-1]})
-    for start, stop in pairwise(allowed):
-        if stop - start > longest:
+        positions_allowed = sorted({positions_allowed[0], *cuts, positions_allowed[-1]})
+    for start, stop in pairwise(positions_allowed):
+        if stop - start > max_blocks:
             raise ConfigError(
-                f"no interval of at most {longest} blocks leads from cut {start} to cut {stop}: "
+                f"no interval of at most {max_blocks} blocks leads from cut {start} to cut {stop}: "
                 f"allow intervals of {stop - start} blocks, or a cut between the two"
             )
     return tuple(
         Interval(start, stop)
-        for start in allowed
-        for stop in allowed
-        if 0 < stop - start <= longest
+        for start in positions_allowed
+        for stop in positions_allowed
+        if 0 < stop - start <= max_blocks
     )
 
 
-def narrowed(shape: Shape, width: float) -> Shape:
+def narrowed_shape(shape: Shape, width: float) -> Shape:
     """The shape at a boundary that keeps a fraction ``width`` of the channels, at least one.
 
     Raises:
@@ -99,8 +99,8 @@ def narrowed(shape: Shape, width: float) -> Shape:
     """
     if not 0.0 < width <= 1.0:
         raise ConfigError(f"the width of a boundary lies above 0 and is at most 1, found {width}")
-    return scaled(shape[0], width), shape[1], shape[2]
+    return scale_channels(shape[0], width), shape[1], shape[2]
 
 
-def _listed(cuts: Iterable[int]) -> str:
+def _format_cuts(cuts: Iterable[int]) -> str:
     return ", ".join(map(str, cuts))

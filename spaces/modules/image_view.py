@@ -14,7 +14,7 @@ from pydantic import model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from stillhouse.spaces.config.base import Config, knob
+from stillhouse.spaces.config.base import Config, setting
 from stillhouse.spaces.config.domains import Choice
 from stillhouse.spaces.config.problems import ConfigError, Problem
 from stillhouse.spaces.modules.network import Network, Shape
@@ -22,23 +22,23 @@ from stillhouse.spaces.modules.network import Network, Shape
 LUMINANCE = (0.299, 0.587, 0.114)
 """Of red, green and blue (ITU-R BT.601); their sum is 1."""
 
-Moments = tuple[float, ...]
+ChannelValues = tuple[float, ...]
 
 
-class View(Config):
+class ImageView(Config):
     """What is left of an image before the first block of a network.
 
     A view is linear, and what is constant over the image stays as it is. So it may be taken after
     normalisation, where every channel that it mixes is normalised alike.
     """
 
-    grey: bool = knob(False, "the luminance alone, one channel of three", Choice((False, True)))
-    size: int | None = knob(
+    grey: bool = setting(False, "the luminance alone, one channel of three", Choice((False, True)))
+    size: int | None = setting(
         None, "side in pixels to which areas are averaged; none means all pixels", ge=1
     )
 
     @model_validator(mode="after")
-    def _of_something(self) -> Self:
+    def _not_empty(self) -> Self:
         if not self.grey and self.size is None:
             raise ValueError("leaves the whole image; say grey: true, a size, or leave it out")
         return self
@@ -59,7 +59,9 @@ class View(Config):
         side = (height, width) if self.size is None else (self.size, self.size)
         return (1 if self.grey else channels, *side)
 
-    def normalisation(self, mean: Moments, std: Moments) -> tuple[Moments, Moments]:
+    def normalisation(
+        self, mean: ChannelValues, std: ChannelValues
+    ) -> tuple[ChannelValues, ChannelValues]:
         """What a network that sees the view subtracts and divides by, given what images need.
 
         Of a grey view the mean is the mean luminance. Its standard deviation depends on how the
@@ -69,14 +71,14 @@ class View(Config):
             return mean, std
         return (_luminance(mean),), (_luminance(std),)
 
-    def before(self, network: Network) -> Network:
+    def apply_to(self, network: Network) -> Network:
         """A network for full images whose first block is given their view.
 
         All blocks are shared with ``network``, which takes the view itself.
         """
         name = network.names[0]
-        first = nn.Sequential(Look(self.grey, self.size), network.blocks[name])
-        return network.swap(0, 1, first, name)
+        first_block = nn.Sequential(ViewTransform(self.grey, self.size), network.blocks[name])
+        return network.swap(0, 1, first_block, name)
 
     @property
     def label(self) -> str:
@@ -84,7 +86,7 @@ class View(Config):
         return "-".join(["grey"] * self.grey + [str(self.size)] * (self.size is not None))
 
 
-class Look(nn.Module):
+class ViewTransform(nn.Module):
     """[N, C, H, W] -> [N, 1 if ``grey`` else C, size, size]: the view of images, no weights."""
 
     luminance: Tensor
@@ -102,5 +104,5 @@ class Look(nn.Module):
         return x if self.size is None else F.adaptive_avg_pool2d(x, self.size)
 
 
-def _luminance(channels: Moments) -> float:
+def _luminance(channels: ChannelValues) -> float:
     return sum(weight * x for weight, x in zip(LUMINANCE, channels, strict=True))

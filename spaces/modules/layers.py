@@ -17,14 +17,14 @@ Shortcut = Literal["A", "B"]
 ``A`` without parameters, subsampled and padded with zero channels; ``B`` by a 1x1 convolution."""
 
 
-def scaled(channels: int, width: float, multiple: int = 1) -> int:
+def scale_channels(channels: int, width: float, multiple: int = 1) -> int:
     """``width`` times as many channels: the nearest multiple, at least one.
 
     Never more than a tenth below what was asked for (Sandler et al. 2018, reference code).
     """
-    wanted = channels * width
-    nearest = max(multiple, int(wanted + multiple / 2) // multiple * multiple)
-    return nearest + multiple if nearest < 0.9 * wanted else nearest
+    target = channels * width
+    nearest = max(multiple, int(target + multiple / 2) // multiple * multiple)
+    return nearest + multiple if nearest < 0.9 * target else nearest
 
 
 class ConvUnit(nn.Sequential):
@@ -87,7 +87,7 @@ class ResidualBlock(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
-            self.shortcut = _project(shortcut, inputs, outputs, stride)
+            self.shortcut = _make_shortcut(shortcut, inputs, outputs, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.relu(self.bn1(self.conv1(x)))
@@ -95,7 +95,7 @@ class ResidualBlock(nn.Module):
         return self.relu(y + self.shortcut(x))  # type: ignore[no-any-return]
 
 
-def _project(kind: Shortcut, inputs: int, outputs: int, stride: int) -> nn.Module:
+def _make_shortcut(kind: Shortcut, inputs: int, outputs: int, stride: int) -> nn.Module:
     if kind == "A":
         return ZeroPad(inputs, outputs, stride)
     conv = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
@@ -123,10 +123,10 @@ class PreactivationBlock(nn.Module):
             self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        active = self.relu(self.bn1(x))
-        y = self.dropout(self.relu(self.bn2(self.conv1(active))))
-        beside = x if self.shortcut is None else self.shortcut(active)
-        return self.conv2(y) + beside  # type: ignore[no-any-return]
+        activated = self.relu(self.bn1(x))
+        y = self.dropout(self.relu(self.bn2(self.conv1(activated))))
+        shortcut = x if self.shortcut is None else self.shortcut(activated)
+        return self.conv2(y) + shortcut  # type: ignore[no-any-return]
 
 
 class InvertedResidual(nn.Module):
@@ -162,31 +162,33 @@ class GhostModule(nn.Module):
     def __init__(self, inputs: int, outputs: int, ratio: int = 2, kernel: int = 3) -> None:
         super().__init__()
         self.outputs = outputs
-        dear = -(-outputs // ratio)
-        cheap = dear * (ratio - 1)
-        self.primary = ConvUnit(inputs, dear, kernel=1, activation=None)
-        self.cheap = ConvUnit(dear, cheap, kernel, groups=dear, activation=None)
+        primary_channels = -(-outputs // ratio)
+        cheap_channels = primary_channels * (ratio - 1)
+        self.primary = ConvUnit(inputs, primary_channels, kernel=1, activation=None)
+        self.cheap = ConvUnit(
+            primary_channels, cheap_channels, kernel, groups=primary_channels, activation=None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
-        dear = self.primary(x)
-        both = torch.cat([dear, self.cheap(F.relu(dear))], dim=1)
+        primary = self.primary(x)
+        both = torch.cat([primary, self.cheap(F.relu(primary))], dim=1)
         return both[:, : self.outputs]
 
 
 def pooled_head(features: int, classes: int, dropout: float = 0.0) -> nn.Sequential:
     """The mean over all pixels, then one linear layer: [N, features, H, W] -> [N, classes]."""
     pool = {"pool": nn.AdaptiveAvgPool2d(1), "flatten": nn.Flatten(1)}
-    return nn.Sequential(OrderedDict({**pool, **_linear(features, classes, dropout)}))
+    return nn.Sequential(OrderedDict({**pool, **_linear_layers(features, classes, dropout)}))
 
 
 def linear_head(features: int, classes: int, dropout: float = 0.0) -> nn.Sequential:
     """Dropout where it is asked for, then one linear layer: [N, features] -> [N, classes]."""
-    return nn.Sequential(OrderedDict(_linear(features, classes, dropout)))
+    return nn.Sequential(OrderedDict(_linear_layers(features, classes, dropout)))
 
 
-def _linear(features: int, classes: int, dropout: float) -> dict[str, nn.Module]:
-    kept: dict[str, nn.Module] = {"dropout": nn.Dropout(dropout)} if dropout else {}
-    return {**kept, "fc": nn.Linear(features, classes)}
+def _linear_layers(features: int, classes: int, dropout: float) -> dict[str, nn.Module]:
+    dropout_layer: dict[str, nn.Module] = {"dropout": nn.Dropout(dropout)} if dropout else {}
+    return {**dropout_layer, "fc": nn.Linear(features, classes)}
 
 
 def initialise(network: nn.Module, linear_std: float | None = None) -> None:

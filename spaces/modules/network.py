@@ -14,11 +14,11 @@ from stillhouse.spaces.config.problems import ConfigError
 
 Shape = tuple[int, int, int]
 """(channels, height, width) of one image; (dimensions, words, 1) of one text."""
-Form = Literal["images", "text"]
+InputForm = Literal["images", "text"]
 """What examples are."""
 
 
-def form_of(shape: Shape) -> Form:
+def input_form(shape: Shape) -> InputForm:
     """Texts are one pixel wide, and more than one high."""
     return "text" if shape[2] == 1 < shape[1] else "images"
 
@@ -29,10 +29,10 @@ class Output(NamedTuple):
     logits: Tensor
     """[N, classes], before any softmax."""
     features: dict[str, Tensor]
-    """Block name -> that block's output, for the taps asked for; heads under :func:`head_of`."""
+    """Block name -> that block's output, for the taps asked for; heads under :func:`head_tap`."""
 
 
-def head_of(block: str) -> str:
+def head_tap(block: str) -> str:
     """The name under which a head on ``block`` is tapped."""
     return f"{block}_head"
 
@@ -68,7 +68,7 @@ class Network(nn.Module):
         self.blocks = nn.ModuleDict(blocks)
         self.heads = nn.ModuleDict(heads or {})
         for name in self.heads:
-            if name not in self.blocks or head_of(name) in self.blocks:
+            if name not in self.blocks or head_tap(name) in self.blocks:
                 raise ValueError(f"no place for a head on {name!r} among {list(self.blocks)}")
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
@@ -80,20 +80,20 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor, taps: Collection[str] | None = None) -> Output:
         """Logits, and the outputs of the blocks and heads named in ``taps`` (None: all blocks)."""
-        wanted = self.names if taps is None else taps
+        tapped = self.names if taps is None else taps
         features = {}
         x = (images - self.mean) / self.std
         for name, block in self.blocks.items():
             x = block(x)
-            if name in wanted:
+            if name in tapped:
                 features[name] = x
-            if name in self.heads and head_of(name) in wanted:
-                features[head_of(name)] = self.heads[name](x)
+            if name in self.heads and head_tap(name) in tapped:
+                features[head_tap(name)] = self.heads[name](x)
         return Output(x, features)
 
     def span(self, start: int, stop: int) -> nn.Sequential:
         """Blocks ``start`` .. ``stop`` - 1 as one module; it shares their weights."""
-        self._check(start, stop)
+        self._check_span(start, stop)
         return nn.Sequential(*list(self.blocks.values())[start:stop])
 
     def swap(self, start: int, stop: int, replacement: nn.Module, name: str = "") -> Network:
@@ -102,7 +102,7 @@ class Network(nn.Module):
         All other blocks and their heads are shared with this network, not copied. A head on the
         last of the replaced blocks reads the replacement's output, those before it go.
         """
-        self._check(start, stop)
+        self._check_span(start, stop)
         names = list(self.names)
         name = name or f"{names[start]}_to_{names[stop - 1]}"
         if name in names[:start] + names[stop:]:
@@ -110,39 +110,39 @@ class Network(nn.Module):
         blocks: dict[str, nn.Module] = {n: self.blocks[n] for n in names[:start]}
         blocks[name] = replacement
         blocks.update({n: self.blocks[n] for n in names[stop:]})
-        called = {n: n for n in names[:start] + names[stop:]} | {names[stop - 1]: name}
-        heads = {called[n]: head for n, head in self.heads.items() if n in called}
-        return self._sharing(Network(blocks, heads=heads), self.mean, self.std)
+        new_names = {n: n for n in names[:start] + names[stop:]} | {names[stop - 1]: name}
+        heads = {new_names[n]: head for n, head in self.heads.items() if n in new_names}
+        return self._with_own_state(Network(blocks, heads=heads), self.mean, self.std)
 
-    def followed_by(self, name: str, block: nn.Module) -> Network:
+    def with_block_appended(self, name: str, block: nn.Module) -> Network:
         """The same blocks and one more behind them."""
         blocks = {**dict(self.blocks.items()), name: block}
         network = Network(blocks, heads=dict(self.heads.items()))
-        return self._sharing(network, self.mean, self.std)
+        return self._with_own_state(network, self.mean, self.std)
 
-    def normalised_with(self, mean: Sequence[float], std: Sequence[float]) -> Network:
+    def with_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> Network:
         """The same blocks and heads behind another normalisation."""
         network = Network(dict(self.blocks.items()), mean, std, dict(self.heads.items()))
-        return self._sharing(network, network.mean, network.std)
+        return self._with_own_state(network, network.mean, network.std)
 
     def with_heads(self, heads: Mapping[str, nn.Module]) -> Network:
         """The same blocks with these heads beside them, name of a block -> head."""
         network = Network(dict(self.blocks.items()), heads=heads)
-        return self._sharing(network, self.mean, self.std)
+        return self._with_own_state(network, self.mean, self.std)
 
-    def _sharing(self, network: Network, mean: Tensor, std: Tensor) -> Network:
+    def _with_own_state(self, network: Network, mean: Tensor, std: Tensor) -> Network:
         """``network``, normalising on this one's device, and in the same mode."""
         network.mean, network.std = mean.to(self.mean), std.to(self.std)
         network.training = self.training
         return network
 
-    def _check(self, start: int, stop: int) -> None:
+    def _check_span(self, start: int, stop: int) -> None:
         if not 0 <= start < stop <= len(self.blocks):
             raise ValueError(f"no blocks {start}..{stop}: the network has {len(self.blocks)}")
 
 
 @contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
+def eval_mode(module: nn.Module) -> Iterator[None]:
     """Evaluation mode for a while; each module's own mode comes back afterwards."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
@@ -154,7 +154,7 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def beside(network: Network) -> Iterator[None]:
+def on_device_of(network: Network) -> Iterator[None]:
     """New layers lie on the device of a network, and torch's generator stays where it is."""
     with torch.device(network.mean.device), torch.random.fork_rng(devices=[]):
         yield
@@ -164,14 +164,14 @@ class Family(Config):
     """A family of networks: its settings, and how to build one. One file in ``networks`` each.
 
     ``sizes`` maps the names people use (``resnet20``) to the settings they stand for.
-    ``version`` rises when the same settings come to mean another network. ``reads`` says whether
-    it is for images or for texts.
-    ``published_mean`` and ``published_std`` are the normalisation that all published weights of
-    the family expect, where there is one; none where publishers differ.
+    ``version`` rises when the same settings come to mean another network. ``input_form`` says
+    whether it is for images or for texts. ``published_mean`` and ``published_std`` are the
+    normalisation that all published weights of the family expect, where there is one; none where
+    publishers differ.
     """
 
     version: ClassVar[int] = 1
-    reads: ClassVar[Form] = "images"
+    input_form: ClassVar[InputForm] = "images"
     sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
     published_mean: ClassVar[tuple[float, ...] | None] = None
     published_std: ClassVar[tuple[float, ...] | None] = None
@@ -184,7 +184,7 @@ class Family(Config):
         """
         raise NotImplementedError
 
-    def from_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def rename_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Rename the tensors of published weights to this product's names.
 
         A state dict that already has them comes back as it is; so does a tensor that nobody knows.
@@ -192,30 +192,30 @@ class Family(Config):
         return dict(state)
 
 
-def require_form(shape: Shape, reads: Form, what: str) -> None:
+def require_input_form(shape: Shape, expected: InputForm, label: str) -> None:
     """Refuse texts where a network is for images, and images where it is for texts.
 
     Raises:
         ConfigError: ``shape`` is one of the others.
     """
-    found = form_of(shape)
-    if found != reads:
-        told = f"{shape[1]} words of {shape[0]} dimensions"
-        if found == "images":
-            told = f"images of {shape[1]}x{shape[2]}"
+    actual = input_form(shape)
+    if actual != expected:
+        description = f"{shape[1]} words of {shape[0]} dimensions"
+        if actual == "images":
+            description = f"images of {shape[1]}x{shape[2]}"
         raise ConfigError(
-            f"{what} reads {reads}, and the data holds {told}; choose another network"
+            f"{label} reads {expected}, and the data holds {description}; choose another network"
         )
 
 
-def require_size(shape: Shape, smallest: int, what: str) -> None:
+def require_min_size(shape: Shape, min_pixels: int, label: str) -> None:
     """Refuse images too small for a network.
 
     Raises:
-        ConfigError: ``shape`` is lower or narrower than ``smallest`` pixels.
+        ConfigError: ``shape`` is lower or narrower than ``min_pixels`` pixels.
     """
     _, height, width = shape
-    if min(height, width) < smallest:
+    if min(height, width) < min_pixels:
         raise ConfigError(
-            f"{what} needs images of at least {smallest}x{smallest}, found {height}x{width}"
+            f"{label} needs images of at least {min_pixels}x{min_pixels}, found {height}x{width}"
         )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Narrow(nn.Module):
+class PCAProject(nn.Module):
     """A feature [N, C, H, W] onto its first c principal channels [N, c, H, W]: B (h - m).
 
     The basis is fixed: rows of ``basis`` [c, C] are orthonormal, ``mean`` [C] is the feature's.
@@ -23,16 +23,16 @@ class Narrow(nn.Module):
         self.register_buffer("mean", mean.clone())
 
     @classmethod
-    def empty(cls, narrow: int, full: int) -> Self:
+    def empty(cls, num_components: int, channels: int) -> Self:
         """One whose tensors are loaded later."""
-        return cls(torch.zeros(narrow, full), torch.zeros(full))
+        return cls(torch.zeros(num_components, channels), torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.basis.to(x.dtype)[:, :, None, None]
         return nn.functional.conv2d(x, weight, -(self.basis @ self.mean).to(x.dtype))
 
 
-class Widen(Narrow):
+class PCAExpand(PCAProject):
     """Back from c principal channels to all C: B^T z + m. The inverse where c is C."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ class Widen(Narrow):
         return nn.functional.conv2d(x, weight, self.mean.to(x.dtype))
 
 
-class Moments:
+class RunningCovariance:
     """Mean and covariance of a feature's channels over images and pixels, added up in float64."""
 
     def __init__(self, channels: int, device: torch.device) -> None:
@@ -48,14 +48,14 @@ class Moments:
         self._sum = torch.zeros(channels, dtype=torch.float64, device=device)
         self._squares = torch.zeros(channels, channels, dtype=torch.float64, device=device)
 
-    def add(self, feature: Tensor) -> None:
+    def update(self, feature: Tensor) -> None:
         """Take in a feature [N, C, H, W]."""
         rows = feature.movedim(1, -1).flatten(0, -2).double()
         self._count += len(rows)
         self._sum += rows.sum(dim=0)
         self._squares += rows.t() @ rows
 
-    def principal(self) -> tuple[Tensor, Tensor, Tensor]:
+    def principal_components(self) -> tuple[Tensor, Tensor, Tensor]:
         """Basis [C, C] of principal channels in rows, largest variance first, mean [C], and the
         variances [C]; signs are fixed by each row's largest entry being positive."""
         mean = self._sum / self._count

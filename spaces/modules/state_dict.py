@@ -14,9 +14,9 @@ from torch import Tensor
 
 from stillhouse.spaces.config.problems import ConfigError, Problem, first_line
 
-State = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 
-WRAPPERS = (
+WRAPPER_KEYS = (
     "state_dict",
     "model_state_dict",
     "model_state",
@@ -33,18 +33,18 @@ WRAPPERS = (
 )
 """Where trainers keep a network's tensors in a checkpoint. The first one there is taken: plain
 weights come before their moving average."""
-DEEPEST = 8
+MAX_WRAPPER_DEPTH = 8
 """Levels of wrappers that are taken off."""
-_COMPILED = "_orig_mod."
+_COMPILE_PREFIX = "_orig_mod."
 """What torch.compile puts before the names of what it compiled."""
-_KINDS = {
+_FOREIGN_FILES = {
     b"<!doctype": "is an HTML page; download the file itself",
     b"<html": "is an HTML page; download the file itself",
     b"version https://git-lfs": "is a Git LFS pointer; fetch the file itself (git lfs pull)",
 }
 
 
-def read_state(path: str | PathLike[str]) -> State:
+def read_state(path: str | PathLike[str]) -> StateDict:
     """The tensors in a ``.safetensors`` file, or in one that ``torch.save`` wrote.
 
     Of the latter nothing but tensors is ever unpickled. Wrappers such as ``{"state_dict": ...}``
@@ -64,46 +64,46 @@ def read_state(path: str | PathLike[str]) -> State:
                 warnings.simplefilter("ignore")  # what torch warns of is refused later, by name
                 data = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # A damaged pickle raises whatever its bytes happen to spell.
-        raise ConfigError([Problem(str(file), _reason(file, error))]) from None
-    return _without_prefixes(_unwrapped(data, str(file)))
+        raise ConfigError([Problem(str(file), _read_error_message(file, error))]) from None
+    return _strip_prefixes(_unwrap(data, str(file)))
 
 
-def shorter(state: Mapping[str, Tensor]) -> State | None:
+def strip_common_prefix(state: Mapping[str, Tensor]) -> StateDict | None:
     """``state`` without the first step that all its names share; none where they share none.
 
     A trainer that holds the network as an attribute prepends one, such as ``model.``.
     """
-    first = {name.partition(".")[0] for name in state}
-    if len(first) != 1 or not all("." in name for name in state):
+    first_steps = {name.partition(".")[0] for name in state}
+    if len(first_steps) != 1 or not all("." in name for name in state):
         return None
     return {name.partition(".")[2]: tensor for name, tensor in state.items()}
 
 
-def _reason(file: Path, error: Exception) -> str:
+def _read_error_message(file: Path, error: Exception) -> str:
     """What a file is that cannot be read, in one line without terminal codes."""
     try:
         with file.open("rb") as stream:
-            beginning = stream.read(64).lstrip().lower()
+            head = stream.read(64).lstrip().lower()
     except OSError as unreadable:
         return f"cannot be read: {unreadable.strerror}"
-    for start, kind in _KINDS.items():
-        if beginning.startswith(start):
+    for start, kind in _FOREIGN_FILES.items():
+        if head.startswith(start):
             return kind
     if "Unsupported global" in str(error) or "Unsupported class" in str(error):
         return "holds Python objects beside tensors; save model.state_dict() alone"
-    said = first_line(error)
-    said = said.partition(". This file can still be loaded")[0]
-    return f"cannot be read as weights, it is damaged or of another kind: {said}"
+    message = first_line(error)
+    message = message.partition(". This file can still be loaded")[0]
+    return f"cannot be read as weights, it is damaged or of another kind: {message}"
 
 
-def _unwrapped(data: Any, path: str) -> State:
+def _unwrap(data: Any, path: str) -> StateDict:
     """The mapping of names to tensors inside a checkpoint.
 
     Raises:
         ConfigError: there is none, or there are several and no name says which is the network's.
     """
-    for _ in range(DEEPEST):
-        inner = _inside(data, path)
+    for _ in range(MAX_WRAPPER_DEPTH):
+        inner = _unwrap_once(data, path)
         if inner is None:
             break
         data = inner
@@ -115,22 +115,22 @@ def _unwrapped(data: Any, path: str) -> State:
     return dict(data)
 
 
-def _inside(data: Any, path: str) -> Any:
+def _unwrap_once(data: Any, path: str) -> Any:
     """What a wrapper holds; none where ``data`` is no wrapper."""
     if not isinstance(data, Mapping):
         return None
-    for name in WRAPPERS:
+    for name in WRAPPER_KEYS:
         if isinstance(data.get(name), Mapping):
             return data[name]
-    held = {name: value for name, value in data.items() if _holds_tensors(value)}
-    if len(held) > 1:
-        names = ", ".join(map(str, held))
+    candidates = {name: value for name, value in data.items() if _holds_tensors(value)}
+    if len(candidates) > 1:
+        names = ", ".join(map(str, candidates))
         message = f"holds several networks ({names}); save the one that is meant alone"
         raise ConfigError([Problem(path, message)])
-    return next(iter(held.values()), None)
+    return next(iter(candidates.values()), None)
 
 
-def _holds_tensors(value: Any, depth: int = DEEPEST) -> bool:
+def _holds_tensors(value: Any, depth: int = MAX_WRAPPER_DEPTH) -> bool:
     """Whether it is a mapping of names to tensors, perhaps in wrappers of its own.
 
     An optimiser's state is none: its tensors stand under numbers.
@@ -142,28 +142,28 @@ def _holds_tensors(value: Any, depth: int = DEEPEST) -> bool:
     return any(isinstance(name, str) and _holds_tensors(v, depth - 1) for name, v in value.items())
 
 
-def _without_prefixes(state: State) -> State:
+def _strip_prefixes(state: StateDict) -> StateDict:
     """Names as the network has them by itself.
 
     ``_orig_mod`` may stand anywhere, as parts may be compiled alone. ``n_averaged`` counts what
     torch's AveragedModel averaged, beside names that all begin with ``module.``.
     """
-    state = {name.replace(_COMPILED, ""): tensor for name, tensor in state.items()}
-    rest = {name: tensor for name, tensor in state.items() if name != "n_averaged"}
-    while rest and all(name.startswith("module.") for name in rest):
-        state = rest = {name.removeprefix("module."): tensor for name, tensor in rest.items()}
+    state = {name.replace(_COMPILE_PREFIX, ""): tensor for name, tensor in state.items()}
+    weights = {name: tensor for name, tensor in state.items() if name != "n_averaged"}
+    while weights and all(name.startswith("module.") for name in weights):
+        state = weights = {name.removeprefix("module."): tensor for name, tensor in weights.items()}
     return state
 
 
-def renamed(state: Mapping[str, Tensor], modules: Mapping[str, str]) -> State:
+def rename_tensors(state: Mapping[str, Tensor], modules: Mapping[str, str]) -> StateDict:
     """``state`` with each module's path replaced, the longest path in ``modules`` first.
 
     Names under no such path stay as they are.
     """
-    return {_rename(name, modules): tensor for name, tensor in state.items()}
+    return {_rename_tensor(name, modules): tensor for name, tensor in state.items()}
 
 
-def _rename(name: str, modules: Mapping[str, str]) -> str:
+def _rename_tensor(name: str, modules: Mapping[str, str]) -> str:
     path = name
     while path:
         path = path.rpartition(".")[0]

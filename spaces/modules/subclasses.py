@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from stillhouse.spaces.modules.network import Network
 
-LAST = "classes"
+CLASS_BLOCK = "classes"
 """The name of the block that sums subclasses up."""
 
 
@@ -28,30 +28,30 @@ class ClassLogits(nn.Module):
 
     def forward(self, logits: Tensor) -> Tensor:
         # A log of summed probabilities would be that of 0 where a class is far behind.
-        exact = logits.float() if logits.dtype.itemsize < 4 else logits
-        return by_class(exact, self.subclasses).logsumexp(dim=2)
+        logits_fp32 = logits.float() if logits.dtype.itemsize < 4 else logits
+        return group_by_class(logits_fp32, self.subclasses).logsumexp(dim=2)
 
     def extra_repr(self) -> str:
         return f"subclasses={self.subclasses}"
 
 
-def by_class(logits: Tensor, subclasses: int) -> Tensor:
+def group_by_class(logits: Tensor, subclasses: int) -> Tensor:
     """[B, classes, S] from [B, classes * S]."""
     return logits.reshape(-1, logits.shape[1] // subclasses, subclasses)
 
 
 def with_subclasses(network: Network, subclasses: int) -> Network:
     """The network, built for ``classes * subclasses`` logits, as one of ``classes``."""
-    return network.followed_by(LAST, ClassLogits(subclasses))
+    return network.with_block_appended(CLASS_BLOCK, ClassLogits(subclasses))
 
 
-def subclasses_of(network: Network) -> int:
+def num_subclasses(network: Network) -> int:
     """How many subclasses a network splits every class into; 1 where it does not."""
-    last = network.blocks[network.names[-1]]
-    return last.subclasses if isinstance(last, ClassLogits) else 1
+    last_block = network.blocks[network.names[-1]]
+    return last_block.subclasses if isinstance(last_block, ClassLogits) else 1
 
 
-def before_classes(network: Network) -> str:
+def subclass_logits_block(network: Network) -> str:
     """The name of the block whose output are the logits of subclasses: the head itself where
     there are none."""
-    return network.names[-2] if subclasses_of(network) > 1 else network.names[-1]
+    return network.names[-2] if num_subclasses(network) > 1 else network.names[-1]

@@ -23,11 +23,11 @@ class WordConv(nn.Conv1d):
 
     def __init__(self, dimensions: int, filters: int, height: int) -> None:
         super().__init__(dimensions, filters, height)
-        self.around = ((height - 1) // 2, height // 2)
+        self.text_padding = ((height - 1) // 2, height // 2)
 
     def forward(self, x: Tensor) -> Tensor:
         # In one dimension oneDNN takes a half to a third of the time that it takes in two.
-        return super().forward(F.pad(x.squeeze(3), self.around)).unsqueeze(3)
+        return super().forward(F.pad(x.squeeze(3), self.text_padding)).unsqueeze(3)
 
 
 class WordConvs(nn.Module):
@@ -66,11 +66,11 @@ class LSTM(nn.LSTM):
         if self.fused:
             states = super().forward(words)[0]
         else:
-            both = (self._direction(words, ""), self._direction(words, "_reverse"))
+            both = (self._run_direction(words, ""), self._run_direction(words, "_reverse"))
             states = torch.cat(both, dim=2)
         return states.transpose(1, 2).unsqueeze(3)
 
-    def _direction(self, words: Tensor, suffix: str) -> Tensor:
+    def _run_direction(self, words: Tensor, suffix: str) -> Tensor:
         """[N, L, ``hidden``]: the states of one direction, in the order of the words."""
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         inputs, inner, bias, inner_bias = (getattr(self, f"{n}_l0{suffix}") for n in names)
@@ -79,8 +79,8 @@ class LSTM(nn.LSTM):
         state = cell = gates.new_zeros(len(words), self.hidden_size)
         states = {}
         for step in reversed(order) if suffix else order:
-            told = gates[:, step] + F.linear(state, inner)
-            enter, forget, new, leave = told.chunk(4, dim=1)
+            activations = gates[:, step] + F.linear(state, inner)
+            enter, forget, new, leave = activations.chunk(4, dim=1)
             cell = forget.sigmoid() * cell + enter.sigmoid() * new.tanh()
             state = leave.sigmoid() * cell.tanh()
             states[step] = state
@@ -88,7 +88,7 @@ class LSTM(nn.LSTM):
 
 
 @contextmanager
-def unfused(network: nn.Module) -> Iterator[None]:
+def without_fused_lstm(network: nn.Module) -> Iterator[None]:
     """Within this, every :class:`LSTM` inside works by matrix products: the same function.
 
     Torch's own kernel has no second derivative on a GPU, no ``vmap``, and on a GPU no gradient in

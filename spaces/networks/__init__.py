@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stillhouse.spaces.config.plugins import Folder
-from stillhouse.spaces.config.problems import ConfigError, Problem, unknown
+from stillhouse.spaces.config.plugins import PluginRegistry
+from stillhouse.spaces.config.problems import ConfigError, Problem, unknown_message
 from stillhouse.spaces.modules.network import Family
 
-FAMILIES: Folder[Family] = Folder("stillhouse.spaces.networks", Family, "network family")
+FAMILIES: PluginRegistry[Family] = PluginRegistry(
+    "stillhouse.spaces.networks", Family, "network family"
+)
 
 
 def sizes() -> dict[str, tuple[str, dict[str, Any]]]:
@@ -28,19 +30,19 @@ def resolve(spec: Any, path: str = "") -> tuple[str, Family]:
     Raises:
         ConfigError: no such family or size (the nearest is named), or settings it does not have.
     """
-    name, overrides = _split(spec, path)
-    known = sizes()
-    if name in known:
-        family, settings = known[name]
+    name, overrides = _split_spec(spec, path)
+    known_sizes = sizes()
+    if name in known_sizes:
+        family, settings = known_sizes[name]
     elif name in FAMILIES.names():
         family, settings = name, {}
     else:
-        message = unknown("network", name, [*known, *FAMILIES.names()])
+        message = unknown_message("network", name, [*known_sizes, *FAMILIES.names()])
         raise ConfigError([Problem(path, message)])
     return family, FAMILIES.load(family).parse({**settings, **overrides}, path)
 
 
-def _split(spec: Any, path: str) -> tuple[str, dict[str, Any]]:
+def _split_spec(spec: Any, path: str) -> tuple[str, dict[str, Any]]:
     if isinstance(spec, str):
         return spec, {}
     if isinstance(spec, Mapping) and isinstance(spec.get("family"), str):

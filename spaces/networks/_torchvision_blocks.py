@@ -14,7 +14,7 @@ Layout = dict[str, dict[str, nn.Module]]
 # longer than all the rest: hence only here.
 
 
-def fresh(model: str, classes: int) -> nn.Module:
+def new_model(model: str, classes: int) -> nn.Module:
     """A model of torchvision's, initialised as torchvision does."""
     from torchvision.models import get_model
 
@@ -22,7 +22,7 @@ def fresh(model: str, classes: int) -> nn.Module:
     return network
 
 
-def facts(model: str) -> Mapping[str, Any]:
+def weights_metadata(model: str) -> Mapping[str, Any]:
     """What torchvision says of the model's published weights."""
     from torchvision.models import get_model_weights
 
@@ -30,7 +30,7 @@ def facts(model: str) -> Mapping[str, Any]:
     return facts
 
 
-def blocks(model: nn.Module) -> Layout:
+def split_into_blocks(model: nn.Module) -> Layout:
     """All of a model's modules, by block."""
     if hasattr(model, "layer1"):
         layout, last = dict(_resnet(model)), "fc"
@@ -55,18 +55,18 @@ def _resnet(model: nn.Module) -> Iterator[tuple[str, dict[str, nn.Module]]]:
 def _vgg(model: nn.Module) -> Layout:
     layout: Layout = {}
     stage, unit = 1, 0
-    opening: dict[str, nn.Module] = {}
+    pooling: dict[str, nn.Module] = {}
     for index, layer in model.features.named_children():  # type: ignore[union-attr]
         path = f"features.{index}"
         if isinstance(layer, nn.MaxPool2d):
-            stage, unit, opening = stage + 1, 0, {path: layer}
+            stage, unit, pooling = stage + 1, 0, {path: layer}
         elif isinstance(layer, nn.Conv2d):
             unit += 1
-            layout[f"conv{stage}_{unit}"] = {**opening, path: layer}
-            opening = {}
+            layout[f"conv{stage}_{unit}"] = {**pooling, path: layer}
+            pooling = {}
         else:
             layout[f"conv{stage}_{unit}"][path] = layer
-    layout["head"] = opening
+    layout["head"] = pooling
     return layout
 
 

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Choice, Integers, Uniform
 from stillhouse.spaces.modules.layers import linear_head
-from stillhouse.spaces.modules.network import Family, Form, Network, Shape
+from stillhouse.spaces.modules.network import Family, InputForm, Network, Shape
 from stillhouse.spaces.modules.text_layers import LSTM, MaxOverTime
 
 
@@ -22,22 +22,22 @@ class BiLSTM(Family):
     a short ``length`` of the data saves time, and helps the state that comes from behind.
     """
 
-    reads: ClassVar[Form] = "text"
+    input_form: ClassVar[InputForm] = "text"
     sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "bilstm2": {"layers": 2},
         "bilstm_small": {"hidden": 16},
     }
 
-    hidden: int = knob(128, "units of each direction", Choice((8, 16, 32, 64, 128, 256)), ge=1)
-    layers: int = knob(1, "LSTMs, each reading the one before", Integers(1, 3), ge=1)
-    dropout: float = knob(
+    hidden: int = setting(128, "units of each direction", Choice((8, 16, 32, 64, 128, 256)), ge=1)
+    layers: int = setting(1, "LSTMs, each reading the one before", Integers(1, 3), ge=1)
+    dropout: float = setting(
         0.5,
         "share of activations dropped before the linear layer",
         Uniform(0.0, 0.7),
         ge=0.0,
         lt=1.0,
     )
-    fused: bool = knob(
+    fused: bool = setting(
         True, "torch's own kernel; false: matrix products, for vmap and second derivatives"
     )
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import nn
 
-from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Choice
 from stillhouse.spaces.modules.layers import ConvUnit, GhostModule
 from stillhouse.spaces.networks.plain_cnn import PlainCNN
@@ -29,7 +29,7 @@ class CheapCNN(PlainCNN):
         **{f"ghost_cnn{depth}": {"depth": depth, "convolutions": "ghost"} for depth in _DEPTHS},
     }
 
-    convolutions: Literal["separable", "ghost"] = knob(
+    convolutions: Literal["separable", "ghost"] = setting(
         "separable", "what stands in a convolution's place", Choice(("separable", "ghost"))
     )
 

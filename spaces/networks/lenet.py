@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Choice
-from stillhouse.spaces.modules.layers import scaled
-from stillhouse.spaces.modules.network import Family, Network, Shape, require_size
+from stillhouse.spaces.modules.layers import scale_channels
+from stillhouse.spaces.modules.network import Family, Network, Shape, require_min_size
 
 
 class LeNet(Family):
@@ -24,14 +24,14 @@ class LeNet(Family):
 
     sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {"lenet5": {}}
 
-    width: float = knob(
+    width: float = setting(
         1.0, "multiplies every layer's units", Choice((0.25, 0.5, 1.0, 2.0, 4.0)), gt=0.0
     )
 
     def build(self, shape: Shape, classes: int) -> Network:
-        require_size(shape, 12, "lenet5")
+        require_min_size(shape, 12, "lenet5")
         padding = 2 if min(shape[1:]) < 32 else 0
-        first, second, third, fourth = (scaled(n, self.width) for n in (6, 16, 120, 84))
+        first, second, third, fourth = (scale_channels(n, self.width) for n in (6, 16, 120, 84))
         height, width = (((side + 2 * padding - 4) // 2 - 4) // 2 for side in shape[1:])
         network = Network(
             {

@@ -7,17 +7,17 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Choice, Uniform
 from stillhouse.spaces.modules.layers import (
     ConvUnit,
     InvertedResidual,
     initialise,
     pooled_head,
-    scaled,
+    scale_channels,
 )
 from stillhouse.spaces.modules.network import Family, Network, Shape
-from stillhouse.spaces.modules.state_dict import renamed
+from stillhouse.spaces.modules.state_dict import rename_tensors
 
 # Expansion, channels, blocks and first stride of each stage (table 2), the strides of the stem
 # and of the second stage taken out, so that images of 32 pixels end in maps of 4.
@@ -46,10 +46,10 @@ class MobileNet(Family):
         "mobilenet_v2_x1_4": {"width": 1.4},
     }
 
-    width: float = knob(
+    width: float = setting(
         1.0, "multiplies every layer's channels", Choice((0.35, 0.5, 0.75, 1.0, 1.4)), gt=0.0
     )
-    dropout: float = knob(
+    dropout: float = setting(
         0.2,
         "share of activations dropped before the linear layer",
         Uniform(0.0, 0.5),
@@ -58,23 +58,23 @@ class MobileNet(Family):
     )
 
     def build(self, shape: Shape, classes: int) -> Network:
-        channels = scaled(32, self.width, 8)
+        channels = scale_channels(32, self.width, 8)
         stem = ConvUnit(shape[0], channels, activation=nn.ReLU6)
         blocks: dict[str, nn.Module] = {"stem": stem}
-        for name, expansion, wide, stride in _units():
-            outputs = scaled(wide, self.width, 8)
+        for name, expansion, base_channels, stride in _iter_residuals():
+            outputs = scale_channels(base_channels, self.width, 8)
             blocks[name] = InvertedResidual(channels, outputs, stride, expansion)
             channels = outputs
-        features = scaled(1280, max(1.0, self.width), 8)
+        features = scale_channels(1280, max(1.0, self.width), 8)
         blocks["tail"] = ConvUnit(channels, features, kernel=1, activation=nn.ReLU6)
         blocks["head"] = pooled_head(features, classes, self.dropout)
         network = Network(blocks)
         initialise(network, linear_std=0.01)
         return network
 
-    def from_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def rename_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Of torchvision, and of chenyaofo/pytorch-cifar-models, which has the same names."""
-        units = list(_units())
+        units = list(_iter_residuals())
         modules = {
             "features.0.0": "blocks.stem.conv",
             "features.0.1": "blocks.stem.bn",
@@ -83,17 +83,17 @@ class MobileNet(Family):
             "classifier.1": "blocks.head.fc",
         }
         for number, (name, expansion, _, _) in enumerate(units, start=1):
-            theirs, ours = f"features.{number}.conv", f"blocks.{name}.layers"
+            published, own = f"features.{number}.conv", f"blocks.{name}.layers"
             last = 2 if expansion > 1 else 1
             for layer in range(last):
-                modules[f"{theirs}.{layer}.0"] = f"{ours}.{layer}.conv"
-                modules[f"{theirs}.{layer}.1"] = f"{ours}.{layer}.bn"
-            modules[f"{theirs}.{last}"] = f"{ours}.{last}.conv"
-            modules[f"{theirs}.{last + 1}"] = f"{ours}.{last}.bn"
-        return renamed(state, modules)
+                modules[f"{published}.{layer}.0"] = f"{own}.{layer}.conv"
+                modules[f"{published}.{layer}.1"] = f"{own}.{layer}.bn"
+            modules[f"{published}.{last}"] = f"{own}.{last}.conv"
+            modules[f"{published}.{last + 1}"] = f"{own}.{last}.bn"
+        return rename_tensors(state, modules)
 
 
-def _units() -> Iterator[tuple[str, int, int, int]]:
+def _iter_residuals() -> Iterator[tuple[str, int, int, int]]:
     """Name, expansion, channels and stride of every inverted residual."""
     for stage, (expansion, channels, blocks, first) in enumerate(_STAGES, start=1):
         for block in range(1, blocks + 1):

@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Literal
 
 from torch import nn
 
-from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Choice
-from stillhouse.spaces.modules.layers import ConvUnit, scaled
+from stillhouse.spaces.modules.layers import ConvUnit, scale_channels
 from stillhouse.spaces.modules.network import Family, Network, Shape
 
 # Channels of each convolution; M is a 2x2 max pooling, fc a hidden linear layer.
@@ -47,11 +47,11 @@ class PlainCNN(Family):
         },
     }
 
-    depth: Literal[2, 4, 6, 8, 10] = knob(2, "convolutions", Choice((2, 4, 6, 8, 10)))
-    width: float = knob(
+    depth: Literal[2, 4, 6, 8, 10] = setting(2, "convolutions", Choice((2, 4, 6, 8, 10)))
+    width: float = setting(
         1.0, "multiplies every layer's channels", Choice((0.25, 0.5, 0.75, 1.0, 1.5, 2.0)), gt=0.0
     )
-    variant: Literal["cifar10", "cifar100"] = knob(
+    variant: Literal["cifar10", "cifar100"] = setting(
         "cifar10", "the paper's networks for one or the other", Choice(("cifar10", "cifar100"))
     )
 
@@ -64,9 +64,9 @@ class PlainCNN(Family):
                 blocks[f"conv{len(blocks)}"].add_module("pool", nn.MaxPool2d(2, ceil_mode=True))
                 height, width = (height + 1) // 2, (width + 1) // 2
             elif token.startswith("fc"):
-                hidden = scaled(int(token[2:]), self.width)
+                hidden = scale_channels(int(token[2:]), self.width)
             else:
-                outputs = scaled(int(token), self.width)
+                outputs = scale_channels(int(token), self.width)
                 number = len(blocks) + 1
                 blocks[f"conv{number}"] = self._convolution(number, channels, outputs)
                 channels = outputs

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from pydantic import field_validator
 from torch import Tensor, nn
 
-from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Choice, Integers
 from stillhouse.spaces.config.problems import ConfigError
 from stillhouse.spaces.modules.layers import (
@@ -17,10 +17,10 @@ from stillhouse.spaces.modules.layers import (
     Shortcut,
     initialise,
     pooled_head,
-    scaled,
+    scale_channels,
 )
 from stillhouse.spaces.modules.network import Family, Network, Shape
-from stillhouse.spaces.modules.state_dict import renamed
+from stillhouse.spaces.modules.state_dict import rename_tensors
 
 _WIDE = {"width": 4.0, "stem": 32}
 
@@ -39,12 +39,12 @@ class ResNet(Family):
         "resnet32x4": {"depth": 32, **_WIDE},
     }
 
-    depth: int = knob(20, "layers: 6n + 2 for n blocks a stage", Integers(8, 110, 6), ge=8)
-    width: float = knob(
+    depth: int = setting(20, "layers: 6n + 2 for n blocks a stage", Integers(8, 110, 6), ge=8)
+    width: float = setting(
         1.0, "multiplies every stage's channels", Choice((0.25, 0.5, 0.75, 1.0, 2.0, 4.0)), gt=0.0
     )
-    stem: int | None = knob(None, "channels of the stem; none means as the first stage", ge=1)
-    shortcut: Shortcut = knob(
+    stem: int | None = setting(None, "channels of the stem; none means as the first stage", ge=1)
+    shortcut: Shortcut = setting(
         "B", "where the shape changes: A pads with zeros, B projects", Choice(("A", "B"))
     )
 
@@ -56,7 +56,7 @@ class ResNet(Family):
         return depth
 
     def build(self, shape: Shape, classes: int) -> Network:
-        stages = [scaled(channels, self.width) for channels in (16, 32, 64)]
+        stages = [scale_channels(channels, self.width) for channels in (16, 32, 64)]
         channels = self.stem or stages[0]
         if self.shortcut == "A" and channels > stages[0]:
             raise ConfigError(
@@ -65,7 +65,7 @@ class ResNet(Family):
             )
         blocks: dict[str, nn.Module] = {"stem": ConvUnit(shape[0], channels)}
         for stage, outputs in enumerate(stages, start=1):
-            for block in range(1, self._blocks + 1):
+            for block in range(1, self._blocks_per_stage + 1):
                 stride = 2 if stage > 1 and block == 1 else 1
                 unit = ResidualBlock(channels, outputs, stride, self.shortcut)
                 blocks[f"stage{stage}_{block}"] = unit
@@ -76,10 +76,10 @@ class ResNet(Family):
         return network
 
     @property
-    def _blocks(self) -> int:
+    def _blocks_per_stage(self) -> int:
         return (self.depth - 2) // 6
 
-    def from_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def rename_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Of akamaster/pytorch_resnet_cifar10, RepDistiller and chenyaofo/pytorch-cifar-models.
 
         They expect different normalisations: the first that of ImageNet, the others CIFAR's own.
@@ -91,7 +91,7 @@ class ResNet(Family):
             "fc": "blocks.head.fc",
         }
         for stage in (1, 2, 3):
-            for block in range(self._blocks):
-                theirs, ours = f"layer{stage}.{block}", f"blocks.stage{stage}_{block + 1}"
-                modules |= {theirs: ours, f"{theirs}.downsample": f"{ours}.shortcut"}
-        return renamed(state, modules)
+            for block in range(self._blocks_per_stage):
+                published, own = f"layer{stage}.{block}", f"blocks.stage{stage}_{block + 1}"
+                modules |= {published: own, f"{published}.downsample": f"{own}.shortcut"}
+        return rename_tensors(state, modules)

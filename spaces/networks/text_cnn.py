@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 from pydantic import field_validator
 
-from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Choice, Uniform
 from stillhouse.spaces.modules.layers import linear_head
-from stillhouse.spaces.modules.network import Family, Form, Network, Shape
+from stillhouse.spaces.modules.network import Family, InputForm, Network, Shape
 from stillhouse.spaces.modules.text_layers import MaxOverTime, WordConvs
 
 
@@ -22,15 +22,15 @@ class TextCNN(Family):
     leaves [N, channels]; ``head``. Texts of any length: what lies around one counts as padding.
     """
 
-    reads: ClassVar[Form] = "text"
+    input_form: ClassVar[InputForm] = "text"
     sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "text_cnn_small": {"filters": 8},
         "text_cnn_wide": {"filters": 300},
     }
 
-    filters: int = knob(100, "filters of each height", Choice((4, 8, 16, 50, 100, 300)), ge=1)
-    heights: tuple[int, ...] = knob((3, 4, 5), "words that a filter of each kind covers")
-    dropout: float = knob(
+    filters: int = setting(100, "filters of each height", Choice((4, 8, 16, 50, 100, 300)), ge=1)
+    heights: tuple[int, ...] = setting((3, 4, 5), "words that a filter of each kind covers")
+    dropout: float = setting(
         0.5,
         "share of activations dropped before the linear layer",
         Uniform(0.0, 0.7),

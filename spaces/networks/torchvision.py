@@ -10,12 +10,16 @@ import torch
 from pydantic import field_validator
 from torch import Tensor, nn
 
-from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Choice
-from stillhouse.spaces.config.problems import ConfigError, unknown
-from stillhouse.spaces.modules.network import Family, Network, Shape, require_size
-from stillhouse.spaces.modules.state_dict import renamed
-from stillhouse.spaces.networks._torchvision_blocks import blocks, facts, fresh
+from stillhouse.spaces.config.problems import ConfigError, unknown_message
+from stillhouse.spaces.modules.network import Family, Network, Shape, require_min_size
+from stillhouse.spaces.modules.state_dict import rename_tensors
+from stillhouse.spaces.networks._torchvision_blocks import (
+    new_model,
+    split_into_blocks,
+    weights_metadata,
+)
 
 MODELS = (
     *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
@@ -39,39 +43,39 @@ class Torchvision(Family):
     published_mean: ClassVar[tuple[float, ...] | None] = (0.485, 0.456, 0.406)
     published_std: ClassVar[tuple[float, ...] | None] = (0.229, 0.224, 0.225)
 
-    model: str = knob("resnet18", "torchvision's name of it", Choice(MODELS))
+    model: str = setting("resnet18", "torchvision's name of it", Choice(MODELS))
 
     @field_validator("model")
     @classmethod
     def _is_known(cls, model: str) -> str:
         if model not in MODELS:
-            raise ValueError(unknown("torchvision model", model, MODELS))
+            raise ValueError(unknown_message("torchvision model", model, MODELS))
         return model
 
     def build(self, shape: Shape, classes: int) -> Network:
         if shape[0] != 3:
             raise ConfigError(f"tv_{self.model} needs images of 3 channels, found {shape[0]}")
-        require_size(shape, min(facts(self.model)["min_size"]), f"tv_{self.model}")
-        layout = blocks(fresh(self.model, classes))
-        return Network({name: _block(parts) for name, parts in layout.items()})
+        require_min_size(shape, min(weights_metadata(self.model)["min_size"]), f"tv_{self.model}")
+        layout = split_into_blocks(new_model(self.model, classes))
+        return Network({name: _make_block(parts) for name, parts in layout.items()})
 
-    def from_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def rename_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Of torchvision: ``ResNet18_Weights`` and the like."""
         with torch.device("meta"):
-            layout = blocks(fresh(self.model, classes=1000))
+            layout = split_into_blocks(new_model(self.model, classes=1000))
         modules = {}
         for name, parts in layout.items():
             for path in parts:
-                inside = "" if len(parts) == 1 else f".{_child(path)}"
-                modules[path] = f"blocks.{name}{inside}"
-        return renamed(state, modules)
+                suffix = "" if len(parts) == 1 else f".{_child_name(path)}"
+                modules[path] = f"blocks.{name}{suffix}"
+        return rename_tensors(state, modules)
 
 
-def _block(parts: Mapping[str, nn.Module]) -> nn.Module:
+def _make_block(parts: Mapping[str, nn.Module]) -> nn.Module:
     if len(parts) == 1:
         return next(iter(parts.values()))
-    return nn.Sequential(OrderedDict((_child(path), part) for path, part in parts.items()))
+    return nn.Sequential(OrderedDict((_child_name(path), part) for path, part in parts.items()))
 
 
-def _child(path: str) -> str:
+def _child_name(path: str) -> str:
     return path.replace(".", "_")

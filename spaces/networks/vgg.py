@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Choice
-from stillhouse.spaces.modules.layers import ConvUnit, initialise, pooled_head, scaled
+from stillhouse.spaces.modules.layers import ConvUnit, initialise, pooled_head, scale_channels
 from stillhouse.spaces.modules.network import Family, Network, Shape
-from stillhouse.spaces.modules.state_dict import renamed
+from stillhouse.spaces.modules.state_dict import rename_tensors
 
 _CHANNELS = (64, 128, 256, 512, 512)
 # Convolutions in each of the five stages.
@@ -37,10 +37,10 @@ class VGG(Family):
         f"vgg{depth}": {"depth": depth} for depth in _LAYOUTS
     }
 
-    depth: Literal[8, 11, 13, 16, 19] = knob(
+    depth: Literal[8, 11, 13, 16, 19] = setting(
         8, "layers, as the paper counts them", Choice((8, 11, 13, 16, 19))
     )
-    width: float = knob(
+    width: float = setting(
         1.0, "multiplies every stage's channels", Choice((0.25, 0.5, 0.75, 1.0, 1.5, 2.0)), gt=0.0
     )
 
@@ -48,9 +48,11 @@ class VGG(Family):
         channels = shape[0]
         stages = (2, 3, 4, 5) if min(shape[1:]) >= 64 else (2, 3, 4)
         blocks: dict[str, nn.Module] = {}
-        for stage, (wide, units) in enumerate(zip(_CHANNELS, self._units, strict=True), start=1):
+        for stage, (stage_channels, units) in enumerate(
+            zip(_CHANNELS, self._convs_per_stage, strict=True), start=1
+        ):
             for unit in range(1, units + 1):
-                outputs = scaled(wide, self.width)
+                outputs = scale_channels(stage_channels, self.width)
                 pool = unit == 1 and stage in stages
                 blocks[f"conv{stage}_{unit}"] = _unit(channels, outputs, pool)
                 channels = outputs
@@ -60,19 +62,19 @@ class VGG(Family):
         return network
 
     @property
-    def _units(self) -> tuple[int, ...]:
+    def _convs_per_stage(self) -> tuple[int, ...]:
         return _LAYOUTS[self.depth]
 
-    def from_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def rename_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Of RepDistiller (with batch norm)."""
         modules = {"classifier": "blocks.head.fc"}
-        for stage, units in enumerate(self._units):
+        for stage, units in enumerate(self._convs_per_stage):
             for unit in range(units):
                 # Theirs count convolution, batch norm and ReLU one by one.
-                theirs, ours = f"block{stage}", f"blocks.conv{stage + 1}_{unit + 1}"
-                modules[f"{theirs}.{3 * unit}"] = f"{ours}.conv"
-                modules[f"{theirs}.{3 * unit + 1}"] = f"{ours}.bn"
-        return renamed(state, modules)
+                published, own = f"block{stage}", f"blocks.conv{stage + 1}_{unit + 1}"
+                modules[f"{published}.{3 * unit}"] = f"{own}.conv"
+                modules[f"{published}.{3 * unit + 1}"] = f"{own}.bn"
+        return rename_tensors(state, modules)
 
 
 def _unit(inputs: int, outputs: int, pool: bool) -> nn.Sequential:

@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 from pydantic import field_validator
 from torch import Tensor, nn
 
-from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Integers, Uniform
 from stillhouse.spaces.modules.layers import PreactivationBlock, conv3x3, initialise, pooled_head
 from stillhouse.spaces.modules.network import Family, Network, Shape
-from stillhouse.spaces.modules.state_dict import renamed
+from stillhouse.spaces.modules.state_dict import rename_tensors
 
-_NAMED = ((10, 1), (16, 1), (16, 2), (16, 4), (16, 8), (16, 10), (22, 8), (28, 2), (28, 10))
-_NAMED_DEEP = ((40, 1), (40, 2), (40, 4))
+_COMMON_SIZES = ((10, 1), (16, 1), (16, 2), (16, 4), (16, 8), (16, 10), (22, 8), (28, 2), (28, 10))
+_DEEP_SIZES = ((40, 1), (40, 2), (40, 4))
 
 
 class WideResNet(Family):
@@ -29,12 +29,12 @@ class WideResNet(Family):
 
     sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         f"wrn-{depth}-{width}": {"depth": depth, "width": width}
-        for depth, width in (*_NAMED, *_NAMED_DEEP)
+        for depth, width in (*_COMMON_SIZES, *_DEEP_SIZES)
     }
 
-    depth: int = knob(16, "layers: 6n + 4 for n blocks a stage", Integers(10, 40, 6), ge=10)
-    width: int = knob(1, "multiplies every stage's channels", Integers(1, 10), ge=1)
-    dropout: float = knob(
+    depth: int = setting(16, "layers: 6n + 4 for n blocks a stage", Integers(10, 40, 6), ge=10)
+    width: int = setting(1, "multiplies every stage's channels", Integers(1, 10), ge=1)
+    dropout: float = setting(
         0.0, "share of activations dropped in a block", Uniform(0.0, 0.4), ge=0.0, lt=1.0
     )
 
@@ -50,7 +50,7 @@ class WideResNet(Family):
         blocks: dict[str, nn.Module] = {"stem": conv3x3(shape[0], channels)}
         for stage in (1, 2, 3):
             outputs = 8 * 2**stage * self.width
-            for block in range(1, self._blocks + 1):
+            for block in range(1, self._blocks_per_stage + 1):
                 stride = 2 if stage > 1 and block == 1 else 1
                 unit = PreactivationBlock(channels, outputs, stride, self.dropout)
                 blocks[f"stage{stage}_{block}"] = unit
@@ -61,17 +61,17 @@ class WideResNet(Family):
         return network
 
     @property
-    def _blocks(self) -> int:
+    def _blocks_per_stage(self) -> int:
         return (self.depth - 4) // 6
 
-    def from_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def rename_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Of RepDistiller."""
         modules = {"conv1": "blocks.stem", "bn1": "blocks.head.bn", "fc": "blocks.head.fc"}
         for stage in (1, 2, 3):
-            for block in range(self._blocks):
-                theirs, ours = f"block{stage}.layer.{block}", f"blocks.stage{stage}_{block + 1}"
-                modules |= {theirs: ours, f"{theirs}.convShortcut": f"{ours}.shortcut"}
-        return renamed(state, modules)
+            for block in range(self._blocks_per_stage):
+                published, own = f"block{stage}.layer.{block}", f"blocks.stage{stage}_{block + 1}"
+                modules |= {published: own, f"{published}.convShortcut": f"{own}.shortcut"}
+        return rename_tensors(state, modules)
 
 
 def _head(features: int, classes: int) -> nn.Sequential:

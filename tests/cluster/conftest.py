@@ -20,15 +20,15 @@ from stillhouse.search.artifacts.store import Library
 from stillhouse.search.cluster import connection
 from stillhouse.search.cluster.connection import NAMESPACE
 from stillhouse.search.execution import builder as making
-from stillhouse.search.execution.client import Orders
+from stillhouse.search.execution.client import SchedulerClient
 from stillhouse.search.experiment.loading import load_experiment
-from stillhouse.search.experiment.schema import Resources
-from stillhouse.search.monitoring.dispatcher import Announcer
+from stillhouse.search.experiment.schema import ResourceSettings
+from stillhouse.search.monitoring.dispatcher import EventDispatcher
 from stillhouse.search.stages.core.stage import Stage
 from stillhouse.search.tuning import ray_backend
-from stillhouse.search.tuning.local_backend import Inline
-from stillhouse.search.tuning.ray_backend import OnRay
-from stillhouse.search.tuning.recorder import Ledger
+from stillhouse.search.tuning.local_backend import LocalBackend
+from stillhouse.search.tuning.ray_backend import RayBackend
+from stillhouse.search.tuning.recorder import TrialRecorder
 from stillhouse.search.tuning.study import Study
 
 FAST = {"epochs": 2, "batch_size": 32, "lr": 0.05}
@@ -127,7 +127,7 @@ class Machines:
         self.nodes.append(self.cluster.add_node(num_cpus=cpus, num_gpus=self.gpus))
         return self.nodes[-1]
 
-    def lose(self, node):
+    def cancel(self, node):
         """All its processes are killed at once, those that work too; nobody is told."""
         raylet = node.all_processes[ray_constants.PROCESS_TYPE_RAYLET][0].process.pid
         working = list(children(raylet))
@@ -194,7 +194,7 @@ def machines(works, monkeypatch):
 def machine(works):
     """One machine with one slot, for all tests of a module; its workers are kept."""
     assert works.Steady
-    alone = Machines(head_cpus=1, **connection._OWN_WORKERS)
+    alone = Machines(head_cpus=1, **connection._LOCAL_RAY_CONFIG)
     alone.connect()
     yield alone
     alone.close()
@@ -211,7 +211,9 @@ def orders(library):
     placed = []
 
     def open_orders(listen=lambda _: None, hang_after=None):
-        placed.append(Orders(library, Resources(), Announcer([listen]), hang_after))
+        placed.append(
+            SchedulerClient(library, ResourceSettings(), EventDispatcher([listen]), hang_after)
+        )
         return placed[-1]
 
     yield open_orders
@@ -263,15 +265,15 @@ class Searched:
 
     def __init__(self, experiment, folder, listen=None):
         self.events = []
-        self.announce = Announcer([self.events.append, *([listen] if listen else [])])
+        self.dispatch = EventDispatcher([self.events.append, *([listen] if listen else [])])
         self.library = Library(experiment.library)
         self.study = Study(experiment, folder)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(ray, "shutdown", lambda: None)
-            workshop = OnRay(experiment, self.library, self.announce, folder, None)
+            workshop = RayBackend(experiment, self.library, self.dispatch, folder, None)
             try:
-                ledger = Ledger(self.study, self.library, self.announce)
-                self.ended = workshop.search(ledger, experiment.run.trials)
+                ledger = TrialRecorder(self.study, self.library, self.dispatch)
+                self.ended = workshop.run_trials(ledger, experiment.run.trials)
             finally:
                 workshop.close()
 
@@ -302,13 +304,13 @@ def undisturbed(plain, tmp_path):
     """The same trials in this process, where nothing happens to them."""
 
     def searched(changes=None):
-        making._OPENED.clear()
+        making._OPEN_ARTIFACTS.clear()
         apart = {**(changes or {}), "library": str(tmp_path / "undisturbed")}
         experiment = load_experiment(plain, apart)
-        library, announce = Library(experiment.library), Announcer([])
+        library, announce = Library(experiment.library), EventDispatcher([])
         study = Study(experiment, tmp_path / "undisturbed-run")
-        Inline(experiment, library, announce).search(
-            Ledger(study, library, announce), experiment.run.trials
+        LocalBackend(experiment, library, announce).run_trials(
+            TrialRecorder(study, library, announce), experiment.run.trials
         )
         return study.trials()
 

@@ -214,5 +214,5 @@ def _agree(plain):
     keys = list(library.keys())
     assert len(keys) == 5
     for key in keys:
-        assert library.open(key).record.key == key
-    assert {n.run.name for n in library.needs().values()} == {"faults-1", "faults-2"}
+        assert library.open_artifact(key).record.key == key
+    assert {n.run.name for n in library.all_references().values()} == {"faults-1", "faults-2"}

@@ -4,7 +4,7 @@ import pytest
 import ray
 
 from stillhouse.search.cluster.connection import NAMESPACE
-from stillhouse.search.execution.scheduler import foundry_name
+from stillhouse.search.execution.scheduler import scheduler_actor_name
 from stillhouse.search.monitoring.events import StageChanged, TrialReported
 
 pytestmark = [
@@ -28,9 +28,9 @@ def test_a_stage_goes_on_when_its_machine_is_lost(
     placed.place([parent, child])
     assert within(300, lambda: ("child", "running", 3) in heard)
     ((_, node),) = starts("child")
-    cluster.lose(cluster.called(node))
+    cluster.cancel(cluster.called(node))
     go()
-    assert placed.make([child]) == {}
+    assert placed.build([child]) == {}
     assert len(starts("parent")) == 1
     (began, first), (resumed, second) = starts("child")
     assert (began, first) == (0, node)
@@ -38,7 +38,7 @@ def test_a_stage_goes_on_when_its_machine_is_lost(
     assert second != node
     epochs = [epoch for label, state, epoch in heard if (label, state) == ("child", "running")]
     assert [epoch for epoch in epochs if epoch] == list(range(1, 9))  # 0: a worker takes it up
-    assert library.open(child.key).record.figures == {"sum": 2.0}
+    assert library.open_artifact(child.key).record.figures == {"sum": 2.0}
 
 
 def test_a_trial_goes_on_when_its_machine_is_lost(machines, search, undisturbed):
@@ -48,7 +48,7 @@ def test_a_trial_goes_on_when_its_machine_is_lost(machines, search, undisturbed)
     def lose(event):
         if not lost and isinstance(event, TrialReported) and event.epoch == 3:
             lost.append(next(node for node, _ in cluster.workers("ray::Trial")))
-            cluster.lose(lost[0])
+            cluster.cancel(lost[0])
 
     done = search(listen=lose)
     assert lost
@@ -77,11 +77,11 @@ def test_a_machine_that_will_be_taken_away_saves_every_epoch(
     ((_, node),) = starts("doomed")
     assert library.load_scratch(doomed.key) is None
     cluster.warn(cluster.called(node), seconds=600)
-    assert placed.make(later) == {}
+    assert placed.build(later) == {}
     assert within(120, lambda: 8 in epochs)
-    cluster.lose(cluster.called(node))
+    cluster.cancel(cluster.called(node))
     go()
-    assert placed.make([doomed]) == {}
+    assert placed.build([doomed]) == {}
     _, (resumed, other) = starts("doomed")
     assert resumed == 8
     assert other != node
@@ -98,7 +98,7 @@ def test_a_trial_on_a_machine_that_was_taken_away_goes_on(machines, search, undi
             cluster.warn(taken[0], seconds=5)
         elif isinstance(event, TrialReported) and event.epoch == 10 and len(taken) == 1:
             taken.append(None)
-            cluster.lose(taken[0])
+            cluster.cancel(taken[0])
 
     done = search(listen=take)
     assert len(taken) == 2
@@ -111,8 +111,8 @@ def test_a_trial_on_a_machine_that_was_taken_away_goes_on(machines, search, undi
 def test_the_foundry_stays_with_the_driver(machines, stage, orders, library):
     """Machines that work come and go; the one with the driver must stay anyway."""
     machines(1, 1, 1)
-    assert orders().make([stage("Steady", "any")]) == {}
-    foundry = ray.get_actor(foundry_name(library), namespace=NAMESPACE)
+    assert orders().build([stage("Steady", "any")]) == {}
+    foundry = ray.get_actor(scheduler_actor_name(library), namespace=NAMESPACE)
     (found,) = [
         a for a in ray._private.state.actors().values() if a["ActorID"] == foundry._actor_id.hex()
     ]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from stillhouse.search.execution.scheduler import RETRIES
+from stillhouse.search.execution.scheduler import MAX_RETRIES
 
 pytestmark = [
     pytest.mark.slow,
@@ -27,10 +27,10 @@ def test_a_stage_that_fills_its_machine_is_ended_and_tried_again(machines, stage
     )
     greedy, sound = stage("Greedy", "greedy"), stage("Steady", "sound")
     placed = orders()
-    (said,) = placed.make([greedy, sound]).values()
-    assert said.startswith(f"its machine ran out of memory in each of {RETRIES + 1} attempts")
+    (said,) = placed.build([greedy, sound]).values()
+    assert said.startswith(f"its machine ran out of memory in each of {MAX_RETRIES + 1} attempts")
     assert "run.concurrent" in said
     assert "\n" not in said
     # Ray itself may start a task that it ended for memory again, before it tells of an attempt.
-    assert len(starts("greedy")) >= RETRIES + 1
+    assert len(starts("greedy")) >= MAX_RETRIES + 1
     assert placed.ready([sound])

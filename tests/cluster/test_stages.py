@@ -6,7 +6,7 @@ import pytest
 import ray
 
 from stillhouse.search.cluster.connection import NAMESPACE
-from stillhouse.search.execution.scheduler import RETRIES, foundry_name
+from stillhouse.search.execution.scheduler import MAX_RETRIES, scheduler_actor_name
 
 pytestmark = [
     pytest.mark.slow,
@@ -19,7 +19,7 @@ pytestmark = [
 
 
 def foundry(library):
-    return ray.get_actor(foundry_name(library), namespace=NAMESPACE)
+    return ray.get_actor(scheduler_actor_name(library), namespace=NAMESPACE)
 
 
 # The worker
@@ -27,17 +27,17 @@ def foundry(library):
 
 def test_a_stage_that_kills_its_worker_each_time_fails_with_one_line(stage, orders, starts):
     doomed = stage("Killed", "doomed")
-    (said,) = orders().make([doomed]).values()
-    assert said.startswith(f"lost its worker {RETRIES + 1} times: ")
+    (said,) = orders().build([doomed]).values()
+    assert said.startswith(f"lost its worker {MAX_RETRIES + 1} times: ")
     assert "\n" not in said
     assert [done for done, _ in starts("doomed")] == [0, 2, 2, 2]
 
 
 def test_a_stage_that_gets_further_each_time_is_not_given_up(stage, orders, starts):
     """A long one may lose more spot machines than a broken one has attempts."""
-    unlucky = stage("Unlucky", "unlucky", length=RETRIES + 4)
-    assert orders().make([unlucky]) == {}
-    assert [done for done, _ in starts("unlucky")] == list(range(RETRIES + 4))
+    unlucky = stage("Unlucky", "unlucky", length=MAX_RETRIES + 4)
+    assert orders().build([unlucky]) == {}
+    assert [done for done, _ in starts("unlucky")] == list(range(MAX_RETRIES + 4))
 
 
 @pytest.mark.parametrize("how", ["sleep", "interpreter"])
@@ -45,7 +45,7 @@ def test_a_stage_that_hangs_is_started_again(stage, orders, starts, library, how
     """Whether it sleeps or holds the interpreter; from its last saved epoch."""
     hanging = stage("Hanging", "hanging", how=how)
     after = stage("Steady", "after", hanging)
-    assert orders(hang_after=15.0).make([after]) == {}
+    assert orders(hang_after=15.0).build([after]) == {}
     assert [done for done, _ in starts("hanging")] == [0, 2]
     assert library.record(after.key).figures == {"sum": 2.0}
 
@@ -53,9 +53,9 @@ def test_a_stage_that_hangs_is_started_again(stage, orders, starts, library, how
 def test_a_stage_that_hangs_for_ever_fails_with_one_line(stage, orders, starts):
     hanging = stage("Hanging", "hanging", always=True)
     sound = stage("Steady", "sound")
-    failed = orders(hang_after=15.0).make([hanging, sound])
+    failed = orders(hang_after=15.0).build([hanging, sound])
     assert failed == {
-        hanging.key: f"gave no report for 15 s, in each of {RETRIES + 1} attempts; where a report "
+        hanging.key: f"gave no report for 15 s, in each of {MAX_RETRIES + 1} attempts; where a report "
         "takes longer, set run.hang_after"
     }
     assert [done for done, _ in starts("hanging")] == [0, 2, 2, 2]
@@ -64,13 +64,13 @@ def test_a_stage_that_hangs_for_ever_fails_with_one_line(stage, orders, starts):
 def test_waiting_for_a_slot_is_not_hanging(stage, orders, starts):
     """Two stages and one slot: the second waits for longer than a stage may be silent."""
     both = [stage("Steady", name, length=15, pause=2.0) for name in ("one", "other")]
-    assert orders(hang_after=20.0).make(both) == {}
+    assert orders(hang_after=20.0).build(both) == {}
     assert [len(starts(each.label)) for each in both] == [1, 1]
 
 
 def test_a_limit_of_the_stages_own_is_a_program_error(stage, orders, starts):
     own = stage("StopsItself", "own")
-    assert orders(hang_after=60.0).make([own]) == {
+    assert orders(hang_after=60.0).build([own]) == {
         own.key: "TimeoutError: the data set did not answer"
     }
     assert len(starts("own")) == 1
@@ -81,7 +81,7 @@ def test_a_limit_of_the_stages_own_is_a_program_error(stage, orders, starts):
 
 def test_a_program_that_asks_for_too_much_memory_fails_at_once(stage, orders, starts):
     large = stage("TooLarge", "large")
-    (said,) = orders().make([large]).values()
+    (said,) = orders().build([large]).values()
     assert said.startswith("out of memory; a smaller batch_size or network, or fewer at once")
     assert "\n" not in said
     assert len(starts("large")) == 1
@@ -101,17 +101,17 @@ def test_a_foundry_that_is_killed_is_replaced(stage, orders, starts, library, wi
     ray.kill(foundry(library))
     assert within(300, lambda: len(starts("child")) == 2)
     go()
-    assert placed.make([child]) == {}
+    assert placed.build([child]) == {}
     assert len(starts("parent")) == 1
     assert [done for done, _ in starts("child")] == [0, 3]
-    assert library.open(child.key).record.figures == {"sum": 2.0}
+    assert library.open_artifact(child.key).record.figures == {"sum": 2.0}
 
 
 def test_a_stage_placed_while_there_is_no_foundry_is_made(stage, orders, library):
     placed = orders()
-    assert placed.make([stage("Steady", "first")]) == {}
+    assert placed.build([stage("Steady", "first")]) == {}
     ray.kill(foundry(library))
-    assert placed.make([stage("Steady", "second")]) == {}
+    assert placed.build([stage("Steady", "second")]) == {}
 
 
 def test_a_driver_that_was_silent_for_long_is_heard_again(
@@ -130,12 +130,12 @@ def test_a_driver_that_was_silent_for_long_is_heard_again(
     placed.place([wanted])
     assert within(300, lambda: 2 in heard)
     actor = foundry(library)
-    ray.get(actor.news.remote("another driver", 0))
-    ray.get(actor.leave.remote(ray.get_runtime_context().get_job_id()))
+    ray.get(actor.poll_events.remote("another driver", 0))
+    ray.get(actor.unregister.remote(ray.get_runtime_context().get_job_id()))
     awake.set()
     assert within(300, lambda: len(starts("wanted")) == 2)
     go()
-    assert placed.make([wanted]) == {}
+    assert placed.build([wanted]) == {}
     assert [done for done, _ in starts("wanted")] == [0, 2]
     assert foundry(library) == actor
 
@@ -147,4 +147,4 @@ def test_a_listener_that_breaks_ends_the_search_with_its_reason(stage, orders):
         raise OSError("No space left on device")
 
     with pytest.raises(RuntimeError, match="listens to the search broke: OSError: No space left"):
-        orders(broken).make([stage("Steady", "any")])
+        orders(broken).build([stage("Steady", "any")])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from stillhouse.search.tuning import ray_backend
-from stillhouse.search.tuning.ray_backend import LOST_WORKERS
+from stillhouse.search.tuning.ray_backend import MAX_TRIAL_RETRIES
 
 pytestmark = [
     pytest.mark.slow,
@@ -21,7 +21,7 @@ def hangs(works, plain, monkeypatch):
     """Has the fourth epoch of any training in a trial stand still so many times."""
 
     def prepare(times):
-        monkeypatch.setattr(ray_backend, "Trial", works.HangingTrial)
+        monkeypatch.setattr(ray_backend, "TrialTrainable", works.HangingTrial)
         folder = Path(plain["library"])
         folder.mkdir()
         (folder / "hangs").write_text("one\n" * times, encoding="utf-8")
@@ -42,7 +42,7 @@ def test_a_trial_that_hangs_is_started_again(machines, hangs, search, undisturbe
 
 def test_a_trial_that_hangs_for_ever_fails_and_says_so(machines, hangs, search):
     """The others go on."""
-    hangs(LOST_WORKERS + 1)
+    hangs(MAX_TRIAL_RETRIES + 1)
     machines(1)
     done = search({"run.hang_after": 15, "run.concurrent": 1})
     assert done.states() == {"failed": 1, "finished": 3}

@@ -11,11 +11,11 @@ import ray
 import torch
 
 from stillhouse.methods.core.training import train
-from stillhouse.search.stages.core.stage import Product, Work
-from stillhouse.search.tuning.trial import Trial
+from stillhouse.search.stages.core.stage import Operation, StageResult
+from stillhouse.search.tuning.trial import TrialTrainable
 
 
-class Steady(Work):
+class Steady(Operation):
     """Notes every start of its work, where it began and on which node; saves every epoch."""
 
     kind: ClassVar[str] = "steady"
@@ -30,8 +30,8 @@ class Steady(Work):
     def epochs(self):
         return self.length
 
-    def run(self, data, parents, bench):
-        saved = bench.saves.load()
+    def run(self, data, parents, context):
+        saved = context.checkpointer.load()
         done = int(saved["epoch"]) if saved else 0
         node = ray.get_runtime_context().get_node_id()
         with open(self.log, "a", encoding="utf-8") as file:
@@ -41,11 +41,11 @@ class Steady(Work):
             while epoch == self.gate and not Path(self.log).with_name("go").exists():
                 time.sleep(0.05)
             self.happen(epoch)
-            if self.saves_now(bench):
-                bench.saves.store({"epoch": torch.tensor(epoch + 1)})
+            if self.saves_now(context):
+                context.checkpointer.save({"epoch": torch.tensor(epoch + 1)})
             yield {"epoch": epoch + 1.0}
         total = sum(float(parent.tensors["sum"]) for parent in parents) + 1
-        return Product({"sum": torch.tensor(total)}, {"sum": total})
+        return StageResult({"sum": torch.tensor(total)}, {"sum": total})
 
     def saves_now(self, bench):
         return True
@@ -64,7 +64,7 @@ class Thrifty(Steady):
     """Saves only when it is time, as training does."""
 
     def saves_now(self, bench):
-        return bench.saves.due()
+        return bench.saves.is_due()
 
 
 class Killed(Steady):
@@ -128,20 +128,20 @@ def hang(how="sleep"):
     re.match("(a*)*b", "a" * 60)
 
 
-class HangingTrial(Trial):
+class HangingTrial(TrialTrainable):
     """A trial whose fourth epoch stands still, once for every line of a file in the library."""
 
     def setup(self, config, experiment, library):
-        ran = train._Run.epoch
+        ran = train._TrainingRun.epoch
 
         def epoch(run):
             if len(run.curve) == 3 and _take(Path(library, "hangs")):
                 hang()
             return ran(run)
 
-        if not hasattr(train._Run, "hangs"):
-            train._Run.hangs = True
-            train._Run.epoch = epoch
+        if not hasattr(train._TrainingRun, "hangs"):
+            train._TrainingRun.hangs = True
+            train._TrainingRun.epoch = epoch
         super().setup(config, experiment, library)
 
 

@@ -7,7 +7,7 @@ import torch
 
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.data.dataset import Dataset, open_data
-from stillhouse.methods.core.objective.method import Pair, Progress
+from stillhouse.methods.core.objective.method import BuildContext, Progress
 from stillhouse.spaces.modules.network import Network
 from stillhouse.spaces.networks import resolve
 
@@ -57,9 +57,9 @@ def progress():
 def pair(build):
     """What a method is built with: ``pair(teachers=2)``."""
 
-    def of(teachers=1, classes=10) -> Pair:
+    def of(teachers=1, classes=10) -> BuildContext:
         student = build("cnn2", classes=classes).eval()
         taught = [build("cnn4", classes=classes, seed=i).eval() for i in range(teachers)]
-        return Pair(student, taught, classes, 200, torch.rand(4, 1, 8, 8))
+        return BuildContext(student, taught, classes, 200, torch.rand(4, 1, 8, 8))
 
     return of

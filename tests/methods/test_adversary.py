@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from stillhouse.methods.adversary import Adversary, reversed_gradient
+from stillhouse.methods.adversary import Adversary, reverse_gradient
 from stillhouse.methods.core.data.base.batch import Batch
 from stillhouse.methods.core.objective.objective import Objective
 from stillhouse.spaces.config.problems import ConfigError
@@ -68,7 +68,7 @@ def test_a_discriminator_that_guesses_costs_log_2(pair, progress):
 
 def test_reversing_keeps_the_value_to_the_bit_and_turns_the_gradient():
     x = (torch.randn(50) * 1e3).requires_grad_()
-    y = reversed_gradient(x, 0.3)
+    y = reverse_gradient(x, 0.3)
     assert y.equal(x)
     y.sum().backward()
     np.testing.assert_allclose(x.grad, np.full(50, -0.3, dtype=np.float32), rtol=1e-6)

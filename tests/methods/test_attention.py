@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from stillhouse.methods.attention import Attention, attention
+from stillhouse.methods.attention import Attention, attention_map
 from stillhouse.methods.core.data.base.batch import Batch
-from stillhouse.methods.core.objective.method import Pair
+from stillhouse.methods.core.objective.method import BuildContext
 from stillhouse.spaces.config.problems import ConfigError
 from stillhouse.spaces.modules.network import Network, Output
 
@@ -69,7 +69,7 @@ def test_scale_sign_and_order_of_channels_do_not_matter(pair, progress):
 
 def test_gradient_is_the_numerical_one():
     features = torch.from_numpy(maps(0, 2, 3, 2, 2)).requires_grad_()
-    assert torch.autograd.gradcheck(attention, features)
+    assert torch.autograd.gradcheck(attention_map, features)
 
 
 def test_maps_of_zeros_have_no_direction(pair, progress):
@@ -90,5 +90,5 @@ def test_a_single_pixel_has_no_attention(pair):
     with pytest.raises(ConfigError, match="at: compares maps of 2 pixels or more"):
         Attention(
             Attention.Config(),
-            Pair(_pooled_early(), pair().teachers, 3, 10, torch.rand(1, 1, 8, 8)),
+            BuildContext(_pooled_early(), pair().teachers, 3, 10, torch.rand(1, 1, 8, 8)),
         )

@@ -121,5 +121,5 @@ def test_inside_an_epoch_no_weight_changes():
 
 def test_the_full_method_begins_with_channels_alone(pair, progress):
     objective = Objective.parse(FULL).build(pair())
-    assert set(objective.active(progress(epoch=0, epochs=200))) == {"channel_attention"}
-    assert set(objective.active(progress(epoch=60, epochs=200))) == set(FULL)
+    assert set(objective.active_weights(progress(epoch=0, epochs=200))) == {"channel_attention"}
+    assert set(objective.active_weights(progress(epoch=60, epochs=200))) == set(FULL)

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from stillhouse.methods.core.config.requirements import HeadedTeachers
 from stillhouse.methods.core.data.base.batch import Batch
-from stillhouse.methods.core.objective.method import Method, Pair, Progress
+from stillhouse.methods.core.objective.method import BuildContext, Method, Progress
 from stillhouse.methods.core.objective.objective import METHODS, Objective
 from stillhouse.spaces.modules.heads import maps, stage_ends, with_linear_heads
 from stillhouse.spaces.modules.network import Output
@@ -55,7 +55,7 @@ class Scene:
             labels[0] = self.teacher(images, ()).logits[0].argmax()  # no teacher knows nothing
             self.batch = Batch(images, labels, torch.arange(batch))
             self.teacher.requires_grad_(False)
-            pair = Pair(self.student, [self.teacher], classes, 50, images)
+            pair = BuildContext(self.student, [self.teacher], classes, 50, images)
             self.module = Objective.parse({name: {}}).build(pair).to(dtype)
 
     def outputs(self):
@@ -63,14 +63,14 @@ class Scene:
             said = self.teacher(self.batch.images, self.module.teacher_taps(0))
         return self.student(self.batch.images, self.module.student_taps()), said
 
-    def loss(self):
+    def loss_calibration(self):
         student, teacher = self.outputs()
         return self.module(student, [teacher], self.batch, AT)[0]
 
 
 def with_what_it_needs(name, teacher, classes):
     """A teacher with heads for a method that says it needs them."""
-    needs = Objective.parse({name: {}}).brings()
+    needs = Objective.parse({name: {}}).requirements()
     if not any(isinstance(value, HeadedTeachers) for _, value in needs):
         return teacher
     dtype = next(teacher.parameters()).dtype
@@ -79,14 +79,14 @@ def with_what_it_needs(name, teacher, classes):
 
 
 def _build(name, classes, dtype, subclasses):
-    spec = NetworkSpec.parse(name).split(subclasses)
+    spec = NetworkSpec.parse(name).with_num_subclasses(subclasses)
     return spec.build((3, 16, 16), classes).to(dtype).eval()
 
 
 def subclasses_for(name):
     """What networks a method works on: those that split every class, or plain ones."""
     method = METHODS.load(name)
-    return 5 if method.needs_subclasses else method.Config().splits()
+    return 5 if method.needs_subclasses else method.Config().num_subclasses()
 
 
 def rounded(output):
@@ -103,7 +103,7 @@ def exact(output):
 @pytest.mark.parametrize("name", NAMES)
 def test_loss_is_a_finite_scalar_that_teaches_the_student(name):
     scene = Scene(name)
-    loss = scene.loss()
+    loss = scene.loss_calibration()
     assert loss.shape == ()
     assert loss.isfinite()
     loss.backward()
@@ -115,8 +115,8 @@ def test_loss_is_a_finite_scalar_that_teaches_the_student(name):
 
 @pytest.mark.parametrize("name", [n for n in NAMES if METHODS.load(n).zero_when_equal])
 def test_loss_is_zero_where_student_and_teacher_are_the_same(name):
-    assert Scene(name, equal=True).loss().item() == pytest.approx(0.0, abs=1e-12)
-    assert abs(Scene(name).loss().item()) > 1e-9
+    assert Scene(name, equal=True).loss_calibration().item() == pytest.approx(0.0, abs=1e-12)
+    assert abs(Scene(name).loss_calibration().item()) > 1e-9
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -125,7 +125,7 @@ def test_no_gradient_reaches_the_teacher(name):
     scene = Scene(name)
     scene.teacher.requires_grad_(True)
     before = copy.deepcopy(scene.teacher.state_dict())
-    scene.loss().backward()
+    scene.loss_calibration().backward()
     assert all(p.grad is None for p in scene.teacher.parameters())
     after = scene.teacher.state_dict()
     assert all(torch.equal(after[key], value) for key, value in before.items())
@@ -137,7 +137,7 @@ def test_no_gradient_reaches_the_teacher(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_any_batch_and_any_number_of_classes(name, batch, classes):
     scene = Scene(name, batch=batch, classes=classes)
-    loss = scene.loss()
+    loss = scene.loss_calibration()
     assert loss.isfinite()
     loss.backward()
     grads = [p.grad for p in scene.student.parameters() if p.grad is not None]
@@ -146,7 +146,10 @@ def test_any_batch_and_any_number_of_classes(name, batch, classes):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_float32_is_enough(name):
-    one, other = (Scene(name, dtype=dtype).loss().item() for dtype in (torch.float32, torch.double))
+    one, other = (
+        Scene(name, dtype=dtype).loss_calibration().item()
+        for dtype in (torch.float32, torch.double)
+    )
     assert one == pytest.approx(other, rel=2e-4, abs=1e-5)
 
 
@@ -164,9 +167,9 @@ def test_networks_in_bfloat16_give_the_loss_of_their_rounded_outputs(name):
 def test_the_same_step_has_the_same_loss(name):
     scene = Scene(name)
     torch.manual_seed(0)
-    first = scene.loss().item()
+    first = scene.loss_calibration().item()
     torch.manual_seed(1)
-    assert scene.loss().item() == first
+    assert scene.loss_calibration().item() == first
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -175,7 +178,7 @@ def test_settings_are_documented_and_their_defaults_lie_in_their_ranges(name):
     assert settings.parse(settings().plain()) == settings()
     for field, info in settings.model_fields.items():
         assert info.description, f"{field} says nothing"
-    for field, domain in settings.space().items():
+    for field, domain in settings.search_space().items():
         assert domain.contains(getattr(settings(), field)), f"{field}: {domain}"
 
 
@@ -193,7 +196,7 @@ def test_the_file_names_its_source_and_stays_short(name):
 def test_what_a_method_trains_learns_and_stays_out_of_the_student(name):
     scene = Scene(name)
     names = set(scene.student.state_dict())
-    scene.loss().backward()
+    scene.loss_calibration().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in scene.module.parameters())
     assert set(scene.student.state_dict()) == names
 
@@ -205,9 +208,9 @@ def test_what_a_method_trains_is_saved_and_loaded(name):
         for parameter in other.module.parameters():
             parameter.add_(0.25)
     if any(True for _ in other.module.parameters()):
-        assert not torch.equal(other.loss(), scene.loss())
+        assert not torch.equal(other.loss_calibration(), scene.loss_calibration())
     other.module.load_state_dict(scene.module.state_dict())
-    assert torch.equal(other.loss(), scene.loss())
+    assert torch.equal(other.loss_calibration(), scene.loss_calibration())
 
 
 class Watch(TorchDispatchMode):
@@ -215,14 +218,14 @@ class Watch(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.seen = []
+        self.with_metric = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         by_mask = func.overloadpacket in (aten.index, aten.index_put, aten.index_put_) and any(
             index is not None and index.dtype == torch.bool for index in args[1]
         )
         if by_mask or func.overloadpacket in WAITING:
-            self.seen.append(str(func))
+            self.with_metric.append(str(func))
         return func(*args, **(kwargs or {}))
 
 
@@ -230,7 +233,7 @@ class Watch(TorchDispatchMode):
 def test_the_watch_sees_a_wait(wait):
     with Watch() as watch:
         wait(torch.ones(1))
-    assert watch.seen
+    assert watch.with_metric
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -239,4 +242,4 @@ def test_no_method_waits_for_the_device_in_a_step(name):
     student, teacher = scene.outputs()
     with Watch() as watch:
         scene.module(student, [teacher], scene.batch, AT)[0].backward()
-    assert watch.seen == []
+    assert watch.with_metric == []

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from stillhouse.methods.core.data.base.batch import Batch
-from stillhouse.methods.core.objective.method import Pair
+from stillhouse.methods.core.objective.method import BuildContext
 from stillhouse.methods.core.objective.objective import Objective
 from stillhouse.methods.core.training.train import Training, train
 from stillhouse.methods.deep_to_shallow import DeepToShallow
@@ -24,7 +24,7 @@ BATCH = Batch(IMAGES, torch.arange(6), torch.arange(6))
 def made(build):
     def of(network="cnn4", **settings):
         student = build(network).eval()
-        pair = Pair(student, [], 10, 200, IMAGES)
+        pair = BuildContext(student, [], 10, 200, IMAGES)
         return student, DeepToShallow(DeepToShallow.Config.parse(settings), pair).eval()
 
     return of
@@ -74,7 +74,7 @@ def test_it_needs_a_stage_below_the_last():
     head = nn.Sequential(nn.Flatten(), nn.Linear(4 * 8 * 8, 10))
     student = Network({"conv": nn.Conv2d(1, 4, 3, padding=1), "head": head}).eval()
     with pytest.raises(ConfigError, match="maps of two sizes or more"):
-        DeepToShallow(DeepToShallow.Config(), Pair(student, [], 10, 200, IMAGES))
+        DeepToShallow(DeepToShallow.Config(), BuildContext(student, [], 10, 200, IMAGES))
 
 
 def test_a_student_learns_by_it_alone_and_its_classifiers_are_dropped(build, digits):

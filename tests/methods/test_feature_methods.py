@@ -11,7 +11,7 @@ from torch import nn
 
 from stillhouse.methods.core.config.training import Training
 from stillhouse.methods.core.data.base.batch import Batch
-from stillhouse.methods.core.objective.method import Pair
+from stillhouse.methods.core.objective.method import BuildContext
 from stillhouse.methods.core.objective.objective import METHODS, Objective
 from stillhouse.methods.core.objective.taps import FeatureMethod
 from stillhouse.methods.core.training.learner import Learner
@@ -123,7 +123,7 @@ def test_maps_of_any_sizes_meet(progress, name, sizes):
     """Published code pools to a square of the teacher's height, which fails on other shapes."""
     (height, width), mine, theirs = sizes
     images = torch.rand(3, 1, height, width)
-    pair = Pair(single(4, mine), [single(6, theirs)], 3, 10, images)
+    pair = BuildContext(single(4, mine), [single(6, theirs)], 3, 10, images)
     loss = loss_of(made(name, pair), pair, progress(), images)
     assert loss.isfinite()
     loss.backward()

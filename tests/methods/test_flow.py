@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from stillhouse.methods.core.data.base.batch import Batch
-from stillhouse.methods.core.objective.method import Pair
-from stillhouse.methods.flow import Flow, gram
+from stillhouse.methods.core.objective.method import BuildContext
+from stillhouse.methods.flow import Flow, gram_matrix
 from stillhouse.spaces.config.problems import ConfigError
 from stillhouse.spaces.modules.network import Output
 
@@ -36,7 +36,9 @@ def method(build):
     def built(student="resnet8", teachers=("resnet14",), **settings):
         networks = [build(name, seed=i).eval() for i, name in enumerate(teachers)]
         own = build(student, seed=9).eval()
-        return Flow(Flow.Config(**settings), Pair(own, networks, 10, 200, torch.rand(4, 1, 8, 8)))
+        return Flow(
+            Flow.Config(**settings), BuildContext(own, networks, 10, 200, torch.rand(4, 1, 8, 8))
+        )
 
     return built
 
@@ -59,7 +61,7 @@ def maps(seed, batch=3, channels=(2, 3, 4), sizes=((4, 4), (4, 4), (4, 4))):
 
 def test_a_gram_matrix_is_the_mean_of_products_over_positions():
     one, other = drawn(0, 3, 2, 4, 2), drawn(1, 3, 5, 4, 2)
-    found = gram(torch.from_numpy(one), torch.from_numpy(other))
+    found = gram_matrix(torch.from_numpy(one), torch.from_numpy(other))
     np.testing.assert_allclose(found, matrices(one, other), rtol=1e-12)
 
 
@@ -69,8 +71,8 @@ def test_the_larger_map_is_averaged_down_whichever_it_is():
     small = one.reshape(3, 2, 2, 2, 3, 2).mean(axis=(3, 5))
     wanted = matrices(small, other)
     one, other = torch.from_numpy(one), torch.from_numpy(other)
-    np.testing.assert_allclose(gram(one, other), wanted, rtol=1e-12)
-    np.testing.assert_allclose(gram(other, one), wanted.transpose(0, 2, 1), rtol=1e-12)
+    np.testing.assert_allclose(gram_matrix(one, other), wanted, rtol=1e-12)
+    np.testing.assert_allclose(gram_matrix(other, one), wanted.transpose(0, 2, 1), rtol=1e-12)
 
 
 def test_is_the_formula_between_consecutive_stages(method, progress):

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from stillhouse.methods.core.data.base.batch import Batch
-from stillhouse.methods.core.objective.method import Pair, Progress
+from stillhouse.methods.core.objective.method import BuildContext, Progress
 from stillhouse.methods.core.objective.objective import METHODS, Objective
 from stillhouse.spaces.modules.heads import maps, stage_ends, with_linear_heads
 from stillhouse.spaces.network_spec import NetworkSpec
@@ -25,7 +25,13 @@ AT = Progress(epoch=3, epochs=10, step=1, steps_per_epoch=4, seed=5)
 
 def filled(name: str, random: np.random.RandomState, subclasses: int):
     """A network whose every weight comes from NumPy's frozen streams."""
-    network = NetworkSpec.parse(name).split(subclasses).build((3, 16, 16), 10).double().eval()
+    network = (
+        NetworkSpec.parse(name)
+        .with_num_subclasses(subclasses)
+        .build((3, 16, 16), 10)
+        .double()
+        .eval()
+    )
     for key, value in network.state_dict().items():
         if value.is_floating_point() and "blocks" in key:
             drawn = torch.from_numpy(random.normal(size=tuple(value.shape)) * 0.2)
@@ -46,13 +52,15 @@ def headed(network, random: np.random.RandomState):
 def golden_loss(name: str) -> float:
     """The loss of a method with its defaults, on one fixed scene in float64."""
     random = np.random.RandomState(42)
-    parts = 5 if METHODS.load(name).needs_subclasses else METHODS.load(name).Config().splits()
+    parts = (
+        5 if METHODS.load(name).needs_subclasses else METHODS.load(name).Config().num_subclasses()
+    )
     student, teacher = (filled(network, random, parts) for network in ("resnet8", "resnet14"))
     images = torch.from_numpy(random.uniform(size=(8, 3, 16, 16)))
     labels = torch.from_numpy(random.randint(0, 10, 8))
     if name == "heads":
         teacher = headed(teacher, random)
-    pair = Pair(student, [teacher], 10, 50, images)
+    pair = BuildContext(student, [teacher], 10, 50, images)
     module = Objective.parse({name: {}}).build(pair).double()
     for parameter in module.parameters():
         drawn = random.normal(size=tuple(parameter.shape)) * 0.2

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from stillhouse.methods.core.data.base.batch import Batch
-from stillhouse.methods.core.objective.method import Pair
+from stillhouse.methods.core.objective.method import BuildContext
 from stillhouse.methods.hints import Hints
 from stillhouse.spaces.modules.network import Network, Output
 
@@ -60,7 +60,9 @@ def test_equal_channels_need_no_connector_and_equal_maps_cost_nothing(pair, prog
 
 def test_the_hint_lies_in_the_middle(build):
     student, teacher = (build(n, (3, 16, 16)).eval() for n in ("resnet8", "resnet14"))
-    method = Hints(Hints.Config(), Pair(student, [teacher], 10, 10, torch.rand(1, 3, 16, 16)))
+    method = Hints(
+        Hints.Config(), BuildContext(student, [teacher], 10, 10, torch.rand(1, 3, 16, 16))
+    )
     assert method.student_taps() == ("stage2_1",)
     assert method.teacher_taps(0) == ("stage2_2",)
 
@@ -86,7 +88,7 @@ def test_a_unit_regresses_to_the_teachers_map(progress, mine, theirs, layer, ker
     """As FitNet's regressor in public code; there the last case, a larger map by another factor
     than two, is an error."""
     images = torch.rand(3, 1, 12, 12)
-    both = Pair(single(5, mine), [single(5, theirs)], 3, 10, images)
+    both = BuildContext(single(5, mine), [single(5, theirs)], 3, 10, images)
     method = Hints(Hints.Config(at="last", regressor="unit"), both)
     convolution, norm, relu = method.connectors[0][0]
     assert (type(convolution), convolution.kernel_size) == (layer, kernel)

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stillhouse.methods.core.data.base.batch import Batch
-from stillhouse.methods.core.objective.method import Pair, Progress
+from stillhouse.methods.core.objective.method import BuildContext, Progress
 from stillhouse.methods.core.objective.objective import METHODS, Objective
 from stillhouse.spaces.modules.network import Output
 from stillhouse.spaces.network_spec import NetworkSpec
@@ -43,13 +43,13 @@ class Scene:
         torch.manual_seed(0)
         objective = Objective.parse({self.method: {"preset": self.preset}})
         known = METHODS.load(self.method)
-        parts = max(objective.splits, 5 if known.needs_subclasses else 1)
+        parts = max(objective.num_subclasses, 5 if known.needs_subclasses else 1)
         networks = [
-            NetworkSpec.parse(spec).split(parts).build(SHAPE, CLASSES).eval()
+            NetworkSpec.parse(spec).with_num_subclasses(parts).build(SHAPE, CLASSES).eval()
             for spec in (self.student, self.teacher)
         ]
         images, self.labels = torch.rand(SIZE, *SHAPE), torch.randint(0, CLASSES, (SIZE,))
-        pair = Pair(networks[0], networks[1:], CLASSES, 50, images)
+        pair = BuildContext(networks[0], networks[1:], CLASSES, 50, images)
         self.module = objective.build(pair).double().eval()
         self.own = self.module.methods[self.method]
         self.taps = (list(self.own.student_taps()), list(self.own.teacher_taps(0)))
@@ -66,7 +66,7 @@ class Scene:
         """The paired features, shallow ones first."""
         return [(self.s.features[a], self.t.features[b]) for a, b in zip(*self.taps, strict=True)]
 
-    def loss(self) -> Tensor:
+    def loss_calibration(self) -> Tensor:
         """What the method adds to the objective's sum in this epoch."""
         here = Progress(self.epoch - 1, EPOCHS, step=2, steps_per_epoch=4, seed=0)
         return self.module(self.s, [self.t], self.batch, here)[0]
@@ -315,12 +315,12 @@ def test_a_preset_is_the_loss_and_the_gradient_of_its_source(name, preset, stude
     for epoch in EPOCHS_TRIED:
         scene.epoch = epoch
         with torch.no_grad():
-            found, wanted = scene.loss().item(), expression(scene).item()
+            found, wanted = scene.loss_calibration().item(), expression(scene).item()
         assert found == pytest.approx(wanted, rel=1e-6, abs=1e-9), epoch
     assert found != 0.0
     found, wanted = (
         torch.autograd.grad(loss, scene.inputs, allow_unused=True)
-        for loss in (scene.loss(), expression(scene))
+        for loss in (scene.loss_calibration(), expression(scene))
     )
     for one, other in zip(found, wanted, strict=True):
         assert (one is None) == (other is None)

@@ -36,7 +36,7 @@ def test_published_accuracy(
     path = Path(str(ROOT), "teachers", f"cifar10-resnet{depth}-option-a.safetensors")
     network = family.build(dataset.shape, dataset.classes)
     network = load_published(network, family, read_state(path), str(path))
-    network = network.normalised_with(dataset.mean, dataset.std)
+    network = network.with_normalisation(dataset.mean, dataset.std)
     network = network.eval().to(memory_format=torch.channels_last)
 
     right = 0

@@ -28,16 +28,18 @@ OBJECTIVE = Objective.parse(
 class Memory:
     """Keeps what was stored last, as a file would."""
 
-    kept = None
+    selected_metrics = None
 
     def load(self):
-        return None if self.kept is None else safetensors.torch.load(self.kept)
+        return (
+            None if self.selected_metrics is None else safetensors.torch.load(self.selected_metrics)
+        )
 
-    def due(self):
+    def is_due(self):
         return True
 
-    def store(self, tensors):
-        self.kept = safetensors.torch.save(tensors)
+    def save(self, tensors):
+        self.selected_metrics = safetensors.torch.save(tensors)
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def start(digits, build):
     def started(seed=0, saves=None):
         student = build("resnet8", seed=seed)
         return student, train(
-            student, teachers, OBJECTIVE, data, training, seed=0, device="cpu", saves=saves
+            student, teachers, OBJECTIVE, data, training, seed=0, device="cpu", checkpointer=saves
         )
 
     return started

@@ -19,14 +19,14 @@ from stillhouse import launch, load_experiment, read_outcome, resume
 from stillhouse.search.artifacts.store import Library
 from stillhouse.search.cli.app import app
 from stillhouse.search.driver import driver
-from stillhouse.search.driver.reuse import again
-from stillhouse.search.evaluation.baselines import baselines
-from stillhouse.search.evaluation.finalists import contenders
+from stillhouse.search.driver.reuse import repeat_winner
+from stillhouse.search.evaluation.baselines import make_baselines
+from stillhouse.search.evaluation.finalists import select_finalists
 from stillhouse.search.execution import builder as making
 from stillhouse.search.monitoring.events import StageChanged, TrialEnded
 from stillhouse.search.monitoring.mlflow import send_pending
 from stillhouse.search.results.run_folder import RunFolder
-from stillhouse.search.runs.kept import load_run, stand_of
+from stillhouse.search.runs.kept import load_run, run_state
 from stillhouse.search.runs.result import read_run
 
 EARLIER = Path(__file__).parents[1] / "fixtures" / "earlier"
@@ -53,7 +53,7 @@ def _as_left(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(driver, "write_pages", lambda *_: [])
     monkeypatch.setattr(driver.Tracker, "log_winner", lambda *_, **__: None)
-    making._OPENED.clear()
+    making._OPEN_ARTIFACTS.clear()
 
 
 class Heard:
@@ -107,12 +107,12 @@ def run_anew(tmp_path, experiment):
     """Keys of all that the whole run of an experiment rests on, computed by the code of today."""
     run = read_run(RunFolder.find(experiment.name))
     best = max(run.outcome.trials, key=lambda trial: trial.figures["val_accuracy"])
-    recipes = [experiment.recipe(trial.values) for trial in run.outcome.trials]
-    for each in contenders(experiment, [best]):
-        recipes += each.recipes.values()
-        for other in baselines(experiment, each, library(tmp_path)):
-            recipes += other.recipes.values()
-    return {stage.key for recipe in recipes for stage in recipe.student.lineage()}
+    recipes = [experiment.stage_graph(trial.values) for trial in run.outcome.trials]
+    for each in select_finalists(experiment, [best]):
+        recipes += each.graphs.values()
+        for other in make_baselines(experiment, each, library(tmp_path)):
+            recipes += other.graphs.values()
+    return {stage.key for recipe in recipes for stage in recipe.student.ancestors()}
 
 
 # Reading
@@ -125,14 +125,16 @@ def test_every_key_of_a_trial_is_the_one_that_today_computes():
         trials = read_outcome(folder).trials
         assert trials
         for trial in trials:
-            assert experiment.recipe(trial.values).keys == dict(trial.keys), name
+            assert experiment.stage_graph(trial.values).keys_by_label == dict(trial.stage_keys), (
+                name
+            )
 
 
 def test_every_key_of_the_library_is_one_that_today_computes(tmp_path):
     first, second = (load_run(RunFolder.find(name)) for name in ("ended", "stopped"))
     keys = run_anew(tmp_path, first)
     for trial in read_outcome(RunFolder.find("stopped")).trials:
-        keys |= set(second.recipe(trial.values).keys.values())
+        keys |= set(second.stage_graph(trial.values).keys_by_label.values())
     assert HALF in keys
     assert set(library(tmp_path).keys()) <= keys
 
@@ -140,23 +142,23 @@ def test_every_key_of_the_library_is_one_that_today_computes(tmp_path):
 def test_every_artifact_opens_and_is_whole(tmp_path):
     found = library(tmp_path)
     for record in found.records():
-        artifact = found.open(record.key)
+        artifact = found.open_artifact(record.key)
         assert artifact.tensors
         assert artifact.record.curve[-1]["val_accuracy"] >= 0
-    assert found.needs().keys() == found.statuses().keys()
+    assert found.all_references().keys() == found.statuses().keys()
 
 
 def test_a_finished_run_is_read():
     folder = RunFolder.find("ended")
     run, outcome = read_run(folder), read_outcome(folder)
-    assert run.lacking == ()
-    assert stand_of(folder).state == "finished"
+    assert run.missing_repeats == ()
+    assert run_state(folder).state == "finished"
     assert [trial.state for trial in outcome.trials] == ["finished"] * 3
-    roles = [each["role"] for each in run.written["repeats"]]
-    assert [repeated.role for repeated in outcome.repeats] == roles
-    for repeated, told in zip(outcome.repeats, run.written["repeats"], strict=True):
+    roles = [each["role"] for each in run.written_outcome["repeats"]]
+    assert [repeated.role for repeated in outcome.seed_runs] == roles
+    for repeated, told in zip(outcome.seed_runs, run.written_outcome["repeats"], strict=True):
         assert [record.key for record in repeated.records] == told["keys"]
-    assert outcome.stages.keys() == set(run.written["stages"])
+    assert outcome.records.keys() == set(run.written_outcome["stages"])
 
 
 def call(*words):
@@ -241,7 +243,7 @@ def test_the_same_search_launched_anew_makes_nothing():
     first = read_outcome(RunFolder.find("ended"))
     assert heard.stages["made"] == []
     for trial, earlier in zip(launched.outcome.trials, first.trials, strict=True):
-        assert (trial.values, trial.keys) == (earlier.values, earlier.keys)
+        assert (trial.values, trial.stage_keys) == (earlier.values, earlier.stage_keys)
         assert trial.figures["val_accuracy"] == earlier.figures["val_accuracy"]
 
 
@@ -249,14 +251,16 @@ def test_its_best_is_used_again(tmp_path):
     file = tmp_path / "runs" / "ended-1" / "best.yaml"
     (known,) = (
         repeated
-        for repeated in read_outcome(RunFolder.find("ended")).repeats
+        for repeated in read_outcome(RunFolder.find("ended")).seed_runs
         if repeated.role.startswith("trial ")
     )
     experiment = load_experiment(file)
-    keys = [experiment.recipe(reseed=seed).student.key for seed in known.seeds]
+    keys = [experiment.stage_graph(seed_offset=seed).student.key for seed in known.seeds]
     assert keys == [record.key for record in known.records]
     made, heard = set(library(tmp_path).keys()), Heard()
-    launched = launch(again("ended", {}, 1, None), inline=True, test=True, observers=[heard])
+    launched = launch(
+        repeat_winner("ended", {}, 1, None), inline=True, test=True, observers=[heard]
+    )
     assert launched.state == "finished"
     assert not made & heard.epochs.keys()
     assert heard.stages["made"], "its seeds are fresh"
@@ -268,10 +272,10 @@ def test_its_best_is_used_again(tmp_path):
 def test_what_mlflow_had_not_heard_is_sent(tmp_path):
     from mlflow import MlflowClient
 
-    from stillhouse.search.monitoring.mlflow import prepare
+    from stillhouse.search.monitoring.mlflow import prepare_store
 
     uri, folder = f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "runs" / "ended-1"
-    prepare(uri, "ended")
+    prepare_store(uri, "ended")
     note = folder / "tracking" / "search.json"
     note.write_text(json.dumps({**json.loads(note.read_text()), "uri": uri}))
     for sent in operations("ended-1"):

@@ -27,16 +27,16 @@ from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.data.sources import SOURCES
 from stillhouse.methods.core.objective.objective import METHODS, Objective
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.evaluation.baselines import baselines
+from stillhouse.search.evaluation.baselines import make_baselines
 from stillhouse.search.evaluation.diagnosis import DiagnoseTeacher
-from stillhouse.search.evaluation.factorial import cells
-from stillhouse.search.evaluation.finalists import contender
+from stillhouse.search.evaluation.factorial import factorial_cells
+from stillhouse.search.evaluation.finalists import build_finalist
 from stillhouse.search.evaluation.seed_variance import MeasureVariance
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.search.experiment.screen_student import screen_student
-from stillhouse.search.stages.core.config import KINDS
-from stillhouse.search.stages.core.stage import Stage, Work
-from stillhouse.search.stages.expansion.prerequisites import again
+from stillhouse.search.stages.core.config import STAGE_KINDS
+from stillhouse.search.stages.core.stage import Operation, Stage
+from stillhouse.search.stages.expansion.prerequisites import replica_of
 from stillhouse.search.stages.ops.latency import MeasureLatency
 from stillhouse.search.stages.ops.train import TrainNetwork
 from stillhouse.spaces.block_spec import BlockSpec
@@ -75,12 +75,12 @@ def experiments() -> dict[str, dict]:
 
 
 def of_recipe(name: str) -> list[Stage]:
-    return list(load_experiment(experiments()[name]).recipe().student.lineage())
+    return list(load_experiment(experiments()[name]).stage_graph().student.ancestors())
 
 
 def of_repeat(name: str) -> list[Stage]:
     """The same recipe as it is repeated over seeds."""
-    return list(load_experiment(experiments()[name]).recipe(reseed=2).student.lineage())
+    return list(load_experiment(experiments()[name]).stage_graph(seed_offset=2).student.ancestors())
 
 
 def of_method(name: str) -> list[Stage]:
@@ -94,7 +94,7 @@ def of_method(name: str) -> list[Stage]:
     student |= {"teachers": ["teacher"]} if taught else {}
     stages = {"teacher": entry, "student": student}
     told = {"name": "golden", "data": {"source": "digits", "resize": 16}, "stages": stages}
-    return list(load_experiment(told, only_read=True).recipe().student.lineage())
+    return list(load_experiment(told, read_only=True).stage_graph().student.ancestors())
 
 
 def of_network(name: str) -> list[Stage]:
@@ -122,7 +122,7 @@ def of_block(name: str) -> list[Stage]:
 def of_end(name: str) -> list[Stage]:
     """The latency of the first and the last part of a network family, alike."""
     network = NetworkSpec.parse(FIRST_SIZES[name])
-    shape = (12, 16, 1) if FAMILIES.load(name).reads == "text" else (3, 32, 32)
+    shape = (12, 16, 1) if FAMILIES.load(name).input_form == "text" else (3, 32, 32)
     how = {"network": network, "shape": shape, "classes": 10, "how": TIMED}
     return [
         Stage(part, MeasureLatency(part=part, **how), DIGITS)  # type: ignore[arg-type]
@@ -137,17 +137,17 @@ def of_search(name: str) -> list[Stage]:
 
 def _compared() -> Iterator[Stage]:
     experiment = load_experiment({**experiments()["chain"], "run": {"trials": 1}})
-    best = contender("trial 0", experiment, {}, (1, 2), {})
+    best = build_finalist("trial 0", experiment, {}, (1, 2), {})
     with tempfile.TemporaryDirectory() as folder:
-        for each in baselines(experiment, best, Library(folder)):
-            yield from (recipe.student for recipe in each.recipes.values())
+        for each in make_baselines(experiment, best, Library(folder)):
+            yield from (recipe.student for recipe in each.graphs.values())
 
 
 def _factorial() -> Iterator[Stage]:
     techniques = {"smooth": {"student.objective.cross_entropy.label_smoothing": 0.1}}
     told = {**experiments()["taught"], "factorial": {"techniques": techniques, "seeds": 2}}
-    for cell in cells(load_experiment(told)):
-        yield from (recipe.student for recipe in cell.recipes.values())
+    for cell in factorial_cells(load_experiment(told)):
+        yield from (recipe.student for recipe in cell.graphs.values())
 
 
 def _screened() -> Iterator[Stage]:
@@ -165,13 +165,13 @@ def _screened() -> Iterator[Stage]:
 def _again() -> Iterator[Stage]:
     for name in ("heads", "distil data", "peers"):
         for stage in of_recipe(name):
-            if stage.work.again(1) is not None:
-                yield again(stage, 1)
+            if stage.operation.replica(1) is not None:
+                yield replica_of(stage, 1)
 
 
 def _measured() -> Iterator[Stage]:
     made = of_recipe("labels")[0]
-    other = replace(made, work=made.work.again(1))
+    other = replace(made, operation=made.operation.replica(1))
     yield Stage("variance", MeasureVariance(), made.data, (made, other))
     yield Stage("diagnosis", DiagnoseTeacher(temperature=3.0), made.data, (made,))
 
@@ -245,7 +245,7 @@ def test_no_golden_is_of_what_is_gone():
 
 def test_every_kind_of_entry_is_in_a_recipe():
     entries = [entry for each in experiments().values() for entry in each["stages"].values()]
-    assert {entry.get("do", "train") for entry in entries} == set(KINDS.names())
+    assert {entry.get("do", "train") for entry in entries} == set(STAGE_KINDS.names())
 
 
 def test_every_data_source_is_in_a_recipe():
@@ -255,7 +255,7 @@ def test_every_data_source_is_in_a_recipe():
     )
 
 
-def works(base: type[Work] = Work) -> Iterator[type[Work]]:
+def works(base: type[Operation] = Operation) -> Iterator[type[Operation]]:
     """Every class of work in the product, and not those of other tests."""
     own = str(Path(package.__path__[0]).resolve())
     for cls in base.__subclasses__():

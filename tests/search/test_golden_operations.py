@@ -25,9 +25,9 @@ import stillhouse.search as package
 from stillhouse.search.artifacts.store import Library
 from stillhouse.search.evaluation.diagnosis import DiagnoseTeacher
 from stillhouse.search.evaluation.seed_variance import MeasureVariance
-from stillhouse.search.execution.builder import make_all
+from stillhouse.search.execution.builder import build_stages
 from stillhouse.search.experiment.loading import load_experiment
-from stillhouse.search.stages.core.stage import Stage, Work
+from stillhouse.search.stages.core.stage import Operation, Stage
 
 FOLDER = Path(__file__).parents[1] / "goldens"
 FILE = FOLDER / "operations.json"
@@ -225,12 +225,12 @@ def _one_thread():
 def stages_of(case: str) -> list[Stage]:
     if case in MEASURED:
         teacher = stages_of("train by labels")[0]
-        other = Stage("other", teacher.work.again(1), teacher.data)
+        other = Stage("other", teacher.operation.replica(1), teacher.data)
         work, taken = {
             "variance": (MeasureVariance(), (teacher, other)),
             "diagnosis": (DiagnoseTeacher(), (teacher,)),
         }[case]
-        return list(Stage(case, work, teacher.data, taken).lineage())
+        return list(Stage(case, work, teacher.data, taken).ancestors())
     data, stages = CASES[case]
     told = {
         "name": "golden",
@@ -238,12 +238,12 @@ def stages_of(case: str) -> list[Stage]:
         "stages": stages,
         "run": {"repeats": {"top": 0}, "baselines": False},
     }
-    return list(load_experiment(told).recipe().student.lineage())
+    return list(load_experiment(told).stage_graph().student.ancestors())
 
 
 def figures_of(stage: Stage, library: Library) -> dict[str, float]:
     """All that a stage left, as numbers."""
-    made = library.open(stage.key)
+    made = library.open_artifact(stage.key)
     found = {name: value for name, value in made.record.figures.items() if name not in UNTOLD}
     for number, report in enumerate(made.record.curve, start=1):
         told = {name: value for name, value in report.items() if name not in UNTOLD}
@@ -258,11 +258,11 @@ def figures_of(stage: Stage, library: Library) -> dict[str, float]:
 def computed(case: str, library: Library) -> dict[str, dict[str, Any]]:
     """Label of each stage -> its kind, its version and its figures."""
     stages = stages_of(case)
-    list(make_all([stages[-1]], library))
+    list(build_stages([stages[-1]], library))
     return {
         stage.label: {
-            "kind": stage.work.kind,
-            "version": stage.work.version,
+            "kind": stage.operation.kind,
+            "version": stage.operation.version,
             "figures": figures_of(stage, library),
         }
         for stage in stages
@@ -301,7 +301,7 @@ def test_an_operation_makes_what_it_made(case, shared):
             )
 
 
-def works(base: type[Work] = Work) -> Iterator[type[Work]]:
+def works(base: type[Operation] = Operation) -> Iterator[type[Operation]]:
     """Every class of work in the product, and not those of other tests."""
     own = str(Path(package.__path__[0]).resolve())
     for cls in base.__subclasses__():

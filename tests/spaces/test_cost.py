@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from stillhouse.spaces.config.problems import ConfigError
-from stillhouse.spaces.cost import Costs, costs, device_name, measure_latency, network_costs
+from stillhouse.spaces.cost import Costs, compute_costs, device_name, measure_latency, network_costs
 from stillhouse.spaces.network_spec import NetworkSpec
 from stillhouse.spaces.networks import resolve
 
@@ -50,7 +50,7 @@ def test_cnn2_by_hand():
     ids=["depthwise", "strided", "linear", "no products"],
 )
 def test_layers_by_hand(layer, shape, flops):
-    assert costs(layer, shape).flops == flops
+    assert compute_costs(layer, shape).flops == flops
 
 
 @pytest.mark.parametrize("name", ["resnet8", "mobilenet_v2_x0_5", "lenet5", "vgg8"])
@@ -58,7 +58,7 @@ def test_flops_are_those_of_torchs_own_counter(name):
     network = build(name).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.zeros((1, *CIFAR)))
-    assert costs(network, CIFAR).flops == counter.get_total_flops() > 0
+    assert compute_costs(network, CIFAR).flops == counter.get_total_flops() > 0
 
 
 def test_costs_of_a_network_that_is_there_need_no_compiler():
@@ -75,10 +75,10 @@ def test_costs_of_a_network_that_is_there_need_no_compiler():
 
 
 def test_bytes_are_what_is_stored():
-    assert costs(nn.Linear(7, 5).half(), (7,)).bytes == 2 * 40
+    assert compute_costs(nn.Linear(7, 5).half(), (7,)).bytes == 2 * 40
     network = build("resnet8")
     stored = sum(t.numel() * t.element_size() for t in network.state_dict().values())
-    assert costs(network, CIFAR).bytes == stored
+    assert compute_costs(network, CIFAR).bytes == stored
 
 
 @pytest.mark.parametrize("name", ["resnet8", "wrn-10-1", "mobilenet_v2_x0_5", "cnn4", "vgg8"])
@@ -87,10 +87,10 @@ def test_blocks_add_up_to_the_network(name):
     shape, parts = CIFAR, []
     for place in range(len(network.names)):
         span = network.span(place, place + 1)
-        parts.append(costs(span, shape))
+        parts.append(compute_costs(span, shape))
         with torch.no_grad():
             shape = tuple(span(torch.zeros((1, *shape))).shape[1:])
-    whole = costs(network, CIFAR)
+    whole = compute_costs(network, CIFAR)
     assert sum(part.flops for part in parts) == whole.flops
     assert sum(part.parameters for part in parts) == whole.parameters
     # The network itself stores one mean and one deviation.
@@ -99,7 +99,7 @@ def test_blocks_add_up_to_the_network(name):
 
 @pytest.mark.parametrize("name", ["resnet8", "tv_mobilenet_v3_small"])
 def test_an_unbuilt_network_costs_what_a_built_one_does(name):
-    assert network_costs(name, CIFAR, 10) == costs(build(name), CIFAR)
+    assert network_costs(name, CIFAR, 10) == compute_costs(build(name), CIFAR)
 
 
 def test_counting_leaves_the_network_as_it_was():
@@ -107,7 +107,7 @@ def test_counting_leaves_the_network_as_it_was():
     network.blocks["stem"].eval()
     modes = [module.training for module in network.modules()]
     state = copy.deepcopy(network.state_dict())
-    costs(network, CIFAR)
+    compute_costs(network, CIFAR)
     assert [module.training for module in network.modules()] == modes
     assert all(torch.equal(t, state[key]) for key, t in network.state_dict().items())
     assert all(parameter.device.type == "cpu" for parameter in network.parameters())
@@ -116,7 +116,7 @@ def test_counting_leaves_the_network_as_it_was():
 def test_modes_come_back_even_when_the_shape_does_not_fit():
     network = build("resnet8").train()
     with pytest.raises(RuntimeError):
-        costs(network, (4, 32, 32))
+        compute_costs(network, (4, 32, 32))
     assert all(module.training for module in network.modules())
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from stillhouse.spaces.config.problems import ConfigError
-from stillhouse.spaces.modules.state_dict import renamed
+from stillhouse.spaces.modules.state_dict import rename_tensors
 from stillhouse.spaces.network_spec import NetworkSpec
 from stillhouse.spaces.networks import resolve
 from stillhouse.spaces.weights import load_published, read_state
@@ -271,7 +271,7 @@ def test_a_file_without_named_tensors_is_refused(tmp_path, saved):
 def test_the_longest_path_names_the_module():
     modules = {"layer": "stage", "layer.0": "first", "layer.0.down": "first.shortcut"}
     names = ["layer.0.down.weight", "layer.0.bn.bias", "layer.1.bias", "layer10.bias", "other"]
-    assert list(renamed(dict.fromkeys(names, torch.ones(1)), modules)) == [
+    assert list(rename_tensors(dict.fromkeys(names, torch.ones(1)), modules)) == [
         "first.shortcut.weight",
         "first.bn.bias",
         "stage.1.bias",
@@ -293,7 +293,7 @@ def test_our_own_weights_load(spec):
 
 
 def test_our_own_weights_bring_their_normalisation():
-    source = build("resnet8", seed=1).normalised_with((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+    source = build("resnet8", seed=1).with_normalisation((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
     loaded = load(build("resnet8"), "resnet8", source.state_dict())
     with torch.no_grad():
         assert torch.equal(loaded(images()).logits, source(images()).logits)
@@ -313,7 +313,7 @@ def test_published_weights_bring_their_familys_normalisation():
 
 def test_without_a_published_normalisation_the_networks_own_stays():
     state = {k: t for k, t in build("resnet8", seed=1).state_dict().items() if "blocks." in k}
-    network = build("resnet8").normalised_with((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+    network = build("resnet8").with_normalisation((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
     loaded = load(network, "resnet8", state)
     assert torch.equal(loaded.mean, network.mean)
     assert torch.equal(loaded.std, network.std)

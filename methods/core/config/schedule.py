@@ -13,13 +13,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeFloat
 
-from stillhouse.spaces.config.base import Config, knob
-from stillhouse.spaces.config.problems import ConfigError, unknown
+from stillhouse.spaces.config.base import Config, setting
+from stillhouse.spaces.config.problems import ConfigError, unknown_message
 
-_PLACE = "epochs done (below 1: fraction of all)"
+_POSITION_HELP = "epochs done (below 1: fraction of all)"
 
 
-def _place(value: float, epochs: int) -> float:
+def _to_epochs(value: float, epochs: int) -> float:
     return value * epochs if value < 1 else value
 
 
@@ -36,40 +36,47 @@ class Step(Config):
     """Multiplied by ``gamma`` at each of ``milestones``."""
 
     kind: Literal["step"] = "step"
-    milestones: tuple[NonNegativeFloat, ...] = knob((0.5, 0.75), f"when to step: {_PLACE}")
-    gamma: float = knob(0.1, "factor applied at each milestone", ge=0.0)
+    milestones: tuple[NonNegativeFloat, ...] = setting(
+        (0.5, 0.75), f"when to step: {_POSITION_HELP}"
+    )
+    gamma: float = setting(0.1, "factor applied at each milestone", ge=0.0)
 
     def factor(self, position: float, epochs: int) -> float:
-        places = [_place(milestone, epochs) for milestone in self.milestones]
+        milestones = [_to_epochs(milestone, epochs) for milestone in self.milestones]
         # A step falls between two epochs, never into one.
-        return float(self.gamma ** sum(math.floor(position) >= place for place in places))
+        return float(
+            self.gamma
+            ** sum(math.floor(position) >= milestone_epoch for milestone_epoch in milestones)
+        )
 
 
 class Switch(Config):
     """1 from ``since`` until ``until``, 0 before and after: a method that joins or leaves."""
 
     kind: Literal["switch"] = "switch"
-    since: float = knob(0.0, f"when it begins: {_PLACE}", ge=0.0)
-    until: float | None = knob(None, f"when it ends: {_PLACE}; none means never", gt=0.0)
+    since: float = setting(0.0, f"when it begins: {_POSITION_HELP}", ge=0.0)
+    until: float | None = setting(None, f"when it ends: {_POSITION_HELP}; none means never", gt=0.0)
 
     def factor(self, position: float, epochs: int) -> float:
-        begun = position >= _place(self.since, epochs)
-        ended = self.until is not None and position >= _place(self.until, epochs)
-        return float(begun and not ended)
+        has_begun = position >= _to_epochs(self.since, epochs)
+        has_ended = self.until is not None and position >= _to_epochs(self.until, epochs)
+        return float(has_begun and not has_ended)
 
 
 class Linear(Config):
     """A straight line from ``start`` to ``stop`` between two places, flat before and after."""
 
     kind: Literal["linear"] = "linear"
-    start: float = knob(1.0, "factor before and at `since`", ge=0.0)
-    stop: float = knob(0.0, "factor at and after `until`", ge=0.0)
-    since: float = knob(0.0, f"where the line begins: {_PLACE}", ge=0.0)
-    until: float | None = knob(None, f"where it ends: {_PLACE}; none means the last", gt=0.0)
+    start: float = setting(1.0, "factor before and at `since`", ge=0.0)
+    stop: float = setting(0.0, "factor at and after `until`", ge=0.0)
+    since: float = setting(0.0, f"where the line begins: {_POSITION_HELP}", ge=0.0)
+    until: float | None = setting(
+        None, f"where it ends: {_POSITION_HELP}; none means the last", gt=0.0
+    )
 
     def factor(self, position: float, epochs: int) -> float:
-        since = _place(self.since, epochs)
-        until = float(epochs) if self.until is None else _place(self.until, epochs)
+        since = _to_epochs(self.since, epochs)
+        until = float(epochs) if self.until is None else _to_epochs(self.until, epochs)
         if position >= until:
             return self.stop
         share = max(position - since, 0.0) / max(until - since, 1e-12)
@@ -84,10 +91,10 @@ class Warmup(Config):
     """
 
     kind: Literal["warmup"] = "warmup"
-    epochs: float = knob(20.0, "n: the first epoch at 1 (below 1: fraction of all)", gt=0.0)
+    epochs: float = setting(20.0, "n: the first epoch at 1 (below 1: fraction of all)", gt=0.0)
 
     def factor(self, position: float, epochs: int) -> float:
-        return min((math.floor(position) + 1) / _place(self.epochs, epochs), 1.0)
+        return min((math.floor(position) + 1) / _to_epochs(self.epochs, epochs), 1.0)
 
 
 class Cosine(Config):
@@ -97,11 +104,11 @@ class Cosine(Config):
     """
 
     kind: Literal["cosine"] = "cosine"
-    warmup: float = knob(0.0, f"end of a linear rise from 0: {_PLACE}", ge=0.0)
-    floor: float = knob(0.0, "factor at the end", ge=0.0, le=1.0)
+    warmup: float = setting(0.0, f"end of a linear rise from 0: {_POSITION_HELP}", ge=0.0)
+    floor: float = setting(0.0, "factor at the end", ge=0.0, le=1.0)
 
     def factor(self, position: float, epochs: int) -> float:
-        warmup = _place(self.warmup, epochs)
+        warmup = _to_epochs(self.warmup, epochs)
         if position < warmup:
             return position / warmup
         share = min((position - warmup) / max(epochs - warmup, 1e-12), 1.0)
@@ -115,9 +122,9 @@ class OneCycle(Config):
     """
 
     kind: Literal["one_cycle"] = "one_cycle"
-    peak: float = knob(0.3, "fraction of training at which the factor is 1", gt=0.0, lt=1.0)
-    initial: float = knob(0.04, "factor at the start", ge=0.0, le=1.0)
-    final: float = knob(4e-6, "factor at the end", ge=0.0, le=1.0)
+    peak: float = setting(0.3, "fraction of training at which the factor is 1", gt=0.0, lt=1.0)
+    initial: float = setting(0.04, "factor at the start", ge=0.0, le=1.0)
+    final: float = setting(4e-6, "factor at the end", ge=0.0, le=1.0)
 
     def factor(self, position: float, epochs: int) -> float:
         fraction = position / epochs
@@ -128,10 +135,10 @@ class OneCycle(Config):
         return low + (1 - low) * 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
 
 
-_KINDS = ("constant", "step", "switch", "linear", "warmup", "cosine", "one_cycle")
+_SCHEDULE_KINDS = ("constant", "step", "switch", "linear", "warmup", "cosine", "one_cycle")
 
 
-def _expand(data: Any) -> Any:
+def _to_tagged(data: Any) -> Any:
     """``cosine`` and ``{cosine: {...}}`` to the tagged form that pydantic tells apart."""
     if isinstance(data, Config):
         return data
@@ -144,14 +151,14 @@ def _expand(data: Any) -> Any:
         data = {"kind": kind, **settings}
     if not (isinstance(data, Mapping) and "kind" in data):
         raise ConfigError(f"needs a name or {{name: {{settings}}}}, found {data!r}")
-    if data["kind"] not in _KINDS:
-        raise ConfigError(unknown("schedule", data["kind"], _KINDS))
+    if data["kind"] not in _SCHEDULE_KINDS:
+        raise ConfigError(unknown_message("schedule", data["kind"], _SCHEDULE_KINDS))
     return data
 
 
 Schedule = Annotated[
     Constant | Step | Switch | Linear | Warmup | Cosine | OneCycle,
     Field(discriminator="kind"),
-    BeforeValidator(_expand),
+    BeforeValidator(_to_tagged),
 ]
 """In an experiment: ``cosine``, or ``{cosine: {warmup: 5}}``."""

@@ -17,20 +17,20 @@ def check_classes(config: DataConfig, count: int) -> None:
     Raises:
         ConfigError: a class that is not there, or one that is in no group or in two.
     """
-    strange = sorted(set(config.classes or ()) - set(range(count)))
-    if strange:
-        message = f"names class {strange[0]}, and there are 0 to {count - 1}"
+    unknown_classes = sorted(set(config.classes or ()) - set(range(count)))
+    if unknown_classes:
+        message = f"names class {unknown_classes[0]}, and there are 0 to {count - 1}"
         raise ConfigError([Problem("classes", message)])
     if config.merge is None:
         return
-    named = sorted(itertools.chain(*config.merge))
-    if named != list(range(count)):
-        found = [list(group) for group in config.merge]
-        message = f"needs every class of 0 to {count - 1} in one group, found {found}"
+    grouped = sorted(itertools.chain(*config.merge))
+    if grouped != list(range(count)):
+        groups = [list(group) for group in config.merge]
+        message = f"needs every class of 0 to {count - 1} in one group, found {groups}"
         raise ConfigError([Problem("merge", message)])
 
 
-def merged_names(config: DataConfig, names: tuple[str, ...]) -> tuple[str, ...]:
+def merged_class_names(config: DataConfig, names: tuple[str, ...]) -> tuple[str, ...]:
     """The names of the classes that are taught: ``0 or 1 or 2`` of a group."""
     if config.merge is None:
         return names

@@ -8,31 +8,31 @@ from typing import Any, ClassVar, Self
 from pydantic import field_validator, model_validator
 
 from stillhouse.methods.core.data.augmentation.augment import Augment
-from stillhouse.methods.core.data.base.rare_classes import rare_examples
+from stillhouse.methods.core.data.base.rare_classes import rare_training_rows
 from stillhouse.methods.core.data.base.source import Source
 from stillhouse.methods.core.data.sources import resolve
-from stillhouse.spaces.config.base import Config, knob
-from stillhouse.spaces.config.normalisation import normalisation_fault
+from stillhouse.spaces.config.base import Config, setting
+from stillhouse.spaces.config.normalisation import normalisation_error
 
 
 class Normalise(Config):
     """What networks subtract from images in 0..1 and divide them by, one value a channel."""
 
-    mean: tuple[float, ...] = knob(..., "subtracted")
-    std: tuple[float, ...] = knob(..., "divided by")
+    mean: tuple[float, ...] = setting(..., "subtracted")
+    std: tuple[float, ...] = setting(..., "divided by")
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
-        if wrong := normalisation_fault(self.mean, self.std):
+    def _check_values(self) -> Self:
+        if wrong := normalisation_error(self.mean, self.std):
             raise ValueError(wrong)
         return self
 
 
-class Limits(Config):
+class SplitLimits(Config):
     """How many examples of each split are used, every class alike; none means all."""
 
-    train: int | None = knob(None, "examples to train on", ge=1)
-    validation: int | None = knob(None, "held-out examples to judge by", ge=1)
+    train: int | None = setting(None, "examples to train on", ge=1)
+    validation: int | None = setting(None, "held-out examples to judge by", ge=1)
 
 
 class DataConfig(Config):
@@ -40,47 +40,47 @@ class DataConfig(Config):
 
     version: ClassVar[int] = 1
 
-    source: str | dict[str, dict[str, Any]] = knob(
+    source: str | dict[str, dict[str, Any]] = setting(
         ..., "a name in sources/ (digits, cifar10, ...), or {name: {settings}}"
     )
-    root: str | None = knob(None, "folder that holds the data set")
-    download: bool = knob(False, "fetch what is missing, where the set can be fetched")
-    validation: float = knob(
+    root: str | None = setting(None, "folder that holds the data set")
+    download: bool = setting(False, "fetch what is missing, where the set can be fetched")
+    validation: float = setting(
         0.1, "fraction of the training part held out, every class alike", ge=0.0, lt=1.0
     )
-    split_seed: int = knob(0, "from which the held-out examples are drawn", ge=0)
-    limit: int | Limits | None = knob(
+    split_seed: int = setting(0, "from which the held-out examples are drawn", ge=0)
+    limit: int | SplitLimits | None = setting(
         None,
         "train on so many examples only, every class alike; none means all; or {train: 1000, "
         "validation: 200}",
     )
-    classes: tuple[int, ...] | None = knob(
+    classes: tuple[int, ...] | None = setting(
         None, "only examples of these, in every split; classes keep their numbers"
     )
-    merge: tuple[tuple[int, ...], ...] | None = knob(
+    merge: tuple[tuple[int, ...], ...] | None = setting(
         None, "classes that count as one, every class in one group; none means each alone"
     )
-    resize: int | None = knob(None, "side in pixels to which images are scaled", ge=1)
-    augment: Augment = knob(Augment(), "how training images are varied")
-    normalise: Normalise | None = knob(
+    resize: int | None = setting(None, "side in pixels to which images are scaled", ge=1)
+    augment: Augment = setting(Augment(), "how training images are varied")
+    normalise: Normalise | None = setting(
         None, "none means the published mean and std, else those of the training split"
     )
-    resident_mb: int = knob(
+    resident_mb: int = setting(
         4096, "MiB up to which a set lies on the device; a larger one is streamed", ge=0
     )
 
     @field_validator("source")
     @classmethod
-    def _known(cls, value: Any) -> Any:
+    def _check_source(cls, value: Any) -> Any:
         resolve(value)
         return value
 
     @field_validator("limit", mode="before")
     @classmethod
-    def _counted(cls, limit: Any) -> Any:
+    def _parse_limit(cls, limit: Any) -> Any:
         if isinstance(limit, Mapping):
-            limit = Limits.parse(limit)
-        if isinstance(limit, Limits):
+            limit = SplitLimits.parse(limit)
+        if isinstance(limit, SplitLimits):
             # Without a limit of the validation split it is the plain form, under the same key.
             return limit.train if limit.validation is None else limit
         if limit is not None and (type(limit) is not int or limit < 1):
@@ -92,20 +92,20 @@ class DataConfig(Config):
 
     @field_validator("classes")
     @classmethod
-    def _some(cls, classes: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    def _distinct_classes(cls, classes: tuple[int, ...] | None) -> tuple[int, ...] | None:
         if classes is not None and (len(set(classes)) < len(classes) or not classes):
             raise ValueError(f"needs a class or more, each once, found {list(classes)}")
         return classes if classes is None else tuple(sorted(classes))
 
     @field_validator("merge")
     @classmethod
-    def _groups(cls, merge: tuple[tuple[int, ...], ...] | None) -> Any:
+    def _sorted_groups(cls, merge: tuple[tuple[int, ...], ...] | None) -> Any:
         if merge is not None and (len(merge) < 2 or not all(merge)):
-            found = [list(group) for group in merge]
-            raise ValueError(f"needs two groups of classes or more, found {found}")
+            groups = [list(group) for group in merge]
+            raise ValueError(f"needs two groups of classes or more, found {groups}")
         return merge if merge is None else tuple(tuple(sorted(group)) for group in merge)
 
-    def origin(self) -> tuple[str, Source]:
+    def named_source(self) -> tuple[str, Source]:
         """The source's name and the source, with this set's ``root`` and ``download``."""
         return resolve(self.source, root=self.root, download=self.download)
 
@@ -118,31 +118,31 @@ class DataConfig(Config):
         Raises:
             ConfigError: files are missing or labels are damaged; the message names the files.
         """
-        name, source = self.origin()
-        elsewhere = {"source", "root", "download", "resident_mb"}
+        name, source = self.named_source()
+        excluded = {"source", "root", "download", "resident_mb"}
         # As it was called when there was nothing else.
-        elsewhere |= {name for name in ("classes", "merge") if getattr(self, name) is None}
+        excluded |= {name for name in ("classes", "merge") if getattr(self, name) is None}
         return {
-            **{key: value for key, value in self.plain().items() if key not in elsewhere},
+            **{key: value for key, value in self.plain().items() if key not in excluded},
             # Only where it makes a difference, as others keep their names.
-            **({"rare": "train"} if self.rare_examples() else {}),
+            **({"rare": "train"} if self.rare_training_rows() else {}),
             "augment": self.augment.identity(),
             "version": self.version,
             "source": {name: source.identity()},
         }
 
-    def rare_examples(self) -> tuple[int, ...]:
+    def rare_training_rows(self) -> tuple[int, ...]:
         """The rows that train so that every class does, see ``splits.kept_to_train``."""
-        _, source = self.origin()
-        return rare_examples(source, source.fingerprint(), self.validation, self.split_seed)
+        _, source = self.named_source()
+        return rare_training_rows(source, source.fingerprint(), self.validation, self.split_seed)
 
-    def limits(self) -> Limits:
+    def split_limits(self) -> SplitLimits:
         """``limit`` in its long form."""
-        return self.limit if isinstance(self.limit, Limits) else Limits(train=self.limit)
+        return self.limit if isinstance(self.limit, SplitLimits) else SplitLimits(train=self.limit)
 
-    def judged_on(self) -> dict[str, Any]:
+    def validation_identity(self) -> dict[str, Any]:
         """What of the identity decides the images and labels of the validation split."""
-        trained_on = {"limit", "augment", "normalise"}
-        judged = {k: v for k, v in self.identity().items() if k not in trained_on}
-        limit = self.limits().validation
-        return judged if limit is None else {**judged, "validation_limit": limit}
+        training_only = {"limit", "augment", "normalise"}
+        identity = {k: v for k, v in self.identity().items() if k not in training_only}
+        limit = self.split_limits().validation
+        return identity if limit is None else {**identity, "validation_limit": limit}

@@ -11,29 +11,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stillhouse.methods.core.data.augmentation.augment import UNCHANGED, View, render
-from stillhouse.methods.core.data.augmentation.mixing import Mix, mixed_images, mixed_labels
+from stillhouse.methods.core.data.augmentation.augment import UNCHANGED, ViewChoices, render
+from stillhouse.methods.core.data.augmentation.mixing import Mix, mix_images, mix_labels
 from stillhouse.methods.core.data.base.batch import Batch
-from stillhouse.methods.core.data.base.decoded_source import Material
-from stillhouse.methods.core.data.base.image_store import Pixels
-from stillhouse.methods.core.data.base.rng import generator
+from stillhouse.methods.core.data.base.decoded_source import DecodedSource
+from stillhouse.methods.core.data.base.image_store import ImageStore
+from stillhouse.methods.core.data.base.rng import make_rng
 from stillhouse.methods.core.data.base.source import Labels, Part
 from stillhouse.methods.core.data.base.splits import Rows, Split, Splits
 from stillhouse.methods.core.data.class_merging import merged_labels
 from stillhouse.methods.core.data.config import DataConfig
-from stillhouse.methods.core.data.facts import DataFacts, cut, facts, opened
+from stillhouse.methods.core.data.facts import DataFacts, decoded_source, facts, split_spec
 from stillhouse.spaces.config.base import fingerprint
 from stillhouse.spaces.config.problems import ConfigError, Problem
 from stillhouse.spaces.modules.network import Shape
 
-_MIB = 1024**2
+MIB_BYTES = 1024**2
 
 
-class _Seen(NamedTuple):
+class _View(NamedTuple):
     """How one view shows every training example."""
 
-    choices: View
-    changes: Rows | None
+    choices: ViewChoices
+    randaugment_choices: Rows | None
     """RandAugment's."""
 
 
@@ -45,13 +45,15 @@ class Dataset:
     same batches, bit for bit, and neither makes the host wait for the device within an epoch.
     """
 
-    def __init__(self, config: DataConfig, known: DataFacts, held: Material, splits: Splits):
+    def __init__(self, config: DataConfig, facts: DataFacts, source: DecodedSource, splits: Splits):
         self.config = config
-        self.facts = known
-        self._held = held
+        self.facts = facts
+        self._source = source
         self._splits = splits
-        size = sum(held.examples(part, cut(config)).nbytes for part in ("train", "test"))
-        self._resident = size <= config.resident_mb * _MIB
+        size = sum(
+            source.example_store(part, split_spec(config)).nbytes for part in ("train", "test")
+        )
+        self._resident = size <= config.resident_mb * MIB_BYTES
 
     @property
     def shape(self) -> Shape:
@@ -79,22 +81,22 @@ class Dataset:
         return fingerprint(self.config.identity())
 
     @property
-    def views(self) -> int | None:
+    def num_views(self) -> int | None:
         """How many different views of the training split there are; none means endlessly many."""
-        return self.config.augment.views if self.config.augment.active else 1
+        return self.config.augment.views if self.config.augment.is_active else 1
 
     @property
-    def repeats(self) -> bool:
+    def has_repeating_views(self) -> bool:
         """Whether views come back, so that what a teacher says of them can be kept."""
-        return self.views is not None
+        return self.num_views is not None
 
-    def view(self, epoch: int) -> int:
+    def view_of_epoch(self, epoch: int) -> int:
         """The number of the view that ``epoch`` (from 0) trains on."""
-        return epoch if self.views is None else epoch % self.views
+        return epoch if self.num_views is None else epoch % self.num_views
 
     def steps(self, batch_size: int, drop_last: bool = False) -> int:
         """How many batches :meth:`train_batches` yields an epoch."""
-        return math.ceil(self._kept(batch_size, drop_last) / batch_size)
+        return math.ceil(self._examples_per_epoch(batch_size, drop_last) / batch_size)
 
     def train_batches(
         self,
@@ -111,9 +113,9 @@ class Dataset:
         left out, as batch norm cannot train on it. A split smaller than ``batch_size`` is one
         batch.
         """
-        order = generator(seed, epoch).permutation(self.facts.sizes["train"]).astype(np.int64)
-        order = order[: self._kept(batch_size, drop_last)]
-        yield from self._batches("train", order, batch_size, device, self.view(epoch))
+        order = make_rng(seed, epoch).permutation(self.facts.sizes["train"]).astype(np.int64)
+        order = order[: self._examples_per_epoch(batch_size, drop_last)]
+        yield from self._batches("train", order, batch_size, device, self.view_of_epoch(epoch))
 
     def view_batches(
         self, view: int, *, batch_size: int, device: torch.device | str
@@ -132,10 +134,10 @@ class Dataset:
         """
         size = self.facts.sizes[split]
         if not size:
-            raise _empty(split)
+            raise _empty_split_error(split)
         yield from self._batches(split, np.arange(size), batch_size, device, None)
 
-    def hidden_labels(self, split: Split) -> Tensor | None:
+    def labels_before_merge(self, split: Split) -> Tensor | None:
         """[N] int64 in order: the classes that ``merge`` hides, for measuring and nothing else;
         none where no classes are merged."""
         if self.config.merge is None:
@@ -146,72 +148,89 @@ class Dataset:
         """The classes [n] int64 that ``classes`` leaves, ascending; none where it leaves all."""
         if self.config.classes is None:
             return None
-        left = merged_labels(self.config, np.array(self.config.classes))
-        return torch.from_numpy(np.unique(left))
+        merged = merged_labels(self.config, np.array(self.config.classes))
+        return torch.from_numpy(np.unique(merged))
 
-    def _kept(self, batch_size: int, drop_last: bool) -> int:
+    def _examples_per_epoch(self, batch_size: int, drop_last: bool) -> int:
         """How many examples of the training split an epoch uses."""
         size = self.facts.sizes["train"]
-        rest = size % batch_size
-        drop = size > batch_size and (rest == 1 or drop_last)
-        return size - rest if drop else size
+        remainder = size % batch_size
+        drop = size > batch_size and (remainder == 1 or drop_last)
+        return size - remainder if drop else size
 
     def _batches(
         self, split: Split, order: Rows, size: int, device: torch.device | str, view: int | None
     ) -> Iterator[Batch]:
         """The examples at the places ``order`` of a split, ``size`` at a time."""
         device = torch.device(device)
-        seen = _Seen(self._choices(view).to(device), self._changes(view))
+        view_choices = _View(self._view_choices(view).to(device), self._randaugment_choices(view))
         mix = self._mix(view)
         if mix is None:
-            yield from self._shown(split, order, size, device, seen)
+            yield from self._augmented_batches(split, order, size, device, view_choices)
             return
-        others = self._shown(split, mix.partner.numpy()[order], size, device, seen)
+        others = self._augmented_batches(
+            split, mix.partner.numpy()[order], size, device, view_choices
+        )
         mix = mix.to(device)
-        for own, other in zip(self._shown(split, order, size, device, seen), others, strict=True):
-            how = mix.of(own.indices)
-            images = mixed_images(own.images, other.images, how)
-            labels = mixed_labels(own.labels, other.labels, how, self.classes)
+        for own, other in zip(
+            self._augmented_batches(split, order, size, device, view_choices), others, strict=True
+        ):
+            mix_of_batch = mix.select(own.indices)
+            images = mix_images(own.images, other.images, mix_of_batch)
+            labels = mix_labels(own.labels, other.labels, mix_of_batch, self.classes)
             yield Batch(images, labels, own.indices)
 
-    def _shown(
-        self, split: Split, order: Rows, size: int, device: torch.device, seen: _Seen
+    def _augmented_batches(
+        self, split: Split, order: Rows, size: int, device: torch.device, view_choices: _View
     ) -> Iterator[Batch]:
         """The same, every example by itself."""
-        pixels, of_split, labels = self._examples(split)
-        rows = torch.from_numpy(of_split[order])
+        store, split_rows, labels = self._split_examples(split)
+        rows = torch.from_numpy(split_rows[order])
         indices = torch.from_numpy(order).to(device)
         labels = labels.to(device).index_select(0, indices)
-        mean, std = (torch.tensor(each, device=device) for each in (self.mean, self.std))
-        read = pixels.gathered if self._resident else pixels.streamed
+        mean, std = (
+            torch.tensor(channel_values, device=device) for channel_values in (self.mean, self.std)
+        )
+        batch_reader = store.gather_batches if self._resident else store.stream_batches
         parts = zip(torch.split(labels, size), torch.split(indices, size), strict=True)
-        batches = zip(read(rows, size, device), parts, strict=True)
-        for start, (images, (some, places)) in zip(
+        batches = zip(batch_reader(rows, size, device), parts, strict=True)
+        for start, (images, (batch_labels, batch_indices)) in zip(
             itertools.count(step=size), batches, strict=False
         ):
-            places_here = order[start : start + size]
-            here = None if seen.changes is None else seen.changes[places_here]
-            shown = render(images, seen.choices.of(places), self.config.augment, mean, std, here)
-            yield Batch(shown, some, places)
+            batch_positions = order[start : start + size]
+            batch_changes = (
+                None
+                if view_choices.randaugment_choices is None
+                else view_choices.randaugment_choices[batch_positions]
+            )
+            rendered = render(
+                images,
+                view_choices.choices.select(batch_indices),
+                self.config.augment,
+                mean,
+                std,
+                batch_changes,
+            )
+            yield Batch(rendered, batch_labels, batch_indices)
 
-    def _examples(self, split: Split) -> tuple[Pixels, Rows, Tensor]:
+    def _split_examples(self, split: Split) -> tuple[ImageStore, Rows, Tensor]:
         """The images among which a split's are, their rows, and their labels."""
         part: Part = "test" if split == "test" else "train"
         labels = merged_labels(self.config, self._source_labels(split))
-        pixels = self._held.examples(part, cut(self.config))
-        return pixels, self._splits.rows(split), torch.from_numpy(labels)
+        store = self._source.example_store(part, split_spec(self.config))
+        return store, self._splits.rows(split), torch.from_numpy(labels)
 
     def _source_labels(self, split: Split) -> Labels:
-        labels = self._held.labels("test" if split == "test" else "train")
+        labels = self._source.labels("test" if split == "test" else "train")
         return labels[self._splits.rows(split)]
 
-    def _choices(self, view: int | None) -> View:
+    def _view_choices(self, view: int | None) -> ViewChoices:
         if view is None:
             return UNCHANGED
         _, height, width = self.shape
-        return self.config.augment.draw(view, self.facts.sizes["train"], height, width)
+        return self.config.augment.draw_view(view, self.facts.sizes["train"], height, width)
 
-    def _changes(self, view: int | None) -> Rows | None:
+    def _randaugment_choices(self, view: int | None) -> Rows | None:
         augment = self.config.augment
         return None if view is None else augment.draw_changes(view, self.facts.sizes["train"])
 
@@ -231,11 +250,11 @@ def open_data(config: DataConfig) -> Dataset:
     Raises:
         ConfigError: files are missing or damaged, or settings do not fit the images.
     """
-    held = opened(config)
-    return Dataset(config, facts(config), held, held.splits(cut(config)))
+    source = decoded_source(config)
+    return Dataset(config, facts(config), source, source.splits(split_spec(config)))
 
 
-def _empty(split: Split) -> ConfigError:
+def _empty_split_error(split: Split) -> ConfigError:
     if split == "validation":
         return ConfigError([Problem("validation", "is 0, so there is no validation split")])
     return ConfigError([Problem("source", f"has no {split} split")])

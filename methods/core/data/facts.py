@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from stillhouse.methods.core.data.base.decoded_source import Material
+from stillhouse.methods.core.data.base.decoded_source import DecodedSource
 from stillhouse.methods.core.data.base.source import Source
-from stillhouse.methods.core.data.base.splits import Cut, Split, Splits
-from stillhouse.methods.core.data.class_merging import check_classes, merged_names
+from stillhouse.methods.core.data.base.splits import Split, Splits, SplitSpec
+from stillhouse.methods.core.data.class_merging import check_classes, merged_class_names
 from stillhouse.methods.core.data.config import DataConfig
-from stillhouse.methods.core.data.text.decoded_texts import TextMaterial
-from stillhouse.methods.core.data.text.embedding_table import Lexicon
+from stillhouse.methods.core.data.text.decoded_texts import DecodedTexts
+from stillhouse.methods.core.data.text.embedding_table import EmbeddingTable
 from stillhouse.methods.core.data.text.text_source import TextSource
 from stillhouse.spaces.config.problems import ConfigError, Problem
 from stillhouse.spaces.modules.network import Shape
 
-_MOST_NAMED = 5
+_MAX_LISTED_NAMES = 5
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class DataFacts:
 
     def plain(self) -> dict[str, Any]:
         """As JSON types, without the notes."""
-        told = {k: v for k, v in asdict(self).items() if k != "notes"}
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in told.items()}
+        fields = {k: v for k, v in asdict(self).items() if k != "notes"}
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
 
 
 def facts(config: DataConfig) -> DataFacts:
@@ -56,92 +56,92 @@ def facts(config: DataConfig) -> DataFacts:
     Raises:
         ConfigError: files are missing or damaged, or settings do not fit the images.
     """
-    held = opened(config)
-    splits = held.splits(cut(config))
-    if isinstance(held, TextMaterial):
-        held.lexicon(cut(config))
-    mean, std = _normalisation(config, held)
-    names = merged_names(config, held.facts.class_names)
+    decoded = decoded_source(config)
+    splits = decoded.splits(split_spec(config))
+    if isinstance(decoded, DecodedTexts):
+        decoded.embedding_table(split_spec(config))
+    mean, std = _normalisation(config, decoded)
+    names = merged_class_names(config, decoded.info.class_names)
     return DataFacts(
-        shape=held.shape,
+        shape=decoded.shape,
         classes=len(names),
         class_names=names,
         sizes=splits.sizes(),
         mean=mean,
         std=std,
-        fingerprint=held.digest,
+        fingerprint=decoded.content_fingerprint,
         split_digest=splits.digest(),
-        notes=(*held.source.notes(), *_notes(config, held, splits)),
+        notes=(*decoded.source.notes(), *_notes(config, decoded, splits)),
     )
 
 
-def _notes(config: DataConfig, held: Material, splits: Splits) -> Iterator[str]:
-    names, labels = held.facts.class_names, held.labels("train")
-    if rare := [names[label] for label in labels[list(config.rare_examples())].tolist()]:
+def _notes(config: DataConfig, decoded: DecodedSource, splits: Splits) -> Iterator[str]:
+    names, labels = decoded.info.class_names, decoded.labels("train")
+    if rare_names := [names[label] for label in labels[list(config.rare_training_rows())].tolist()]:
         yield (
-            f"validation would hold out all examples of {len(rare)} rare classes; one of each "
-            f"trains instead: {_some(rare)}"
+            f"validation would hold out all examples of {len(rare_names)} rare classes; one of each "
+            f"trains instead: {_format_names(rare_names)}"
         )
-    wanted = range(len(names)) if config.classes is None else config.classes
-    seen = set(np.unique(labels[splits.train]).tolist())
-    if unseen := [names[label] for label in wanted if label not in seen]:
-        yield f"{len(unseen)} of {len(wanted)} classes have no training example: {_some(unseen)}"
+    classes_used = range(len(names)) if config.classes is None else config.classes
+    classes_seen = set(np.unique(labels[splits.train]).tolist())
+    if classes_unseen := [names[label] for label in classes_used if label not in classes_seen]:
+        yield f"{len(classes_unseen)} of {len(classes_used)} classes have no training example: {_format_names(classes_unseen)}"
 
 
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return ", ".join(map(repr, names[:_MOST_NAMED])) + more
+def _format_names(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MAX_LISTED_NAMES} more" if len(names) > _MAX_LISTED_NAMES else ""
+    return ", ".join(map(repr, names[:_MAX_LISTED_NAMES])) + more
 
 
-def opened(config: DataConfig) -> Material:
+def decoded_source(config: DataConfig) -> DecodedSource:
     """The material that ``config`` is about.
 
     Raises:
         ConfigError: the shift is as large as the images, a class that is not there, or a
             setting for images where there are texts.
     """
-    _, source = config.origin()
-    if isinstance(source, TextSource) and (problems := tuple(_for_images(config))):
+    _, source = config.named_source()
+    if isinstance(source, TextSource) and (problems := tuple(_image_only_problems(config))):
         raise ConfigError(problems)
-    held = material(source, source.fingerprint(), config.resize)
-    check_classes(config, len(held.facts.class_names))
-    side = min(held.shape[1:])
-    if config.augment.crop >= side:
-        message = f"must be less than the images' {side} pixels, found {config.augment.crop}"
+    decoded = cached_decoded_source(source, source.fingerprint(), config.resize)
+    check_classes(config, len(decoded.info.class_names))
+    min_side = min(decoded.shape[1:])
+    if config.augment.crop >= min_side:
+        message = f"must be less than the images' {min_side} pixels, found {config.augment.crop}"
         raise ConfigError([Problem("augment.crop", message)])
-    return held
+    return decoded
 
 
 @lru_cache(maxsize=4)
-def material(source: Source, digest: str, resize: int | None) -> Material:
+def cached_decoded_source(source: Source, digest: str, resize: int | None) -> DecodedSource:
     """The material of a source whose content has this fingerprint; the last few stay open."""
     if isinstance(source, TextSource):
-        return TextMaterial(source, digest)
-    return Material(source, digest, resize)
+        return DecodedTexts(source, digest)
+    return DecodedSource(source, digest, resize)
 
 
-def lexicon(config: DataConfig) -> Lexicon:
+def embedding_table(config: DataConfig) -> EmbeddingTable:
     """The words of a set of texts and their vectors, which decide what networks see.
 
     Raises:
         ConfigError: the set holds images.
     """
-    held = opened(config)
-    if not isinstance(held, TextMaterial):
-        message = f"{config.origin()[0]} holds images, and only texts have words"
+    decoded = decoded_source(config)
+    if not isinstance(decoded, DecodedTexts):
+        message = f"{config.named_source()[0]} holds images, and only texts have words"
         raise ConfigError([Problem("source", message)])
-    return held.lexicon(cut(config))
+    return decoded.embedding_table(split_spec(config))
 
 
-def space(config: DataConfig) -> str | None:
+def embedding_space(config: DataConfig) -> str | None:
     """Names the space of what networks see: of texts, their word vectors; none for images."""
-    return opened(config).space(cut(config))
+    return decoded_source(config).embedding_space(split_spec(config))
 
 
-def _for_images(config: DataConfig) -> Iterator[Problem]:
+def _image_only_problems(config: DataConfig) -> Iterator[Problem]:
     """Settings that say nothing to texts."""
     augment = config.augment
-    for path, told in (
+    for path, is_set in (
         ("resize", config.resize is not None),
         ("normalise", config.normalise is not None),
         *(
@@ -149,31 +149,31 @@ def _for_images(config: DataConfig) -> Iterator[Problem]:
             for name in ("flip", "crop", "cutout", "cutmix", "randaugment")
         ),
     ):
-        if told:
+        if is_set:
             yield Problem(
-                path, f"is for images, and {config.origin()[0]} holds texts; leave it out"
+                path, f"is for images, and {config.named_source()[0]} holds texts; leave it out"
             )
 
 
-def cut(config: DataConfig) -> Cut:
+def split_spec(config: DataConfig) -> SplitSpec:
     """How ``config`` divides the training part."""
-    limits = config.limits()
-    held = (config.validation, limits.train, config.split_seed, config.classes)
-    return Cut(*held, validation_limit=limits.validation)
+    limits = config.split_limits()
+    arguments = (config.validation, limits.train, config.split_seed, config.classes)
+    return SplitSpec(*arguments, validation_limit=limits.validation)
 
 
 def _normalisation(
-    config: DataConfig, held: Material
+    config: DataConfig, decoded: DecodedSource
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if config.normalise is not None:
-        return _fitting(config.normalise.mean, config.normalise.std, held.shape[0])
-    known = held.facts
-    if known.mean is not None and known.std is not None:
-        return known.mean, known.std
-    return held.moments(cut(config))
+        return _check_channels(config.normalise.mean, config.normalise.std, decoded.shape[0])
+    source_info = decoded.info
+    if source_info.mean is not None and source_info.std is not None:
+        return source_info.mean, source_info.std
+    return decoded.channel_statistics(split_spec(config))
 
 
-def _fitting(
+def _check_channels(
     mean: tuple[float, ...], std: tuple[float, ...], channels: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if len(mean) != channels:

@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stillhouse.methods.core.objective.method import Pair
+from stillhouse.methods.core.objective.method import BuildContext
 from stillhouse.spaces.config.problems import ConfigError
 from stillhouse.spaces.modules.network import Network
-from stillhouse.spaces.modules.subclasses import before_classes, subclasses_of
+from stillhouse.spaces.modules.subclasses import num_subclasses, subclass_logits_block
 
 
-def similarities(pair: Pair) -> Tensor:
+def class_similarities(context: BuildContext) -> Tensor:
     """Cosines between the teachers' class weights: [teachers, classes, classes], 1 on diagonals.
 
     Of a class that is split into subclasses, the mean of their weights.
@@ -20,18 +20,25 @@ def similarities(pair: Pair) -> Tensor:
     Raises:
         ConfigError: a teacher does not end in a linear layer with one row a class.
     """
-    return torch.stack([_cosines(teacher, i, pair) for i, teacher in enumerate(pair.teachers, 1)])
+    return torch.stack(
+        [
+            _class_weight_cosines(teacher, i, context)
+            for i, teacher in enumerate(context.teachers, 1)
+        ]
+    )
 
 
-def _cosines(teacher: Network, number: int, pair: Pair) -> Tensor:
-    head, parts = teacher.blocks[before_classes(teacher)], subclasses_of(teacher)
-    linear = [module for module in head.modules() if isinstance(module, nn.Linear)]
-    if not linear or linear[-1].out_features != pair.classes * parts:
-        found = f"one of {linear[-1].out_features} rows" if linear else "none"
-        raise ConfigError(
-            f"reads class weights from a linear layer of {pair.classes * parts} rows in the last "
-            f"block; teacher {number} has {found}; take a teacher of another family"
+def _class_weight_cosines(teacher: Network, number: int, context: BuildContext) -> Tensor:
+    head, subclasses = teacher.blocks[subclass_logits_block(teacher)], num_subclasses(teacher)
+    linear_layers = [module for module in head.modules() if isinstance(module, nn.Linear)]
+    if not linear_layers or linear_layers[-1].out_features != context.classes * subclasses:
+        layer_description = (
+            f"one of {linear_layers[-1].out_features} rows" if linear_layers else "none"
         )
-    rows = linear[-1].weight.detach().reshape(pair.classes, parts, -1)
-    directions = F.normalize(rows.mean(dim=1), dim=1)
+        raise ConfigError(
+            f"reads class weights from a linear layer of {context.classes * subclasses} rows in the last "
+            f"block; teacher {number} has {layer_description}; take a teacher of another family"
+        )
+    class_weights = linear_layers[-1].weight.detach().reshape(context.classes, subclasses, -1)
+    directions = F.normalize(class_weights.mean(dim=1), dim=1)
     return directions @ directions.T

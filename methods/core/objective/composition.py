@@ -13,8 +13,8 @@ from typing import Any
 
 from stillhouse.methods.core.objective.objective import METHODS, parse_term
 from stillhouse.spaces.config.base import fingerprint
-from stillhouse.spaces.config.domains import Chain, Chooser, Domain
-from stillhouse.spaces.config.problems import ConfigError, Problem, unknown
+from stillhouse.spaces.config.domains import Domain, OrderedSubset, Suggester
+from stillhouse.spaces.config.problems import ConfigError, Problem, unknown_message
 
 _FIELDS = ("of", "at_most", "at_least")
 
@@ -27,53 +27,60 @@ class Composition:
     ``of`` that the objective holds in the file; what else the objective holds stays.
     """
 
-    members: Chain
+    members: OrderedSubset
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __hash__(self) -> int:
         return hash(fingerprint(self.plain()))
 
-    def draw(self, name: str, chooser: Chooser) -> tuple[str, ...]:
-        return self.members.draw(name, chooser)
+    def suggest(self, name: str, suggester: Suggester) -> tuple[str, ...]:
+        return self.members.suggest(name, suggester)
 
     def contains(self, value: Any) -> bool:
         return self.members.contains(value)
 
-    def grid(self, points: int) -> tuple[tuple[str, ...], ...]:
-        return self.members.grid(points)
+    def grid(self, num_points: int) -> tuple[tuple[str, ...], ...]:
+        return self.members.grid(num_points)
 
-    def opened(self, value: Any) -> dict[str, Domain]:
+    def conditional_domains(self, value: Any) -> dict[str, Domain]:
         """The declared ranges of the chosen methods, without what is fixed of them."""
-        found: dict[str, Domain] = {}
+        domains: dict[str, Domain] = {}
         for name in value:
             fixed = parse_term(name, self.settings.get(name, {})).model_fields_set
-            declared = METHODS.load(name).Config.space()
-            found |= {f"{name}.{knob}": d for knob, d in declared.items() if knob not in fixed}
-        return found
+            search_space = METHODS.load(name).Config.search_space()
+            domains |= {
+                f"{name}.{knob}": d for knob, d in search_space.items() if knob not in fixed
+            }
+        return domains
 
-    def declared(self, path: str) -> Domain | None:
+    def domain_at(self, path: str) -> Domain | None:
         """The range beside the field at ``path`` (``method.field``), chosen or not; none: no."""
-        name, _, knob = path.partition(".")
-        known = METHODS.load(name).Config.space() if name in self.members.of else {}
-        return known.get(knob)
+        name, _, field_name = path.partition(".")
+        search_space = METHODS.load(name).Config.search_space() if name in self.members.of else {}
+        return search_space.get(field_name)
 
-    def laid(self, held: Any, value: Any) -> dict[str, Any]:
+    def with_value(self, current: Any, value: Any) -> dict[str, Any]:
         """The objective with the chosen methods; what it holds of them already, they keep."""
-        before = dict(held) if isinstance(held, Mapping) else {}
-        kept = {name: told for name, told in before.items() if name not in self.members.of}
-        chosen = {
-            name: {**(before.get(name) or {}), **self.settings.get(name, {})} for name in value
+        current_terms = dict(current) if isinstance(current, Mapping) else {}
+        other_terms = {
+            name: settings_of_term
+            for name, settings_of_term in current_terms.items()
+            if name not in self.members.of
         }
-        return {**kept, **chosen}
+        chosen = {
+            name: {**(current_terms.get(name) or {}), **self.settings.get(name, {})}
+            for name in value
+        }
+        return {**other_terms, **chosen}
 
-    def begun(self, held: Any) -> dict[str, Any]:
+    def initial_value(self, current: Any) -> dict[str, Any]:
         """The objective as it is without a search: with the first methods, if it holds too few."""
-        before = held if isinstance(held, Mapping) else {}
-        there = [name for name in self.members.of if name in before]
-        spare = [name for name in self.members.of if name not in before]
-        missing = max(0, self.members.at_least - len(there))
-        chosen = {*there, *spare[:missing]}
-        return self.laid(held, [name for name in self.members.of if name in chosen])
+        current_terms = current if isinstance(current, Mapping) else {}
+        present = [name for name in self.members.of if name in current_terms]
+        absent = [name for name in self.members.of if name not in current_terms]
+        num_missing = max(0, self.members.at_least - len(present))
+        chosen = {*present, *absent[:num_missing]}
+        return self.with_value(current, [name for name in self.members.of if name in chosen])
 
     def plain(self) -> dict[str, Any]:
         of = [{n: dict(self.settings[n])} if n in self.settings else n for n in self.members.of]
@@ -85,37 +92,37 @@ class Composition:
         return f"{least} to {most} methods of {list(self.members.of)}, each with its own ranges"
 
 
-def parse_composition(body: Any) -> Composition:
+def parse_composition(settings: Any) -> Composition:
     """From ``{of: [soft_targets, {attention: {at: last}}], at_most: 2, at_least: 1}``.
 
     Raises:
         ConfigError: no such method, settings it does not have, or limits that leave nothing.
     """
-    told = dict(body) if isinstance(body, Mapping) else {"of": body}
-    if extra := sorted(set(told) - set(_FIELDS)):
-        raise ConfigError([Problem("methods", unknown("field", extra[0], _FIELDS))])
-    of = told.pop("of", None)
+    fields = dict(settings) if isinstance(settings, Mapping) else {"of": settings}
+    if extra := sorted(set(fields) - set(_FIELDS)):
+        raise ConfigError([Problem("methods", unknown_message("field", extra[0], _FIELDS))])
+    of = fields.pop("of", None)
     if not isinstance(of, list | tuple):
         message = f"needs a list of methods, found {of!r}; there are {', '.join(METHODS.names())}"
         raise ConfigError([Problem("methods.of", message)])
-    entries = [_entry(item) for item in of]
-    problems = [problem for name, fixed in entries for problem in _problems(name, fixed)]
+    entries = [_parse_entry(item) for item in of]
+    problems = [problem for name, fixed in entries for problem in _term_problems(name, fixed)]
     if problems:
         raise ConfigError(problems)
     names = tuple(name for name, _ in entries)
     try:
-        members = Chain(names, **{"at_most": len(names), "at_least": 1, **told})
+        members = OrderedSubset(names, **{"at_most": len(names), "at_least": 1, **fields})
     except (TypeError, ValueError) as error:
         raise ConfigError([Problem("methods", str(error))]) from None
     return Composition(members, {name: fixed for name, fixed in entries if fixed})
 
 
-DOMAINS: Mapping[str, Callable[[Any], Domain]] = {"methods": parse_composition}
+DOMAIN_PARSERS: Mapping[str, Callable[[Any], Domain]] = {"methods": parse_composition}
 """The kinds of domain that this package knows beside those of
 :mod:`stillhouse.spaces.config.domains`."""
 
 
-def _entry(item: Any) -> tuple[Any, Mapping[str, Any]]:
+def _parse_entry(item: Any) -> tuple[Any, Mapping[str, Any]]:
     """A name, or ``{name: {what is fixed of it}}``."""
     if isinstance(item, Mapping) and len(item) == 1:
         ((name, fixed),) = item.items()
@@ -123,7 +130,7 @@ def _entry(item: Any) -> tuple[Any, Mapping[str, Any]]:
     return item, {}
 
 
-def _problems(name: Any, fixed: Any) -> tuple[Problem, ...]:
+def _term_problems(name: Any, fixed: Any) -> tuple[Problem, ...]:
     try:
         parse_term(name, fixed, "methods.of")
     except ConfigError as error:

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stillhouse.methods.core.objective.method import Method, Pair
+from stillhouse.methods.core.objective.method import BuildContext, Method
 from stillhouse.spaces.config.problems import ConfigError
 from stillhouse.spaces.modules.network import Network, Output
-from stillhouse.spaces.modules.subclasses import before_classes
+from stillhouse.spaces.modules.subclasses import subclass_logits_block
 
-_NOTHING = 1e-12
+_MIN_LENGTH = 1e-12
 """A vector this short has no direction: dividing by its length would blow up gradients."""
 
 
@@ -23,10 +23,10 @@ class EmbeddingMethod(Method):
     The networks may differ in everything, the widths of their embeddings included.
     """
 
-    def __init__(self, config: Any, pair: Pair) -> None:
-        super().__init__(config, pair)
-        self._student_tap = before_head(pair.student)
-        self._teacher_taps = [before_head(teacher) for teacher in pair.teachers]
+    def __init__(self, config: Any, context: BuildContext) -> None:
+        super().__init__(config, context)
+        self._student_tap = block_before_head(context.student)
+        self._teacher_taps = [block_before_head(teacher) for teacher in context.teachers]
 
     def student_taps(self) -> tuple[str, ...]:
         return (self._student_tap,)
@@ -34,28 +34,30 @@ class EmbeddingMethod(Method):
     def teacher_taps(self, teacher: int) -> tuple[str, ...]:
         return (self._teacher_taps[teacher],)
 
-    def inputs_of_heads(
+    def head_inputs(
         self, student: Output, teachers: Sequence[Output]
     ) -> tuple[Tensor, list[Tensor]]:
         """The student's and every teacher's last features, unpooled: [B, C, H, W] or [B, C]."""
-        heard = zip(teachers, self._teacher_taps, strict=True)
-        return student.features[self._student_tap], [t.features[tap] for t, tap in heard]
+        teacher_outputs = zip(teachers, self._teacher_taps, strict=True)
+        return student.features[self._student_tap], [t.features[tap] for t, tap in teacher_outputs]
 
     def embeddings(
         self, student: Output, teachers: Sequence[Output]
     ) -> tuple[Tensor, list[Tensor]]:
         """The same, averaged over positions: [B, C] each, C as wide as the network has it."""
-        mine, theirs = self.inputs_of_heads(student, teachers)
-        return pooled(mine), [pooled(features) for features in theirs]
+        student_features, teacher_features = self.head_inputs(student, teachers)
+        return global_average(student_features), [
+            global_average(features) for features in teacher_features
+        ]
 
 
-def before_head(network: Network) -> str:
+def block_before_head(network: Network) -> str:
     """The name of the block whose output the head is given.
 
     Raises:
         ConfigError: the network is a head and nothing else.
     """
-    head = network.names.index(before_classes(network))
+    head = network.names.index(subclass_logits_block(network))
     if head == 0:
         raise ConfigError(
             f"compares what enters the head, but a network has one block only "
@@ -64,19 +66,19 @@ def before_head(network: Network) -> str:
     return network.names[head - 1]
 
 
-def pooled(features: Tensor) -> Tensor:
+def global_average(features: Tensor) -> Tensor:
     """[B, C] from [B, C, ...]: the mean over all positions."""
     return features.flatten(2).mean(dim=2) if features.dim() > 2 else features
 
 
 def embedding_width(network: Network, sample: Tensor) -> int:
     """C of the network's embeddings; runs it on ``sample`` [n, C, H, W]."""
-    tap = before_head(network)
+    tap = block_before_head(network)
     with torch.no_grad():
-        return pooled(network(sample, (tap,)).features[tap]).shape[1]
+        return global_average(network(sample, (tap,)).features[tap]).shape[1]
 
 
-def distances(x: Tensor) -> Tensor:
+def pairwise_distances(x: Tensor) -> Tensor:
     """[B, B] Euclidean distances between rows of [B, C]; no gradient where they are 0.
 
     From differences, not from inner products: |a|^2 + |b|^2 - 2ab cancels in float32, so that
@@ -85,13 +87,13 @@ def distances(x: Tensor) -> Tensor:
     return torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def unit(x: Tensor) -> Tensor:
+def unit_vectors(x: Tensor) -> Tensor:
     """Vectors along the last axis at length 1; one without direction becomes 0, gradient 0."""
     length = x.square().sum(dim=-1, keepdim=True)
-    directed = length > _NOTHING**2
-    return torch.where(directed, x * torch.where(directed, length, 1.0).rsqrt(), 0.0)
+    has_direction = length > _MIN_LENGTH**2
+    return torch.where(has_direction, x * torch.where(has_direction, length, 1.0).rsqrt(), 0.0)
 
 
-def ratio(x: Tensor, scale: Tensor) -> Tensor:
+def safe_divide(x: Tensor, scale: Tensor) -> Tensor:
     """``x / scale``, and ``x`` itself where the scale is 0."""
     return x / torch.where(scale > 0, scale, 1.0)

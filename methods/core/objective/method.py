@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from stillhouse.methods.core.config.requirements import Brings
+from stillhouse.methods.core.config.requirements import TeacherRequirement
 from stillhouse.methods.core.config.schedule import Schedule
 from stillhouse.methods.core.data.base.batch import Batch
-from stillhouse.methods.core.runtime.seeding import seed_from
-from stillhouse.spaces.config.base import Config, knob
+from stillhouse.methods.core.runtime.seeding import derive_seed
+from stillhouse.spaces.config.base import Config, setting
 from stillhouse.spaces.config.domains import Uniform
 from stillhouse.spaces.config.problems import ConfigError
 from stillhouse.spaces.modules.network import Network, Output
@@ -46,7 +46,7 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Pair:
+class BuildContext:
     """What a method may know when it is built: the networks and the facts of the data.
 
     The networks are in eval mode and on the device of ``sample``; run them without gradients.
@@ -63,23 +63,23 @@ class Pair:
 class MethodConfig(Config):
     """Settings every method has. ``weight`` multiplies its loss in the objective's sum."""
 
-    later: ClassVar[frozenset[str]] = frozenset()
+    added_later: ClassVar[frozenset[str]] = frozenset()
     """Fields that joined when artifacts were there: at their defaults they are in no key."""
 
-    weight: float = knob(1.0, "share of this method in the summed loss", Uniform(0, 1), ge=0.0)
-    schedule: Schedule | None = knob(None, "how the weight changes over the epochs")
+    weight: float = setting(1.0, "share of this method in the summed loss", Uniform(0, 1), ge=0.0)
+    schedule: Schedule | None = setting(None, "how the weight changes over the epochs")
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide the loss."""
-        changed = self.model_dump(mode="json", exclude_defaults=True)
+        non_defaults = self.model_dump(mode="json", exclude_defaults=True)
         plain = self.plain()
-        return {k: v for k, v in plain.items() if k not in self.later or k in changed}
+        return {k: v for k, v in plain.items() if k not in self.added_later or k in non_defaults}
 
-    def brings(self) -> tuple[Brings, ...]:
+    def requirements(self) -> tuple[TeacherRequirement, ...]:
         """What has to be made of the teachers before they can teach by this method."""
         return ()
 
-    def splits(self) -> int:
+    def num_subclasses(self) -> int:
         """Into how many subclasses the student has to split every class."""
         return 1
 
@@ -93,13 +93,13 @@ class MethodConfig(Config):
 class Preset:
     """Published settings of a method: ``objective: {attention: {preset: tian2020}}``.
 
-    ``source`` says where they stand and for what; ``beside`` names the methods they were published
-    together with, whose presets have the same name.
+    ``source`` says where they stand and for what; ``companions`` names the methods they were
+    published together with, whose presets have the same name.
     """
 
     settings: Mapping[str, Any]
     source: str
-    beside: tuple[str, ...] = ()
+    companions: tuple[str, ...] = ()
 
 
 class Method(nn.Module):
@@ -111,7 +111,7 @@ class Method(nn.Module):
 
     ``version`` rises when the same settings come to mean another loss. ``zero_when_equal`` says
     that the loss is 0 where the student's outputs are the teacher's, ``needs_labels`` that it
-    reads the labels, ``takes_soft_labels`` that they may be [B, classes] of float as well,
+    reads the labels, ``accepts_soft_labels`` that they may be [B, classes] of float as well,
     ``compares_logits`` that all networks must give equally many,
     ``needs_subclasses`` that the student must split its classes (see
     ``stillhouse.spaces.modules.subclasses``). ``presets`` are published settings by name.
@@ -123,7 +123,7 @@ class Method(nn.Module):
     version: ClassVar[int] = 1
     needs_teacher: ClassVar[bool] = True
     needs_labels: ClassVar[bool] = False
-    takes_soft_labels: ClassVar[bool] = False
+    accepts_soft_labels: ClassVar[bool] = False
     zero_when_equal: ClassVar[bool] = False
     compares_logits: ClassVar[bool] = False
     presets: ClassVar[Mapping[str, Preset]] = {}
@@ -131,11 +131,11 @@ class Method(nn.Module):
     Config: ClassVar[type[MethodConfig]] = MethodConfig
     config: Any
 
-    def __init__(self, config: Any, pair: Pair) -> None:
+    def __init__(self, config: Any, context: BuildContext) -> None:
         super().__init__()
         self.config = config
         if self.compares_logits:
-            require_equal_logits(pair)
+            require_equal_logits(context)
 
     def student_taps(self) -> tuple[str, ...]:
         """Names of the student's blocks whose outputs ``forward`` reads."""
@@ -152,14 +152,16 @@ class Method(nn.Module):
         raise NotImplementedError
 
 
-def require_equal_logits(pair: Pair) -> None:
+def require_equal_logits(context: BuildContext) -> None:
     """For methods that compare logits one by one: all networks must give equally many.
 
     Raises:
         ConfigError: a teacher knows other classes than the student.
     """
     with torch.no_grad():
-        widths = [n(pair.sample, ()).logits.shape[1] for n in (pair.student, *pair.teachers)]
+        widths = [
+            n(context.sample, ()).logits.shape[1] for n in (context.student, *context.teachers)
+        ]
     for teacher, width in enumerate(widths[1:], start=1):
         if width != widths[0]:
             raise ConfigError(
@@ -168,8 +170,8 @@ def require_equal_logits(pair: Pair) -> None:
             )
 
 
-def generator_for(progress: Progress, salt: int = 0) -> torch.Generator:
+def step_generator(progress: Progress, salt: int = 0) -> torch.Generator:
     """A CPU generator that depends on the seed and the step alone, so resuming repeats it."""
     generator = torch.Generator()
-    generator.manual_seed(seed_from(progress.seed, progress.epoch, progress.step, salt))
+    generator.manual_seed(derive_seed(progress.seed, progress.epoch, progress.step, salt))
     return generator

@@ -10,16 +10,16 @@ from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 from torch import Tensor, nn
 
-from stillhouse.methods.core.config.requirements import Brings
+from stillhouse.methods.core.config.requirements import TeacherRequirement
 from stillhouse.methods.core.data.base.batch import Batch
-from stillhouse.methods.core.objective.method import Method, MethodConfig, Pair, Progress
+from stillhouse.methods.core.objective.method import BuildContext, Method, MethodConfig, Progress
 from stillhouse.spaces.config.base import fingerprint
 from stillhouse.spaces.config.domains import Domain
-from stillhouse.spaces.config.plugins import Folder
-from stillhouse.spaces.config.problems import ConfigError, Problem, unknown
+from stillhouse.spaces.config.plugins import PluginRegistry
+from stillhouse.spaces.config.problems import ConfigError, Problem, unknown_message
 from stillhouse.spaces.modules.network import Output
 
-METHODS: Folder[Method] = Folder("stillhouse.methods", Method, "method")
+METHODS: PluginRegistry[Method] = PluginRegistry("stillhouse.methods", Method, "method")
 
 
 @dataclass(frozen=True)
@@ -58,34 +58,36 @@ class Objective:
     @property
     def needs_teacher(self) -> bool:
         """Whether any method that counts learns from a teacher."""
-        return any(METHODS.load(name).needs_teacher for name in self._counting())
+        return any(METHODS.load(name).needs_teacher for name in self._active_names())
 
     @property
     def needs_labels(self) -> bool:
         """Whether any method that counts reads the labels."""
-        return any(METHODS.load(name).needs_labels for name in self._counting())
+        return any(METHODS.load(name).needs_labels for name in self._active_names())
 
     @property
-    def needs_hard_labels(self) -> tuple[str, ...]:
+    def methods_needing_hard_labels(self) -> tuple[str, ...]:
         """The methods that count and read labels, but no soft ones."""
-        known = {name: METHODS.load(name) for name in sorted(self._counting())}
-        return tuple(n for n, m in known.items() if m.needs_labels and not m.takes_soft_labels)
+        methods = {name: METHODS.load(name) for name in sorted(self._active_names())}
+        return tuple(n for n, m in methods.items() if m.needs_labels and not m.accepts_soft_labels)
 
-    def brings(self) -> tuple[tuple[str, Brings], ...]:
+    def requirements(self) -> tuple[tuple[str, TeacherRequirement], ...]:
         """What the methods that count need of the teachers first, each with the method's name."""
         return tuple(
-            (n, value) for n in sorted(self._counting()) for value in self.terms[n].brings()
+            (name, requirement)
+            for name in sorted(self._active_names())
+            for requirement in self.terms[name].requirements()
         )
 
     @property
-    def splits(self) -> int:
+    def num_subclasses(self) -> int:
         """Into how many subclasses the student has to split every class; 1: into none."""
-        return max(self.terms[name].splits() for name in self._counting())
+        return max(self.terms[name].num_subclasses() for name in self._active_names())
 
     @property
-    def needs_subclasses(self) -> tuple[str, ...]:
+    def methods_needing_subclasses(self) -> tuple[str, ...]:
         """The methods that count and say nothing where classes are whole."""
-        return tuple(n for n in self._counting() if METHODS.load(n).needs_subclasses)
+        return tuple(n for n in self._active_names() if METHODS.load(n).needs_subclasses)
 
     def plain(self) -> dict[str, Any]:
         """Every setting, defaults included; :meth:`parse` reads it back."""
@@ -98,15 +100,15 @@ class Objective:
             for name, term in self.terms.items()
         }
 
-    def space(self) -> dict[str, Domain]:
+    def search_space(self) -> dict[str, Domain]:
         """The declared domains of all terms' settings, by dotted path."""
         return {
             f"{name}.{field}": domain
             for name, term in self.terms.items()
-            for field, domain in type(term).space().items()
+            for field, domain in type(term).search_space().items()
         }
 
-    def build(self, pair: Pair) -> ObjectiveModule:
+    def build(self, context: BuildContext) -> ObjectiveModule:
         """The loss for one student and its teachers; what it trains comes from torch's generator.
 
         Raises:
@@ -114,17 +116,17 @@ class Objective:
         """
         methods: dict[str, Method] = {}
         # Sorted: a sum's last bit depends on its order, and the key of a stage does not.
-        for name in sorted(self._counting()):
+        for name in sorted(self._active_names()):
             method = METHODS.load(name)
-            if method.needs_teacher and not pair.teachers:
+            if method.needs_teacher and not context.teachers:
                 raise ConfigError([Problem(name, "learns from a teacher, and none is given")])
             try:
-                methods[name] = method(self.terms[name], pair)
+                methods[name] = method(self.terms[name], context)
             except ConfigError as error:
-                raise error.under(name) from None
+                raise error.with_prefix(name) from None
         return ObjectiveModule(methods)
 
-    def _counting(self) -> list[str]:
+    def _active_names(self) -> list[str]:
         return [name for name, term in self.terms.items() if term.weight > 0]
 
     def __hash__(self) -> int:
@@ -150,17 +152,17 @@ def parse_term(name: Any, settings: Any, path: str = "") -> MethodConfig:
         ConfigError: no such method, preset or setting.
     """
     if name not in METHODS.names():
-        raise ConfigError([Problem(path, unknown("method", name, METHODS.names()))])
-    where = f"{path}.{name}" if path else name
+        raise ConfigError([Problem(path, unknown_message("method", name, METHODS.names()))])
+    term_path = f"{path}.{name}" if path else name
     method = METHODS.load(name)
     if isinstance(settings, Mapping) and "preset" in settings:
-        told = dict(settings)
-        preset = told.pop("preset")
+        overrides = dict(settings)
+        preset = overrides.pop("preset")
         if preset not in method.presets:
-            message = unknown(f"preset of {name}", preset, method.presets)
-            raise ConfigError([Problem(f"{where}.preset", message)])
-        settings = {**method.presets[preset].settings, **told}
-    return method.Config.parse(settings, where)
+            message = unknown_message(f"preset of {name}", preset, method.presets)
+            raise ConfigError([Problem(f"{term_path}.preset", message)])
+        settings = {**method.presets[preset].settings, **overrides}
+    return method.Config.parse(settings, term_path)
 
 
 class ObjectiveModule(nn.Module):
@@ -170,7 +172,7 @@ class ObjectiveModule(nn.Module):
         super().__init__()
         self.methods = nn.ModuleDict(methods)
 
-    def active(self, progress: Progress) -> dict[str, float]:
+    def active_weights(self, progress: Progress) -> dict[str, float]:
         """The methods that count at this moment, with their weights."""
         weights = {
             name: method.config.weight_at(progress.position, progress.epochs)
@@ -178,9 +180,9 @@ class ObjectiveModule(nn.Module):
         }
         return {name: weight for name, weight in weights.items() if weight > 0}
 
-    def hears_teachers(self, progress: Progress) -> bool:
+    def needs_teachers(self, progress: Progress) -> bool:
         """Whether a teacher's outputs are needed at this moment."""
-        active = self.active(progress)
+        active = self.active_weights(progress)
         return any(method.needs_teacher for name, method in self._items() if name in active)
 
     def student_taps(self) -> frozenset[str]:
@@ -198,11 +200,11 @@ class ObjectiveModule(nn.Module):
 
         Outputs in half precision are raised to float32 first.
         """
-        student = _raised(student)
-        teachers = [_raised(output) for output in teachers]
+        student = _to_float32(student)
+        teachers = [_to_float32(output) for output in teachers]
         losses: dict[str, Tensor] = {}
         total = student.logits.new_zeros(())
-        for name, weight in self.active(progress).items():
+        for name, weight in self.active_weights(progress).items():
             loss = self.methods[name](student, teachers, batch, progress)
             total = total + weight * loss
             losses[name] = loss.detach()
@@ -212,7 +214,7 @@ class ObjectiveModule(nn.Module):
         return [(name, cast(Method, method)) for name, method in self.methods.items()]
 
 
-def _raised(output: Output) -> Output:
+def _to_float32(output: Output) -> Output:
     """Losses cancel and exponentiate; half precision has too few digits for either."""
 
     def raised(x: Tensor) -> Tensor:

@@ -12,17 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def softened(logits: Tensor, temperature: float) -> Tensor:
+def softened_log_probs(logits: Tensor, temperature: float) -> Tensor:
     """Log probabilities at a temperature, [B, classes]."""
     return F.log_softmax(logits / temperature, dim=1)
 
 
-def divergence(log_rho: Tensor, log_q: Tensor) -> Tensor:
+def kl_divergence(log_rho: Tensor, log_q: Tensor) -> Tensor:
     """KL(rho || q) of every example, in nats: [B]. A class with no mass in rho adds 0."""
     return F.kl_div(log_q, log_rho, log_target=True, reduction="none").sum(dim=1)
 
 
-def imitation(student: Tensor, labels: Sequence[Tensor], temperature: float) -> Tensor:
+def distillation_loss(student: Tensor, labels: Sequence[Tensor], temperature: float) -> Tensor:
     """T^2 * KL(rho || softened student), averaged over the batch and over several labels.
 
     It is the cross entropy with rho, less rho's own entropy: a constant without gradient.
@@ -31,28 +31,28 @@ def imitation(student: Tensor, labels: Sequence[Tensor], temperature: float) -> 
         student: logits [B, classes].
         labels: one log rho [B, classes] a teacher.
     """
-    log_q = softened(student, temperature)
-    return temperature**2 * torch.stack([divergence(rho, log_q) for rho in labels]).mean()
+    log_q = softened_log_probs(student, temperature)
+    return temperature**2 * torch.stack([kl_divergence(rho, log_q) for rho in labels]).mean()
 
 
-def of_class(x: Tensor, classes: Tensor) -> Tensor:
+def select_class(x: Tensor, classes: Tensor) -> Tensor:
     """[B]: of every row of [B, C] the entry of its class."""
     return x.gather(1, classes[:, None]).squeeze(1)
 
 
-def of_others(x: Tensor, classes: Tensor) -> Tensor:
+def drop_class(x: Tensor, classes: Tensor) -> Tensor:
     """[B, C - 1]: every row of [B, C] without the entry of its class, in order."""
-    return x.gather(1, _others(classes, x.shape[1]))
+    return x.gather(1, _other_class_indices(classes, x.shape[1]))
 
 
-def joined(own: Tensor, others: Tensor, classes: Tensor) -> Tensor:
-    """[B, C] from what :func:`of_class` and :func:`of_others` took apart."""
+def join_class(own: Tensor, others: Tensor, classes: Tensor) -> Tensor:
+    """[B, C] from what :func:`select_class` and :func:`drop_class` took apart."""
     rows = others.new_empty(len(others), others.shape[1] + 1)
-    rows.scatter_(1, _others(classes, rows.shape[1]), others)
+    rows.scatter_(1, _other_class_indices(classes, rows.shape[1]), others)
     return rows.scatter_(1, classes[:, None], own[:, None])
 
 
-def _others(classes: Tensor, count: int) -> Tensor:
+def _other_class_indices(classes: Tensor, count: int) -> Tensor:
     """[B, count - 1]: 0 .. count - 1 without each row's class."""
-    places = torch.arange(count - 1, device=classes.device).expand(len(classes), -1)
-    return places + (places >= classes[:, None])
+    indices = torch.arange(count - 1, device=classes.device).expand(len(classes), -1)
+    return indices + (indices >= classes[:, None])

@@ -6,26 +6,26 @@ from typing import Any
 
 from torch import Tensor
 
-from stillhouse.methods.core.objective.method import Method, Pair
+from stillhouse.methods.core.objective.method import BuildContext, Method
 from stillhouse.spaces.config.problems import ConfigError, Problem
 from stillhouse.spaces.modules.network import Output
-from stillhouse.spaces.modules.subclasses import before_classes, subclasses_of
+from stillhouse.spaces.modules.subclasses import num_subclasses, subclass_logits_block
 
 
 class SubclassMethod(Method):
     """A method on the logits [B, classes * S] of the student's subclasses."""
 
-    def __init__(self, config: Any, pair: Pair) -> None:
-        super().__init__(config, pair)
-        if self.needs_subclasses and subclasses_of(pair.student) == 1:
+    def __init__(self, config: Any, context: BuildContext) -> None:
+        super().__init__(config, context)
+        if self.needs_subclasses and num_subclasses(context.student) == 1:
             message = "needs a network with subclasses; set subclasses: 5 beside its network"
             raise ConfigError([Problem("", message)])
-        self.subclasses = subclasses_of(pair.student)
-        self._tap = before_classes(pair.student)
+        self.subclasses = num_subclasses(context.student)
+        self._tap = subclass_logits_block(context.student)
 
     def student_taps(self) -> tuple[str, ...]:
         return (self._tap,)
 
-    def split_logits(self, student: Output) -> Tensor:
+    def subclass_logits(self, student: Output) -> Tensor:
         """The student's, [B, classes * S]."""
         return student.features[self._tap]

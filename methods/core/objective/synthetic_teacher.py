@@ -8,7 +8,7 @@ from torch import Tensor
 
 from stillhouse.methods.core.data.base.batch import Batch
 from stillhouse.methods.core.objective.method import Method, Progress
-from stillhouse.methods.core.objective.soft_labels import imitation
+from stillhouse.methods.core.objective.soft_labels import distillation_loss
 from stillhouse.spaces.modules.network import Output
 
 
@@ -31,5 +31,5 @@ class SyntheticTeacher(Method):
         self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
     ) -> Tensor:
         """From logits [B, classes] of the student and of every teacher, and labels [B]."""
-        labels = [self.target(i, said.logits, batch.labels) for i, said in enumerate(teachers)]
-        return imitation(student.logits, labels, self.config.temperature)
+        labels = [self.target(i, output.logits, batch.labels) for i, output in enumerate(teachers)]
+        return distillation_loss(student.logits, labels, self.config.temperature)

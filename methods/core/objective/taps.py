@@ -16,28 +16,31 @@ from pydantic import BeforeValidator
 from torch import Tensor, nn
 
 from stillhouse.methods.core.data.base.batch import Batch
-from stillhouse.methods.core.objective.method import Method, MethodConfig, Pair, Progress
-from stillhouse.spaces.config.problems import ConfigError, Problem, unknown
+from stillhouse.methods.core.objective.method import BuildContext, Method, MethodConfig, Progress
+from stillhouse.spaces.config.problems import ConfigError, Problem, unknown_message
 from stillhouse.spaces.modules.heads import stage_ends
 from stillhouse.spaces.modules.network import Network, Output, Shape
 
-_PLACES = ("last", "middle", "stages")
+_PLACEMENTS = ("last", "middle", "stages")
 
 
-def _known(at: Any) -> Any:
+def _check_placement(at: Any) -> Any:
     """Refuse what is neither a place nor pairs of names, in one line for both."""
-    if isinstance(at, str) and at not in _PLACES:
-        raise ConfigError(unknown("place", at, _PLACES))
+    if isinstance(at, str) and at not in _PLACEMENTS:
+        raise ConfigError(unknown_message("place", at, _PLACEMENTS))
     if not isinstance(at, str):
         pairs = at if isinstance(at, list | tuple) else ()
         if not (pairs and all(isinstance(p, list | tuple) and len(p) == 2 for p in pairs)):
-            places = ", ".join(_PLACES)
-            raise ConfigError(f"needs {places} or [[student block, teacher block]], found {at!r}")
+            placements = ", ".join(_PLACEMENTS)
+            raise ConfigError(
+                f"needs {placements} or [[student block, teacher block]], found {at!r}"
+            )
     return at
 
 
-At = Annotated[
-    Literal["last", "middle", "stages"] | tuple[tuple[str, str], ...], BeforeValidator(_known)
+TapPlacement = Annotated[
+    Literal["last", "middle", "stages"] | tuple[tuple[str, str], ...],
+    BeforeValidator(_check_placement),
 ]
 """``stages``: all ends of stages; ``last``: the deepest; ``middle``: the one in the middle of
 them (the deeper end's, of an even number); or pairs ``[[student block, teacher block], ...]``."""
@@ -52,18 +55,20 @@ class FeaturePair(NamedTuple):
     teacher_shape: Shape
 
 
-def paired_features(pair: Pair, teacher: int, at: At) -> tuple[FeaturePair, ...]:
+def pair_features(context: BuildContext, teacher: int, at: TapPlacement) -> tuple[FeaturePair, ...]:
     """The blocks of the student and of teacher number ``teacher`` to compare, shallow ones first.
 
     Raises:
         ConfigError: a block that is not there or whose output is no map, or networks without any.
     """
-    student = _maps(pair.student, pair.sample, "the student")
-    taught = _maps(pair.teachers[teacher], pair.sample, f"teacher {teacher + 1}")
+    student_maps = _map_shapes(context.student, context.sample, "the student")
+    teacher_maps = _map_shapes(context.teachers[teacher], context.sample, f"teacher {teacher + 1}")
     if not isinstance(at, str):
-        return _named(at, student, taught, f"teacher {teacher + 1}")
-    deep = zip(reversed(stage_ends(student)), reversed(stage_ends(taught)), strict=False)
-    stages = [FeaturePair(s, t, student[s], taught[t]) for s, t in deep][::-1]
+        return _pair_named_blocks(at, student_maps, teacher_maps, f"teacher {teacher + 1}")
+    deepest_first = zip(
+        reversed(stage_ends(student_maps)), reversed(stage_ends(teacher_maps)), strict=False
+    )
+    stages = [FeaturePair(s, t, student_maps[s], teacher_maps[t]) for s, t in deepest_first][::-1]
     match at:
         case "last":
             return (stages[-1],)
@@ -72,10 +77,10 @@ def paired_features(pair: Pair, teacher: int, at: At) -> tuple[FeaturePair, ...]
     return tuple(stages)
 
 
-def same_size(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
+def match_sizes(one: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:
     """Maps [..., H, W] averaged down to the smaller height and width of the two."""
     height, width = (min(one.shape[i], other.shape[i]) for i in (-2, -1))
-    return _pooled(one, height, width), _pooled(other, height, width)
+    return _pool_to(one, height, width), _pool_to(other, height, width)
 
 
 class FeatureMethod(Method):
@@ -87,18 +92,19 @@ class FeatureMethod(Method):
     own, ``connector``. Its settings have ``at``.
     """
 
-    smallest: ClassVar[int] = 1
+    min_pixels: ClassVar[int] = 1
     """Pixels a map must have for the comparison to say anything."""
 
-    def __init__(self, config: Any, pair: Pair) -> None:
-        super().__init__(config, pair)
-        teachers = range(len(pair.teachers))
-        self.pairs = [self._fitting(paired_features(pair, i, config.at)) for i in teachers]
+    def __init__(self, config: Any, context: BuildContext) -> None:
+        super().__init__(config, context)
+        teachers = range(len(context.teachers))
+        self.pairs = [self._large_enough(pair_features(context, i, config.at)) for i in teachers]
         self.connectors = nn.ModuleList(
-            nn.ModuleList(self.connector(found) for found in pairs) for pairs in self.pairs
+            nn.ModuleList(self.connector(feature_pair) for feature_pair in pairs)
+            for pairs in self.pairs
         )
 
-    def connector(self, found: FeaturePair) -> nn.Module:
+    def connector(self, feature_pair: FeaturePair) -> nn.Module:
         """What is trained beside the student for one pair; it sees the student's map."""
         return nn.Identity()
 
@@ -107,68 +113,79 @@ class FeatureMethod(Method):
         raise NotImplementedError
 
     def student_taps(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(found.student for pairs in self.pairs for found in pairs))
+        return tuple(
+            dict.fromkeys(feature_pair.student for pairs in self.pairs for feature_pair in pairs)
+        )
 
     def teacher_taps(self, teacher: int) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(found.teacher for found in self.pairs[teacher]))
+        return tuple(dict.fromkeys(feature_pair.teacher for feature_pair in self.pairs[teacher]))
 
     def forward(
         self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
     ) -> Tensor:
         """From the features of the student and of every teacher."""
-        each = []
+        distances = []
         for output, pairs, connectors in zip(teachers, self.pairs, self.connectors, strict=True):
             assert isinstance(connectors, nn.ModuleList)
-            for found, connector in zip(pairs, connectors, strict=True):
-                mine, theirs = student.features[found.student], output.features[found.teacher]
-                each.append(self.distance(mine, theirs.detach(), connector))
-        return torch.stack(each).sum() / len(teachers)
+            for feature_pair, connector in zip(pairs, connectors, strict=True):
+                student_map, teacher_map = (
+                    student.features[feature_pair.student],
+                    output.features[feature_pair.teacher],
+                )
+                distances.append(self.distance(student_map, teacher_map.detach(), connector))
+        return torch.stack(distances).sum() / len(teachers)
 
-    def _fitting(self, pairs: tuple[FeaturePair, ...]) -> tuple[FeaturePair, ...]:
-        kept = tuple(found for found in pairs if _pixels(found) >= self.smallest)
-        if not kept:
-            message = f"compares maps of {self.smallest} pixels or more, and finds smaller ones"
+    def _large_enough(self, pairs: tuple[FeaturePair, ...]) -> tuple[FeaturePair, ...]:
+        large_pairs = tuple(
+            feature_pair for feature_pair in pairs if _num_pixels(feature_pair) >= self.min_pixels
+        )
+        if not large_pairs:
+            message = f"compares maps of {self.min_pixels} pixels or more, and finds smaller ones"
             raise ConfigError([Problem("at", f"{message}; name shallower blocks")])
-        return kept
+        return large_pairs
 
 
 class FeatureConfig(MethodConfig):
     """Settings of a :class:`FeatureMethod`; each declares its own default of ``at``."""
 
-    at: At
+    at: TapPlacement
 
 
-def _maps(network: Network, images: Tensor, who: str) -> dict[str, Shape]:
+def _map_shapes(network: Network, images: Tensor, owner: str) -> dict[str, Shape]:
     """The blocks whose outputs are maps [n, C, H, W], with their shapes, in order."""
     with torch.no_grad():
         features = network(images[:1], None).features
     maps = {name: x for name, x in features.items() if x.dim() == 4}
     if not maps:
-        raise ConfigError(f"compares maps of features, but no block of {who} gives one")
+        raise ConfigError(f"compares maps of features, but no block of {owner} gives one")
     return {name: (x.shape[1], x.shape[2], x.shape[3]) for name, x in maps.items()}
 
 
-def _named(
+def _pair_named_blocks(
     at: Sequence[tuple[str, str]],
-    student: Mapping[str, Shape],
-    taught: Mapping[str, Shape],
+    student_maps: Mapping[str, Shape],
+    teacher_maps: Mapping[str, Shape],
     teacher: str,
 ) -> tuple[FeaturePair, ...]:
     problems = [
-        Problem("at", unknown(f"block of {who} that gives a map", name, maps))
+        Problem("at", unknown_message(f"block of {owner} that gives a map", name, maps))
         for names in at
-        for name, maps, who in zip(names, (student, taught), ("the student", teacher), strict=True)
+        for name, maps, owner in zip(
+            names, (student_maps, teacher_maps), ("the student", teacher), strict=True
+        )
         if name not in maps
     ]
     if problems:
         raise ConfigError(problems)
-    return tuple(FeaturePair(s, t, student[s], taught[t]) for s, t in at)
+    return tuple(FeaturePair(s, t, student_maps[s], teacher_maps[t]) for s, t in at)
 
 
-def _pixels(found: FeaturePair) -> int:
-    height, width = (min(found.student_shape[i], found.teacher_shape[i]) for i in (1, 2))
+def _num_pixels(feature_pair: FeaturePair) -> int:
+    height, width = (
+        min(feature_pair.student_shape[i], feature_pair.teacher_shape[i]) for i in (1, 2)
+    )
     return height * width
 
 
-def _pooled(x: Tensor, height: int, width: int) -> Tensor:
+def _pool_to(x: Tensor, height: int, width: int) -> Tensor:
     return x if x.shape[-2:] == (height, width) else F.adaptive_avg_pool2d(x, (height, width))

@@ -9,55 +9,58 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-Report = dict[str, float]
+EpochMetrics = dict[str, float]
 """One epoch's figures."""
 
 
-class Saves(Protocol):
+class Checkpointer(Protocol):
     """Where half-done work is kept, so that it resumes at an epoch."""
 
     def load(self) -> dict[str, Tensor] | None:
         """What was stored last; none at a first start."""
         ...
 
-    def due(self) -> bool:
+    def is_due(self) -> bool:
         """Whether it is time to store again; asked after every epoch."""
         ...
 
-    def store(self, tensors: dict[str, Tensor]) -> None:
+    def save(self, tensors: dict[str, Tensor]) -> None:
         """Keep these, contiguous and on the CPU, instead of what was stored before."""
         ...
 
 
-class Resumable(Protocol):
+class ResumableRun(Protocol):
     """Work that stands between two epochs; ``curve`` holds the reports of those done."""
 
-    curve: list[Report]
+    curve: list[EpochMetrics]
 
-    def epoch(self) -> Report: ...
+    def epoch(self) -> EpochMetrics: ...
 
     def state(self) -> dict[str, Tensor]: ...
 
     def load(self, tensors: Mapping[str, Tensor]) -> None: ...
 
 
-def epoch_by_epoch(run: Resumable, epochs: int, saves: Saves | None) -> Iterator[Report]:
+def run_epochs(
+    run: ResumableRun, epochs: int, checkpointer: Checkpointer | None
+) -> Iterator[EpochMetrics]:
     """Do what is left of ``epochs``; yield every epoch's report, those of a start before first."""
-    if saves is not None and (tensors := saves.load()) is not None:
+    if checkpointer is not None and (tensors := checkpointer.load()) is not None:
         run.load(tensors)
         yield from map(dict, run.curve)
     while len(run.curve) < epochs:
-        report = run.epoch()
-        if saves is not None and saves.due():
-            saves.store(run.state())
-        yield dict(report)
+        metrics = run.epoch()
+        if checkpointer is not None and checkpointer.is_due():
+            checkpointer.save(run.state())
+        yield dict(metrics)
 
 
-def written(told: Any) -> Tensor:
-    """Plain data as uint8, for files that hold tensors alone; :func:`read` gives it back."""
-    return torch.frombuffer(bytearray(json.dumps(told).encode()), dtype=torch.uint8)
+def json_to_tensor(data: Any) -> Tensor:
+    """Plain data as uint8, for files that hold tensors alone; :func:`tensor_to_json` gives it
+    back."""
+    return torch.frombuffer(bytearray(json.dumps(data).encode()), dtype=torch.uint8)
 
 
-def read(tensor: Tensor) -> Any:
-    """What :func:`written` was given."""
+def tensor_to_json(tensor: Tensor) -> Any:
+    """What :func:`json_to_tensor` was given."""
     return json.loads(tensor.numpy().tobytes())

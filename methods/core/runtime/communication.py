@@ -21,153 +21,159 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from stillhouse.methods.core.runtime.checkpointing import Saves
-from stillhouse.methods.core.runtime.seeding import seeded
+from stillhouse.methods.core.runtime.checkpointing import Checkpointer
+from stillhouse.methods.core.runtime.seeding import seeded_torch
 from stillhouse.methods.core.runtime.synced_norm import SyncedBatchNorm
 from stillhouse.spaces.config.problems import first_line
 from stillhouse.spaces.modules.network import Network, Output
 
-_Told = TypeVar("_Told")
+_Value = TypeVar("_Value")
 
 
-class Parted(RuntimeError):
+class PeerUnreachable(RuntimeError):
     """Another worker is gone, or out of reach."""
 
 
-class Worker:
+class Communicator:
     """One that trains by itself: there is nobody to share with."""
 
     @property
-    def leads(self) -> bool:
+    def is_rank_zero(self) -> bool:
         """Whether it is the one that saves and publishes."""
         return True
 
-    def outputs(self, network: Network, images: Tensor, taps: Collection[str]) -> Output:
+    def forward_batch(self, network: Network, images: Tensor, taps: Collection[str]) -> Output:
         """What a network says of a whole batch [B, C, H, W]."""
         output: Output = network(images, taps)
         return output
 
-    def sum_gradients(
-        self, shared: Sequence[nn.Parameter], own: Sequence[nn.Parameter] = ()
+    def all_reduce_gradients(
+        self, shared: Sequence[nn.Parameter], replicated: Sequence[nn.Parameter] = ()
     ) -> None:
         """Make the gradients those of the whole batch.
 
         Args:
-            shared: of a network that :meth:`outputs` ran, a part of it at each worker.
+            shared: of a network that :meth:`forward_batch` ran, a part of it at each worker.
             own: of what saw the whole batch at every worker.
         """
 
-    def agree(self, *modules: nn.Module) -> None:
+    def broadcast_state(self, *modules: nn.Module) -> None:
         """Give all modules the leader's parameters and buffers."""
 
-    def told(self, value: _Told) -> _Told:
+    def broadcast(self, value: _Value) -> _Value:
         """The leader's ``value``."""
         return value
 
-    def saves(self, saves: Saves | None) -> Saves | None:
+    def shared_checkpointer(self, checkpointer: Checkpointer | None) -> Checkpointer | None:
         """Where all of them resume from, and the leader saves to."""
-        return saves
+        return checkpointer
 
 
-ALONE = Worker()
+SINGLE_PROCESS = Communicator()
 
 
-class Partner(Worker):
+class DistributedCommunicator(Communicator):
     """One of several; torch's default process group connects them, and all do the same calls."""
 
     def __init__(self) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
-        self._norm = SyncedBatchNorm(self._exchange)
+        self._norm = SyncedBatchNorm(self._all_gather)
 
     @property
-    def leads(self) -> bool:
+    def is_rank_zero(self) -> bool:
         """Whether it is the one that saves and publishes."""
         return self.rank == 0
 
-    def outputs(self, network: Network, images: Tensor, taps: Collection[str]) -> Output:
+    def forward_batch(self, network: Network, images: Tensor, taps: Collection[str]) -> Output:
         """What a network says of a whole batch, a share of which ran here."""
         rows = -(-len(images) // self.size)
         share = images[self.rank * rows : (self.rank + 1) * rows]
-        with self._apart(network, images.device):
-            said: Output = network(share, taps)
+        with self._local_batch_context(network, images.device):
+            output: Output = network(share, taps)
 
-        def whole(x: Tensor) -> Tensor:
-            gathered: Tensor = _Gather.apply(x, len(images), rows, self.rank, self._exchange)
+        def gather(x: Tensor) -> Tensor:
+            gathered: Tensor = _AllGatherRows.apply(
+                x, len(images), rows, self.rank, self._all_gather
+            )
             return gathered
 
-        return Output(whole(said.logits), {name: whole(x) for name, x in said.features.items()})
+        return Output(
+            gather(output.logits), {name: gather(x) for name, x in output.features.items()}
+        )
 
     @contextmanager
-    def _apart(self, network: Network, device: torch.device) -> Iterator[None]:
+    def _local_batch_context(self, network: Network, device: torch.device) -> Iterator[None]:
         """In training, batch norm looks at all rows, and dropout is drawn by each for its own."""
         if not network.training:
             yield
             return
-        word = int(torch.randint(2**62, ()))  # the same everywhere, as is the generator after it
-        with seeded(device, word, self.rank), self._norm:
+        seed = int(torch.randint(2**62, ()))  # the same everywhere, as is the generator after it
+        with seeded_torch(device, seed, self.rank), self._norm:
             yield
 
-    def sum_gradients(
-        self, shared: Sequence[nn.Parameter], own: Sequence[nn.Parameter] = ()
+    def all_reduce_gradients(
+        self, shared: Sequence[nn.Parameter], replicated: Sequence[nn.Parameter] = ()
     ) -> None:
         """Add up the shares' gradients, and take the leader's of what saw everything."""
         gradients = [p.grad for p in shared if p.grad is not None]
-        taken = [p.grad for p in own if p.grad is not None]
-        if not self.leads:
-            for gradient in taken:
+        replicated_gradients = [p.grad for p in replicated if p.grad is not None]
+        if not self.is_rank_zero:
+            for gradient in replicated_gradients:
                 gradient.zero_()
-        for some in _by_type(gradients + taken):
-            flat = torch.cat([gradient.flatten() for gradient in some])
-            with _met():
+        for group in _group_by_dtype(gradients + replicated_gradients):
+            flat = torch.cat([gradient.flatten() for gradient in group])
+            with _peer_errors():
                 dist.all_reduce(flat)
-            parts = torch.split(flat, [gradient.numel() for gradient in some])
-            for gradient, part in zip(some, parts, strict=True):
+            parts = torch.split(flat, [gradient.numel() for gradient in group])
+            for gradient, part in zip(group, parts, strict=True):
                 gradient.copy_(part.view(gradient.shape))
 
-    def agree(self, *modules: nn.Module) -> None:
+    def broadcast_state(self, *modules: nn.Module) -> None:
         """Give all modules the leader's parameters and buffers."""
-        with torch.no_grad(), _met():
+        with torch.no_grad(), _peer_errors():
             for tensor in (t for module in modules for t in module.state_dict().values()):
-                sent = tensor.contiguous()
-                dist.broadcast(sent, src=0)
-                tensor.copy_(sent)
+                buffer = tensor.contiguous()
+                dist.broadcast(buffer, src=0)
+                tensor.copy_(buffer)
 
-    def told(self, value: _Told) -> _Told:
+    def broadcast(self, value: _Value) -> _Value:
         """The leader's ``value``, of plain data and tensors."""
-        told = [value if self.leads else None]
-        with _met():
-            dist.broadcast_object_list(told, src=0)
-        return cast(_Told, told[0])
+        values = [value if self.is_rank_zero else None]
+        with _peer_errors():
+            dist.broadcast_object_list(values, src=0)
+        return cast(_Value, values[0])
 
-    def saves(self, saves: Saves | None) -> Saves | None:
+    def shared_checkpointer(self, checkpointer: Checkpointer | None) -> Checkpointer | None:
         """Where all of them resume from, and the leader saves to."""
-        return None if saves is None else _LeadersSaves(self, saves)
+        return None if checkpointer is None else _RankZeroCheckpointer(self, checkpointer)
 
-    def _exchange(self, own: Tensor) -> Tensor:
+    def _all_gather(self, local: Tensor) -> Tensor:
         """[workers, ...] from tensors that have the same shape at all workers."""
-        everybody = own.new_empty((self.size, *own.shape))
-        with _met():
-            dist.all_gather(list(everybody), own.contiguous())
-        return everybody
+        gathered = local.new_empty((self.size, *local.shape))
+        with _peer_errors():
+            dist.all_gather(list(gathered), local.contiguous())
+        return gathered
 
 
-class _LeadersSaves:
+class _RankZeroCheckpointer:
     """Saves that the leader reads for all and writes alone."""
 
-    def __init__(self, worker: Partner, saves: Saves) -> None:
-        self._worker, self._saves = worker, saves
+    def __init__(self, communicator: DistributedCommunicator, checkpointer: Checkpointer) -> None:
+        self._communicator, self._checkpointer = communicator, checkpointer
 
     def load(self) -> dict[str, Tensor] | None:
-        return self._worker.told(self._saves.load() if self._worker.leads else None)
+        return self._communicator.broadcast(
+            self._checkpointer.load() if self._communicator.is_rank_zero else None
+        )
 
-    def due(self) -> bool:
-        return self._worker.leads and self._saves.due()
+    def is_due(self) -> bool:
+        return self._communicator.is_rank_zero and self._checkpointer.is_due()
 
-    def store(self, tensors: dict[str, Tensor]) -> None:
-        self._saves.store(tensors)
+    def save(self, tensors: dict[str, Tensor]) -> None:
+        self._checkpointer.save(tensors)
 
 
-class _Gather(torch.autograd.Function):
+class _AllGatherRows(torch.autograd.Function):
     """All rows from every worker's own; back comes the gradient of the own rows."""
 
     @staticmethod
@@ -177,27 +183,27 @@ class _Gather(torch.autograd.Function):
         total: int,
         rows: int,
         rank: int,
-        exchange: Callable[[Tensor], Tensor],
+        all_gather: Callable[[Tensor], Tensor],
     ) -> Tensor:
         ctx.place = slice(rank * rows, rank * rows + len(share))
-        filled = share.new_zeros((rows, *share.shape[1:]))  # the last shares may be short or empty
-        filled[: len(share)] = share
-        return exchange(filled).flatten(0, 1)[:total]
+        padded = share.new_zeros((rows, *share.shape[1:]))  # the last shares may be short or empty
+        padded[: len(share)] = share
+        return all_gather(padded).flatten(0, 1)[:total]
 
     @staticmethod
-    def backward(ctx: Any, whole: Tensor) -> tuple[Tensor, None, None, None, None]:
-        return whole[ctx.place], None, None, None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        return gradient[ctx.place], None, None, None, None
 
 
-def _by_type(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
-    found: dict[torch.dtype, list[Tensor]] = {}
+def _group_by_dtype(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
+    groups: dict[torch.dtype, list[Tensor]] = {}
     for tensor in tensors:
-        found.setdefault(tensor.dtype, []).append(tensor)
-    return list(found.values())
+        groups.setdefault(tensor.dtype, []).append(tensor)
+    return list(groups.values())
 
 
 @contextmanager
-def _met() -> Iterator[None]:
+def _peer_errors() -> Iterator[None]:
     """Say which errors come from another worker's loss and not from this one's program.
 
     Raises:
@@ -206,4 +212,4 @@ def _met() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise Parted(f"another worker is gone: {first_line(error)}") from error
+        raise PeerUnreachable(f"another worker is gone: {first_line(error)}") from error

@@ -12,10 +12,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from stillhouse.spaces.modules.network import Network
 
-_TOLERANCE = 1e-3
+_RELATIVE_TOLERANCE = 1e-3
 
 
-def folded(network: Network, sample: Tensor) -> Network:
+def fold_batch_norm(network: Network, sample: Tensor) -> Network:
     """A network that computes the same as one in eval mode, with fewer operations.
 
     Block by block, so every block's output stays what it was and can be tapped; blocks without
@@ -28,25 +28,25 @@ def folded(network: Network, sample: Tensor) -> Network:
     result = network
     with torch.no_grad():
         x = (sample - network.mean) / network.std
-        for place, (name, block) in enumerate(network.blocks.items()):
+        for index, (name, block) in enumerate(network.blocks.items()):
             # A block may write into what it is given.
             expected = block(x.clone())
-            replacement = _folded_block(name, block, x, expected)
+            replacement = _fold_block(name, block, x, expected)
             if replacement is not None:
-                result = result.swap(place, place + 1, replacement, name)
+                result = result.swap(index, index + 1, replacement, name)
             x = expected
     return result
 
 
-def fused(network: Network, names: Iterable[str]) -> Network:
+def fuse_blocks(network: Network, names: Iterable[str]) -> Network:
     """The network with these blocks folded, whatever comes of it; it must be in eval mode."""
     for name in names:
-        place = network.names.index(name)
-        network = network.swap(place, place + 1, fuse(network.blocks[name]).eval(), name)
+        index = network.names.index(name)
+        network = network.swap(index, index + 1, fuse(network.blocks[name]).eval(), name)
     return network
 
 
-def _folded_block(name: str, block: nn.Module, x: Tensor, expected: Tensor) -> nn.Module | None:
+def _fold_block(name: str, block: nn.Module, x: Tensor, expected: Tensor) -> nn.Module | None:
     if not any(isinstance(module, _BatchNorm) for module in block.modules()):
         return None
     try:
@@ -55,7 +55,7 @@ def _folded_block(name: str, block: nn.Module, x: Tensor, expected: Tensor) -> n
         # Whatever it is that tracing cannot follow, the block itself is still right.
         return None
     error = (replacement(x.clone()) - expected).abs().max()
-    if error <= _TOLERANCE * expected.abs().max():
+    if error <= _RELATIVE_TOLERANCE * expected.abs().max():
         return replacement
     warnings.warn(
         f"block {name!r} of a teacher runs without folded batch norm: folding it changes its "

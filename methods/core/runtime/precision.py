@@ -15,24 +15,24 @@ import torch
 from stillhouse.methods.core.config.training import Precision
 from stillhouse.spaces.modules.network import Shape
 
-_LEAST_PIXELS = 16 * 16
+_MIN_PIXELS = 16 * 16
 
 
-def resolve_precision(precision: Precision, device: torch.device, shape: Shape) -> torch.dtype:
+def autocast_dtype(precision: Precision, device: torch.device, shape: Shape) -> torch.dtype:
     """The format that ``precision`` stands for on this device, for images of ``shape``."""
     if precision == "auto":
-        pays = shape[1] * shape[2] >= _LEAST_PIXELS and native_bfloat16(device)
-        return torch.bfloat16 if pays else torch.float32
+        is_faster = shape[1] * shape[2] >= _MIN_PIXELS and has_native_bfloat16(device)
+        return torch.bfloat16 if is_faster else torch.float32
     return torch.bfloat16 if precision == "bfloat16" else torch.float32
 
 
-def native_bfloat16(device: torch.device) -> bool:
+def has_native_bfloat16(device: torch.device) -> bool:
     """Whether the processor itself multiplies bfloat16, rather than torch emulating it."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
-        has = torch.cpu.get_capabilities()
-        return bool(has.get("avx512_bf16") or has.get("amx_bf16"))
+        capabilities = torch.cpu.get_capabilities()
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
     return False
 
 

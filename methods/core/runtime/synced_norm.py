@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-Exchange = Callable[[Tensor], Tensor]
+AllGather = Callable[[Tensor], Tensor]
 """From a worker's own tensor [K] to those of all workers, [workers, K], the same everywhere."""
 
 
@@ -31,9 +31,9 @@ class SyncedBatchNorm(TorchFunctionMode):
     All workers run the same network on their share, which may be empty.
     """
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, all_gather: AllGather) -> None:
         super().__init__()
-        self._exchange = exchange
+        self._all_gather = all_gather
 
     def __torch_function__(
         self,
@@ -43,10 +43,10 @@ class SyncedBatchNorm(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         if func is F.batch_norm:
-            return self._norm(*args, **(kwargs or {}))
+            return self._batch_norm(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
-    def _norm(
+    def _batch_norm(
         self,
         x: Tensor,
         running_mean: Tensor | None,
@@ -67,24 +67,26 @@ class SyncedBatchNorm(TorchFunctionMode):
                 unbiased = squares / (count - 1).clamp(min=1)
                 running_var.lerp_(unbiased.to(running_var), momentum)
         scale = (squares / count + eps).rsqrt()
-        normed: Tensor = _Normalise.apply(x, mean, scale, count, self._exchange)
+        normed: Tensor = _Normalise.apply(x, mean, scale, count, self._all_gather)
         if weight is not None:
-            normed = normed * _over(x, weight.to(normed))
-        return (normed if bias is None else normed + _over(x, bias.to(normed))).to(x.dtype)
+            normed = normed * _per_channel(x, weight.to(normed))
+        return (normed if bias is None else normed + _per_channel(x, bias.to(normed))).to(x.dtype)
 
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Values a channel [], their mean [C] and summed squares about it [C], of all workers."""
-        x = x.to(_wide(x))
-        own = x.numel() // x.shape[1]
-        if own:
-            var, mean = torch.var_mean(x, _others(x), correction=0)
+        x = x.to(_accumulation_dtype(x))
+        local_count = x.numel() // x.shape[1]
+        if local_count:
+            var, mean = torch.var_mean(x, _reduced_dims(x), correction=0)
         else:
             var = mean = x.new_zeros(x.shape[1])
-        told = self._exchange(torch.cat([mean, var * own, x.new_full((1,), own)]))
-        means, squares, counts = told.tensor_split((len(mean), 2 * len(mean)), dim=1)
+        gathered = self._all_gather(
+            torch.cat([mean, var * local_count, x.new_full((1,), local_count)])
+        )
+        means, squares, counts = gathered.tensor_split((len(mean), 2 * len(mean)), dim=1)
         count = counts.sum()
-        whole = (counts * means).sum(0) / count
-        return count, whole, squares.sum(0) + (counts * (means - whole) ** 2).sum(0)
+        mean_of_all = (counts * means).sum(0) / count
+        return count, mean_of_all, squares.sum(0) + (counts * (means - mean_of_all) ** 2).sum(0)
 
 
 class _Normalise(torch.autograd.Function):
@@ -92,32 +94,34 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, mean: Tensor, scale: Tensor, count: Tensor, exchange: Exchange
+        ctx: Any, x: Tensor, mean: Tensor, scale: Tensor, count: Tensor, all_gather: AllGather
     ) -> Tensor:
-        normed = (x.to(mean.dtype) - _over(x, mean)) * _over(x, scale)
+        normed = (x.to(mean.dtype) - _per_channel(x, mean)) * _per_channel(x, scale)
         ctx.save_for_backward(normed, scale, count)
-        ctx.exchange, ctx.dtype = exchange, x.dtype
+        ctx.exchange, ctx.dtype = all_gather, x.dtype
         return normed
 
     @staticmethod
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None, None, None]:
         normed, scale, count = ctx.saved_tensors
-        sums = torch.cat([dy.sum(_others(dy)), (dy * normed).sum(_others(dy))])
-        mean, slope = (ctx.exchange(sums).sum(0) / count).chunk(2)
-        dx = (dy - _over(dy, mean) - normed * _over(dy, slope)) * _over(dy, scale)
+        sums = torch.cat([dy.sum(_reduced_dims(dy)), (dy * normed).sum(_reduced_dims(dy))])
+        mean, correlation = (ctx.exchange(sums).sum(0) / count).chunk(2)
+        dx = (dy - _per_channel(dy, mean) - normed * _per_channel(dy, correlation)) * _per_channel(
+            dy, scale
+        )
         return dx.to(ctx.dtype), None, None, None, None
 
 
-def _wide(x: Tensor) -> torch.dtype:
+def _accumulation_dtype(x: Tensor) -> torch.dtype:
     """Half precision has too few digits for sums."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
-def _others(x: Tensor) -> list[int]:
+def _reduced_dims(x: Tensor) -> list[int]:
     """All dimensions but the channels'."""
     return [i for i in range(x.dim()) if i != 1]
 
 
-def _over(x: Tensor, channels: Tensor) -> Tensor:
+def _per_channel(x: Tensor, channels: Tensor) -> Tensor:
     """A value a channel, to be laid over ``x``."""
     return channels.view(1, -1, *[1] * (x.dim() - 2))

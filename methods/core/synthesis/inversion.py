@@ -33,10 +33,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from stillhouse.methods.core.runtime.checkpointing import Report, Saves, read, written
-from stillhouse.methods.core.runtime.seeding import seeded
-from stillhouse.methods.core.training.synthetic_inputs import norms
-from stillhouse.spaces.config.base import Config, knob
+from stillhouse.methods.core.runtime.checkpointing import (
+    Checkpointer,
+    EpochMetrics,
+    json_to_tensor,
+    tensor_to_json,
+)
+from stillhouse.methods.core.runtime.seeding import seeded_torch
+from stillhouse.methods.core.training.synthetic_inputs import batch_norms
+from stillhouse.spaces.config.base import Config, setting
 from stillhouse.spaces.config.domains import Integers, LogUniform
 from stillhouse.spaces.config.problems import ConfigError, Problem
 from stillhouse.spaces.modules.network import Network, Shape
@@ -45,16 +50,18 @@ from stillhouse.spaces.modules.network import Network, Shape
 class Inversion(Config):
     """How many images are made, and what they descend."""
 
-    images: int = knob(2_000, "how many, every class alike", ge=1)
-    batch_size: int = knob(256, "at most so many at a time; their statistics are matched", ge=2)
-    steps: int = knob(500, "of Adam for each batch", Integers(100, 2_000), ge=1)
-    lr: float = knob(0.1, "of Adam, down to 0 along a cosine", LogUniform(0.01, 0.5), gt=0.0)
-    norms: float = knob(1.0, "weight of the batch-norm statistics", LogUniform(0.1, 10.0), ge=0.0)
-    variation: float = knob(0.01, "weight of the total variation", LogUniform(1e-3, 1.0), ge=0.0)
-    l2: float = knob(1e-3, "weight of the mean square", LogUniform(1e-5, 0.1), ge=0.0)
+    images: int = setting(2_000, "how many, every class alike", ge=1)
+    batch_size: int = setting(256, "at most so many at a time; their statistics are matched", ge=2)
+    steps: int = setting(500, "of Adam for each batch", Integers(100, 2_000), ge=1)
+    lr: float = setting(0.1, "of Adam, down to 0 along a cosine", LogUniform(0.01, 0.5), gt=0.0)
+    norms: float = setting(
+        1.0, "weight of the batch-norm statistics", LogUniform(0.1, 10.0), ge=0.0
+    )
+    variation: float = setting(0.01, "weight of the total variation", LogUniform(1e-3, 1.0), ge=0.0)
+    l2: float = setting(1e-3, "weight of the mean square", LogUniform(1e-5, 0.1), ge=0.0)
 
 
-class Made(NamedTuple):
+class SynthesisedImages(NamedTuple):
     """Images with their labels, in place of a training split."""
 
     images: Tensor
@@ -67,53 +74,55 @@ def invert(
     teacher: Network,
     shape: Shape,
     classes: int,
-    how: Inversion,
+    settings: Inversion,
     *,
     seed: int,
     device: torch.device,
-    saves: Saves | None = None,
-) -> Generator[Report, None, Made]:
+    checkpointer: Checkpointer | None = None,
+) -> Generator[EpochMetrics, None, SynthesisedImages]:
     """Make images of ``shape`` that the teacher takes for its classes; a report a batch.
 
-    Every batch depends on ``seed`` and its own number alone, so what resumes from ``saves`` ends
-    with the same images. The teacher is put into eval mode and not changed.
+    Every batch depends on ``seed`` and its own number alone, so what resumes from ``checkpointer``
+    ends with the same images. The teacher is put into eval mode and not changed.
 
     Yields:
-        ``epoch`` (the batch, from 1), ``loss`` and its parts ``cross_entropy``, ``norms``,
-        ``variation``, ``l2`` of the batch as it was left, ``teacher_accuracy``: the fraction of
-        its images, rounded to 8 bits, that the teacher names by their labels, and ``seconds``.
+        ``epoch`` (the batch, from 1), ``loss`` and its parts ``cross_entropy``, ``batch_norms``,
+        ``total_variation``, ``l2`` of the batch as it was left, ``teacher_accuracy``: the fraction
+        of its images, rounded to 8 bits, that the teacher names by their labels, and ``seconds``.
 
     Raises:
         ConfigError: the teacher has no batch norm with running statistics.
     """
-    require_statistics(teacher)
+    require_running_statistics(teacher)
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True
     teacher = teacher.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-    labels = torch.arange(how.images) % classes
-    parts = labels.tensor_split(math.ceil(how.images / how.batch_size))
-    kept = saves.load() if saves is not None else None
-    curve: list[Report] = read(kept["curve"]) if kept else []
-    done = [kept["images"]] if kept else []
+    labels = torch.arange(settings.images) % classes
+    label_batches = labels.tensor_split(math.ceil(settings.images / settings.batch_size))
+    checkpoint = checkpointer.load() if checkpointer is not None else None
+    curve: list[EpochMetrics] = tensor_to_json(checkpoint["curve"]) if checkpoint else []
+    batches = [checkpoint["images"]] if checkpoint else []
     yield from map(dict, curve)
-    for number in range(len(curve), len(parts)):
-        with seeded(device, seed, number):
-            images, report = _batch(teacher, shape, parts[number].to(device), how)
-        done.append(images)
-        curve.append({"epoch": number + 1.0, **report})
-        if saves is not None and saves.due():
-            saves.store({"images": torch.cat(done), "curve": written(curve)})
+    for number in range(len(curve), len(label_batches)):
+        with seeded_torch(device, seed, number):
+            images, metrics = _invert_batch(
+                teacher, shape, label_batches[number].to(device), settings
+            )
+        batches.append(images)
+        curve.append({"epoch": number + 1.0, **metrics})
+        if checkpointer is not None and checkpointer.is_due():
+            checkpointer.save({"images": torch.cat(batches), "curve": json_to_tensor(curve)})
         yield dict(curve[-1])
-    return Made(torch.cat(done), labels)
+    return SynthesisedImages(torch.cat(batches), labels)
 
 
-def require_statistics(teacher: Network) -> None:
+def require_running_statistics(teacher: Network) -> None:
     """Refuse a teacher whose batch statistics nothing is known of.
 
     Raises:
         ConfigError: no batch norm, or none that keeps running statistics.
     """
-    if not _kept(teacher):
+    if not _norms_with_statistics(teacher):
         message = (
             "has no batch norm, and images are matched to the statistics of those; name a teacher "
             "with batch norm, or train on noise (data: {augment: {noise: true}})"
@@ -121,34 +130,36 @@ def require_statistics(teacher: Network) -> None:
         raise ConfigError([Problem("teacher", message)])
 
 
-def _batch(teacher: Network, shape: Shape, labels: Tensor, how: Inversion) -> tuple[Tensor, Report]:
+def _invert_batch(
+    teacher: Network, shape: Shape, labels: Tensor, settings: Inversion
+) -> tuple[Tensor, EpochMetrics]:
     """One batch from noise to images [n, C, H, W], uint8 on the CPU, and what was reached."""
-    began = time.perf_counter()
+    start_time = time.perf_counter()
     x = torch.randn((len(labels), *shape), device=labels.device)
     x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
     low, high = ((bound - teacher.mean) / teacher.std for bound in (0.0, 1.0))
-    descent = torch.optim.Adam([x], lr=how.lr, betas=(0.5, 0.9))
-    falling = torch.optim.lr_scheduler.CosineAnnealingLR(descent, how.steps)
-    for _ in range(how.steps):
-        descent.zero_grad()
-        loss, _parts = objective(teacher, x, labels, how)
+    optimizer = torch.optim.Adam([x], lr=settings.lr, betas=(0.5, 0.9))
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, settings.steps)
+    for _ in range(settings.steps):
+        optimizer.zero_grad()
+        loss, _parts = inversion_loss(teacher, x, labels, settings)
         torch.autograd.backward(loss)
-        descent.step()
-        falling.step()
+        optimizer.step()
+        scheduler.step()
         with torch.no_grad():
             x.copy_(x.clamp(low, high))
     with torch.no_grad():
-        loss, parts = objective(teacher, x, labels, how)
+        loss, parts = inversion_loss(teacher, x, labels, settings)
         pixels = ((x * teacher.std + teacher.mean) * 255).round_().clamp_(0, 255).to(torch.uint8)
-        right = teacher(pixels / 255, ()).logits.argmax(dim=1) == labels
-    report = {name: value.item() for name, value in {"loss": loss, **parts}.items()}
-    report["teacher_accuracy"] = right.double().mean().item()
-    report["seconds"] = time.perf_counter() - began
-    return pixels.contiguous().cpu(), report
+        correct = teacher(pixels / 255, ()).logits.argmax(dim=1) == labels
+    metrics = {name: value.item() for name, value in {"loss": loss, **parts}.items()}
+    metrics["teacher_accuracy"] = correct.double().mean().item()
+    metrics["seconds"] = time.perf_counter() - start_time
+    return pixels.contiguous().cpu(), metrics
 
 
-def objective(
-    teacher: Network, x: Tensor, labels: Tensor, how: Inversion
+def inversion_loss(
+    teacher: Network, x: Tensor, labels: Tensor, settings: Inversion
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """What images descend, and its unweighted parts.
 
@@ -156,38 +167,42 @@ def objective(
         x: [n, C, H, W], after the teacher's normalisation.
         labels: [n], int64, the classes that they are to be named.
     """
-    with _watched(teacher) as gaps:
+    with _record_statistics_gaps(teacher) as gaps:
         logits = teacher(x * teacher.std + teacher.mean, ()).logits
     parts = {
         "cross_entropy": F.cross_entropy(logits, labels),
         "norms": torch.stack(gaps).sum(),
-        "variation": variation(x),
+        "variation": total_variation(x),
         "l2": x.square().mean(),
     }
-    weighted = (
-        how.norms * parts["norms"] + how.variation * parts["variation"] + how.l2 * parts["l2"]
+    regularisation = (
+        settings.norms * parts["norms"]
+        + settings.variation * parts["variation"]
+        + settings.l2 * parts["l2"]
     )
-    return parts["cross_entropy"] + weighted, parts
+    return parts["cross_entropy"] + regularisation, parts
 
 
-def variation(x: Tensor) -> Tensor:
+def total_variation(x: Tensor) -> Tensor:
     """Mean absolute difference of neighbours along rows, plus that along columns."""
-    steps = [x.diff(dim=dim).abs().mean() for dim in (2, 3) if x.shape[dim] > 1]
-    return torch.stack([x.new_zeros(()), *steps]).sum()
+    differences = [x.diff(dim=dim).abs().mean() for dim in (2, 3) if x.shape[dim] > 1]
+    return torch.stack([x.new_zeros(()), *differences]).sum()
 
 
 @contextmanager
-def _watched(teacher: nn.Module) -> Iterator[list[Tensor]]:
+def _record_statistics_gaps(teacher: nn.Module) -> Iterator[list[Tensor]]:
     """Each batch norm adds how far from its running statistics the batch is that it sees.
 
     What enters a batch norm is inside a block, so no tap can tell it.
     """
     gaps: list[Tensor] = []
 
-    def look(norm: _BatchNorm, inputs: tuple[Tensor, ...]) -> None:
+    def record_gap(norm: _BatchNorm, inputs: tuple[Tensor, ...]) -> None:
         gaps.append(statistics_gap(inputs[0], norm))
 
-    handles = [norm.register_forward_pre_hook(look) for norm in _kept(teacher)]
+    handles = [
+        norm.register_forward_pre_hook(record_gap) for norm in _norms_with_statistics(teacher)
+    ]
     try:
         yield gaps
     finally:
@@ -199,12 +214,12 @@ def statistics_gap(x: Tensor, norm: _BatchNorm) -> Tensor:
     """||mean - running mean||_2 + ||variance - running variance||_2 of a batch [n, C, ...]."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    along = [dim for dim in range(x.dim()) if dim != 1]
-    variance, mean = torch.var_mean(x, dim=along, correction=0)
-    centre: Tensor = torch.linalg.vector_norm(mean - norm.running_mean)
-    spread: Tensor = torch.linalg.vector_norm(variance - norm.running_var)
-    return centre + spread
+    dims = [dim for dim in range(x.dim()) if dim != 1]
+    variance, mean = torch.var_mean(x, dim=dims, correction=0)
+    mean_gap: Tensor = torch.linalg.vector_norm(mean - norm.running_mean)
+    variance_gap: Tensor = torch.linalg.vector_norm(variance - norm.running_var)
+    return mean_gap + variance_gap
 
 
-def _kept(teacher: nn.Module) -> list[_BatchNorm]:
-    return [norm for norm in norms(teacher) if norm.running_mean is not None]
+def _norms_with_statistics(teacher: nn.Module) -> list[_BatchNorm]:
+    return [norm for norm in batch_norms(teacher) if norm.running_mean is not None]

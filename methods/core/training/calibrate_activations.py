@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 
 from stillhouse.methods.core.data.dataset import Dataset
-from stillhouse.spaces.compression.quantisation import calibrating
+from stillhouse.spaces.compression.quantisation import calibration
 from stillhouse.spaces.modules.network import Network
 
 
 @torch.no_grad()
-def take_ranges(
+def calibrate_activations(
     network: Network, data: Dataset, device: torch.device | str, batches: int = 20
 ) -> None:
     """Take them anew, in place, from the first ``batches`` of 256 training images.
@@ -20,6 +20,6 @@ def take_ranges(
     """
     network.eval()
     stream = data.batches("train", batch_size=256, device=device)
-    with calibrating(network):
+    with calibration(network):
         for _, batch in zip(range(batches), stream, strict=False):
             network(batch.images, ())

@@ -9,7 +9,7 @@ import torch
 from stillhouse.spaces.modules.network import Network
 
 
-class Average:
+class ExponentialMovingAverage:
     """A second network, whose weights and statistics follow the first one's slowly.
 
     After update number n, counted from 0: ``average = d * average + (1 - d) * now`` with
@@ -23,14 +23,14 @@ class Average:
         pairs = list(
             zip(self.network.state_dict().values(), network.state_dict().values(), strict=True)
         )
-        self._real = [pair for pair in pairs if pair[0].is_floating_point()]
-        self._counts = [pair for pair in pairs if not pair[0].is_floating_point()]
+        self._float_pairs = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._integer_pairs = [pair for pair in pairs if not pair[0].is_floating_point()]
 
-    def update(self, number: int) -> None:
-        """Take in the network as it is now; ``number`` updates went before."""
-        decay = min(self._decay, (1 + number) / (10 + number))
+    def update(self, num_updates: int) -> None:
+        """Take in the network as it is now; ``num_updates`` updates went before."""
+        decay = min(self._decay, (1 + num_updates) / (10 + num_updates))
         with torch.no_grad():
-            average, now = map(list, zip(*self._real, strict=True))
-            torch._foreach_lerp_(average, now, 1 - decay)
-            for mine, other in self._counts:
-                mine.copy_(other)
+            average, current = map(list, zip(*self._float_pairs, strict=True))
+            torch._foreach_lerp_(average, current, 1 - decay)
+            for averaged, source in self._integer_pairs:
+                averaged.copy_(source)

@@ -12,14 +12,17 @@ from stillhouse.methods.core.data.base.splits import Split
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.data.dataset import Dataset
 from stillhouse.methods.core.data.facts import facts
-from stillhouse.methods.core.runtime.communication import ALONE, Worker
-from stillhouse.methods.core.runtime.precision import autocast, resolve_precision
-from stillhouse.methods.core.training.subclass_metrics import subclass_figures, subclass_names
+from stillhouse.methods.core.runtime.communication import SINGLE_PROCESS, Communicator
+from stillhouse.methods.core.runtime.precision import autocast, autocast_dtype
+from stillhouse.methods.core.training.subclass_metrics import (
+    compute_subclass_metrics,
+    subclass_metric_names,
+)
 from stillhouse.methods.core.training.teachers import FrozenTeacher, Teachers
 from stillhouse.spaces.modules.network import Network
-from stillhouse.spaces.modules.subclasses import before_classes, subclasses_of
+from stillhouse.spaces.modules.subclasses import num_subclasses, subclass_logits_block
 
-BINS = 15
+CALIBRATION_BINS = 15
 """Of the calibration error (Guo et al. 2017, section 2)."""
 
 
@@ -41,22 +44,22 @@ def evaluate(
         al. 2017). With teachers, ``agreement``: fraction of answers that are also those of the
         teachers' mean probability (Stanton et al. 2021). On data with some classes only,
         ``task_accuracy``: right answers where only those can be given. Of a network that splits
-        classes, what :func:`~stillhouse.methods.core.training.subclass_metrics.subclass_figures`
-        tells.
+        classes, what
+        :func:`~stillhouse.methods.core.training.subclass_metrics.compute_subclass_metrics` tells.
 
     Raises:
         ConfigError: the split is empty.
     """
     device = torch.device(device)
-    dtype = resolve_precision(precision, device, data.shape)
-    answers = None
+    dtype = autocast_dtype(precision, device, data.shape)
+    teacher_predictions = None
     if teachers:
         sample = next(iter(data.batches(split, batch_size=8, device=device))).images
-        answers = Teachers(teachers, data, sample, dtype).answers(split)
-    return measure(network, data, split, device, dtype, answers, batch_size)
+        teacher_predictions = Teachers(teachers, data, sample, dtype).predicted_classes(split)
+    return compute_metrics(network, data, split, device, dtype, teacher_predictions, batch_size)
 
 
-def validated(
+def evaluate_validation(
     network: Network,
     data: Dataset,
     device: torch.device | str,
@@ -72,59 +75,63 @@ def validated(
     return {f"val_{name}": value for name, value in scores.items()}
 
 
-def measure(
+def compute_metrics(
     network: Network,
     data: Dataset,
     split: Split,
     device: torch.device,
     dtype: torch.dtype,
-    answers: Tensor | None,
+    teacher_predictions: Tensor | None,
     batch_size: int = 512,
-    worker: Worker = ALONE,
+    communicator: Communicator = SINGLE_PROCESS,
 ) -> dict[str, float]:
-    """Like :func:`evaluate`, with the teachers' ``answers`` [N] known.
+    """Like :func:`evaluate`, with the teachers' ``teacher_predictions`` [N] known.
 
-    ``worker`` is one of those that share the images, all of which ask the same.
+    ``communicator`` is one of those that share the images, all of which ask the same.
     """
     was_training = network.training
     network.to(device).eval()
-    parts, tap = subclasses_of(network), before_classes(network)
+    subclasses, tap = num_subclasses(network), subclass_logits_block(network)
     task = data.task_classes()
     task = task if task is None else task.to(device)
-    nll, confidence, guess, labels, split_logits, task_guess = [], [], [], [], [], []
+    nll, confidence, predicted, labels, subclass_logits, task_guess = [], [], [], [], [], []
     for batch in data.batches(split, batch_size=batch_size, device=device):
         with torch.no_grad(), autocast(dtype, device):
-            taps = (tap,) if parts > 1 else ()
-            logits, features = worker.outputs(network, batch.images, taps)
+            taps = (tap,) if subclasses > 1 else ()
+            logits, features = communicator.forward_batch(network, batch.images, taps)
         log_q = logits.float().log_softmax(dim=1)
-        best = log_q.max(dim=1)
+        top = log_q.max(dim=1)
         nll.append(-log_q.gather(1, batch.labels[:, None])[:, 0])
-        confidence.append(best.values.exp())
-        guess.append(best.indices)
+        confidence.append(top.values.exp())
+        predicted.append(top.indices)
         labels.append(batch.labels)
         if task is not None:
             task_guess.append(task[log_q[:, task].argmax(dim=1)])
-        split_logits += [feature.float() for feature in features.values()]
+        subclass_logits += [feature.float() for feature in features.values()]
     network.train(was_training)
-    answer, truth = torch.cat(guess), torch.cat(labels)
-    right = answer == truth
-    figures = {
-        "accuracy": _mean(right),
-        "nll": _mean(torch.cat(nll)),
-        "ece": calibration_error(torch.cat(confidence), right),
+    predictions, targets = torch.cat(predicted), torch.cat(labels)
+    correct = predictions == targets
+    metrics = {
+        "accuracy": _mean_of(correct),
+        "nll": _mean_of(torch.cat(nll)),
+        "ece": calibration_error(torch.cat(confidence), correct),
     }
-    if answers is not None:
-        figures["agreement"] = _mean(answer == answers)
+    if teacher_predictions is not None:
+        metrics["agreement"] = _mean_of(predictions == teacher_predictions)
     if task is not None:
-        figures["task_accuracy"] = _mean(torch.cat(task_guess) == truth)
-    if parts > 1:
-        hidden = data.hidden_labels(split)
-        figures |= subclass_figures(torch.cat(split_logits), truth, parts, hidden)
-    return figures
+        metrics["task_accuracy"] = _mean_of(torch.cat(task_guess) == targets)
+    if subclasses > 1:
+        hidden_labels = data.labels_before_merge(split)
+        metrics |= compute_subclass_metrics(
+            torch.cat(subclass_logits), targets, subclasses, hidden_labels
+        )
+    return metrics
 
 
-def validated_names(data: DataConfig, subclasses: int, *, teachers: bool = False) -> frozenset[str]:
-    """Names of the figures of :func:`validated`, known before anything is measured.
+def validation_metric_names(
+    data: DataConfig, subclasses: int, *, teachers: bool = False
+) -> frozenset[str]:
+    """Names of the figures of :func:`evaluate_validation`, known before anything is measured.
 
     Args:
         subclasses: into how many the network splits every class; 1: into none.
@@ -136,11 +143,14 @@ def validated_names(data: DataConfig, subclasses: int, *, teachers: bool = False
     names |= {"agreement"} if teachers else set()
     names |= {"task_accuracy"} if data.classes is not None else set()
     if subclasses > 1:
-        names |= {f"subclass_{name}" for name in subclass_names(hidden=data.merge is not None)}
+        names |= {
+            f"subclass_{name}"
+            for name in subclass_metric_names(has_hidden_labels=data.merge is not None)
+        }
     return frozenset(f"val_{name}" for name in names)
 
 
-def calibration_error(confidence: Tensor, right: Tensor) -> float:
+def calibration_error(confidence: Tensor, correct: Tensor) -> float:
     """Sum over bins of |accuracy - mean confidence|, each weighted with its share of examples.
 
     Args:
@@ -148,11 +158,11 @@ def calibration_error(confidence: Tensor, right: Tensor) -> float:
         right: [N], bool, whether the answer is the label.
     """
     confidence = confidence.cpu().double()
-    bins = torch.bucketize(confidence, torch.linspace(0, 1, BINS + 1).double()[1:-1])
-    gaps = torch.zeros(BINS, dtype=torch.float64)
-    gaps.index_add_(0, bins, right.cpu().double() - confidence)
+    bins = torch.bucketize(confidence, torch.linspace(0, 1, CALIBRATION_BINS + 1).double()[1:-1])
+    gaps = torch.zeros(CALIBRATION_BINS, dtype=torch.float64)
+    gaps.index_add_(0, bins, correct.cpu().double() - confidence)
     return gaps.abs().sum().item() / len(confidence)
 
 
-def _mean(values: Tensor) -> float:
+def _mean_of(values: Tensor) -> float:
     return values.cpu().double().mean().item()

@@ -12,9 +12,9 @@ from stillhouse.methods.core.config.training import Training
 from stillhouse.methods.core.data.base.batch import Batch
 from stillhouse.methods.core.objective.method import Progress
 from stillhouse.methods.core.objective.objective import ObjectiveModule
-from stillhouse.methods.core.runtime.communication import ALONE, Worker
+from stillhouse.methods.core.runtime.communication import SINGLE_PROCESS, Communicator
 from stillhouse.methods.core.runtime.precision import autocast
-from stillhouse.methods.core.training.ema import Average
+from stillhouse.methods.core.training.ema import ExponentialMovingAverage
 from stillhouse.methods.core.training.teachers import Teachers
 from stillhouse.spaces.modules.network import Network, Output
 
@@ -34,24 +34,26 @@ class Learner:
         training: Training,
         dtype: torch.dtype,
         device: torch.device,
-        worker: Worker = ALONE,
+        communicator: Communicator = SINGLE_PROCESS,
     ) -> None:
-        self._worker = worker
+        self._communicator = communicator
         self._student, self._teachers = student, teachers
         self.objective = objective.to(device).to(memory_format=torch.channels_last)
         self._training, self._dtype, self._device = training, dtype, device
         self._taps = objective.student_taps()
-        worker.agree(student, objective)
-        self._students = [p for p in student.parameters() if p.requires_grad]
-        self._extras = [p for p in objective.parameters() if p.requires_grad]
-        self._parameters = [*self._students, *self._extras]
-        self._optimizer = optimizer(self._parameters, training)
-        self._average = None if training.ema is None else Average(student, training.ema)
+        communicator.broadcast_state(student, objective)
+        self._student_parameters = [p for p in student.parameters() if p.requires_grad]
+        self._objective_parameters = [p for p in objective.parameters() if p.requires_grad]
+        self._parameters = [*self._student_parameters, *self._objective_parameters]
+        self._optimizer = build_optimizer(self._parameters, training)
+        self._ema = (
+            None if training.ema is None else ExponentialMovingAverage(student, training.ema)
+        )
 
     @property
     def result(self) -> Network:
         """What the run is about: the student, or the average of its weights."""
-        return self._student if self._average is None else self._average.network
+        return self._student if self._ema is None else self._ema.network
 
     def train(self) -> None:
         """Make ready for steps: dropout and batch statistics on."""
@@ -65,66 +67,74 @@ class Learner:
             ``loss``, the weighted sum, and each method's own under its name. Empty where no
             method is active, and then nothing is learnt.
         """
-        heard = []
-        if self.objective.hears_teachers(progress):
-            heard = self._teachers.outputs(batch, progress.epoch, self.objective.teacher_taps)
-        return self.learn(self.say(batch), heard, batch, progress)
+        teacher_outputs = []
+        if self.objective.needs_teachers(progress):
+            teacher_outputs = self._teachers.outputs(
+                batch, progress.epoch, self.objective.teacher_taps
+            )
+        return self.backward_step(self.forward(batch), teacher_outputs, batch, progress)
 
-    def say(self, batch: Batch, taps: frozenset[str] = frozenset()) -> Output:
+    def forward(self, batch: Batch, taps: frozenset[str] = frozenset()) -> Output:
         """What the student says of a batch; ``taps`` are blocks that others want to see."""
         with autocast(self._dtype, self._device):
-            return self._worker.outputs(self._student, batch.images, self._taps | taps)
+            return self._communicator.forward_batch(self._student, batch.images, self._taps | taps)
 
-    def learn(
-        self, said: Output, heard: Sequence[Output], batch: Batch, progress: Progress
+    def backward_step(
+        self,
+        student_output: Output,
+        teacher_outputs: Sequence[Output],
+        batch: Batch,
+        progress: Progress,
     ) -> dict[str, Tensor]:
         """One step from what the student and its teachers said; returns as :meth:`step`."""
         losses: dict[str, Tensor]
-        total, losses = self.objective(said, heard, batch, progress)
+        total, losses = self.objective(student_output, teacher_outputs, batch, progress)
         if losses:
-            self._descend(total, progress)
+            self._optimizer_step(total, progress)
             losses["loss"] = total.detach()
         return losses
 
-    def _descend(self, loss: Tensor, progress: Progress) -> None:
+    def _optimizer_step(self, loss: Tensor, progress: Progress) -> None:
         self._optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
-        self._worker.sum_gradients(self._students, self._extras)
+        self._communicator.all_reduce_gradients(
+            self._student_parameters, self._objective_parameters
+        )
         if self._training.clip is not None:
             nn.utils.clip_grad_norm_(self._parameters, self._training.clip)
         for group in self._optimizer.param_groups:
-            group["lr"] = self._training.rate_at(progress.position)
+            group["lr"] = self._training.lr_at(progress.position)
         self._optimizer.step()
-        if self._average is not None:
-            self._average.update(progress.steps_done)
+        if self._ema is not None:
+            self._ema.update(progress.steps_done)
 
     def state(self) -> dict[str, Tensor]:
         """All that a later :meth:`load` needs to go on from here, bit for bit."""
         tensors = {f"student.{k}": v for k, v in self._student.state_dict().items()}
         tensors |= {f"objective.{k}": v for k, v in self.objective.state_dict().items()}
-        if self._average is not None:
-            tensors |= {f"average.{k}": v for k, v in self._average.network.state_dict().items()}
-        kept = moments(self._optimizer, self._parameters)
-        return tensors | {f"optimizer.{name}": value for name, value in kept}
+        if self._ema is not None:
+            tensors |= {f"average.{k}": v for k, v in self._ema.network.state_dict().items()}
+        optimizer_tensors = optimizer_state(self._optimizer, self._parameters)
+        return tensors | {f"optimizer.{name}": value for name, value in optimizer_tensors}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Continue from what :meth:`state` gave, of a learner built the same way."""
-        self._student.load_state_dict(below("student", tensors))
-        self.objective.load_state_dict(below("objective", tensors))
-        if self._average is not None:
-            self._average.network.load_state_dict(below("average", tensors))
-        put_moments(self._optimizer, self._parameters, below("optimizer", tensors))
+        self._student.load_state_dict(strip_prefix("student", tensors))
+        self.objective.load_state_dict(strip_prefix("objective", tensors))
+        if self._ema is not None:
+            self._ema.network.load_state_dict(strip_prefix("average", tensors))
+        load_optimizer_state(self._optimizer, self._parameters, strip_prefix("optimizer", tensors))
 
 
-def below(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def strip_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors whose names begin with ``prefix.``, without it."""
-    start = f"{prefix}."
-    return {k.removeprefix(start): v for k, v in tensors.items() if k.startswith(start)}
+    prefix_dot = f"{prefix}."
+    return {k.removeprefix(prefix_dot): v for k, v in tensors.items() if k.startswith(prefix_dot)}
 
 
-def optimizer(parameters: list[nn.Parameter], training: Training) -> torch.optim.Optimizer:
+def build_optimizer(parameters: list[nn.Parameter], training: Training) -> torch.optim.Optimizer:
     """The optimiser that ``training`` asks for, over ``parameters``."""
-    groups = _decayed(parameters, training)
+    groups = _parameter_groups(parameters, training)
     if training.optimizer == "adamw":
         return torch.optim.AdamW(
             groups, lr=training.lr, weight_decay=training.weight_decay, fused=True
@@ -145,7 +155,9 @@ def optimizer(parameters: list[nn.Parameter], training: Training) -> torch.optim
     return sgd
 
 
-def _decayed(parameters: Sequence[nn.Parameter], training: Training) -> list[dict[str, Any]]:
+def _parameter_groups(
+    parameters: Sequence[nn.Parameter], training: Training
+) -> list[dict[str, Any]]:
     """One group of all; or two where norms and biases, which have one axis, keep their size."""
     if not training.decay_weights_only:
         return [{"params": list(parameters)}]
@@ -155,7 +167,7 @@ def _decayed(parameters: Sequence[nn.Parameter], training: Training) -> list[dic
     return [group for group in groups if group["params"]]
 
 
-def moments(
+def optimizer_state(
     optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]
 ) -> Iterator[tuple[str, Tensor]]:
     """What an optimiser remembers, ``<number of the parameter>.<name>`` each."""
@@ -164,15 +176,15 @@ def moments(
             yield f"{i}.{name}", value
 
 
-def put_moments(
+def load_optimizer_state(
     optimizer: torch.optim.Optimizer,
     parameters: Sequence[nn.Parameter],
     tensors: Mapping[str, Tensor],
 ) -> None:
-    """Have an optimiser remember what :func:`moments` gave."""
+    """Have an optimiser remember what :func:`optimizer_state` gave."""
     for i, parameter in enumerate(parameters):
-        for name, value in below(str(i), tensors).items():
+        for name, value in strip_prefix(str(i), tensors).items():
             # Fused kernels walk memory in order: a moment must lie there as its weights do.
-            like = torch.empty_like(parameter) if value.shape == parameter.shape else value
-            place = torch.empty_like(like, dtype=value.dtype, device=parameter.device)
-            optimizer.state[parameter][name] = place.copy_(value)
+            reference = torch.empty_like(parameter) if value.shape == parameter.shape else value
+            buffer = torch.empty_like(reference, dtype=value.dtype, device=parameter.device)
+            optimizer.state[parameter][name] = buffer.copy_(value)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from stillhouse.methods.core.data.base.batch import Batch
 from stillhouse.methods.core.objective.method import Progress
-from stillhouse.methods.core.training.learner import Learner, below
+from stillhouse.methods.core.training.learner import Learner, strip_prefix
 from stillhouse.methods.core.training.teachers import Teachers
 from stillhouse.spaces.modules.network import Network, Output
 
@@ -34,17 +34,17 @@ class Peers:
     """
 
     def __init__(self, learners: Sequence[Learner], teachers: Teachers) -> None:
-        self._all, self._teachers = list(learners), teachers
-        self._wanted = [self._wanted_of(speaker) for speaker in range(len(self._all))]
+        self._learners, self._teachers = list(learners), teachers
+        self._peer_taps = [self._taps_on_peer(peer) for peer in range(len(self._learners))]
 
     @property
     def results(self) -> tuple[Network, ...]:
         """What each came to, the student first: itself, or the average of its weights."""
-        return tuple(learner.result for learner in self._all)
+        return tuple(learner.result for learner in self._learners)
 
     def train(self) -> None:
         """Make ready for steps: dropout and batch statistics on."""
-        for learner in self._all:
+        for learner in self._learners:
             learner.train()
 
     def step(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
@@ -53,46 +53,55 @@ class Peers:
         Returns:
             The student's losses as a :class:`Learner` tells them, and ``peer1_loss`` ...
         """
-        heard: list[Output] = []
-        if self._all[0].objective.hears_teachers(progress):
-            heard = self._teachers.outputs(batch, progress.epoch, self._taps)
-        said = [each.say(batch, taps) for each, taps in zip(self._all, self._wanted, strict=True)]
-        kept = [_still(output) for output in said]
+        teacher_outputs: list[Output] = []
+        if self._learners[0].objective.needs_teachers(progress):
+            teacher_outputs = self._teachers.outputs(batch, progress.epoch, self._teacher_taps)
+        peer_outputs = [
+            peer.forward(batch, taps)
+            for peer, taps in zip(self._learners, self._peer_taps, strict=True)
+        ]
+        detached_outputs = [_detached(output) for output in peer_outputs]
         losses: dict[str, Tensor] = {}
-        for i, learner in enumerate(self._all):
-            taught = [*heard, *kept[:i], *kept[i + 1 :]]
-            found = learner.learn(said[i], taught, batch, progress)
-            losses |= found if i == 0 else {f"peer{i}_{k}": found[k] for k in found if k == "loss"}
+        for i, learner in enumerate(self._learners):
+            outputs = [*teacher_outputs, *detached_outputs[:i], *detached_outputs[i + 1 :]]
+            peer_losses = learner.backward_step(peer_outputs[i], outputs, batch, progress)
+            losses |= (
+                peer_losses
+                if i == 0
+                else {f"peer{i}_{k}": peer_losses[k] for k in peer_losses if k == "loss"}
+            )
         return losses
 
     def state(self) -> dict[str, Tensor]:
         """All that a later :meth:`load` needs: the student's as alone, the others' by number."""
-        tensors = self._all[0].state()
-        for i, learner in enumerate(self._all[1:], start=1):
+        tensors = self._learners[0].state()
+        for i, learner in enumerate(self._learners[1:], start=1):
             tensors |= {f"peer{i}.{name}": value for name, value in learner.state().items()}
         return tensors
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Continue from what :meth:`state` gave, of peers built the same way."""
-        self._all[0].load(tensors)
-        for i, learner in enumerate(self._all[1:], start=1):
-            learner.load(below(f"peer{i}", tensors))
+        self._learners[0].load(tensors)
+        for i, learner in enumerate(self._learners[1:], start=1):
+            learner.load(strip_prefix(f"peer{i}", tensors))
 
-    def _taps(self, teacher: int) -> frozenset[str]:
+    def _teacher_taps(self, teacher: int) -> frozenset[str]:
         """Blocks of a teacher that does not learn, which some peer listens to."""
-        return frozenset[str]().union(*(each.objective.teacher_taps(teacher) for each in self._all))
+        return frozenset[str]().union(
+            *(learner.objective.teacher_taps(teacher) for learner in self._learners)
+        )
 
-    def _wanted_of(self, speaker: int) -> frozenset[str]:
+    def _taps_on_peer(self, peer: int) -> frozenset[str]:
         """Blocks of a peer that the others listen to."""
         taps: frozenset[str] = frozenset()
-        for i, listener in enumerate(self._all):
-            if i != speaker:
-                place = speaker if speaker < i else speaker - 1
-                taps |= listener.objective.teacher_taps(len(self._teachers) + place)
+        for i, other in enumerate(self._learners):
+            if i != peer:
+                teacher_number = peer if peer < i else peer - 1
+                taps |= other.objective.teacher_taps(len(self._teachers) + teacher_number)
         return taps
 
 
-def _still(output: Output) -> Output:
+def _detached(output: Output) -> Output:
     """The same without gradients: who listens does not change who speaks."""
     features = {name: x.detach() for name, x in output.features.items()}
     return Output(output.logits.detach(), features)

@@ -17,31 +17,33 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from stillhouse.spaces.config.problems import ConfigError, Problem
 from stillhouse.spaces.modules.network import Network
 
-Inputs = Literal["data", "noise", "statistics"]
+InputKind = Literal["data", "noise", "statistics"]
 """What the teacher looks at while others learn from it.
 
 ``data``: training images. ``noise``: Gaussian images, normal after the teacher's normalisation.
 ``statistics``: activations with the moments that its batch norms have learnt.
 """
 
-MEANING = "images; Gaussian noise; or activations drawn from the teacher's batch-norm statistics"
+INPUTS_HELP = (
+    "images; Gaussian noise; or activations drawn from the teacher's batch-norm statistics"
+)
 
 
-def gaussian(like: Tensor, network: Network) -> Tensor:
-    """Images [B, C, H, W] of the shape of ``like``, normal after the network's normalisation.
+def gaussian_images(reference: Tensor, network: Network) -> Tensor:
+    """Images [B, C, H, W] of the shape of ``reference``, normal after the network's normalisation.
 
-    Drawn from torch's global generator; nothing but the shape is taken from ``like``.
+    Drawn from torch's global generator; nothing but the shape is taken from ``reference``.
     """
-    noise = torch.randn(like.shape, device=like.device)
+    noise = torch.randn(reference.shape, device=reference.device)
     return noise * network.std + network.mean
 
 
-def norms(module: nn.Module) -> list[_BatchNorm]:
+def batch_norms(module: nn.Module) -> list[_BatchNorm]:
     """All batch norms inside."""
     return [part for part in module.modules() if isinstance(part, _BatchNorm)]
 
 
-def normed_by_batch(network: Network, stop: int) -> nn.Sequential:
+def blocks_with_batch_statistics(network: Network, stop: int) -> nn.Sequential:
     """Copies of the first ``stop`` blocks whose batch norms go by the batch at hand.
 
     Whatever comes in, each norm's output then has mean beta and standard deviation abs(gamma) in
@@ -51,19 +53,19 @@ def normed_by_batch(network: Network, stop: int) -> nn.Sequential:
     Raises:
         ConfigError: the network has no batch norm.
     """
-    require_norms(network)
+    require_batch_norm(network)
     blocks = copy.deepcopy(network.span(0, stop)).eval()
-    for norm in norms(blocks):
+    for norm in batch_norms(blocks):
         norm.running_mean = norm.running_var = None
     return blocks
 
 
-def require_norms(network: Network) -> None:
+def require_batch_norm(network: Network) -> None:
     """Refuse a network from whose statistics nothing can be drawn.
 
     Raises:
         ConfigError: it has no batch norm.
     """
-    if not norms(network):
+    if not batch_norms(network):
         message = "statistics are those of batch norms, and the teacher has none; use noise or data"
         raise ConfigError([Problem("inputs", message)])

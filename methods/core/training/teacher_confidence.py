@@ -15,47 +15,48 @@ from torch import Tensor
 
 from stillhouse.methods.core.training.evaluation import calibration_error
 
-SATURATED = 1 - 1e-4
+SATURATION_PROBABILITY = 1 - 1e-4
 """Probability of the true class above which an example weighs as under cross entropy."""
 
 
-def confidence(logits: Tensor, labels: Tensor, temperature: float) -> dict[str, float]:
+def teacher_confidence(logits: Tensor, labels: Tensor, temperature: float) -> dict[str, float]:
     """Figures of a teacher's logits [N, classes] on labels [N].
 
     Returns:
-        ``accuracy``; ``confidence``: mean probability of the true class; ``softened``: the same at
-        ``temperature``; ``entropy``: mean, in nats; ``ece``: as in evaluation; ``saturated``:
-        share of examples beyond 1 - 1e-4; ``relations``: 1 less the mean entropy among the wrong
-        classes over its largest, 0 where they are all alike to the teacher (and for two classes).
+        ``accuracy``; ``teacher_confidence``: mean probability of the true class; ``softened``: the
+        same at ``temperature``; ``entropy``: mean, in nats; ``ece``: as in evaluation;
+        ``saturated``: share of examples beyond 1 - 1e-4; ``relations``: 1 less the mean entropy
+        among the wrong classes over its largest, 0 where they are all alike to the teacher (and for
+        two classes).
     """
     log_p = logits.double().log_softmax(dim=1)
     p = log_p.exp()
-    true = p.gather(1, labels[:, None])[:, 0]
-    best = p.max(dim=1)
-    right = best.indices == labels
-    soft = (logits.double() / temperature).softmax(dim=1).gather(1, labels[:, None])
+    true_probability = p.gather(1, labels[:, None])[:, 0]
+    top = p.max(dim=1)
+    correct = top.indices == labels
+    softened_probability = (logits.double() / temperature).softmax(dim=1).gather(1, labels[:, None])
     return {
-        "accuracy": right.double().mean().item(),
-        "confidence": true.mean().item(),
-        "softened": soft.mean().item(),
+        "accuracy": correct.double().mean().item(),
+        "confidence": true_probability.mean().item(),
+        "softened": softened_probability.mean().item(),
         "entropy": -(p * log_p).sum(dim=1).mean().item(),
-        "ece": calibration_error(best.values, right),
-        "saturated": (true > SATURATED).double().mean().item(),
-        "relations": _relations(logits.double(), labels),
+        "ece": calibration_error(top.values, correct),
+        "saturated": (true_probability > SATURATION_PROBABILITY).double().mean().item(),
+        "relations": _class_relations(logits.double(), labels),
     }
 
 
-def geometry(cosines: Tensor, width: int) -> dict[str, float]:
+def class_similarity_metrics(cosines: Tensor, width: int) -> dict[str, float]:
     """Figures of the cosines [classes, classes] between class weights of ``width`` numbers.
 
     ``spread``: standard deviation beside the diagonal; ``chance``: that of random directions,
     1 / sqrt(width). Below it classes stand further apart from any relation than chance would
     have them, as label smoothing makes them.
     """
-    beside = cosines[~torch.eye(len(cosines), dtype=torch.bool)].double()
-    spread = beside.std(correction=0).item()
+    off_diagonal = cosines[~torch.eye(len(cosines), dtype=torch.bool)].double()
+    spread = off_diagonal.std(correction=0).item()
     return {
-        "cosine": beside.mean().item(),
+        "cosine": off_diagonal.mean().item(),
         "spread": spread,
         "chance": 1 / math.sqrt(width),
         "erased": float(spread < 1 / math.sqrt(width)),
@@ -71,12 +72,14 @@ def matching_sharpness(cosines: Tensor, confidence: float) -> float:
     low, high = math.log(1e-3), math.log(10.0)
     for _ in range(60):
         middle = (low + high) / 2
-        sure = (cosines.double() / math.exp(middle)).softmax(dim=1).diagonal().mean().item()
-        low, high = (middle, high) if sure > confidence else (low, middle)
+        mean_confidence = (
+            (cosines.double() / math.exp(middle)).softmax(dim=1).diagonal().mean().item()
+        )
+        low, high = (middle, high) if mean_confidence > confidence else (low, middle)
     return float(f"{math.exp((low + high) / 2):.3g}")
 
 
-def _relations(logits: Tensor, labels: Tensor) -> float:
+def _class_relations(logits: Tensor, labels: Tensor) -> float:
     classes = logits.shape[1]
     if classes < 3:
         return 0.0

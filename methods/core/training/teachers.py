@@ -12,13 +12,13 @@ from torch import Tensor
 from stillhouse.methods.core.data.base.batch import Batch
 from stillhouse.methods.core.data.base.splits import Split
 from stillhouse.methods.core.data.dataset import Dataset
-from stillhouse.methods.core.runtime.communication import ALONE, Worker
-from stillhouse.methods.core.runtime.folding import folded
+from stillhouse.methods.core.runtime.communication import SINGLE_PROCESS, Communicator
+from stillhouse.methods.core.runtime.folding import fold_batch_norm
 from stillhouse.methods.core.runtime.precision import autocast
-from stillhouse.methods.core.runtime.tensor_cache import LIMIT, SHARED, Kept
+from stillhouse.methods.core.runtime.tensor_cache import MAX_CACHE_BYTES, PROCESS_CACHE, TensorCache
 from stillhouse.spaces.modules.network import Network, Output
 
-_PASS = 512
+_BATCH_SIZE = 512
 """Images at a time where a whole split passes through a teacher."""
 
 
@@ -36,17 +36,17 @@ class FrozenTeacher:
         default_factory=dict, init=False, repr=False
     )
 
-    def copies(self, sample: Tensor) -> tuple[Network, Network]:
+    def device_copies(self, sample: Tensor) -> tuple[Network, Network]:
         """On the device of ``sample``: as it was trained, and with batch norm folded.
 
         Both in eval mode, without gradients, channels last.
         """
         device = sample.device
         if device not in self._copies:
-            own = copy.deepcopy(self.network).eval().requires_grad_(False)
-            own = own.to(device).to(memory_format=torch.channels_last)
-            fast = folded(own, sample).to(memory_format=torch.channels_last)
-            self._copies[device] = (own, fast)
+            original = copy.deepcopy(self.network).eval().requires_grad_(False)
+            original = original.to(device).to(memory_format=torch.channels_last)
+            folded_network = fold_batch_norm(original, sample).to(memory_format=torch.channels_last)
+            self._copies[device] = (original, folded_network)
         return self._copies[device]
 
 
@@ -69,20 +69,24 @@ class Teachers:
         data: Dataset,
         sample: Tensor,
         dtype: torch.dtype,
-        worker: Worker = ALONE,
+        communicator: Communicator = SINGLE_PROCESS,
     ) -> None:
-        self._worker = worker
+        self._communicator = communicator
         self._data = data
         self._device = sample.device
         self._dtype = dtype
-        copies = [teacher.copies(sample) for teacher in teachers]
+        copies = [teacher.device_copies(sample) for teacher in teachers]
         self.originals = [as_trained for as_trained, _ in copies]
         """The copies with batch norm as it was, for methods to read from."""
-        self._folded = [fast for _, fast in copies]
-        here = (data.fingerprint, str(self._device), str(dtype))
-        private = Kept(LIMIT)
-        self._kept = [private if teacher.key is None else SHARED for teacher in teachers]
-        self._keys = [(teacher.key or str(i), *here) for i, teacher in enumerate(teachers)]
+        self._folded = [folded for _, folded in copies]
+        cache_scope = (data.fingerprint, str(self._device), str(dtype))
+        private_cache = TensorCache(MAX_CACHE_BYTES)
+        self._caches = [
+            private_cache if teacher.key is None else PROCESS_CACHE for teacher in teachers
+        ]
+        self._cache_keys = [
+            (teacher.key or str(i), *cache_scope) for i, teacher in enumerate(teachers)
+        ]
 
     def __len__(self) -> int:
         return len(self._folded)
@@ -97,32 +101,32 @@ class Teachers:
         """
         return [self._output(i, batch, epoch, taps(i)) for i in range(len(self))]
 
-    def answers(self, split: Split) -> Tensor:
+    def predicted_classes(self, split: Split) -> Tensor:
         """[N]: the class with the largest mean probability over the teachers, in order."""
-        chances = [self._split_logits(i, split).softmax(dim=1) for i in range(len(self))]
-        return torch.stack(chances).mean(dim=0).argmax(dim=1)
+        probabilities = [self._split_logits(i, split).softmax(dim=1) for i in range(len(self))]
+        return torch.stack(probabilities).mean(dim=0).argmax(dim=1)
 
     def _output(self, i: int, batch: Batch, epoch: int, taps: Collection[str]) -> Output:
-        if taps or not self._data.repeats:
+        if taps or not self._data.has_repeating_views:
             return self._run(i, batch.images, taps)
-        logits = self._view_logits(i, self._data.view(epoch))
+        logits = self._view_logits(i, self._data.view_of_epoch(epoch))
         return Output(logits.index_select(0, batch.indices), {})
 
     def _view_logits(self, i: int, view: int) -> Tensor:
-        batches = self._data.view_batches(view, batch_size=_PASS, device=self._device)
-        return self._keep(i, ("view", view), batches)
+        batches = self._data.view_batches(view, batch_size=_BATCH_SIZE, device=self._device)
+        return self._cached_logits(i, ("view", view), batches)
 
     def _split_logits(self, i: int, split: Split) -> Tensor:
-        batches = self._data.batches(split, batch_size=_PASS, device=self._device)
-        return self._keep(i, ("split", split), batches)
+        batches = self._data.batches(split, batch_size=_BATCH_SIZE, device=self._device)
+        return self._cached_logits(i, ("split", split), batches)
 
-    def _keep(self, i: int, what: Hashable, batches: Iterator[Batch]) -> Tensor:
-        def make() -> Tensor:
+    def _cached_logits(self, i: int, subset: Hashable, batches: Iterator[Batch]) -> Tensor:
+        def compute() -> Tensor:
             return torch.cat([self._run(i, batch.images).logits for batch in batches])
 
-        return self._kept[i].get((self._keys[i], what), make)
+        return self._caches[i].get((self._cache_keys[i], subset), compute)
 
     def _run(self, i: int, images: Tensor, taps: Collection[str] = ()) -> Output:
         with torch.no_grad(), autocast(self._dtype, self._device):
-            logits, features = self._worker.outputs(self._folded[i], images, taps)
+            logits, features = self._communicator.forward_batch(self._folded[i], images, taps)
         return Output(logits.float(), features)

@@ -12,26 +12,26 @@ from torch import Tensor
 
 from stillhouse.methods.core.config.training import Training
 from stillhouse.methods.core.data.dataset import Dataset
-from stillhouse.methods.core.objective.method import Pair, Progress
+from stillhouse.methods.core.objective.method import BuildContext, Progress
 from stillhouse.methods.core.objective.objective import Objective
 from stillhouse.methods.core.runtime.checkpointing import (
-    Report,
-    Saves,
-    epoch_by_epoch,
-    read,
-    written,
+    Checkpointer,
+    EpochMetrics,
+    json_to_tensor,
+    run_epochs,
+    tensor_to_json,
 )
-from stillhouse.methods.core.runtime.communication import ALONE, Worker
-from stillhouse.methods.core.runtime.precision import resolve_precision
-from stillhouse.methods.core.runtime.seeding import seeded
-from stillhouse.methods.core.training.evaluation import measure
-from stillhouse.methods.core.training.learner import Learner, below
+from stillhouse.methods.core.runtime.communication import SINGLE_PROCESS, Communicator
+from stillhouse.methods.core.runtime.precision import autocast_dtype
+from stillhouse.methods.core.runtime.seeding import seeded_torch
+from stillhouse.methods.core.training.evaluation import compute_metrics
+from stillhouse.methods.core.training.learner import Learner, strip_prefix
 from stillhouse.methods.core.training.peers import Peers
 from stillhouse.methods.core.training.teachers import FrozenTeacher, Teachers
 from stillhouse.spaces.config.problems import ConfigError, Problem
 from stillhouse.spaces.modules.network import Network
 
-__all__ = ["Diverged", "Saves", "Training", "kept_report", "train"]
+__all__ = ["Checkpointer", "Diverged", "Training", "selected_metrics", "train"]
 
 
 class Diverged(RuntimeError):
@@ -47,20 +47,21 @@ def train(
     *,
     seed: int,
     device: torch.device | str,
-    saves: Saves | None = None,
+    checkpointer: Checkpointer | None = None,
     peers: Sequence[Network] = (),
-    worker: Worker = ALONE,
-) -> Iterator[Report]:
+    communicator: Communicator = SINGLE_PROCESS,
+) -> Iterator[EpochMetrics]:
     """Teach ``student`` in place, from where it stands; yield a report an epoch.
 
-    Every random choice depends on ``seed``, epoch and step, so training resumed from ``saves``
-    ends with the same bits, and first yields the reports of the epochs already done.
+    Every random choice depends on ``seed``, epoch and step, so training resumed from
+    ``checkpointer`` ends with the same bits, and first yields the reports of the epochs already
+    done.
 
     ``peers`` learn along, all by the same objective, every network with all others as further
     teachers (see :mod:`stillhouse.methods.core.training.peers`); their figures come as
     ``train_peer1_loss``, ``peer1_val_accuracy`` ..., and what they learnt stays in them too.
 
-    ``worker`` is one of those that train it together (see
+    ``communicator`` is one of those that train it together (see
     :mod:`stillhouse.methods.core.runtime.communication`); every one of them runs this with the same
     arguments, and ends with the same result.
 
@@ -77,12 +78,14 @@ def train(
         Diverged: the loss of an epoch is not finite.
     """
     device = torch.device(device)
-    run = _Run(student, teachers, objective, data, training, seed, device, peers, worker)
-    yield from epoch_by_epoch(run, training.epochs, worker.saves(saves))
-    run.finish()
+    run = _TrainingRun(
+        student, teachers, objective, data, training, seed, device, peers, communicator
+    )
+    yield from run_epochs(run, training.epochs, communicator.shared_checkpointer(checkpointer))
+    run.store_results()
 
 
-def kept_report(curve: Sequence[Report], training: Training) -> Report:
+def selected_metrics(curve: Sequence[EpochMetrics], training: Training) -> EpochMetrics:
     """The report of the epoch whose network :func:`train` leaves in the student.
 
     Args:
@@ -94,7 +97,9 @@ def kept_report(curve: Sequence[Report], training: Training) -> Report:
     return curve[int(curve[-1]["best_epoch"]) - 1]
 
 
-def training_names(objective: Objective, training: Training, *, validates: bool) -> frozenset[str]:
+def training_metric_names(
+    objective: Objective, training: Training, *, validates: bool
+) -> frozenset[str]:
     """Names of the figures of the last report of :func:`train`, less those of an evaluation.
 
     A method that no longer counts in the last epoch has no loss there.
@@ -106,12 +111,12 @@ def training_names(objective: Objective, training: Training, *, validates: bool)
         for name, term in objective.terms.items()
         if any(term.weight_at(position, epochs) > 0 for position in last)
     }
-    found = {"lr", "seconds", "images_per_second", *losses}
-    found |= {"train_loss"} if losses else set()
-    return frozenset(found | ({"best_val_accuracy", "best_epoch"} if validates else set()))
+    names = {"lr", "seconds", "images_per_second", *losses}
+    names |= {"train_loss"} if losses else set()
+    return frozenset(names | ({"best_val_accuracy", "best_epoch"} if validates else set()))
 
 
-class _Run:
+class _TrainingRun:
     """One training run, standing between two epochs."""
 
     def __init__(
@@ -124,56 +129,67 @@ class _Run:
         seed: int,
         device: torch.device,
         peers: Sequence[Network] = (),
-        worker: Worker = ALONE,
+        communicator: Communicator = SINGLE_PROCESS,
     ) -> None:
         if device.type == "cuda":
             torch.backends.cudnn.deterministic = True
-        self.curve: list[Report] = []
+        self.curve: list[EpochMetrics] = []
         self._best: dict[str, Tensor] = {}
         self._data, self._training, self._seed, self._device = data, training, seed, device
-        self._worker = worker
-        self._validates = _checked_validation(data, training)
-        self._dtype = resolve_precision(training.precision, device, data.shape)
+        self._communicator = communicator
+        self._has_validation = _check_validation(data, training)
+        self._dtype = autocast_dtype(training.precision, device, data.shape)
         sample = next(iter(data.batches("train", batch_size=8, device=device))).images
-        taught = Teachers(teachers, data, sample, self._dtype, worker)
-        self._answers = taught.answers("validation") if teachers and self._validates else None
-        self._together = (student, *peers)
-        for network in self._together:
+        frozen_teachers = Teachers(teachers, data, sample, self._dtype, communicator)
+        self._teacher_predictions = (
+            frozen_teachers.predicted_classes("validation")
+            if teachers and self._has_validation
+            else None
+        )
+        self._networks = (student, *peers)
+        for network in self._networks:
             network.to(device).to(memory_format=torch.channels_last).eval()
-        learners = [self._learning(i, objective, taught, sample) for i in range(1 + len(peers))]
-        self._learner: Learner | Peers = Peers(learners, taught) if peers else learners[0]
+        learners = [
+            self._build_learner(i, objective, frozen_teachers, sample)
+            for i in range(1 + len(peers))
+        ]
+        self._learner: Learner | Peers = Peers(learners, frozen_teachers) if peers else learners[0]
 
-    def _learning(
-        self, place: int, objective: Objective, taught: Teachers, sample: Tensor
+    def _build_learner(
+        self, index: int, objective: Objective, frozen_teachers: Teachers, sample: Tensor
     ) -> Learner:
         """The student, or the peer at a place, with the teachers and all others to learn from."""
-        student = self._together[place]
-        others = [network for network in self._together if network is not student]
+        student = self._networks[index]
+        others = [network for network in self._networks if network is not student]
         sizes = self._data.facts.sizes
-        pair = Pair(
-            student, [*taught.originals, *others], self._data.classes, sizes["train"], sample
+        context = BuildContext(
+            student,
+            [*frozen_teachers.originals, *others],
+            self._data.classes,
+            sizes["train"],
+            sample,
         )
-        with seeded(self._device, self._seed, _BUILD, *([place] if place else [])):
-            terms = objective.build(pair)
-        about = (self._training, self._dtype, self._device, self._worker)
-        return Learner(student, taught, terms, *about)
+        with seeded_torch(self._device, self._seed, _BUILD_STREAM, *([index] if index else [])):
+            objective_module = objective.build(context)
+        settings = (self._training, self._dtype, self._device, self._communicator)
+        return Learner(student, frozen_teachers, objective_module, *settings)
 
-    def epoch(self) -> Report:
+    def epoch(self) -> EpochMetrics:
         """Train and measure one epoch; its report also joins the curve."""
         epoch = len(self.curve)
-        began = time.perf_counter()
-        with seeded(self._device, self._seed, _STEPS, epoch):
-            report, images = self._steps(epoch)
-        trained = time.perf_counter() - began
-        if self._validates:
-            report |= self._measured(epoch)
-        check_finite(report, self._training)
-        report["seconds"] = time.perf_counter() - began
-        report["images_per_second"] = images / trained
-        self.curve.append(report)
-        return report
+        start_time = time.perf_counter()
+        with seeded_torch(self._device, self._seed, _STEPS_STREAM, epoch):
+            metrics, images = self._train_steps(epoch)
+        training_seconds = time.perf_counter() - start_time
+        if self._has_validation:
+            metrics |= self._validate(epoch)
+        check_finite(metrics, self._training)
+        metrics["seconds"] = time.perf_counter() - start_time
+        metrics["images_per_second"] = images / training_seconds
+        self.curve.append(metrics)
+        return metrics
 
-    def _steps(self, epoch: int) -> tuple[Report, int]:
+    def _train_steps(self, epoch: int) -> tuple[EpochMetrics, int]:
         """All steps of an epoch; the mean losses, and how many examples were seen."""
         sums: dict[str, Tensor] = {}
         counts: dict[str, int] = defaultdict(int)
@@ -189,33 +205,44 @@ class _Run:
             for name, loss in self._learner.step(batch, progress).items():
                 sums[name] = loss * len(batch.labels) + sums.get(name, 0.0)
                 counts[name] += len(batch.labels)
-        rate = self._training.rate_at(epoch + (steps - 1) / steps)
+        lr = self._training.lr_at(epoch + (steps - 1) / steps)
         means = {f"train_{name}": sums[name].item() / counts[name] for name in sums}
-        return {"epoch": epoch + 1.0, "lr": rate, **means}, images
+        return {"epoch": epoch + 1.0, "lr": lr, **means}, images
 
-    def _measured(self, epoch: int) -> Report:
+    def _validate(self, epoch: int) -> EpochMetrics:
         """Figures of the result as it stands; the best so far is remembered."""
         network = self._results[0]
-        scores = self._scores(network, self._answers)
-        last = self.curve[-1] if self.curve else {}
-        best = {name: last.get(name, -1.0) for name in ("best_val_accuracy", "best_epoch")}
+        scores = self._compute_metrics(network, self._teacher_predictions)
+        previous = self.curve[-1] if self.curve else {}
+        best = {name: previous.get(name, -1.0) for name in ("best_val_accuracy", "best_epoch")}
         if scores["accuracy"] > best["best_val_accuracy"]:
             best = {"best_val_accuracy": scores["accuracy"], "best_epoch": epoch + 1.0}
             if self._training.keep == "best":
                 self._best = {k: v.clone() for k, v in network.state_dict().items()}
-        return {f"val_{name}": value for name, value in scores.items()} | best | self._aside()
+        return (
+            {f"val_{name}": value for name, value in scores.items()} | best | self._peer_metrics()
+        )
 
-    def _aside(self) -> Report:
+    def _peer_metrics(self) -> EpochMetrics:
         """Figures of the peers as they stand."""
-        found: Report = {}
+        metrics: EpochMetrics = {}
         for i, network in enumerate(self._results[1:], start=1):
-            scores = self._scores(network)
-            found |= {f"peer{i}_val_{name}": value for name, value in scores.items()}
-        return found
+            scores = self._compute_metrics(network)
+            metrics |= {f"peer{i}_val_{name}": value for name, value in scores.items()}
+        return metrics
 
-    def _scores(self, network: Network, answers: Tensor | None = None) -> Report:
-        where = (self._device, self._dtype)
-        return measure(network, self._data, "validation", *where, answers, worker=self._worker)
+    def _compute_metrics(
+        self, network: Network, teacher_predictions: Tensor | None = None
+    ) -> EpochMetrics:
+        placement = (self._device, self._dtype)
+        return compute_metrics(
+            network,
+            self._data,
+            "validation",
+            *placement,
+            teacher_predictions,
+            communicator=self._communicator,
+        )
 
     @property
     def _results(self) -> tuple[Network, ...]:
@@ -223,19 +250,19 @@ class _Run:
         learner = self._learner
         return learner.results if isinstance(learner, Peers) else (learner.result,)
 
-    def finish(self) -> None:
+    def store_results(self) -> None:
         """Leave in the networks what the run came to."""
-        for network, result in zip(self._together, self._results, strict=True):
+        for network, result in zip(self._networks, self._results, strict=True):
             network.load_state_dict(result.state_dict())
             network.to(memory_format=torch.contiguous_format).eval()
         if self._best:
-            self._together[0].load_state_dict(self._best)
+            self._networks[0].load_state_dict(self._best)
 
     def state(self) -> dict[str, Tensor]:
         """Everything that :meth:`load` needs, as tensors that any file format takes."""
         tensors = self._learner.state()
         tensors |= {f"best.{name}": value for name, value in self._best.items()}
-        tensors["curve"] = written(self.curve)
+        tensors["curve"] = json_to_tensor(self.curve)
         return {
             name: tensor.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
             for name, tensor in tensors.items()
@@ -244,32 +271,32 @@ class _Run:
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Stand where :meth:`state` was asked for."""
         self._learner.load(tensors)
-        self._best = {k: v.to(self._device) for k, v in below("best", tensors).items()}
-        self.curve = read(tensors["curve"])
+        self._best = {k: v.to(self._device) for k, v in strip_prefix("best", tensors).items()}
+        self.curve = tensor_to_json(tensors["curve"])
 
 
 # Which random choices a generator is for.
-_BUILD, _STEPS = 0, 1
+_BUILD_STREAM, _STEPS_STREAM = 0, 1
 
 
-def _checked_validation(data: Dataset, training: Training) -> bool:
+def _check_validation(data: Dataset, training: Training) -> bool:
     """Whether there is a validation split; what needs one is refused without it."""
-    present = data.facts.sizes["validation"] > 0
-    if training.keep == "best" and not present:
+    has_validation = data.facts.sizes["validation"] > 0
+    if training.keep == "best" and not has_validation:
         message = "best needs a validation split, and data.validation is 0"
         raise ConfigError([Problem("training.keep", message)])
-    return present
+    return has_validation
 
 
-def check_finite(report: Report, training: Training) -> None:
+def check_finite(metrics: EpochMetrics, training: Training) -> None:
     """Refuse to go on from an epoch with a figure that is no finite number.
 
     Raises:
         Diverged: there is one.
     """
-    for name, value in report.items():
+    for name, value in metrics.items():
         if not math.isfinite(value):
             raise Diverged(
-                f"{name} is {value} after epoch {report['epoch']:.0f}: training diverged; "
+                f"{name} is {value} after epoch {metrics['epoch']:.0f}: training diverged; "
                 f"try a smaller lr than {training.lr:g}, or set clip"
             )

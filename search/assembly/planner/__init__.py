@@ -2,16 +2,16 @@
 
 from stillhouse.search.assembly.planner.assemblies import Assembly, assemblies
 from stillhouse.search.assembly.planner.budget import Budget
-from stillhouse.search.assembly.planner.front import front
-from stillhouse.search.assembly.planner.graph import Disconnected, Edge
-from stillhouse.search.assembly.planner.infeasible import Infeasible
+from stillhouse.search.assembly.planner.front import pareto_front
+from stillhouse.search.assembly.planner.graph import DisconnectedGraph, Edge
+from stillhouse.search.assembly.planner.infeasible import InfeasibleBudgets
 
 __all__ = [
     "Assembly",
     "Budget",
-    "Disconnected",
+    "DisconnectedGraph",
     "Edge",
-    "Infeasible",
+    "InfeasibleBudgets",
     "assemblies",
-    "front",
+    "pareto_front",
 ]

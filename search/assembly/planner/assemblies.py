@@ -9,13 +9,13 @@ from types import MappingProxyType
 
 import numpy as np
 
-from stillhouse.search.assembly.planner.budget import Budget, Row
-from stillhouse.search.assembly.planner.graph import Edge, Graph, graph_of
-from stillhouse.search.assembly.planner.infeasible import explained
-from stillhouse.search.assembly.planner.narrowing import wanted
-from stillhouse.search.assembly.planner.program import Cut, Path, cheapest
+from stillhouse.search.assembly.planner.budget import Budget, BudgetRow
+from stillhouse.search.assembly.planner.graph import Edge, Graph, build_graph
+from stillhouse.search.assembly.planner.infeasible import explain_infeasible
+from stillhouse.search.assembly.planner.narrowing import relevant_edges
+from stillhouse.search.assembly.planner.program import EdgePath, NoGoodCut, lightest_path
 
-NOTHING: Mapping[str, float] = MappingProxyType({})
+NO_FIXED_COSTS: Mapping[str, float] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ def assemblies(
     sink: Hashable,
     budgets: Mapping[str, Budget],
     *,
-    fixed: Mapping[str, float] = NOTHING,
-    best: int = 1,
-    apart: int = 1,
+    fixed_costs: Mapping[str, float] = NO_FIXED_COSTS,
+    count: int = 1,
+    min_difference: int = 1,
 ) -> list[Assembly]:
     """The assemblies of least summed score that keep all budgets, the best first.
 
@@ -60,94 +60,114 @@ def assemblies(
     Raises:
         Infeasible: no assembly keeps the budgets.
         Disconnected: the edges leave a gap between source and sink.
-        ValueError: edges in a circle, a cost that an edge does not tell, ``best`` below 1, ...
+        ValueError: edges in a circle, a cost that an edge does not tell, ``count`` below 1, ...
         ArithmeticError: the solver failed.
     """
-    if best < 1 or apart < 1:
-        raise ValueError(f"best and apart are 1 or more, found {best} and {apart}")
-    whole = graph_of(edges, source, sink)
-    every = rows_of(whole, budgets, fixed)
-    rows = list(every.values())
-    first = _first(whole, rows)
-    if first is None:
-        raise explained(whole, every)
-    graph, found = whole, [first]
-    if apart == 1:  # else what is far enough from the others need not be good itself
-        kept = _undominated(graph, rows, best)
-        kept[list(first)] = True
-        graph, rows, first = _subset(graph, rows, first, kept)
-        graph, rows, first = _subset(graph, rows, first, wanted(graph, rows, best, first))
-        found = [first]
-    while len(found) < best:
-        cuts = [Cut(path, apart) for path in found]
-        path = cheapest(graph, graph.scores, rows, cuts)
+    if count < 1 or min_difference < 1:
+        raise ValueError(f"best and apart are 1 or more, found {count} and {min_difference}")
+    full_graph = build_graph(edges, source, sink)
+    rows_by_cost = budget_rows(full_graph, budgets, fixed_costs)
+    rows = list(rows_by_cost.values())
+    best_path = _best_path(full_graph, rows)
+    if best_path is None:
+        raise explain_infeasible(full_graph, rows_by_cost)
+    graph, paths = full_graph, [best_path]
+    if min_difference == 1:  # else what is far enough from the others need not be good itself
+        kept_edges = _undominated_edges(graph, rows, count)
+        kept_edges[list(best_path)] = True
+        graph, rows, best_path = _restrict(graph, rows, best_path, kept_edges)
+        graph, rows, best_path = _restrict(
+            graph, rows, best_path, relevant_edges(graph, rows, count, best_path)
+        )
+        paths = [best_path]
+    while len(paths) < count:
+        no_good_cuts = [NoGoodCut(path, min_difference) for path in paths]
+        path = lightest_path(graph, graph.scores, rows, no_good_cuts)
         if path is None:
             break
-        found.append(path)
+        paths.append(path)
     # the solver's order holds within its tolerance
-    return sorted((assembly(graph, path, fixed) for path in found), key=lambda each: each.score)
-
-
-def _first(graph: Graph, rows: Sequence[Row]) -> Path | None:
-    """The best path of all."""
-    kept = _undominated(graph, rows, 1)
-    kept[kept] = wanted(graph.subset(kept), [row.subset(kept) for row in rows], 1)
-    narrowed = graph.subset(kept)
-    path = cheapest(narrowed, narrowed.scores, [row.subset(kept) for row in rows])
-    return None if path is None else tuple(np.flatnonzero(kept)[list(path)].tolist())
-
-
-def _subset(
-    graph: Graph, rows: Sequence[Row], path: Path, kept: np.ndarray
-) -> tuple[Graph, list[Row], Path]:
-    """Graph, rows and a path in it without the edges that are not kept."""
-    places = (np.cumsum(kept) - 1)[list(path)]
-    return graph.subset(kept), [row.subset(kept) for row in rows], tuple(places.tolist())
-
-
-def rows_of(
-    graph: Graph, budgets: Mapping[str, Budget], fixed: Mapping[str, float]
-) -> dict[str, Row]:
-    """The budgets over a graph's edges."""
-    for name, value in fixed.items():
-        if not math.isfinite(value):
-            raise ValueError(f"what is fixed of {name!r} is not finite: {value}")
-    return {n: Row(graph.costs(n), budgets[n], fixed.get(n, 0.0)) for n in budgets}
-
-
-def assembly(graph: Graph, path: Path, fixed: Mapping[str, float]) -> Assembly:
-    """A path added up."""
-    taken = [graph.edges[place] for place in path]
-    told = [n for n in taken[0].costs if all(n in edge.costs for edge in taken)]
-    return Assembly(
-        tuple(graph.indices[place] for place in path),
-        math.fsum(edge.score for edge in taken),
-        {n: math.fsum([fixed.get(n, 0.0), *(edge.costs[n] for edge in taken)]) for n in told},
+    return sorted(
+        (make_assembly(graph, path, fixed_costs) for path in paths), key=lambda each: each.score
     )
 
 
-def _undominated(graph: Graph, rows: Sequence[Row], best: int) -> np.ndarray:
+def _best_path(graph: Graph, rows: Sequence[BudgetRow]) -> EdgePath | None:
+    """The best path of all."""
+    kept_edges = _undominated_edges(graph, rows, 1)
+    kept_edges[kept_edges] = relevant_edges(
+        graph.subset(kept_edges), [row.subset(kept_edges) for row in rows], 1
+    )
+    kept_graph = graph.subset(kept_edges)
+    path = lightest_path(kept_graph, kept_graph.scores, [row.subset(kept_edges) for row in rows])
+    return None if path is None else tuple(np.flatnonzero(kept_edges)[list(path)].tolist())
+
+
+def _restrict(
+    graph: Graph, rows: Sequence[BudgetRow], path: EdgePath, kept_edges: np.ndarray
+) -> tuple[Graph, list[BudgetRow], EdgePath]:
+    """Graph, rows and a path in it without the edges that are not kept."""
+    new_indices = (np.cumsum(kept_edges) - 1)[list(path)]
+    return (
+        graph.subset(kept_edges),
+        [row.subset(kept_edges) for row in rows],
+        tuple(new_indices.tolist()),
+    )
+
+
+def budget_rows(
+    graph: Graph, budgets: Mapping[str, Budget], fixed_costs: Mapping[str, float]
+) -> dict[str, BudgetRow]:
+    """The budgets over a graph's edges."""
+    for name, value in fixed_costs.items():
+        if not math.isfinite(value):
+            raise ValueError(f"what is fixed of {name!r} is not finite: {value}")
+    return {
+        cost: BudgetRow(graph.cost_values(cost), budgets[cost], fixed_costs.get(cost, 0.0))
+        for cost in budgets
+    }
+
+
+def make_assembly(graph: Graph, path: EdgePath, fixed_costs: Mapping[str, float]) -> Assembly:
+    """A path added up."""
+    edges = [graph.edges[index] for index in path]
+    cost_names = [cost for cost in edges[0].costs if all(cost in edge.costs for edge in edges)]
+    return Assembly(
+        tuple(graph.indices[index] for index in path),
+        math.fsum(edge.score for edge in edges),
+        {
+            cost: math.fsum([fixed_costs.get(cost, 0.0), *(edge.costs[cost] for edge in edges)])
+            for cost in cost_names
+        },
+    )
+
+
+def _undominated_edges(graph: Graph, rows: Sequence[BudgetRow], count: int) -> np.ndarray:
     """Which edges may be wanted among so many best: not those with as many better ones beside.
 
     Beside an edge stand those between the same nodes, and better are those with no larger score
     and no cost that keeps a budget less well. Taken in its place they make as many assemblies
     that are no worse.
     """
-    figures = np.stack([graph.scores, *(f for row in rows for f in _reluctant(row))], axis=1)
-    beside: dict[tuple[int, int], list[int]] = {}
-    for place, ends in enumerate(zip(graph.tails.tolist(), graph.heads.tolist(), strict=True)):
-        beside.setdefault(ends, []).append(place)
-    kept = np.ones(len(graph.edges), bool)
-    for places in beside.values():
-        own = figures[places]
-        better = np.all(own[:, None] <= own[None, :], axis=2)
-        earlier = np.triu(np.ones_like(better), 1)  # of two that are alike, the first is better
-        better &= ~better.T | earlier
-        kept[places] = better.sum(axis=0) < best
-    return kept
+    minimised = np.stack(
+        [graph.scores, *(values for row in rows for values in _minimised_values(row))], axis=1
+    )
+    parallel_edges: dict[tuple[int, int], list[int]] = {}
+    for index, nodes in enumerate(zip(graph.tails.tolist(), graph.heads.tolist(), strict=True)):
+        parallel_edges.setdefault(nodes, []).append(index)
+    kept_edges = np.ones(len(graph.edges), bool)
+    for indices in parallel_edges.values():
+        own_values = minimised[indices]
+        is_better = np.all(own_values[:, None] <= own_values[None, :], axis=2)
+        is_earlier = np.triu(
+            np.ones_like(is_better), 1
+        )  # of two that are alike, the first is better
+        is_better &= ~is_better.T | is_earlier
+        kept_edges[indices] = is_better.sum(axis=0) < count
+    return kept_edges
 
 
-def _reluctant(row: Row) -> list[np.ndarray]:
+def _minimised_values(row: BudgetRow) -> list[np.ndarray]:
     """The figures that a budget would have small."""
-    ends = ((row.budget.most, row.values), (row.budget.least, -row.values))
-    return [values for end, values in ends if end is not None]
+    bounds = ((row.budget.maximum, row.values), (row.budget.minimum, -row.values))
+    return [values for bound, values in bounds if bound is not None]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stillhouse.search.assembly.planner.graph import Graph, Values
+from stillhouse.search.assembly.planner.graph import FloatArray, Graph
 
 
 @dataclass(frozen=True)
@@ -19,84 +19,96 @@ class Budget:
         ValueError: an end is not a number, or the range is empty.
     """
 
-    most: float | None = None
-    least: float | None = None
+    maximum: float | None = None
+    minimum: float | None = None
 
     def __post_init__(self) -> None:
-        if math.isnan(self.highest) or math.isnan(self.lowest) or self.lowest > self.highest:
+        if (
+            math.isnan(self.upper_bound)
+            or math.isnan(self.lower_bound)
+            or self.lower_bound > self.upper_bound
+        ):
             raise ValueError(f"no value lies within the budget: {self}")
 
     @property
-    def highest(self) -> float:
+    def upper_bound(self) -> float:
         """The upper end, infinite if there is none."""
-        return math.inf if self.most is None else self.most
+        return math.inf if self.maximum is None else self.maximum
 
     @property
-    def lowest(self) -> float:
+    def lower_bound(self) -> float:
         """The lower end, minus infinity if there is none."""
-        return -math.inf if self.least is None else self.least
+        return -math.inf if self.minimum is None else self.minimum
 
-    def keeps(self, value: float) -> bool:
+    def contains(self, value: float) -> bool:
         """Whether a value lies within."""
-        return self.lowest <= value <= self.highest
+        return self.lower_bound <= value <= self.upper_bound
 
     def __str__(self) -> str:
-        ends = (("at least", self.least), ("at most", self.most))
-        return ", ".join(f"{word} {shown(end)}" for word, end in ends if end is not None) or "any"
+        bounds = (("at least", self.minimum), ("at most", self.maximum))
+        return (
+            ", ".join(
+                f"{phrase} {format_exact(bound)}" for phrase, bound in bounds if bound is not None
+            )
+            or "any"
+        )
 
 
-def shown(value: float) -> str:
+def format_exact(value: float) -> str:
     """A value to its last digit: who asks for a feasible value just told must be granted it."""
     return str(int(value)) if math.isfinite(value) and value == int(value) else repr(float(value))
 
 
 @dataclass(frozen=True)
-class Row:
+class BudgetRow:
     """A budget on the values of a graph's edges plus what is spent anyway."""
 
-    values: Values
+    values: FloatArray
     budget: Budget
-    fixed: float = 0.0
+    fixed_cost: float = 0.0
 
     def total(self, path: Sequence[int]) -> float:
         """The sum over a path, correctly rounded."""
-        return math.fsum([self.fixed, *self.values[list(path)]])
+        return math.fsum([self.fixed_cost, *self.values[list(path)]])
 
-    def keeps(self, path: Sequence[int]) -> bool:
+    def is_kept_by(self, path: Sequence[int]) -> bool:
         """Whether a path keeps the budget, exactly."""
-        return self.budget.keeps(self.total(path))
+        return self.budget.contains(self.total(path))
 
-    def subset(self, kept: np.ndarray) -> Row:
+    def subset(self, kept_edges: np.ndarray) -> BudgetRow:
         """The row without some edges."""
-        return Row(self.values[kept], self.budget, self.fixed)
+        return BudgetRow(self.values[kept_edges], self.budget, self.fixed_cost)
 
     @property
     def scale(self) -> float:
         """What the solver's tolerance is relative to."""
         return max(float(np.abs(self.values).max(initial=0.0)), math.ulp(1.0))
 
-    def bounds(self, tightened: float) -> tuple[float, float]:
+    def bounds(self, tightening: float) -> tuple[float, float]:
         """The ends for the values alone, drawn in by a part of the scale.
 
         Whole numbers get half a one of room on both sides, so that a solver's tolerance can
         neither let in a sum beyond the end nor keep out the end itself.
         """
-        low, high = self.budget.lowest - self.fixed, self.budget.highest - self.fixed
-        if self._whole():
+        low, high = (
+            self.budget.lower_bound - self.fixed_cost,
+            self.budget.upper_bound - self.fixed_cost,
+        )
+        if self._is_integral():
             low = math.ceil(low) - 0.5 if math.isfinite(low) else low
             high = math.floor(high) + 0.5 if math.isfinite(high) else high
-        return low + tightened * self.scale, high - tightened * self.scale
+        return low + tightening * self.scale, high - tightening * self.scale
 
-    def _whole(self) -> bool:
-        return float(self.fixed).is_integer() and bool(np.all(self.values % 1 == 0))
+    def _is_integral(self) -> bool:
+        return float(self.fixed_cost).is_integer() and bool(np.all(self.values % 1 == 0))
 
-    def possible(self, graph: Graph) -> np.ndarray:
+    def feasible_edges(self, graph: Graph) -> np.ndarray:
         """Which edges lie on a path whose sum keeps the budget, whatever the other budgets."""
-        room = 1e-9 * self.scale * graph.nodes  # sums of floats are not exact
+        tolerance = 1e-9 * self.scale * graph.num_nodes  # sums of floats are not exact
         low, high = self.bounds(0.0)
-        kept = np.ones(len(self.values), bool)
+        feasible = np.ones(len(self.values), bool)
         if math.isfinite(high):
-            kept &= graph.through(self.values) <= high + room
+            feasible &= graph.distance_through(self.values) <= high + tolerance
         if math.isfinite(low):
-            kept &= -graph.through(-self.values) >= low - room
-        return kept
+            feasible &= -graph.distance_through(-self.values) >= low - tolerance
+        return feasible

@@ -7,27 +7,32 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from stillhouse.search.assembly.planner.assemblies import NOTHING, Assembly, assembly, rows_of
-from stillhouse.search.assembly.planner.budget import Budget, Row
-from stillhouse.search.assembly.planner.graph import Edge, Graph, graph_of
-from stillhouse.search.assembly.planner.infeasible import explained
-from stillhouse.search.assembly.planner.program import Path, cheapest
+from stillhouse.search.assembly.planner.assemblies import (
+    NO_FIXED_COSTS,
+    Assembly,
+    budget_rows,
+    make_assembly,
+)
+from stillhouse.search.assembly.planner.budget import Budget, BudgetRow
+from stillhouse.search.assembly.planner.graph import Edge, Graph, build_graph
+from stillhouse.search.assembly.planner.infeasible import explain_infeasible
+from stillhouse.search.assembly.planner.program import EdgePath, lightest_path
 
-_UNBOUND: Mapping[str, Budget] = MappingProxyType({})
+_NO_BUDGETS: Mapping[str, Budget] = MappingProxyType({})
 _RESOLUTION = 1e-6
 """Part of the range of costs within which two assemblies count as of one cost."""
-_TELLS_APART = 1e-8
+_SOLVER_RESOLUTION = 1e-8
 """Part of the dearest edge's cost that the solver is sure to tell apart."""
 
 
-def front(
+def pareto_front(
     edges: Sequence[Edge],
     source: Hashable,
     sink: Hashable,
     cost: str,
-    budgets: Mapping[str, Budget] = _UNBOUND,
+    budgets: Mapping[str, Budget] = _NO_BUDGETS,
     *,
-    fixed: Mapping[str, float] = NOTHING,
+    fixed_costs: Mapping[str, float] = NO_FIXED_COSTS,
     points: int = 8,
 ) -> list[Assembly]:
     """Assemblies that none beats in both score and one cost, the best score first.
@@ -42,81 +47,97 @@ def front(
     """
     if points < 1:
         raise ValueError(f"a front has 1 or more points, found {points}")
-    graph = graph_of(edges, source, sink)
-    rows = rows_of(graph, {cost: Budget(), **budgets}, fixed)
-    sought = _Search(graph, rows.pop(cost), tuple(rows.values()))
-    best = sought.least(math.inf)
-    if best is None:
-        raise explained(graph, rows_of(graph, budgets, fixed))
-    return [assembly(graph, path, fixed) for path in sought.spread(best, points)]
+    graph = build_graph(edges, source, sink)
+    rows = budget_rows(graph, {cost: Budget(), **budgets}, fixed_costs)
+    search = _FrontSearch(graph, rows.pop(cost), tuple(rows.values()))
+    best_path = search.best_path_up_to(math.inf)
+    if best_path is None:
+        raise explain_infeasible(graph, budget_rows(graph, budgets, fixed_costs))
+    return [
+        make_assembly(graph, path, fixed_costs) for path in search.spread_paths(best_path, points)
+    ]
 
 
 @dataclass(frozen=True)
 class _Gap:
     """Costs between two assemblies of the front, not yet explored; the ends are.
 
-    ``upper`` is set where the lower half was found empty, so that the rest is asked for at once.
+    ``is_upper_half`` is set where the lower half was found empty, so that the rest is asked for at
+    once.
     """
 
     start: float
     end: float
-    upper: bool = False
+    is_upper_half: bool = False
 
 
 @dataclass(frozen=True)
-class _Search:
+class _FrontSearch:
     """Solves for the best score up to a cost."""
 
     graph: Graph
-    cost: Row
-    others: tuple[Row, ...]
+    cost_row: BudgetRow
+    other_rows: tuple[BudgetRow, ...]
 
-    def least(self, most: float) -> Path | None:
+    def best_path_up_to(self, max_cost: float) -> EdgePath | None:
         """Of the paths of best score up to a cost, the cheapest."""
-        limit = min(most, self.cost.budget.highest)
-        if limit < self.cost.budget.lowest:
+        cost_limit = min(max_cost, self.cost_row.budget.upper_bound)
+        if cost_limit < self.cost_row.budget.lower_bound:
             return None
-        rows = [*self.others, replace(self.cost, budget=replace(self.cost.budget, most=limit))]
-        path = cheapest(self.graph, self.graph.scores, rows)
+        rows = [
+            *self.other_rows,
+            replace(self.cost_row, budget=replace(self.cost_row.budget, maximum=cost_limit)),
+        ]
+        path = lightest_path(self.graph, self.graph.scores, rows)
         if path is None:
             return None
-        alike = Row(self.graph.scores, Budget(most=self._score(path)))
+        score_row = BudgetRow(self.graph.scores, Budget(maximum=self._score(path)))
         # where scores are alike to the solver's tolerance only, it may miss even the path known
-        return cheapest(self.graph, self.cost.values, [*rows, alike]) or path
+        return lightest_path(self.graph, self.cost_row.values, [*rows, score_row]) or path
 
-    def spread(self, best: Path, points: int) -> list[Path]:
+    def spread_paths(self, best_path: EdgePath, points: int) -> list[EdgePath]:
         """Paths of the front from the best score downwards in cost."""
-        lowest = cheapest(self.graph, self.cost.values, [*self.others, self.cost])
-        assert lowest is not None, "the best path is one"
-        lowest = self.least(self.cost.total(lowest)) or lowest
-        high, low = self.cost.total(best), self.cost.total(lowest)
-        found = {high: best, low: lowest} if points > 1 else {high: best}
-        step = max(_RESOLUTION * (high - low), _TELLS_APART * self.cost.scale)
-        gaps = [_Gap(low, high)]
-        while gaps and len(found) < points:
+        cheapest_path = lightest_path(
+            self.graph, self.cost_row.values, [*self.other_rows, self.cost_row]
+        )
+        assert cheapest_path is not None, "the best path is one"
+        cheapest_path = self.best_path_up_to(self.cost_row.total(cheapest_path)) or cheapest_path
+        high_cost, low_cost = self.cost_row.total(best_path), self.cost_row.total(cheapest_path)
+        paths_by_cost = (
+            {high_cost: best_path, low_cost: cheapest_path}
+            if points > 1
+            else {high_cost: best_path}
+        )
+        min_gap = max(
+            _RESOLUTION * (high_cost - low_cost), _SOLVER_RESOLUTION * self.cost_row.scale
+        )
+        gaps = [_Gap(low_cost, high_cost)]
+        while gaps and len(paths_by_cost) < points:
             gap = max(gaps, key=lambda gap: gap.end - gap.start)
             gaps.remove(gap)
-            if gap.end - gap.start > step:
-                gaps += self._explored(gap, step, found)
-        return self._front(found)
+            if gap.end - gap.start > min_gap:
+                gaps += self._explore(gap, min_gap, paths_by_cost)
+        return self._pareto_paths(paths_by_cost)
 
-    def _explored(self, gap: _Gap, step: float, found: dict[float, Path]) -> list[_Gap]:
+    def _explore(
+        self, gap: _Gap, min_gap: float, paths_by_cost: dict[float, EdgePath]
+    ) -> list[_Gap]:
         """What is left of a gap; a path from within it is added to those found."""
         middle = (gap.start + gap.end) / 2
-        path = self.least(gap.end - step if gap.upper else middle)
-        value = self.cost.total(path) if path else gap.start
+        path = self.best_path_up_to(gap.end - min_gap if gap.is_upper_half else middle)
+        value = self.cost_row.total(path) if path else gap.start
         if path is None or value <= gap.start:
-            return [] if gap.upper else [_Gap(middle, gap.end, upper=True)]
-        found[value] = path
-        return [_Gap(gap.start, value)] + ([] if gap.upper else [_Gap(middle, gap.end)])
+            return [] if gap.is_upper_half else [_Gap(middle, gap.end, is_upper_half=True)]
+        paths_by_cost[value] = path
+        return [_Gap(gap.start, value)] + ([] if gap.is_upper_half else [_Gap(middle, gap.end)])
 
-    def _front(self, found: Mapping[float, Path]) -> list[Path]:
+    def _pareto_paths(self, paths_by_cost: Mapping[float, EdgePath]) -> list[EdgePath]:
         """Those of the paths that are not beaten, for solves differ within tolerances."""
-        kept: list[Path] = []
-        for _, path in sorted(found.items()):
-            if not kept or self._score(path) < self._score(kept[-1]):
-                kept.append(path)
-        return kept[::-1]
+        pareto: list[EdgePath] = []
+        for _, path in sorted(paths_by_cost.items()):
+            if not pareto or self._score(path) < self._score(pareto[-1]):
+                pareto.append(path)
+        return pareto[::-1]
 
-    def _score(self, path: Path) -> float:
+    def _score(self, path: EdgePath) -> float:
         return math.fsum(self.graph.scores[list(path)])

@@ -11,7 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-Values = NDArray[np.float64]
+FloatArray = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,12 @@ class Edge:
     costs: Mapping[str, float]
 
     @property
-    def finite(self) -> bool:
+    def is_finite(self) -> bool:
         """Whether all its figures are numbers; those of a candidate that diverged are not."""
         return all(map(math.isfinite, (self.score, *self.costs.values())))
 
 
-class Disconnected(ValueError):
+class DisconnectedGraph(ValueError):
     """No edges lead from the source to the sink.
 
     ``reached`` are the nodes that the source leads to and that lead nowhere; ``awaiting`` those
@@ -47,13 +47,13 @@ class Disconnected(ValueError):
         self.reached, self.awaiting = tuple(reached), tuple(awaiting)
         left_out = f" ({dropped} edges without finite figures were left out)" if dropped else ""
         super().__init__(
-            f"nothing leads from {_listed(self.reached)} on to {_listed(self.awaiting)}{left_out}"
+            f"nothing leads from {_format_nodes(self.reached)} on to {_format_nodes(self.awaiting)}{left_out}"
         )
 
 
-def _listed(nodes: Sequence[Hashable], most: int = 8) -> str:
-    more = f" and {len(nodes) - most} more" if len(nodes) > most else ""
-    return ", ".join(map(str, nodes[:most])) + more
+def _format_nodes(nodes: Sequence[Hashable], max_nodes: int = 8) -> str:
+    more = f" and {len(nodes) - max_nodes} more" if len(nodes) > max_nodes else ""
+    return ", ".join(map(str, nodes[:max_nodes])) + more
 
 
 @dataclass(frozen=True)
@@ -61,68 +61,70 @@ class Graph:
     """Those edges that some path from the source to the sink takes, sorted by their tails.
 
     Nodes are numbered so that every edge leads to a higher number: the source is 0, the sink is
-    ``nodes`` - 1.
+    ``num_nodes`` - 1.
     """
 
     edges: tuple[Edge, ...]
     indices: tuple[int, ...]  # of ``edges``, among the edges that were given
     tails: NDArray[np.intp]
     heads: NDArray[np.intp]
-    nodes: int
+    num_nodes: int
 
     @cached_property
-    def scores(self) -> Values:
+    def scores(self) -> FloatArray:
         """The scores of the edges."""
         return np.array([edge.score for edge in self.edges])
 
-    def costs(self, name: str) -> Values:
+    def cost_values(self, cost: str) -> FloatArray:
         """One cost of every edge; a ValueError names an edge that does not tell it."""
         for edge in self.edges:
-            if name not in edge.costs:
-                told = ", ".join(edge.costs) or "none"
-                raise ValueError(f"edge {edge.name!r} has no cost {name!r}; it has: {told}")
-        return np.array([edge.costs[name] for edge in self.edges])
+            if cost not in edge.costs:
+                available = ", ".join(edge.costs) or "none"
+                raise ValueError(f"edge {edge.name!r} has no cost {cost!r}; it has: {available}")
+        return np.array([edge.costs[cost] for edge in self.edges])
 
-    def subset(self, kept: NDArray[np.bool_]) -> Graph:
+    def subset(self, kept_edges: NDArray[np.bool_]) -> Graph:
         """The graph without some edges; the nodes keep their numbers."""
-        places = np.flatnonzero(kept)
+        indices = np.flatnonzero(kept_edges)
         return Graph(
-            tuple(self.edges[i] for i in places),
-            tuple(self.indices[i] for i in places),
-            self.tails[kept],
-            self.heads[kept],
-            self.nodes,
+            tuple(self.edges[i] for i in indices),
+            tuple(self.indices[i] for i in indices),
+            self.tails[kept_edges],
+            self.heads[kept_edges],
+            self.num_nodes,
         )
 
-    def onward(self, values: Values) -> Values:
+    def distance_to_sink(self, values: FloatArray) -> FloatArray:
         """The least sum from every node to the sink, infinite where it is out of reach."""
-        least = [math.inf] * self.nodes
-        least[-1] = 0.0
-        steps = zip(self.tails.tolist(), self.heads.tolist(), values.tolist(), strict=True)
-        for tail, head, value in reversed(list(steps)):
-            least[tail] = min(least[tail], value + least[head])
-        return np.array(least)
+        distances = [math.inf] * self.num_nodes
+        distances[-1] = 0.0
+        arcs = zip(self.tails.tolist(), self.heads.tolist(), values.tolist(), strict=True)
+        for tail, head, value in reversed(list(arcs)):
+            distances[tail] = min(distances[tail], value + distances[head])
+        return np.array(distances)
 
-    def through(self, values: Values) -> Values:
+    def distance_through(self, values: FloatArray) -> FloatArray:
         """The least sum of a whole path that takes an edge, for every edge."""
-        least = [math.inf] * self.nodes
-        least[0] = 0.0
-        steps = zip(self.tails.tolist(), self.heads.tolist(), values.tolist(), strict=True)
-        for tail, head, value in steps:
-            least[head] = min(least[head], least[tail] + value)
-        sums: Values = np.array(least)[self.tails] + values + self.onward(values)[self.heads]
+        distances = [math.inf] * self.num_nodes
+        distances[0] = 0.0
+        arcs = zip(self.tails.tolist(), self.heads.tolist(), values.tolist(), strict=True)
+        for tail, head, value in arcs:
+            distances[head] = min(distances[head], distances[tail] + value)
+        sums: FloatArray = (
+            np.array(distances)[self.tails] + values + self.distance_to_sink(values)[self.heads]
+        )
         return sums
 
-    def path(self, chosen: Sequence[int]) -> tuple[int, ...]:
+    def ordered_path(self, edges: Sequence[int]) -> tuple[int, ...]:
         """Edges of ``edges`` in the order of their path, which they are checked to make up."""
-        ordered = tuple(sorted(chosen, key=lambda edge: int(self.tails[edge])))
-        stops = [0, *(int(self.heads[edge]) for edge in ordered)]
-        if [*(int(self.tails[edge]) for edge in ordered), self.nodes - 1] != stops:
+        ordered = tuple(sorted(edges, key=lambda edge: int(self.tails[edge])))
+        path_nodes = [0, *(int(self.heads[edge]) for edge in ordered)]
+        if [*(int(self.tails[edge]) for edge in ordered), self.num_nodes - 1] != path_nodes:
             raise ArithmeticError("the solver's answer is no path from the source to the sink")
         return ordered
 
 
-def graph_of(edges: Sequence[Edge], source: Hashable, sink: Hashable) -> Graph:
+def build_graph(edges: Sequence[Edge], source: Hashable, sink: Hashable) -> Graph:
     """The graph of those edges that have finite figures and lie between source and sink.
 
     Raises:
@@ -131,57 +133,59 @@ def graph_of(edges: Sequence[Edge], source: Hashable, sink: Hashable) -> Graph:
     """
     if source == sink:
         raise ValueError(f"the source is the sink: {source}")
-    finite = [i for i, edge in enumerate(edges) if edge.finite]
-    forward = _reach(source, [(edges[i].tail, edges[i].head) for i in finite])
-    backward = _reach(sink, [(edges[i].head, edges[i].tail) for i in finite])
-    if sink not in forward:
-        leading = {edges[i].tail for i in finite if edges[i].head in forward}
-        awaited = {edges[i].head for i in finite if edges[i].tail in backward}
-        raise Disconnected(
-            [node for node in forward if node not in leading],
-            [node for node in backward if node not in awaited],
-            len(edges) - len(finite),
+    finite_edges = [i for i, edge in enumerate(edges) if edge.is_finite]
+    from_source = _reachable(source, [(edges[i].tail, edges[i].head) for i in finite_edges])
+    to_sink = _reachable(sink, [(edges[i].head, edges[i].tail) for i in finite_edges])
+    if sink not in from_source:
+        nodes_leading_on = {edges[i].tail for i in finite_edges if edges[i].head in from_source}
+        nodes_reached_from = {edges[i].head for i in finite_edges if edges[i].tail in to_sink}
+        raise DisconnectedGraph(
+            [node for node in from_source if node not in nodes_leading_on],
+            [node for node in to_sink if node not in nodes_reached_from],
+            len(edges) - len(finite_edges),
         )
-    used = [i for i in finite if edges[i].tail in forward and edges[i].head in backward]
-    number = _numbers([edges[i] for i in used])
-    used.sort(key=lambda i: number[edges[i].tail])
+    used_edges = [
+        i for i in finite_edges if edges[i].tail in from_source and edges[i].head in to_sink
+    ]
+    node_numbers = _topological_numbers([edges[i] for i in used_edges])
+    used_edges.sort(key=lambda i: node_numbers[edges[i].tail])
     return Graph(
-        tuple(edges[i] for i in used),
-        tuple(used),
-        np.array([number[edges[i].tail] for i in used]),
-        np.array([number[edges[i].head] for i in used]),
-        len(number),
+        tuple(edges[i] for i in used_edges),
+        tuple(used_edges),
+        np.array([node_numbers[edges[i].tail] for i in used_edges]),
+        np.array([node_numbers[edges[i].head] for i in used_edges]),
+        len(node_numbers),
     )
 
 
-def _reach(start: Hashable, arcs: Sequence[tuple[Hashable, Hashable]]) -> dict[Hashable, None]:
+def _reachable(start: Hashable, arcs: Sequence[tuple[Hashable, Hashable]]) -> dict[Hashable, None]:
     """The nodes that arcs lead to from a start, in the order in which they are found."""
-    leads: dict[Hashable, list[Hashable]] = {}
+    successors: dict[Hashable, list[Hashable]] = {}
     for tail, head in arcs:
-        leads.setdefault(tail, []).append(head)
-    found: dict[Hashable, None] = {start: None}
+        successors.setdefault(tail, []).append(head)
+    reached: dict[Hashable, None] = {start: None}
     pending = deque([start])
     while pending:
-        for head in leads.get(pending.popleft(), ()):
-            if head not in found:
-                found[head] = None
+        for head in successors.get(pending.popleft(), ()):
+            if head not in reached:
+                reached[head] = None
                 pending.append(head)
-    return found
+    return reached
 
 
-def _numbers(edges: Sequence[Edge]) -> dict[Hashable, int]:
+def _topological_numbers(edges: Sequence[Edge]) -> dict[Hashable, int]:
     """Numbers of the nodes in a topological order; a ValueError if there is none."""
-    leads: dict[Hashable, list[Hashable]] = {}
-    waiting: dict[Hashable, int] = {}
+    successors: dict[Hashable, list[Hashable]] = {}
+    in_degree: dict[Hashable, int] = {}
     for edge in edges:
-        leads.setdefault(edge.tail, []).append(edge.head)
-        waiting[edge.head] = waiting.get(edge.head, 0) + 1
-    order = [node for node in leads if node not in waiting]
+        successors.setdefault(edge.tail, []).append(edge.head)
+        in_degree[edge.head] = in_degree.get(edge.head, 0) + 1
+    order = [node for node in successors if node not in in_degree]
     for node in order:  # grows as it is walked
-        for head in leads.get(node, ()):
-            waiting[head] -= 1
-            if waiting[head] == 0:
+        for head in successors.get(node, ()):
+            in_degree[head] -= 1
+            if in_degree[head] == 0:
                 order.append(head)
-    if circling := [node for node, count in waiting.items() if count]:
-        raise ValueError(f"the edges run in a circle through {_listed(circling)}")
+    if cyclic_nodes := [node for node, count in in_degree.items() if count]:
+        raise ValueError(f"the edges run in a circle through {_format_nodes(cyclic_nodes)}")
     return {node: number for number, node in enumerate(order)}

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from stillhouse.search.assembly.planner.budget import Budget, Row, shown
+from stillhouse.search.assembly.planner.budget import Budget, BudgetRow, format_exact
 from stillhouse.search.assembly.planner.graph import Graph
-from stillhouse.search.assembly.planner.program import cheapest
+from stillhouse.search.assembly.planner.program import lightest_path
 
 
-class Infeasible(ValueError):
+class InfeasibleBudgets(ValueError):
     """No assembly keeps the budgets.
 
     ``nearest`` has, for each budget at fault, the value of that cost nearest to it that can be
@@ -23,55 +23,75 @@ class Infeasible(ValueError):
         self.nearest = dict(nearest)
 
 
-def explained(graph: Graph, rows: Mapping[str, Row]) -> Infeasible:
+def explain_infeasible(graph: Graph, rows: Mapping[str, BudgetRow]) -> InfeasibleBudgets:
     """The error for budgets that no path keeps."""
-    alone = {name: near for name, row in rows.items() if (near := _nearest(graph, row, {}))}
-    if alone:
-        told = "; ".join(_sentence(name, rows[name], near) for name, near in alone.items())
-        return Infeasible(told, {name: value for name, (_, value) in alone.items()})
-    others = {n: {o: row for o, row in rows.items() if o != n} for n in rows}
-    given = {n: _nearest(graph, row, others[n]) for n, row in rows.items()}
-    told = "; ".join(
-        _sentence(name, rows[name], near, " given the others")
-        if near
+    unmet_alone = {
+        name: nearest_value
+        for name, row in rows.items()
+        if (nearest_value := _nearest_value(graph, row, {}))
+    }
+    if unmet_alone:
+        message = "; ".join(
+            _budget_sentence(name, rows[name], nearest_value)
+            for name, nearest_value in unmet_alone.items()
+        )
+        return InfeasibleBudgets(message, {name: value for name, (_, value) in unmet_alone.items()})
+    other_rows = {
+        cost: {other: row for other, row in rows.items() if other != cost} for cost in rows
+    }
+    nearest_given_others = {
+        cost: _nearest_value(graph, row, other_rows[cost]) for cost, row in rows.items()
+    }
+    message = "; ".join(
+        _budget_sentence(name, rows[name], nearest_value, " given the others")
+        if nearest_value
         else f"{name} ({rows[name].budget}): the others cannot be met together"
-        for name, near in given.items()
+        for name, nearest_value in nearest_given_others.items()
     )
-    nearest = {name: near[1] if near else None for name, near in given.items()}
-    return Infeasible(f"each budget can be met alone, but not all together: {told}", nearest)
+    nearest = {
+        name: nearest_value[1] if nearest_value else None
+        for name, nearest_value in nearest_given_others.items()
+    }
+    return InfeasibleBudgets(
+        f"each budget can be met alone, but not all together: {message}", nearest
+    )
 
 
-Nearest = tuple[str, float]
+NearestValue = tuple[str, float]
 """In which direction it is the nearest, and the value."""
 
 
-def _nearest(graph: Graph, row: Row, others: Mapping[str, Row]) -> Nearest | None:
+def _nearest_value(
+    graph: Graph, row: BudgetRow, others: Mapping[str, BudgetRow]
+) -> NearestValue | None:
     """The value nearest to a row's budget given other rows; None if it is met or they are not."""
-    low, high = row.budget.least, row.budget.most
-    kept = list(others.values())
-    smallest = _extreme(graph, row, kept, 1)
-    if smallest is None or (high is None and low is None):
+    minimum, maximum = row.budget.minimum, row.budget.maximum
+    other_rows = list(others.values())
+    smallest = _extreme_total(graph, row, other_rows, 1)
+    if smallest is None or (maximum is None and minimum is None):
         return None
-    if high is not None and smallest > high:
+    if maximum is not None and smallest > maximum:
         return "smallest", smallest
-    largest = _extreme(graph, row, kept, -1)
-    if low is not None and largest is not None and largest < low:
+    largest = _extreme_total(graph, row, other_rows, -1)
+    if minimum is not None and largest is not None and largest < minimum:
         return "largest", largest
-    if low is None or high is None:
+    if minimum is None or maximum is None:
         return None
-    above = _extreme(graph, row, [*kept, replace(row, budget=Budget(least=low))], 1)
-    return ("smallest from there on", above) if above is not None and above > high else None
+    above = _extreme_total(
+        graph, row, [*other_rows, replace(row, budget=Budget(minimum=minimum))], 1
+    )
+    return ("smallest from there on", above) if above is not None and above > maximum else None
 
 
-def _extreme(graph: Graph, row: Row, rows: list[Row], sign: int) -> float | None:
-    path = cheapest(graph, sign * row.values, rows)
+def _extreme_total(graph: Graph, row: BudgetRow, rows: list[BudgetRow], sign: int) -> float | None:
+    path = lightest_path(graph, sign * row.values, rows)
     return None if path is None else row.total(path)
 
 
-def _sentence(name: str, row: Row, nearest: Nearest, given: str = "") -> str:
-    word, value = nearest
-    spent = f", of which {shown(row.fixed)} is fixed" if row.fixed else ""
+def _budget_sentence(name: str, row: BudgetRow, nearest: NearestValue, condition: str = "") -> str:
+    direction, value = nearest
+    fixed_text = f", of which {format_exact(row.fixed_cost)} is fixed" if row.fixed_cost else ""
     return (
         f"the budget of {name} ({row.budget}) cannot be met: "
-        f"its {word} feasible value{given} is {shown(value)}{spent}"
+        f"its {direction} feasible value{condition} is {format_exact(value)}{fixed_text}"
     )

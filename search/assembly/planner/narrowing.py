@@ -14,76 +14,89 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import scipy
 
-from stillhouse.search.assembly.planner.budget import Row
-from stillhouse.search.assembly.planner.graph import Graph, Values
-from stillhouse.search.assembly.planner.program import Path, flow
+from stillhouse.search.assembly.planner.budget import BudgetRow
+from stillhouse.search.assembly.planner.graph import FloatArray, Graph
+from stillhouse.search.assembly.planner.program import EdgePath, flow_constraints
 
-_HARDER = (1.0, 1.02, 1.05, 1.1, 1.2)
+_MULTIPLIER_FACTORS = (1.0, 1.02, 1.05, 1.1, 1.2)
 """What the multipliers are multiplied by to find paths that keep the budgets."""
-_ROUNDS = 3
+_LOCAL_SEARCH_ROUNDS = 3
 """How often paths are sought that differ by an edge from the best known."""
-_TRIED = 1000
+_MAX_SEED_EDGES = 1000
 """Edges, those of least bound, through which such paths are sought."""
 
 
-def wanted(graph: Graph, rows: Sequence[Row], best: int, known: Path | None = None) -> np.ndarray:
+def relevant_edges(
+    graph: Graph, rows: Sequence[BudgetRow], count: int, known_path: EdgePath | None = None
+) -> np.ndarray:
     """Which edges may be taken by one of the so many best assemblies; True of all if unknown.
 
-    ``known`` is an assembly that keeps the budgets; others are sought around it.
+    ``known_path`` is an assembly that keeps the budgets; others are sought around it.
     """
-    everything = np.ones(len(graph.edges), bool)
-    limits = [limit for row in rows for limit in _limits(row)]
-    found = _multipliers(graph, limits)
-    if found is None:
-        return everything
-    at_least = graph.through(_weights(graph, limits, found)) - sum(
-        m * most for m, (_, most) in zip(found, limits, strict=True)
+    all_edges = np.ones(len(graph.edges), bool)
+    upper_bounds = [upper_bound for row in rows for upper_bound in _upper_bounds(row)]
+    multipliers = _lagrange_multipliers(graph, upper_bounds)
+    if multipliers is None:
+        return all_edges
+    lower_bounds = graph.distance_through(
+        _lagrangian_weights(graph, upper_bounds, multipliers)
+    ) - sum(
+        multiplier * bound for multiplier, (_, bound) in zip(multipliers, upper_bounds, strict=True)
     )
-    nearest = np.argsort(at_least)[:_TRIED].tolist()
+    seed_edges = np.argsort(lower_bounds)[:_MAX_SEED_EDGES].tolist()
     paths = {
         path
-        for factor in (_HARDER if limits else (1.0,))
-        for path in _routes(graph, _weights(graph, limits, factor * found), nearest)
+        for factor in (_MULTIPLIER_FACTORS if upper_bounds else (1.0,))
+        for path in _lightest_paths_through(
+            graph, _lagrangian_weights(graph, upper_bounds, factor * multipliers), seed_edges
+        )
     }
-    paths |= set() if known is None else {known}
-    for _ in range(_ROUNDS if best > 1 else 1):
-        lightest = _lightest_kept(graph, rows, paths, best)
-        paths = {*lightest, *(near for path in lightest for near in _beside(graph, path))}
-    lightest = _lightest_kept(graph, rows, paths, best)
-    if len(lightest) < best:
-        return everything
-    most = _score(graph, lightest[-1])
-    finite = np.abs(at_least[np.isfinite(at_least)]).max()
-    room = 1e-9 * (finite + np.abs(graph.scores).max())
-    kept: np.ndarray = at_least <= most + room
-    return kept
+    paths |= set() if known_path is None else {known_path}
+    for _ in range(_LOCAL_SEARCH_ROUNDS if count > 1 else 1):
+        best_paths = _best_feasible_paths(graph, rows, paths, count)
+        paths = {
+            *best_paths,
+            *(neighbour for path in best_paths for neighbour in _detour_paths(graph, path)),
+        }
+    best_paths = _best_feasible_paths(graph, rows, paths, count)
+    if len(best_paths) < count:
+        return all_edges
+    bound = _score(graph, best_paths[-1])
+    largest_bound = np.abs(lower_bounds[np.isfinite(lower_bounds)]).max()
+    tolerance = 1e-9 * (largest_bound + np.abs(graph.scores).max())
+    relevant: np.ndarray = lower_bounds <= bound + tolerance
+    return relevant
 
 
-def _score(graph: Graph, path: Path) -> float:
+def _score(graph: Graph, path: EdgePath) -> float:
     return math.fsum(graph.scores[list(path)])
 
 
-def _lightest_kept(
-    graph: Graph, rows: Sequence[Row], paths: Iterable[Path], best: int
-) -> list[Path]:
-    kept = (path for path in paths if all(row.keeps(path) for row in rows))
-    return heapq.nsmallest(best, kept, key=lambda path: _score(graph, path))
+def _best_feasible_paths(
+    graph: Graph, rows: Sequence[BudgetRow], paths: Iterable[EdgePath], count: int
+) -> list[EdgePath]:
+    feasible = (path for path in paths if all(row.is_kept_by(path) for row in rows))
+    return heapq.nsmallest(count, feasible, key=lambda path: _score(graph, path))
 
 
-def _beside(graph: Graph, path: Path) -> Iterator[Path]:
+def _detour_paths(graph: Graph, path: EdgePath) -> Iterator[EdgePath]:
     """The paths that another edge makes, where it runs between two stops of a path."""
-    stops = np.full(graph.nodes, -1)
-    stops[graph.tails[list(path)]] = np.arange(len(path))
-    stops[-1] = len(path)
-    between = (stops[graph.tails] >= 0) & (stops[graph.heads] >= 0)
-    for edge in np.flatnonzero(between).tolist():
-        yield (*path[: stops[graph.tails[edge]]], edge, *path[stops[graph.heads[edge]] :])
+    position_on_path = np.full(graph.num_nodes, -1)
+    position_on_path[graph.tails[list(path)]] = np.arange(len(path))
+    position_on_path[-1] = len(path)
+    is_between = (position_on_path[graph.tails] >= 0) & (position_on_path[graph.heads] >= 0)
+    for edge in np.flatnonzero(is_between).tolist():
+        yield (
+            *path[: position_on_path[graph.tails[edge]]],
+            edge,
+            *path[position_on_path[graph.heads[edge]] :],
+        )
 
 
-Limit = tuple[Values, float]
+UpperBound = tuple[FloatArray, float]
 
 
-def _limits(row: Row) -> Iterator[Limit]:
+def _upper_bounds(row: BudgetRow) -> Iterator[UpperBound]:
     """Values and the most they may add up to."""
     low, high = row.bounds(0.0)
     if math.isfinite(high):
@@ -92,53 +105,69 @@ def _limits(row: Row) -> Iterator[Limit]:
         yield -row.values / row.scale, -low / row.scale
 
 
-def _multipliers(graph: Graph, limits: Sequence[Limit]) -> Values | None:
+def _lagrange_multipliers(graph: Graph, upper_bounds: Sequence[UpperBound]) -> FloatArray | None:
     """What a unit more of each limit would take off the relaxed score; None if infeasible."""
-    if not limits:
+    if not upper_bounds:
         return np.zeros(0)
-    matrix, net, _ = flow(graph)
-    relaxed = scipy.optimize.linprog(
+    matrix, net_flow, _ = flow_constraints(graph)
+    relaxation = scipy.optimize.linprog(
         graph.scores,
-        A_ub=scipy.sparse.csr_array(np.stack([values for values, _ in limits])),
-        b_ub=[most for _, most in limits],
+        A_ub=scipy.sparse.csr_array(np.stack([values for values, _ in upper_bounds])),
+        b_ub=[bound for _, bound in upper_bounds],
         A_eq=matrix,
-        b_eq=net,
+        b_eq=net_flow,
         bounds=(0, 1),
         method="highs",
     )
     # any multipliers bound; those of a solve that gave up would only bound badly
-    return np.maximum(-relaxed.ineqlin.marginals, 0.0) if relaxed.status == 0 else None
+    return np.maximum(-relaxation.ineqlin.marginals, 0.0) if relaxation.status == 0 else None
 
 
-def _weights(graph: Graph, limits: Sequence[Limit], multipliers: Values) -> Values:
-    spent = [m * values for m, (values, _) in zip(multipliers, limits, strict=True)]
-    weights: Values = np.sum([graph.scores, *spent], axis=0)
+def _lagrangian_weights(
+    graph: Graph, upper_bounds: Sequence[UpperBound], multipliers: FloatArray
+) -> FloatArray:
+    penalties = [
+        multiplier * values
+        for multiplier, (values, _) in zip(multipliers, upper_bounds, strict=True)
+    ]
+    weights: FloatArray = np.sum([graph.scores, *penalties], axis=0)
     return weights
 
 
-def _routes(graph: Graph, weights: Values, places: Sequence[int]) -> Iterator[Path]:
+def _lightest_paths_through(
+    graph: Graph, weights: FloatArray, edges: Sequence[int]
+) -> Iterator[EdgePath]:
     """The lightest path through each of some edges."""
     tails, heads, values = graph.tails.tolist(), graph.heads.tolist(), weights.tolist()
-    before = _lightest(heads, tails, values, range(len(values)), graph.nodes, 0)
-    after = _lightest(tails, heads, values, range(len(values))[::-1], graph.nodes, graph.nodes - 1)
-    for place in places:
-        path = [place]
-        while (edge := before.get(tails[path[0]])) is not None:
+    edge_from_source = _shortest_path_tree(
+        heads, tails, values, range(len(values)), graph.num_nodes, 0
+    )
+    edge_to_sink = _shortest_path_tree(
+        tails, heads, values, range(len(values))[::-1], graph.num_nodes, graph.num_nodes - 1
+    )
+    for middle_edge in edges:
+        path = [middle_edge]
+        while (edge := edge_from_source.get(tails[path[0]])) is not None:
             path.insert(0, edge)
-        while (edge := after.get(heads[path[-1]])) is not None:
+        while (edge := edge_to_sink.get(heads[path[-1]])) is not None:
             path.append(edge)
-        if tails[path[0]] == 0 and heads[path[-1]] == graph.nodes - 1:
+        if tails[path[0]] == 0 and heads[path[-1]] == graph.num_nodes - 1:
             yield tuple(path)
 
 
-def _lightest(
-    nodes: list[int], others: list[int], values: list[float], order: range, count: int, start: int
+def _shortest_path_tree(
+    nodes: list[int],
+    other_nodes: list[int],
+    values: list[float],
+    order: range,
+    num_nodes: int,
+    start: int,
 ) -> dict[int, int]:
     """For every node the edge by which it is reached at least weight from a start."""
-    least = [math.inf] * count
-    least[start] = 0.0
-    by: dict[int, int] = {}
+    distances = [math.inf] * num_nodes
+    distances[start] = 0.0
+    edge_to: dict[int, int] = {}
     for edge in order:
-        if (weight := least[others[edge]] + values[edge]) < least[nodes[edge]]:
-            least[nodes[edge]], by[nodes[edge]] = weight, edge
-    return by
+        if (weight := distances[other_nodes[edge]] + values[edge]) < distances[nodes[edge]]:
+            distances[nodes[edge]], edge_to[nodes[edge]] = weight, edge
+    return edge_to

@@ -10,41 +10,42 @@ from dataclasses import dataclass
 import numpy as np
 import scipy  # its parts when they are first used: a second, which only a plan need wait for
 
-from stillhouse.search.assembly.planner.budget import Row
-from stillhouse.search.assembly.planner.graph import Graph, Values
+from stillhouse.search.assembly.planner.budget import BudgetRow
+from stillhouse.search.assembly.planner.graph import FloatArray, Graph
 
-Path = tuple[int, ...]
+EdgePath = tuple[int, ...]
 
-_TOLERANCE = 1e-9
-_TIGHTENED = (0.0, 1e-8, 1e-7, 1e-6)
+_SOLVER_TOLERANCE = 1e-9
+_TIGHTENING_STEPS = (0.0, 1e-8, 1e-7, 1e-6)
 """Parts of a row's scale by which budgets are drawn in when the solver's answers overstep them."""
-_CUT_OFF = 8
+_MAX_REJECTED_PATHS = 8
 """Paths that overstep a budget by less than the tolerance and are cut off one by one before that:
 nothing is lost so long as they are few."""
-_OPTIMAL, _INFEASIBLE = 0, 2
-_OPTIONS = {
+_STATUS_OPTIMAL, _STATUS_INFEASIBLE = 0, 2
+_SOLVER_OPTIONS = {
     "mip_rel_gap": 0.0,
     "mip_abs_gap": 0.0,
-    "mip_feasibility_tolerance": _TOLERANCE,
-    "primal_feasibility_tolerance": _TOLERANCE,
+    "mip_feasibility_tolerance": _SOLVER_TOLERANCE,
+    "primal_feasibility_tolerance": _SOLVER_TOLERANCE,
     "dual_feasibility_tolerance": 1e-10,  # the least; scores differ by orders of magnitude
 }
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A path that answers must differ from: at least ``apart`` edges of each are not the other's.
+class NoGoodCut:
+    """A path that answers must differ from: at least ``min_difference`` edges of each are not the
+    other's.
 
     Paths cannot contain one another, so that being another path is being 1 apart.
     """
 
-    path: Path
-    apart: int = 1
+    path: EdgePath
+    min_difference: int = 1
 
 
-def cheapest(
-    graph: Graph, weights: Values, rows: Sequence[Row], cuts: Sequence[Cut] = ()
-) -> Path | None:
+def lightest_path(
+    graph: Graph, weights: FloatArray, rows: Sequence[BudgetRow], cuts: Sequence[NoGoodCut] = ()
+) -> EdgePath | None:
     """The path of least weight that keeps every row exactly and every cut; None if there is none.
 
     Args:
@@ -61,36 +62,46 @@ def cheapest(
     Raises:
         ArithmeticError: the solver gave up, or answered with what is not an answer.
     """
-    away = list(cuts)
-    for tightened in _TIGHTENED:
-        for _ in range(_CUT_OFF):
-            path = _solved(graph, weights, rows, away, tightened)
-            if path is None or all(row.keeps(path) for row in rows):
+    no_good_cuts = list(cuts)
+    for tightening in _TIGHTENING_STEPS:
+        for _ in range(_MAX_REJECTED_PATHS):
+            path = _solve(graph, weights, rows, no_good_cuts, tightening)
+            if path is None or all(row.is_kept_by(path) for row in rows):
                 return path
-            away.append(Cut(path))
+            no_good_cuts.append(NoGoodCut(path))
     raise ArithmeticError("the solver's answers overstep the budgets")
 
 
-def _solved(
-    graph: Graph, weights: Values, rows: Sequence[Row], cuts: Sequence[Cut], tightened: float
-) -> Path | None:
+def _solve(
+    graph: Graph,
+    weights: FloatArray,
+    rows: Sequence[BudgetRow],
+    cuts: Sequence[NoGoodCut],
+    tightening: float,
+) -> EdgePath | None:
     """What the solver makes of it, which may overstep a row by the solver's tolerance."""
-    kept = np.logical_and.reduce([row.possible(graph) for row in rows], initial=True)
-    places = np.flatnonzero(np.broadcast_to(kept, len(graph.edges)))
-    limits = [flow(graph), *(_budget(row, tightened) for row in rows)]
-    limits += [limit for cut in cuts for limit in _away(cut, len(graph.edges))]
-    matrix = scipy.sparse.vstack([limit[0] for limit in limits], format="csc")[:, places]
-    low, high = (np.concatenate([limit[side] for limit in limits]) for side in (1, 2))
-    if not len(places):
+    feasible = np.logical_and.reduce([row.feasible_edges(graph) for row in rows], initial=True)
+    edge_indices = np.flatnonzero(np.broadcast_to(feasible, len(graph.edges)))
+    constraints = [flow_constraints(graph), *(_budget_constraint(row, tightening) for row in rows)]
+    constraints += [
+        constraint for cut in cuts for constraint in _no_good_constraints(cut, len(graph.edges))
+    ]
+    matrix = scipy.sparse.vstack([constraint[0] for constraint in constraints], format="csc")[
+        :, edge_indices
+    ]
+    low, high = (
+        np.concatenate([constraint[part] for constraint in constraints]) for part in (1, 2)
+    )
+    if not len(edge_indices):
         return None
-    result = _minimised(_levelled(graph, weights)[places], matrix, low, high)
-    if result.status == _INFEASIBLE:
+    result = _solve_milp(_reduced_weights(graph, weights)[edge_indices], matrix, low, high)
+    if result.status == _STATUS_INFEASIBLE:
         return None
-    return graph.path(places[np.round(result.x) == 1].tolist())
+    return graph.ordered_path(edge_indices[np.round(result.x) == 1].tolist())
 
 
-def _minimised(
-    weights: Values, matrix: scipy.sparse.csr_array, low: Values, high: Values
+def _solve_milp(
+    weights: FloatArray, matrix: scipy.sparse.csr_array, low: FloatArray, high: FloatArray
 ) -> scipy.optimize.OptimizeResult:
     """The solver's optimum or its proof that there is none."""
     for presolve in (True, False):  # presolve may leave open whether it is infeasible or unbounded
@@ -102,56 +113,60 @@ def _minimised(
                 integrality=np.ones(len(weights)),
                 bounds=scipy.optimize.Bounds(0, 1),
                 constraints=scipy.optimize.LinearConstraint(matrix, low, high),
-                options={**_OPTIONS, "presolve": presolve},
+                options={**_SOLVER_OPTIONS, "presolve": presolve},
             )
-        if result.status in (_OPTIMAL, _INFEASIBLE):
+        if result.status in (_STATUS_OPTIMAL, _STATUS_INFEASIBLE):
             return result
     raise ArithmeticError(f"the solver gave up: {result.message}")
 
 
-def _levelled(graph: Graph, weights: Values) -> Values:
+def _reduced_weights(graph: Graph, weights: FloatArray) -> FloatArray:
     """Weights less what the lightest path onward would have weighed, in units of their median.
 
     Every path's weight falls by the same amount, to its excess over the lightest path: what the
     solver's tolerances should be relative to.
     """
-    onward = graph.onward(weights)
-    excess = np.maximum(weights + onward[graph.heads] - onward[graph.tails], 0.0)
+    to_sink = graph.distance_to_sink(weights)
+    excess = np.maximum(weights + to_sink[graph.heads] - to_sink[graph.tails], 0.0)
     positive = excess[excess > 0]
     return excess / np.median(positive) if len(positive) else excess
 
 
-Limit = tuple["scipy.sparse.csr_array", Values, Values]
+ConstraintRows = tuple["scipy.sparse.csr_array", FloatArray, FloatArray]
 
 
-def flow(graph: Graph) -> Limit:
+def flow_constraints(graph: Graph) -> ConstraintRows:
     """What enters a node leaves it; one unit leaves the source and enters the sink."""
-    count = len(graph.edges)
-    signs = np.repeat([1.0, -1.0], count)
-    ends = np.concatenate([graph.tails, graph.heads]), np.tile(np.arange(count), 2)
-    net = np.zeros(graph.nodes)
-    net[0], net[-1] = 1.0, -1.0
-    return scipy.sparse.csr_array((signs, ends), shape=(graph.nodes, count)), net, net
+    num_edges = len(graph.edges)
+    signs = np.repeat([1.0, -1.0], num_edges)
+    nodes_and_edges = np.concatenate([graph.tails, graph.heads]), np.tile(np.arange(num_edges), 2)
+    net_flow = np.zeros(graph.num_nodes)
+    net_flow[0], net_flow[-1] = 1.0, -1.0
+    return (
+        scipy.sparse.csr_array((signs, nodes_and_edges), shape=(graph.num_nodes, num_edges)),
+        net_flow,
+        net_flow,
+    )
 
 
-def _budget(row: Row, tightened: float) -> Limit:
-    low, high = row.bounds(tightened)
+def _budget_constraint(row: BudgetRow, tightening: float) -> ConstraintRows:
+    low, high = row.bounds(tightening)
     matrix = scipy.sparse.csr_array(row.values[None, :] / row.scale)
     return matrix, np.array([low / row.scale]), np.array([high / row.scale])
 
 
-def _away(cut: Cut, count: int) -> list[Limit]:
+def _no_good_constraints(cut: NoGoodCut, num_edges: int) -> list[ConstraintRows]:
     """At least so many edges of the path missing, and so many others taken."""
-    within = np.zeros(count)
-    within[list(cut.path)] = 1.0
-    missing = (
-        scipy.sparse.csr_array(within[None, :]),
+    on_path = np.zeros(num_edges)
+    on_path[list(cut.path)] = 1.0
+    enough_missing = (
+        scipy.sparse.csr_array(on_path[None, :]),
         np.array([-math.inf]),
-        np.array([len(cut.path) - cut.apart]),
+        np.array([len(cut.path) - cut.min_difference]),
     )
-    others = (
-        scipy.sparse.csr_array(1.0 - within[None, :]),
-        np.array([cut.apart]),
+    enough_others = (
+        scipy.sparse.csr_array(1.0 - on_path[None, :]),
+        np.array([cut.min_difference]),
         np.array([math.inf]),
     )
-    return [missing] if cut.apart == 1 else [missing, others]
+    return [enough_missing] if cut.min_difference == 1 else [enough_missing, enough_others]

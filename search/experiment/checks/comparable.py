@@ -10,17 +10,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stillhouse.search.experiment.checks.paths import exists, surroundings
-from stillhouse.search.experiment.checks.values import extremes
+from stillhouse.search.experiment.checks.paths import path_exists, surroundings
+from stillhouse.search.experiment.checks.values import boundary_values
 from stillhouse.search.experiment.experiment import Experiment
-from stillhouse.search.experiment.schema import Factorial
-from stillhouse.search.experiment.setting_paths import parts, without_star
+from stillhouse.search.experiment.schema import FactorialSettings
+from stillhouse.search.experiment.setting_paths import split_path, without_wildcard
 from stillhouse.search.experiment.variants import check_factorial
 from stillhouse.search.stages.ops.train import TrainNetwork
 from stillhouse.spaces.config.base import canonical_json
 from stillhouse.spaces.config.problems import ConfigError, Problem
 
-_INCOMPARABLE = (
+_INCOMPARABLE_MESSAGE = (
     "decides by which images students are judged, and figures of different images do not compare; "
     "set one value in {place}, and leave it out here"
 )
@@ -29,45 +29,65 @@ _INCOMPARABLE = (
 def check_comparable(experiment: Experiment) -> Iterator[Problem]:
     """One problem for each searched path, and each technique, that changes these images."""
     for path, domain in experiment.search.items():
-        if _about_data(path, experiment) and exists(path, experiment):
-            common = without_star(path)
-            around = surroundings(common, experiment)
-            values = [{**around, common: value} for value in extremes(domain)]
-            if len({_judged_by(experiment, each) for each in values} - {""}) > 1:
-                place = "`data:`" if parts(path)[0] == "data" else f"the stage {parts(path)[0]!r}"
-                yield Problem(f"search.{path}", _INCOMPARABLE.format(place=place))
+        if _may_change_data(path, experiment) and path_exists(path, experiment):
+            plain_path = without_wildcard(path)
+            around = surroundings(plain_path, experiment)
+            values = [{**around, plain_path: value} for value in boundary_values(domain)]
+            if (
+                len(
+                    {
+                        _validation_identity(experiment, values_of_trial)
+                        for values_of_trial in values
+                    }
+                    - {""}
+                )
+                > 1
+            ):
+                data_location = (
+                    "`data:`"
+                    if split_path(path)[0] == "data"
+                    else f"the stage {split_path(path)[0]!r}"
+                )
+                yield Problem(f"search.{path}", _INCOMPARABLE_MESSAGE.format(place=data_location))
     if experiment.factorial and not any(check_factorial(experiment)):
         yield from _check_techniques(experiment, experiment.factorial)
 
 
-def _check_techniques(experiment: Experiment, asked: Factorial) -> Iterator[Problem]:
-    own = _judged_by(experiment, {})
-    for name, changes in asked.techniques.items():
-        if _judged_by(experiment, changes) not in ("", own):
-            alone = {path: _judged_by(experiment, {path: value}) for path, value in changes.items()}
-            paths = [path for path, judged in alone.items() if judged != own]
-            where = ".".join(("factorial.techniques", name, *paths[:1]))
-            yield Problem(where, _INCOMPARABLE.format(place="`data:`"))
+def _check_techniques(experiment: Experiment, settings: FactorialSettings) -> Iterator[Problem]:
+    own_data = _validation_identity(experiment, {})
+    for name, changes in settings.techniques.items():
+        if _validation_identity(experiment, changes) not in ("", own_data):
+            data_by_path = {
+                path: _validation_identity(experiment, {path: value})
+                for path, value in changes.items()
+            }
+            paths = [
+                path
+                for path, validation_data in data_by_path.items()
+                if validation_data != own_data
+            ]
+            location = ".".join(("factorial.techniques", name, *paths[:1]))
+            yield Problem(location, _INCOMPARABLE_MESSAGE.format(place="`data:`"))
 
 
-def _about_data(path: str, experiment: Experiment) -> bool:
+def _may_change_data(path: str, experiment: Experiment) -> bool:
     """Whether a path may change the images. What the start learnt from counts for forgetting."""
-    steps = parts(path)
-    return steps[0] == "data" or steps[1] == "data" or _asks_before(experiment)
+    steps = split_path(path)
+    return steps[0] == "data" or steps[1] == "data" or _uses_earlier_data(experiment)
 
 
-def _asks_before(experiment: Experiment) -> bool:
-    wanted = {goal.figure for goal in experiment.goals} | set(experiment.limits)
-    return any(figure.endswith(("before", "forgetting")) for figure in wanted)
+def _uses_earlier_data(experiment: Experiment) -> bool:
+    metrics = {goal.figure for goal in experiment.goals} | set(experiment.limits)
+    return any(metric.endswith(("before", "forgetting")) for metric in metrics)
 
 
-def _judged_by(experiment: Experiment, values: Mapping[str, Any]) -> str:
+def _validation_identity(experiment: Experiment, values: Mapping[str, Any]) -> str:
     """What decides the images that the student is judged by; empty where values do not fit."""
     try:
-        student = experiment.recipe(values).student
-        told = [student.data.judged_on()]
-        if isinstance(student.work, TrainNetwork) and _asks_before(experiment):
-            told += [data.judged_on() for data in student.work.before]
-        return canonical_json(told)
+        student = experiment.stage_graph(values).student
+        identities = [student.data.validation_identity()]
+        if isinstance(student.operation, TrainNetwork) and _uses_earlier_data(experiment):
+            identities += [data.validation_identity() for data in student.operation.before]
+        return canonical_json(identities)
     except ConfigError:
         return ""  # the other checks say why

@@ -7,70 +7,88 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from stillhouse.search.experiment.experiment import Experiment
-from stillhouse.search.experiment.schema import STATIC
-from stillhouse.search.experiment.setting_paths import parts
+from stillhouse.search.experiment.schema import STATIC_METRICS
+from stillhouse.search.experiment.setting_paths import split_path
 from stillhouse.spaces.config.domains import LogUniform, Uniform
 from stillhouse.spaces.config.limits import Limit
 from stillhouse.spaces.config.problems import ConfigError, Problem
 
-_MOST = 4096
+_MAX_CONFIGURATIONS = 4096
 """Configurations that are looked at; in a larger space nothing is said."""
 
-Costs = Mapping[str, float]
+CostValues = Mapping[str, float]
 
 
-def out_of_reach(experiment: Experiment) -> Iterator[Problem]:
+def unreachable_limits(experiment: Experiment) -> Iterator[Problem]:
     """The limits on costs that not even the cheapest (or the dearest) configuration keeps."""
-    limits = {f: limit for f, limit in experiment.limits.items() if f in STATIC}
-    costs = _costs(experiment) if limits else []
+    limits = {
+        metric_name: limit
+        for metric_name, limit in experiment.limits.items()
+        if metric_name in STATIC_METRICS
+    }
+    costs = _student_costs(experiment) if limits else []
     if not costs:
         return
-    alone = {f: limit for f, limit in limits.items() if _beyond(f, limit, costs)}
-    together = _exact(experiment) and not any(_kept(limits, each) for each in costs)
-    for figure, limit in (alone or (limits if together else {})).items():
-        values = [each[figure] for each in costs]
+    unreachable_alone = {
+        metric_name: limit
+        for metric_name, limit in limits.items()
+        if _is_unreachable(metric_name, limit, costs)
+    }
+    unreachable_together = _is_exhaustive(experiment) and not any(
+        _all_kept(limits, student_costs) for student_costs in costs
+    )
+    for unreachable_metric, limit in (
+        unreachable_alone or (limits if unreachable_together else {})
+    ).items():
+        values = [student_costs[unreachable_metric] for student_costs in costs]
         yield Problem(
-            f"goal.subject_to.{experiment.final}.{figure}",
+            f"goal.subject_to.{experiment.final_name}.{unreachable_metric}",
             f"no network of this search keeps it ({limit}): they have "
             f"{min(values):,.0f} to {max(values):,.0f}",
         )
 
 
-def _beyond(figure: str, limit: Limit, costs: Sequence[Costs]) -> bool:
+def _is_unreachable(metric: str, limit: Limit, costs: Sequence[CostValues]) -> bool:
     """Whether all costs lie on one side of the limit; between the ends of a range lies the rest."""
-    values = [each[figure] for each in costs]
-    above = limit.max is not None and min(values) > limit.max
-    return above or (limit.min is not None and max(values) < limit.min)
+    values = [student_costs[metric] for student_costs in costs]
+    is_above = limit.max is not None and min(values) > limit.max
+    return is_above or (limit.min is not None and max(values) < limit.min)
 
 
-def _kept(limits: Mapping[str, Limit], costs: Costs) -> bool:
-    return all(limit.excess(costs[figure]) <= 0 for figure, limit in limits.items())
+def _all_kept(limits: Mapping[str, Limit], costs: CostValues) -> bool:
+    return all(limit.violation(costs[metric]) <= 0 for metric, limit in limits.items())
 
 
-def _costs(experiment: Experiment) -> list[Costs]:
+def _student_costs(experiment: Experiment) -> list[CostValues]:
     """The costs of every student there can be; none where there are too many to look at."""
-    moving = {p: experiment.search[p] for p in experiment.search if _sizes(p, experiment)}
-    narrowed = replace(experiment, search=moving)
-    values = list(itertools.islice(narrowed.configurations(2), _MOST + 1))
-    if len(values) > _MOST:
+    size_domains = {
+        p: experiment.search[p] for p in experiment.search if _decides_size(p, experiment)
+    }
+    size_experiment = replace(experiment, search=size_domains)
+    configurations = list(
+        itertools.islice(size_experiment.configurations(2), _MAX_CONFIGURATIONS + 1)
+    )
+    if len(configurations) > _MAX_CONFIGURATIONS:
         return []
-    found: list[Costs] = []
-    for each in values:
+    all_costs: list[CostValues] = []
+    for values in configurations:
         try:
-            student = experiment.recipe(each).student
-            costs = student.work.costs(student.data)
+            student = experiment.stage_graph(values).student
+            costs = student.operation.costs(student.data)
         except ConfigError:
             continue  # the search refuses it too
         if not costs:
             return []  # what an assembly costs is known when it is made
-        found.append(costs)
-    return found
+        all_costs.append(costs)
+    return all_costs
 
 
-def _exact(experiment: Experiment) -> bool:
-    moving = [d for p, d in experiment.search.items() if _sizes(p, experiment)]
-    return not any(isinstance(domain, Uniform | LogUniform) for domain in moving)
+def _is_exhaustive(experiment: Experiment) -> bool:
+    domains = [d for p, d in experiment.search.items() if _decides_size(p, experiment)]
+    return not any(isinstance(domain, Uniform | LogUniform) for domain in domains)
 
 
-def _sizes(path: str, experiment: Experiment) -> bool:
-    return parts(path)[:2] == (experiment.final, "network") or parts(path)[0] == "data"
+def _decides_size(path: str, experiment: Experiment) -> bool:
+    return (
+        split_path(path)[:2] == (experiment.final_name, "network") or split_path(path)[0] == "data"
+    )

@@ -7,89 +7,95 @@ from typing import Any
 
 from stillhouse.methods.core.objective.composition import Composition
 from stillhouse.methods.core.objective.objective import METHODS
-from stillhouse.search.experiment.checks.ranges import UNDECLARED
+from stillhouse.search.experiment.checks.ranges import UNDECLARED_MESSAGE
 from stillhouse.search.experiment.experiment import Experiment
-from stillhouse.search.experiment.setting_paths import has, parts, without_star
-from stillhouse.search.experiment.stage_graph import parse_entries
+from stillhouse.search.experiment.setting_paths import has_path, split_path, without_wildcard
+from stillhouse.search.experiment.stage_graph import parse_stages
 from stillhouse.search.stages.chain import Chain as ChainEntry
-from stillhouse.spaces.config.domains import Chain, Choice
-from stillhouse.spaces.config.problems import ConfigError, Problem, unknown
+from stillhouse.spaces.config.domains import Choice, OrderedSubset
+from stillhouse.spaces.config.problems import ConfigError, Problem, unknown_message
 
 
-def check_paths(experiment: Experiment) -> Iterator[Problem]:
+def check_searched_paths(experiment: Experiment) -> Iterator[Problem]:
     for path in experiment.search:
-        if not exists(path, experiment):
-            yield Problem(f"search.{path}", _nowhere(path, experiment))
+        if not path_exists(path, experiment):
+            yield Problem(f"search.{path}", _unknown_path_message(path, experiment))
 
 
-def with_nearest(problem: Problem, experiment: Experiment) -> Problem:
+def with_nearest_name(problem: Problem, experiment: Experiment) -> Problem:
     """The problem of a field without a declared range; of one that is not there, the nearest name.
 
     A method that the objective lacks is no wrong name, and keeps its problem.
     """
     path = problem.path.removeprefix("search.")
-    if problem.message != UNDECLARED or exists(path, experiment):
+    if problem.message != UNDECLARED_MESSAGE or path_exists(path, experiment):
         return problem
-    around, _, _ = path.rpartition(".")
-    if parts(around)[-1] in METHODS.names() and not exists(around, experiment):
+    parent_path, _, _ = path.rpartition(".")
+    if split_path(parent_path)[-1] in METHODS.names() and not path_exists(parent_path, experiment):
         return problem
-    return Problem(problem.path, _nowhere(path, experiment))
+    return Problem(problem.path, _unknown_path_message(path, experiment))
 
 
 def searched_lists(path: str, experiment: Experiment) -> tuple[Any, ...]:
     """All lists that a searched field with a list may hold."""
     domain = experiment.search.get(path)
-    found = domain.grid(1) if isinstance(domain, Chain | Choice) else ()
-    return tuple(value for value in found if isinstance(value, list | tuple))
+    values = domain.grid(1) if isinstance(domain, OrderedSubset | Choice) else ()
+    return tuple(value for value in values if isinstance(value, list | tuple))
 
 
-def exists(path: str, experiment: Experiment) -> bool:
-    if parts(path)[0] == "data":
-        return has({"data": experiment.data.plain()}, path)
+def path_exists(path: str, experiment: Experiment) -> bool:
+    if split_path(path)[0] == "data":
+        return has_path({"data": experiment.data.plain()}, path)
     if "*" in path:
-        entry = experiment.entries[parts(path)[0]]
-        starred = parts(path)[1:3] == ("links", "*") and isinstance(entry, ChainEntry)
-        if not (starred and parts(path)[3:] and "*" not in without_star(path)):
+        stage_config = experiment.stage_configs[split_path(path)[0]]
+        is_link_wildcard = split_path(path)[1:3] == ("links", "*") and isinstance(
+            stage_config, ChainEntry
+        )
+        if not (is_link_wildcard and split_path(path)[3:] and "*" not in without_wildcard(path)):
             return False
-    return surroundings(path, experiment, probe=True) is not None
+    return surroundings(path, experiment, existence_only=True) is not None
 
 
-def surroundings(path: str, experiment: Experiment, probe: bool = False) -> Any:
+def surroundings(path: str, experiment: Experiment, existence_only: bool = False) -> Any:
     """Values of other searched paths under which ``path`` exists; none if it never does."""
-    plain = without_star(path)
-    settings: list[dict[str, Any]] = [{}]
-    for outer, domain in experiment.search.items():
-        if path.startswith(f"{outer}.") and isinstance(domain, Choice):
-            settings = [{outer: value} for value in domain.values]
-        elif path.startswith(f"{outer}.") and isinstance(domain, Composition):
-            settings = [{without_star(outer): (member,)} for member in domain.members.of]
-    for values in settings:
+    plain_path = without_wildcard(path)
+    candidates: list[dict[str, Any]] = [{}]
+    for outer_path, domain in experiment.search.items():
+        if path.startswith(f"{outer_path}.") and isinstance(domain, Choice):
+            candidates = [{outer_path: value} for value in domain.values]
+        elif path.startswith(f"{outer_path}.") and isinstance(domain, Composition):
+            candidates = [{without_wildcard(outer_path): (member,)} for member in domain.members.of]
+    for values in candidates:
         try:
-            entries = parse_entries(experiment.with_values(values)[0])
+            stage_configs = parse_stages(experiment.with_values(values)[0])
         except ConfigError:
             continue
-        if has({name: entry.plain() for name, entry in entries.items()}, plain):
+        if has_path(
+            {name: stage_config.plain() for name, stage_config in stage_configs.items()}, plain_path
+        ):
             return values
-    return None if probe else {}
+    return None if existence_only else {}
 
 
-def _nowhere(path: str, experiment: Experiment) -> str:
+def _unknown_path_message(path: str, experiment: Experiment) -> str:
     """Where a path stops being known, and what could follow."""
     if "*" in path:
-        starred = f"{parts(path)[0]}.links.*"
-        if not isinstance(experiment.entries[parts(path)[0]], ChainEntry):
+        link_wildcard = f"{split_path(path)[0]}.links.*"
+        if not isinstance(experiment.stage_configs[split_path(path)[0]], ChainEntry):
             return "leads nowhere: only a chain has links"
-        if parts(path)[:3] != parts(starred) or not parts(path)[3:]:
-            return f"leads nowhere: * stands for a link's name, like {starred}.training.lr"
-    current: Any = {name: entry.plain() for name, entry in experiment.entries.items()}
+        if split_path(path)[:3] != split_path(link_wildcard) or not split_path(path)[3:]:
+            return f"leads nowhere: * stands for a link's name, like {link_wildcard}.training.lr"
+    current: Any = {
+        name: stage_config.plain() for name, stage_config in experiment.stage_configs.items()
+    }
     current["data"] = experiment.data.plain()
-    walked: list[str] = []
-    for step in parts(without_star(path)):
+    known_steps: list[str] = []
+    for step in split_path(without_wildcard(path)):
         if not isinstance(current, Mapping):
-            return f"leads nowhere: {'.'.join(walked)} has no settings inside"
+            return f"leads nowhere: {'.'.join(known_steps)} has no settings inside"
         if step not in current:
-            message = unknown("field", step, map(str, current))
-            return f"leads nowhere: {message} at {'.'.join(walked) or 'the top'}"
+            message = unknown_message("field", step, map(str, current))
+            return f"leads nowhere: {message} at {'.'.join(known_steps) or 'the top'}"
         current = current[step]
-        walked.append(step)
+        known_steps.append(step)
     return "leads nowhere"

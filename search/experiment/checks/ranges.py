@@ -6,20 +6,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stillhouse.methods.core.data.augmentation.augment import Augment
-from stillhouse.methods.core.objective.composition import DOMAINS, Composition
+from stillhouse.methods.core.objective.composition import DOMAIN_PARSERS, Composition
 from stillhouse.search.experiment.schema import ExperimentFile
-from stillhouse.search.experiment.setting_paths import Space, parts
+from stillhouse.search.experiment.setting_paths import SearchSpace, split_path
 from stillhouse.search.stages.chain import Chain as ChainEntry
-from stillhouse.search.stages.core.config import Kind
+from stillhouse.search.stages.core.config import StageConfig
 from stillhouse.spaces.config.domains import Domain, parse_domain
-from stillhouse.spaces.config.problems import ConfigError, Problem, unknown
+from stillhouse.spaces.config.problems import ConfigError, Problem, unknown_message
 
-UNDECLARED = "no range is declared beside this field; write one, like {uniform: [0, 1]}"
+UNDECLARED_MESSAGE = "no range is declared beside this field; write one, like {uniform: [0, 1]}"
 
 
-def read_space(
-    told: ExperimentFile, entries: Mapping[str, Kind]
-) -> tuple[Space, tuple[Problem, ...]]:
+def parse_search_space(
+    settings: ExperimentFile, stage_configs: Mapping[str, StageConfig]
+) -> tuple[SearchSpace, tuple[Problem, ...]]:
     """The searched paths with their domains, and what is wrong with the others.
 
     ``declared`` takes the domain that is written beside the field.
@@ -27,51 +27,65 @@ def read_space(
     space: dict[str, Domain] = {}
     problems: list[Problem] = []
     # Last what is declared, perhaps by a method that another path may choose.
-    for path, data in sorted(told.search.items(), key=lambda item: item[1] == "declared"):
+    for path, domain_data in sorted(
+        settings.search.items(), key=lambda item: item[1] == "declared"
+    ):
         try:
-            space[path] = _domain(path, data, entries, space)
+            space[path] = _parse_searched_domain(path, domain_data, stage_configs, space)
         except ConfigError as error:
-            problems.extend(error.under("search").problems)
-    return {path: space[path] for path in told.search if path in space}, tuple(problems)
+            problems.extend(error.with_prefix("search").problems)
+    return {path: space[path] for path in settings.search if path in space}, tuple(problems)
 
 
-def _domain(path: str, data: Any, entries: Mapping[str, Kind], space: Space) -> Domain:
-    name, *rest = parts(path)
-    if name != "data" and name not in entries:
-        raise ConfigError([Problem(path, unknown("stage", name, entries))])
-    if not rest:
+def _parse_searched_domain(
+    path: str, domain_data: Any, stage_configs: Mapping[str, StageConfig], space: SearchSpace
+) -> Domain:
+    name, *inner_steps = split_path(path)
+    if name != "data" and name not in stage_configs:
+        raise ConfigError([Problem(path, unknown_message("stage", name, stage_configs))])
+    if not inner_steps:
         message = f"names all of {name!r}; say which of its settings, like {name}.seed"
         raise ConfigError([Problem(path, message)])
-    if data != "declared":
-        domain = parse_domain(data, path, DOMAINS)
+    if domain_data != "declared":
+        domain = parse_domain(domain_data, path, DOMAIN_PARSERS)
         if isinstance(domain, Composition):
-            _check_objective(path, rest, entries.get(name))
+            _require_objective_path(path, inner_steps, stage_configs.get(name))
         return domain
-    declared = _declared_data if name == "data" else entries[name].declared
-    found = declared(tuple(rest))
-    for outer, domain in space.items():
-        if isinstance(domain, Composition) and path.startswith(f"{outer}."):
-            found = found or domain.declared(path.removeprefix(f"{outer}."))
-    if found is None:
-        raise ConfigError([Problem(path, UNDECLARED)])
-    return found
+    declared_domain_at = (
+        _declared_data_domain if name == "data" else stage_configs[name].declared_domain
+    )
+    declared_range = declared_domain_at(tuple(inner_steps))
+    for outer_path, domain in space.items():
+        if isinstance(domain, Composition) and path.startswith(f"{outer_path}."):
+            declared_range = declared_range or domain.domain_at(path.removeprefix(f"{outer_path}."))
+    if declared_range is None:
+        raise ConfigError([Problem(path, UNDECLARED_MESSAGE)])
+    return declared_range
 
 
-def _check_objective(path: str, rest: Sequence[str], entry: Kind | None) -> None:
+def _require_objective_path(
+    path: str, inner_steps: Sequence[str], stage_config: StageConfig | None
+) -> None:
     """Methods make up an objective and nothing else.
 
     Raises:
         ConfigError: ``path`` leads to another field.
     """
-    link = isinstance(entry, ChainEntry) and len(rest) == 3 and rest[0] == "links"
-    whole = len(rest) == 1 and entry is not None and "objective" in type(entry).model_fields
-    if rest[-1] != "objective" or not (link or whole):
+    is_link = (
+        isinstance(stage_config, ChainEntry) and len(inner_steps) == 3 and inner_steps[0] == "links"
+    )
+    is_objective_field = (
+        len(inner_steps) == 1
+        and stage_config is not None
+        and "objective" in type(stage_config).model_fields
+    )
+    if inner_steps[-1] != "objective" or not (is_link or is_objective_field):
         message = "methods: is for an objective, like student.objective"
         raise ConfigError([Problem(path, message)])
 
 
-def _declared_data(path: tuple[str, ...]) -> Domain | None:
+def _declared_data_domain(path: tuple[str, ...]) -> Domain | None:
     match path:
         case ("augment", field):
-            return Augment.space().get(field)
+            return Augment.search_space().get(field)
     return None

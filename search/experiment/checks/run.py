@@ -7,23 +7,23 @@ from typing import Any
 
 from stillhouse.methods.core.training.train import Training
 from stillhouse.search.experiment.experiment import Experiment
-from stillhouse.search.experiment.initial_points import starts
-from stillhouse.search.experiment.schema import STATIC
-from stillhouse.search.stages.chain import merged
+from stillhouse.search.experiment.initial_points import initial_points
+from stillhouse.search.experiment.schema import STATIC_METRICS
+from stillhouse.search.stages.chain import merge_settings
 from stillhouse.spaces.config.domains import Choice, Integers
-from stillhouse.spaces.config.problems import ConfigError, Problem, unknown
+from stillhouse.spaces.config.problems import ConfigError, Problem, unknown_message
 
 
 def check_run(experiment: Experiment) -> Iterator[Problem]:
     """Whatever of it does not go together, or with the rest."""
-    run, several = experiment.run, len(experiment.goals) > 1
+    run, is_multi_objective = experiment.run, len(experiment.goals) > 1
     yield from _check_of_each(run.repeats.of_each, experiment)
     yield from _check_start(experiment)
     yield from _check_from_random(run.repeats.from_random)
     if run.scheduler.kind != "none":
-        if several:
+        if is_multi_objective:
             yield Problem("run.scheduler", "needs a single goal; with several, leave it out")
-        elif experiment.goals[0].figure in (*STATIC, "latency_ms"):
+        elif experiment.goals[0].figure in (*STATIC_METRICS, "latency_ms"):
             figure = experiment.goals[0].figure
             yield Problem("run.scheduler", f"{figure} is not reported by epoch; leave it out")
 
@@ -36,7 +36,7 @@ def _check_start(experiment: Experiment) -> Iterator[Problem]:
         return
     if experiment.run.sampler == "grid":
         yield Problem("run.start", "a grid tries its own values only; leave it out")
-    elif not starts(experiment):
+    elif not initial_points(experiment):
         yield Problem("run.start", _NO_START[start])
 
 
@@ -49,7 +49,7 @@ _NO_START = {
 
 def _check_from_random(changes: Mapping[str, Any]) -> Iterator[Problem]:
     try:
-        Training.parse(merged(Training().plain(), changes), "run.repeats.from_random")
+        Training.parse(merge_settings(Training().plain(), changes), "run.repeats.from_random")
     except ConfigError as error:
         yield from error.problems
     if "epochs" in changes:
@@ -63,10 +63,10 @@ def _check_from_random(changes: Mapping[str, Any]) -> Iterator[Problem]:
 def _check_of_each(path: str | None, experiment: Experiment) -> Iterator[Problem]:
     if path is None:
         return
-    place, domain = "run.repeats.of_each", experiment.search.get(path)
-    countable = [p for p, d in experiment.search.items() if isinstance(d, Choice | Integers)]
+    field, domain = "run.repeats.of_each", experiment.search.get(path)
+    countable_paths = [p for p, d in experiment.search.items() if isinstance(d, Choice | Integers)]
     if domain is None:
-        yield Problem(place, unknown("searched path", path, countable))
-    elif path not in countable or "*" in path:
+        yield Problem(field, unknown_message("searched path", path, countable_paths))
+    elif path not in countable_paths or "*" in path:
         message = f"needs a path with a choice or integers, found {path} with {domain}"
-        yield Problem(place, message)
+        yield Problem(field, message)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from stillhouse.search.experiment.checks.figures import check_figures
+from stillhouse.search.experiment.checks.figures import check_metrics
 from stillhouse.search.experiment.checks.paths import searched_lists
 from stillhouse.search.experiment.experiment import Experiment
 from stillhouse.search.experiment.workers import check_workers
 from stillhouse.search.stages.chain import Chain as ChainEntry
-from stillhouse.search.stages.expansion.teachers import UNHEARD, hears
+from stillhouse.search.stages.expansion.teachers import UNUSED_TEACHERS_MESSAGE, uses_teachers
 from stillhouse.search.stages.train import Train
 from stillhouse.spaces.config.domains import Choice
 from stillhouse.spaces.config.problems import ConfigError, Problem
@@ -23,61 +23,70 @@ def check_names(experiment: Experiment) -> Iterator[Problem]:
             )
 
 
-def check_links(experiment: Experiment) -> Iterator[Problem]:
+def check_link_names(experiment: Experiment) -> Iterator[Problem]:
     """What ``links`` names can be in the chain, as written or as searched."""
-    for name, entry in experiment.entries.items():
-        if isinstance(entry, ChainEntry):
-            possible = [spec.label for spec in entry.networks]
+    for name, stage_config in experiment.stage_configs.items():
+        if isinstance(stage_config, ChainEntry):
+            network_labels = [spec.label for spec in stage_config.networks]
             for value in searched_lists(f"{name}.networks", experiment):
-                possible += [str(network) for network in value]
+                network_labels += [str(network) for network in value]
             try:
-                entry.check_links(tuple(dict.fromkeys(possible)))
+                stage_config.check_links(tuple(dict.fromkeys(network_labels)))
             except ConfigError as error:
-                yield from error.under(f"stages.{name}").problems
+                yield from error.with_prefix(f"stages.{name}").problems
 
 
-def check_recipe(experiment: Experiment) -> Iterator[Problem]:
+def check_stage_graph(experiment: Experiment) -> Iterator[Problem]:
     try:
-        recipe = experiment.recipe()
+        graph = experiment.stage_graph()
     except ConfigError as error:
-        yield from error.under("stages").problems
+        yield from error.with_prefix("stages").problems
         return
-    for name, kind in experiment.entries.items():
-        settled = f"{name}.objective" not in experiment.search
-        if settled and isinstance(kind, Train) and kind.teachers and not hears(kind.objective):
-            yield Problem(f"stages.{name}.teachers", UNHEARD)
-    for name, entry in recipe.entries.items():
+    for name, stage_config in experiment.stage_configs.items():
+        is_fixed = f"{name}.objective" not in experiment.search
+        if (
+            is_fixed
+            and isinstance(stage_config, Train)
+            and stage_config.teachers
+            and not uses_teachers(stage_config.objective)
+        ):
+            yield Problem(f"stages.{name}.teachers", UNUSED_TEACHERS_MESSAGE)
+    for name, expanded in graph.expanded_stages.items():
         try:
-            entry.stage.work.identity()
+            expanded.stage.operation.identity()
         except ConfigError as error:
-            yield from error.under(f"stages.{name}").problems
+            yield from error.with_prefix(f"stages.{name}").problems
             return  # without what decides it there are no keys to go by
-    yield from check_figures(experiment, recipe)
-    yield from check_workers(experiment, recipe)
-    if experiment.run.baselines and recipe.student.data.augment.noise:
+    yield from check_metrics(experiment, graph)
+    yield from check_workers(experiment, graph)
+    if experiment.run.baselines and graph.student.data.augment.noise:
         message = "hold the student against one taught by labels, and noise has none; set false"
         yield Problem("run.baselines", message)
     if experiment.search:
-        needed = _needed(experiment)
+        expanded_dependencies = _needed_stages(experiment)
         for name in experiment.stages:
-            if name not in needed and name != "data":
-                message = f"nothing that leads to {experiment.final!r} needs it"
+            if name not in expanded_dependencies and name != "data":
+                message = f"nothing that leads to {experiment.final_name!r} needs it"
                 yield Problem(f"stages.{name}", message)
 
 
-def _needed(experiment: Experiment) -> set[str]:
+def _needed_stages(experiment: Experiment) -> set[str]:
     """The stages that lead to the final one, as written or as searched."""
-    found: set[str] = set()
-    ahead = [experiment.final]
+    needed: set[str] = set()
+    pending = [experiment.final_name]
     if experiment.run.screen:
-        ahead.append(experiment.run.screen.stage)
-    while ahead:
-        name = ahead.pop()
-        if name in found or name not in experiment.entries:
+        pending.append(experiment.run.screen.stage)
+    while pending:
+        name = pending.pop()
+        if name in needed or name not in experiment.stage_configs:
             continue
-        found.add(name)
-        ahead += experiment.entries[name].needs()
-        ahead += [n for value in searched_lists(f"{name}.teachers", experiment) for n in value]
-        teacher = experiment.search.get(f"{name}.teacher")
-        ahead += teacher.values if isinstance(teacher, Choice) else ()
-    return found
+        needed.add(name)
+        pending += experiment.stage_configs[name].dependencies()
+        pending += [
+            teacher_name
+            for value in searched_lists(f"{name}.teachers", experiment)
+            for teacher_name in value
+        ]
+        teacher_domain = experiment.search.get(f"{name}.teacher")
+        pending += teacher_domain.values if isinstance(teacher_domain, Choice) else ()
+    return needed

@@ -7,39 +7,39 @@ from typing import Any
 
 from stillhouse.methods.core.objective.composition import Composition
 from stillhouse.search.experiment.checks.data import data_problems
-from stillhouse.search.experiment.checks.paths import exists, surroundings
+from stillhouse.search.experiment.checks.paths import path_exists, surroundings
 from stillhouse.search.experiment.experiment import Experiment
-from stillhouse.search.experiment.setting_paths import parts, without_star
-from stillhouse.spaces.config.domains import Chain, Cuts, Domain, Integers
+from stillhouse.search.experiment.setting_paths import split_path, without_wildcard
+from stillhouse.spaces.config.domains import CutPoints, Domain, Integers, OrderedSubset
 from stillhouse.spaces.config.problems import ConfigError, Problem
 
 
-def check_values(experiment: Experiment) -> Iterator[Problem]:
+def check_searched_values(experiment: Experiment) -> Iterator[Problem]:
     for path, domain in experiment.search.items():
-        if exists(path, experiment):
+        if path_exists(path, experiment):
             # What all links may be given in common, each may be given alone.
-            common = without_star(path)
-            found = list(_unfit(common, extremes(domain), experiment))
-            if isinstance(domain, Chain) and not found:
-                found = list(_unfit(common, [domain.of], experiment))
-            yield from (Problem(f"search.{path}", message) for message in found)
+            plain_path = without_wildcard(path)
+            messages = list(_unfit_messages(plain_path, boundary_values(domain), experiment))
+            if isinstance(domain, OrderedSubset) and not messages:
+                messages = list(_unfit_messages(plain_path, [domain.of], experiment))
+            yield from (Problem(f"search.{path}", message) for message in messages)
 
 
-def _unfit(path: str, values: Iterable[Any], experiment: Experiment) -> Iterator[str]:
+def _unfit_messages(path: str, values: Iterable[Any], experiment: Experiment) -> Iterator[str]:
     for value in values:
         for problem in _value_problems(path, value, experiment):
-            yield f"the value {_shown(value)} is not allowed: {problem}"
+            yield f"the value {_format_value(value)} is not allowed: {problem}"
 
 
-def extremes(domain: Domain) -> Sequence[Any]:
+def boundary_values(domain: Domain) -> Sequence[Any]:
     """The values whose fitness vouches for the rest: all of a few, the ends of a range."""
     match domain:
-        case Chain(of):
+        case OrderedSubset(of):
             return [(member,) for member in of]
         case Composition(members):
-            none = [()] if members.at_least == 0 else []
-            return [*none, *((member,) for member in members.of)]
-        case Cuts(of):
+            no_members = [()] if members.at_least == 0 else []
+            return [*no_members, *((member,) for member in members.of)]
+        case CutPoints(of):
             return [(cut,) for cut in of]
         case Integers(low, high, step):
             return sorted({low, range(low, high + 1, step)[-1]})
@@ -47,17 +47,17 @@ def extremes(domain: Domain) -> Sequence[Any]:
 
 
 def _value_problems(path: str, value: Any, experiment: Experiment) -> Iterable[Problem]:
-    values = surroundings(path, experiment) | {path: value}
+    trial_values = surroundings(path, experiment) | {path: value}
     try:
-        if parts(path)[0] == "data":
-            _, data = experiment.with_values(values)
+        if split_path(path)[0] == "data":
+            _, data = experiment.with_values(trial_values)
             if problems := list(data_problems(data, "data")):
                 return problems
-        experiment.recipe(values)
+        experiment.stage_graph(trial_values)
     except ConfigError as error:
         return error.problems
     return ()
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return str(list(value)) if isinstance(value, tuple) else repr(value)

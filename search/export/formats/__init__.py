@@ -1,6 +1,8 @@
 """Formats in which a student leaves: every file here is one."""
 
 from stillhouse.search.export.format import Format
-from stillhouse.spaces.config.plugins import Folder
+from stillhouse.spaces.config.plugins import PluginRegistry
 
-FORMATS: Folder[Format] = Folder("stillhouse.search.export.formats", Format, "format")
+FORMATS: PluginRegistry[Format] = PluginRegistry(
+    "stillhouse.search.export.formats", Format, "format"
+)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from stillhouse.search.export.format import Answers, Format, Leaving
+from stillhouse.search.export.format import ExportSource, Format, Predictor
 
 
 class Onnx(Format):
@@ -33,12 +33,12 @@ class Onnx(Format):
     )
 
     @classmethod
-    def write(cls, leaving: Leaving, file: Path) -> None:
+    def write(cls, source: ExportSource, file: Path) -> None:
         batch = {0: torch.export.Dim("batch")}
-        with _quiet():
+        with _silence_exporter():
             torch.onnx.export(
-                leaving.network,
-                (leaving.examples,),
+                source.network,
+                (source.examples,),
                 file,
                 input_names=["images"],
                 output_names=["logits"],
@@ -47,10 +47,10 @@ class Onnx(Format):
                 external_data=False,
                 verbose=False,
             )
-        _as_unsigned(file)
+        _convert_to_unsigned(file)
 
     @classmethod
-    def read(cls, file: Path) -> Answers:
+    def read(cls, file: Path) -> Predictor:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -59,14 +59,14 @@ class Onnx(Format):
             str(file), options, providers=["CPUExecutionProvider"]
         )
 
-        def answers(images: Tensor) -> Tensor:
+        def predict(images: Tensor) -> Tensor:
             (logits,) = session.run(None, {"images": images.numpy()})
             return torch.from_numpy(logits)
 
-        return answers
+        return predict
 
 
-def _as_unsigned(file: Path) -> None:
+def _convert_to_unsigned(file: Path) -> None:
     """Shift every int8 of a graph and its zero point by 128: the same numbers, unsigned."""
     import onnx
 
@@ -79,40 +79,42 @@ def _as_unsigned(file: Path) -> None:
     }
     if not signed:
         return
-    shifted = {name: _shifted(tensor) for name, tensor in signed.items()}
+    shifted = {name: _shift_to_unsigned(tensor) for name, tensor in signed.items()}
     for node in graph.node:
-        places = {"QuantizeLinear": (2,), "DequantizeLinear": (0, 2)}.get(node.op_type, ())
-        for place in places:
-            if node.input[place] in shifted:
-                node.input[place] = shifted[node.input[place]].name
-    used = {name for node in graph.node for name in node.input}
-    kept = [tensor for tensor in (*graph.initializer, *shifted.values()) if tensor.name in used]
+        input_indices = {"QuantizeLinear": (2,), "DequantizeLinear": (0, 2)}.get(node.op_type, ())
+        for index in input_indices:
+            if node.input[index] in shifted:
+                node.input[index] = shifted[node.input[index]].name
+    used_names = {name for node in graph.node for name in node.input}
+    initializers = [
+        tensor for tensor in (*graph.initializer, *shifted.values()) if tensor.name in used_names
+    ]
     del graph.initializer[:]
-    graph.initializer.extend(kept)
+    graph.initializer.extend(initializers)
     del graph.value_info[:]  # types of what passes between the nodes: they follow from the graph
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, file)
 
 
-def _shifted(tensor: Any) -> Any:
+def _shift_to_unsigned(tensor: Any) -> Any:
     import numpy
     from onnx import numpy_helper
 
-    whole = numpy_helper.to_array(tensor).astype(numpy.int16) + 128
-    return numpy_helper.from_array(whole.astype(numpy.uint8), f"{tensor.name}_unsigned")
+    values = numpy_helper.to_array(tensor).astype(numpy.int16) + 128
+    return numpy_helper.from_array(values.astype(numpy.uint8), f"{tensor.name}_unsigned")
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _silence_exporter() -> Iterator[None]:
     """The exporter tells of every step, and warns of what its own libraries do."""
-    noisy = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in noisy]
-    for logger in noisy:
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(noisy, levels, strict=True):
+        for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

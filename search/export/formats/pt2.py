@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import torch
 
-from stillhouse.search.export.format import Answers, Format, Leaving
-from stillhouse.spaces.compression.quantised_layers import operators_of_integers
+from stillhouse.search.export.format import ExportSource, Format, Predictor
+from stillhouse.spaces.compression.quantised_layers import quantized_ops
 
 
 class Pt2(Format):
@@ -26,13 +26,13 @@ class Pt2(Format):
     )
 
     @classmethod
-    def write(cls, leaving: Leaving, file: Path) -> None:
+    def write(cls, source: ExportSource, file: Path) -> None:
         batch = {0: torch.export.Dim("batch")}
-        program = torch.export.export(leaving.network, (leaving.examples,), dynamic_shapes=(batch,))
+        program = torch.export.export(source.network, (source.examples,), dynamic_shapes=(batch,))
         torch.export.save(program, file)
 
     @classmethod
-    def read(cls, file: Path) -> Answers:
-        operators_of_integers()
-        network: Answers = torch.export.load(file).module()
+    def read(cls, file: Path) -> Predictor:
+        quantized_ops()
+        network: Predictor = torch.export.load(file).module()
         return network

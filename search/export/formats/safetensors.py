@@ -10,10 +10,10 @@ import safetensors
 import safetensors.torch
 
 from stillhouse.search.artifacts.artifact import Artifact
-from stillhouse.search.artifacts.limits import Unreadable, plain
+from stillhouse.search.artifacts.limits import UnreadableFile, parse_json
 from stillhouse.search.artifacts.record import Record
-from stillhouse.search.assembly.network import rebuild
-from stillhouse.search.export.format import Answers, Format, Leaving
+from stillhouse.search.assembly.network import load_network
+from stillhouse.search.export.format import ExportSource, Format, Predictor
 from stillhouse.spaces.config.problems import ConfigError, Problem
 from stillhouse.spaces.modules.classifier import Classifier
 from stillhouse.spaces.modules.network import Network
@@ -30,13 +30,13 @@ class Safetensors(Format):
     )
 
     @classmethod
-    def write(cls, leaving: Leaving, file: Path) -> None:
-        record, tensors = leaving.artifact.record, dict(leaving.artifact.tensors)
+    def write(cls, source: ExportSource, file: Path) -> None:
+        record, tensors = source.artifact.record, dict(source.artifact.tensors)
         data = safetensors.torch.save(tensors, {"record": json.dumps(record.plain())})
         file.write_bytes(data)
 
     @classmethod
-    def read(cls, file: Path) -> Answers:
+    def read(cls, file: Path) -> Predictor:
         return Classifier(read_network(file))
 
 
@@ -47,15 +47,17 @@ def read_network(file: str | Path) -> Network:
         ConfigError: the file was not written by an export.
     """
     try:
-        with safetensors.safe_open(file, framework="pt") as held:
-            told = (held.metadata() or {}).get("record")
-            tensors = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118
+        with safetensors.safe_open(file, framework="pt") as reader:
+            record_json = (reader.metadata() or {}).get("record")
+            tensors = {name: reader.get_tensor(name) for name in reader.keys()}  # noqa: SIM118
     except (OSError, safetensors.SafetensorError) as error:
         raise ConfigError([Problem(str(file), f"is no safetensors file: {error}")]) from None
-    if told is None:
+    if record_json is None:
         message = "has no record in its header; needs a file that `stillhouse export` wrote"
         raise ConfigError([Problem(str(file), message)])
     try:
-        return rebuild(Artifact(Record.parse(plain(told.encode()), str(file)), tensors))
-    except (Unreadable, KeyError, RuntimeError) as error:
+        return load_network(
+            Artifact(Record.parse(parse_json(record_json.encode()), str(file)), tensors)
+        )
+    except (UnreadableFile, KeyError, RuntimeError) as error:
         raise ConfigError([Problem(str(file), f"holds no whole network: {error}")]) from None

@@ -2,43 +2,43 @@
 
 from stillhouse.search.monitoring.mlflow.client import (
     NoSuchRun,
+    check_reachable,
     check_viewable,
     fetch_artifact,
-    prepare,
-    reachable,
+    prepare_store,
     runs_url,
 )
 from stillhouse.search.monitoring.mlflow.locations import (
     is_loopback,
     is_server,
     resolve_uri,
-    server_settings,
+    server_environment,
     sqlite_file,
     ui_command,
 )
-from stillhouse.search.monitoring.mlflow.refusals import count_refused
-from stillhouse.search.monitoring.mlflow.server import serve, why_taken
-from stillhouse.search.monitoring.mlflow.sqlite import known
-from stillhouse.search.monitoring.mlflow.tracker import Tracker, send_pending, tracked_at
+from stillhouse.search.monitoring.mlflow.refusals import count_refusals
+from stillhouse.search.monitoring.mlflow.server import port_problem, serve_ui
+from stillhouse.search.monitoring.mlflow.sqlite import is_prepared
+from stillhouse.search.monitoring.mlflow.tracker import Tracker, recorded_uri, send_pending
 
 __all__ = [
     "NoSuchRun",
     "Tracker",
+    "check_reachable",
     "check_viewable",
-    "count_refused",
+    "count_refusals",
     "fetch_artifact",
     "is_loopback",
+    "is_prepared",
     "is_server",
-    "known",
-    "prepare",
-    "reachable",
+    "port_problem",
+    "prepare_store",
+    "recorded_uri",
     "resolve_uri",
     "runs_url",
     "send_pending",
-    "serve",
-    "server_settings",
+    "serve_ui",
+    "server_environment",
     "sqlite_file",
-    "tracked_at",
     "ui_command",
-    "why_taken",
 ]

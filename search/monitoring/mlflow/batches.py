@@ -5,31 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from stillhouse.search.monitoring.mlflow.operations import SEARCH
-from stillhouse.search.monitoring.mlflow.outbox import Operation
+from stillhouse.search.monitoring.mlflow.operations import SEARCH_RUN
+from stillhouse.search.monitoring.mlflow.outbox import OutboxEntry
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Param, RunTag
 
-_METRICS, _PARAMS, _TAGS = 800, 100, 50
-_ALONE = ("end_others", "complete")
+_MAX_METRICS, _MAX_PARAMS, _MAX_TAGS = 800, 100, 50
+_UNBATCHED = ("end_others", "complete")
 """Operations that look at other runs, or at what MLflow has of their own."""
 
 
-def by_run(operations: Sequence[Operation]) -> Iterator[list[Operation]]:
+def group_by_run(entries: Sequence[OutboxEntry]) -> Iterator[list[OutboxEntry]]:
     """Operations in groups of one run; what stands alone waits for all before it."""
-    groups: dict[str, list[Operation]] = {}
-    for operation in operations:
-        if operation.get("do") in _ALONE:
+    groups: dict[str, list[OutboxEntry]] = {}
+    for entry in entries:
+        if entry.get("do") in _UNBATCHED:
             yield from groups.values()
             groups = {}
-            yield [operation]
+            yield [entry]
         else:
-            groups.setdefault(operation.get("run", SEARCH), []).append(operation)
+            groups.setdefault(entry.get("run", SEARCH_RUN), []).append(entry)
     yield from groups.values()
 
 
-def merged(logs: Sequence[Operation]) -> tuple[list[Param], list[Metric], list[RunTag]]:
+def merge_logs(logs: Sequence[OutboxEntry]) -> tuple[list[Param], list[Metric], list[RunTag]]:
     """The parameters, metrics and tags of several ``log`` operations of one run."""
     from mlflow.entities import Metric, Param, RunTag
 
@@ -48,26 +48,30 @@ def merged(logs: Sequence[Operation]) -> tuple[list[Param], list[Metric], list[R
     )
 
 
-def batches(
+def split_batches(
     params: list[Param], metrics: list[Metric], tags: list[RunTag]
 ) -> Iterator[dict[str, Any]]:
     """The arguments of as many ``log_batch`` calls as are needed."""
     while params or metrics or tags:
-        yield {"params": params[:_PARAMS], "metrics": metrics[:_METRICS], "tags": tags[:_TAGS]}
-        params, metrics, tags = params[_PARAMS:], metrics[_METRICS:], tags[_TAGS:]
+        yield {
+            "params": params[:_MAX_PARAMS],
+            "metrics": metrics[:_MAX_METRICS],
+            "tags": tags[:_MAX_TAGS],
+        }
+        params, metrics, tags = params[_MAX_PARAMS:], metrics[_MAX_METRICS:], tags[_MAX_TAGS:]
 
 
-def dataset_input(operation: Operation) -> Any:
+def dataset_input(entry: OutboxEntry) -> Any:
     """The data set of a ``dataset`` operation as a run's input."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     # MLflow keeps 36 characters of a digest; the source has what the whole was made from.
-    digest = operation["digest"][:36]
+    digest = entry["digest"][:36]
     entity = Dataset(
-        operation["name"],
+        entry["name"],
         digest,
         source_type="stillhouse",
-        source=operation["source"],
-        profile=operation["profile"],
+        source=entry["source"],
+        profile=entry["profile"],
     )
     return DatasetInput(entity, [InputTag("mlflow.data.context", "training")])

@@ -17,8 +17,13 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from stillhouse.search.core.addresses import shown
-from stillhouse.search.monitoring.mlflow.errors import Unusable, explain, troubles, unusable
+from stillhouse.search.core.addresses import for_display
+from stillhouse.search.monitoring.mlflow.errors import (
+    StoreUnusable,
+    explain_error,
+    store_errors,
+    store_unusable_error,
+)
 from stillhouse.search.monitoring.mlflow.locations import artifact_folder, is_server, sqlite_file
 from stillhouse.search.monitoring.mlflow.sqlite import check_schema, check_writable
 from stillhouse.spaces.config.problems import ConfigError, Problem
@@ -29,7 +34,7 @@ if TYPE_CHECKING:
 
 # MLflow reads these wherever it sends something. What the user has set stays. No retries inside
 # the client: it would repeat a slow "create run", and the spool repeats everything anyway.
-_SETTINGS = {
+_CLIENT_ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
@@ -37,10 +42,10 @@ _SETTINGS = {
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
-_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
-_guard = threading.Lock()
-_inside = 0
-_added: list[str] = []
+_DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+_environment_lock = threading.Lock()
+_depth = 0
+_added_variables: list[str] = []
 
 
 class NoSuchRun(LookupError):
@@ -50,19 +55,19 @@ class NoSuchRun(LookupError):
 @contextlib.contextmanager
 def client_settings() -> Iterator[None]:
     """MLflow's client fails fast and prints nothing inside; the environment is restored after."""
-    global _inside
-    with _guard:
-        if _inside == 0:
-            _added[:] = [name for name in _SETTINGS if name not in os.environ]
-            os.environ.update({name: _SETTINGS[name] for name in _added})
-        _inside += 1
+    global _depth
+    with _environment_lock:
+        if _depth == 0:
+            _added_variables[:] = [name for name in _CLIENT_ENVIRONMENT if name not in os.environ]
+            os.environ.update({name: _CLIENT_ENVIRONMENT[name] for name in _added_variables})
+        _depth += 1
     try:
         yield
     finally:
-        with _guard:
-            _inside -= 1
-            if _inside == 0:
-                for name in _added:
+        with _environment_lock:
+            _depth -= 1
+            if _depth == 0:
+                for name in _added_variables:
                     os.environ.pop(name, None)
 
 
@@ -71,40 +76,40 @@ def open_experiment(uri: str, name: str) -> tuple[MlflowClient, str]:
 
     Raises:
         ConfigError: the experiment was deleted in MLflow, so that it takes no runs.
-        Exception: one of :func:`stillhouse.search.monitoring.mlflow.errors.troubles`: MLflow cannot
-        be reached, or
+        Exception: one of :func:`stillhouse.search.monitoring.mlflow.errors.store_errors`: MLflow
+        cannot be reached, or
             does not want to.
     """
     from mlflow.exceptions import MlflowException
 
-    with _alone(uri):
+    with _database_lock(uri):
         client = _connect(uri)
-        found = client.get_experiment_by_name(name)
-        if found is None:
+        experiment = client.get_experiment_by_name(name)
+        if experiment is None:
             artifacts = artifact_folder(uri)
             try:
-                made = client.create_experiment(
+                experiment_id = client.create_experiment(
                     name,
                     artifacts.absolute().as_uri() if artifacts else None,
                     # without it MLflow's page asks what kind of experiment this is
                     tags={"mlflow.experimentKind": "custom_model_development"},
                 )
-                return client, made
+                return client, experiment_id
             except MlflowException as error:
                 # another driver was faster
-                found = client.get_experiment_by_name(name)
-                if found is None:
+                experiment = client.get_experiment_by_name(name)
+                if experiment is None:
                     raise error
-    if found.lifecycle_stage == "active":
-        return client, str(found.experiment_id)
-    if not found.experiment_id:
-        raise Unusable("no MLflow answers there; check the address in `tracking:`")
-    command = f"mlflow experiments restore -x {found.experiment_id}"
-    remedy = f"run `MLFLOW_TRACKING_URI={shown(uri)} {command}` or rename the search"
+    if experiment.lifecycle_stage == "active":
+        return client, str(experiment.experiment_id)
+    if not experiment.experiment_id:
+        raise StoreUnusable("no MLflow answers there; check the address in `tracking:`")
+    command = f"mlflow experiments restore -x {experiment.experiment_id}"
+    remedy = f"run `MLFLOW_TRACKING_URI={for_display(uri)} {command}` or rename the search"
     raise ConfigError([Problem("name", f"MLflow's experiment {name!r} is deleted; {remedy}")])
 
 
-def prepare(uri: str, experiment_name: str) -> str:
+def prepare_store(uri: str, experiment_name: str) -> str:
     """Create the database and the experiment, on the driver, before any trial.
 
     Returns why MLflow is not ready, "" if it is: a server may come back later, and the tracker
@@ -119,10 +124,10 @@ def prepare(uri: str, experiment_name: str) -> str:
             open_experiment(uri, experiment_name)
             if file := sqlite_file(uri):
                 check_writable(file)
-        except troubles() as error:
+        except store_errors() as error:
             if sqlite_file(uri) or isinstance(error, ImportError):
-                raise unusable(uri, error) from None
-            return explain(error, uri)
+                raise store_unusable_error(uri, error) from None
+            return explain_error(error, uri)
     return ""
 
 
@@ -131,16 +136,16 @@ def runs_url(uri: str, name: str, port: int = 5000) -> str:
 
     Where MLflow does not answer or knows of no such search: the list of all experiments.
     """
-    base = shown(uri).rstrip("/") if is_server(uri) else f"http://127.0.0.1:{port}"
+    base = for_display(uri).rstrip("/") if is_server(uri) else f"http://127.0.0.1:{port}"
     file = sqlite_file(uri)
     if file and not file.exists():
         return f"{base}/#/experiments"
     with client_settings():
         try:
-            found = _connect(uri).get_experiment_by_name(name)
-        except troubles():
-            found = None
-    return f"{base}/#/experiments" + (f"/{found.experiment_id}/runs" if found else "")
+            experiment = _connect(uri).get_experiment_by_name(name)
+        except store_errors():
+            experiment = None
+    return f"{base}/#/experiments" + (f"/{experiment.experiment_id}/runs" if experiment else "")
 
 
 def check_viewable(uri: str) -> None:
@@ -151,15 +156,15 @@ def check_viewable(uri: str) -> None:
     """
     file = sqlite_file(uri)
     if file is None:
-        reachable(uri)
+        check_reachable(uri)
         return
     try:
         check_schema(file, uri)  # at once, where loading MLflow takes seconds
-    except (sqlite3.Error, OSError, Unusable) as error:
-        raise unusable(uri, error) from None
+    except (sqlite3.Error, OSError, StoreUnusable) as error:
+        raise store_unusable_error(uri, error) from None
 
 
-def reachable(uri: str) -> None:
+def check_reachable(uri: str) -> None:
     """Try the tracking store without leaving anything there.
 
     Raises:
@@ -172,8 +177,8 @@ def reachable(uri: str) -> None:
                 check_writable(file)
             if file is None or file.exists():
                 _connect(uri).search_experiments(max_results=1)
-        except troubles() as error:
-            raise unusable(uri, error) from None
+        except store_errors() as error:
+            raise store_unusable_error(uri, error) from None
 
 
 def fetch_artifact(uri: str, run_id: str, path: str) -> Path:
@@ -191,10 +196,10 @@ def fetch_artifact(uri: str, run_id: str, path: str) -> Path:
         folder = tempfile.mkdtemp(prefix="stillhouse-")
         try:
             return Path(_connect(uri).download_artifacts(run_id, path, folder))
-        except troubles():
+        except store_errors():
             shutil.rmtree(folder)
     name, parent = run.info.run_name, run.data.tags.get("mlflow.parentRunId")
-    message = f"is {name!r} in {shown(uri)} and has no {path}"
+    message = f"is {name!r} in {for_display(uri)} and has no {path}"
     if parent:
         message += f"; the search that it belongs to is the run {parent}"
     raise ConfigError([Problem(run_id, message)])
@@ -205,18 +210,18 @@ def _get_run(uri: str, run_id: str) -> Run:
 
     try:
         return _connect(uri).get_run(run_id)
-    except troubles() as error:
+    except store_errors() as error:
         # An id that cannot be one is refused as invalid.
         code = error.error_code if isinstance(error, MlflowException) else ""
         if code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise NoSuchRun("no such run") from None
-        raise NoSuchRun(explain(error, uri)) from None
+        raise NoSuchRun(explain_error(error, uri)) from None
 
 
 def _connect(uri: str) -> MlflowClient:
     """A client; where MLflow would try for two minutes to open a database, one try before."""
     file, parts = sqlite_file(uri), urlsplit(uri)
-    port = _PORTS.get(parts.scheme.partition("+")[0])
+    port = _DATABASE_PORTS.get(parts.scheme.partition("+")[0])
     if file and file.exists():
         check_schema(file, uri)
     elif port and parts.hostname:
@@ -229,7 +234,7 @@ def _connect(uri: str) -> MlflowClient:
 
 
 @contextlib.contextmanager
-def _alone(uri: str) -> Iterator[None]:
+def _database_lock(uri: str) -> Iterator[None]:
     """Processes that create one sqlite database at once break each other's migrations."""
     file = sqlite_file(uri)
     if file is None:

@@ -16,7 +16,7 @@ Fetch = Callable[[str], Iterable["Metric"]]
 
 
 @dataclass
-class _Points:
+class _MetricPoints:
     """What is known of one metric of one run; a point is its time in milliseconds and its value."""
 
     steps: set[int] = field(default_factory=set)
@@ -24,7 +24,7 @@ class _Points:
 
     def add(self, metric: Metric) -> None:
         self.steps.add(metric.step)
-        self.points.add((metric.timestamp, _text(metric.value)))
+        self.points.add((metric.timestamp, _stored_text(metric.value)))
 
 
 class MetricHistory:
@@ -37,49 +37,53 @@ class MetricHistory:
     """
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str], _Points] = {}
-        self._created: set[str] = set()
+        self._points: dict[tuple[str, str], _MetricPoints] = {}
+        self._new_runs: set[str] = set()
 
-    def created(self, run_id: str) -> None:
+    def mark_new(self, run_id: str) -> None:
         """The run is new: it has no points yet."""
-        self._created.add(run_id)
+        self._new_runs.add(run_id)
 
     def forget(self, run_id: str) -> None:
         """It is uncertain what has arrived: ask MLflow again."""
-        self._created.discard(run_id)
-        self._known = {place: known for place, known in self._known.items() if place[0] != run_id}
+        self._new_runs.discard(run_id)
+        self._points = {
+            run_and_metric: points
+            for run_and_metric, points in self._points.items()
+            if run_and_metric[0] != run_id
+        }
 
     def new_steps(self, run_id: str, metrics: Iterable[Metric], fetch: Fetch) -> list[Metric]:
         """Those of ``metrics`` at steps that have no point yet; they count as sent."""
-        fresh = []
+        unsent = []
         for metric in metrics:
-            known = self._of(run_id, metric.key, fetch)
-            if metric.step not in known.steps:
-                known.add(metric)
-                fresh.append(metric)
-        return fresh
+            points = self._points_of(run_id, metric.key, fetch)
+            if metric.step not in points.steps:
+                points.add(metric)
+                unsent.append(metric)
+        return unsent
 
     def next_steps(self, run_id: str, metrics: Iterable[Metric], fetch: Fetch) -> list[Metric]:
         """Those of ``metrics`` that were not sent yet, each at the next free step.
 
         For figures without an epoch: the newest value is to be the last point.
         """
-        fresh = []
+        unsent = []
         for metric in metrics:
-            known = self._of(run_id, metric.key, fetch)
-            if (metric.timestamp, _text(metric.value)) not in known.points:
-                moved = _at_step(metric, max(known.steps, default=-1) + 1)
-                known.add(moved)
-                fresh.append(moved)
-        return fresh
+            points = self._points_of(run_id, metric.key, fetch)
+            if (metric.timestamp, _stored_text(metric.value)) not in points.points:
+                at_free_step = _at_step(metric, max(points.steps, default=-1) + 1)
+                points.add(at_free_step)
+                unsent.append(at_free_step)
+        return unsent
 
-    def _of(self, run_id: str, key: str, fetch: Fetch) -> _Points:
-        if (run_id, key) not in self._known:
-            known = self._known[run_id, key] = _Points()
-            if run_id not in self._created:
+    def _points_of(self, run_id: str, key: str, fetch: Fetch) -> _MetricPoints:
+        if (run_id, key) not in self._points:
+            points = self._points[run_id, key] = _MetricPoints()
+            if run_id not in self._new_runs:
                 for metric in fetch(key):
-                    known.add(metric)
-        return self._known[run_id, key]
+                    points.add(metric)
+        return self._points[run_id, key]
 
 
 def _at_step(metric: Metric, step: int) -> Metric:
@@ -88,7 +92,7 @@ def _at_step(metric: Metric, step: int) -> Metric:
     return Metric(metric.key, metric.value, metric.timestamp, step)
 
 
-def _text(value: float) -> str:
+def _stored_text(value: float) -> str:
     """A value as MLflow stores it: an infinite one becomes the largest number."""
     if math.isnan(value):
         return "nan"

@@ -11,17 +11,17 @@ import ipaddress
 import sys
 from pathlib import Path
 
-from stillhouse.search.core.addresses import hushed, shown
+from stillhouse.search.core.addresses import for_display, scrub
 from stillhouse.spaces.config.problems import ConfigError, Problem
 
-SERVER_SETTINGS = {
+SERVER_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
 """Of MLflow's server: pages alone, no workers for jobs, no calls home."""
 
-_SERVERS = ("http", "https", "databricks")
-_DATABASES = ("postgresql", "mysql", "mssql")
+_SERVER_SCHEMES = ("http", "https", "databricks")
+_DATABASE_SCHEMES = ("postgresql", "mysql", "mssql")
 _REMEDY = "use sqlite:///FILE.db, http(s)://HOST:PORT, postgresql://..., mysql://... or databricks"
 
 
@@ -37,7 +37,7 @@ def resolve_uri(uri: str | None, base: Path) -> str:
     if not uri:
         return f"sqlite:///{base.absolute() / 'mlflow.db'}"
     scheme = uri.partition(":")[0].partition("+")[0]
-    if scheme in _SERVERS or scheme in _DATABASES:
+    if scheme in _SERVER_SCHEMES or scheme in _DATABASE_SCHEMES:
         return uri
     if scheme == "sqlite" and ":///" in uri:
         driver, _, file = uri.partition(":///")
@@ -50,21 +50,21 @@ def resolve_uri(uri: str | None, base: Path) -> str:
     raise AssertionError
 
 
-def _refuse(uri: str, why: str) -> None:
-    raise ConfigError([Problem("tracking", f"{hushed(uri)!r} {why}; {_REMEDY}")])
+def _refuse(uri: str, reason: str) -> None:
+    raise ConfigError([Problem("tracking", f"{scrub(uri)!r} {reason}; {_REMEDY}")])
 
 
 def is_server(uri: str) -> bool:
     """Whether an MLflow server answers there, rather than a database."""
-    return uri.partition(":")[0] in _SERVERS
+    return uri.partition(":")[0] in _SERVER_SCHEMES
 
 
 def sqlite_file(uri: str) -> Path | None:
     """The file of a sqlite URI; None for every other place."""
-    scheme, _, rest = uri.partition(":///")
+    scheme, _, path = uri.partition(":///")
     if scheme.partition("+")[0] != "sqlite":
         return None
-    return Path(rest.partition("?")[0])
+    return Path(path.partition("?")[0])
 
 
 def artifact_folder(uri: str) -> Path | None:
@@ -78,18 +78,18 @@ def artifact_folder(uri: str) -> Path | None:
     return (file.parent if file else Path.cwd()) / "mlartifacts"
 
 
-def server_settings(uri: str) -> dict[str, str]:
+def server_environment(uri: str) -> dict[str, str]:
     """Environment for :func:`ui_command`. The address may hold a password, and command lines are
     for everybody to see.
     """
-    return {**SERVER_SETTINGS, "MLFLOW_BACKEND_STORE_URI": uri}
+    return {**SERVER_ENVIRONMENT, "MLFLOW_BACKEND_STORE_URI": uri}
 
 
 def ui_command(
     uri: str, host: str = "127.0.0.1", port: int = 5000, allowed_hosts: str | None = None
 ) -> list[str]:
     """The command line that serves MLflow's pages for the runs kept at ``uri``, which
-    :func:`server_settings` tell it.
+    :func:`server_environment` tell it.
 
     Args:
         allowed_hosts: by which names it may be called; MLflow's own list if none is given.
@@ -99,7 +99,7 @@ def ui_command(
     """
     artifacts = artifact_folder(uri)
     if artifacts is None:
-        message = f"is served already; open {shown(uri)} in a browser"
+        message = f"is served already; open {for_display(uri)} in a browser"
         raise ConfigError([Problem("tracking", message)])
     if not (is_loopback(host) or allowed_hosts):
         message = (

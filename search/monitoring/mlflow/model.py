@@ -19,29 +19,29 @@ from torch import Tensor
 
 from stillhouse.search.core.model_name import name_problem
 from stillhouse.search.monitoring.mlflow.client import client_settings
-from stillhouse.search.monitoring.mlflow.outbox import Operation
-from stillhouse.spaces.compression.quantisation import sealed
+from stillhouse.search.monitoring.mlflow.outbox import OutboxEntry
+from stillhouse.spaces.compression.quantisation import exportable
 from stillhouse.spaces.config.problems import ConfigError, Problem
 from stillhouse.spaces.modules.classifier import Classifier
-from stillhouse.spaces.modules.network import Network, form_of
+from stillhouse.spaces.modules.network import Network, input_form
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-_EXAMPLES = 4
-_INPUTS = {
+_NUM_EXAMPLES = 4
+_INPUT_DESCRIPTIONS = {
     "images": "images in 0..1, channels first",
     "text": "word vectors, [texts, dimensions, words, 1]",
 }
 
 
-def check_name(register: str) -> None:
+def check_name(model_name: str) -> None:
     """A name the model registry takes.
 
     Raises:
         ConfigError: it does not.
     """
-    if message := name_problem(register):
+    if message := name_problem(model_name):
         raise ConfigError([Problem("run.register_as", message)])
 
 
@@ -62,10 +62,10 @@ def save_classifier(
         import mlflow.pyfunc
         import mlflow.pytorch
 
-    examples = images[:_EXAMPLES].detach().float().cpu().contiguous()
+    examples = images[:_NUM_EXAMPLES].detach().float().cpu().contiguous()
     channels, height, width = examples.shape[1:]
     shape = (channels, height, width)
-    classifier = sealed(Classifier(copy.deepcopy(network).float().cpu()).eval())
+    classifier = exportable(Classifier(copy.deepcopy(network).float().cpu()).eval())
     with torch.no_grad():
         logits = classifier(examples)
     with warnings.catch_warnings():
@@ -76,8 +76,10 @@ def save_classifier(
             folder,
             signature=_signature(examples, logits),
             input_example=examples.numpy(),
-            metadata={"classes": list(classes), "input": _INPUTS[form_of(shape)]},
-            pip_requirements=[f"{name}=={_public(name)}" for name in ("mlflow", "torch", "numpy")],
+            metadata={"classes": list(classes), "input": _INPUT_DESCRIPTIONS[input_form(shape)]},
+            pip_requirements=[
+                f"{name}=={_public_version(name)}" for name in ("mlflow", "torch", "numpy")
+            ],
             serialization_format="pt2",
         )
 
@@ -93,7 +95,7 @@ def _signature(images: Tensor, logits: Tensor) -> Any:
     return ModelSignature(inputs=schema(images), outputs=schema(logits))
 
 
-def _public(name: str) -> str:
+def _public_version(name: str) -> str:
     """The version without the local part (+cpu), which no index offers."""
     return version(name).partition("+")[0]
 
@@ -102,32 +104,32 @@ def log_saved_model(
     client: MlflowClient,
     experiment: str,
     run_id: str,
-    operation: Operation,
+    entry: OutboxEntry,
     folder: Path,
     token: str,
 ) -> None:
-    """Log the model saved in ``folder``/``operation["folder"]`` and remove it there.
+    """Log the model saved in ``folder``/``entry["folder"]`` and remove it there.
 
     Doing it again leaves one model: it is found by its tag.
 
     Raises:
         FileNotFoundError: it was neither saved nor logged.
     """
-    saved = folder / operation["folder"]
-    handle = f"{token}/{operation['folder']}"
-    wanted = f"tags.`stillhouse.handle` = '{handle}'"
-    found = client.search_logged_models([experiment], wanted)
-    if found:
-        model = found[0]
+    saved = folder / entry["folder"]
+    tag = f"{token}/{entry['folder']}"
+    query = f"tags.`stillhouse.handle` = '{tag}'"
+    models = client.search_logged_models([experiment], query)
+    if models:
+        model = models[0]
     elif saved.exists():
-        name, tags = operation["name"], {"stillhouse.handle": handle}
+        name, tags = entry["name"], {"stillhouse.handle": tag}
         model = client.create_logged_model(experiment, name, run_id, tags, model_type="classifier")
     else:
         raise FileNotFoundError(f"{saved} is gone, and the model was not logged")
     if str(model.status) != "READY":
         _upload(client, model, run_id, saved)
-    if operation["register"]:
-        _register(client, model, run_id, operation["register"])
+    if entry["register"]:
+        _register(client, model, run_id, entry["register"])
     if saved.exists():
         shutil.rmtree(saved)
 
@@ -136,10 +138,10 @@ def _upload(client: MlflowClient, model: Any, run_id: str, saved: Path) -> None:
     from mlflow.entities import LoggedModelOutput
     from mlflow.models import Model
 
-    described = Model.load(saved)
-    described.model_id = described.model_uuid = model.model_id
-    described.run_id, described.artifact_path = run_id, model.artifact_location
-    described.save(str(saved / "MLmodel"))
+    model_config = Model.load(saved)
+    model_config.model_id = model_config.model_uuid = model.model_id
+    model_config.run_id, model_config.artifact_path = run_id, model.artifact_location
+    model_config.save(str(saved / "MLmodel"))
     client.log_model_artifacts(model.model_id, str(saved))
     outputs = client.get_run(run_id).outputs
     logged = outputs.model_outputs if outputs else []
@@ -159,7 +161,7 @@ def _register(client: MlflowClient, model: Any, run_id: str, name: str) -> None:
             raise
     source = model.artifact_location
     versions = client.search_model_versions(f"name='{name}'")
-    found = [version for version in versions if version.source == source]
-    if not found:
-        found = [client.create_model_version(name, source, run_id, model_id=model.model_id)]
-    client.set_registered_model_alias(name, "best", found[0].version)
+    matching = [version for version in versions if version.source == source]
+    if not matching:
+        matching = [client.create_model_version(name, source, run_id, model_id=model.model_id)]
+    client.set_registered_model_alias(name, "best", matching[0].version)

@@ -11,15 +11,15 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from stillhouse.search.monitoring.mlflow.outbox import Operation
+from stillhouse.search.monitoring.mlflow.outbox import OutboxEntry
 from stillhouse.spaces.config.base import canonical_json, fingerprint
 
-SEARCH = "search"
+SEARCH_RUN = "search"
 """The parent of all other runs."""
 
-_KEY = 250
-_PARAMETER = 500
-_TAG = 8000
+_MAX_KEY_LETTERS = 250
+_MAX_PARAMETER_LETTERS = 500
+_MAX_TAG_LETTERS = 8000
 
 
 def trial_run(number: int) -> str:
@@ -32,7 +32,7 @@ def stage_run(key: str) -> str:
     return f"stage-{key[:12]}"
 
 
-def begin(run: str, at: int, name: str, tags: Mapping[str, Any]) -> Operation:
+def begin(run: str, at: int, name: str, tags: Mapping[str, Any]) -> OutboxEntry:
     """Create the run, or go on with it; ``at`` is in milliseconds since 1970 everywhere."""
     return {"do": "begin", "run": run, "at": at, "title": name, "tags": _tags(tags)}
 
@@ -45,75 +45,81 @@ def log(
     metrics: Mapping[str, float] | None = None,
     step: int = 0,
     tags: Mapping[str, Any] | None = None,
-) -> list[Operation]:
+) -> list[OutboxEntry]:
     """Parameters, metrics of one step and tags; texts too long for MLflow become files."""
-    kept, tags = {}, dict(tags or {})
+    short_params, tags = {}, dict(tags or {})
     for path, value in (params or {}).items():
-        name, whole = valid_key(path), plain_text(value)
-        kept[name] = whole[:_PARAMETER]
-        if len(whole) > _PARAMETER:
-            tags[f"stillhouse.value.{name}"] = whole
+        name, value_text = valid_key(path), plain_text(value)
+        short_params[name] = value_text[:_MAX_PARAMETER_LETTERS]
+        if len(value_text) > _MAX_PARAMETER_LETTERS:
+            tags[f"stillhouse.value.{name}"] = value_text
     files = [
         text(run, at, f"{valid_key(name)}.txt", plain_text(value))
         for name, value in tags.items()
-        if len(plain_text(value)) > _TAG
+        if len(plain_text(value)) > _MAX_TAG_LETTERS
     ]
-    numbers = {valid_key(name): float(value) for name, value in (metrics or {}).items()}
-    operation = {"do": "log", "run": run, "at": at, "step": step}
-    operation |= {"params": kept, "metrics": numbers, "tags": _tags(tags)}
-    return [operation, *files]
+    float_metrics = {valid_key(name): float(value) for name, value in (metrics or {}).items()}
+    entry = {"do": "log", "run": run, "at": at, "step": step}
+    entry |= {"params": short_params, "metrics": float_metrics, "tags": _tags(tags)}
+    return [entry, *files]
 
 
-def dataset(run: str, at: int, identity: Mapping[str, Any], about: Mapping[str, Any]) -> Operation:
+def dataset(
+    run: str, at: int, identity: Mapping[str, Any], data_facts: Mapping[str, Any]
+) -> OutboxEntry:
     """The data set as the run's input.
 
-    ``identity`` is what decides its batches, ``about`` what is known of it (shape, sizes).
+    ``identity`` is what decides its batches, ``data_facts`` what is known of it (shape, sizes).
     """
     source = identity.get("source", "data")
     name = source if isinstance(source, str) else next(iter(source))
-    told = {"name": str(name), "digest": fingerprint(identity), "source": canonical_json(identity)}
-    return {"do": "dataset", "run": run, "at": at, **told, "profile": plain_text(about)}
+    fields = {
+        "name": str(name),
+        "digest": fingerprint(identity),
+        "source": canonical_json(identity),
+    }
+    return {"do": "dataset", "run": run, "at": at, **fields, "profile": plain_text(data_facts)}
 
 
-def text(run: str, at: int, path: str, content: str) -> Operation:
+def text(run: str, at: int, path: str, content: str) -> OutboxEntry:
     """A text file among the run's artifacts."""
     return {"do": "text", "run": run, "at": at, "path": path, "content": content}
 
 
-def files(run: str, at: int, paths: Iterable[str]) -> Operation:
+def files(run: str, at: int, paths: Iterable[str]) -> OutboxEntry:
     """Local files, relative to the search's folder where they lie in it."""
     return {"do": "files", "run": run, "at": at, "paths": list(paths)}
 
 
-def model(run: str, at: int, folder: str, name: str, register: str | None) -> Operation:
+def model(run: str, at: int, folder: str, name: str, register: str | None) -> OutboxEntry:
     """A model saved in ``folder``, to be logged and, under a name, registered."""
-    operation = {"do": "model", "run": run, "at": at, "folder": folder}
-    return operation | {"name": name, "register": register}
+    entry = {"do": "model", "run": run, "at": at, "folder": folder}
+    return entry | {"name": name, "register": register}
 
 
-def end(run: str, at: int, status: str) -> Operation:
+def end(run: str, at: int, status: str) -> OutboxEntry:
     """``status`` is MLflow's: FINISHED, FAILED or KILLED."""
     return {"do": "end", "run": run, "at": at, "status": status}
 
 
-def complete(run: str, at: int, operations: Iterable[Operation]) -> Operation:
+def complete_run(run: str, at: int, entries: Iterable[OutboxEntry]) -> OutboxEntry:
     """What ends a run, if an earlier launch has begun it and did not see its end."""
-    own = [operation for operation in operations if operation["run"] == run]
-    return {"do": "complete", "run": run, "at": at, "operations": own}
+    run_entries = [entry for entry in entries if entry["run"] == run]
+    return {"do": "complete", "run": run, "at": at, "operations": run_entries}
 
 
-def end_others(at: int, reason: str) -> Operation:
+def end_others(at: int, reason: str) -> OutboxEntry:
     """End all runs below the search that are still running: they were interrupted."""
-    return {"do": "end_others", "run": SEARCH, "at": at, "reason": reason}
+    return {"do": "end_others", "run": SEARCH_RUN, "at": at, "reason": reason}
 
 
 def valid_key(name: str) -> str:
     """A name MLflow takes, cut to its limit with a mark that keeps it distinct."""
     name = re.sub(r"[^\w.\- :/]", "_", name, flags=re.ASCII).strip("/")
     name = re.sub(r"/[./]*/|\.\.+", "_", name) or "_"
-    if len(name) <= _KEY:
+    if len(name) <= _MAX_KEY_LETTERS:
         return name
-    return f"{name[: _KEY - 9]}-{fingerprint(name)[:8]}"
+    return f"{name[: _MAX_KEY_LETTERS - 9]}-{fingerprint(name)[:8]}"
 
 
 def plain_text(value: Any) -> str:
@@ -124,4 +130,4 @@ def plain_text(value: Any) -> str:
 
 
 def _tags(tags: Mapping[str, Any]) -> dict[str, str]:
-    return {valid_key(name): plain_text(value)[:_TAG] for name, value in tags.items()}
+    return {valid_key(name): plain_text(value)[:_MAX_TAG_LETTERS] for name, value in tags.items()}

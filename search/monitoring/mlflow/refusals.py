@@ -7,17 +7,22 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from stillhouse.search.core.addresses import hushed
-from stillhouse.search.monitoring.mlflow.errors import first_line
+from stillhouse.search.core.addresses import scrub
+from stillhouse.search.monitoring.mlflow.errors import root_cause_line
 from stillhouse.search.monitoring.mlflow.locations import is_server
-from stillhouse.search.monitoring.mlflow.outbox import Operation
+from stillhouse.search.monitoring.mlflow.outbox import OutboxEntry
 from stillhouse.spaces.config.problems import ConfigError
 
 log = logging.getLogger(__name__)
 
 # The rest (not reachable, busy, not allowed yet) may change, and waits.
-_CODES = {"INVALID_PARAMETER_VALUE", "INVALID_STATE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS"}
-GONE = "RESOURCE_DOES_NOT_EXIST"
+_REFUSAL_CODES = {
+    "INVALID_PARAMETER_VALUE",
+    "INVALID_STATE",
+    "BAD_REQUEST",
+    "RESOURCE_ALREADY_EXISTS",
+}
+NOT_FOUND_CODE = "RESOURCE_DOES_NOT_EXIST"
 """MLflow's error code where it has no such run or experiment."""
 
 
@@ -29,7 +34,7 @@ def is_refusal(error: Exception, uri: str) -> bool:
         case MlflowException(error_code="BAD_REQUEST") if is_server(uri):
             return isinstance(error, RestException)  # no proxy's error page
         case MlflowException(error_code=code):
-            return code in {*_CODES, GONE}
+            return code in {*_REFUSAL_CODES, NOT_FOUND_CODE}
         case FileNotFoundError():
             return True
         case OSError():  # the network's, or an upload too large for a proxy
@@ -48,26 +53,26 @@ class Refusals:
     def __init__(self, folder: Path, uri: str) -> None:
         self._path = folder / "refused.jsonl"
         self._uri = uri
-        self.count = count_refused(folder)
+        self.count = count_refusals(folder)
         self.reason = _last_reason(self._path) if self.count else ""
 
-    def add(self, operations: Sequence[Operation], error: Exception, why: str = "") -> None:
+    def add(self, entries: Sequence[OutboxEntry], error: Exception, explanation: str = "") -> None:
         """Put operations aside that were refused for one reason, and say so in one line.
 
         Args:
             why: what to say in place of the error's own words, which the file has as well.
         """
-        whole = hushed(f"{why}: {error}" if why else str(error), self._uri)
+        full_reason = scrub(f"{explanation}: {error}" if explanation else str(error), self._uri)
         with self._path.open("a", encoding="utf-8") as lines:
-            for operation in operations:
-                lines.write(json.dumps({"reason": whole, **operation}) + "\n")
-        self.count += len(operations)
-        told = "an entry" if len(operations) == 1 else f"{len(operations)} entries"
-        self.reason = hushed(why or first_line(error), self._uri)
-        log.warning("MLflow refused %s, kept in %s: %s", told, self._path, self.reason)
+            for entry in entries:
+                lines.write(json.dumps({"reason": full_reason, **entry}) + "\n")
+        self.count += len(entries)
+        count_text = "an entry" if len(entries) == 1 else f"{len(entries)} entries"
+        self.reason = scrub(explanation or root_cause_line(error), self._uri)
+        log.warning("MLflow refused %s, kept in %s: %s", count_text, self._path, self.reason)
 
 
-def count_refused(folder: Path) -> int:
+def count_refusals(folder: Path) -> int:
     """How many operations were put aside in a search's ``tracking`` folder."""
     path = folder / "refused.jsonl"
     if not path.exists():

@@ -8,10 +8,10 @@ import os
 from pathlib import Path
 from typing import Any
 
-from stillhouse.search.core.addresses import kept
+from stillhouse.search.core.addresses import for_storage
 
 
-class Handles:
+class RunIdMap:
     """Run names here -> MLflow's ids at one server, one JSON line for each change.
 
     A run is *doubtful* when its creation was attempted and no answer was kept: it may or may
@@ -21,43 +21,43 @@ class Handles:
     def __init__(self, path: Path, uri: str) -> None:
         self._path = path
         # With and without its password it is the same place.
-        self._place = hashlib.sha256(kept(uri).encode()).hexdigest()[:12]
+        self._server_hash = hashlib.sha256(for_storage(uri).encode()).hexdigest()[:12]
         self._ids: dict[str, str | None] = {}
         for line in path.read_bytes().splitlines() if path.exists() else []:
-            match _read(line):
-                case {"place": self._place, "run": str(run), "id": str() | None as run_id}:
+            match _parse_line(line):
+                case {"place": self._server_hash, "run": str(run), "id": str() | None as run_id}:
                     self._ids[run] = run_id
 
-    def known(self, run: str) -> str | None:
+    def run_id(self, run: str) -> str | None:
         """MLflow's id of the run."""
         return self._ids.get(run)
 
-    def doubtful(self, run: str) -> bool:
+    def is_uncertain(self, run: str) -> bool:
         """Whether the run may exist although its id is not known."""
         return run in self._ids and self._ids[run] is None
 
-    def attempt(self, run: str) -> None:
+    def mark_creating(self, run: str) -> None:
         """The run is about to be created; no loss of power makes this forgotten."""
-        self._note(run, None)
+        self._append_line(run, None)
 
-    def learn(self, run: str, run_id: str) -> None:
+    def set_run_id(self, run: str, run_id: str) -> None:
         """The run has this id."""
-        self._note(run, run_id)
+        self._append_line(run, run_id)
 
-    def doubt_all(self) -> None:
+    def invalidate(self) -> None:
         """The ids no longer hold."""
         self._ids = dict.fromkeys(self._ids)
 
-    def _note(self, run: str, run_id: str | None) -> None:
+    def _append_line(self, run: str, run_id: str | None) -> None:
         self._ids[run] = run_id
         with self._path.open("a") as lines:
             # The line's end first: what a crash has torn before must not swallow this one.
-            lines.write("\n" + json.dumps({"run": run, "id": run_id, "place": self._place}))
+            lines.write("\n" + json.dumps({"run": run, "id": run_id, "place": self._server_hash}))
             lines.flush()
             os.fsync(lines.fileno())
 
 
-def _read(line: bytes) -> Any:
+def _parse_line(line: bytes) -> Any:
     try:
         return json.loads(line)
     except ValueError:

@@ -8,42 +8,42 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from stillhouse.search.core.addresses import shown
+from stillhouse.search.core.addresses import for_display
 
-_FOLDER = Path("store/db_migrations/versions")
+_MIGRATIONS = Path("store/db_migrations/versions")
 _REVISION = re.compile(r"""^revision\s*=\s*["'](\w+)["']""", re.MULTILINE)
-_BEFORE = re.compile(r"""^down_revision\s*=\s*["'](\w+)["']""", re.MULTILINE)
+_DOWN_REVISION = re.compile(r"""^down_revision\s*=\s*["'](\w+)["']""", re.MULTILINE)
 
 
 @functools.cache
-def revisions() -> tuple[frozenset[str], str]:
+def known_revisions() -> tuple[frozenset[str], str]:
     """All revisions that the installed MLflow knows, and the newest, which it needs.
 
     They are read from its migrations, since loading MLflow takes seconds. Empty where they are
     not found.
     """
     spec = find_spec("mlflow")
-    places = spec.submodule_search_locations if spec else None
-    files = [file for place in places or () for file in (Path(place) / _FOLDER).glob("*.py")]
+    folders = spec.submodule_search_locations if spec else None
+    files = [file for folder in folders or () for file in (Path(folder) / _MIGRATIONS).glob("*.py")]
     texts = [file.read_text(encoding="utf-8") for file in files]
-    known = {found[1] for text in texts if (found := _REVISION.search(text))}
-    before = {found[1] for text in texts if (found := _BEFORE.search(text))}
-    newest = known - before
-    return frozenset(known), newest.pop() if len(newest) == 1 else ""
+    all_revisions = {match[1] for text in texts if (match := _REVISION.search(text))}
+    parents = {match[1] for text in texts if (match := _DOWN_REVISION.search(text))}
+    newest = all_revisions - parents
+    return frozenset(all_revisions), newest.pop() if len(newest) == 1 else ""
 
 
-def mismatch(revision: str, uri: str) -> str:
+def schema_mismatch(revision: str, uri: str) -> str:
     """Why a database at this revision cannot be used, with the remedy; "" where it can be."""
-    known, newest = revisions()
+    all_revisions, newest = known_revisions()
     if not newest or revision == newest:
         return ""
-    here = f"MLflow {version('mlflow')} here"
-    if revision in known:
+    installed = f"MLflow {version('mlflow')} here"
+    if revision in all_revisions:
         return (
-            f"an older MLflow wrote it (schema {revision}, {here} needs {newest}); "
-            f"copy the database, then run `mlflow db upgrade {shown(uri)}`"
+            f"an older MLflow wrote it (schema {revision}, {installed} needs {newest}); "
+            f"copy the database, then run `mlflow db upgrade {for_display(uri)}`"
         )
     return (
-        f"a newer MLflow wrote it (schema {revision}, {here} knows schemas up to {newest}); "
+        f"a newer MLflow wrote it (schema {revision}, {installed} knows schemas up to {newest}); "
         "install that MLflow, or name another store with `tracking:`"
     )

@@ -11,18 +11,18 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-_LOOK = 0.1
+_END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_POLL_SECONDS = 0.1
 """Seconds between two looks at the server."""
-_PATIENCE = 10.0
+_END_TIMEOUT = 10.0
 """Seconds that a server has to end by itself."""
 
 
-def why_taken(host: str, port: int) -> str:
+def port_problem(host: str, port: int) -> str:
     """Why no server can listen there; "" if one can."""
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        for family, kind, protocol, _, address in found:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        for family, kind, protocol, _, address in addresses:
             with socket.socket(family, kind, protocol) as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 probe.bind(address)
@@ -31,12 +31,12 @@ def why_taken(host: str, port: int) -> str:
     return ""
 
 
-def serve(
+def serve_ui(
     command: Sequence[str],
-    settings: Mapping[str, str],
+    environment_overrides: Mapping[str, str],
     host: str,
     port: int,
-    ready: Callable[[], None],
+    on_ready: Callable[[], None],
 ) -> tuple[int, int]:
     """Run a server until it ends or this process gets SIGTERM, SIGINT or SIGHUP.
 
@@ -49,16 +49,16 @@ def serve(
     Returns the signal that ended it (0: none did) and the server's exit status.
     """
     signals: list[int] = []
-    with _noted(signals):
-        environment = {**os.environ, **settings}
+    with _signals_collected(signals):
+        environment = {**os.environ, **environment_overrides}
         process = subprocess.Popen(command, env=environment, start_new_session=True)
         try:
-            told = False
+            is_announced = False
             while process.poll() is None and not signals:
-                if not told and _listens(host, port):
-                    told = True
-                    ready()
-                time.sleep(_LOOK)
+                if not is_announced and _is_listening(host, port):
+                    is_announced = True
+                    on_ready()
+                time.sleep(_POLL_SECONDS)
             status = process.returncode or 0
         finally:
             _end_group(process)
@@ -66,18 +66,20 @@ def serve(
 
 
 @contextlib.contextmanager
-def _noted(signals: list[int]) -> Iterator[None]:
+def _signals_collected(signals: list[int]) -> Iterator[None]:
     """Note signals instead of ending, while the block runs; ``nohup`` still keeps SIGHUP away."""
-    heard = [s for s in _ENDING if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN]
-    before = {s: signal.signal(s, lambda number, _: signals.append(number)) for s in heard}
+    handled = [
+        s for s in _END_SIGNALS if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN
+    ]
+    handlers = {s: signal.signal(s, lambda number, _: signals.append(number)) for s in handled}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
-def _listens(host: str, port: int) -> bool:
+def _is_listening(host: str, port: int) -> bool:
     with contextlib.suppress(ValueError):
         address = ipaddress.ip_address(host)
         if address.is_unspecified:
@@ -92,12 +94,12 @@ def _listens(host: str, port: int) -> bool:
 def _end_group(process: subprocess.Popen[bytes]) -> None:
     """End a process and all that it has started, in good time or by force."""
     for number in (signal.SIGTERM, signal.SIGKILL):
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _END_TIMEOUT
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
             while time.monotonic() < deadline:
                 process.poll()  # a process that has ended counts until it was asked
                 os.killpg(process.pid, 0)
-                time.sleep(_LOOK)
+                time.sleep(_POLL_SECONDS)
             continue
         return

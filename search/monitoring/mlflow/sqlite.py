@@ -7,12 +7,12 @@ import os
 import sqlite3
 from pathlib import Path
 
-from stillhouse.search.monitoring.mlflow.errors import Unusable
+from stillhouse.search.monitoring.mlflow.errors import StoreUnusable
 from stillhouse.search.monitoring.mlflow.locations import sqlite_file
-from stillhouse.search.monitoring.mlflow.schema import mismatch
+from stillhouse.search.monitoring.mlflow.schema import schema_mismatch
 
-_KNOWN = "SELECT 1 FROM experiments WHERE name = ? AND lifecycle_stage = 'active'"
-_TABLE = "SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'"
+_EXPERIMENT_QUERY = "SELECT 1 FROM experiments WHERE name = ? AND lifecycle_stage = 'active'"
+_SCHEMA_TABLE_QUERY = "SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'"
 
 
 def check_schema(file: Path, uri: str) -> None:
@@ -25,11 +25,11 @@ def check_schema(file: Path, uri: str) -> None:
         sqlite3.Error: the file is no database, or cannot be read.
     """
     with contextlib.closing(sqlite3.connect(file)) as database:
-        if database.execute(_TABLE).fetchone() is None:
+        if database.execute(_SCHEMA_TABLE_QUERY).fetchone() is None:
             return
-        found = database.execute("SELECT version_num FROM alembic_version").fetchone()
-    if found and (why := mismatch(str(found[0]), uri)):
-        raise Unusable(why)
+        row = database.execute("SELECT version_num FROM alembic_version").fetchone()
+    if row and (problem := schema_mismatch(str(row[0]), uri)):
+        raise StoreUnusable(problem)
 
 
 def check_writable(file: Path) -> None:
@@ -53,7 +53,7 @@ def check_writable(file: Path) -> None:
             database.execute("ROLLBACK")
 
 
-def known(uri: str, experiment_name: str) -> bool:
+def is_prepared(uri: str, experiment_name: str) -> bool:
     """Whether a sqlite database has the experiment and takes runs of it: nothing to prepare."""
     file = sqlite_file(uri)
     if file is None or not file.exists():
@@ -62,6 +62,6 @@ def known(uri: str, experiment_name: str) -> bool:
         check_schema(file, uri)
         check_writable(file)
         with contextlib.closing(sqlite3.connect(file)) as database:
-            return database.execute(_KNOWN, (experiment_name,)).fetchone() is not None
-    except (sqlite3.Error, OSError, Unusable):
+            return database.execute(_EXPERIMENT_QUERY, (experiment_name,)).fetchone() is not None
+    except (sqlite3.Error, OSError, StoreUnusable):
         return False  # what is wrong with it, `prepare` says

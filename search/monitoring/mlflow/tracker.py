@@ -13,28 +13,28 @@ from typing import Any
 
 from torch import Tensor
 
-from stillhouse.search.core.addresses import kept
-from stillhouse.search.core.durable import read_mapping, sync_tree, write_whole
+from stillhouse.search.core.addresses import for_storage
+from stillhouse.search.core.durable import read_json_mapping, sync_tree, write_atomically
 from stillhouse.search.monitoring.events import Event
 from stillhouse.search.monitoring.mlflow import operations as op
 from stillhouse.search.monitoring.mlflow.client import client_settings
-from stillhouse.search.monitoring.mlflow.errors import explain
-from stillhouse.search.monitoring.mlflow.mapper import Diary, now
+from stillhouse.search.monitoring.mlflow.errors import explain_error
+from stillhouse.search.monitoring.mlflow.mapper import MlflowMapper, now_ms
 from stillhouse.search.monitoring.mlflow.model import check_name, save_classifier
-from stillhouse.search.monitoring.mlflow.operations import SEARCH, trial_run
-from stillhouse.search.monitoring.mlflow.outbox import Busy, Operation, Spool, waiting
+from stillhouse.search.monitoring.mlflow.operations import SEARCH_RUN, trial_run
+from stillhouse.search.monitoring.mlflow.outbox import Busy, Outbox, OutboxEntry, count_pending
 from stillhouse.search.monitoring.mlflow.sender import Sender
 from stillhouse.search.results.outcome import Outcome
 from stillhouse.spaces.modules.network import Network
 
 log = logging.getLogger(__name__)
 
-FILE = "search.json"
+TRACKING_FILE = "search.json"
 """Which search this is, and where MLflow is, for who sends what is left."""
-GATHER = 0.5
+BATCH_SECONDS = 0.5
 """Seconds for which operations gather, so that many of one run go in one call."""
-_MOST = 500
-_LONGEST_PAUSE = 30.0
+_MAX_BATCH = 500
+_MAX_PAUSE = 30.0
 
 
 class Tracker:
@@ -56,30 +56,30 @@ class Tracker:
     """
 
     def __init__(
-        self, uri: str, name: str, folder: Path, facts: Mapping[str, str], delay: float = 0.0
+        self, uri: str, name: str, folder: Path, environment: Mapping[str, str], delay: float = 0.0
     ) -> None:
         self._folder = folder.absolute()
         self._delay = delay
         self._uri = uri
-        own = self._folder / "tracking"
-        self._spool = Spool(own)
-        self._diary = Diary(name, facts)
-        self._sender = Sender(uri, name, _token(own, uri, name), own)
+        tracking_folder = self._folder / "tracking"
+        self._outbox = Outbox(tracking_folder)
+        self._mapper = MlflowMapper(name, environment)
+        self._sender = Sender(uri, name, _load_token(tracking_folder, uri, name), tracking_folder)
         self._wake = threading.Event()
         self._closing = threading.Event()
         self._trouble = ""
-        self._thread = threading.Thread(target=self._work, name="mlflow", daemon=True)
+        self._thread = threading.Thread(target=self._send_loop, name="mlflow", daemon=True)
         self._wake.set()
         self._thread.start()
 
     def __call__(self, event: Event) -> None:
         """Take note of an event."""
-        self._append(self._diary.entries(event))
+        self._append(self._mapper.entries(event))
 
     @property
-    def pending(self) -> int:
+    def num_pending(self) -> int:
         """Operations that MLflow does not have yet."""
-        return self._spool.pending
+        return self._outbox.num_pending
 
     @property
     def trouble(self) -> str:
@@ -90,19 +90,19 @@ class Tracker:
         """What MLflow lacks, for a status: how many operations are ``unsent`` and why
         (``trouble``), how many it ``refused`` for good, and why it did so last (``refusal``)."""
         refusals = self._sender.refusals
-        told: dict[str, Any] = {"unsent": self.pending, "trouble": self.trouble}
-        return told | {"refused": refusals.count, "refusal": refusals.reason}
+        state: dict[str, Any] = {"unsent": self.num_pending, "trouble": self.trouble}
+        return state | {"refused": refusals.count, "refusal": refusals.reason}
 
     def log_outcome(
         self,
         outcome: Outcome,
         files: Sequence[Path],
-        best: Mapping[str, float],
-        winner: int | None = None,
+        best_metrics: Mapping[str, float],
+        winning_trial: int | None = None,
     ) -> None:
-        """The search's summary, the ``best`` trial's figures, and files as artifacts."""
+        """The search's summary, the ``best_metrics`` trial's figures, and files as artifacts."""
         paths = [os.path.relpath(file.absolute(), self._folder) for file in files]
-        self._append(self._diary.summary(outcome, paths, best, winner))
+        self._append(self._mapper.summary(outcome, paths, best_metrics, winning_trial))
 
     def log_winner(
         self,
@@ -129,11 +129,11 @@ class Tracker:
         """
         if register is not None:
             check_name(register)
-        place = f"models/{name}-{uuid.uuid4().hex[:8]}"
-        save_classifier(network, images, self._folder / "tracking" / place, classes)
-        sync_tree(self._folder / "tracking" / place)
-        run = SEARCH if trial is None else trial_run(trial)
-        self._append([op.model(run, now(), place, name, register)])
+        model_folder = f"models/{name}-{uuid.uuid4().hex[:8]}"
+        save_classifier(network, images, self._folder / "tracking" / model_folder, classes)
+        sync_tree(self._folder / "tracking" / model_folder)
+        run = SEARCH_RUN if trial is None else trial_run(trial)
+        self._append([op.model(run, now_ms(), model_folder, name, register)])
 
     def close(self, timeout: float) -> int:
         """Send what is left for at most ``timeout`` seconds; returns how much could not be sent.
@@ -143,34 +143,34 @@ class Tracker:
         self._closing.set()
         self._wake.set()
         self._thread.join(timeout)
-        return self._spool.pending
+        return self._outbox.num_pending
 
-    def _append(self, operations: Sequence[Operation]) -> None:
-        self._spool.append(*operations)
+    def _append(self, entries: Sequence[OutboxEntry]) -> None:
+        self._outbox.append(*entries)
         self._wake.set()
 
-    def _work(self) -> None:
+    def _send_loop(self) -> None:
         self._closing.wait(self._delay)
         failures = 0
         while True:
             self._wake.wait()
             self._wake.clear()
-            closing = self._closing.is_set()
-            failures = 0 if self._send_all() else failures + 1
-            if closing:
+            is_closing = self._closing.is_set()
+            failures = 0 if self._try_send() else failures + 1
+            if is_closing:
                 break
-            pause = min(2.0**failures, _LONGEST_PAUSE) if failures else GATHER
+            pause = min(2.0**failures, _MAX_PAUSE) if failures else BATCH_SECONDS
             self._closing.wait(pause)
             if failures:
                 self._wake.set()
-        self._spool.close()
+        self._outbox.close()
 
-    def _send_all(self) -> bool:
+    def _try_send(self) -> bool:
         try:
-            drain(self._spool, self._sender)
+            send_outbox(self._outbox, self._sender)
         except Exception as error:
             # Whatever it is, the search goes on and the spool keeps what was to be sent.
-            trouble = explain(error, self._uri)
+            trouble = explain_error(error, self._uri)
             if trouble != self._trouble:
                 log.warning("MLflow gets nothing at present: %s", trouble)
             self._trouble = trouble
@@ -179,18 +179,18 @@ class Tracker:
         return True
 
 
-def drain(spool: Spool, sender: Sender) -> None:
+def send_outbox(outbox: Outbox, sender: Sender) -> None:
     """Send all that the spool holds.
 
     Raises:
         Exception: MLflow has trouble; what it has not got stays.
     """
     with client_settings():
-        operations, end = spool.read(_MOST)
-        while operations:
-            sender.send(operations)
-            spool.forget(len(operations), end)
-            operations, end = spool.read(_MOST)
+        entries, end = outbox.read(_MAX_BATCH)
+        while entries:
+            sender.send(entries)
+            outbox.mark_sent(len(entries), end)
+            entries, end = outbox.read(_MAX_BATCH)
 
 
 def send_pending(folder: Path) -> int:
@@ -198,56 +198,58 @@ def send_pending(folder: Path) -> int:
 
     A search that is running sends them itself.
     """
-    own = folder.absolute() / "tracking"
-    if not (own / FILE).exists():
+    tracking_folder = folder.absolute() / "tracking"
+    if not (tracking_folder / TRACKING_FILE).exists():
         return 0
-    told = _noted(own)
-    if told is None:
-        log.warning("%s is damaged: what MLflow lacks is sent by a resume", own / FILE)
-        return waiting(own)
+    saved = _read_tracking_file(tracking_folder)
+    if saved is None:
+        log.warning(
+            "%s is damaged: what MLflow lacks is sent by a resume", tracking_folder / TRACKING_FILE
+        )
+        return count_pending(tracking_folder)
     try:
-        spool = Spool(own, patience=0)
+        outbox = Outbox(tracking_folder, lock_timeout=0)
     except Busy:
-        return waiting(own)
+        return count_pending(tracking_folder)
     try:
-        drain(spool, Sender(told["uri"], told["name"], told["token"], own))
+        send_outbox(outbox, Sender(saved["uri"], saved["name"], saved["token"], tracking_folder))
     except Exception as error:
-        log.warning("MLflow gets nothing at present: %s", explain(error, told["uri"]))
+        log.warning("MLflow gets nothing at present: %s", explain_error(error, saved["uri"]))
     finally:
-        spool.close()
-    return spool.pending
+        outbox.close()
+    return outbox.num_pending
 
 
-def tracked_at(folder: Path) -> str | None:
+def recorded_uri(folder: Path) -> str | None:
     """MLflow's URI as the tracker of an earlier launch noted it in a run's folder, if it did."""
     try:
-        uri = (read_mapping(folder / "tracking" / FILE) or {}).get("uri")
+        uri = (read_json_mapping(folder / "tracking" / TRACKING_FILE) or {}).get("uri")
     except OSError:
         return None
     return uri if isinstance(uri, str) else None
 
 
-def _token(folder: Path, uri: str, name: str) -> str:
+def _load_token(folder: Path, uri: str, name: str) -> str:
     """What tells this search from all others; the file lets ``send_pending`` go on alone."""
-    path = folder / FILE
-    told = _noted(folder)
-    if told is None and path.exists():
+    path = folder / TRACKING_FILE
+    saved = _read_tracking_file(folder)
+    if saved is None and path.exists():
         log.warning(
             "%s is damaged: MLflow's runs of this search that were left open stay so, and a run "
             "whose creation got no answer may be there twice",
             path,
         )
-    token = told["token"] if told else uuid.uuid4().hex[:12]
-    write_whole(path, json.dumps({"token": token, "uri": kept(uri), "name": name}))
+    token = saved["token"] if saved else uuid.uuid4().hex[:12]
+    write_atomically(path, json.dumps({"token": token, "uri": for_storage(uri), "name": name}))
     return token
 
 
-def _noted(folder: Path) -> dict[str, str] | None:
+def _read_tracking_file(folder: Path) -> dict[str, str] | None:
     """What the file says; none if it is not there or damaged."""
     try:
-        told = read_mapping(folder / FILE) or {}
+        data = read_json_mapping(folder / TRACKING_FILE) or {}
     except FileNotFoundError:
         return None
-    fields = {name: told.get(name) for name in ("token", "uri", "name")}
-    whole = {name: value for name, value in fields.items() if isinstance(value, str)}
-    return whole if whole.keys() == fields.keys() else None
+    fields = {name: data.get(name) for name in ("token", "uri", "name")}
+    strings = {name: value for name, value in fields.items() if isinstance(value, str)}
+    return strings if strings.keys() == fields.keys() else None

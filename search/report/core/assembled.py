@@ -9,17 +9,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stillhouse.search.artifacts.record import Record
-from stillhouse.search.results.outcome import Outcome, Trial
+from stillhouse.search.results.outcome import Outcome, TrialResult
 from stillhouse.search.results.statistics import ranking
 
-MOST = 6
+MAX_ASSEMBLIES = 6
 """Assemblies that are drawn."""
-ENDS = ("stem", "head")
+END_PARTS = ("stem", "head")
 """What every assembly takes over from its teacher."""
 
 
 @dataclass(frozen=True)
-class Part:
+class AssemblyPart:
     """What stands for the teacher's blocks ``start`` .. ``stop`` - 1 in an assembly.
 
     ``enter`` and ``leave`` are shares of the teacher's channels at its ends; ``settings`` what
@@ -35,7 +35,7 @@ class Part:
     costs: Mapping[str, float]
 
     @property
-    def place(self) -> str:
+    def position_text(self) -> str:
         """``3-5``, and the widths where one is narrow."""
         narrow = min(self.enter, self.leave) < 1.0
         return f"{self.start}-{self.stop}" + f" ({self.enter:g}-{self.leave:g})" * narrow
@@ -47,28 +47,28 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Assembled:
+class AssemblyResult:
     """An assembly with the finished trials whose students went on from it, the best one first."""
 
     record: Record
     label: str
-    trials: tuple[Trial, ...]
+    trials: tuple[TrialResult, ...]
     students: tuple[Record, ...]
 
     @property
-    def work(self) -> Mapping[str, Any]:
+    def plan(self) -> Mapping[str, Any]:
         """How it was planned: ``score``, ``budgets``, ``rank``."""
-        told: Mapping[str, Any] = self.record.identity.get("work", {})
-        return told
+        plan: Mapping[str, Any] = self.record.identity.get("work", {})
+        return plan
 
     @property
     def score(self) -> str:
         """What the planner added up."""
-        return str(self.work.get("score", ""))
+        return str(self.plan.get("score", ""))
 
-    def figure(self, figure: str) -> float:
+    def metric(self, name: str) -> float:
         """A figure of the assembly itself, else not a number."""
-        return self.record.figures.get(figure, math.nan)
+        return self.record.figures.get(name, math.nan)
 
     @property
     def structure(self) -> tuple[str, ...]:
@@ -76,83 +76,101 @@ class Assembled:
         return *self.record.parents[:1], *self.record.facts.get("chosen", ())
 
     @property
-    def first(self) -> bool:
+    def is_calibration(self) -> bool:
         """Whether it was made first, for others to be calibrated by."""
-        return self.work.get("share") is not None
+        return self.plan.get("share") is not None
 
     @property
-    def reached(self) -> float:
+    def best_accuracy(self) -> float:
         """The best accuracy after fine-tuning; not a number where nothing went on from it."""
-        found = [r.figures.get("val_accuracy", math.nan) for r in self.students]
-        return max((value for value in found if math.isfinite(value)), default=math.nan)
+        accuracies = [r.figures.get("val_accuracy", math.nan) for r in self.students]
+        return max((value for value in accuracies if math.isfinite(value)), default=math.nan)
 
-    def joined(self, other: Assembled) -> Assembled:
+    def merged_with(self, other: AssemblyResult) -> AssemblyResult:
         """With what went on from another, as one assembly."""
-        both = self.trials + other.trials, self.students + other.students
-        return replace(self, trials=both[0], students=both[1])
+        combined = self.trials + other.trials, self.students + other.students
+        return replace(self, trials=combined[0], students=combined[1])
 
     @property
-    def parts(self) -> list[Part]:
+    def parts(self) -> list[AssemblyPart]:
         """From the stem to the head."""
         facts = self.record.facts
         pieces = facts.get("assembly", {}).get("pieces", ())
-        told = facts.get("parts") or _between_ends(pieces, facts.get("chosen", ()))
+        part_records = facts.get("parts") or _parts_from_pieces(pieces, facts.get("chosen", ()))
         kinds = {(p["start"], p["stop"]): str(p["block"]["kind"]) for p in pieces}
-        return [_part(part, kinds.get((part["start"], part["stop"]), "")) for part in told]
+        return [
+            _parse_part(part, kinds.get((part["start"], part["stop"]), "")) for part in part_records
+        ]
 
 
-def assembled(outcome: Outcome) -> list[Assembled]:
+def find_assemblies(outcome: Outcome) -> list[AssemblyResult]:
     """All assemblies: by the best trial each led to, then those that led to none, best first."""
-    place = {trial.number: i for i, trial in enumerate(ranking(outcome))}
-    last = len(place)
-    labels = {key: label for trial in outcome.trials for label, key in trial.keys.items()}
-    led: defaultdict[str, list[tuple[Trial, str]]] = defaultdict(list)
+    ranks = {trial.number: i for i, trial in enumerate(ranking(outcome))}
+    worst_rank = len(ranks)
+    labels = {key: label for trial in outcome.trials for label, key in trial.stage_keys.items()}
+    trials_by_assembly: defaultdict[str, list[tuple[TrialResult, str]]] = defaultdict(list)
     for trial in outcome.trials:
-        student = list(trial.keys.values())[-1] if trial.keys else ""
-        origin = _origin(student, outcome.stages)
+        student = list(trial.stage_keys.values())[-1] if trial.stage_keys else ""
+        origin = _origin_assembly(student, outcome.records)
         if origin is not None and trial.state == "finished":
-            led[origin].append((trial, student))
-    found = []
-    for key, record in outcome.stages.items():
+            trials_by_assembly[origin].append((trial, student))
+    results = []
+    for key, record in outcome.records.items():
         if record.kind == "assemble":
-            own = sorted(led[key], key=lambda pair: place.get(pair[0].number, last))
-            students = tuple(outcome.stages[s] for _, s in own if s != key)
+            trials = sorted(
+                trials_by_assembly[key], key=lambda pair: ranks.get(pair[0].number, worst_rank)
+            )
+            students = tuple(outcome.records[s] for _, s in trials if s != key)
             label = labels.get(key, outcome.labels.get(key, record.name))
-            found.append(Assembled(record, label, tuple(trial for trial, _ in own), students))
-    return sorted(found, key=lambda one: _order(one, place, last))
+            results.append(
+                AssemblyResult(record, label, tuple(trial for trial, _ in trials), students)
+            )
+    return sorted(results, key=lambda assembly: _sort_key(assembly, ranks, worst_rank))
 
 
-def distinct(rows: Sequence[Assembled]) -> list[Assembled]:
+def merge_equal(rows: Sequence[AssemblyResult]) -> list[AssemblyResult]:
     """One of those that are the same network, as under two budgets, with the trials of all."""
-    found: dict[Any, Assembled] = {}
+    by_structure: dict[Any, AssemblyResult] = {}
     for row in rows:
-        same = row.structure, row.score, row.figure("val_accuracy")
-        known = found.get(same)
-        found[same] = known.joined(row) if known else row
-    return list(found.values())
+        identity = row.structure, row.score, row.metric("val_accuracy")
+        earlier = by_structure.get(identity)
+        by_structure[identity] = earlier.merged_with(row) if earlier else row
+    return list(by_structure.values())
 
 
-def chosen(outcome: Outcome) -> list[Assembled]:
+def select_assemblies(outcome: Outcome) -> list[AssemblyResult]:
     """The best at most six: those of repeated trials and the best of each budget come first."""
-    able = [one for one in distinct(assembled(outcome)) if one.trials and one.parts]
-    repeated = {r.role for r in outcome.repeats}
-    seen, first = set[str](), list[Assembled]()
-    for one in able:
-        budgets = repr(one.work.get("budgets"))
-        if budgets not in seen or any(f"trial {t.number}" in repeated for t in one.trials):
-            first.append(one)
-        seen.add(budgets)
-    wanted = [*first, *(one for one in able if one not in first)][:MOST]
-    return [one for one in able if one in wanted]
+    usable = [
+        assembly
+        for assembly in merge_equal(find_assemblies(outcome))
+        if assembly.trials and assembly.parts
+    ]
+    roles = {r.role for r in outcome.seed_runs}
+    seen_budgets, preferred = set[str](), list[AssemblyResult]()
+    for assembly in usable:
+        budgets = repr(assembly.plan.get("budgets"))
+        if budgets not in seen_budgets or any(
+            f"trial {t.number}" in roles for t in assembly.trials
+        ):
+            preferred.append(assembly)
+        seen_budgets.add(budgets)
+    selected = [*preferred, *(assembly for assembly in usable if assembly not in preferred)][
+        :MAX_ASSEMBLIES
+    ]
+    return [assembly for assembly in usable if assembly in selected]
 
 
-def _order(one: Assembled, place: Mapping[int, int], last: int) -> tuple[int, float, str]:
-    best = place.get(one.trials[0].number, last) if one.trials else last + 1
-    accuracy = one.figure("val_accuracy")
-    return best, math.inf if math.isnan(accuracy) else -accuracy, one.record.key
+def _sort_key(
+    assembly: AssemblyResult, ranks: Mapping[int, int], worst_rank: int
+) -> tuple[int, float, str]:
+    best_rank = (
+        ranks.get(assembly.trials[0].number, worst_rank) if assembly.trials else worst_rank + 1
+    )
+    accuracy = assembly.metric("val_accuracy")
+    return best_rank, math.inf if math.isnan(accuracy) else -accuracy, assembly.record.key
 
 
-def _origin(key: str, stages: Mapping[str, Record]) -> str | None:
+def _origin_assembly(key: str, stages: Mapping[str, Record]) -> str | None:
     """The key of the assembly that a network is, or goes on from; none where it is neither."""
     record = stages.get(key)
     while record and record.kind == "train" and record.parents:
@@ -162,29 +180,29 @@ def _origin(key: str, stages: Mapping[str, Record]) -> str | None:
     return record.key if record and record.kind == "assemble" else None
 
 
-def _between_ends(pieces: Any, names: Any) -> list[dict[str, Any]]:
+def _parts_from_pieces(pieces: Any, labels: Any) -> list[dict[str, Any]]:
     """Parts without scores and costs, for records that do not tell them."""
     if not pieces:
         return []
-    first, last = pieces[0], pieces[-1]
-    stem = {"start": 0, "stop": first["start"], "enter": 1.0, "leave": first["enter"]}
-    end = last["stop"]
-    head = {"start": end, "stop": end + 1, "enter": last["leave"], "leave": 1.0}
-    inner = [{**piece, "name": name} for piece, name in zip(pieces, names, strict=False)]
+    first_piece, last_piece = pieces[0], pieces[-1]
+    stem = {"start": 0, "stop": first_piece["start"], "enter": 1.0, "leave": first_piece["enter"]}
+    end = last_piece["stop"]
+    head = {"start": end, "stop": end + 1, "enter": last_piece["leave"], "leave": 1.0}
+    inner = [{**piece, "name": name} for piece, name in zip(pieces, labels, strict=False)]
     return [{**stem, "name": "stem"}, *inner, {**head, "name": "head"}]
 
 
-def _part(told: Mapping[str, Any], kind: str) -> Part:
+def _parse_part(part: Mapping[str, Any], kind: str) -> AssemblyPart:
     """``3-5 ghost-ratio4 0.5-1`` is a ghost with ratio 4."""
-    words = str(told["name"]).split(" ")
-    label = words[0] if words[0] in ENDS else words[min(1, len(words) - 1)]
-    own, _, settings = label.partition("-")
-    return Part(
-        kind or own,
+    words = str(part["name"]).split(" ")
+    label = words[0] if words[0] in END_PARTS else words[min(1, len(words) - 1)]
+    prefix, _, settings = label.partition("-")
+    return AssemblyPart(
+        kind or prefix,
         settings.replace("-", " ").replace("_", "."),
-        int(told["start"]),
-        int(told["stop"]),
-        float(told["enter"]),
-        float(told["leave"]),
-        told.get("costs", {}),
+        int(part["start"]),
+        int(part["stop"]),
+        float(part["enter"]),
+        float(part["leave"]),
+        part.get("costs", {}),
     )

@@ -7,45 +7,47 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from stillhouse.search.experiment.goal import Goal
-from stillhouse.search.report.core.participants import Shared, Student
-from stillhouse.search.results.statistics import pareto
+from stillhouse.search.report.core.participants import SharedStage, Student
+from stillhouse.search.results.statistics import pareto_indices
 
-COSTS = ("parameters", "flops", "bytes", "latency_ms")
+COST_METRICS = ("parameters", "flops", "bytes", "latency_ms")
 """Figures of what a student costs: small is good."""
 
 
 @dataclass(frozen=True)
-class Plane:
+class MetricAxes:
     """Two figures, each with its good direction. The cost lies on the horizontal axis."""
 
     cost: Goal
     quality: Goal
 
-    def place(self, one: Student | Shared) -> tuple[float, float]:
-        return one.figure(self.cost.figure), one.figure(self.quality.figure)
+    def point(self, stage: Student | SharedStage) -> tuple[float, float]:
+        return stage.metric(self.cost.figure), stage.metric(self.quality.figure)
 
-    def holds(self, one: Student | Shared) -> bool:
+    def has_both(self, stage: Student | SharedStage) -> bool:
         """Whether both figures are known."""
-        return all(map(math.isfinite, self.place(one)))
+        return all(map(math.isfinite, self.point(stage)))
 
 
-def plane(goals: Sequence[Goal]) -> Plane:
+def choose_metric_axes(goals: Sequence[Goal]) -> MetricAxes:
     """The first cost and the first quality among the goals; parameters and accuracy otherwise.
 
     With several qualities and no cost, the second of them takes the place of the cost.
     """
-    costs = [goal for goal in goals if goal.figure in COSTS]
-    qualities = [goal for goal in goals if goal.figure not in COSTS]
+    costs = [goal for goal in goals if goal.figure in COST_METRICS]
+    qualities = [goal for goal in goals if goal.figure not in COST_METRICS]
     if len(qualities) > 1 and not costs:
-        return Plane(qualities[1], qualities[0])
+        return MetricAxes(qualities[1], qualities[0])
     cost = costs[0] if costs else Goal("parameters", maximize=False)
-    return Plane(cost, qualities[0] if qualities else Goal("val_accuracy", maximize=True))
+    return MetricAxes(cost, qualities[0] if qualities else Goal("val_accuracy", maximize=True))
 
 
-def front(students: Sequence[Student], plane: Plane) -> list[Student]:
+def pareto_front(students: Sequence[Student], metric_axes: MetricAxes) -> list[Student]:
     """The finished students within all limits that none beats in both figures, cheapest first."""
-    able = [s for s in students if s.trial.state == "finished" and s.trial.feasible]
-    able = [s for s in able if plane.holds(s)]
-    points = [plane.place(s) for s in able]
-    kept = pareto(points, (plane.cost.maximize, plane.quality.maximize))
-    return sorted((able[i] for i in kept), key=plane.place)
+    finished = [s for s in students if s.trial.state == "finished" and s.trial.feasible]
+    finished = [s for s in finished if metric_axes.has_both(s)]
+    points = [metric_axes.point(s) for s in finished]
+    front_indices = pareto_indices(
+        points, (metric_axes.cost.maximize, metric_axes.quality.maximize)
+    )
+    return sorted((finished[i] for i in front_indices), key=metric_axes.point)

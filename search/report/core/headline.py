@@ -8,21 +8,21 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from stillhouse.search.core import formatting
-from stillhouse.search.report.core.participants import Cast
-from stillhouse.search.report.core.roles import ROLES, Group, groups
-from stillhouse.search.results.outcome import Outcome, Repeated
-from stillhouse.search.results.screening import Said, judged
+from stillhouse.search.report.core.participants import Participants
+from stillhouse.search.report.core.roles import ROLE_STYLES, ComparisonGroup, comparison_groups
+from stillhouse.search.results.outcome import Outcome, SeedRuns
+from stillhouse.search.results.screening import ScreenVerdict, screen_quality
 from stillhouse.search.results.statistics import (
-    champion,
+    best_seed_runs,
+    complete_seed_runs,
     mean_and_spread,
     ranking,
     seconds_saved,
-    settled,
     verdict,
 )
 from stillhouse.spaces.config.limits import Limit
 
-_STATES: Mapping[str, str] = {
+_STATE_TEXTS: Mapping[str, str] = {
     "finished": "finished",
     "pruned": "stopped early",
     "failed": "failed",
@@ -31,7 +31,7 @@ _STATES: Mapping[str, str] = {
 }
 
 
-_SAID: Mapping[Said, str] = {
+_VERDICT_TEXTS: Mapping[ScreenVerdict, str] = {
     "out": "screened out",
     "kept": "kept as the best of their round",
     "check": "trained to check the screen",
@@ -42,192 +42,217 @@ _SAID: Mapping[Said, str] = {
 
 def headline(outcome: Outcome) -> str:
     """The best student in one sentence, with how sure that is."""
-    best, ranked, figure = champion(outcome), ranking(outcome), outcome.goals[0].figure
-    if best:
+    best_runs, ranked, metric = best_seed_runs(outcome), ranking(outcome), outcome.goals[0].figure
+    if best_runs:
         return (
-            f"The best student ({best.role}{_size(best)}) reaches {_reached(best, figure)} "
-            f"{formatting.name(figure)} {_seeds(best)}."
+            f"The best student ({best_runs.role}{_size_text(best_runs)}) reaches {_mean_text(best_runs, metric)} "
+            f"{formatting.metric_label(metric)} {_seeds_text(best_runs)}."
         )
     if not ranked:
         return "No trial has finished within the limits."
-    value = formatting.value(figure, ranked[0].figures.get(figure, math.nan))
+    value = formatting.format_value(metric, ranked[0].figures.get(metric, math.nan))
     return (
         f"The best of {len(ranked)} finished trials, trial {ranked[0].number}, reached {value} "
-        f"{formatting.name(figure)}. One seed only: no spread known, and since it was chosen by "
+        f"{formatting.metric_label(metric)}. One seed only: no spread known, and since it was chosen by "
         "this figure it is likely to be a lucky one."
     )
 
 
-def breaches(outcome: Outcome, repeated: Repeated) -> list[str]:
+def limit_violations(outcome: Outcome, seed_runs: SeedRuns) -> list[str]:
     """A sentence for each limit that the mean of a configuration over its seeds breaks."""
     return [
-        f"Its mean {formatting.name(figure)} over the seeds, {formatting.value(figure, mean)}, "
-        f"breaks the limit: {_limit(figure, outcome.limits[figure])}."
-        for figure, mean in repeated.breaches(outcome.limits).items()
+        f"Its mean {formatting.metric_label(metric)} over the seeds, {formatting.format_value(metric, mean)}, "
+        f"breaks the limit: {_limit_text(metric, outcome.limits[metric])}."
+        for metric, mean in seed_runs.limit_violations(outcome.limits).items()
     ]
 
 
-_ALSO: Mapping[str, str] = {
+_COINCIDENCE_TEXTS: Mapping[str, str] = {
     "direct": "The best has no assistants: it is the direct student.",
     "plain": "The best has no teacher: it is the plain student.",
 }
 
 
-def coinciding(best: Repeated) -> list[str]:
+def coinciding_baselines(best_runs: SeedRuns) -> list[str]:
     """A sentence for each baseline that the best is itself."""
-    return [_ALSO.get(role, f"The best is also {ROLES[role].whole}.") for role in best.also]
+    return [
+        _COINCIDENCE_TEXTS.get(role, f"The best is also {ROLE_STYLES[role].description}.")
+        for role in best_runs.coincides_with
+    ]
 
 
-def limits(outcome: Outcome, best: Repeated) -> list[str]:
-    """What the limits did to the choice of ``best``: those that it breaks, and who broke them.
+def limit_sentences(outcome: Outcome, best_runs: SeedRuns) -> list[str]:
+    """What the limits did to the choice of ``best_runs``: those that it breaks, and who broke them.
 
     Named are configurations of its group that are better in the goal, but whose mean over the
     seeds breaks a limit.
     """
     goal = outcome.goals[0]
     sign = 1.0 if goal.maximize else -1.0
-    ahead = [
+    better = [
         other
-        for other in settled(outcome)
-        if other.tried
-        and other.group == best.group
-        and sign * (other.mean(goal.figure) - best.mean(goal.figure)) > 0
+        for other in complete_seed_runs(outcome)
+        if other.is_trial
+        and other.group == best_runs.group
+        and sign * (other.mean(goal.figure) - best_runs.mean(goal.figure)) > 0
     ]
-    aside = [
-        f"Set aside: {other.role}, with {_reached(other, goal.figure)}. {' '.join(broken)}"
-        for other in ahead
-        if (broken := breaches(outcome, other))
+    set_aside = [
+        f"Set aside: {other.role}, with {_mean_text(other, goal.figure)}. {' '.join(violations)}"
+        for other in better
+        if (violations := limit_violations(outcome, other))
     ]
-    return [*breaches(outcome, best), *aside]
+    return [*limit_violations(outcome, best_runs), *set_aside]
 
 
-def _limit(figure: str, limit: Limit) -> str:
+def _limit_text(metric: str, limit: Limit) -> str:
     bounds = {"at least": limit.min, "at most": limit.max}
-    told = [f"{word} {formatting.value(figure, x)}" for word, x in bounds.items() if x is not None]
-    return " and ".join(told)
+    clauses = [
+        f"{word} {formatting.format_value(metric, x)}"
+        for word, x in bounds.items()
+        if x is not None
+    ]
+    return " and ".join(clauses)
 
 
-def comparisons(outcome: Outcome) -> list[str]:
+def comparison_sentences(outcome: Outcome) -> list[str]:
     """The best student (of each group) against its baselines and runners-up, and the test split."""
-    found, figure = groups(outcome), outcome.goals[0].figure
-    told = [
+    all_groups, metric = comparison_groups(outcome), outcome.goals[0].figure
+    sentences = [
         sentence
-        for group in found
+        for group in all_groups
         for sentence in (
-            *_compared(group, figure),
-            *coinciding(group.best),
-            *limits(outcome, group.best),
+            *_group_sentences(group, metric),
+            *coinciding_baselines(group.best_runs),
+            *limit_sentences(outcome, group.best_runs),
         )
     ]
-    if any("scratch" in group.against and "uniform" not in group.against for group in found):
-        told.append(
+    if any(
+        "scratch" in group.baselines and "uniform" not in group.baselines for group in all_groups
+    ):
+        sentences.append(
             "Without a student of uniform width: the teacher's family has no width to set, or "
             "none keeps the budget."
         )
-    return told + _tested(outcome, found)
+    return sentences + _test_sentences(outcome, all_groups)
 
 
-def _compared(group: Group, figure: str) -> Iterator[str]:
+def _group_sentences(group: ComparisonGroup, metric: str) -> Iterator[str]:
     """With a group's name in front of each sentence, where it has one."""
-    best = group.best
-    before = f"{group.name}: " if group.name else ""
-    if before:
-        told = f"{best.role}{_size(best)}"
-        yield f"{before}the best ({told}) reaches {_reached(best, figure)} {_seeds(best)}."
-    for role, other in group.against.items():
-        about = f"{_reached(other, figure)}{_other_size(other, best)}"
-        told = difference(best, other, figure)
-        yield f"{before}{'against' if before else 'Against'} {ROLES[role].whole} ({about}): {told}."
-    if level := [r.role for r in group.others if verdict(best, r, figure).tie]:
-        word = "within" if before else "Within"
-        yield f"{before}{word} seed noise of the best: {', '.join(level)}."
+    best_runs = group.best_runs
+    prefix = f"{group.name}: " if group.name else ""
+    if prefix:
+        text = f"{best_runs.role}{_size_text(best_runs)}"
+        yield f"{prefix}the best ({text}) reaches {_mean_text(best_runs, metric)} {_seeds_text(best_runs)}."
+    for role, other in group.baselines.items():
+        values_text = f"{_mean_text(other, metric)}{_other_size_text(other, best_runs)}"
+        text = difference_text(best_runs, other, metric)
+        yield f"{prefix}{'against' if prefix else 'Against'} {ROLE_STYLES[role].description} ({values_text}): {text}."
+    if ties := [r.role for r in group.runners_up if verdict(best_runs, r, metric).is_tie]:
+        word = "within" if prefix else "Within"
+        yield f"{prefix}{word} seed noise of the best: {', '.join(ties)}."
 
 
-def difference(one: Repeated, other: Repeated, figure: str) -> str:
-    """How ``one`` stands to ``other``, in words.
+def difference_text(first: SeedRuns, second: SeedRuns, metric: str) -> str:
+    """How ``first`` stands to ``second``, in words.
 
     What is made once has no spread, and no lack of seeds either.
     """
-    if "assembled" in (one.role, other.role):
-        return formatting.difference(figure, one.mean(figure) - other.mean(figure))
-    return verdict(one, other, figure).text
+    if "assembled" in (first.role, second.role):
+        return formatting.format_difference(metric, first.mean(metric) - second.mean(metric))
+    return verdict(first, second, metric).text
 
 
-def trials(outcome: Outcome) -> str:
+def trials_sentence(outcome: Outcome) -> str:
     """How many trials ended how."""
     counts = Counter[str](trial.state for trial in outcome.trials)
-    told = ", ".join(f"{counts[s]} {words}" for s, words in _STATES.items() if counts[s])
-    unfit = sum(t.state == "finished" and not t.feasible for t in outcome.trials)
-    beyond = f"; {unfit} of the finished ones beyond a limit" if unfit else ""
-    plural = "" if len(outcome.trials) == 1 else "s"
-    behind = f": {told}{beyond}" if told else ""
-    return f"{len(outcome.trials)} trial{plural} in {formatting.duration(outcome.seconds)}{behind}."
-
-
-def screening(outcome: Outcome) -> str:
-    """What the screen on distilled data spared, and how well it ranks; empty without one."""
-    found = judged(outcome.trials, outcome.goals[0].figure)
-    if found is None:
-        return ""
-    told = ", ".join(
-        f"{found.counts[s]} {words}" for s, words in _SAID.items() if s in found.counts
+    states = ", ".join(f"{counts[s]} {words}" for s, words in _STATE_TEXTS.items() if counts[s])
+    num_infeasible = sum(t.state == "finished" and not t.feasible for t in outcome.trials)
+    infeasible_text = (
+        f"; {num_infeasible} of the finished ones beyond a limit" if num_infeasible else ""
     )
-    off = f" It was switched off: {found.off}." if found.off else ""
-    stand = ", each of which counts for as many as it stands for" if found.checked else ""
-    return f"Screen on distilled data: {told}; with the real figures: {found.told}{stand}.{off}"
+    plural = "" if len(outcome.trials) == 1 else "s"
+    detail = f": {states}{infeasible_text}" if states else ""
+    return f"{len(outcome.trials)} trial{plural} in {formatting.format_duration(outcome.seconds)}{detail}."
 
 
-def sharing(outcome: Outcome, cast: Cast) -> str:
+def screen_sentence(outcome: Outcome) -> str:
+    """What the screen on distilled data spared, and how well it ranks; empty without one."""
+    quality = screen_quality(outcome.trials, outcome.goals[0].figure)
+    if quality is None:
+        return ""
+    counts_text = ", ".join(
+        f"{quality.verdict_counts[s]} {words}"
+        for s, words in _VERDICT_TEXTS.items()
+        if s in quality.verdict_counts
+    )
+    disabled_text = (
+        f" It was switched off: {quality.disabled_reason}." if quality.disabled_reason else ""
+    )
+    weights_text = (
+        ", each of which counts for as many as it stands for" if quality.num_checked else ""
+    )
+    return f"Screen on distilled data: {counts_text}; with the real figures: {quality.correlation_text}{weights_text}.{disabled_text}"
+
+
+def reuse_sentence(outcome: Outcome, participants: Participants) -> str:
     """What was made once and what was found ready."""
-    made, reused = len(outcome.made), len(outcome.reused)
+    num_made, num_reused = len(outcome.made_keys), len(outcome.reused_keys)
     students = sum(trial.reused for trial in outcome.trials)
-    told = f"Stages besides the trials: {made} made, {reused} reused from the library"
-    told += f", as were the students of {students} trials" if students else ""
+    text = f"Stages besides the trials: {num_made} made, {num_reused} reused from the library"
+    text += f", as were the students of {students} trials" if students else ""
     saved = seconds_saved(outcome)
-    told += f" (saved {formatting.duration(saved)})." if saved else "."
-    uses = Counter(k for t in outcome.trials for k in t.keys.values() if k in cast.shared)
-    again = sum((count - 1) * cast.shared[key].record.seconds for key, count in uses.items())
-    if again > 0:
-        told += (
+    text += f" (saved {formatting.format_duration(saved)})." if saved else "."
+    uses = Counter(
+        k for t in outcome.trials for k in t.stage_keys.values() if k in participants.shared
+    )
+    repeat_seconds = sum(
+        (count - 1) * participants.shared[key].record.seconds for key, count in uses.items()
+    )
+    if repeat_seconds > 0:
+        text += (
             f" The trials rest on {len(uses)} of them, {sum(uses.values())} times in all: made "
-            f"anew for each trial they would have taken {formatting.duration(again)} more."
+            f"anew for each trial they would have taken {formatting.format_duration(repeat_seconds)} more."
         )
-    return told
+    return text
 
 
-def _reached(repeated: Repeated, figure: str) -> str:
-    return mean_and_spread(figure, repeated)
+def _mean_text(seed_runs: SeedRuns, metric: str) -> str:
+    return mean_and_spread(metric, seed_runs)
 
 
-def _seeds(repeated: Repeated) -> str:
-    count = len(repeated.records)
+def _seeds_text(seed_runs: SeedRuns) -> str:
+    count = len(seed_runs.records)
     return f"over {count} seeds" if count > 1 else "(one seed only: no spread known)"
 
 
-def _size(repeated: Repeated) -> str:
-    size = repeated.records[0].figures.get("parameters")
+def _size_text(seed_runs: SeedRuns) -> str:
+    size = seed_runs.records[0].figures.get("parameters")
     return f", {size:,.0f} parameters" if size else ""
 
 
-def _other_size(repeated: Repeated, best: Repeated) -> str:
+def _other_size_text(seed_runs: SeedRuns, best_runs: SeedRuns) -> str:
     """The size where it is not the best student's own."""
-    return _size(repeated) if _size(repeated) != _size(best) else ""
+    return _size_text(seed_runs) if _size_text(seed_runs) != _size_text(best_runs) else ""
 
 
-def _tested(outcome: Outcome, found: Sequence[Group]) -> list[str]:
+def _test_sentences(outcome: Outcome, all_groups: Sequence[ComparisonGroup]) -> list[str]:
     """Accuracy on the test split, which no choice was made by."""
-    told = []
-    for group in found:
-        every = (group.best, *group.against.values())
-        if figures := [
-            f"{r.role} {_shares(outcome.tests[r.name])}" for r in every if r.name in outcome.tests
+    sentences = []
+    for group in all_groups:
+        all_runs = (group.best_runs, *group.baselines.values())
+        if accuracies := [
+            f"{r.role} {_percent_text(outcome.test_accuracies[r.name])}"
+            for r in all_runs
+            if r.name in outcome.test_accuracies
         ]:
-            where = f" ({group.name})" if group.name else ""
-            told.append(f"On the test split, looked at once{where}: {', '.join(figures)}.")
-    return told
+            group_text = f" ({group.name})" if group.name else ""
+            sentences.append(
+                f"On the test split, looked at once{group_text}: {', '.join(accuracies)}."
+            )
+    return sentences
 
 
-def _shares(values: Sequence[float]) -> str:
+def _percent_text(values: Sequence[float]) -> str:
     """Mean and standard deviation in per cent."""
     shares = [100 * value for value in values]
     spread = f" ± {statistics.stdev(shares):.2f}" if len(shares) > 1 else ""

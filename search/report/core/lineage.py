@@ -7,147 +7,158 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from stillhouse.search.experiment.goal import Goal
-from stillhouse.search.report.core.participants import Cast, Shared, Student
+from stillhouse.search.report.core.participants import Participants, SharedStage, Student
 
 
 @dataclass
-class Leaf:
+class StudentLeaf:
     """Students of one network that learnt from the same teachers.
 
-    ``others`` holds keys of the teachers beside the one that it hangs from.
+    ``other_teachers`` holds keys of the teachers beside the one that it hangs from.
     """
 
     network: str
     students: list[Student]
-    others: tuple[str, ...] = ()
+    other_teachers: tuple[str, ...] = ()
     row: int = 0
 
-    def best(self, goal: Goal) -> float:
+    def best_value(self, goal: Goal) -> float:
         """The figure of the best one that finished; not a number if none did."""
-        done = [s.figure(goal.figure) for s in self.students if s.trial.state == "finished"]
-        known = [value for value in done if math.isfinite(value)]
-        return (max if goal.maximize else min)(known) if known else math.nan
+        finished = [s.metric(goal.figure) for s in self.students if s.trial.state == "finished"]
+        values = [value for value in finished if math.isfinite(value)]
+        return (max if goal.maximize else min)(values) if values else math.nan
 
 
 @dataclass
-class Node:
+class TeacherNode:
     """A teacher or an assistant, what it taught, and where it stands.
 
-    ``others`` holds keys of further teachers it learnt from that stand on other lines;
-    ``line`` keys of all before it on its own, of which it learnt from several if ``dense``.
+    ``other_teachers`` holds keys of further teachers it learnt from that stand on other lines;
+    ``ancestors`` keys of all before it on its own, of which it learnt from several if ``is_dense``.
     """
 
-    shared: Shared
+    stage: SharedStage
     depth: int
-    nodes: list[Node] = field(default_factory=list)
-    leaves: list[Leaf] = field(default_factory=list)
-    others: tuple[str, ...] = ()
-    dense: bool = False
-    line: frozenset[str] = frozenset()
+    children: list[TeacherNode] = field(default_factory=list)
+    leaves: list[StudentLeaf] = field(default_factory=list)
+    other_teachers: tuple[str, ...] = ()
+    is_dense: bool = False
+    ancestors: frozenset[str] = frozenset()
     row: float = 0.0
 
-    def walk(self) -> Iterator[Node]:
+    def walk(self) -> Iterator[TeacherNode]:
         """This node and all below, parents first."""
         yield self
-        for node in self.nodes:
+        for node in self.children:
             yield from node.walk()
 
-    def all_leaves(self) -> Iterator[Leaf]:
+    def all_leaves(self) -> Iterator[StudentLeaf]:
         for node in self.walk():
             yield from node.leaves
 
 
 @dataclass(frozen=True)
-class Forest:
-    """One tree a teacher, over ``rows`` lines. ``left_out`` leaves were too many to show."""
+class LineageForest:
+    """One tree a teacher, over ``num_rows`` lines. ``num_left_out`` leaves were too many to
+    show."""
 
-    roots: tuple[Node, ...]
-    left_out: int
-    rows: int
+    roots: tuple[TeacherNode, ...]
+    num_left_out: int
+    num_rows: int
 
     @property
-    def nodes(self) -> list[Node]:
+    def nodes(self) -> list[TeacherNode]:
         return [node for root in self.roots for node in root.walk()]
 
     @property
-    def leaves(self) -> list[Leaf]:
+    def leaves(self) -> list[StudentLeaf]:
         return [leaf for root in self.roots for leaf in root.all_leaves()]
 
     @property
     def depth(self) -> int:
         return max(node.depth for node in self.nodes)
 
-    def best(self, goal: Goal) -> Leaf | None:
+    def best_leaf(self, goal: Goal) -> StudentLeaf | None:
         """The leaf that holds the best student; none where no student finished."""
-        best = min(self.leaves, key=lambda leaf: _rank(leaf.best(goal), goal), default=None)
-        return best if best and math.isfinite(best.best(goal)) else None
+        found_leaf = min(
+            self.leaves, key=lambda leaf: _sort_value(leaf.best_value(goal), goal), default=None
+        )
+        return found_leaf if found_leaf and math.isfinite(found_leaf.best_value(goal)) else None
 
 
-def forest(cast: Cast, goal: Goal, most: int) -> Forest:
-    """The trees of all students who had a teacher, cut down to the ``most`` best leaves.
+def build_forest(participants: Participants, goal: Goal, max_leaves: int) -> LineageForest:
+    """The trees of all students who had a teacher, cut down to the ``max_leaves`` best leaves.
 
     Whoever learnt from several hangs from the last: in a dense chain, the closest one.
     """
-    leaves: dict[tuple[tuple[str, ...], str], Leaf] = {}
-    for student in cast.students:
+    leaves: dict[tuple[tuple[str, ...], str], StudentLeaf] = {}
+    for student in participants.students:
         if student.taught_by:
-            place = student.taught_by, student.network or student.label
-            leaves.setdefault(place, Leaf(place[1], [])).students.append(student)
-    order = sorted(leaves, key=lambda place: _rank(leaves[place].best(goal), goal))
-    kept = {place: leaves[place] for place in order[:most]}
-    roots = _grow(cast, kept)
+            group = student.taught_by, student.network or student.label
+            leaves.setdefault(group, StudentLeaf(group[1], [])).students.append(student)
+    order = sorted(leaves, key=lambda group: _sort_value(leaves[group].best_value(goal), goal))
+    shown = {group: leaves[group] for group in order[:max_leaves]}
+    roots = _build_nodes(participants, shown)
     row = 0
     for root in roots:
-        row = _lay_out(root, goal, row)
-    return Forest(tuple(roots), len(leaves) - len(kept), row)
+        row = _assign_rows(root, goal, row)
+    return LineageForest(tuple(roots), len(leaves) - len(shown), row)
 
 
-def _rank(value: float, goal: Goal) -> float:
+def _sort_value(value: float, goal: Goal) -> float:
     """Smaller is better; what is not a number comes last."""
     if math.isnan(value):
         return math.inf
     return -value if goal.maximize else value
 
 
-def _grow(cast: Cast, leaves: dict[tuple[tuple[str, ...], str], Leaf]) -> list[Node]:
+def _build_nodes(
+    participants: Participants, leaves: dict[tuple[tuple[str, ...], str], StudentLeaf]
+) -> list[TeacherNode]:
     """Nodes for every teacher that a leaf rests on, hung below each other."""
-    nodes: dict[str, Node] = {}
-    roots: list[Node] = []
+    nodes: dict[str, TeacherNode] = {}
+    roots: list[TeacherNode] = []
 
-    def node(key: str) -> Node:
+    def find_node(key: str) -> TeacherNode:
         if key not in nodes:
-            shared = cast.shared[key]
-            above = [parent for parent in shared.record.parents if parent in cast.shared]
-            before = node(above[-1]) if above else None
-            line = {before.shared.key} | before.line if before else set()
-            others = tuple(parent for parent in above if parent not in line)
-            depth, dense = before.depth + 1 if before else 0, len(line & set(above)) > 1
-            nodes[key] = Node(shared, depth, others=others, dense=dense, line=frozenset(line))
-            (before.nodes if before else roots).append(nodes[key])
+            stage = participants.shared[key]
+            parents = [parent for parent in stage.record.parents if parent in participants.shared]
+            nearest = find_node(parents[-1]) if parents else None
+            ancestors = {nearest.stage.key} | nearest.ancestors if nearest else set()
+            others = tuple(parent for parent in parents if parent not in ancestors)
+            depth, dense = nearest.depth + 1 if nearest else 0, len(ancestors & set(parents)) > 1
+            nodes[key] = TeacherNode(
+                stage, depth, other_teachers=others, is_dense=dense, ancestors=frozenset(ancestors)
+            )
+            (nearest.children if nearest else roots).append(nodes[key])
         return nodes[key]
 
     for (teachers, _), leaf in leaves.items():
-        closest = node(teachers[-1])
+        closest = find_node(teachers[-1])
         closest.leaves.append(leaf)
-        line = closest.line | {closest.shared.key}
-        leaf.others = tuple(key for key in teachers if key not in line and key in cast.shared)
-        for key in leaf.others:
-            node(key)
+        ancestors = closest.ancestors | {closest.stage.key}
+        leaf.other_teachers = tuple(
+            key for key in teachers if key not in ancestors and key in participants.shared
+        )
+        for key in leaf.other_teachers:
+            find_node(key)
     return roots
 
 
-def _lay_out(node: Node, goal: Goal, row: int) -> int:
+def _assign_rows(node: TeacherNode, goal: Goal, row: int) -> int:
     """Give rows to all leaves below, from ``row`` on, the best branch first; the next free row."""
-    first = row
-    for leaf in sorted(node.leaves, key=lambda leaf: _rank(leaf.best(goal), goal)):
+    first_row = row
+    for leaf in sorted(node.leaves, key=lambda leaf: _sort_value(leaf.best_value(goal), goal)):
         leaf.row = row
         row += 1
-    for child in sorted(node.nodes, key=lambda child: _best(child, goal)):
-        row = _lay_out(child, goal, row)
-    rows: Sequence[float] = [leaf.row for leaf in node.leaves] + [c.row for c in node.nodes]
-    node.row = (min(rows) + max(rows)) / 2 if rows else first
+    for child in sorted(node.children, key=lambda child: _best_sort_value(child, goal)):
+        row = _assign_rows(child, goal, row)
+    rows: Sequence[float] = [leaf.row for leaf in node.leaves] + [c.row for c in node.children]
+    node.row = (min(rows) + max(rows)) / 2 if rows else first_row
     return row if rows else row + 1  # who teaches beside others only has a line of its own
 
 
-def _best(node: Node, goal: Goal) -> float:
-    return min((_rank(leaf.best(goal), goal) for leaf in node.all_leaves()), default=math.inf)
+def _best_sort_value(node: TeacherNode, goal: Goal) -> float:
+    return min(
+        (_sort_value(leaf.best_value(goal), goal) for leaf in node.all_leaves()), default=math.inf
+    )

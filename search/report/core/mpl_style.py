@@ -12,24 +12,24 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from stillhouse.search.core.durable import write_whole
+from stillhouse.search.core.durable import write_atomically
 from stillhouse.search.report.core.markup import Html
 
 if TYPE_CHECKING:  # colours and names are wanted where nothing is drawn
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-GROUND, INK, MUTED, RULE, FAINT = "#ffffff", "#1f2328", "#6b7280", "#e4e7eb", "#b9c0c9"
+BACKGROUND, FOREGROUND, MUTED, GRID, FAINT = "#ffffff", "#1f2328", "#6b7280", "#e4e7eb", "#b9c0c9"
 TRIAL, ASSISTANT, TEACHER, DIRECT, PLAIN = "#0072b2", "#e69f00", "#d55e00", "#cc79a7", "#7a7f87"
 SECOND, THIRD = "#009e73", "#7a5bb0"
 SCRATCH, UNIFORM = "#111827", "#8c5a2b"
 """Okabe and Ito's colours, which people with colour-blindness tell apart, a purple and a brown."""
 
-DARK = {
-    GROUND: "#16191d",
-    INK: "#e6e8eb",
+DARK_COLOURS = {
+    BACKGROUND: "#16191d",
+    FOREGROUND: "#e6e8eb",
     MUTED: "#9aa3ad",
-    RULE: "#2b3037",
+    GRID: "#2b3037",
     FAINT: "#5b636d",
     TRIAL: "#56b4e9",
     ASSISTANT: "#f0b840",
@@ -43,11 +43,11 @@ DARK = {
 }
 """Each colour's counterpart on a dark page."""
 
-_LOOK: dict[Any, Any] = {
+_RC_PARAMS: dict[Any, Any] = {
     "font.family": ["DejaVu Sans", "sans-serif"],
     "font.size": 9.0,
     "text.parse_math": False,  # names may hold dollar signs
-    "text.color": INK,
+    "text.color": FOREGROUND,
     "axes.edgecolor": FAINT,
     "axes.labelcolor": MUTED,
     "axes.linewidth": 0.8,
@@ -55,11 +55,11 @@ _LOOK: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.titlesize": 9.0,
     "axes.titlelocation": "left",
-    "axes.titlecolor": INK,
+    "axes.titlecolor": FOREGROUND,
     "axes.axisbelow": True,
     "axes.grid": True,
     "axes.unicode_minus": True,
-    "grid.color": RULE,
+    "grid.color": GRID,
     "grid.linewidth": 0.7,
     "xtick.color": FAINT,
     "ytick.color": FAINT,
@@ -76,22 +76,22 @@ _LOOK: dict[Any, Any] = {
     "legend.labelcolor": MUTED,
     "legend.handletextpad": 0.3,
     "legend.borderaxespad": 0.0,
-    "figure.facecolor": GROUND,
-    "axes.facecolor": GROUND,
-    "savefig.facecolor": GROUND,
+    "figure.facecolor": BACKGROUND,
+    "axes.facecolor": BACKGROUND,
+    "savefig.facecolor": BACKGROUND,
     "svg.fonttype": "none",  # the page's own font, and text that can be searched
     "svg.hashsalt": "stillhouse",  # the same picture has the same bytes
 }
 
 
 @contextmanager
-def look() -> Iterator[None]:
+def use_style() -> Iterator[None]:
     """Draw and save within this, so that all pictures look alike whatever the user's settings."""
     import matplotlib
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_LOOK)
+        matplotlib.rcParams.update(_RC_PARAMS)
         yield
 
 
@@ -113,7 +113,7 @@ class Picture:
         vector, raster = folder / f"{self.name}.svg", folder / f"{self.name}.png"
         pixels = io.BytesIO()
         self.figure.savefig(pixels, format="png", dpi=160, metadata={"Software": None})
-        return [write_whole(vector, self._svg), write_whole(raster, pixels.getvalue())]
+        return [write_atomically(vector, self._svg), write_atomically(raster, pixels.getvalue())]
 
     def inline(self) -> str:
         """The SVG as an element of a page that defines the colours as ``--c-<hexadecimal>``."""
@@ -121,8 +121,8 @@ class Picture:
         text = text[text.index("<svg") :]
         text = re.sub(r"<(metadata|style)\b.*?</\1>", "", text, flags=re.DOTALL)
         text = re.sub(r' xmlns(:\w+)?="[^"]*"', "", text)
-        for colour in DARK:
-            text = text.replace(f": {colour}", f": var({variable(colour)})")
+        for colour in DARK_COLOURS:
+            text = text.replace(f": {colour}", f": var({css_variable(colour)})")
         # Several pictures share the page: each has names of its own.
         text = re.sub(r'( id="|xlink:href="#|url\(#)', rf"\g<1>{self.name}-", text)
         title = html.escape(self.title)
@@ -135,17 +135,17 @@ class Picture:
         return buffer.getvalue()
 
 
-def variable(colour: str) -> str:
+def css_variable(colour: str) -> str:
     """The name under which a page defines a colour."""
     return f"--c-{colour.removeprefix('#')}"
 
 
-def bare(axes: Axes, *, keep: tuple[str, ...] = ()) -> None:
-    """Take away spines, grid and ticks, but for the spines in ``keep``."""
+def hide_frame(axes: Axes, *, keep_spines: tuple[str, ...] = ()) -> None:
+    """Take away spines, grid and ticks, but for the spines in ``keep_spines``."""
     for side, spine in axes.spines.items():
-        spine.set_visible(side in keep)
+        spine.set_visible(side in keep_spines)
     axes.grid(False)
-    if "left" not in keep:
+    if "left" not in keep_spines:
         axes.set_yticks([])
-    if "bottom" not in keep:
+    if "bottom" not in keep_spines:
         axes.set_xticks([])

@@ -8,141 +8,147 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from stillhouse.search.artifacts.record import Record
-from stillhouse.search.core.formatting import PARTS
-from stillhouse.search.results.outcome import Outcome, Trial
+from stillhouse.search.core.formatting import PART_NAMES
+from stillhouse.search.results.outcome import Outcome, TrialResult
 
-SHORT = 12
+KEY_LETTERS = 12
 """Letters of a key that are shown."""
 
 
-Plain = Mapping[str, Any]
+PlainMapping = Mapping[str, Any]
 
 
-def is_part(record: Record) -> bool:
+def is_assembly_part(record: Record) -> bool:
     """Whether it serves assemblies alone: a part, or an assembly that others are calibrated by."""
     calibrates = record.kind == "assemble" and record.identity["work"].get("share") is not None
-    return record.kind in PARTS or calibrates
+    return record.kind in PART_NAMES or calibrates
 
 
 @dataclass(frozen=True)
-class Shared:
+class SharedStage:
     """A stage that students rest on. One without parents is a teacher, any other an assistant."""
 
     key: str
     label: str
-    name: str
+    network: str
     record: Record
 
     @property
-    def root(self) -> bool:
+    def is_teacher(self) -> bool:
         return not self.record.parents
 
-    def figure(self, figure: str) -> float:
-        return self.record.figures.get(figure, math.nan)
+    def metric(self, name: str) -> float:
+        return self.record.figures.get(name, math.nan)
 
 
 @dataclass(frozen=True)
 class Student:
     """What a trial made or tried to make. ``taught_by`` holds keys, the closest teacher last."""
 
-    trial: Trial
+    trial: TrialResult
     label: str
     network: str
     taught_by: tuple[str, ...]
     record: Record | None
 
-    def figure(self, figure: str) -> float:
+    def metric(self, name: str) -> float:
         """A figure of the trial, else of its record, else not a number."""
-        own = self.record.figures if self.record else {}
-        return self.trial.figures.get(figure, own.get(figure, math.nan))
+        record_figures = self.record.figures if self.record else {}
+        return self.trial.figures.get(name, record_figures.get(name, math.nan))
 
 
 @dataclass(frozen=True)
-class Cast:
+class Participants:
     """Shared stages by key, each after those that taught it, and the students by trial."""
 
-    shared: Mapping[str, Shared]
+    shared: Mapping[str, SharedStage]
     students: tuple[Student, ...]
 
-    def seen(self, figure: str) -> list[Student]:
+    def with_metric(self, metric: str) -> list[Student]:
         """The students of whom a figure is known."""
-        return [s for s in self.students if math.isfinite(s.figure(figure))]
+        return [s for s in self.students if math.isfinite(s.metric(metric))]
 
 
-def cast(outcome: Outcome, experiment: Plain) -> Cast:
+def find_participants(outcome: Outcome, experiment: PlainMapping) -> Participants:
     """Who took part in the trials; what was made again over fresh seeds is left out."""
-    tried = [trial for trial in outcome.trials if trial.keys]
-    shared: dict[str, Shared] = {}
-    for trial in tried:
-        for label, key in list(trial.keys.items())[:-1]:
-            record = outcome.stages.get(key)
-            if record is not None and not is_part(record) and key not in shared:
-                name = _network(label, experiment, trial.values)
-                shared[key] = Shared(key, label, name, record)
-    students = [_student(trial, outcome, experiment) for trial in tried]
-    return Cast(shared, tuple(_sized(students)))
+    trials = [trial for trial in outcome.trials if trial.stage_keys]
+    shared: dict[str, SharedStage] = {}
+    for trial in trials:
+        for label, key in list(trial.stage_keys.items())[:-1]:
+            record = outcome.records.get(key)
+            if record is not None and not is_assembly_part(record) and key not in shared:
+                network = _network_name(label, experiment, trial.values)
+                shared[key] = SharedStage(key, label, network, record)
+    students = [_find_student(trial, outcome, experiment) for trial in trials]
+    return Participants(shared, tuple(_with_known_sizes(students)))
 
 
-def _student(trial: Trial, outcome: Outcome, experiment: Plain) -> Student:
-    label, key = list(trial.keys.items())[-1]
-    record = outcome.stages.get(key)
-    rest = [k for k in list(trial.keys.values())[:-1] if _teaches(outcome.stages.get(k))]
+def _find_student(trial: TrialResult, outcome: Outcome, experiment: PlainMapping) -> Student:
+    label, key = list(trial.stage_keys.items())[-1]
+    record = outcome.records.get(key)
+    teacher_keys = [
+        k for k in list(trial.stage_keys.values())[:-1] if _may_teach(outcome.records.get(k))
+    ]
     # An early stopped student left no record: the stages nobody else in its recipe learnt from
     # are its teachers.
-    used = {parent for k in rest for parent in outcome.stages[k].parents}
-    taught_by = record.parents if record else tuple(k for k in rest if k not in used)
-    known = tuple(
+    teachers_of_teachers = {parent for k in teacher_keys for parent in outcome.records[k].parents}
+    taught_by = (
+        record.parents
+        if record
+        else tuple(k for k in teacher_keys if k not in teachers_of_teachers)
+    )
+    shown_teachers = tuple(
         parent
         for parent in taught_by
-        if parent in outcome.stages and not _serves(outcome.stages[parent])
+        if parent in outcome.records and not _is_auxiliary(outcome.records[parent])
     )
-    return Student(trial, label, _network(label, experiment, trial.values), known, record)
+    return Student(
+        trial, label, _network_name(label, experiment, trial.values), shown_teachers, record
+    )
 
 
-def _teaches(record: Record | None) -> bool:
+def _may_teach(record: Record | None) -> bool:
     """Whether it may be someone's teacher; from assemblies students go on."""
-    return record is not None and not _serves(record) and record.kind != "assemble"
+    return record is not None and not _is_auxiliary(record) and record.kind != "assemble"
 
 
-def _serves(record: Record) -> bool:
+def _is_auxiliary(record: Record) -> bool:
     """Whether it is no network that someone learns from, or goes on from."""
-    return is_part(record) or record.kind == "distil_data"
+    return is_assembly_part(record) or record.kind == "distil_data"
 
 
-def _sized(students: list[Student]) -> list[Student]:
+def _with_known_sizes(students: list[Student]) -> list[Student]:
     """Give students without a size that of another with the same network settings."""
     sizes = {
-        _architecture(s): s.figure("parameters")
+        _network_settings(s): s.metric("parameters")
         for s in students
-        if math.isfinite(s.figure("parameters"))
+        if math.isfinite(s.metric("parameters"))
     }
-    return [_with_size(s, sizes.get(_architecture(s), math.nan)) for s in students]
+    return [_with_size(s, sizes.get(_network_settings(s), math.nan)) for s in students]
 
 
 def _with_size(student: Student, size: float) -> Student:
-    if math.isfinite(student.figure("parameters")) or not math.isfinite(size):
+    if math.isfinite(student.metric("parameters")) or not math.isfinite(size):
         return student
     figures = {**student.trial.figures, "parameters": size}
     return replace(student, trial=replace(student.trial, figures=figures))
 
 
-def _architecture(student: Student) -> str:
+def _network_settings(student: Student) -> str:
     """What of the searched values decides the student's network."""
-    place = f"{student.label}.network"
+    path = f"{student.label}.network"
     values = student.trial.values
-    return repr(
-        sorted((p, v) for p, v in values.items() if p == place or p.startswith(f"{place}."))
-    )
+    return repr(sorted((p, v) for p, v in values.items() if p == path or p.startswith(f"{path}.")))
 
 
-def _network(label: str, experiment: Plain, values: Plain) -> str:
+def _network_name(label: str, experiment: PlainMapping, values: PlainMapping) -> str:
     """The network's name as the experiment says it: a link's behind its entry's name."""
     entry, _, link = label.partition("/")
     if link:
         return link
-    said = values.get(f"{entry}.network")
-    if said is None:
-        said = experiment.get("stages", {}).get(entry, {}).get("network", entry)
-    if isinstance(said, Mapping):
-        return str(said.get("family") or next(iter(said), ""))
-    return str(said)
+    network = values.get(f"{entry}.network")
+    if network is None:
+        network = experiment.get("stages", {}).get(entry, {}).get("network", entry)
+    if isinstance(network, Mapping):
+        return str(network.get("family") or next(iter(network), ""))
+    return str(network)

@@ -6,50 +6,51 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from stillhouse.search.report.core import mpl_style as look
-from stillhouse.search.results.outcome import Outcome, Repeated
-from stillhouse.search.results.statistics import champions, settled
+from stillhouse.search.results.outcome import Outcome, SeedRuns
+from stillhouse.search.results.statistics import best_seed_runs_by_group, complete_seed_runs
 
 
 @dataclass(frozen=True)
-class Role:
-    """``short`` for a picture's row, ``whole`` for a sentence; a colour and a marker of its own."""
+class RoleStyle:
+    """``label`` for a picture's row, ``description`` for a sentence; a colour and a marker of its
+    own."""
 
-    short: str
-    whole: str
+    label: str
+    description: str
     colour: str
     marker: str
 
 
-BEST = Role("best", "the best student", look.TRIAL, "s")
-ROLES: Mapping[str, Role] = {
-    "assembled": Role(
+BEST_STYLE = RoleStyle("best", "the best student", look.TRIAL, "s")
+ROLE_STYLES: Mapping[str, RoleStyle] = {
+    "assembled": RoleStyle(
         "assembled: before fine-tuning",
         "itself before fine-tuning, assembled once and not per seed",
         look.TRIAL,
         "o",
     ),
-    "plain": Role(
+    "plain": RoleStyle(
         "plain: labels alone", "the plain student, taught by labels alone", look.PLAIN, "s"
     ),
-    "direct": Role(
+    "direct": RoleStyle(
         "direct: the teacher alone",
         "the direct student, taught by the teacher without assistants",
         look.DIRECT,
         "s",
     ),
-    "scratch": Role(
+    "scratch": RoleStyle(
         "scratch: new weights, labels alone",
         "its architecture from scratch, by labels alone for the same images",
         look.SCRATCH,
         "X",
     ),
-    "end to end": Role(
+    "end to end": RoleStyle(
         "end to end: new weights, taught alike",
         "its architecture distilled end to end from random weights for the same images",
         look.SECOND,
         "D",
     ),
-    "uniform": Role(
+    "uniform": RoleStyle(
         "uniform: narrower teacher, taught alike",
         "the teacher's network narrowed uniformly to the same budget, for the same images",
         look.UNIFORM,
@@ -60,43 +61,45 @@ ROLES: Mapping[str, Role] = {
 
 
 @dataclass(frozen=True)
-class Group:
+class ComparisonGroup:
     """The best configuration, or that of one value of ``repeats.of_each``, and its company.
 
-    ``name`` is empty where there is one group; ``others`` the runners-up, ``against`` the
-    baselines by role in the order of :data:`ROLES`.
+    ``name`` is empty where there is one group; ``runners_up`` the runners-up, ``baselines`` the
+    baselines by role in the order of :data:`ROLE_STYLES`.
     """
 
     name: str
-    best: Repeated
-    others: tuple[Repeated, ...]
-    against: Mapping[str, Repeated]
+    best_runs: SeedRuns
+    runners_up: tuple[SeedRuns, ...]
+    baselines: Mapping[str, SeedRuns]
 
 
-def groups(outcome: Outcome) -> list[Group]:
+def comparison_groups(outcome: Outcome) -> list[ComparisonGroup]:
     """Every group in which a trial was repeated, as far as its figures are known."""
-    known = settled(outcome)
+    complete = complete_seed_runs(outcome)
     return [
-        _group(name, best, [r for r in known if r.group == name], outcome)
-        for name, best in champions(outcome).items()
+        _build_group(name, best_runs, [r for r in complete if r.group == name], outcome)
+        for name, best_runs in best_seed_runs_by_group(outcome).items()
     ]
 
 
-def _group(name: str, best: Repeated, known: Sequence[Repeated], outcome: Outcome) -> Group:
+def _build_group(
+    name: str, best_runs: SeedRuns, complete: Sequence[SeedRuns], outcome: Outcome
+) -> ComparisonGroup:
     goal = outcome.goals[0]
-    others = [r for r in known if r.tried and r is not best]
-    others.sort(key=lambda r: r.mean(goal.figure), reverse=goal.maximize)
-    against = {role: r for role in ROLES for r in known if r.role == role}
-    return Group(brief(name), best, tuple(others), against)
+    runners_up = [r for r in complete if r.is_trial and r is not best_runs]
+    runners_up.sort(key=lambda r: r.mean(goal.figure), reverse=goal.maximize)
+    baselines = {role: r for role in ROLE_STYLES for r in complete if r.role == role}
+    return ComparisonGroup(group_label(name), best_runs, tuple(runners_up), baselines)
 
 
-def brief(group: str) -> str:
+def group_label(group: str) -> str:
     """``parameters 67,000`` of ``assembled.budgets.parameters 67,000``."""
     path, space, value = group.partition(" ")
     return f"{path.rpartition('.')[2]}{space}{value}"
 
 
-def known_roles(found: Iterable[Group]) -> list[str]:
+def present_roles(all_groups: Iterable[ComparisonGroup]) -> list[str]:
     """The baselines' roles that occur, in order."""
-    there = {role for group in found for role in group.against}
-    return [role for role in ROLES if role in there]
+    roles = {role for group in all_groups for role in group.baselines}
+    return [role for role in ROLE_STYLES if role in roles]

@@ -7,131 +7,145 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from stillhouse.search.assembly.calibration import FEWEST
+from stillhouse.search.assembly.calibration import MIN_MEASURED_ASSEMBLIES
 from stillhouse.search.core import formatting
-from stillhouse.search.report.core.assembled import ENDS, Assembled, assembled
+from stillhouse.search.report.core.assembled import END_PARTS, AssemblyResult, find_assemblies
 from stillhouse.search.report.core.markup import Html, element, join, table
 from stillhouse.search.report.pictures import prediction
 from stillhouse.search.results.outcome import Outcome
 
-_FIGURES = ("parameters", "flops", "bytes", "planned_latency_ms", "latency_ms")
-_CALIBRATED: Mapping[str, str] = {
+_METRICS = ("parameters", "flops", "bytes", "planned_latency_ms", "latency_ms")
+_CALIBRATED_METRICS: Mapping[str, str] = {
     "score": "predicted and true accuracy as assembled",
     "latency_ms": "predicted and measured latency",
 }
 
 
-def inventory(outcome: Outcome) -> Html | None:
+def assembly_section(outcome: Outcome) -> Html | None:
     """Sentences and the table; none for a search without assemblies."""
-    rows = assembled(outcome)
+    rows = find_assemblies(outcome)
     if not rows:
         return None
-    told = [element("li", text) for text in sentences(outcome)]
-    return join([*([element("ul", *told)] if told else []), _table(rows)])
+    items = [element("li", text) for text in prediction_sentences(outcome)]
+    return join([*([element("ul", *items)] if items else []), _assembly_table(rows)])
 
 
-def sentences(outcome: Outcome) -> list[str]:
+def prediction_sentences(outcome: Outcome) -> list[str]:
     """How well scores ranked assemblies, and how far apart prediction and truth were."""
-    told = [_ranked(score, rows) for score, rows in prediction.by_score(outcome).items()]
-    rows = assembled(outcome)
-    return [*filter(None, told), *_calibrations(rows), *_planned(rows)]
+    ranking_sentences = [
+        _ranking_sentence(score, rows)
+        for score, rows in prediction.assemblies_by_score(outcome).items()
+    ]
+    rows = find_assemblies(outcome)
+    return [
+        *filter(None, ranking_sentences),
+        *_calibration_sentences(rows),
+        *_planning_sentences(rows),
+    ]
 
 
-def _ranked(score: str, rows: Sequence[Assembled]) -> str:
+def _ranking_sentence(score: str, rows: Sequence[AssemblyResult]) -> str:
     """The rank correlations of one score."""
-    untouched, tuned = prediction.before(rows), prediction.after(rows)
-    if untouched is None:
+    assembled_agreement, tuned_agreement = (
+        prediction.agreement_assembled(rows),
+        prediction.agreement_tuned(rows),
+    )
+    if assembled_agreement is None:
         return ""
-    told = (
-        f"The added-up {score} of {len(untouched.predicted)} assemblies ranks their accuracy as "
-        f"assembled with {untouched.told}"
+    text = (
+        f"The added-up {score} of {len(assembled_agreement.predicted)} assemblies ranks their accuracy as "
+        f"assembled with {assembled_agreement.correlation_text}"
     )
-    if tuned:
-        count = len(tuned.predicted)
-        told += f", and the best student fine-tuned from each of {count} with {tuned.told}"
-    advice = prediction.warning(untouched, tuned)
-    return f"{told}. {advice}".strip()
+    if tuned_agreement:
+        count = len(tuned_agreement.predicted)
+        text += f", and the best student fine-tuned from each of {count} with {tuned_agreement.correlation_text}"
+    advice = prediction.poor_score_advice(assembled_agreement, tuned_agreement)
+    return f"{text}. {advice}".strip()
 
 
-def _calibrations(rows: Sequence[Assembled]) -> list[str]:
+def _calibration_sentences(rows: Sequence[AssemblyResult]) -> list[str]:
     """What each calibration came to; assemblies that share theirs tell it once."""
-    known = [row for row in rows if row.record.facts.get("calibration")]
-    told = [
+    calibrated_rows = [row for row in rows if row.record.facts.get("calibration")]
+    sentences = [
         f"Nothing was calibrated: the assemblies made first are {count} different networks, and "
-        f"a line needs {FEWEST}; ask for more of them, or offer more candidates."
-        for row in known
-        if (count := row.record.facts["calibration"]["assemblies"]) < FEWEST
+        f"a line needs {MIN_MEASURED_ASSEMBLIES}; ask for more of them, or offer more candidates."
+        for row in calibrated_rows
+        if (count := row.record.facts["calibration"]["assemblies"]) < MIN_MEASURED_ASSEMBLIES
     ]
-    told += [
-        _calibrated(row.record.facts["calibration"], figure, row.score)
-        for row in known
-        for figure in _CALIBRATED
-        if figure in row.record.facts["calibration"]
+    sentences += [
+        _calibration_sentence(row.record.facts["calibration"], metric, row.score)
+        for row in calibrated_rows
+        for metric in _CALIBRATED_METRICS
+        if metric in row.record.facts["calibration"]
     ]
-    return list(dict.fromkeys(told))
+    return list(dict.fromkeys(sentences))
 
 
-def _calibrated(facts: Mapping[str, Any], figure: str, score: str) -> str:
-    ways = [facts[figure][way] for way in ("before", "after", "left_out")]
-    before, after, left_out = (_apart(way, figure) for way in ways)
-    told = (
-        f"Calibrated by {facts['assemblies']} assemblies: {_CALIBRATED[figure]} were apart by "
-        f"{before} before and by {after} after. The honest figure, each assembly predicted by a "
-        f"fit to the others, is {left_out}."
+def _calibration_sentence(calibration: Mapping[str, Any], metric: str, score: str) -> str:
+    agreements = [calibration[metric][agreement] for agreement in ("before", "after", "left_out")]
+    text_before, text_after, text_left_out = (
+        _agreement_text(agreement, metric) for agreement in agreements
     )
-    first, _, last = (_number(way.get("mean_absolute_error")) for way in ways)
-    if last >= first:
-        told += " That is no better than before: calibrate by more assemblies."
-    if figure == "score" and score != "accuracy_drop":
-        told += f" Before, the added-up {score} is read as accuracy lost, which it only resembles."
-    return told
+    text = (
+        f"Calibrated by {calibration['assemblies']} assemblies: {_CALIBRATED_METRICS[metric]} were apart by "
+        f"{text_before} before and by {text_after} after. The honest figure, each assembly predicted by a "
+        f"fit to the others, is {text_left_out}."
+    )
+    error_before, _, error_left_out = (
+        _nan_if_none(agreement.get("mean_absolute_error")) for agreement in agreements
+    )
+    if error_left_out >= error_before:
+        text += " That is no better than before: calibrate by more assemblies."
+    if metric == "score" and score != "accuracy_drop":
+        text += f" Before, the added-up {score} is read as accuracy lost, which it only resembles."
+    return text
 
 
-def _apart(agreement: Mapping[str, float | None], figure: str) -> str:
+def _agreement_text(agreement: Mapping[str, float | None], metric: str) -> str:
     """``2.10 points (Spearman 0.93)``."""
-    error, spearman = (_number(agreement.get(k)) for k in ("mean_absolute_error", "spearman"))
+    error, spearman = (_nan_if_none(agreement.get(k)) for k in ("mean_absolute_error", "spearman"))
     rank = "none" if math.isnan(spearman) else f"{spearman:.2f}"
-    return f"{_off(error, figure)} (Spearman {rank})"
+    return f"{_error_text(error, metric)} (Spearman {rank})"
 
 
-def _off(error: float, figure: str) -> str:
-    return f"{error:.3g} ms" if figure.endswith("_ms") else f"{100 * error:.2f} points"
+def _error_text(error: float, metric: str) -> str:
+    return f"{error:.3g} ms" if metric.endswith("_ms") else f"{100 * error:.2f} points"
 
 
-def _number(value: float | None) -> float:
+def _nan_if_none(value: float | None) -> float:
     """JSON has null for what is not a number."""
     return math.nan if value is None else value
 
 
-def _planned(rows: Sequence[Assembled]) -> Iterator[str]:
+def _planning_sentences(rows: Sequence[AssemblyResult]) -> Iterator[str]:
     """How far off predictions were of what had not been measured before."""
-    known = {row.structure for row in rows if row.first}
-    planned = [row for row in rows if row.structure not in known]
+    calibration_structures = {row.structure for row in rows if row.is_calibration}
+    planned = [row for row in rows if row.structure not in calibration_structures]
     losses = _pairs(planned, "planned_loss", "val_accuracy")
     if losses:
-        error = _error([(1.0 - loss, accuracy) for loss, accuracy in losses])
+        error = _mean_error([(1.0 - loss, accuracy) for loss, accuracy in losses])
         yield (
-            f"Of {_many(losses)} planned with a calibration, the predicted accuracy as assembled "
-            f"was {_off(error, 'val_accuracy')} off on average."
+            f"Of {_count_text(losses)} planned with a calibration, the predicted accuracy as assembled "
+            f"was {_error_text(error, 'val_accuracy')} off on average."
         )
-    if times := _pairs(planned, "planned_latency_ms", "latency_ms"):
-        told = f"Of {_many(times)} the predicted latency was {_off(_error(times), '_ms')} off"
-        plain = _pairs(planned, "summed_latency_ms", "latency_ms")
-        if plain and plain != times:
-            told += f", the plain sum of their parts' {_off(_error(plain), '_ms')}"
-        yield f"{told}, on average."
+    if latencies := _pairs(planned, "planned_latency_ms", "latency_ms"):
+        text = f"Of {_count_text(latencies)} the predicted latency was {_error_text(_mean_error(latencies), '_ms')} off"
+        summed = _pairs(planned, "summed_latency_ms", "latency_ms")
+        if summed and summed != latencies:
+            text += f", the plain sum of their parts' {_error_text(_mean_error(summed), '_ms')}"
+        yield f"{text}, on average."
 
 
-def _many(pairs: Sequence[object]) -> str:
+def _count_text(pairs: Sequence[object]) -> str:
     return f"{len(pairs)} assembl{'y' if len(pairs) == 1 else 'ies'}"
 
 
-def _pairs(rows: Sequence[Assembled], one: str, other: str) -> list[tuple[float, float]]:
-    pairs = [(row.figure(one), row.figure(other)) for row in rows]
+def _pairs(rows: Sequence[AssemblyResult], first: str, second: str) -> list[tuple[float, float]]:
+    pairs = [(row.metric(first), row.metric(second)) for row in rows]
     return [pair for pair in pairs if all(map(math.isfinite, pair))]
 
 
-def _error(pairs: Sequence[tuple[float, float]]) -> float:
+def _mean_error(pairs: Sequence[tuple[float, float]]) -> float:
     from stillhouse.search.assembly.calibration import (
         agreement,  # scipy takes a second, which a check need not wait
     )
@@ -140,62 +154,69 @@ def _error(pairs: Sequence[tuple[float, float]]) -> float:
     return agreement(predicted, measured).mean_absolute_error
 
 
-def _table(rows: Sequence[Assembled]) -> Html:
+def _assembly_table(rows: Sequence[AssemblyResult]) -> Html:
     """A row an assembly; columns in which nothing is known are left out."""
     columns = {
         "assembly": [row.label for row in rows],
-        "budget": [_budget(row) for row in rows],
-        "rank": [row.work.get("rank", "") if not row.first else "" for row in rows],
-        "parts": [parts(row) for row in rows],
+        "budget": [_budget_text(row) for row in rows],
+        "rank": [row.plan.get("rank", "") if not row.is_calibration else "" for row in rows],
+        "parts": [parts_text(row) for row in rows],
         "score": [row.score for row in rows],
-        "predicted score": [_figure(row, "planned_score") for row in rows],
+        "predicted score": [_metric_text(row, "planned_score") for row in rows],
         "predicted accuracy, %": [
-            _shown("val_accuracy", 1.0 - row.figure("planned_loss")) for row in rows
+            _value_text("val_accuracy", 1.0 - row.metric("planned_loss")) for row in rows
         ],
-        "as assembled, %": [_figure(row, "val_accuracy") for row in rows],
-        "best fine-tuned, %": [_shown("val_accuracy", row.reached) for row in rows],
+        "as assembled, %": [_metric_text(row, "val_accuracy") for row in rows],
+        "best fine-tuned, %": [_value_text("val_accuracy", row.best_accuracy) for row in rows],
         "trials": [", ".join(str(trial.number) for trial in row.trials) for row in rows],
-        **{formatting.axis(f): [_figure(row, f) for row in rows] for f in _FIGURES},
-        "over budget": [_over(row) for row in rows],
+        **{
+            formatting.axis_label(metric): [_metric_text(row, metric) for row in rows]
+            for metric in _METRICS
+        },
+        "over budget": [_excess_text(row) for row in rows],
     }
-    known = {name: cells for name, cells in columns.items() if any(c != "" for c in cells)}
-    return table(list(known), zip(*known.values(), strict=True), sortable=True)
+    shown = {name: cells for name, cells in columns.items() if any(c != "" for c in cells)}
+    return table(list(shown), zip(*shown.values(), strict=True), sortable=True)
 
 
-def _figure(row: Assembled, figure: str) -> str:
-    return _shown(figure, row.figure(figure))
+def _metric_text(row: AssemblyResult, metric: str) -> str:
+    return _value_text(metric, row.metric(metric))
 
 
-def _shown(figure: str, value: float) -> str:
-    return formatting.number(figure, value) if math.isfinite(value) else ""
+def _value_text(metric: str, value: float) -> str:
+    return formatting.format_number(metric, value) if math.isfinite(value) else ""
 
 
-def _budget(row: Assembled) -> str:
+def _budget_text(row: AssemblyResult) -> str:
     """``parameters ≤ 135,000``."""
-    if row.first:
+    if row.is_calibration:
         return "none: made to calibrate by"
-    told = []
-    for cost, limit in row.work.get("budgets", {}).items():
-        least, most = limit.get("min"), limit.get("max")
-        before = f"{formatting.value(cost, least)} ≤ " if least is not None else ""
-        behind = f" ≤ {formatting.value(cost, most)}" if most is not None else ""
-        told.append(f"{before}{formatting.name(cost)}{behind}")
-    return ", ".join(told)
+    texts = []
+    for cost, limit in row.plan.get("budgets", {}).items():
+        minimum, maximum = limit.get("min"), limit.get("max")
+        minimum_text = f"{formatting.format_value(cost, minimum)} ≤ " if minimum is not None else ""
+        maximum_text = f" ≤ {formatting.format_value(cost, maximum)}" if maximum is not None else ""
+        texts.append(f"{minimum_text}{formatting.metric_label(cost)}{maximum_text}")
+    return ", ".join(texts)
 
 
-def parts(row: Assembled) -> str:
+def parts_text(row: AssemblyResult) -> str:
     """``kept 1-2, 2-3; pruned 3-5; identity 5-6``: neighbours of one name together."""
-    inner = [part for part in row.parts if part.kind not in ENDS]
+    inner = [part for part in row.parts if part.kind not in END_PARTS]
     runs = itertools.groupby(inner, key=lambda part: part.name)
-    return "; ".join(f"{name} {', '.join(part.place for part in run)}" for name, run in runs)
+    return "; ".join(
+        f"{name} {', '.join(part.position_text for part in run)}" for name, run in runs
+    )
 
 
-def _over(row: Assembled) -> str:
+def _excess_text(row: AssemblyResult) -> str:
     """What the whole network was measured at beyond its budget."""
-    told = []
+    texts = []
     for cost, facts in row.record.facts.get("over", {}).items():
-        found, most, least = facts["found"], facts.get("most"), facts.get("least")
-        limit = most if most is not None and found > most else least
-        allowed = "" if limit is None else f", allowed {formatting.value(cost, limit)}"
-        told.append(f"{formatting.name(cost)} {formatting.value(cost, found)}{allowed}")
-    return "; ".join(told)
+        measured, maximum, minimum = facts["found"], facts.get("most"), facts.get("least")
+        limit = maximum if maximum is not None and measured > maximum else minimum
+        allowed = "" if limit is None else f", allowed {formatting.format_value(cost, limit)}"
+        texts.append(
+            f"{formatting.metric_label(cost)} {formatting.format_value(cost, measured)}{allowed}"
+        )
+    return "; ".join(texts)

@@ -7,15 +7,15 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stillhouse.search.core import formatting
-from stillhouse.search.experiment.setting_paths import starred
-from stillhouse.search.report.core.headline import difference
+from stillhouse.search.experiment.setting_paths import with_wildcard
+from stillhouse.search.report.core.headline import difference_text
 from stillhouse.search.report.core.markup import Html, table
-from stillhouse.search.report.core.roles import ROLES, Group, groups
-from stillhouse.search.results.outcome import Outcome, Repeated
+from stillhouse.search.report.core.roles import ROLE_STYLES, ComparisonGroup, comparison_groups
+from stillhouse.search.results.outcome import Outcome, SeedRuns
 from stillhouse.search.results.statistics import mean_and_spread
 
 
-def comparison(outcome: Outcome, space: Mapping[str, Any]) -> Html | None:
+def comparison_table(outcome: Outcome, space: Mapping[str, Any]) -> Html | None:
     """A row a configuration, each group's best first and its baselines last.
 
     Each is held against the best of its group, and against the plain student where there is one.
@@ -23,19 +23,19 @@ def comparison(outcome: Outcome, space: Mapping[str, Any]) -> Html | None:
     Args:
         space: the experiment's ``search``.
     """
-    found, figure = groups(outcome), outcome.goals[0].figure
-    if not any(group.others or group.against for group in found):
+    all_groups, metric = comparison_groups(outcome), outcome.goals[0].figure
+    if not any(group.runners_up or group.baselines for group in all_groups):
         return None
     values = {f"trial {trial.number}": trial.values for trial in outcome.trials}
-    repeated = [r for group in found for r in (group.best, *group.others)]
-    paths = list(dict.fromkeys(path for r in repeated for path in values.get(r.role, {})))
-    names = formatting.distinct(paths)
-    grouped = any(group.name for group in found)
-    heads = [
-        *(["of"] if grouped else []),
+    all_seed_runs = [r for group in all_groups for r in (group.best_runs, *group.runners_up)]
+    paths = list(dict.fromkeys(path for r in all_seed_runs for path in values.get(r.role, {})))
+    names = formatting.distinct_suffixes(paths)
+    has_groups = any(group.name for group in all_groups)
+    columns = [
+        *(["of"] if has_groups else []),
         "configuration",
         *(names[path] for path in paths),
-        formatting.axis(figure),
+        formatting.axis_label(metric),
         "seeds",
         "seconds an epoch",
         "against the best",
@@ -43,40 +43,44 @@ def comparison(outcome: Outcome, space: Mapping[str, Any]) -> Html | None:
     ]
     rows = [
         (
-            *([group.name] if grouped else []),
-            ROLES[r.role].short if r.role in ROLES else r.role,
-            *(setting(path, values.get(r.role, {}), space) for path in paths),
-            mean_and_spread(figure, r),
+            *([group.name] if has_groups else []),
+            ROLE_STYLES[r.role].label if r.role in ROLE_STYLES else r.role,
+            *(setting_text(path, values.get(r.role, {}), space) for path in paths),
+            mean_and_spread(metric, r),
             len(r.records),
-            _pace(r),
-            _against(r, group.best, figure),
-            _against(r, group.against.get("plain"), figure),
+            _seconds_per_epoch(r),
+            _difference_text(r, group.best_runs, metric),
+            _difference_text(r, group.baselines.get("plain"), metric),
         )
-        for group in found
-        for r in _members(group)
+        for group in all_groups
+        for r in _group_rows(group)
     ]
-    return table(heads, rows, sortable=True)
+    return table(columns, rows, sortable=True)
 
 
-def _members(group: Group) -> Iterator[Repeated]:
-    yield group.best
-    yield from group.others
-    yield from group.against.values()
+def _group_rows(group: ComparisonGroup) -> Iterator[SeedRuns]:
+    yield group.best_runs
+    yield from group.runners_up
+    yield from group.baselines.values()
 
 
-def setting(path: str, values: Mapping[str, Any], space: Mapping[str, Any]) -> str:
+def setting_text(path: str, values: Mapping[str, Any], space: Mapping[str, Any]) -> str:
     """What a configuration had at a path; nothing where it did not apply."""
     if path not in values:
         return ""
-    return formatting.setting(values[path], space.get(path) or space.get(starred(path)), path)
+    return formatting.format_setting(
+        values[path], space.get(path) or space.get(with_wildcard(path)), path
+    )
 
 
-def _pace(repeated: Repeated) -> str:
+def _seconds_per_epoch(seed_runs: SeedRuns) -> str:
     """The median over all epochs of all seeds."""
-    taken = [epoch["seconds"] for r in repeated.records for epoch in r.curve if "seconds" in epoch]
-    return f"{statistics.median(taken):.2f}" if taken else ""
+    seconds = [
+        epoch["seconds"] for r in seed_runs.records for epoch in r.curve if "seconds" in epoch
+    ]
+    return f"{statistics.median(seconds):.2f}" if seconds else ""
 
 
-def _against(repeated: Repeated, other: Repeated | None, figure: str) -> str:
+def _difference_text(seed_runs: SeedRuns, other: SeedRuns | None, metric: str) -> str:
     """How a row stands to another; nothing of a row itself."""
-    return "" if other is None or other is repeated else difference(repeated, other, figure)
+    return "" if other is None or other is seed_runs else difference_text(seed_runs, other, metric)

@@ -9,47 +9,68 @@ from typing import Any
 
 from stillhouse.search.artifacts.record import Record
 from stillhouse.search.core import formatting
-from stillhouse.search.report.core.axes_choice import front, plane
-from stillhouse.search.report.core.headline import comparisons, headline, screening, sharing, trials
+from stillhouse.search.report.core.axes_choice import choose_metric_axes, pareto_front
+from stillhouse.search.report.core.headline import (
+    comparison_sentences,
+    headline,
+    reuse_sentence,
+    screen_sentence,
+    trials_sentence,
+)
 from stillhouse.search.report.core.markup import Html, element, join, table
 from stillhouse.search.report.core.mpl_style import Picture
-from stillhouse.search.report.core.participants import SHORT, Cast, is_part
-from stillhouse.search.report.page.assembly_table import inventory
-from stillhouse.search.report.page.comparison import comparison, setting
+from stillhouse.search.report.core.participants import KEY_LETTERS, Participants, is_assembly_part
+from stillhouse.search.report.page.assembly_table import assembly_section
+from stillhouse.search.report.page.comparison import comparison_table, setting_text
 from stillhouse.search.report.page.style import SCRIPT, STYLE
 from stillhouse.search.report.pictures import factorial
-from stillhouse.search.results.outcome import Outcome, Trial
-from stillhouse.search.results.statistics import champion, ranking
+from stillhouse.search.results.outcome import Outcome, TrialResult
+from stillhouse.search.results.statistics import best_seed_runs, ranking
 
-BEST = 20
-_TOGETHER = {**formatting.PARTS, "assemble": "assemblies to calibrate by"}
+MAX_BEST_TRIALS = 20
+_COLLECTIVE_NAMES = {**formatting.PART_NAMES, "assemble": "assemblies to calibrate by"}
 
 
-def page(
+def render_page(
     outcome: Outcome,
     experiment: Mapping[str, Any],
-    cast: Cast,
+    participants: Participants,
     pictures: Sequence[Picture],
     best_yaml: str,
 ) -> str:
     """The whole page; everything that comes from names, reasons and settings is escaped."""
-    about = str(experiment.get("name", outcome.name))
+    title = str(experiment.get("name", outcome.name))
     body = [
         element("h1", outcome.name),
         element("p", headline(outcome), class_="headline"),
-        element("ul", *(element("li", told) for told in comparisons(outcome))),
-        element("p", trials(outcome), " ", sharing(outcome, cast), class_="muted"),
-        *(element("p", told, class_="muted") for told in [screening(outcome)] if told),
-        *(_picture(picture) for picture in pictures),
+        element("ul", *(element("li", sentence) for sentence in comparison_sentences(outcome))),
+        element(
+            "p",
+            trials_sentence(outcome),
+            " ",
+            reuse_sentence(outcome, participants),
+            class_="muted",
+        ),
+        *(
+            element("p", sentence, class_="muted")
+            for sentence in [screen_sentence(outcome)]
+            if sentence
+        ),
+        *(_picture_element(picture) for picture in pictures),
         *_section("Without and with distillation", factorial.section(outcome)),
-        *_section("Settled over fresh seeds", comparison(outcome, experiment.get("search", {}))),
-        *_section("What was searched", _searched(outcome, experiment)),
-        *_section("The best trials", _best(outcome, cast, experiment.get("search", {}))),
-        *_section("Assemblies", inventory(outcome)),
-        *_section("Shared stages", _stages(outcome, cast.shared)),
-        *_section("Not finished", _failures(outcome)),
+        *_section(
+            "Settled over fresh seeds", comparison_table(outcome, experiment.get("search", {}))
+        ),
+        *_section("What was searched", _search_space_table(outcome, experiment)),
+        *_section(
+            "The best trials",
+            _best_trials_table(outcome, participants, experiment.get("search", {})),
+        ),
+        *_section("Assemblies", assembly_section(outcome)),
+        *_section("Shared stages", _stage_table(outcome, participants.shared)),
+        *_section("Not finished", _unfinished_table(outcome)),
         *_section("Best configuration", element("pre", best_yaml) if best_yaml else None),
-        *_section("All artifacts", _all_stages(outcome, cast)),
+        *_section("All artifacts", _all_artifacts(outcome, participants)),
         _footer(outcome),
     ]
     head = join(
@@ -57,137 +78,158 @@ def page(
             Html('<meta charset="utf-8">'),
             Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
             Html('<meta name="color-scheme" content="light dark">'),
-            element("title", f"{outcome.name}: {about}" if about != outcome.name else about),
+            element("title", f"{outcome.name}: {title}" if title != outcome.name else title),
             Html(f"<style>{STYLE}</style>"),
         ]
     )
-    whole = [head, element("main", *body), Html(f"<script>{SCRIPT}</script>")]
-    return "<!doctype html>\n" + element("html", *_halves(whole), lang="en") + "\n"
+    sections = [head, element("main", *body), Html(f"<script>{SCRIPT}</script>")]
+    return "<!doctype html>\n" + element("html", *_head_and_body(sections), lang="en") + "\n"
 
 
-def _halves(whole: Sequence[Html]) -> tuple[Html, Html]:
-    head, *rest = whole
-    return element("head", head), element("body", *rest)
+def _head_and_body(sections: Sequence[Html]) -> tuple[Html, Html]:
+    head, *body = sections
+    return element("head", head), element("body", *body)
 
 
-def _section(title: str, inside: Html | None) -> list[Html]:
+def _section(title: str, content: Html | None) -> list[Html]:
     """A heading and what stands below it; nothing where there is nothing to tell."""
-    return [element("h2", title), inside] if inside else []
+    return [element("h2", title), content] if content else []
 
 
-def _picture(picture: Picture) -> Html:
+def _picture_element(picture: Picture) -> Html:
     caption = element("figcaption", element("b", f"{picture.title}. "), picture.caption)
     figure = element("figure", Html(picture.inline()), caption)
     return join([figure, picture.below]) if picture.below else figure
 
 
-def _searched(outcome: Outcome, experiment: Mapping[str, Any]) -> Html | None:
+def _search_space_table(outcome: Outcome, experiment: Mapping[str, Any]) -> Html | None:
     """Every searched path, its values, the best configuration's, and how much it mattered."""
     space: Mapping[str, Any] = experiment.get("search", {})
-    best, ranked = champion(outcome), ranking(outcome)
-    chosen: Trial | None = ranked[0] if ranked else None
-    if best:
-        chosen = next((t for t in ranked if best.role == f"trial {t.number}"), chosen)
+    best_runs, ranked = best_seed_runs(outcome), ranking(outcome)
+    chosen: TrialResult | None = ranked[0] if ranked else None
+    if best_runs:
+        chosen = next((t for t in ranked if best_runs.role == f"trial {t.number}"), chosen)
     values, shares = chosen.values if chosen else {}, outcome.importances.items()
     rows = [
         (
             path,
-            formatting.domain(domain, path),
-            formatting.setting(values[path], domain, path)
+            formatting.format_domain(domain, path),
+            formatting.format_setting(values[path], domain, path)
             if path in values
-            else _links(path, values, domain),
-            _share(path, {p: x for p, x in shares if p == path or p not in space}),
+            else _link_values(path, values, domain),
+            _importance_text(path, {p: x for p, x in shares if p == path or p not in space}),
         )
         for path, domain in space.items()
     ]
-    title = f"in trial {chosen.number}" if chosen else "chosen"
-    return table(("path", "values", title, "importance"), rows) if rows else None
+    column = f"in trial {chosen.number}" if chosen else "chosen"
+    return table(("path", "values", column, "importance"), rows) if rows else None
 
 
-def _share(path: str, importances: Mapping[str, float]) -> str:
+def _importance_text(path: str, importances: Mapping[str, float]) -> str:
     """A path's importance; a chain's is that of all its members."""
-    start = f"{path.partition('*')[0]}" if "*" in path else f"{path}."
-    found = [share for name, share in importances.items() if name == path or name.startswith(start)]
-    return f"{100 * sum(found):.0f} %" if found else ""
+    prefix = f"{path.partition('*')[0]}" if "*" in path else f"{path}."
+    shares = [
+        share for name, share in importances.items() if name == path or name.startswith(prefix)
+    ]
+    return f"{100 * sum(shares):.0f} %" if shares else ""
 
 
-def _links(path: str, values: Mapping[str, Any], domain: Any) -> str:
+def _link_values(path: str, values: Mapping[str, Any], domain: Any) -> str:
     """What a path with ``*`` came to for each link of a chain."""
-    before, star, behind = path.partition("*")
-    found = {
-        place.removeprefix(before).removesuffix(behind): value
-        for place, value in values.items()
-        if star and place.startswith(before) and place.endswith(behind)
+    prefix, star, suffix = path.partition("*")
+    by_link = {
+        value_path.removeprefix(prefix).removesuffix(suffix): value
+        for value_path, value in values.items()
+        if star and value_path.startswith(prefix) and value_path.endswith(suffix)
     }
     return ", ".join(
-        f"{link}: {formatting.setting(value, domain)}" for link, value in found.items()
+        f"{link}: {formatting.format_setting(value, domain)}" for link, value in by_link.items()
     )
 
 
-def _best(outcome: Outcome, cast: Cast, space: Mapping[str, Any]) -> Html | None:
+def _best_trials_table(
+    outcome: Outcome, participants: Participants, space: Mapping[str, Any]
+) -> Html | None:
     """The best trials with their searched values; those of the Pareto front are marked."""
-    ranked = ranking(outcome)[:BEST]
+    ranked = ranking(outcome)[:MAX_BEST_TRIALS]
     if not ranked:
         return None
-    on_front = {s.trial.number for s in front(cast.students, plane(outcome.goals))}
+    on_front = {
+        s.trial.number
+        for s in pareto_front(participants.students, choose_metric_axes(outcome.goals))
+    }
     figures = list(dict.fromkeys([*(g.figure for g in outcome.goals), "parameters"]))
     paths = list(dict.fromkeys(path for trial in ranked for path in trial.values))
     rows = [
         (
             trial.number,
-            *(formatting.number(f, trial.figures.get(f, math.nan)) for f in figures),
+            *(formatting.format_number(f, trial.figures.get(f, math.nan)) for f in figures),
             "yes" if trial.number in on_front else "",
-            *(setting(path, trial.values, space) for path in paths),
-            _key(list(trial.keys.values())[-1]) if trial.keys else "",
+            *(setting_text(path, trial.values, space) for path in paths),
+            _key_cell(list(trial.stage_keys.values())[-1]) if trial.stage_keys else "",
         )
         for trial in ranked
     ]
-    names = formatting.distinct(paths)
-    heads = ["trial", *map(formatting.axis, figures), "Pareto front", *(names[p] for p in paths)]
-    return table([*heads, "key"], rows, sortable=True)
+    names = formatting.distinct_suffixes(paths)
+    columns = [
+        "trial",
+        *map(formatting.axis_label, figures),
+        "Pareto front",
+        *(names[p] for p in paths),
+    ]
+    return table([*columns, "key"], rows, sortable=True)
 
 
-def _stages(outcome: Outcome, keys: Iterable[str]) -> Html | None:
-    rows = [_stage(outcome, outcome.stages[key]) for key in keys]
-    heads = ("stage", "key", "", "seconds", "validation accuracy, %", "parameters")
-    return table((*heads, "made from"), rows, sortable=True) if rows else None
+def _stage_table(outcome: Outcome, keys: Iterable[str]) -> Html | None:
+    rows = [_stage_row(outcome, outcome.records[key]) for key in keys]
+    columns = ("stage", "key", "", "seconds", "validation accuracy, %", "parameters")
+    return table((*columns, "made from"), rows, sortable=True) if rows else None
 
 
-def _stage(outcome: Outcome, record: Record) -> tuple[Any, ...]:
+def _stage_row(outcome: Outcome, record: Record) -> tuple[Any, ...]:
     key, figures = record.key, record.figures
-    state = "reused" if key in outcome.reused else "made" if key in outcome.made else ""
+    state = "reused" if key in outcome.reused_keys else "made" if key in outcome.made_keys else ""
     return (
         outcome.labels.get(key, record.name),
-        _key(key),
+        _key_cell(key),
         state,
         f"{record.seconds:.1f}",
-        formatting.number("val_accuracy", figures.get("val_accuracy", math.nan)),
-        formatting.number("parameters", figures.get("parameters", math.nan)),
-        _made_from(outcome, record),
+        formatting.format_number("val_accuracy", figures.get("val_accuracy", math.nan)),
+        formatting.format_number("parameters", figures.get("parameters", math.nan)),
+        _parents_text(outcome, record),
     )
 
 
-def _made_from(outcome: Outcome, record: Record) -> str:
+def _parents_text(outcome: Outcome, record: Record) -> str:
     """Its parents' names; the parts of an assembly, which are many, by their number."""
-    known = [(parent, outcome.stages.get(parent)) for parent in record.parents]
-    named = [parent for parent, made in known if made is None or not is_part(made)]
-    told = [outcome.labels.get(parent, parent[:SHORT]) for parent in named]
-    counts = Counter(made.kind for _, made in known if made is not None and is_part(made))
+    parents = [(parent, outcome.records.get(parent)) for parent in record.parents]
+    named_parents = [
+        parent
+        for parent, parent_record in parents
+        if parent_record is None or not is_assembly_part(parent_record)
+    ]
+    labels = [outcome.labels.get(parent, parent[:KEY_LETTERS]) for parent in named_parents]
+    counts = Counter(
+        parent_record.kind
+        for _, parent_record in parents
+        if parent_record is not None and is_assembly_part(parent_record)
+    )
     return ", ".join(
-        told + [f"{counts[kind]} {many}" for kind, many in _TOGETHER.items() if counts[kind]]
+        labels
+        + [f"{counts[kind]} {plural}" for kind, plural in _COLLECTIVE_NAMES.items() if counts[kind]]
     )
 
 
-def _all_stages(outcome: Outcome, cast: Cast) -> Html | None:
+def _all_artifacts(outcome: Outcome, participants: Participants) -> Html | None:
     """Students and what was made again over seeds: long, so it is folded away."""
-    rest = [key for key in outcome.stages if key not in cast.shared]
-    rest.sort(key=lambda key: (outcome.stages[key].name, outcome.stages[key].made_at))
-    inside = _stages(outcome, rest)
-    title = element("summary", f"{len(rest)} students, and stages made again over seeds")
-    return element("details", title, inside) if inside else None
+    keys = [key for key in outcome.records if key not in participants.shared]
+    keys.sort(key=lambda key: (outcome.records[key].name, outcome.records[key].made_at))
+    content = _stage_table(outcome, keys)
+    title = element("summary", f"{len(keys)} students, and stages made again over seeds")
+    return element("details", title, content) if content else None
 
 
-def _failures(outcome: Outcome) -> Html | None:
+def _unfinished_table(outcome: Outcome) -> Html | None:
     """Trials that failed or were stopped, those with one reason together."""
     reasons: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     for trial in outcome.trials:
@@ -202,14 +244,14 @@ def _failures(outcome: Outcome) -> Html | None:
 
 def _footer(outcome: Outcome) -> Html:
     """The devices and versions that the figures come from."""
-    facts = [record.facts for record in outcome.stages.values()]
+    facts = [record.facts for record in outcome.records.values()]
     devices = sorted({str(fact["device"]) for fact in facts if "device" in fact})
     versions = {
         f"{name} {version}" for fact in facts for name, version in fact.get("versions", {}).items()
     }
-    told = " · ".join([*devices, *sorted(versions)])
-    return element("footer", told)
+    text = " · ".join([*devices, *sorted(versions)])
+    return element("footer", text)
 
 
-def _key(key: str) -> Html:
-    return element("code", key[:SHORT], title=key)
+def _key_cell(key: str) -> Html:
+    return element("code", key[:KEY_LETTERS], title=key)

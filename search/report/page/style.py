@@ -1,9 +1,9 @@
 """The page's style, for light and dark, and the few lines that sort its tables."""
 
-from stillhouse.search.report.core.mpl_style import DARK, variable
+from stillhouse.search.report.core.mpl_style import DARK_COLOURS, css_variable
 
-_LIGHT_COLOURS = "".join(f"{variable(colour)}:{colour};" for colour in DARK)
-_DARK_COLOURS = "".join(f"{variable(colour)}:{dark};" for colour, dark in DARK.items())
+_LIGHT_COLOURS = "".join(f"{css_variable(colour)}:{colour};" for colour in DARK_COLOURS)
+_DARK_COLOURS = "".join(f"{css_variable(colour)}:{dark};" for colour, dark in DARK_COLOURS.items())
 
 STYLE = (
     ":root{color-scheme:light dark;"

@@ -14,18 +14,18 @@ from matplotlib.ticker import MaxNLocator
 from stillhouse.search.artifacts.record import Record
 from stillhouse.search.core import formatting
 from stillhouse.search.report.core import mpl_style as look
-from stillhouse.search.report.core.axes_choice import plane
-from stillhouse.search.report.core.label_layout import apart
+from stillhouse.search.report.core.axes_choice import choose_metric_axes
+from stillhouse.search.report.core.label_layout import spread_apart
 from stillhouse.search.report.core.mpl_style import Picture
-from stillhouse.search.report.core.participants import Cast, Shared
+from stillhouse.search.report.core.participants import Participants, SharedStage
 from stillhouse.search.results.outcome import Outcome
 from stillhouse.search.results.statistics import ranking
 
-HIGHLIGHTED = 3
-_SHADES = (look.TRIAL, look.SECOND, look.INK)
-_LABELS = 8  # most labels in a panel
+NUM_HIGHLIGHTED = 3
+_HIGHLIGHT_COLOURS = (look.TRIAL, look.SECOND, look.FOREGROUND)
+_MAX_LABELS = 8  # most labels in a panel
 _INCHES, _BOTTOM, _HEIGHT = (7.6, 3.7), 0.13, 0.76
-_LABEL_GAP = 11.5  # points from line to line
+_LABEL_POINTS = 11.5  # points from line to line
 
 
 @dataclass(frozen=True)
@@ -38,113 +38,129 @@ class Curve:
     name: str
     epochs: tuple[float, ...]
     values: tuple[float, ...]
-    last: str  # the last value, worded
+    last_text: str  # the last value, worded
     colour: str = look.FAINT
 
 
-def draw(outcome: Outcome, cast: Cast) -> Picture | None:
+def draw(outcome: Outcome, participants: Participants) -> Picture | None:
     """The picture; none where nothing was trained for more than one epoch."""
-    figure = _followed(outcome, cast)
-    students, teachers = _students(outcome, cast, figure), _teachers(cast, figure)
+    metric = _shown_metric(outcome, participants)
+    students, teachers = (
+        _student_curves(outcome, participants, metric),
+        _teacher_curves(participants, metric),
+    )
     if not any(curve.epochs for curve in students + teachers):
         return None
-    picture = Figure(figsize=_INCHES)
-    limits = _limits(students + teachers)
-    left = picture.add_axes((0.06, _BOTTOM, 0.42, _HEIGHT), ylim=limits)
-    right = picture.add_axes((0.63, _BOTTOM, 0.205, _HEIGHT), ylim=limits)
-    _panel(left, students)
-    _panel(right, teachers)
+    figure = Figure(figsize=_INCHES)
+    limits = _axis_limits(students + teachers)
+    left = figure.add_axes((0.06, _BOTTOM, 0.42, _HEIGHT), ylim=limits)
+    right = figure.add_axes((0.63, _BOTTOM, 0.205, _HEIGHT), ylim=limits)
+    _draw_panel(left, students)
+    _draw_panel(right, teachers)
     if not any(curve.epochs for curve in teachers):
         right.set_xticks([])
         right.set_xlabel("")
-    stopped = _stopped(left, cast, figure, limits[0])
-    left.set_title(f"students: {formatting.axis(figure)}")
+    has_stopped = _draw_stopped(left, participants, metric, limits[0])
+    left.set_title(f"students: {formatting.axis_label(metric)}")
     right.set_title("teachers and assistants")
     right.tick_params("y", labelleft=False)
-    ready = any(not curve.epochs for curve in teachers)
-    return Picture("curves", "Learning curves", _caption(students, stopped, ready), picture)
+    has_ready = any(not curve.epochs for curve in teachers)
+    return Picture("curves", "Learning curves", _caption(students, has_stopped, has_ready), figure)
 
 
-def _caption(students: Sequence[Curve], stopped: bool, ready: bool) -> str:
-    named = sum(bool(curve.name) for curve in students)
-    told = f"The {named} best of {len(students)} students in colour" if named else "No student"
-    if stopped:
-        told += "; circles are where others were stopped early"
-    told += "; dashed lines are networks that were ready or took one epoch" if ready else ""
-    return f"{told}. Figures are of the last epoch."
+def _caption(students: Sequence[Curve], has_stopped: bool, has_ready: bool) -> str:
+    num_named = sum(bool(curve.name) for curve in students)
+    caption = (
+        f"The {num_named} best of {len(students)} students in colour" if num_named else "No student"
+    )
+    if has_stopped:
+        caption += "; circles are where others were stopped early"
+    caption += "; dashed lines are networks that were ready or took one epoch" if has_ready else ""
+    return f"{caption}. Figures are of the last epoch."
 
 
-def _followed(outcome: Outcome, cast: Cast) -> str:
+def _shown_metric(outcome: Outcome, participants: Participants) -> str:
     """The goal's figure if it was taken every epoch, else accuracy."""
-    wanted = plane(outcome.goals).quality.figure
-    records = [s.record for s in cast.students if s.record]
-    taken = any(wanted in report for record in records for report in record.curve)
-    return wanted if taken else "val_accuracy"
+    metric = choose_metric_axes(outcome.goals).quality.figure
+    records = [s.record for s in participants.students if s.record]
+    is_recorded = any(metric in epoch for record in records for epoch in record.curve)
+    return metric if is_recorded else "val_accuracy"
 
 
-def _curve(name: str, record: Record, figure: str, colour: str = look.FAINT) -> Curve | None:
+def _build_curve(name: str, record: Record, metric: str, colour: str = look.FAINT) -> Curve | None:
     points = [
-        (report["epoch"], formatting.shown(figure, report[figure]))
-        for report in record.curve
-        if figure in report and "epoch" in report and math.isfinite(report[figure])
+        (epoch["epoch"], formatting.plot_value(metric, epoch[metric]))
+        for epoch in record.curve
+        if metric in epoch and "epoch" in epoch and math.isfinite(epoch[metric])
     ]
     if len(points) < 2:
         return None
     epochs, values = zip(*points, strict=True)
-    last = formatting.number(figure, record.curve[-1].get(figure, math.nan))
+    last = formatting.format_number(metric, record.curve[-1].get(metric, math.nan))
     return Curve(name, epochs, values, last, colour)
 
 
-def _students(outcome: Outcome, cast: Cast, figure: str) -> list[Curve]:
-    best = [trial.number for trial in ranking(outcome)[:HIGHLIGHTED]]
-    found = []
-    for student in cast.students:
+def _student_curves(outcome: Outcome, participants: Participants, metric: str) -> list[Curve]:
+    best_numbers = [trial.number for trial in ranking(outcome)[:NUM_HIGHLIGHTED]]
+    curves = []
+    for student in participants.students:
         if student.record:
             number = student.trial.number
-            shown = number in best
-            colour = _SHADES[best.index(number)] if shown else look.FAINT
-            name = f"trial {number}" if shown else ""
-            found.append(_curve(name, student.record, figure, colour))
-    return [curve for curve in found if curve]
+            is_highlighted = number in best_numbers
+            colour = (
+                _HIGHLIGHT_COLOURS[best_numbers.index(number)] if is_highlighted else look.FAINT
+            )
+            name = f"trial {number}" if is_highlighted else ""
+            curves.append(_build_curve(name, student.record, metric, colour))
+    return [curve for curve in curves if curve]
 
 
-def _teachers(cast: Cast, figure: str) -> list[Curve]:
+def _teacher_curves(participants: Participants, metric: str) -> list[Curve]:
     """All of them; of those with one name the best is named."""
-    shared = sorted(cast.shared.values(), key=lambda one: one.figure(figure), reverse=True)
-    found, named = [], set[str]()
-    for one in shared:
-        name = "" if one.name in named or len(named) == _LABELS else one.name or one.label
-        named.add(one.name)
-        colour = look.TEACHER if one.root else look.ASSISTANT
-        found.append(_curve(name, one.record, figure, colour) or _level(name, one, figure, colour))
-    return [curve for curve in found if curve]
+    shared = sorted(
+        participants.shared.values(), key=lambda stage: stage.metric(metric), reverse=True
+    )
+    curves, names_used = [], set[str]()
+    for stage in shared:
+        name = (
+            ""
+            if stage.network in names_used or len(names_used) == _MAX_LABELS
+            else stage.network or stage.label
+        )
+        names_used.add(stage.network)
+        colour = look.TEACHER if stage.is_teacher else look.ASSISTANT
+        curves.append(
+            _build_curve(name, stage.record, metric, colour)
+            or _level_curve(name, stage, metric, colour)
+        )
+    return [curve for curve in curves if curve]
 
 
-def _level(name: str, one: Shared, figure: str, colour: str) -> Curve | None:
+def _level_curve(name: str, stage: SharedStage, metric: str, colour: str) -> Curve | None:
     """A teacher without a curve, such as a ready one: a level at its figure."""
-    value = one.figure(figure)
+    value = stage.metric(metric)
     if not math.isfinite(value):
         return None
-    shown = formatting.shown(figure, value)
-    return Curve(name, (), (shown,), formatting.number(figure, value), colour)
+    shown_value = formatting.plot_value(metric, value)
+    return Curve(name, (), (shown_value,), formatting.format_number(metric, value), colour)
 
 
-def _limits(curves: Sequence[Curve]) -> tuple[float, float]:
+def _axis_limits(curves: Sequence[Curve]) -> tuple[float, float]:
     """From where the named curves are after a sixth of their epochs: all begin low alike."""
     named = [curve for curve in curves if curve.name] or curves
     values = [v for curve in named for v in curve.values[len(curve.values) // 6 :]]
     low, high = min(values), max(values)
-    room = 0.06 * (high - low) or 0.05 * abs(high) or 0.05
-    return low - room, high + room
+    margin = 0.06 * (high - low) or 0.05 * abs(high) or 0.05
+    return low - margin, high + margin
 
 
-def _panel(axes: Axes, curves: Sequence[Curve]) -> None:
-    faint = min(0.6, max(0.15, 15 / (len(curves) or 1)))
+def _draw_panel(axes: Axes, curves: Sequence[Curve]) -> None:
+    faint_alpha = min(0.6, max(0.15, 15 / (len(curves) or 1)))
     for curve in curves:
         style: dict[str, Any] = {
             "color": curve.colour,
             "lw": 1.7 if curve.name else 0.8,
-            "alpha": 1.0 if curve.name else faint,
+            "alpha": 1.0 if curve.name else faint_alpha,
             "zorder": 3 if curve.name else 2,
         }
         if curve.epochs:
@@ -161,31 +177,31 @@ def _panel(axes: Axes, curves: Sequence[Curve]) -> None:
 def _label_ends(axes: Axes, curves: Sequence[Curve]) -> None:
     """Names and last values behind the curves' ends, set apart from each other."""
     low, high = axes.get_ylim()
-    points = 72 * _INCHES[1] * _HEIGHT / (high - low)
-    ends = [curve.values[-1] * points for curve in curves]
-    names = formatting.fitted([curve.name for curve in curves], 10)
-    for curve, end, moved in zip(curves, ends, apart(ends, _LABEL_GAP), strict=True):
+    points_per_y = 72 * _INCHES[1] * _HEIGHT / (high - low)
+    ends = [curve.values[-1] * points_per_y for curve in curves]
+    names = formatting.fit_names([curve.name for curve in curves], 10)
+    for curve, end, label_y in zip(curves, ends, spread_apart(ends, _LABEL_POINTS), strict=True):
         axes.annotate(
-            f"{names[curve.name]}  {curve.last}",
+            f"{names[curve.name]}  {curve.last_text}",
             (1.0, curve.values[-1]),
             xycoords=axes.get_yaxis_transform(),
-            xytext=(5, moved - end),
+            xytext=(5, label_y - end),
             textcoords="offset points",
             va="center_baseline",
             fontsize=8,
             annotation_clip=False,
             # The assistants' amber is too pale for letters.
-            color=look.INK if curve.colour == look.ASSISTANT else curve.colour,
+            color=look.FOREGROUND if curve.colour == look.ASSISTANT else curve.colour,
         )
 
 
-def _stopped(axes: Axes, cast: Cast, figure: str, low: float) -> bool:
+def _draw_stopped(axes: Axes, participants: Participants, metric: str, low: float) -> bool:
     """Circles where students were stopped early, those below the picture on its edge; if any."""
     ends = [
-        (s.trial.figures["epoch"], max(formatting.shown(figure, s.figure(figure)), low))
-        for s in cast.students
-        if s.trial.state == "pruned" and {"epoch", figure} <= set(s.trial.figures)
+        (s.trial.figures["epoch"], max(formatting.plot_value(metric, s.metric(metric)), low))
+        for s in participants.students
+        if s.trial.state == "pruned" and {"epoch", metric} <= set(s.trial.figures)
     ]
     for epoch, value in ends:
-        axes.scatter([epoch], [value], s=18, fc=look.GROUND, ec=look.FAINT, lw=0.9, zorder=4)
+        axes.scatter([epoch], [value], s=18, fc=look.BACKGROUND, ec=look.FAINT, lw=0.9, zorder=4)
     return bool(ends)

@@ -7,32 +7,33 @@ from matplotlib.ticker import MaxNLocator
 
 from stillhouse.search.core import formatting
 from stillhouse.search.report.core import mpl_style as look
-from stillhouse.search.report.core.headline import screening
+from stillhouse.search.report.core.headline import screen_sentence
 from stillhouse.search.report.core.mpl_style import Picture
 from stillhouse.search.results.outcome import Outcome
-from stillhouse.search.results.screening import judged
+from stillhouse.search.results.screening import screen_quality
 
-FEWEST = 3
+MIN_PAIRS = 3
 """Trials; fewer rank nothing."""
 _INCHES = (4.6, 3.3)
 
 
 def draw(outcome: Outcome) -> Picture | None:
     """A dot a trial that was trained for real; none with fewer than three."""
-    name = outcome.goals[0].figure
-    found = judged(outcome.trials, name)
-    if found is None or len(found.pairs) < FEWEST:
+    metric = outcome.goals[0].figure
+    quality = screen_quality(outcome.trials, metric)
+    if quality is None or len(quality.pairs) < MIN_PAIRS:
         return None
     figure = Figure(figsize=_INCHES, layout="constrained")
     axes = figure.subplots()
     xs, ys = (
-        [formatting.shown(name, value) for value in some] for some in zip(*found.pairs, strict=True)
+        [formatting.plot_value(metric, value) for value in column]
+        for column in zip(*quality.pairs, strict=True)
     )
-    axes.scatter(xs, ys, s=30, fc=look.TRIAL, ec=look.GROUND, lw=0.7, zorder=3)
-    axes.set_title(found.told)
-    axes.set_xlabel(f"{formatting.axis(name)}, on distilled data")
-    axes.set_ylabel(formatting.axis(name))
+    axes.scatter(xs, ys, s=30, fc=look.TRIAL, ec=look.BACKGROUND, lw=0.7, zorder=3)
+    axes.set_title(quality.correlation_text)
+    axes.set_xlabel(f"{formatting.axis_label(metric)}, on distilled data")
+    axes.set_ylabel(formatting.axis_label(metric))
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.margins(0.07)
-    return Picture("screen", "Screened against trained", screening(outcome), figure)
+    return Picture("screen", "Screened against trained", screen_sentence(outcome), figure)

@@ -12,117 +12,130 @@ from matplotlib.ticker import MaxNLocator
 from stillhouse.search.core import formatting
 from stillhouse.search.experiment.goal import Goal
 from stillhouse.search.report.core import mpl_style as look
-from stillhouse.search.report.core.axes_choice import plane
-from stillhouse.search.report.core.label_layout import worth_showing
-from stillhouse.search.report.core.lineage import Forest, Leaf, Node, forest
+from stillhouse.search.report.core.axes_choice import choose_metric_axes
+from stillhouse.search.report.core.label_layout import robust_range
+from stillhouse.search.report.core.lineage import (
+    LineageForest,
+    StudentLeaf,
+    TeacherNode,
+    build_forest,
+)
 from stillhouse.search.report.core.mpl_style import Picture
-from stillhouse.search.report.core.participants import Cast, Student
+from stillhouse.search.report.core.participants import Participants, Student
 from stillhouse.search.results.outcome import Outcome
 
-MOST_LEAVES = 24
-_WIDE, _SHARE = 7.6, 0.63  # the picture in inches, the tree's part of it
+MAX_LEAVES = 24
+_WIDTH, _TREE_SHARE = 7.6, 0.63  # the picture in inches, the tree's part of it
 _BEND = 0.16  # where a line turns, in columns behind the teacher
 
 
-def draw(outcome: Outcome, cast: Cast) -> Picture | None:
+def draw(outcome: Outcome, participants: Participants) -> Picture | None:
     """The picture; none where no student had a teacher."""
-    goal = plane(outcome.goals).quality
-    grown = forest(cast, goal, MOST_LEAVES)
-    if not grown.roots:
+    goal = choose_metric_axes(outcome.goals).quality
+    lineage = build_forest(participants, goal, MAX_LEAVES)
+    if not lineage.roots:
         return None
-    rows = max(grown.rows, 2)
-    tall = 0.95 + 0.34 * rows
-    figure = Figure(figsize=(_WIDE, tall))
-    bottom, height = 0.5 / tall, 1 - 0.55 / tall
-    branches = figure.add_axes((0.01, bottom, _SHARE, height), ylim=(rows - 0.4, -0.9))
-    strip = figure.add_axes((0.67, bottom, 0.32, height), ylim=(rows - 0.4, -0.9))
-    _branches(branches, grown, goal)
-    _strip(strip, grown, goal)
-    return Picture("chains", "Who taught whom", _caption(grown), figure)
+    rows = max(lineage.num_rows, 2)
+    height_inches = 0.95 + 0.34 * rows
+    figure = Figure(figsize=(_WIDTH, height_inches))
+    bottom, height = 0.5 / height_inches, 1 - 0.55 / height_inches
+    tree_axes = figure.add_axes((0.01, bottom, _TREE_SHARE, height), ylim=(rows - 0.4, -0.9))
+    result_axes = figure.add_axes((0.67, bottom, 0.32, height), ylim=(rows - 0.4, -0.9))
+    _draw_tree(tree_axes, lineage, goal)
+    _draw_results(result_axes, lineage, goal)
+    return Picture("chains", "Who taught whom", _caption(lineage), figure)
 
 
-def _caption(grown: Forest) -> str:
-    told = (
+def _caption(lineage: LineageForest) -> str:
+    caption = (
         "Every line is a chain from the teacher to the students at its end, whose figures stand "
         "to the right: the best one in full colour, hollow ones were stopped early."
     )
-    if any(node.dense for node in grown.nodes):
-        told += " In dense chains each learnt from all before it on its line."
-    if any(node.others for node in grown.nodes) or any(leaf.others for leaf in grown.leaves):
-        told += " Dotted arcs are further teachers."
-    if grown.left_out:
-        shown = len(grown.leaves)
-        told += f" Only the best {shown} ends of {shown + grown.left_out} are shown."
-    return told
+    if any(node.is_dense for node in lineage.nodes):
+        caption += " In dense chains each learnt from all before it on its line."
+    if any(node.other_teachers for node in lineage.nodes) or any(
+        leaf.other_teachers for leaf in lineage.leaves
+    ):
+        caption += " Dotted arcs are further teachers."
+    if lineage.num_left_out:
+        num_shown = len(lineage.leaves)
+        caption += (
+            f" Only the best {num_shown} ends of {num_shown + lineage.num_left_out} are shown."
+        )
+    return caption
 
 
-def _branches(axes: Axes, grown: Forest, goal: Goal) -> None:
-    look.bare(axes)
-    last = grown.depth + 1
+def _draw_tree(axes: Axes, lineage: LineageForest, goal: Goal) -> None:
+    look.hide_frame(axes)
+    last = lineage.depth + 1
     axes.set_xlim(-0.85, last + 0.02)
-    letters = int((72 * _WIDE * _SHARE * (1 - _BEND) / (last + 0.87) - 10) / 4.9)
-    nodes = {node.shared.key: node for node in grown.nodes}
-    names = formatting.fitted([_name(node) for node in nodes.values()], max(letters, 5))
-    ends = formatting.fitted([leaf.network for leaf in grown.leaves], max(letters - 5, 5))
-    best = grown.best(goal)
+    max_letters = int((72 * _WIDTH * _TREE_SHARE * (1 - _BEND) / (last + 0.87) - 10) / 4.9)
+    nodes = {node.stage.key: node for node in lineage.nodes}
+    names = formatting.fit_names([_node_name(node) for node in nodes.values()], max(max_letters, 5))
+    ends = formatting.fit_names([leaf.network for leaf in lineage.leaves], max(max_letters - 5, 5))
+    best_leaf = lineage.best_leaf(goal)
     for node in nodes.values():
-        for child in node.nodes:
-            _line(axes, node, child.depth, child.row, any(best is x for x in child.all_leaves()))
+        for child in node.children:
+            _draw_branch(
+                axes, node, child.depth, child.row, any(best_leaf is x for x in child.all_leaves())
+            )
         for leaf in node.leaves:
-            _line(axes, node, last, leaf.row, leaf is best)
+            _draw_branch(axes, node, last, leaf.row, leaf is best_leaf)
             count = f"  \u00d7{len(leaf.students)}" if len(leaf.students) > 1 else ""
-            _write(axes, last, leaf.row, ends[leaf.network] + count, up=True, aside=1)
-            _further(axes, leaf.others, (last, leaf.row), nodes)
-        _further(axes, node.others, (node.depth, node.row), nodes)
-        _node(axes, node, goal, names[_name(node)])
+            _draw_label(axes, last, leaf.row, ends[leaf.network] + count, above=True, offset=1)
+            _draw_other_teachers(axes, leaf.other_teachers, (last, leaf.row), nodes)
+        _draw_other_teachers(axes, node.other_teachers, (node.depth, node.row), nodes)
+        _draw_node(axes, node, goal, names[_node_name(node)])
 
 
-def _write(axes: Axes, depth: float, row: float, text: str, *, up: bool, aside: float) -> None:
+def _draw_label(
+    axes: Axes, depth: float, row: float, text: str, *, above: bool, offset: float
+) -> None:
     """A label on the line that leads to a place, or below it."""
     axes.annotate(
         text,
         (depth, row),
-        xytext=(-aside, 2 if up else -2.5),
+        xytext=(-offset, 2 if above else -2.5),
         textcoords="offset points",
         ha="right",
-        va="bottom" if up else "top",
-        fontsize=8 if up else 7.5,
-        color=look.INK if up else look.MUTED,
+        va="bottom" if above else "top",
+        fontsize=8 if above else 7.5,
+        color=look.FOREGROUND if above else look.MUTED,
     )
 
 
-def _line(axes: Axes, node: Node, depth: int, row: float, best: bool) -> None:
+def _draw_branch(axes: Axes, node: TeacherNode, depth: int, row: float, is_best: bool) -> None:
     """Along, down, and along again, as in a pedigree."""
     bend = node.depth + _BEND
     axes.plot(
         [node.depth, bend, bend, depth],
         [node.row, node.row, row, row],
-        color=look.TRIAL if best else look.FAINT,
-        lw=1.6 if best else 1.0,
+        color=look.TRIAL if is_best else look.FAINT,
+        lw=1.6 if is_best else 1.0,
         solid_joinstyle="round",
-        zorder=2 if best else 1,
+        zorder=2 if is_best else 1,
     )
 
 
-def _name(node: Node) -> str:
-    return node.shared.name or node.shared.label
+def _node_name(node: TeacherNode) -> str:
+    return node.stage.network or node.stage.label
 
 
-def _node(axes: Axes, node: Node, goal: Goal, name: str) -> None:
+def _draw_node(axes: Axes, node: TeacherNode, goal: Goal, name: str) -> None:
     """Its mark, its name above the line that leads to it and its figure below."""
     marker, colour, size = ("D", look.ASSISTANT, 32) if node.depth else ("^", look.TEACHER, 60)
     axes.scatter(
-        [node.depth], [node.row], s=size, c=colour, marker=marker, ec=look.GROUND, zorder=3
+        [node.depth], [node.row], s=size, c=colour, marker=marker, ec=look.BACKGROUND, zorder=3
     )
-    _write(axes, node.depth, node.row, name, up=True, aside=8)
-    figure = node.shared.figure(goal.figure)
-    if math.isfinite(figure):
-        told = formatting.number(goal.figure, figure)
-        _write(axes, node.depth, node.row, told, up=False, aside=8)
+    _draw_label(axes, node.depth, node.row, name, above=True, offset=8)
+    value = node.stage.metric(goal.figure)
+    if math.isfinite(value):
+        text = formatting.format_number(goal.figure, value)
+        _draw_label(axes, node.depth, node.row, text, above=False, offset=8)
 
 
-def _further(
-    axes: Axes, others: Sequence[str], place: tuple[float, float], nodes: Mapping[str, Node]
+def _draw_other_teachers(
+    axes: Axes, others: Sequence[str], target: tuple[float, float], nodes: Mapping[str, TeacherNode]
 ) -> None:
     """Arcs to a place from teachers that stand on other lines."""
     for key in others:
@@ -130,7 +143,7 @@ def _further(
             other = nodes[key]
             axes.annotate(
                 "",
-                place,
+                target,
                 (other.depth, other.row),
                 arrowprops={
                     "arrowstyle": "-",
@@ -141,68 +154,72 @@ def _further(
             )
 
 
-def _strip(axes: Axes, grown: Forest, goal: Goal) -> None:
+def _draw_results(axes: Axes, lineage: LineageForest, goal: Goal) -> None:
     """A dot a student, beside the leaf it belongs to, and the best one's figure."""
-    leaves = grown.leaves
-    bests = {leaf.row: leaf.best(goal) for leaf in leaves}
-    top = grown.best(goal)
-    look.bare(axes)
-    if top is None:
+    leaves = lineage.leaves
+    best_values = {leaf.row: leaf.best_value(goal) for leaf in leaves}
+    best_leaf = lineage.best_leaf(goal)
+    look.hide_frame(axes)
+    if best_leaf is None:
         return
-    low, high = _range(leaves, goal)
+    low, high = _value_range(leaves, goal)
     axes.set_xlim(low - 0.03 * (high - low), high + 0.25 * (high - low))
     for leaf in leaves:
-        axes.plot([low, high], [leaf.row] * 2, color=look.RULE, lw=0.8, zorder=0)
+        axes.plot([low, high], [leaf.row] * 2, color=look.GRID, lw=0.8, zorder=0)
         for student in leaf.students:
-            value = formatting.shown(goal.figure, student.figure(goal.figure))
+            value = formatting.plot_value(goal.figure, student.metric(goal.figure))
             if math.isfinite(value):
-                best = student.figure(goal.figure) == bests[leaf.row]
+                best = student.metric(goal.figure) == best_values[leaf.row]
                 marker = "<" if value < low else ">" if value > high else "o"
-                _dot(axes, min(max(value, low), high), leaf.row, student, best, marker)
-        known = math.isfinite(bests[leaf.row])
+                _draw_student(axes, min(max(value, low), high), leaf.row, student, best, marker)
+        has_value = math.isfinite(best_values[leaf.row])
         axes.annotate(
-            formatting.number(goal.figure, bests[leaf.row]) if known else _state(leaf),
+            formatting.format_number(goal.figure, best_values[leaf.row])
+            if has_value
+            else _state_text(leaf),
             (1.0, leaf.row),
             xycoords=axes.get_yaxis_transform(),
             ha="right",
             va="center_baseline",
-            fontsize=8 if known else 7.5,
-            fontweight="bold" if leaf is top else "normal",
-            color=look.INK if known else look.MUTED,
+            fontsize=8 if has_value else 7.5,
+            fontweight="bold" if leaf is best_leaf else "normal",
+            color=look.FOREGROUND if has_value else look.MUTED,
         )
     ticks = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, high)
     axes.set_xticks([tick for tick in ticks if low <= tick <= high])
-    axes.set_xlabel(formatting.axis(goal.figure))
+    axes.set_xlabel(formatting.axis_label(goal.figure))
 
 
-def _range(leaves: Sequence[Leaf], goal: Goal) -> tuple[float, float]:
+def _value_range(leaves: Sequence[StudentLeaf], goal: Goal) -> tuple[float, float]:
     """What the strip shows: the finished students without those that failed."""
     values = [
-        formatting.shown(goal.figure, student.figure(goal.figure))
+        formatting.plot_value(goal.figure, student.metric(goal.figure))
         for leaf in leaves
         for student in leaf.students
         if student.trial.state == "finished"
     ]
-    low, high = worth_showing([v for v in values if math.isfinite(v)], goal.maximize)
+    low, high = robust_range([v for v in values if math.isfinite(v)], goal.maximize)
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
 
-def _state(leaf: Leaf) -> str:
+def _state_text(leaf: StudentLeaf) -> str:
     """What became of students of whom none finished."""
     states = {student.trial.state for student in leaf.students}
     return "stopped" if "pruned" in states else min(states)
 
 
-def _dot(axes: Axes, x: float, row: int, student: Student, best: bool, marker: str) -> None:
-    done = student.trial.state == "finished"
+def _draw_student(
+    axes: Axes, x: float, row: int, student: Student, is_best: bool, marker: str
+) -> None:
+    is_finished = student.trial.state == "finished"
     axes.scatter(
         [x],
         [row],
         marker=marker,
-        s=34 if best else 24,
-        fc=look.TRIAL if done else look.GROUND,
-        ec=look.GROUND if done else look.FAINT,
+        s=34 if is_best else 24,
+        fc=look.TRIAL if is_finished else look.BACKGROUND,
+        ec=look.BACKGROUND if is_finished else look.FAINT,
         lw=0.7,
-        alpha=1.0 if best or not done else 0.4,
-        zorder=4 if best else 3 if done else 2,
+        alpha=1.0 if is_best or not is_finished else 0.4,
+        zorder=4 if is_best else 3 if is_finished else 2,
     )

@@ -7,49 +7,51 @@ from dataclasses import dataclass
 from typing import Any
 
 from stillhouse.methods.core.data.config import DataConfig
-from stillhouse.methods.core.runtime.seeding import SEEDS
+from stillhouse.methods.core.runtime.seeding import SEED_LIMIT
 from stillhouse.search.stages.core.stage import Stage
-from stillhouse.spaces.config.base import Config, knob
+from stillhouse.spaces.config.base import Config, setting
 from stillhouse.spaces.config.domains import Domain
-from stillhouse.spaces.config.plugins import Folder
+from stillhouse.spaces.config.plugins import PluginRegistry
 from stillhouse.spaces.latency import LatencySettings
 
 
 @dataclass(frozen=True)
-class Entry:
+class ExpandedStage:
     """An entry of an experiment, laid out: the stages that whoever names it learns from."""
 
-    members: tuple[Stage, ...]
+    teaching_stages: tuple[Stage, ...]
 
     @property
     def stage(self) -> Stage:
         """The last one, the entry's own result."""
-        return self.members[-1]
+        return self.teaching_stages[-1]
 
 
-class Kind(Config):
+class StageConfig(Config):
     """What an entry says. Subclasses lay it out as one stage or several."""
 
-    do: str = knob("train", "kind of stage")
-    data: dict[str, Any] | None = knob(
+    do: str = setting("train", "kind of stage")
+    data: dict[str, Any] | None = setting(
         None, "changes to the experiment's data for this stage alone"
     )
-    seed: int = knob(0, "initialisation, order of examples, dropout", ge=0, lt=SEEDS)
+    seed: int = setting(0, "initialisation, order of examples, dropout", ge=0, lt=SEED_LIMIT)
 
-    def needs(self) -> tuple[str, ...]:
+    def dependencies(self) -> tuple[str, ...]:
         """Names of the entries it refers to."""
         return ()
 
     @property
-    def repeated(self) -> bool:
+    def is_reseeded(self) -> bool:
         """Whether a repetition over seeds makes it anew: what learns does, a teacher stays."""
-        return bool(self.needs())
+        return bool(self.dependencies())
 
-    def timed_by(self, latency: LatencySettings) -> Kind:
+    def with_latency_settings(self, latency: LatencySettings) -> StageConfig:
         """The entry with how the experiment measures latency, where that is its business."""
         return self
 
-    def lay_out(self, name: str, needed: Mapping[str, Entry], data: DataConfig) -> Entry:
+    def expand(
+        self, name: str, expanded_dependencies: Mapping[str, ExpandedStage], data: DataConfig
+    ) -> ExpandedStage:
         """The stages this entry stands for.
 
         Raises:
@@ -57,9 +59,11 @@ class Kind(Config):
         """
         raise NotImplementedError
 
-    def declared(self, path: tuple[str, ...]) -> Domain | None:
+    def declared_domain(self, path: tuple[str, ...]) -> Domain | None:
         """The domain written beside the field at ``path`` (relative to the entry), if any."""
         return None
 
 
-KINDS: Folder[Kind] = Folder("stillhouse.search.stages", Kind, "kind of stage")
+STAGE_KINDS: PluginRegistry[StageConfig] = PluginRegistry(
+    "stillhouse.search.stages", StageConfig, "kind of stage"
+)

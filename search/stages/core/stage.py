@@ -11,50 +11,50 @@ import torch
 from torch import Tensor
 
 from stillhouse.methods.core.data.config import DataConfig
-from stillhouse.methods.core.runtime.communication import ALONE, Worker
+from stillhouse.methods.core.runtime.communication import SINGLE_PROCESS, Communicator
 from stillhouse.search.artifacts.artifact import Artifact
 from stillhouse.spaces.config.base import Config, fingerprint
 
-Report = dict[str, float]
+EpochMetrics = dict[str, float]
 """One epoch's figures, flat: ``epoch``, ``train_loss``, ``val_accuracy``, ..."""
 
 
-COSTS = frozenset(("parameters", "flops", "bytes"))
+COST_NAMES = frozenset(("parameters", "flops", "bytes"))
 """Figures of every network."""
-APART = 1000
+REPLICA_SEED_OFFSET = 1000
 """Between the seeds of works made again: repetitions over seeds take those right beside."""
 
 
 @dataclass(frozen=True)
-class Product:
+class StageResult:
     """What a stage hands over when it is done."""
 
     tensors: Mapping[str, Tensor]
-    figures: Mapping[str, float]
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, float]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Saves(Protocol):
+class Checkpointer(Protocol):
     """Where a stage keeps its half-done state, so that it resumes at an epoch."""
 
     def load(self) -> dict[str, Tensor] | None: ...
 
-    def due(self) -> bool: ...
+    def is_due(self) -> bool: ...
 
-    def store(self, tensors: dict[str, Tensor]) -> None: ...
+    def save(self, tensors: dict[str, Tensor]) -> None: ...
 
 
 @dataclass(frozen=True)
-class Bench:
+class StageContext:
     """Where a stage works: nothing here may change its result beyond the device's rounding."""
 
     device: torch.device
-    saves: Saves | None = None
-    worker: Worker = ALONE
-    """One of the :attr:`Work.workers` that make it together."""
+    checkpointer: Checkpointer | None = None
+    communicator: Communicator = SINGLE_PROCESS
+    """One of the :attr:`Operation.workers` that make it together."""
 
 
-class Work(Config):
+class Operation(Config):
     """What a stage does: its settings, and how it runs. ``version`` rises with its mathematics."""
 
     version: ClassVar[int] = 1
@@ -63,7 +63,7 @@ class Work(Config):
     """Whether what is made can teach, be cut, or be started from."""
     makes_images: ClassVar[bool] = False
     """Whether what is made can be trained on: ``images`` and ``labels`` among its tensors."""
-    soft_labels: ClassVar[bool] = False
+    makes_soft_labels: ClassVar[bool] = False
     """Whether those labels are soft, and steps to take on them come along: ``rates``."""
     uses_data: ClassVar[bool] = True
     """Whether the data set has a part in the result."""
@@ -76,14 +76,15 @@ class Work(Config):
         """
         return self.plain()
 
-    def again(self, number: int) -> Work | None:
-        """The same work from other random choices, others for every ``number`` from 1 up; none
+    def replica(self, index: int) -> Operation | None:
+        """The same work from other random choices, others for every ``index`` from 1 up; none
         where it makes no choice at random."""
         return None
 
-    def split(self, subclasses: int, added: Mapping[str, Any]) -> Work | None:
+    def split_classes(self, subclasses: int, extra_methods: Mapping[str, Any]) -> Operation | None:
         """The same work on a network that splits every class into so many, with methods
-        ``added`` to its objective; none where it has no such network of its own to teach."""
+        ``extra_methods`` to its objective; none where it has no such network of its own to
+        teach."""
         return None
 
     @property
@@ -92,7 +93,7 @@ class Work(Config):
         return None
 
     @property
-    def goes_on(self) -> bool:
+    def continues_parent(self) -> bool:
         """Whether it goes on from the weights of its first parent."""
         return False
 
@@ -107,29 +108,32 @@ class Work(Config):
         return 1
 
     @property
-    def together(self) -> str:
+    def batch_key(self) -> str:
         """Stages of one kind, with the same first parent and data set if they have any, that say
-        the same here may be made in one pass by :meth:`run_together`; empty where each is made
+        the same here may be made in one pass by :meth:`run_batch`; empty where each is made
         alone."""
         return ""
 
     @classmethod
-    def run_together(
+    def run_batch(
         cls,
-        works: Sequence[Work],
+        operations: Sequence[Operation],
         data: DataConfig,
         parents: Sequence[Sequence[Artifact]],
-        bench: Bench,
-    ) -> Generator[list[Report], None, list[Product]]:
+        context: StageContext,
+    ) -> Generator[list[EpochMetrics], None, list[StageResult]]:
         """:meth:`run` for several: yield their reports of an epoch, then return their products.
 
         One after the other, with one report at the end, where a kind knows nothing better.
         """
-        made = [_drained(w.run(data, p, bench)) for w, p in zip(works, parents, strict=True)]
-        yield [report for report, _ in made]
-        return [product for _, product in made]
+        results = [
+            run_to_end(operation.run(data, operation_parents, context))
+            for operation, operation_parents in zip(operations, parents, strict=True)
+        ]
+        yield [last_metrics for last_metrics, _ in results]
+        return [result for _, result in results]
 
-    def result_so_far(self, curve: Sequence[Report]) -> Report:
+    def metrics_so_far(self, curve: Sequence[EpochMetrics]) -> EpochMetrics:
         """The report that holds the figures of what would be kept if it ended now.
 
         Args:
@@ -137,7 +141,7 @@ class Work(Config):
         """
         return curve[-1]
 
-    def figures(self, stage: Stage) -> frozenset[str]:
+    def metric_names(self, stage: Stage) -> frozenset[str]:
         """Names of the figures that the record of ``stage``, whose work this is, will hold.
 
         Known before anything runs. A goal or a limit can name those of the last stage.
@@ -149,20 +153,20 @@ class Work(Config):
         return {}
 
     def run(
-        self, data: DataConfig, parents: Sequence[Artifact], bench: Bench
-    ) -> Generator[Report, None, Product]:
+        self, data: DataConfig, parents: Sequence[Artifact], context: StageContext
+    ) -> Generator[EpochMetrics, None, StageResult]:
         """Yield a report an epoch, then return what was made."""
         raise NotImplementedError
 
 
-def _drained(running: Generator[Report, None, Product]) -> tuple[Report, Product]:
+def run_to_end(run: Generator[EpochMetrics, None, StageResult]) -> tuple[EpochMetrics, StageResult]:
     """The last report of a work, and what it made."""
-    report: Report = {}
+    metrics: EpochMetrics = {}
     while True:
         try:
-            report = next(running)
-        except StopIteration as end:
-            return report, end.value
+            metrics = next(run)
+        except StopIteration as stop:
+            return metrics, stop.value
 
 
 @dataclass(frozen=True)
@@ -170,7 +174,7 @@ class Stage:
     """Work on data with the results of other stages. ``label`` is for people, not in the key."""
 
     label: str
-    work: Work
+    operation: Operation
     data: DataConfig
     parents: tuple[Stage, ...] = ()
 
@@ -178,10 +182,10 @@ class Stage:
     def identity(self) -> dict[str, Any]:
         """Everything that decides the result, as plain data."""
         return {
-            "kind": self.work.kind,
-            "version": self.work.version,
-            "work": self.work.identity(),
-            "data": self.data.identity() if self.work.uses_data else None,
+            "kind": self.operation.kind,
+            "version": self.operation.version,
+            "work": self.operation.identity(),
+            "data": self.data.identity() if self.operation.uses_data else None,
             "parents": [parent.key for parent in self.parents],
         }
 
@@ -193,40 +197,40 @@ class Stage:
     @property
     def subclasses(self) -> int:
         """Into how many subclasses its network splits every class; 1: into none."""
-        found = self.work.subclasses
-        if found is None:
+        subclasses_of_operation = self.operation.subclasses
+        if subclasses_of_operation is None:
             return self.parents[0].subclasses if self.parents else 1
-        return found
+        return subclasses_of_operation
 
     @property
-    def figures(self) -> frozenset[str]:
+    def metric_names(self) -> frozenset[str]:
         """Names of the figures that its record will hold."""
-        return self.work.figures(self)
+        return self.operation.metric_names(self)
 
     @property
-    def group(self) -> str:
+    def batch_key(self) -> str:
         """Stages that say the same here may be made in one pass; empty where made alone."""
-        if not self.work.together:
+        if not self.operation.batch_key:
             return ""
-        first = self.parents[0].key if self.parents else ""
-        data = fingerprint(self.data.identity()) if self.work.uses_data else ""
-        return f"{self.work.kind} {first} {data} {self.work.together}"
+        first_parent = self.parents[0].key if self.parents else ""
+        data_fingerprint = fingerprint(self.data.identity()) if self.operation.uses_data else ""
+        return f"{self.operation.kind} {first_parent} {data_fingerprint} {self.operation.batch_key}"
 
-    def descent(self) -> Iterator[Stage]:
+    def warm_start_chain(self) -> Iterator[Stage]:
         """This stage, the one whose network it goes on from, that one's, and so on."""
         yield self
-        if self.work.goes_on:
-            yield from self.parents[0].descent()
+        if self.operation.continues_parent:
+            yield from self.parents[0].warm_start_chain()
 
-    def lineage(self) -> Iterator[Stage]:
+    def ancestors(self) -> Iterator[Stage]:
         """This stage and all it rests on, each once, parents first."""
         seen: set[str] = set()
-        yield from self._walk(seen)
+        yield from self._parents_first(seen)
 
-    def _walk(self, seen: set[str]) -> Iterator[Stage]:
+    def _parents_first(self, seen: set[str]) -> Iterator[Stage]:
         if self.key in seen:
             return
         seen.add(self.key)
         for parent in self.parents:
-            yield from parent._walk(seen)
+            yield from parent._parents_first(seen)
         yield self

@@ -12,29 +12,29 @@ from pydantic import model_validator
 
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.data.facts import facts
-from stillhouse.spaces.config.base import Config, canonical_json, knob
-from stillhouse.spaces.config.normalisation import normalisation_fault
+from stillhouse.spaces.config.base import Config, canonical_json, setting
+from stillhouse.spaces.config.normalisation import normalisation_error
 from stillhouse.spaces.config.problems import ConfigError, Problem
 from stillhouse.spaces.modules.network import Shape
 from stillhouse.spaces.network_spec import NetworkSpec
-from stillhouse.spaces.weights import fit, read_state
+from stillhouse.spaces.weights import match_state, read_state
 
 
-class Weights(Config):
+class WeightsSettings(Config):
     """Published weights: a local safetensors file or state dict, and the inputs they expect."""
 
-    path: str = knob(..., "file with the tensors")
-    mean: tuple[float, ...] | None = knob(None, "per-channel mean of inputs in 0..1")
-    std: tuple[float, ...] | None = knob(None, "per-channel standard deviation")
+    path: str = setting(..., "file with the tensors")
+    mean: tuple[float, ...] | None = setting(None, "per-channel mean of inputs in 0..1")
+    std: tuple[float, ...] | None = setting(None, "per-channel standard deviation")
 
     @model_validator(mode="after")
-    def _both_or_none(self) -> Self:
+    def _require_mean_and_std(self) -> Self:
         if (self.mean is None) != (self.std is None):
             raise ValueError("needs mean and std, or neither")
         if self.mean is None or self.std is None:
             return self
-        if wrong := normalisation_fault(self.mean, self.std):
-            raise ValueError(wrong)
+        if fault := normalisation_error(self.mean, self.std):
+            raise ValueError(fault)
         return self
 
     def require_fit(self, network: NetworkSpec, data: DataConfig) -> None:
@@ -46,53 +46,57 @@ class Weights(Config):
         """
         about = facts(data)
         channels = about.shape[0]
-        if self.mean and self.std and (wrong := normalisation_fault(self.mean, self.std, channels)):
-            raise ConfigError([Problem("weights.mean", wrong)])
-        told = canonical_json(network.plain())
-        if wrong := _misfit(self._file(), told, tuple(about.shape), about.classes):
-            raise ConfigError([Problem("weights.path", wrong)])
+        if self.mean and self.std and (fault := normalisation_error(self.mean, self.std, channels)):
+            raise ConfigError([Problem("weights.mean", fault)])
+        network_json = canonical_json(network.plain())
+        if fault := _misfit_reason(
+            self._file_stamp(), network_json, tuple(about.shape), about.classes
+        ):
+            raise ConfigError([Problem("weights.path", fault)])
 
-    def from_anywhere(self) -> Weights:
+    def with_absolute_path(self) -> WeightsSettings:
         """With an absolute path: workers have working directories of their own."""
-        absolute = str(Path(self.path).expanduser().absolute())
-        return self.model_copy(update={"path": absolute})
+        absolute_path = str(Path(self.path).expanduser().absolute())
+        return self.model_copy(update={"path": absolute_path})
 
-    def digest(self) -> str:
+    def file_sha256(self) -> str:
         """sha256 of the file; read once in this process while its size and time stay the same.
 
         Raises:
             ConfigError: it cannot be read.
         """
-        return _digest(self._file())
+        return _file_sha256(self._file_stamp())
 
-    def _file(self) -> _File:
+    def _file_stamp(self) -> _FileStamp:
         try:
             with open(self.path, "rb"):
-                status = Path(self.path).stat()
-            return _File(self.path, status.st_size, status.st_mtime_ns)
+                file_stat = Path(self.path).stat()
+            return _FileStamp(self.path, file_stat.st_size, file_stat.st_mtime_ns)
         except OSError as error:
             message = f"cannot read {self.path}: {error.strerror}; name a local weights file"
             raise ConfigError([Problem("weights.path", message)]) from None
 
 
-class _File(NamedTuple):
+class _FileStamp(NamedTuple):
     path: str
     size: int
-    modified: int
+    modified_ns: int
 
 
 @lru_cache(maxsize=32)
-def _digest(file: _File) -> str:
+def _file_sha256(file: _FileStamp) -> str:
     with open(file.path, "rb") as data:
         return hashlib.file_digest(data, "sha256").hexdigest()
 
 
 @lru_cache(maxsize=256)
-def _misfit(file: _File, network: str, shape: Shape, classes: int) -> str:
+def _misfit_reason(file: _FileStamp, network_json: str, shape: Shape, classes: int) -> str:
     """Why a file's tensors are no weights of a network; empty where they are."""
-    spec = NetworkSpec.parse(json.loads(network))
+    spec = NetworkSpec.parse(json.loads(network_json))
     try:
-        fit(spec.sketch(shape, classes), spec.settings, read_state(file.path), file.path)
+        match_state(
+            spec.build_for_shapes(shape, classes), spec.settings, read_state(file.path), file.path
+        )
     except ConfigError as error:
         return "; ".join(str(problem) for problem in error.problems)
     return ""

@@ -10,85 +10,100 @@ from typing import ClassVar
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.objective.objective import Objective
 from stillhouse.methods.core.training.train import Training
-from stillhouse.search.stages.core.config import Entry, Kind
-from stillhouse.search.stages.core.stage import Stage, Work
-from stillhouse.search.stages.expansion.prerequisites import brought
-from stillhouse.search.stages.expansion.teachers import check_taught, declared_field
+from stillhouse.search.stages.core.config import ExpandedStage, StageConfig
+from stillhouse.search.stages.core.stage import Operation, Stage
+from stillhouse.search.stages.expansion.prerequisites import expand_teachers
+from stillhouse.search.stages.expansion.teachers import (
+    require_matching_teachers,
+    training_field_domain,
+)
 from stillhouse.search.stages.ops.train import TrainNetwork
-from stillhouse.spaces.config.base import Config, knob
+from stillhouse.spaces.config.base import Config, setting
 from stillhouse.spaces.config.domains import Domain
 from stillhouse.spaces.config.problems import ConfigError, Problem
 from stillhouse.spaces.network_spec import NetworkSpec
 
-DISTILLED = {
+DEFAULT_FINE_TUNING_OBJECTIVE = {
     "cross_entropy": {"weight": 0.3},
     "soft_targets": {"weight": 0.7, "temperature": 4.0},
 }
 
 
-class Tuned(Config):
+class FineTuningConfig(Config):
     """The fine-tuning of a network that was made smaller."""
 
-    objective: Objective | None = knob(
-        Objective.parse(DISTILLED), "of the fine-tuning; none leaves it out"
+    objective: Objective | None = setting(
+        Objective.parse(DEFAULT_FINE_TUNING_OBJECTIVE), "of the fine-tuning; none leaves it out"
     )
-    training: Training = knob(Training(epochs=5, lr=0.01), "of the fine-tuning")
+    training: Training = setting(Training(epochs=5, lr=0.01), "of the fine-tuning")
 
     @property
-    def tuning(self) -> Objective | None:
+    def fine_tuning_objective(self) -> Objective | None:
         """What the fine-tuning learns from; none where there is none."""
         return self.objective
 
 
-class Compressed(Tuned, Kind):
+class CompressionConfig(FineTuningConfig, StageConfig):
     """An entry that compresses the network of another."""
 
-    package: ClassVar[str]
+    required_package: ClassVar[str]
     """What does it, to be installed with the extra ``compress``."""
 
-    start: str = knob(..., "the entry whose network is compressed")
-    teachers: tuple[str, ...] = knob((), "entries it is fine-tuned from; none means `start` itself")
+    start: str = setting(..., "the entry whose network is compressed")
+    teachers: tuple[str, ...] = setting(
+        (), "entries it is fine-tuned from; none means `start` itself"
+    )
 
-    def needs(self) -> tuple[str, ...]:
+    def dependencies(self) -> tuple[str, ...]:
         return (self.start, *self.teachers)
 
-    def lay_out(self, name: str, needed: Mapping[str, Entry], data: DataConfig) -> Entry:
-        if find_spec(self.package) is None:
-            message = f"{self.do} needs {self.package}; pip install 'stillhouse[compress]'"
+    def expand(
+        self, name: str, expanded_dependencies: Mapping[str, ExpandedStage], data: DataConfig
+    ) -> ExpandedStage:
+        if find_spec(self.required_package) is None:
+            message = f"{self.do} needs {self.required_package}; pip install 'stillhouse[compress]'"
             raise ConfigError([Problem("do", message)])
-        began = needed[self.start].stage
-        if not began.work.makes_network:
-            message = f"{began.label} is a {began.work.kind}, no network to compress"
+        start_stage = expanded_dependencies[self.start].stage
+        if not start_stage.operation.makes_network:
+            message = (
+                f"{start_stage.label} is a {start_stage.operation.kind}, no network to compress"
+            )
             raise ConfigError([Problem("start", message)])
-        work = self.work(began, data)
-        first = Stage(f"{name}/{work.kind}d", work, data, (began,))
-        objective = self.tuning
+        operation = self.compression_operation(start_stage, data)
+        compressed = Stage(f"{name}/{operation.kind}d", operation, data, (start_stage,))
+        objective = self.fine_tuning_objective
         if objective is None:
-            return Entry((first,))
-        named = self.teachers or (self.start,)
-        taught = [m for teacher in named for m in needed[teacher].members[-1:]]
-        teachers = taught if objective.needs_teacher else []
-        check_taught(objective, teachers)
-        tuned = TrainNetwork(
+            return ExpandedStage((compressed,))
+        teacher_names = self.teachers or (self.start,)
+        named_teachers = [
+            member
+            for teacher in teacher_names
+            for member in expanded_dependencies[teacher].teaching_stages[-1:]
+        ]
+        teachers = named_teachers if objective.needs_teacher else []
+        require_matching_teachers(objective, teachers)
+        fine_tuning = TrainNetwork(
             network=None, objective=objective, training=self.training, seed=self.seed
         )
-        parents = (first, *brought(objective, teachers))
-        return Entry((first, Stage(name, tuned, data, parents)))
+        parents = (compressed, *expand_teachers(objective, teachers))
+        return ExpandedStage((compressed, Stage(name, fine_tuning, data, parents)))
 
-    def work(self, began: Stage, data: DataConfig) -> Work:
-        """The step itself, for the network that ``began`` makes.
+    def compression_operation(self, start_stage: Stage, data: DataConfig) -> Operation:
+        """The step itself, for the network that ``start_stage`` makes.
 
         Raises:
             ConfigError: it is known already that it cannot be.
         """
         raise NotImplementedError
 
-    def declared(self, path: tuple[str, ...]) -> Domain | None:
-        found = declared_field(self, path) if path[0] in ("objective", "training") else None
-        return found or type(self).space().get(".".join(path))
+    def declared_domain(self, path: tuple[str, ...]) -> Domain | None:
+        domain = training_field_domain(self, path) if path[0] in ("objective", "training") else None
+        return domain or type(self).search_space().get(".".join(path))
 
 
-def origin(stage: Stage) -> NetworkSpec | None:
+def original_spec(stage: Stage) -> NetworkSpec | None:
     """The named network that a stage's own began as; none where it was assembled."""
-    *_, first = stage.descent()
-    return first.work.network if isinstance(first.work, TrainNetwork) else None
+    *_, first_stage = stage.warm_start_chain()
+    return (
+        first_stage.operation.network if isinstance(first_stage.operation, TrainNetwork) else None
+    )

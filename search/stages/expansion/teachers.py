@@ -10,13 +10,13 @@ from stillhouse.methods.core.training.train import Training
 from stillhouse.search.stages.core.stage import Stage
 from stillhouse.spaces.config.domains import Domain
 from stillhouse.spaces.config.problems import ConfigError, Problem
-from stillhouse.spaces.modules.image_view import View
+from stillhouse.spaces.modules.image_view import ImageView
 from stillhouse.spaces.network_spec import NetworkSpec
 
-UNHEARD = "names teachers, but no method of the objective listens to them"
+UNUSED_TEACHERS_MESSAGE = "names teachers, but no method of the objective listens to them"
 
 
-def check_taught(objective: Objective | None, teachers: Sequence[Stage]) -> None:
+def require_matching_teachers(objective: Objective | None, teachers: Sequence[Stage]) -> None:
     """Teachers and objective must fit each other.
 
     Raises:
@@ -26,19 +26,19 @@ def check_taught(objective: Objective | None, teachers: Sequence[Stage]) -> None
         message = "has a method that needs a teacher, and `teachers:` names none"
         raise ConfigError([Problem("objective", message)])
     for teacher in teachers:
-        if not teacher.work.makes_network:
-            message = f"{teacher.label} is a {teacher.work.kind}, no network that could teach"
+        if not teacher.operation.makes_network:
+            message = f"{teacher.label} is a {teacher.operation.kind}, no network that could teach"
             raise ConfigError([Problem("teachers", message)])
-    if teachers and not hears(objective):
-        raise ConfigError([Problem("teachers", UNHEARD)])
+    if teachers and not uses_teachers(objective):
+        raise ConfigError([Problem("teachers", UNUSED_TEACHERS_MESSAGE)])
 
 
-def hears(objective: Objective | None) -> bool:
+def uses_teachers(objective: Objective | None) -> bool:
     """Whether any method of an objective, at whatever weight, listens to teachers."""
     return any(METHODS.load(name).needs_teacher for name in (objective.terms if objective else ()))
 
 
-def split_network(
+def with_subclasses(
     network: NetworkSpec, objective: Objective | None, subclasses: int | None = None
 ) -> NetworkSpec:
     """The network with every class split as is said, or else as the objective asks.
@@ -46,30 +46,34 @@ def split_network(
     Raises:
         ConfigError: one says this and the other that, or a method finds no class split.
     """
-    asked = objective.splits if objective else 1
-    said = subclasses or (network.subclasses if network.subclasses > 1 else asked)
-    if asked not in (1, said):
-        message = f"is {said}, and the objective asks for {asked}; give both the same"
+    asked_by_objective = objective.num_subclasses if objective else 1
+    num_subclasses = subclasses or (
+        network.subclasses if network.subclasses > 1 else asked_by_objective
+    )
+    if asked_by_objective not in (1, num_subclasses):
+        message = f"is {num_subclasses}, and the objective asks for {asked_by_objective}; give both the same"
         raise ConfigError([Problem("subclasses", message)])
-    if said == 1 and objective and objective.needs_subclasses:
+    if num_subclasses == 1 and objective and objective.methods_needing_subclasses:
         message = "splits no class, and the network has none either; set subclasses: 5 beside it"
-        raise ConfigError([Problem(f"objective.{objective.needs_subclasses[0]}", message)])
-    return network.split(said)
+        raise ConfigError(
+            [Problem(f"objective.{objective.methods_needing_subclasses[0]}", message)]
+        )
+    return network.with_num_subclasses(num_subclasses)
 
 
-def declared_field(entry: Any, path: tuple[str, ...]) -> Domain | None:
+def training_field_domain(stage_config: Any, path: tuple[str, ...]) -> Domain | None:
     """The domain beside the field at ``path`` of an entry with the fields of training."""
     match path:
-        case ("objective", *rest) if entry.objective:
-            found: Mapping[str, Domain] = entry.objective.space()
-            return found.get(".".join(rest))
+        case ("objective", *rest) if stage_config.objective:
+            objective_space: Mapping[str, Domain] = stage_config.objective.search_space()
+            return objective_space.get(".".join(rest))
         case ("training", field):
-            return Training.space().get(field)
-        case ("network", field) if isinstance(entry.network, NetworkSpec):
-            return type(entry.network.settings).space().get(field)
+            return Training.search_space().get(field)
+        case ("network", field) if isinstance(stage_config.network, NetworkSpec):
+            return type(stage_config.network.settings).search_space().get(field)
         case ("sees", field):
-            return View.space().get(field)
+            return ImageView.search_space().get(field)
         case ("subclasses",):
-            declared: Domain | None = type(entry).space().get("subclasses")
+            declared: Domain | None = type(stage_config).search_space().get("subclasses")
             return declared
     return None

@@ -15,36 +15,36 @@ from stillhouse.spaces.config.base import fingerprint
 from stillhouse.spaces.modules.network import Network
 
 
-def learnt_before(start: Stage, data: DataConfig) -> tuple[DataConfig, ...]:
+def earlier_data(start: Stage, data: DataConfig) -> tuple[DataConfig, ...]:
     """The data that ``start``, and what it went on from, learnt from; latest first.
 
     Left out is what is judged by the same validation split as ``data`` or as a later one, and
     what such a network cannot be asked about: images of another shape, other classes, no split.
     """
-    found = {fingerprint(data.judged_on()): data}
-    for earlier in _learnt(start):
-        found.setdefault(fingerprint(earlier.judged_on()), earlier)
+    by_fingerprint = {fingerprint(data.validation_identity()): data}
+    for earlier in _training_data_of(start):
+        by_fingerprint.setdefault(fingerprint(earlier.validation_identity()), earlier)
     about = facts(data)
     return tuple(
-        each
-        for each in list(found.values())[1:]
-        if (known := facts(each)).shape == about.shape
-        and known.classes == about.classes
-        and known.sizes["validation"]
+        candidate
+        for candidate in list(by_fingerprint.values())[1:]
+        if (earlier_facts := facts(candidate)).shape == about.shape
+        and earlier_facts.classes == about.classes
+        and earlier_facts.sizes["validation"]
     )
 
 
-def _learnt(stage: Stage) -> Iterator[DataConfig]:
+def _training_data_of(stage: Stage) -> Iterator[DataConfig]:
     yield stage.data
-    while stage.work.goes_on:
+    while stage.operation.continues_parent:
         stage = stage.parents[0]
         yield stage.data
 
 
-def forgotten(
-    before: Sequence[DataConfig], start: Network, result: Network, device: torch.device
+def forgetting_metrics(
+    earlier_data: Sequence[DataConfig], start: Network, continued: Network, device: torch.device
 ) -> dict[str, float]:
-    """How far ``result`` falls behind ``start``, which it went on from, on earlier data.
+    """How far ``continued`` falls behind ``start``, which it went on from, on earlier data.
 
     Returns:
         ``val_accuracy_before``, on the earlier validation splits, averaged over them, and
@@ -53,23 +53,33 @@ def forgotten(
         ``task_forgetting``: the same among the answers that are classes of that data (Li and Hoiem
         2017 measure so, with a head for each task).
     """
-    scores = [[_scores(network, data, device) for data in before] for network in (start, result)]
-    found = {}
-    for name, told in (("accuracy", "forgetting"), ("task_accuracy", "task_forgetting")):
-        then, now = ([each[name] for each in some if name in each] for some in scores)
-        if now:
-            found[f"val_{name}_before"] = sum(now) / len(now)
-            found[told] = (sum(then) - sum(now)) / len(now)
-    return found
+    scores = [
+        [_validation_scores(network, data, device) for data in earlier_data]
+        for network in (start, continued)
+    ]
+    metrics = {}
+    for name, difference_name in (("accuracy", "forgetting"), ("task_accuracy", "task_forgetting")):
+        start_scores, continued_scores = (
+            [scores_of_data[name] for scores_of_data in scores_by_data if name in scores_of_data]
+            for scores_by_data in scores
+        )
+        if continued_scores:
+            metrics[f"val_{name}_before"] = sum(continued_scores) / len(continued_scores)
+            metrics[difference_name] = (sum(start_scores) - sum(continued_scores)) / len(
+                continued_scores
+            )
+    return metrics
 
 
-def forgetting_names(before: Sequence[DataConfig]) -> frozenset[str]:
-    """Names of the figures of :func:`forgotten`, known before anything is measured."""
-    found = {"val_accuracy_before", "forgetting"}
-    if any(data.classes is not None for data in before):
-        found |= {"val_task_accuracy_before", "task_forgetting"}
-    return frozenset(found)
+def forgetting_metric_names(earlier_data: Sequence[DataConfig]) -> frozenset[str]:
+    """Names of the figures of :func:`forgetting_metrics`, known before anything is measured."""
+    names = {"val_accuracy_before", "forgetting"}
+    if any(data.classes is not None for data in earlier_data):
+        names |= {"val_task_accuracy_before", "task_forgetting"}
+    return frozenset(names)
 
 
-def _scores(network: Network, data: DataConfig, device: torch.device) -> dict[str, float]:
+def _validation_scores(
+    network: Network, data: DataConfig, device: torch.device
+) -> dict[str, float]:
     return evaluate(network, open_data(data), "validation", device=device)

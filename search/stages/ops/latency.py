@@ -15,76 +15,105 @@ from torch import nn
 
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.search.artifacts.artifact import Artifact
-from stillhouse.search.assembly.network import Piece, head, outline, stem
-from stillhouse.search.stages.core.stage import Bench, Product, Report, Stage, Work
+from stillhouse.search.assembly.network import (
+    BlockReplacement,
+    head_module,
+    sketch_and_cuts,
+    stem_module,
+)
+from stillhouse.search.stages.core.stage import (
+    EpochMetrics,
+    Operation,
+    Stage,
+    StageContext,
+    StageResult,
+)
 from stillhouse.spaces.block_spec import BlockSpec
-from stillhouse.spaces.config.base import canonical_json, fingerprint, knob
+from stillhouse.spaces.config.base import canonical_json, fingerprint, setting
 from stillhouse.spaces.latency import LatencySettings
-from stillhouse.spaces.modules.cuts import narrowed, positions
-from stillhouse.spaces.modules.network import Network, Shape, beside
+from stillhouse.spaces.modules.cuts import cut_positions, narrowed_shape
+from stillhouse.spaces.modules.network import Network, Shape, on_device_of
 from stillhouse.spaces.network_spec import NetworkSpec
 from stillhouse.spaces.stored_names import stored_name
 
-LATENCIES = frozenset(("latency_ms", "latency_spread_ms"))
+LATENCY_METRICS = frozenset(("latency_ms", "latency_spread_ms"))
 """Figures of what is timed."""
 
 
-class MeasureLatency(Work):
+class MeasureLatency(Operation):
     """The latency of a teacher's stem, its head, or a replacement for a run of its blocks."""
 
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "latency"
     uses_data: ClassVar[bool] = False
 
-    network: NetworkSpec = knob(..., "the teacher")
-    shape: tuple[int, int, int] = knob(..., "of its images")
-    classes: int = knob(..., "it tells apart", ge=1)
-    part: Literal["stem", "piece", "head"] = knob(..., "what is measured")
-    start: int = knob(0, "first block of a piece")
-    stop: int = knob(0, "first block after it")
-    block: BlockSpec | None = knob(None, "what takes their place")
-    enter: float = knob(1.0, "share of the teacher's channels that enter", gt=0.0, le=1.0)
-    leave: float = knob(1.0, "share of the teacher's channels that leave", gt=0.0, le=1.0)
-    how: LatencySettings = knob(LatencySettings(), "how it is measured")
+    network: NetworkSpec = setting(..., "the teacher")
+    shape: tuple[int, int, int] = setting(..., "of its images")
+    classes: int = setting(..., "it tells apart", ge=1)
+    part: Literal["stem", "piece", "head"] = setting(..., "what is measured")
+    start: int = setting(0, "first block of a piece")
+    stop: int = setting(0, "first block after it")
+    block: BlockSpec | None = setting(None, "what takes their place")
+    enter: float = setting(1.0, "share of the teacher's channels that enter", gt=0.0, le=1.0)
+    leave: float = setting(1.0, "share of the teacher's channels that leave", gt=0.0, le=1.0)
+    how: LatencySettings = setting(LatencySettings(), "how it is measured")
 
     @property
-    def together(self) -> str:
+    def batch_key(self) -> str:
         return canonical_json(self.how.plain())
 
     def identity(self) -> dict[str, Any]:
-        told = self.model_copy(update={"how": LatencySettings()}).plain()
-        structure, inputs = _structure(canonical_json(told))
-        return {"structure": structure, "inputs": list(inputs), "how": self.how.identity()}
+        structure_json = self.model_copy(update={"how": LatencySettings()}).plain()
+        structure_fingerprint, input_shape = _structure_fingerprint(canonical_json(structure_json))
+        return {
+            "structure": structure_fingerprint,
+            "inputs": list(input_shape),
+            "how": self.how.identity(),
+        }
 
-    def figures(self, stage: Stage) -> frozenset[str]:
-        return LATENCIES
+    def metric_names(self, stage: Stage) -> frozenset[str]:
+        return LATENCY_METRICS
 
     def run(
-        self, data: DataConfig, parents: Sequence[Artifact], bench: Bench
-    ) -> Generator[Report, None, Product]:
+        self, data: DataConfig, parents: Sequence[Artifact], context: StageContext
+    ) -> Generator[EpochMetrics, None, StageResult]:
         yield {"epoch": 1.0}
         teacher = self.network.build(self.shape, self.classes).eval()
-        module, inputs = self._built(teacher, positions(teacher, self.shape))
-        return Product({}, self.how.measure(module, inputs))
+        module, input_shape = self._build_part(teacher, cut_positions(teacher, self.shape))
+        return StageResult({}, self.how.measure(module, input_shape))
 
-    def _built(self, teacher: Network, at: Mapping[int, Shape]) -> tuple[nn.Module, Shape]:
+    def _build_part(
+        self, teacher: Network, cut_shapes: Mapping[int, Shape]
+    ) -> tuple[nn.Module, Shape]:
         """The part without anything learnt, and the shape of what enters it."""
         if self.part == "stem":
-            return stem(teacher, at, self.leave), self.shape
+            return stem_module(teacher, cut_shapes, self.leave), self.shape
         if self.part == "head":
-            return head(teacher, at, self.enter), narrowed(at[max(at)], self.enter)
+            return head_module(teacher, cut_shapes, self.enter), narrowed_shape(
+                cut_shapes[max(cut_shapes)], self.enter
+            )
         assert self.block is not None
-        piece = Piece(self.start, self.stop, self.block, self.enter, self.leave)
-        return piece.build(teacher, at), narrowed(at[self.start], self.enter)
+        replacement = BlockReplacement(self.start, self.stop, self.block, self.enter, self.leave)
+        return replacement.build(teacher, cut_shapes), narrowed_shape(
+            cut_shapes[self.start], self.enter
+        )
 
 
 @lru_cache(maxsize=16384)
-def _structure(told: str) -> tuple[str, Shape]:
+def _structure_fingerprint(structure_json: str) -> tuple[str, Shape]:
     """Fingerprint of a part's layers and the sizes of its weights, and what enters it."""
-    work = MeasureLatency.parse(json.loads(told))
-    teacher, at = outline(canonical_json(work.network.plain()), work.shape, work.classes)
-    with beside(teacher):
-        module, inputs = work._built(teacher, at)
-    layers = [[name, stored_name(m), m.extra_repr()] for name, m in module.named_modules()]
-    sizes = [[name, list(t.shape), str(t.dtype)] for name, t in module.state_dict().items()]
-    return fingerprint([layers, sizes]), inputs
+    operation = MeasureLatency.parse(json.loads(structure_json))
+    teacher, cut_shapes = sketch_and_cuts(
+        canonical_json(operation.network.plain()), operation.shape, operation.classes
+    )
+    with on_device_of(teacher):
+        module, input_shape = operation._build_part(teacher, cut_shapes)
+    layers = [
+        [name, stored_name(submodule), submodule.extra_repr()]
+        for name, submodule in module.named_modules()
+    ]
+    sizes = [
+        [name, list(tensor.shape), str(tensor.dtype)]
+        for name, tensor in module.state_dict().items()
+    ]
+    return fingerprint([layers, sizes]), input_shape

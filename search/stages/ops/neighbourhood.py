@@ -11,204 +11,251 @@ from torch import nn
 
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.data.dataset import open_data
-from stillhouse.methods.core.runtime.checkpointing import read, written
-from stillhouse.methods.core.runtime.seeding import seeded
-from stillhouse.methods.core.training.neighbourhood import Distillation, Neighbourhood
+from stillhouse.methods.core.runtime.checkpointing import json_to_tensor, tensor_to_json
+from stillhouse.methods.core.runtime.seeding import seeded_torch
+from stillhouse.methods.core.training.neighbourhood import Neighbourhood, NeighbourhoodTraining
 from stillhouse.methods.core.training.synthetic_inputs import (
-    MEANING,
-    Inputs,
-    gaussian,
-    normed_by_batch,
+    INPUTS_HELP,
+    InputKind,
+    blocks_with_batch_statistics,
+    gaussian_images,
 )
 from stillhouse.methods.core.training.train import Training
 from stillhouse.search.artifacts.artifact import Artifact
-from stillhouse.search.assembly.network import Piece, rebuild
-from stillhouse.search.stages.core.stage import COSTS, Bench, Product, Report, Stage, Work
+from stillhouse.search.assembly.network import BlockReplacement, load_network
+from stillhouse.search.stages.core.stage import (
+    COST_NAMES,
+    EpochMetrics,
+    Operation,
+    Stage,
+    StageContext,
+    StageResult,
+)
 from stillhouse.spaces.block_spec import BlockSpec
-from stillhouse.spaces.config.base import canonical_json, knob
-from stillhouse.spaces.cost import costs
-from stillhouse.spaces.modules.cuts import narrowed, positions
+from stillhouse.spaces.config.base import canonical_json, setting
+from stillhouse.spaces.cost import compute_costs
+from stillhouse.spaces.modules.cuts import cut_positions, narrowed_shape
 from stillhouse.spaces.modules.network import Network, Shape
-from stillhouse.spaces.modules.pca import Moments, Narrow, Widen
+from stillhouse.spaces.modules.pca import PCAExpand, PCAProject, RunningCovariance
 
 
-class LearnBoundary(Work):
+class LearnBoundary(Operation):
     """The principal channels of a teacher's feature at one cut, from what it looks at."""
 
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "boundary"
 
-    cut: int = knob(..., "between which blocks: the number of blocks before it", ge=1)
-    images: int = knob(1024, "training images looked at", ge=1)
-    inputs: Inputs = knob("data", MEANING)
+    cut: int = setting(..., "between which blocks: the number of blocks before it", ge=1)
+    images: int = setting(1024, "training images looked at", ge=1)
+    inputs: InputKind = setting("data", INPUTS_HELP)
 
     def identity(self) -> dict[str, Any]:
-        told = self.plain()
+        identity = self.plain()
         if self.inputs == "data":  # as it was called when there was nothing else
-            del told["inputs"]
-        return told
+            del identity["inputs"]
+        return identity
 
-    def figures(self, stage: Stage) -> frozenset[str]:
+    def metric_names(self, stage: Stage) -> frozenset[str]:
         return frozenset(("variance_in_half",))
 
     def run(
-        self, data: DataConfig, parents: Sequence[Artifact], bench: Bench
-    ) -> Generator[Report, None, Product]:
-        dataset, teacher = open_data(data), rebuild(parents[0]).to(bench.device)
-        channels = positions(teacher, dataset.shape)[self.cut][0]
-        moments, seen = Moments(channels, bench.device), 0
-        drawn = self.inputs == "statistics"
-        front = normed_by_batch(teacher, self.cut) if drawn else teacher.span(0, self.cut)
-        batches = dataset.train_batches(batch_size=256, epoch=0, seed=0, device=bench.device)
-        with torch.no_grad(), seeded(bench.device, 0):
+        self, data: DataConfig, parents: Sequence[Artifact], context: StageContext
+    ) -> Generator[EpochMetrics, None, StageResult]:
+        dataset, teacher = open_data(data), load_network(parents[0]).to(context.device)
+        channels = cut_positions(teacher, dataset.shape)[self.cut][0]
+        covariance, num_seen = RunningCovariance(channels, context.device), 0
+        uses_statistics = self.inputs == "statistics"
+        front_blocks = (
+            blocks_with_batch_statistics(teacher, self.cut)
+            if uses_statistics
+            else teacher.span(0, self.cut)
+        )
+        batches = dataset.train_batches(batch_size=256, epoch=0, seed=0, device=context.device)
+        with torch.no_grad(), seeded_torch(context.device, 0):
             for batch in batches:
-                images = batch.images[: self.images - seen]
+                images = batch.images[: self.images - num_seen]
                 if self.inputs != "data":
-                    images = gaussian(images, teacher)
-                moments.add(front((images - teacher.mean) / teacher.std))
-                seen += len(images)
-                if seen >= self.images:
+                    images = gaussian_images(images, teacher)
+                covariance.update(front_blocks((images - teacher.mean) / teacher.std))
+                num_seen += len(images)
+                if num_seen >= self.images:
                     break
-        basis, mean, variances = moments.principal()
-        half = variances[: max(1, channels // 2)].sum() / variances.sum().clamp(min=1e-30)
+        basis, mean, variances = covariance.principal_components()
+        explained_by_half = variances[: max(1, channels // 2)].sum() / variances.sum().clamp(
+            min=1e-30
+        )
         yield {"epoch": 1.0}
         tensors = {"basis": basis, "mean": mean, "variances": variances}
-        return Product(tensors, {"variance_in_half": float(half)})
+        return StageResult(tensors, {"variance_in_half": float(explained_by_half)})
 
 
-class DistilNeighbourhood(Work):
+class DistilNeighbourhood(Operation):
     """One replacement, distilled on the teacher's features at its two ends."""
 
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "neighbourhood"
 
-    start: int = knob(..., "first block replaced", ge=1)
-    stop: int = knob(..., "first block after it", ge=2)
-    block: BlockSpec = knob(..., "what takes their place")
-    enter: float = knob(1.0, "share of the teacher's channels that enter it", gt=0.0, le=1.0)
-    leave: float = knob(1.0, "share of the teacher's channels that leave it", gt=0.0, le=1.0)
-    training: Training = knob(Training(), "how it is distilled")
-    inputs: Inputs = knob("data", MEANING)
-    seed: int = knob(0, "initialisation and order of examples", ge=0)
+    start: int = setting(..., "first block replaced", ge=1)
+    stop: int = setting(..., "first block after it", ge=2)
+    block: BlockSpec = setting(..., "what takes their place")
+    enter: float = setting(1.0, "share of the teacher's channels that enter it", gt=0.0, le=1.0)
+    leave: float = setting(1.0, "share of the teacher's channels that leave it", gt=0.0, le=1.0)
+    training: Training = setting(Training(), "how it is distilled")
+    inputs: InputKind = setting("data", INPUTS_HELP)
+    seed: int = setting(0, "initialisation and order of examples", ge=0)
 
     @property
-    def piece(self) -> Piece:
+    def replacement(self) -> BlockReplacement:
         """Where it goes and what it is."""
-        return Piece(self.start, self.stop, self.block, self.enter, self.leave)
+        return BlockReplacement(self.start, self.stop, self.block, self.enter, self.leave)
 
     @property
     def epochs(self) -> int:
         return self.training.epochs
 
     @property
-    def together(self) -> str:
+    def batch_key(self) -> str:
         return canonical_json(
             {"training": self.training.identity(), "inputs": self.inputs, "seed": self.seed}
         )
 
     def identity(self) -> dict[str, Any]:
-        told = {"block": self.block.identity(), "training": self.training.identity()}
-        return {**self.plain(), **told}
+        identities = {"block": self.block.identity(), "training": self.training.identity()}
+        return {**self.plain(), **identities}
 
-    def figures(self, stage: Stage) -> frozenset[str]:
-        return COSTS | {"train_loss", "nmse", "kl", "val_accuracy", "accuracy_drop"}
+    def metric_names(self, stage: Stage) -> frozenset[str]:
+        return COST_NAMES | {"train_loss", "nmse", "kl", "val_accuracy", "accuracy_drop"}
 
     def run(
-        self, data: DataConfig, parents: Sequence[Artifact], bench: Bench
-    ) -> Generator[Report, None, Product]:
-        making = self.run_together([self], data, [parents], bench)
+        self, data: DataConfig, parents: Sequence[Artifact], context: StageContext
+    ) -> Generator[EpochMetrics, None, StageResult]:
+        batch = self.run_batch([self], data, [parents], context)
         while True:
             try:
-                yield next(making)[0]
-            except StopIteration as end:
-                product: Product = end.value[0]
-                return product
+                yield next(batch)[0]
+            except StopIteration as stop:
+                result: StageResult = stop.value[0]
+                return result
 
     @classmethod
-    def run_together(
+    def run_batch(
         cls,
-        works: Sequence[Work],
+        all_operations: Sequence[Operation],
         data: DataConfig,
         parents: Sequence[Sequence[Artifact]],
-        bench: Bench,
-    ) -> Generator[list[Report], None, list[Product]]:
-        own = [work for work in works if isinstance(work, cls)]
-        dataset, teacher = open_data(data), rebuild(parents[0][0])
-        at = positions(teacher, dataset.shape)
-        made = [work._start(teacher, at, p) for work, p in zip(own, parents, strict=True)]
-        learning = Distillation(
+        context: StageContext,
+    ) -> Generator[list[EpochMetrics], None, list[StageResult]]:
+        operations = [operation for operation in all_operations if isinstance(operation, cls)]
+        dataset, teacher = open_data(data), load_network(parents[0][0])
+        cut_shapes = cut_positions(teacher, dataset.shape)
+        neighbourhoods = [
+            operation._build_neighbourhood(teacher, cut_shapes, operation_parents)
+            for operation, operation_parents in zip(operations, parents, strict=True)
+        ]
+        distillation = NeighbourhoodTraining(
             teacher,
-            made,
+            neighbourhoods,
             dataset,
-            own[0].training,
-            inputs=own[0].inputs,
-            seed=own[0].seed,
-            device=bench.device,
+            operations[0].training,
+            inputs=operations[0].inputs,
+            seed=operations[0].seed,
+            device=context.device,
         )
-        curves: list[list[Report]] = [[] for _ in own]
-        if bench.saves is not None and (tensors := bench.saves.load()) is not None:
-            learning.load(tensors)
-            curves = read(tensors["curves"])
-            for told in zip(*curves, strict=True):
-                yield [dict(report) for report in told]
-        while learning.epoch < own[0].epochs:
-            reports = learning.run_epoch()
-            for curve, report in zip(curves, reports, strict=True):
-                curve.append({k: v for k, v in report.items() if math.isfinite(v)})
+        curves: list[list[EpochMetrics]] = [[] for _ in operations]
+        if (
+            context.checkpointer is not None
+            and (tensors := context.checkpointer.load()) is not None
+        ):
+            distillation.load(tensors)
+            curves = tensor_to_json(tensors["curves"])
+            for epoch_metrics in zip(*curves, strict=True):
+                yield [dict(metrics) for metrics in epoch_metrics]
+        while distillation.epoch < operations[0].epochs:
+            metrics_of_all = distillation.run_epoch()
+            for curve, metrics in zip(curves, metrics_of_all, strict=True):
+                curve.append({k: v for k, v in metrics.items() if math.isfinite(v)})
             # Many stages at once are a lot to lose: they are saved after every epoch.
-            if bench.saves is not None and learning.epoch < own[0].epochs:
-                bench.saves.store({**learning.state(), "curves": written(curves)})
+            if context.checkpointer is not None and distillation.epoch < operations[0].epochs:
+                context.checkpointer.save(
+                    {**distillation.state(), "curves": json_to_tensor(curves)}
+                )
             yield [curve[-1] for curve in curves]
-        scores = learning.scores()
+        scores = distillation.scores()
         return [
-            work._product(each, score, curve, narrowed(at[work.start], work.enter))
-            for work, each, score, curve in zip(own, made, scores, curves, strict=True)
+            operation._stage_result(
+                neighbourhood,
+                score,
+                curve,
+                narrowed_shape(cut_shapes[operation.start], operation.enter),
+            )
+            for operation, neighbourhood, score, curve in zip(
+                operations, neighbourhoods, scores, curves, strict=True
+            )
         ]
 
-    def _start(
-        self, teacher: Network, at: Mapping[int, Shape], parents: Sequence[Artifact]
+    def _build_neighbourhood(
+        self, teacher: Network, cut_shapes: Mapping[int, Shape], parents: Sequence[Artifact]
     ) -> Neighbourhood:
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            module = self.piece.build(teacher, at)
+            module = self.replacement.build(teacher, cut_shapes)
         if self.block.kind == "kept":
             module.requires_grad_(False)
-        bases = {p.record.identity["work"]["cut"]: p.tensors for p in parents[1:]}
+        bases_by_cut = {
+            artifact.record.identity["work"]["cut"]: artifact.tensors for artifact in parents[1:]
+        }
         identity = nn.Identity()
         return Neighbourhood(
             start=self.start,
             stop=self.stop,
             module=module,
-            enter=boundary(Narrow, bases, self.start, at, self.enter) or identity,
-            leave=boundary(Narrow, bases, self.stop, at, self.leave) or identity,
-            widen=boundary(Widen, bases, self.stop, at, self.leave) or identity,
+            project_input=make_projection(
+                PCAProject, bases_by_cut, self.start, cut_shapes, self.enter
+            )
+            or identity,
+            project_target=make_projection(
+                PCAProject, bases_by_cut, self.stop, cut_shapes, self.leave
+            )
+            or identity,
+            expand_output=make_projection(
+                PCAExpand, bases_by_cut, self.stop, cut_shapes, self.leave
+            )
+            or identity,
         )
 
-    def _product(
+    def _stage_result(
         self,
-        each: Neighbourhood,
-        score: Report,
-        curve: Sequence[Report],
-        inputs: Shape,
-    ) -> Product:
-        lost = [i + 1 for i, report in enumerate(curve) if "train_loss" not in report]
-        figures = costs(each.module, inputs).plain()
-        if lost or not all(map(math.isfinite, score.values())):
-            reason = f"diverged in epoch {lost[0]}" if lost else "its scores are no finite numbers"
-            return Product({}, figures, {"diverged": f"{reason}; lower the learning rate"})
-        last = {k: v for k, v in (curve[-1] if curve else {}).items() if k != "epoch"}
-        return Product(each.module.state_dict(), {**figures, **last, **score})
+        neighbourhood: Neighbourhood,
+        scores: EpochMetrics,
+        curve: Sequence[EpochMetrics],
+        input_shape: Shape,
+    ) -> StageResult:
+        diverged_epochs = [
+            i + 1 for i, epoch_metrics in enumerate(curve) if "train_loss" not in epoch_metrics
+        ]
+        metrics = compute_costs(neighbourhood.module, input_shape).plain()
+        if diverged_epochs or not all(map(math.isfinite, scores.values())):
+            reason = (
+                f"diverged in epoch {diverged_epochs[0]}"
+                if diverged_epochs
+                else "its scores are no finite numbers"
+            )
+            return StageResult({}, metrics, {"diverged": f"{reason}; lower the learning rate"})
+        last_metrics = {k: v for k, v in (curve[-1] if curve else {}).items() if k != "epoch"}
+        return StageResult(neighbourhood.module.state_dict(), {**metrics, **last_metrics, **scores})
 
 
-def boundary(
-    kind: type[Narrow],
-    bases: Mapping[int, Mapping[str, torch.Tensor]],
+def make_projection(
+    projection_type: type[PCAProject],
+    bases_by_cut: Mapping[int, Mapping[str, torch.Tensor]],
     cut: int,
-    at: Mapping[int, Shape],
+    cut_shapes: Mapping[int, Shape],
     width: float,
 ) -> nn.Module | None:
     """The projection onto (or back from) a share of the principal channels; none at full width."""
     if width >= 1.0:
         return None
-    tensors = bases[cut]
-    return kind(tensors["basis"][: narrowed(at[cut], width)[0]], tensors["mean"])
+    tensors = bases_by_cut[cut]
+    return projection_type(
+        tensors["basis"][: narrowed_shape(cut_shapes[cut], width)[0]], tensors["mean"]
+    )

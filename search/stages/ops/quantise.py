@@ -8,60 +8,81 @@ from typing import Any, ClassVar
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.data.dataset import open_data
 from stillhouse.methods.core.data.facts import facts
-from stillhouse.methods.core.runtime.folding import folded
-from stillhouse.methods.core.training.calibrate_activations import take_ranges
-from stillhouse.methods.core.training.evaluation import validated, validated_names
+from stillhouse.methods.core.runtime.folding import fold_batch_norm
+from stillhouse.methods.core.training.calibrate_activations import calibrate_activations
+from stillhouse.methods.core.training.evaluation import evaluate_validation, validation_metric_names
 from stillhouse.search.artifacts.artifact import Artifact
-from stillhouse.search.assembly.network import described, rebuild
-from stillhouse.search.stages.core.stage import COSTS, Bench, Product, Report, Stage, Work
-from stillhouse.spaces.compression.quantisation import quantise, stored, summed_up
-from stillhouse.spaces.config.base import knob
-from stillhouse.spaces.cost import costs
+from stillhouse.search.assembly.network import load_network, network_description
+from stillhouse.search.stages.core.stage import (
+    COST_NAMES,
+    EpochMetrics,
+    Operation,
+    Stage,
+    StageContext,
+    StageResult,
+)
+from stillhouse.spaces.compression.quantisation import (
+    layers_feeding_sums,
+    packed_state_dict,
+    quantise,
+)
+from stillhouse.spaces.config.base import setting
+from stillhouse.spaces.cost import compute_costs
 
 
-class QuantiseNetwork(Work):
+class QuantiseNetwork(Operation):
     """Fold the first parent's batch norm, quantise it, take ranges, evaluate it."""
 
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "quantise"
     makes_network: ClassVar[bool] = True
 
-    bits: int = knob(8, "of each weight", ge=2, le=8)
-    batches: int = knob(20, "training batches of 256 from which ranges are taken", ge=1)
+    bits: int = setting(8, "of each weight", ge=2, le=8)
+    batches: int = setting(20, "training batches of 256 from which ranges are taken", ge=1)
 
     @property
-    def goes_on(self) -> bool:
+    def continues_parent(self) -> bool:
         return True
 
-    def figures(self, stage: Stage) -> frozenset[str]:
-        return COSTS | validated_names(stage.data, stage.subclasses)
+    def metric_names(self, stage: Stage) -> frozenset[str]:
+        return COST_NAMES | validation_metric_names(stage.data, stage.subclasses)
 
     def run(
-        self, data: DataConfig, parents: Sequence[Artifact], bench: Bench
-    ) -> Generator[Report, None, Product]:
+        self, data: DataConfig, parents: Sequence[Artifact], context: StageContext
+    ) -> Generator[EpochMetrics, None, StageResult]:
         dataset, about = open_data(data), facts(data)
-        before = rebuild(parents[0]).with_heads({}).eval()
+        original = load_network(parents[0]).with_heads({}).eval()
         sample = next(dataset.batches("train", batch_size=8, device="cpu")).images
-        network = folded(before, sample)
-        changed = [n for n in network.names if network.blocks[n] is not before.blocks[n]]
-        leaving = summed_up(network)
-        quantise(network, self.bits, leaving)
-        network.to(bench.device)
-        take_ranges(network, dataset, bench.device, self.batches)
-        figures = validated(network, dataset, bench.device)
+        network = fold_batch_norm(original, sample)
+        folded_blocks = [
+            name for name in network.names if network.blocks[name] is not original.blocks[name]
+        ]
+        quantised_outputs = layers_feeding_sums(network)
+        quantise(network, self.bits, quantised_outputs)
+        network.to(context.device)
+        calibrate_activations(network, dataset, context.device, self.batches)
+        metrics = evaluate_validation(network, dataset, context.device)
         network.cpu()
-        figures |= costs(network, about.shape).plain()
-        yield {"epoch": 1.0, **figures}
-        return Product(stored(network), figures, self._facts(parents[0], changed, leaving, data))
+        metrics |= compute_costs(network, about.shape).plain()
+        yield {"epoch": 1.0, **metrics}
+        return StageResult(
+            packed_state_dict(network),
+            metrics,
+            self._metadata(parents[0], folded_blocks, quantised_outputs, data),
+        )
 
-    def _facts(
-        self, parent: Artifact, changed: list[str], leaving: list[str], data: DataConfig
+    def _metadata(
+        self,
+        parent: Artifact,
+        folded_blocks: list[str],
+        quantised_outputs: list[str],
+        data: DataConfig,
     ) -> dict[str, Any]:
-        told = {k: v for k, v in described(parent).items() if k != "heads"}
-        already = told.get("quantised") or {"folded": [], "leaving": []}
-        told["quantised"] = {
+        description = {k: v for k, v in network_description(parent).items() if k != "heads"}
+        earlier = description.get("quantised") or {"folded": [], "leaving": []}
+        description["quantised"] = {
             "bits": self.bits,
-            "folded": [*already["folded"], *changed],
-            "leaving": [*already["leaving"], *leaving],
+            "folded": [*earlier["folded"], *folded_blocks],
+            "leaving": [*earlier["leaving"], *quantised_outputs],
         }
-        return {"data": facts(data).plain(), "assembly": told}
+        return {"data": facts(data).plain(), "assembly": description}

@@ -10,41 +10,63 @@ import torch
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.data.dataset import Dataset, open_data
 from stillhouse.methods.core.data.facts import facts
-from stillhouse.methods.core.data.replaced_train_split import MadeData
+from stillhouse.methods.core.data.replaced_train_split import ReplacedTrainSplit
 from stillhouse.methods.core.objective.objective import Objective
-from stillhouse.methods.core.synthesis.distilling.distilled_set import Distilled, take_steps
-from stillhouse.methods.core.training.evaluation import validated, validated_names
-from stillhouse.methods.core.training.train import Training, kept_report, train, training_names
+from stillhouse.methods.core.synthesis.distilling.distilled_set import (
+    DistilledSet,
+    train_on_distilled,
+)
+from stillhouse.methods.core.training.evaluation import evaluate_validation, validation_metric_names
+from stillhouse.methods.core.training.train import (
+    Training,
+    selected_metrics,
+    train,
+    training_metric_names,
+)
 from stillhouse.search.artifacts.artifact import Artifact
-from stillhouse.search.assembly.frozen import frozen
-from stillhouse.search.assembly.network import anew, described, rebuild
-from stillhouse.search.stages.core.stage import APART, COSTS, Bench, Product, Report, Stage, Work
-from stillhouse.search.stages.core.weights import Weights
-from stillhouse.search.stages.ops.forgetting import forgetting_names, forgotten
-from stillhouse.spaces.compression.quantisation import stored
-from stillhouse.spaces.config.base import knob
-from stillhouse.spaces.cost import costs, network_costs
+from stillhouse.search.assembly.frozen import frozen_teacher
+from stillhouse.search.assembly.network import load_network, network_description, reinitialise
+from stillhouse.search.stages.core.stage import (
+    COST_NAMES,
+    REPLICA_SEED_OFFSET,
+    EpochMetrics,
+    Operation,
+    Stage,
+    StageContext,
+    StageResult,
+)
+from stillhouse.search.stages.core.weights import WeightsSettings
+from stillhouse.search.stages.ops.forgetting import forgetting_metric_names, forgetting_metrics
+from stillhouse.spaces.compression.quantisation import packed_state_dict
+from stillhouse.spaces.config.base import setting
+from stillhouse.spaces.cost import compute_costs, network_costs
 from stillhouse.spaces.modules.network import Network
 from stillhouse.spaces.network_spec import NetworkSpec
 from stillhouse.spaces.weights import load_published, read_state
 
 
-class TrainNetwork(Work):
+class TrainNetwork(Operation):
     """Build a network, start it from its seed or from weights, and teach it."""
 
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "train"
     makes_network: ClassVar[bool] = True
 
-    network: NetworkSpec | None = knob(None, "the network; none: the first parent's, to go on from")
-    anew: bool = knob(False, "the first parent's architecture alone, its weights from the seed")
-    before: tuple[DataConfig, ...] = knob((), "what the first parent learnt from, where other data")
-    objective: Objective | None = knob(None, "what it learns from; none with weights alone")
-    training: Training = knob(Training(), "how it is trained")
-    weights: Weights | None = knob(None, "published weights to start from, or to use as they are")
-    images: bool = knob(False, "on the images of a parent, the one before the teachers")
-    few_steps: bool = knob(False, "only the steps that were distilled with those images")
-    seed: int = knob(0, "initialisation, order of examples, dropout", ge=0)
+    network: NetworkSpec | None = setting(
+        None, "the network; none: the first parent's, to go on from"
+    )
+    anew: bool = setting(False, "the first parent's architecture alone, its weights from the seed")
+    before: tuple[DataConfig, ...] = setting(
+        (), "what the first parent learnt from, where other data"
+    )
+    objective: Objective | None = setting(None, "what it learns from; none with weights alone")
+    training: Training = setting(Training(), "how it is trained")
+    weights: WeightsSettings | None = setting(
+        None, "published weights to start from, or to use as they are"
+    )
+    images: bool = setting(False, "on the images of a parent, the one before the teachers")
+    few_steps: bool = setting(False, "only the steps that were distilled with those images")
+    seed: int = setting(0, "initialisation, order of examples, dropout", ge=0)
 
     @property
     def epochs(self) -> int:
@@ -55,47 +77,52 @@ class TrainNetwork(Work):
         return self.training.workers if self.objective else 1
 
     @property
-    def beside(self) -> tuple[NetworkSpec, ...]:
+    def peer_networks(self) -> tuple[NetworkSpec, ...]:
         """Networks that are trained along."""
         return ()
 
     def identity(self) -> dict[str, Any]:
-        start = None
+        weights_identity = None
         if self.weights:
-            start = {**self.weights.plain(), "path": self.weights.digest()}
-        taught: dict[str, Any] | None = None
+            weights_identity = {**self.weights.plain(), "path": self.weights.file_sha256()}
+        training_identity: dict[str, Any] | None = None
         if self.objective:
-            taught = {"objective": self.objective.identity(), "training": self.training.identity()}
+            training_identity = {
+                "objective": self.objective.identity(),
+                "training": self.training.identity(),
+            }
             if self.training.keep == "best":
                 # Records made without this hold the figures of the last epoch.
-                taught["figures"] = "of the best epoch"
-        told: dict[str, Any] = {
+                training_identity["figures"] = "of the best epoch"
+        identity: dict[str, Any] = {
             "network": self.network.identity() if self.network else None,
-            "weights": start,
-            "taught": taught,
+            "weights": weights_identity,
+            "taught": training_identity,
             "seed": self.seed if self.objective or not self.weights else 0,
         }
-        said = {"anew": self.anew, "images": self.images, "few_steps": self.few_steps}
-        told |= {name: True for name, is_so in said.items() if is_so}
+        flags = {"anew": self.anew, "images": self.images, "few_steps": self.few_steps}
+        identity |= {name: True for name, is_set in flags.items() if is_set}
         if self.before:
-            told["before"] = [data.judged_on() for data in self.before]
-        return told
+            identity["before"] = [data.validation_identity() for data in self.before]
+        return identity
 
     @property
-    def leading(self) -> int:
+    def num_leading_parents(self) -> int:
         """How many parents come before the teachers."""
         return (self.network is None) + self.images
 
-    def again(self, number: int) -> TrainNetwork | None:
+    def replica(self, index: int) -> TrainNetwork | None:
         if self.objective is None and not self.few_steps:
             return None
-        return self.model_copy(update={"seed": self.seed + APART * number})
+        return self.model_copy(update={"seed": self.seed + REPLICA_SEED_OFFSET * index})
 
-    def split(self, subclasses: int, added: Mapping[str, Any]) -> TrainNetwork | None:
+    def split_classes(
+        self, subclasses: int, extra_methods: Mapping[str, Any]
+    ) -> TrainNetwork | None:
         if self.objective is None or self.network is None or self.weights is not None:
             return None
-        objective = Objective.parse({**added, **self.objective.plain()})
-        network = self.network.split(subclasses)
+        objective = Objective.parse({**extra_methods, **self.objective.plain()})
+        network = self.network.with_num_subclasses(subclasses)
         return self.model_copy(update={"network": network, "objective": objective})
 
     @property
@@ -103,11 +130,11 @@ class TrainNetwork(Work):
         return self.network.subclasses if self.network else None
 
     @property
-    def goes_on(self) -> bool:
+    def continues_parent(self) -> bool:
         return self.network is None and not self.anew
 
-    def result_so_far(self, curve: Sequence[Report]) -> Report:
-        return kept_report(curve, self.training) if self.objective else curve[-1]
+    def metrics_so_far(self, curve: Sequence[EpochMetrics]) -> EpochMetrics:
+        return selected_metrics(curve, self.training) if self.objective else curve[-1]
 
     def costs(self, data: DataConfig) -> dict[str, float]:
         if self.network is None:
@@ -115,90 +142,101 @@ class TrainNetwork(Work):
         about = facts(data)
         return network_costs(self.network.plain(), about.shape, about.classes).plain()
 
-    def figures(self, stage: Stage) -> frozenset[str]:
-        teachers = len(stage.parents) > self.leading
-        found = validated_names(stage.data, stage.subclasses, teachers=teachers)
+    def metric_names(self, stage: Stage) -> frozenset[str]:
+        has_teachers = len(stage.parents) > self.num_leading_parents
+        names = validation_metric_names(stage.data, stage.subclasses, teachers=has_teachers)
         if self.objective:
-            found |= training_names(self.objective, self.training, validates=bool(found))
+            names |= training_metric_names(self.objective, self.training, validates=bool(names))
         if self.before:
-            found |= forgetting_names(self.before)
-        return found | COSTS
+            names |= forgetting_metric_names(self.before)
+        return names | COST_NAMES
 
     def run(
-        self, data: DataConfig, parents: Sequence[Artifact], bench: Bench
-    ) -> Generator[Report, None, Product]:
+        self, data: DataConfig, parents: Sequence[Artifact], context: StageContext
+    ) -> Generator[EpochMetrics, None, StageResult]:
         dataset = open_data(data)
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            network = self._start(data) if self.network else self._go_on(parents[0])
-        began = () if self.network else parents[:1]
+            network = self._build_network(data) if self.network else self._continue_from(parents[0])
+        start_artifacts = () if self.network else parents[:1]
         if self.images:
-            dataset = trained_on(dataset, parents[len(began)])
-        teachers = [frozen(parent, bench.device) for parent in parents[self.leading :]]
-        curve: list[Report] = []
+            dataset = with_made_images(dataset, parents[len(start_artifacts)])
+        teachers = [
+            frozen_teacher(parent, context.device) for parent in parents[self.num_leading_parents :]
+        ]
+        curve: list[EpochMetrics] = []
         if self.objective:
-            for report in train(
+            for epoch_metrics in train(
                 network,
                 teachers,
                 self.objective,
                 dataset,
                 self.training,
                 seed=self.seed,
-                device=bench.device,
-                saves=bench.saves,
-                peers=self._peers(dataset.config),
-                worker=bench.worker,
+                device=context.device,
+                checkpointer=context.checkpointer,
+                peers=self._build_peers(dataset.config),
+                communicator=context.communicator,
             ):
-                curve.append(report)
-                yield report
+                curve.append(epoch_metrics)
+                yield epoch_metrics
         else:
             if self.few_steps:
-                take_steps(network.to(bench.device), *distilled_in(parents[len(began)], bench))
-            curve.append({"epoch": 1.0} | validated(network, dataset, bench.device, teachers))
+                train_on_distilled(
+                    network.to(context.device),
+                    *distilled_examples(parents[len(start_artifacts)], context),
+                )
+            curve.append(
+                {"epoch": 1.0} | evaluate_validation(network, dataset, context.device, teachers)
+            )
             yield curve[-1]
         about = facts(data)
-        figures = {k: v for k, v in self.result_so_far(curve).items() if k != "epoch"}
-        figures |= self.costs(data) or costs(network, about.shape).plain()
+        metrics = {k: v for k, v in self.metrics_so_far(curve).items() if k != "epoch"}
+        metrics |= self.costs(data) or compute_costs(network, about.shape).plain()
         if self.before:
-            figures |= forgotten(self.before, rebuild(parents[0]), network, bench.device)
-        told: dict[str, Any] = {"data": about.plain()}
-        for parent in began:
-            told["assembly"] = described(parent)
-        return Product(stored(network), figures, told)
+            metrics |= forgetting_metrics(
+                self.before, load_network(parents[0]), network, context.device
+            )
+        metadata: dict[str, Any] = {"data": about.plain()}
+        for parent in start_artifacts:
+            metadata["assembly"] = network_description(parent)
+        return StageResult(packed_state_dict(network), metrics, metadata)
 
-    def _peers(self, data: DataConfig) -> list[Network]:
+    def _build_peers(self, data: DataConfig) -> list[Network]:
         """The networks that learn beside it, as they start."""
         return []
 
-    def _go_on(self, parent: Artifact) -> Network:
-        return anew(parent) if self.anew else rebuild(parent)
+    def _continue_from(self, parent: Artifact) -> Network:
+        return reinitialise(parent) if self.anew else load_network(parent)
 
-    def _start(self, data: DataConfig) -> Network:
+    def _build_network(self, data: DataConfig) -> Network:
         assert self.network is not None
-        network = fresh(self.network, data)
+        network = new_network(self.network, data)
         if self.weights is None:
             return network
         state = read_state(self.weights.path)
         network = load_published(network, self.network.settings, state, self.weights.path)
         if self.weights.mean and self.weights.std:
-            network = network.normalised_with(self.weights.mean, self.weights.std)
+            network = network.with_normalisation(self.weights.mean, self.weights.std)
         return network
 
 
-def fresh(spec: NetworkSpec, data: DataConfig) -> Network:
+def new_network(spec: NetworkSpec, data: DataConfig) -> Network:
     """A network for a data set, normalising as that says, from torch's global generator."""
     about = facts(data)
     mean, std = spec.normalisation(about.mean, about.std)
-    return spec.build(about.shape, about.classes).normalised_with(mean, std)
+    return spec.build(about.shape, about.classes).with_normalisation(mean, std)
 
 
-def trained_on(dataset: Dataset, made: Artifact) -> Dataset:
+def with_made_images(dataset: Dataset, artifact: Artifact) -> Dataset:
     """The data set with images that a stage made in place of its training split."""
-    return MadeData(dataset, made.tensors["images"], made.tensors["labels"], made.record.key)
+    return ReplacedTrainSplit(
+        dataset, artifact.tensors["images"], artifact.tensors["labels"], artifact.record.key
+    )
 
 
-def distilled_in(made: Artifact, bench: Bench) -> tuple[Distilled, int]:
+def distilled_examples(artifact: Artifact, context: StageContext) -> tuple[DistilledSet, int]:
     """The examples that a stage distilled, and how many steps a pass over them has."""
-    names = Distilled._fields
-    found = Distilled(*(made.tensors[name].to(bench.device) for name in names))
-    return found, int(made.record.facts["steps"])
+    names = DistilledSet._fields
+    examples = DistilledSet(*(artifact.tensors[name].to(context.device) for name in names))
+    return examples, int(artifact.record.facts["steps"])

@@ -120,7 +120,7 @@ class Cluster:
     def workers(self) -> list[Host]:
         """Those that are on."""
         found = [self.network.hosts[name] for name in self._workers]
-        return [host for host in found if host.on]
+        return [host for host in found if host.on_device]
 
     def _sound(self, name: str) -> bool:
         """Whether a worker is there, and as it was when it joined."""
@@ -128,7 +128,7 @@ class Cluster:
             return False
         host = self.network.hosts[name]
         joined = self._workers[name].process.poll() is None
-        return host.on and joined and not (host.link.touched or host.altered)
+        return host.on_device and joined and not (host.link.touched or host.altered)
 
     def _add(self, name: str, disk: str = "") -> Host:
         """A host that has the cluster's token."""

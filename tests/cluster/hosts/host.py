@@ -62,7 +62,7 @@ class Host:
     first: int
     altered: bool = False
     """Whether its disk or its folders are other than those of most hosts."""
-    started: list[Program] = field(default_factory=list)
+    record_start: list[Program] = field(default_factory=list)
 
     def start(self, title: str, *words: str, **environment: str) -> Program:
         """Start a program in the host's home; what it prints goes to a file named ``title``."""
@@ -74,8 +74,8 @@ class Host:
                 stdout=log,
                 stderr=log,
             )
-        self.started.append(Program(process, output))
-        return self.started[-1]
+        self.record_start.append(Program(process, output))
+        return self.record_start[-1]
 
     def call(self, *words: str, status: int = 0, seconds: float = 600, **environment: str) -> str:
         """Run a program to its end; what it printed, or its errors where ``status`` is not 0.
@@ -104,7 +104,7 @@ class Host:
         return self.link.address
 
     @property
-    def on(self) -> bool:
+    def on_device(self) -> bool:
         return self.process.poll() is None
 
     @property
@@ -145,7 +145,7 @@ class Host:
         """All at once and without a word to anybody, as if its plug had been pulled."""
         end(self.process)
         self.link.close()
-        for program in self.started:
+        for program in self.record_start:
             program.ends(60)
 
 

@@ -49,9 +49,9 @@ class Link:
         except subprocess.CalledProcessError as error:
             if "kind is unknown" not in error.stderr:
                 raise
-            self._replace(loss, delay)
+            self._reconnect(loss, delay)
 
-    def _replace(self, loss: float, delay: float) -> None:
+    def _reconnect(self, loss: float, delay: float) -> None:
         """This kernel has no netem: a process carries the packets instead."""
         at(self.switch, "ip", "link", "delete", self.name)  # the host's end goes with it
         words = [sys.executable, str(WIRE), self.name, "far", str(loss), str(delay)]

@@ -86,7 +86,7 @@ def test_a_host_that_is_switched_off_is_gone_and_may_come_back(network, pair):
     one, other = pair
     one.call("touch", "/tmp/mine")
     one.power_off()
-    assert not one.on
+    assert not one.on_device
     assert "Error" in other.call("python", "-c", TAKES, status=1)
     again = network.host("one")
     assert "mine" not in again.call("ls", "/tmp")

@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from stillhouse.search.monitoring.mlflow.locations import SERVER_SETTINGS, resolve_uri, ui_command
+from stillhouse.search.monitoring.mlflow.locations import (
+    SERVER_ENVIRONMENT,
+    resolve_uri,
+    ui_command,
+)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -58,7 +62,7 @@ def tracking(tmp_path_factory):
             ui_command(resolve_uri(None, folder), port=port),
             stdout=output,
             stderr=output,
-            env={**os.environ, **SERVER_SETTINGS},
+            env={**os.environ, **SERVER_ENVIRONMENT},
             cwd=folder,
             start_new_session=True,
         )

@@ -13,9 +13,9 @@ from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.search.artifacts.store import Library
 from stillhouse.search.cluster.connection import connect
 from stillhouse.search.execution import builder as making
-from stillhouse.search.execution.client import Orders
-from stillhouse.search.experiment.schema import Resources
-from stillhouse.search.monitoring.dispatcher import Announcer
+from stillhouse.search.execution.client import SchedulerClient
+from stillhouse.search.experiment.schema import ResourceSettings
+from stillhouse.search.monitoring.dispatcher import EventDispatcher
 from stillhouse.search.results.outcome import winner
 from stillhouse.search.stages.core.stage import Stage
 
@@ -88,7 +88,7 @@ def test_finds_what_one_process_finds(address, tracking, tmp_path, monkeypatch):
     """The same values, the same keys, the same tensors bit for bit, the same best recipe."""
     monkeypatch.setenv("STILLHOUSE_RUNS", str(tmp_path / "runs"))
     spread = launch(load_experiment(experiment(tmp_path / "spread", tracking)), address=address)
-    making._OPENED.clear()
+    making._OPEN_ARTIFACTS.clear()
     alone = launch(load_experiment(experiment(tmp_path / "alone", tracking)), inline=True)
     assert spread.state == alone.state == "finished"
     assert spread.unsent == alone.unsent == 0
@@ -101,7 +101,7 @@ def test_finds_what_one_process_finds(address, tracking, tmp_path, monkeypatch):
     assert keys == set(other.keys())
     assert len(keys) > len(ours)
     for key in keys:
-        tensors, same = one.open(key).tensors, other.open(key).tensors
+        tensors, same = one.open_artifact(key).tensors, other.open_artifact(key).tensors
         assert tensors.keys() == same.keys()
         assert all(torch.equal(tensors[name], same[name]) for name in same)
         assert measured(one.record(key).figures) == measured(other.record(key).figures)
@@ -161,7 +161,9 @@ def test_slots_of_all_nodes_are_busy(address, works, tmp_path):
     connect(address)
     try:
         library = Library(str(tmp_path / "library"))
-        orders = Orders(library, Resources(), Announcer([]), most=NODES * SLOTS)
+        orders = SchedulerClient(
+            library, ResourceSettings(), EventDispatcher([]), max_in_flight=NODES * SLOTS
+        )
         numbers = itertools.count()
 
         def stages(log, count, seconds):
@@ -173,9 +175,9 @@ def test_slots_of_all_nodes_are_busy(address, works, tmp_path):
             return [Stage(f"sleeping {work.number}", work, data) for work in made]
 
         # Every slot's worker loads torch first, which is no part of any stage.
-        assert orders.make(stages("warm", NODES * SLOTS, 3 * SLEEP)) == {}
+        assert orders.build(stages("warm", NODES * SLOTS, 3 * SLEEP)) == {}
         wanted = stages("log", ROUNDS * NODES * SLOTS, SLEEP)
-        assert orders.make(wanted) == {}
+        assert orders.build(wanted) == {}
         orders.close()
     finally:
         ray.shutdown()

@@ -16,17 +16,17 @@ from typer.testing import CliRunner
 
 from stillhouse.methods.core.data.base import array_cache as decoded
 from stillhouse.search.artifacts import limits
-from stillhouse.search.artifacts.limits import within, word
-from stillhouse.search.artifacts.need import Need, Run
+from stillhouse.search.artifacts.limits import is_inside, require_safe_name
+from stillhouse.search.artifacts.need import RunRef, RunReferences
 from stillhouse.search.artifacts.record import Payload, Record
-from stillhouse.search.artifacts.store import Damaged, Library, pack
+from stillhouse.search.artifacts.store import CorruptArtifact, Library, serialise_tensors
 from stillhouse.search.cli.app import app
-from stillhouse.search.core.errors import Lost
-from stillhouse.search.driver.reuse import again
+from stillhouse.search.core.errors import StorageUnavailable
+from stillhouse.search.driver.reuse import repeat_winner
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.search.experiment.yaml_source import (
-    DEEPEST,
-    MOST_BYTES,
+    MAX_BYTES,
+    MAX_DEPTH,
     parse_document,
     read_document,
 )
@@ -44,10 +44,10 @@ class Trap:
     """Unpickled, it leaves a file behind."""
 
     def __init__(self, mark):
-        self.mark = str(mark)
+        self.write_marker = str(mark)
 
     def __reduce__(self):
-        return builtins.open, (self.mark, "w")
+        return builtins.open, (self.write_marker, "w")
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def sprung(tmp_path):
 
 
 def publish(library, data=None, **changed):
-    payload, packed = pack({"weight": torch.arange(3.0)})
+    payload, packed = serialise_tensors({"weight": torch.arange(3.0)})
     if data is not None:
         digest = hashlib.sha256(data).hexdigest()
         name = f"{digest[:32]}.safetensors"
@@ -99,16 +99,16 @@ def test_a_pickle_in_an_artifacts_place_is_damage(disk, sprung):
     """Its record agrees with it in size and digest: only the format stands against it."""
     publish(disk, pickle.dumps(Trap(sprung)))
     reader = Library(disk.uri)
-    with pytest.raises(Damaged, match="was set aside"):
-        reader.open(KEY)
+    with pytest.raises(CorruptArtifact, match="was set aside"):
+        reader.open_artifact(KEY)
     assert not Library(disk.uri).has(KEY)
 
 
 def test_a_zipped_pickle_in_an_artifacts_place_is_damage(disk, sprung, tmp_path):
     torch.save({"weight": Trap(sprung)}, tmp_path / "weights.pt")
     publish(disk, (tmp_path / "weights.pt").read_bytes())
-    with pytest.raises(Damaged):
-        Library(disk.uri).open(KEY)
+    with pytest.raises(CorruptArtifact):
+        Library(disk.uri).open_artifact(KEY)
 
 
 @pytest.mark.parametrize("digest", [True, False])
@@ -141,7 +141,7 @@ def test_a_pickle_among_decoded_images_is_made_anew(sprung, tmp_path, monkeypatc
     trapped[:] = Trap(sprung)
     np.save(tmp_path / "cache" / "digits.npy", trapped, allow_pickle=True)
     images = np.full((1, 2, 2, 3), 7, dtype=np.uint8)
-    found = decoded.kept("digits", images.shape, lambda: iter([images]))
+    found = decoded.cached_images("digits", images.shape, lambda: iter([images]))
     assert np.array_equal(found, images)
 
 
@@ -196,19 +196,19 @@ def test_what_is_no_key_is_not_there(disk, name, tmp_path):
     (tmp_path / "record.json").write_text("{}", encoding="utf-8")
     assert not disk.has(name)
     with pytest.raises(KeyError):
-        disk.open(name)
+        disk.open_artifact(name)
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)
 def test_scratch_and_searches_have_plain_names(disk, name):
-    for use in (disk.load_scratch, disk.clear_scratch, disk.forget_search):
+    for use in (disk.load_scratch, disk.clear_scratch, disk.forget_run):
         with pytest.raises(ValueError, match="is no name"):
             use(name)
     with pytest.raises(ValueError, match="is no name"):
         disk.save_scratch(name, {"epoch": torch.tensor(1)})
     with pytest.raises(ValueError, match="is no name"):
-        disk.note_search(Need(Run(name, name)))
-    assert word("tiny-1") == "tiny-1"
+        disk.write_references(RunReferences(RunRef(name, name)))
+    assert require_safe_name("tiny-1") == "tiny-1"
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)
@@ -232,7 +232,7 @@ def test_runs_are_found_in_their_folder_only(name, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match="unknown run"):
         RunFolder.find(name)
     with pytest.raises(ConfigError):
-        again(name, {}, 1, None)
+        repeat_winner(name, {}, 1, None)
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)
@@ -248,13 +248,13 @@ def test_experiments_and_models_have_plain_names(load, name):
 
 def test_a_search_whose_list_is_damaged_is_not_taken_for_one_that_needs_nothing(disk):
     publish(disk)
-    disk.note_search(Need(Run("tiny-1", "tiny-1"), frozenset({KEY})))
+    disk.write_references(RunReferences(RunRef("tiny-1", "tiny-1"), frozenset({KEY})))
     file = os.path.join(disk.uri, "searches", "tiny-1.json")
     for text in ("", "{", "7", "[[1]]", "{}", '{"keys": 1}', "[" * 100_000):
         with open(file, "w", encoding="utf-8") as out:
             out.write(text)
         with pytest.raises(ConfigError, match=r"searches/tiny-1\.json: is no list of keys"):
-            disk.needs()
+            disk.all_references()
 
 
 # Links
@@ -269,8 +269,8 @@ def test_a_link_out_of_the_library_is_neither_read_nor_cleared_away(disk, tmp_pa
         os.makedirs(os.path.join(disk.uri, folder), exist_ok=True)
         os.symlink(outside, os.path.join(disk.uri, folder, "link"))
     os.symlink(outside / "precious.txt", os.path.join(disk.uri, "scratch", "file.safetensors"))
-    assert disk.leftovers(LATER) == []
-    assert disk.needs() == {}
+    assert disk.orphaned_files(LATER) == []
+    assert disk.all_references() == {}
     assert disk.load_scratch("file") is None
     found = CliRunner().invoke(
         app, ["library", "collect", "--yes", "--older", "0", "--library", disk.uri]
@@ -284,7 +284,7 @@ def test_nothing_is_written_through_a_link(disk, tmp_path):
     outside.mkdir()
     os.makedirs(os.path.join(disk.uri, "artifacts"))
     os.symlink(outside, os.path.join(disk.uri, "artifacts", KEY[:2]))
-    with pytest.raises(Lost, match="leads out of the library"):
+    with pytest.raises(StorageUnavailable, match="leads out of the library"):
         publish(disk)
     assert list(outside.iterdir()) == []
 
@@ -294,9 +294,9 @@ def test_the_library_itself_may_be_a_link(tmp_path):
     os.symlink(tmp_path / "there", tmp_path / "here")
     library = Library(str(tmp_path / "here"))
     publish(library)
-    assert Library(str(tmp_path / "there")).open(KEY).record.name == "teacher"
-    assert within(str(tmp_path / "here"), "artifacts")
-    assert not within(str(tmp_path / "here"), "../x")
+    assert Library(str(tmp_path / "there")).open_artifact(KEY).record.name == "teacher"
+    assert is_inside(str(tmp_path / "here"), "artifacts")
+    assert not is_inside(str(tmp_path / "here"), "../x")
 
 
 # Sizes
@@ -304,7 +304,7 @@ def test_the_library_itself_may_be_a_link(tmp_path):
 
 def test_a_record_beyond_all_measure_is_damage(disk, monkeypatch):
     publish(disk)
-    monkeypatch.setattr(limits, "MOST_BYTES", 100)
+    monkeypatch.setattr(limits, "MAX_METADATA_BYTES", 100)
     assert Library(disk.uri).record(KEY) is None
 
 
@@ -313,22 +313,22 @@ def test_a_payload_longer_than_its_record_says_is_not_read_to_its_end(disk):
     file = os.path.join(disk.uri, "artifacts", KEY[:2], KEY, record.payload.name)
     with open(file, "ab") as out:
         out.truncate(2**40)  # a terabyte, of which the disk holds nothing
-    with pytest.raises(Damaged):
-        disk.open(KEY)
+    with pytest.raises(CorruptArtifact):
+        disk.open_artifact(KEY)
 
 
 def test_tensors_of_a_kind_nobody_knows_are_damage(disk):
     data = as_safetensors({"weight": torch.ones(2)}).replace(b'"F32"', b'"F99"')
     publish(disk, data)
-    with pytest.raises(Damaged):
-        Library(disk.uri).open(KEY)
+    with pytest.raises(CorruptArtifact):
+        Library(disk.uri).open_artifact(KEY)
 
 
 def test_a_file_beyond_all_measure_is_one_line(tmp_path):
     file = tmp_path / "large.yaml"
     with file.open("wb") as out:
         out.truncate(2**40)
-    for made in (lambda: read_document(file), lambda: parse_document("é" * MOST_BYTES, "x.yaml")):
+    for made in (lambda: read_document(file), lambda: parse_document("é" * MAX_BYTES, "x.yaml")):
         with pytest.raises(ConfigError, match=r"\.yaml: is larger than 500,000 bytes"):
             made()
 
@@ -352,5 +352,5 @@ def test_values_are_counted_even_where_their_paths_are_one(text):
 
 
 def test_what_is_laid_over_is_bounded_too(load):
-    with pytest.raises(ConfigError, match=f"--set: a path has at most {DEEPEST} steps"):
+    with pytest.raises(ConfigError, match=f"--set: a path has at most {MAX_DEPTH} steps"):
         load({".".join("a" * 1000): 1})

@@ -9,8 +9,8 @@ import subprocess
 import pytest
 
 from stillhouse import launch, resume
-from stillhouse.search.artifacts.store import Damaged, Library
-from stillhouse.search.core.errors import Lost
+from stillhouse.search.artifacts.store import CorruptArtifact, Library
+from stillhouse.search.core.errors import StorageUnavailable
 from stillhouse.search.execution import builder
 from stillhouse.search.results.run_folder import RunFolder
 
@@ -33,7 +33,7 @@ def search(load, tmp_path, monkeypatch):
     tracking = f"sqlite:///{tmp_path}/mlflow.db"
 
     def begun(library, observers=()):
-        builder._OPENED.clear()
+        builder._OPEN_ARTIFACTS.clear()
         # A grid proposes after a stop what it would have proposed without it.
         run = {"run.trials": 3, "run.sampler": "grid", "run.grid_points": 1}
         experiment = load(run, library=str(library), tracking=tracking)
@@ -60,8 +60,8 @@ def check_nothing_torn(place):
     """Every record has its payload, and no half of a file lies about."""
     library = Library(str(place))
     for record in library.records():
-        library.open(record.key)
-    assert [info.path for info in library._files.list("") if ".part-" in info.path] == []
+        library.open_artifact(record.key)
+    assert [info.path for info in library._files.list_files("") if ".part-" in info.path] == []
 
 
 def test_a_full_file_system(search, small, tmp_path):
@@ -69,7 +69,7 @@ def test_a_full_file_system(search, small, tmp_path):
     filler = small / "filler"
     filler.write_bytes(b"x" * 3_500_000)
     library = small / "library"
-    with pytest.raises(Lost) as caught:
+    with pytest.raises(StorageUnavailable) as caught:
         search(library)
     said = str(caught.value)
     assert "\n" not in said
@@ -80,7 +80,7 @@ def test_a_full_file_system(search, small, tmp_path):
     check_nothing_torn(library)
     assert RunFolder.find("tiny-2").read_json("state.json")["state"] == "failed"
     filler.unlink()
-    builder._OPENED.clear()
+    builder._OPEN_ARTIFACTS.clear()
     assert learned(resume("tiny-2", inline=True)) == learned(plain)
     check_nothing_torn(library)
 
@@ -88,9 +88,12 @@ def test_a_full_file_system(search, small, tmp_path):
 def test_a_limit_on_the_size_of_files(tmp_path):
     """As a quota says it, and without root."""
     library = Library(str(tmp_path / "library"))
-    with limited(4096), pytest.raises(Lost, match=r"File too large.*; make room there"):
+    with (
+        limited(4096),
+        pytest.raises(StorageUnavailable, match=r"File too large.*; make room there"),
+    ):
         library._files.write("artifacts/aa/aaaa/payload", b"x" * 100_000)
-    assert library._files.list("") == []
+    assert library._files.list_files("") == []
     library._files.write("artifacts/aa/aaaa/payload", b"x" * 100_000)
 
 
@@ -146,8 +149,8 @@ def test_damage_to_every_artifact_changes_no_result(search, tmp_path):
         # What nobody had to read is found by whoever reads it.
         found, whole = Library(str(library)), 0
         for key in list(found.keys()):
-            with contextlib.suppress(Damaged):
-                found.open(key)
+            with contextlib.suppress(CorruptArtifact):
+                found.open_artifact(key)
                 whole += 1
         damaged = len(list((library / "damaged").iterdir()))
         assert whole + damaged == len(files) + len(aside), name

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from stillhouse.search.artifacts.record import Record
-from stillhouse.search.artifacts.store import Damaged, Library, pack
+from stillhouse.search.artifacts.store import CorruptArtifact, Library, serialise_tensors
 from stillhouse.spaces.config.base import fingerprint
 
 NAMES = ("teacher", "student")
@@ -32,7 +32,7 @@ def tensors(name, seed):
 
 
 def publish(library, name, seed):
-    payload, data = pack(tensors(name, seed))
+    payload, data = serialise_tensors(tensors(name, seed))
     record = Record(
         key=KEYS[name],
         name=name,
@@ -63,7 +63,7 @@ class Actor:
         self.done = self._crashing = False
         self._turn, self._paused = threading.Semaphore(0), threading.Semaphore(0)
         library = Serial(root)
-        library._files.system = Gated(library._files.system, self._gate)
+        library._files.filesystem = Gated(library._files.filesystem, self._gate)
         self._thread = threading.Thread(target=self._run, args=(work, library), daemon=True)
         self._thread.start()
         self._paused.acquire()
@@ -180,8 +180,8 @@ class LibraryMachine(RuleBasedStateMachine):
     def reader(self, name):
         def read(library):
             try:
-                return library.open(KEYS[name])
-            except (KeyError, Damaged) as error:
+                return library.open_artifact(KEYS[name])
+            except (KeyError, CorruptArtifact) as error:
                 return error
 
         self.begin("read", name, read)
@@ -199,7 +199,7 @@ class LibraryMachine(RuleBasedStateMachine):
         before = datetime.datetime.now(datetime.UTC)
 
         def collect(library):
-            for path in library.leftovers(before):
+            for path in library.orphaned_files(before):
                 library.remove_file(path, before)
 
         self.begin("collect", None, collect)
@@ -230,7 +230,7 @@ class LibraryMachine(RuleBasedStateMachine):
         for actor, name in [pair for pair in self.actors if pair[0].done]:
             assert actor.error is None, (actor.what, actor.error)
             if actor.what == "read" and actor.found is not None:
-                if isinstance(actor.found, Damaged):
+                if isinstance(actor.found, CorruptArtifact):
                     assert name in self.disturbed
                 elif not isinstance(actor.found, KeyError):
                     assert right(actor.found, name)
@@ -250,10 +250,10 @@ class LibraryMachine(RuleBasedStateMachine):
         """Whatever was left behind: one who needs it finds it or makes it, and then it is there."""
         library = Serial(self.root)
         try:
-            found = library.open(KEYS[name])
-        except (KeyError, Damaged):
+            found = library.open_artifact(KEYS[name])
+        except (KeyError, CorruptArtifact):
             publish(library, name, 1)
-            found = Serial(self.root).open(KEYS[name])
+            found = Serial(self.root).open_artifact(KEYS[name])
         assert right(found, name)
 
 

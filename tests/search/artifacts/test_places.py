@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from stillhouse.search.artifacts.places import absolute, open_place
+from stillhouse.search.artifacts.places import absolute_address, open_filesystem
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.core.addresses import shown
+from stillhouse.search.core.addresses import for_display
 from stillhouse.spaces.config.problems import ConfigError
 
 REGIONAL = {"AWS_REGION": "eu-west-1", "AWS_ENDPOINT_URL": "https://store.example:9000/"}
@@ -30,33 +30,37 @@ def refused(uri):
 
 def test_an_address_means_the_same_on_every_machine(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    assert absolute("here") == str(tmp_path / "here")
-    assert absolute("gs://bucket/path") == "gs://bucket/path"
+    assert absolute_address("here") == str(tmp_path / "here")
+    assert absolute_address("gs://bucket/path") == "gs://bucket/path"
     for name, value in REGIONAL.items():
         monkeypatch.setenv(name, value)
     whole = "s3://b/p/q?endpoint_override=store.example:9000&scheme=https&region=eu-west-1"
-    assert absolute("s3://b/p/q/") == whole
+    assert absolute_address("s3://b/p/q/") == whole
     for name in REGIONAL:
         monkeypatch.delenv(name)
-    assert absolute(whole) == whole
+    assert absolute_address(whole) == whole
 
 
 def test_the_address_goes_before_the_environment(monkeypatch):
     for name, value in REGIONAL.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://other:1")
-    assert absolute("s3://b").endswith("?endpoint_override=other:1&scheme=http&region=eu-west-1")
+    assert absolute_address("s3://b").endswith(
+        "?endpoint_override=other:1&scheme=http&region=eu-west-1"
+    )
     told = "s3://b?endpoint_override=http://mine:2&region=us-east-2"
-    assert absolute(told).endswith("?endpoint_override=mine:2&scheme=http&region=us-east-2")
+    assert absolute_address(told).endswith("?endpoint_override=mine:2&scheme=http&region=us-east-2")
 
 
 def test_a_store_that_is_not_amazons_needs_no_region():
-    assert absolute("s3://b?endpoint_override=mine").endswith("scheme=https&region=us-east-1")
+    assert absolute_address("s3://b?endpoint_override=mine").endswith(
+        "scheme=https&region=us-east-1"
+    )
 
 
 def test_region_and_endpoint_reach_the_file_system():
-    uri = absolute("s3://b/p?endpoint_override=http://127.0.0.1:9&region=eu-central-1")
-    system, root = open_place(uri)
+    uri = absolute_address("s3://b/p?endpoint_override=http://127.0.0.1:9&region=eu-central-1")
+    system, root = open_filesystem(uri)
     assert (system.region, root) == ("eu-central-1", "b/p")
 
 
@@ -75,9 +79,9 @@ def test_an_address_that_is_none_is_refused(uri, said):
 
 
 def test_people_see_neither_settings_nor_keys():
-    assert shown("s3://b/p?endpoint_override=x") == "s3://b/p"
-    assert shown("s3://me:secret@b/p") == "s3://b/p"
-    assert shown("/a folder/with#odd?names") == "/a folder/with#odd?names"
+    assert for_display("s3://b/p?endpoint_override=x") == "s3://b/p"
+    assert for_display("s3://me:secret@b/p") == "s3://b/p"
+    assert for_display("/a folder/with#odd?names") == "/a folder/with#odd?names"
 
 
 def test_a_bucket_that_is_not_there(s3_server):

@@ -11,11 +11,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from stillhouse.search.artifacts.need import Need, Run, the_run
+from stillhouse.search.artifacts.need import RunRef, RunReferences, find_run
 from stillhouse.search.artifacts.store import Library
 from stillhouse.search.cli.app import app
-from stillhouse.search.cluster.dashboard import Dashboard
-from stillhouse.search.core.errors import Lost
+from stillhouse.search.cluster.dashboard import ClusterDashboard
+from stillhouse.search.core.errors import StorageUnavailable
 from stillhouse.search.driver import garbage
 from stillhouse.search.driver.launch import launch, resume
 from stillhouse.search.experiment.loading import load_experiment
@@ -26,8 +26,8 @@ from stillhouse.search.monitoring.events import (
     StageChanged,
     TrialStarted,
 )
-from stillhouse.search.monitoring.needs import Needs
-from stillhouse.search.monitoring.status import Standing
+from stillhouse.search.monitoring.needs import NeededKeysRecorder
+from stillhouse.search.monitoring.status import SearchStatus
 from stillhouse.search.results.run_folder import RunFolder
 from stillhouse.spaces.config.problems import ConfigError
 
@@ -41,8 +41,8 @@ class Broken(Exception):
 @pytest.fixture
 def small(tmp_path, monkeypatch):
     """A search of three trials; what it needs is noted at once, and no file is too young."""
-    monkeypatch.setattr(publisher, "SOON", 0.02)
-    monkeypatch.setattr(garbage, "GRACE", datetime.timedelta(0))
+    monkeypatch.setattr(publisher, "NEEDS_INTERVAL", 0.02)
+    monkeypatch.setattr(garbage, "NEED_WRITE_GRACE", datetime.timedelta(0))
     return {
         "name": "fresh",
         "library": str(tmp_path / "library"),
@@ -84,7 +84,7 @@ def wait_for_note(library, keys):
     """Until one note holds them all; returns it."""
     until = time.monotonic() + 60
     while True:
-        for need in Library(library).needs().values():
+        for need in Library(library).all_references().values():
             if keys <= need.keys:
                 return need
         assert time.monotonic() < until, "the search has not noted what it needs"
@@ -100,7 +100,7 @@ class Heard:
 
     def __call__(self, event):
         if isinstance(event, TrialStarted):
-            self.keys |= set(event.keys.values())
+            self.keys |= set(event.stage_keys.values())
             if event.number == 1:
                 self.then(self.keys)
 
@@ -112,7 +112,7 @@ def test_two_runs_of_one_name_keep_their_own(small, tmp_path, monkeypatch):
     bert = launched(small, tmp_path / "bert", monkeypatch)
     assert anna.folder.name == bert.folder.name == "fresh-1"
     assert anna.folder.id != bert.folder.id
-    hers, his = set(anna.outcome.stages), set(bert.outcome.stages)
+    hers, his = set(anna.outcome.records), set(bert.outcome.records)
     assert len(hers) == len(his) == 4
     assert not hers & his
     assert collected(library) == set()
@@ -143,7 +143,9 @@ def test_nothing_of_a_running_search_is_collected(small, tmp_path, monkeypatch):
 
     run = launched(small, tmp_path / "runs", monkeypatch, Heard(collect))
     assert len(made) == 2  # the teacher, and the student of trial 0
-    assert run.outcome.made == {k for k, r in run.outcome.stages.items() if r.name == "teacher"}
+    assert run.outcome.made_keys == {
+        k for k, r in run.outcome.records.items() if r.name == "teacher"
+    }
     assert {trial.state for trial in run.outcome.trials} == {"finished"}
 
 
@@ -156,9 +158,9 @@ def test_a_search_that_failed_keeps_its_own(small, tmp_path, monkeypatch):
         launched(small, tmp_path / "runs", monkeypatch, heard)
     assert collected(small["library"]) == set()
     assert len(list(Library(small["library"]).keys())) == 2
-    (need,) = Library(small["library"]).needs().values()
+    (need,) = Library(small["library"]).all_references().values()
     assert need.keys >= heard.keys
-    assert not need.ended
+    assert not need.is_finished
 
 
 def test_a_killed_search_keeps_its_own_and_goes_on(small, tmp_path, monkeypatch):
@@ -175,31 +177,31 @@ def test_a_killed_search_keeps_its_own_and_goes_on(small, tmp_path, monkeypatch)
     driver.start()
     driver.join(120)
     assert driver.exitcode == -signal.SIGKILL
-    (before,) = Library(library).needs().values()
+    (before,) = Library(library).all_references().values()
     there = set(Library(library).keys())
     assert len(there) == 2
     assert collected(library) == set()
     monkeypatch.setenv("STILLHOUSE_RUNS", str(tmp_path / "runs"))
     went_on = resume("fresh-1", inline=True)
-    assert not went_on.outcome.made & there
-    (after,) = Library(library).needs().values()
+    assert not went_on.outcome.made_keys & there
+    (after,) = Library(library).all_references().values()
     assert after.run == before.run
-    assert after.keys >= before.keys | set(went_on.outcome.stages)
-    assert after.ended
+    assert after.keys >= before.keys | set(went_on.outcome.records)
+    assert after.is_finished
 
 
 def test_a_run_of_an_earlier_version_finds_its_own_note(small, tmp_path, monkeypatch):
     """It has no id, and its keys were noted under its name."""
     first = launched(small, tmp_path / "runs", monkeypatch)
     library = Library(small["library"])
-    library.forget_search(first.folder.id)
+    library.forget_run(first.folder.id)
     (first.folder.path / "run.json").unlink()
     library._files.write("searches/fresh-1.json", json.dumps(["ab", "cd"]).encode())
     assert first.folder.id == "fresh-1"
     resume("fresh-1", inline=True)
-    (need,) = library.needs().values()
+    (need,) = library.all_references().values()
     assert need.run.id == "fresh-1"
-    assert need.keys == {"ab", "cd"} | set(first.outcome.stages)
+    assert need.keys == {"ab", "cd"} | set(first.outcome.records)
     assert set(library.statuses()) == {"fresh-1"}
 
 
@@ -222,43 +224,43 @@ def test_every_run_has_an_id_of_its_own(folder):
 
 
 def test_needs_are_gathered_from_events_and_never_lost(folder, disk, monkeypatch):
-    needs = Needs(folder, disk)
+    needs = NeededKeysRecorder(folder, disk)
     needs.write()
-    assert disk.need(folder.id).keys == set()
+    assert disk.references_of(folder.id).keys == set()
     needs(TrialStarted(0, {}, {"student": "a"}, {}))
     needs(StageChanged("b", "teacher", "queued"))
-    assert disk.need(folder.id).keys == set()
+    assert disk.references_of(folder.id).keys == set()
     needs.write()
-    assert disk.need(folder.id).keys == {"a", "b"}
-    again = Needs(folder, disk)  # a resume
+    assert disk.references_of(folder.id).keys == {"a", "b"}
+    again = NeededKeysRecorder(folder, disk)  # a resume
     again(SearchStarted("fresh-1", {}, True))
-    again.note(["c"])
-    assert disk.need(folder.id).keys == {"a", "b", "c"}
+    again.add_and_write(["c"])
+    assert disk.references_of(folder.id).keys == {"a", "b", "c"}
 
     def full(*_):
-        raise Lost("library", "no room")
+        raise StorageUnavailable("library", "no room")
 
     again(StageChanged("d", "student", "running"))
     with monkeypatch.context() as without_room:
-        without_room.setattr(Library, "note_search", full)
-        with pytest.raises(Lost):
+        without_room.setattr(Library, "write_references", full)
+        with pytest.raises(StorageUnavailable):
             again.write()
     again(SearchEnded("finished"))
     again.write()
-    assert disk.need(folder.id) == Need(again._run, frozenset("abcd"), True)
+    assert disk.references_of(folder.id) == RunReferences(again._run, frozenset("abcd"), True)
 
 
 def test_what_is_half_done_stays_as_long_as_its_search_may_go_on(disk):
     mine, other = "a" * 64, "b" * 64
-    run = Run("fresh-1-0badcafe", "fresh-1")
+    run = RunRef("fresh-1-0badcafe", "fresh-1")
     for name in (mine, f"{mine}-0123456789abcdef", other):
         disk.save_scratch(name, {"epoch": torch.tensor(1)})
-    disk.note_search(Need(run, frozenset({mine}), ended=False))
+    disk.write_references(RunReferences(run, frozenset({mine}), is_finished=False))
     collected(disk.uri)
     assert disk.load_scratch(mine) is not None
     assert disk.load_scratch(f"{mine}-0123456789abcdef") is not None
     assert disk.load_scratch(other) is None
-    disk.note_search(Need(run, frozenset({mine}), ended=True))
+    disk.write_references(RunReferences(run, frozenset({mine}), is_finished=True))
     collected(disk.uri)
     assert disk.load_scratch(mine) is None
 
@@ -267,27 +269,30 @@ def test_beside_a_running_search_what_is_young_is_left_alone(disk):
     """Its needs may be a second old: only a minute's age, or its end, makes a file a leftover."""
     told = {"state": "running", "at": time.time(), "every": 15.0}
     disk.save_scratch("c" * 64, {"epoch": torch.tensor(1)})
-    disk.note_status("fresh-1-0badcafe", "laptop", json.dumps(told))
+    disk.write_status("fresh-1-0badcafe", "laptop", json.dumps(told))
     collected(disk.uri)
     assert disk.load_scratch("c" * 64) is not None
-    disk.note_status("fresh-1-0badcafe", "laptop", json.dumps({**told, "at": time.time() - 60}))
+    disk.write_status("fresh-1-0badcafe", "laptop", json.dumps({**told, "at": time.time() - 60}))
     collected(disk.uri)
     assert disk.load_scratch("c" * 64) is None
 
 
 def test_a_run_of_an_earlier_version_can_be_named_beside_one_of_the_same_name():
-    old, new = Run("fresh-1", "fresh-1"), Run("fresh-1-0badcafe", "fresh-1", "laptop", "/runs")
+    old, new = (
+        RunRef("fresh-1", "fresh-1"),
+        RunRef("fresh-1-0badcafe", "fresh-1", "laptop", "/runs"),
+    )
     with pytest.raises(ConfigError, match=r"fresh-1-0badcafe \(/runs on laptop\), fresh-1\.json$"):
-        the_run("fresh-1", [old, new], "--forget")
-    assert the_run("fresh-1.json", [old, new], "--forget") == old
-    assert the_run("fresh-1-0badcafe", [old, new], "--forget") == new
-    assert the_run("fresh-1", [old], "--forget") == old
+        find_run("fresh-1", [old, new], "--forget")
+    assert find_run("fresh-1.json", [old, new], "--forget") == old
+    assert find_run("fresh-1-0badcafe", [old, new], "--forget") == new
+    assert find_run("fresh-1", [old], "--forget") == old
     with pytest.raises(ConfigError, match="did you mean 'fresh-1'"):
-        the_run("frehs-1", [old], "--forget")
+        find_run("frehs-1", [old], "--forget")
 
 
 def test_a_damaged_status_is_one_line(disk):
-    disk.note_status("fresh-1-0badcafe", "laptop", '{"name": "fre')
+    disk.write_status("fresh-1-0badcafe", "laptop", '{"name": "fre')
     for asked in ("fresh", "fresh-1", "fresh-1-0badcafe"):
         (problem,) = called("status", asked, "--library", disk.uri).exception.problems
         assert problem.message.startswith("the status of fresh-1-0badcafe is damaged; ")
@@ -309,7 +314,7 @@ def test_a_cluster_tells_runs_of_one_name_apart(monkeypatch):
         "stillhouse-fresh-2-0badcafe.json": told("fresh-2", "/anna/fresh-2"),
         "stillhouse-old-1.json": told("old-1", "/anna/old-1"),  # by an earlier version
     }
-    cluster = Dashboard.__new__(Dashboard)
+    cluster = ClusterDashboard.__new__(ClusterDashboard)
     cluster.url = "http://head:8265"
     monkeypatch.setattr(cluster, "_nodes", lambda: ["node"])
 
@@ -329,18 +334,18 @@ def test_a_cluster_tells_runs_of_one_name_apart(monkeypatch):
 
 def test_a_driver_writes_under_its_id_where_the_dashboard_looks(folder, load, disk, tmp_path):
     class Watched:
-        def nodes(self):
+        def node_usage(self):
             return []
 
-        def board(self):
+        def dashboard_folder(self):
             return tmp_path
 
-    told = publisher.Bulletin(Standing(load()), folder, disk, dict)
+    told = publisher.StatusPublisher(SearchStatus(load()), folder, disk, dict)
     told(SearchStarted(folder.name, {}, False))
-    with told.watching(Watched()):
+    with told.monitor(Watched()):
         told(StageChanged("a" * 64, "teacher", "queued"))
     told(SearchEnded("finished"))
     told.close()
     assert (tmp_path / f"stillhouse-{folder.id}.json").exists()
-    assert disk.need(folder.id).keys == {"a" * 64}
-    assert disk.need(folder.id).ended
+    assert disk.references_of(folder.id).keys == {"a" * 64}
+    assert disk.references_of(folder.id).ended

@@ -16,12 +16,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from stillhouse.search.artifacts.files import Files
-from stillhouse.search.artifacts.need import Need, Run
-from stillhouse.search.artifacts.record import DamagedRecord, Record, read_record, write_record
-from stillhouse.search.artifacts.store import Damaged, Library, pack
+from stillhouse.search.artifacts.files import FileStore
+from stillhouse.search.artifacts.need import RunRef, RunReferences
+from stillhouse.search.artifacts.record import CorruptRecord, Record, dump_record, parse_record
+from stillhouse.search.artifacts.store import CorruptArtifact, Library, serialise_tensors
 from stillhouse.search.cli.app import app
-from stillhouse.search.core.addresses import shown
+from stillhouse.search.core.addresses import for_display
 from stillhouse.spaces.config.base import fingerprint
 from stillhouse.spaces.config.problems import ConfigError
 
@@ -60,7 +60,7 @@ def tensors(seed=0):
 
 
 def publish(library, name="teacher", seed=0, parents=(), **changed):
-    payload, data = pack(tensors(seed))
+    payload, data = serialise_tensors(tensors(seed))
     fields = {
         "key": key(name),
         "name": name,
@@ -98,17 +98,17 @@ def record_path(record):
 
 def read(library, path):
     """The bytes that lie there, past the library's own reading."""
-    with library._files.system.open_input_stream(path) as stream:
+    with library._files.filesystem.open_input_stream(path) as stream:
         return stream.read()
 
 
 def overwrite(library, path, data):
-    with library._files.system.open_output_stream(path) as stream:
+    with library._files.filesystem.open_output_stream(path) as stream:
         stream.write(data)
 
 
 def files(library):
-    return [info.path for info in library._files.list("")]
+    return [info.path for info in library._files.list_files("")]
 
 
 # Round trip
@@ -117,7 +117,7 @@ def files(library):
 def test_what_is_published_is_opened_bit_for_bit(library):
     record = publish(library)
     for reader in (library, Library(library.uri)):
-        artifact = reader.open(record.key)
+        artifact = reader.open_artifact(record.key)
         assert artifact.record == record
         assert artifact.tensors.keys() == tensors().keys()
         assert same_bits(artifact.tensors, tensors())
@@ -134,10 +134,13 @@ def test_a_record_says_what_its_payload_is(library):
 
 
 def test_equal_tensors_are_equal_bytes():
-    (first, data), (again, same) = pack(tensors()), pack(dict(reversed(tensors().items())))
+    (first, data), (again, same) = (
+        serialise_tensors(tensors()),
+        serialise_tensors(dict(reversed(tensors().items()))),
+    )
     assert first == again
     assert data == same
-    assert pack(tensors(seed=1))[0].sha256 != first.sha256
+    assert serialise_tensors(tensors(seed=1))[0].sha256 != first.sha256
 
 
 def test_what_is_not_there_is_not_there(library):
@@ -145,7 +148,7 @@ def test_what_is_not_there_is_not_there(library):
     assert library.record(key("teacher")) is None
     assert list(library.keys()) == library.records() == []
     with pytest.raises(KeyError):
-        library.open(key("teacher"))
+        library.open_artifact(key("teacher"))
 
 
 def test_a_library_travels_to_workers_as_its_address(library):
@@ -159,7 +162,7 @@ def test_a_library_may_lie_in_any_folder(tmp_path, name):
     library.check_writable()
     record = publish(library)
     assert (tmp_path / name / "artifacts").is_dir()
-    assert Library(str(tmp_path / name)).open(record.key).record == record
+    assert Library(str(tmp_path / name)).open_artifact(record.key).record == record
 
 
 def test_a_relative_folder_is_meant_from_here(tmp_path, monkeypatch):
@@ -183,16 +186,16 @@ def test_any_file_system_of_pyarrow_will_do():
     library.check_writable()
     record = publish(library)
     library.save_scratch("k", tensors())
-    library.note_search(Need(Run("run-1", "run-1"), frozenset({record.key})))
+    library.write_references(RunReferences(RunRef("run-1", "run-1"), frozenset({record.key})))
     library._records.clear()
     assert same_bits(library.load_scratch("k"), tensors())
-    assert same_bits(library.open(record.key).tensors, tensors())
-    assert library.needs()["run-1"].keys == {record.key}
-    library.set_aside(record.key)
+    assert same_bits(library.open_artifact(record.key).tensors, tensors())
+    assert library.all_references()["run-1"].keys == {record.key}
+    library.quarantine(record.key)
     assert library.records() == []
-    assert len(library.leftovers(NOW)) == 3
+    assert len(library.orphaned_files(NOW)) == 3
     publish(library)
-    library.remove(record.key)
+    library.remove_artifact(record.key)
     assert not library.has(record.key)
 
 
@@ -219,21 +222,21 @@ def test_a_damaged_payload_is_set_aside_and_never_served(library, damage):
     path = payload_path(record)
     overwrite(library, path, damage(read(library, path)))
     reader = Library(library.uri)
-    with pytest.raises(Damaged, match=r"\(teacher\) is damaged and was set aside"):
-        reader.open(record.key)
+    with pytest.raises(CorruptArtifact, match=r"\(teacher\) is damaged and was set aside"):
+        reader.open_artifact(record.key)
     assert not reader.has(record.key)
     assert not Library(library.uri).has(record.key)
-    (copy,) = [p for p in reader.leftovers(NOW) if p.endswith(".safetensors")]
+    (copy,) = [p for p in reader.orphaned_files(NOW) if p.endswith(".safetensors")]
     assert copy.startswith(f"damaged/{record.key}-")
     publish(reader)
-    assert same_bits(reader.open(record.key).tensors, tensors())
+    assert same_bits(reader.open_artifact(record.key).tensors, tensors())
 
 
 def test_a_missing_payload_is_damage_too(library):
     record = publish(library)
     library._files.delete(payload_path(record))
-    with pytest.raises(Damaged):
-        library.open(record.key)
+    with pytest.raises(CorruptArtifact):
+        library.open_artifact(record.key)
     assert not library.has(record.key)
 
 
@@ -243,17 +246,17 @@ def test_two_readers_may_find_the_same_damage(library):
     assert all(reader.has(record.key) for reader in readers)
     overwrite(library, payload_path(record), b"")
     for reader in readers:
-        with pytest.raises(Damaged):
-            reader.open(record.key)
+        with pytest.raises(CorruptArtifact):
+            reader.open_artifact(record.key)
         assert not reader.has(record.key)
 
 
 def test_damage_does_not_touch_other_artifacts(library):
     bad, good = publish(library), publish(library, "other", parents=["teacher"])
     overwrite(library, payload_path(bad), b"")
-    with pytest.raises(Damaged):
-        library.open(bad.key)
-    assert same_bits(Library(library.uri).open(good.key).tensors, tensors())
+    with pytest.raises(CorruptArtifact):
+        library.open_artifact(bad.key)
+    assert same_bits(Library(library.uri).open_artifact(good.key).tensors, tensors())
     assert [record.key for record in Library(library.uri).records()] == [good.key]
 
 
@@ -271,14 +274,14 @@ def test_a_record_that_is_none_is_set_aside(library, text):
 def test_no_bit_of_a_record_flips_unnoticed(disk):
     """The text is refused, or it says what was written (a space became a tab)."""
     record = publish(disk)
-    text = write_record(record)
-    assert read_record(text, record.key, "") == record
+    text = dump_record(record)
+    assert parse_record(text, record.key, "") == record
     same = 0
     for place in range(len(text) * 8):
         damaged = bytearray(text)
         damaged[place // 8] ^= 1 << place % 8
-        with contextlib.suppress(DamagedRecord):
-            assert read_record(bytes(damaged), record.key, "") == record
+        with contextlib.suppress(CorruptRecord):
+            assert parse_record(bytes(damaged), record.key, "") == record
             same += 1
     assert same < len(text) // 2  # of 8 times as many
 
@@ -302,11 +305,11 @@ def test_a_damaged_record_is_set_aside_and_never_served(library, damage):
     reader = Library(library.uri)
     assert reader.record(record.key) is None
     with pytest.raises(KeyError):
-        reader.open(record.key)
+        reader.open_artifact(record.key)
     assert list(reader.keys()) == []
-    assert any(path.startswith(f"damaged/{record.key}") for path in reader.leftovers(NOW))
+    assert any(path.startswith(f"damaged/{record.key}") for path in reader.orphaned_files(NOW))
     publish(reader)
-    assert same_bits(Library(library.uri).open(record.key).tensors, tensors())
+    assert same_bits(Library(library.uri).open_artifact(record.key).tensors, tensors())
 
 
 def test_a_record_in_the_place_of_another_is_set_aside(library):
@@ -334,7 +337,7 @@ def test_a_reader_with_an_old_record_finds_the_new_artifact(library):
     assert reader.has(record.key)
     publish(Library(library.uri), seed=1)
     library._files.delete(payload_path(record))
-    assert same_bits(reader.open(record.key).tensors, tensors(1))
+    assert same_bits(reader.open_artifact(record.key).tensors, tensors(1))
     assert Library(library.uri).has(record.key)
 
 
@@ -353,7 +356,7 @@ def test_a_record_of_another_version_is_left_alone(library):
 
 
 def test_a_payload_without_a_record_is_no_artifact(library, monkeypatch):
-    write = Files.write
+    write = FileStore.write
 
     def torn(self, path, data, *more):
         if path.endswith("record.json"):
@@ -361,15 +364,15 @@ def test_a_payload_without_a_record_is_no_artifact(library, monkeypatch):
         write(self, path, data, *more)
 
     with monkeypatch.context() as at_first:
-        at_first.setattr(Files, "write", torn)
+        at_first.setattr(FileStore, "write", torn)
         with pytest.raises(Down):
             publish(library)
     reader = Library(library.uri)
     assert not reader.has(key("teacher"))
     assert list(reader.keys()) == []
-    assert len(reader.leftovers(NOW)) == 1
+    assert len(reader.orphaned_files(NOW)) == 1
     publish(reader)
-    assert reader.leftovers(NOW) == []
+    assert reader.orphaned_files(NOW) == []
 
 
 def test_a_half_written_file_is_never_seen(disk):
@@ -377,25 +380,25 @@ def test_a_half_written_file_is_never_seen(disk):
     library = disk
     first = publish(library)
     handler = Library(library.uri)
-    handler._files.system = Torn(library._files.system)
+    handler._files.filesystem = Torn(library._files.system)
     with pytest.raises(Down):
         publish(handler, seed=1)
     reader = Library(library.uri)
     assert reader.record(first.key) == first
-    assert same_bits(reader.open(first.key).tensors, tensors())
-    assert [".part-" in path for path in reader.leftovers(NOW)] == [True]
-    for path in reader.leftovers(NOW):
+    assert same_bits(reader.open_artifact(first.key).tensors, tensors())
+    assert [".part-" in path for path in reader.orphaned_files(NOW)] == [True]
+    for path in reader.orphaned_files(NOW):
         reader.remove_file(path)
-    assert reader.leftovers(NOW) == []
+    assert reader.orphaned_files(NOW) == []
 
 
 def test_a_publisher_whose_half_file_is_collected_writes_it_again(disk):
     """The clock of a disk is coarse: what was written just now may look older than it is."""
     publisher = Library(disk.uri)
-    publisher._files.system = Collected(disk._files.system)
+    publisher._files.filesystem = Collected(disk._files.system)
     record = publish(publisher)
-    assert publisher._files.system.taken == 1
-    assert same_bits(Library(disk.uri).open(record.key).tensors, tensors())
+    assert publisher._files.filesystem.accepted == 1
+    assert same_bits(Library(disk.uri).open_artifact(record.key).tensors, tensors())
 
 
 class Collected:
@@ -403,14 +406,14 @@ class Collected:
 
     def __init__(self, files):
         self._files = files
-        self.taken = 0
+        self.accepted = 0
 
     def __getattr__(self, name):
         return getattr(self._files, name)
 
     def move(self, source, target):
-        if not self.taken:
-            self.taken += 1
+        if not self.accepted:
+            self.accepted += 1
             self._files.delete_file(source)
         self._files.move(source, target)
 
@@ -438,11 +441,11 @@ def _open_often(uri, times, found):
     for _ in range(times):
         try:
             library = Library(uri)
-            seed = library.open(key("teacher")).record.identity["seed"]
+            seed = library.open_artifact(key("teacher")).record.identity["seed"]
             found.put(("whole", seed))
         except KeyError:
             found.put(("none", 0))
-        except Damaged as error:
+        except CorruptArtifact as error:
             found.put(("damaged", str(error)))
 
 
@@ -462,9 +465,9 @@ def test_publishers_of_one_key_do_not_harm_each_other(disk):
         process.join(60)
         assert process.exitcode == 0
     assert {what for what, _ in seen} <= {"whole", "none"}
-    artifact = Library(library.uri).open(key("teacher"))
+    artifact = Library(library.uri).open_artifact(key("teacher"))
     assert same_bits(artifact.tensors, tensors(artifact.record.identity["seed"]))
-    assert not [p for p in library.leftovers(NOW) if ".part-" in p]
+    assert not [p for p in library.orphaned_files(NOW) if ".part-" in p]
 
 
 def test_publishers_at_the_same_time_leave_one_whole_artifact(library):
@@ -477,16 +480,16 @@ def test_publishers_at_the_same_time_leave_one_whole_artifact(library):
     found = []
     while any(writer.is_alive() for writer in writers):
         try:
-            artifact = Library(library.uri).open(key("teacher"))
+            artifact = Library(library.uri).open_artifact(key("teacher"))
         except KeyError:
             continue
         found.append(same_bits(artifact.tensors, tensors(artifact.record.identity["seed"])))
     for writer in writers:
         writer.join()
     assert all(found)
-    last = Library(library.uri).open(key("teacher"))
+    last = Library(library.uri).open_artifact(key("teacher"))
     assert same_bits(last.tensors, tensors(last.record.identity["seed"]))
-    assert len([path for path in library.leftovers(NOW) if path.endswith(".safetensors")]) == 1
+    assert len([path for path in library.orphaned_files(NOW) if path.endswith(".safetensors")]) == 1
 
 
 # Half-done stages
@@ -519,11 +522,11 @@ def test_a_torn_half_done_stage_counts_as_none(library, damage):
 def test_a_record_is_found_by_the_beginning_of_its_key(library):
     records = [publish(library, f"stage {i}") for i in range(20)]
     for record in records:
-        assert Library(library.uri).find(record.key[:16]) == record
+        assert Library(library.uri).find_by_prefix(record.key[:16]) == record
     with pytest.raises(ConfigError, match="begins with 'zz'; none does"):
-        library.find("zz")
+        library.find_by_prefix("zz")
     with pytest.raises(ConfigError, match="begins with ''; 20 do"):
-        library.find("")
+        library.find_by_prefix("")
 
 
 def test_records_come_newest_first(library):
@@ -534,37 +537,41 @@ def test_records_come_newest_first(library):
 
 def test_what_is_removed_is_gone(library):
     record, other = publish(library), publish(library, "other")
-    library.remove(record.key)
+    library.remove_artifact(record.key)
     assert not library.has(record.key)
     assert Library(library.uri).records() == [other]
     assert sorted(files(library)) == sorted([payload_path(other), record_path(other)])
 
 
 def test_searches_say_what_they_need(library):
-    one = Need(Run("one-1-0badcafe", "one-1", "laptop", "/runs/one-1"), frozenset("bc"), False)
-    two = Need(Run("one-1-12345678", "one-1", "tower", "/runs/one-1"), frozenset("d"))
-    library.note_search(Need(one.run, frozenset("ab")))
-    library.note_search(one)
-    library.note_search(two)
-    assert Library(library.uri).needs() == {one.run.id: one, two.run.id: two}
-    assert library.need(one.run.id) == one
-    library.forget_search(one.run.id)
-    library.forget_search(one.run.id)
-    assert library.needs() == {two.run.id: two}
-    assert library.need(one.run.id) is None
+    one = RunReferences(
+        RunRef("one-1-0badcafe", "one-1", "laptop", "/runs/one-1"), frozenset("bc"), False
+    )
+    two = RunReferences(RunRef("one-1-12345678", "one-1", "tower", "/runs/one-1"), frozenset("d"))
+    library.write_references(RunReferences(one.run, frozenset("ab")))
+    library.write_references(one)
+    library.write_references(two)
+    assert Library(library.uri).all_references() == {one.run.id: one, two.run.id: two}
+    assert library.references_of(one.run.id) == one
+    library.forget_run(one.run.id)
+    library.forget_run(one.run.id)
+    assert library.all_references() == {two.run.id: two}
+    assert library.references_of(one.run.id) is None
 
 
 def test_a_list_of_keys_of_an_earlier_version_is_read(library):
     library._files.write("searches/one-1.json", b'["a", "b"]')
-    assert library.needs() == {"one-1": Need(Run("one-1", "one-1"), frozenset("ab"))}
+    assert library.all_references() == {
+        "one-1": RunReferences(RunRef("one-1", "one-1"), frozenset("ab"))
+    }
 
 
 def test_what_others_left_in_a_library_is_passed_over(library):
     """Torn writes, and names that no library gives."""
     record = publish(library)
-    need = Need(Run("run-1-0badcafe", "run-1"), frozenset({record.key}))
-    library.note_search(need)
-    library.note_status(need.run.id, "laptop", "{}")
+    need = RunReferences(RunRef("run-1-0badcafe", "run-1"), frozenset({record.key}))
+    library.write_references(need)
+    library.write_status(need.run.id, "laptop", "{}")
     strange = [
         *("artifacts/.DS_Store", "artifacts/notes.txt", "artifacts/xy/record.json"),
         *(f"artifacts/{record.key[:2]}/{record.key}/notes.txt", "scratch/a b.txt"),
@@ -576,9 +583,9 @@ def test_what_others_left_in_a_library_is_passed_over(library):
         library._files.write(path, b"\xff{")
     library._files.write("status/run-2@laptop.json", b"\xff")
     assert list(library.keys()) == [record.key]
-    assert library.needs() == {need.run.id: need}
+    assert library.all_references() == {need.run.id: need}
     assert library.statuses() == {need.run.id: ["{}"], "run-2": ["\ufffd"]}
-    assert library.leftovers(NOW) == []
+    assert library.orphaned_files(NOW) == []
     for words in (["list"], ["verify"], ["collect", "--older", "-1", "--yes"]):
         assert ran(*words, library=library).exit_code == 0
     assert set(strange) <= set(files(library))
@@ -616,7 +623,7 @@ def test_verify_looks_at_all_and_names_each_damaged_one(library):
     again = ran("verify", library=library)
     assert again.exit_code == 1
     assert "2 artifacts checked, 1 damaged" in again.stdout
-    assert Library(library.uri).open(whole.key).record == whole
+    assert Library(library.uri).open_artifact(whole.key).record == whole
 
 
 @pytest.mark.parametrize("words", [["list"], ["verify"], ["collect"], ["show", "ab"]])
@@ -626,9 +633,9 @@ def test_to_look_at_a_mistyped_library_begins_none(library, words):
     found = CliRunner().invoke(app, ["library", *words, "--library", mistyped])
     assert isinstance(found.exception, ConfigError), found.output
     (problem,) = found.exception.problems
-    assert str(problem).startswith(f"--library: there is no library at {shown(mistyped)}; ")
+    assert str(problem).startswith(f"--library: there is no library at {for_display(mistyped)}; ")
     assert "--library PLACE" in str(problem)
-    assert library.in_one_step or not os.path.exists(mistyped)
+    assert library.is_object_store or not os.path.exists(mistyped)
     other = Library(mistyped)  # the place of something else
     other._files.write("pictures/cat.txt", b"")
     found = CliRunner().invoke(app, ["library", *words, "--library", mistyped])
@@ -640,12 +647,12 @@ def test_leftovers_are_what_belongs_to_nothing_and_lies_there_for_a_while(librar
     publish(library)
     publish(library, seed=1)  # the first payload is superseded
     library.save_scratch("half-done", tensors())
-    library.note_search(Need(Run("run-1", "run-1"), frozenset({key("teacher")})))
-    assert library.leftovers(LONG_AGO) == []
-    found = library.leftovers(NOW)
+    library.write_references(RunReferences(RunRef("run-1", "run-1"), frozenset({key("teacher")})))
+    assert library.orphaned_files(LONG_AGO) == []
+    found = library.orphaned_files(NOW)
     assert len(found) == 2
     assert found[1] == "scratch/half-done.safetensors"
     for path in found:
         library.remove_file(path)
-    assert library.leftovers(NOW) == []
-    assert same_bits(Library(library.uri).open(key("teacher")).tensors, tensors(1))
+    assert library.orphaned_files(NOW) == []
+    assert same_bits(Library(library.uri).open_artifact(key("teacher")).tensors, tensors(1))

@@ -13,10 +13,10 @@ import torch
 
 from stillhouse import launch, resume
 from stillhouse.search.artifacts import places
-from stillhouse.search.artifacts.need import Need, Run
+from stillhouse.search.artifacts.need import RunRef, RunReferences
 from stillhouse.search.artifacts.record import Record
-from stillhouse.search.artifacts.store import Library, pack
-from stillhouse.search.core.errors import Lost
+from stillhouse.search.artifacts.store import Library, serialise_tensors
+from stillhouse.search.core.errors import StorageUnavailable
 from stillhouse.search.results.run_folder import RunFolder
 from stillhouse.spaces.config.base import fingerprint
 
@@ -40,7 +40,7 @@ class Proxy(http.server.ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.store = urlsplit(store)
         self.share, self.kinds = share, FAULTS
-        self.seen = dict.fromkeys(FAULTS, 0)
+        self.with_metric = dict.fromkeys(FAULTS, 0)
         self._chance, self._lock = random.Random(seed), threading.Lock()
         self.hang = 3.0
 
@@ -48,8 +48,8 @@ class Proxy(http.server.ThreadingHTTPServer):
         with self._lock:
             if self._chance.random() >= self.share:
                 return ""
-            kind = min(self.kinds, key=lambda kind: self.seen[kind])
-            self.seen[kind] += 1
+            kind = min(self.kinds, key=lambda kind: self.with_metric[kind])
+            self.with_metric[kind] += 1
             return kind
 
     def handle_error(self, request, client_address):
@@ -114,7 +114,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def behind(bucket, s3_server, monkeypatch):
     """A library's address behind a proxy, and the proxy; a hanging request is given up soon."""
-    monkeypatch.setattr(places, "ANSWER", 1.5)
+    monkeypatch.setattr(places, "REQUEST_TIMEOUT_S", 1.5)
     proxy = Proxy(s3_server, seed=7)
     thread = threading.Thread(target=proxy.serve_forever, args=(0.05,))
     thread.start()
@@ -127,7 +127,7 @@ def behind(bucket, s3_server, monkeypatch):
 
 def stage(name, size=50_000):
     tensors = {"weights": torch.full((size,), float(len(name)))}
-    payload, data = pack(tensors)
+    payload, data = serialise_tensors(tensors)
     identity = {"name": name}
     record = Record(
         key=fingerprint(identity),
@@ -156,22 +156,22 @@ def test_the_library_over_a_store_in_trouble(behind, bucket):
         library.publish(record, data)
         assert library.load_scratch(record.key) is None
     for record, _, tensors in made:
-        artifact = Library(uri).open(record.key)
+        artifact = Library(uri).open_artifact(record.key)
         assert artifact.record == record
         assert torch.equal(artifact.tensors["weights"], tensors["weights"])
     reader = Library(uri)
     assert {record.key for record in reader.records()} == {record.key for record, _, _ in made}
-    need = Need(Run("tiny-1", "tiny-1"), frozenset({made[0][0].key}))
-    library.note_search(need)
-    assert reader.needs() == {"tiny-1": need}
+    need = RunReferences(RunRef("tiny-1", "tiny-1"), frozenset({made[0][0].key}))
+    library.write_references(need)
+    assert reader.all_references() == {"tiny-1": need}
     for record, _, _ in made[1:]:
-        library.remove(record.key)
+        library.remove_artifact(record.key)
     proxy.share = 0.0
     straight = Library(bucket)
     assert list(straight.keys()) == [made[0][0].key]
-    files = {info.path for info in straight._files.list("")}
+    files = {info.path for info in straight._files.list_files("")}
     assert len(files) == 3  # payload, record, what the search needs: nothing is torn or left over
-    assert all(count >= 2 for count in proxy.seen.values()), proxy.seen
+    assert all(count >= 2 for count in proxy.with_metric.values()), proxy.with_metric
 
 
 def accuracies(launched):
@@ -189,13 +189,13 @@ def test_a_search_over_a_store_in_trouble_finds_what_it_finds_without(
     troubled = launch(load({"run.trials": 2}, tracking=tracking, library=uri), inline=True)
     assert troubled.state == "finished"
     assert accuracies(troubled) == accuracies(plain)
-    assert sum(proxy.seen.values()) > 5
+    assert sum(proxy.with_metric.values()) > 5
 
 
 def test_a_store_that_stays_away_ends_the_search_in_one_line(behind, load, tmp_path, monkeypatch):
     """In bounded time; when it is back, a resume goes on with the trial that was running."""
     monkeypatch.setenv("STILLHOUSE_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(places, "ATTEMPTS", 3)
+    monkeypatch.setattr(places, "MAX_ATTEMPTS", 3)
     uri, proxy = behind
     experiment = load({"run.trials": 3}, tracking=f"sqlite:///{tmp_path}/mlflow.db", library=uri)
 
@@ -203,9 +203,9 @@ def test_a_store_that_stays_away_ends_the_search_in_one_line(behind, load, tmp_p
         if type(event).__name__ == "TrialReported" and event.number == 1:
             proxy.share, proxy.kinds = 1.0, ("dropped",)
 
-    monkeypatch.setattr("stillhouse.search.artifacts.files.open_place", _three_attempts)
+    monkeypatch.setattr("stillhouse.search.artifacts.files.open_filesystem", _three_attempts)
     started = time.monotonic()
-    with pytest.raises(Lost) as caught:
+    with pytest.raises(StorageUnavailable) as caught:
         launch(experiment, inline=True, observers=[go_away])
     assert time.monotonic() - started < 120
     said = str(caught.value)
@@ -221,7 +221,7 @@ def test_a_store_that_stays_away_ends_the_search_in_one_line(behind, load, tmp_p
     ]
 
 
-_open_place = places.open_place
+_open_place = places.open_filesystem
 
 
 def _three_attempts(uri, attempts=3):

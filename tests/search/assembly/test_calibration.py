@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from stillhouse.search.assembly.calibration import agreement, calibrated, fit
+from stillhouse.search.assembly.calibration import agreement, calibrate, fit
 from stillhouse.search.assembly.planner import Budget, Edge, assemblies
 
 
@@ -53,7 +53,7 @@ def test_factors_are_the_ridge_solution():
     assert found.intercept == pytest.approx(expected[0])
     assert found.slope == pytest.approx(expected[1])
     assert [found.factors["a"], found.factors["b"]] == pytest.approx(expected[2:])
-    assert found.factor("never seen") == found.slope
+    assert found.factor_of("never seen") == found.slope
 
 
 @pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
@@ -80,14 +80,14 @@ def test_latency_of_whole_networks_is_met_after_calibration():
         path: 0.3 + 0.8 * math.fsum(edges[i].costs["latency_ms"] for i in path)
         for path in drawn(rng, 12)
     }
-    found = calibrated(edges, truth, cost="latency_ms")
-    assert found.fixed == pytest.approx(0.3)
-    assert found.after.mean_absolute_error == pytest.approx(0, abs=1e-9)
-    assert found.left_out.mean_absolute_error == pytest.approx(0, abs=1e-9)
-    assert found.before.mean_absolute_error > 0.1
-    assert found.before.spearman == pytest.approx(1.0)
-    budget = {"latency_ms": Budget(most=2.5)}
-    (plan,) = assemblies(found.edges, 0, 6, budget, fixed={"latency_ms": found.fixed})
+    found = calibrate(edges, truth, cost="latency_ms")
+    assert found.intercept == pytest.approx(0.3)
+    assert found.agreement_after.mean_absolute_error == pytest.approx(0, abs=1e-9)
+    assert found.agreement_left_out.mean_absolute_error == pytest.approx(0, abs=1e-9)
+    assert found.agreement_before.mean_absolute_error > 0.1
+    assert found.agreement_before.spearman == pytest.approx(1.0)
+    budget = {"latency_ms": Budget(maximum=2.5)}
+    (plan,) = assemblies(found.edges, 0, 6, budget, fixed_costs={"latency_ms": found.intercept})
     sums = [edges[i].costs["latency_ms"] for i in plan.edges]
     assert plan.costs["latency_ms"] == pytest.approx(0.3 + 0.8 * math.fsum(sums))
     assert [e.score for e in found.edges] == [e.score for e in edges]
@@ -98,23 +98,23 @@ def test_no_cost_has_an_intercept_below_zero():
     parts = [{"all": 1.0}, {"all": 2.0}, {"all": 4.0}]
     truth = [0.5, 2.0, 5.0]
     assert fit(parts, truth).intercept == pytest.approx(-1.0)
-    kept = fit(parts, truth, least=0.0)
+    kept = fit(parts, truth, min_intercept=0.0)
     sums = np.array([1.0, 2.0, 4.0])
     assert kept.intercept == 0.0
     assert kept.slope == pytest.approx(sums @ np.array(truth) / (sums @ sums))
     assert kept.predict({"all": 0.1}) > 0
-    assert fit(parts, [2.0, 3.0, 5.0], least=0.0).intercept == pytest.approx(1.0)
+    assert fit(parts, [2.0, 3.0, 5.0], min_intercept=0.0).intercept == pytest.approx(1.0)
     times = {(0,): 0.5, (1,): 2.0, (2,): 5.0}
     edges = [Edge(0, 1, f"{t}", 0.0, {"latency_ms": t}) for t in (1.0, 2.0, 4.0)]
-    assert calibrated(edges, times, cost="latency_ms").fixed == 0.0
+    assert calibrate(edges, times, cost="latency_ms").intercept == 0.0
 
 
 def test_a_correction_helps_if_it_foretells_what_was_left_out():
     edges = [Edge(0, 1, f"{t}", 0.0, {"latency_ms": t}) for t in (1.0, 2.0, 3.0, 4.0)]
     twice = {(i,): 2.0 * edge.costs["latency_ms"] for i, edge in enumerate(edges)}
-    assert calibrated(edges, twice, cost="latency_ms").helps
+    assert calibrate(edges, twice, cost="latency_ms").is_helpful
     same = {(i,): edge.costs["latency_ms"] for i, edge in enumerate(edges)}
-    assert not calibrated(edges, same, cost="latency_ms").helps
+    assert not calibrate(edges, same, cost="latency_ms").is_helpful
 
 
 def test_scores_of_kinds_are_corrected_and_the_plan_changes():
@@ -126,11 +126,14 @@ def test_scores_of_kinds_are_corrected_and_the_plan_changes():
         path: math.fsum(weight[edges[i].name] * edges[i].score for i in path)
         for path in drawn(rng, 60)
     }
-    found = calibrated(edges, truth, kind=lambda edge: edge.name, ridge=1e-3)
-    assert dict(found.calibration.factors) == pytest.approx(weight, rel=0.1, abs=0.2)
-    assert found.after.spearman > found.before.spearman
-    assert found.after.kendall > found.before.kendall
-    assert found.left_out.mean_absolute_error < found.before.mean_absolute_error / 10
+    found = calibrate(edges, truth, grouping=lambda edge: edge.name, ridge=1e-3)
+    assert dict(found.model.factors) == pytest.approx(weight, rel=0.1, abs=0.2)
+    assert found.agreement_after.spearman > found.agreement_before.spearman
+    assert found.agreement_after.kendall > found.agreement_before.kendall
+    assert (
+        found.agreement_left_out.mean_absolute_error
+        < found.agreement_before.mean_absolute_error / 10
+    )
 
     def taken(given):
         return sum(edges[i].name == "ghost" for i in assemblies(given, 0, 6, {})[0].edges)

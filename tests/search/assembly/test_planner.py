@@ -9,11 +9,11 @@ import pytest
 
 from stillhouse.search.assembly.planner import (
     Budget,
-    Disconnected,
+    DisconnectedGraph,
     Edge,
-    Infeasible,
+    InfeasibleBudgets,
     assemblies,
-    front,
+    pareto_front,
 )
 
 COSTS = ("parameters", "flops", "latency_ms")
@@ -55,7 +55,7 @@ def score(edges, path):
 def kept(edges, path, budgets, fixed):
     for cost, budget in budgets.items():
         value = total(edges, path, cost, fixed.get(cost, 0.0))
-        if budget.most is not None and value > budget.most:
+        if budget.maximum is not None and value > budget.maximum:
             return False
         if budget.least is not None and value < budget.least:
             return False
@@ -71,8 +71,8 @@ def random_budgets(rng, edges, paths, whole):
         if whole:
             low, high = low - rng.integers(0, 3), high + rng.integers(-3, 1)
         high = max(low, high)
-        kinds = (Budget(most=high), Budget(least=low), Budget(most=high, least=low))
-        tight = Budget(most=float(np.quantile(values, 0.15)))
+        kinds = (Budget(maximum=high), Budget(minimum=low), Budget(maximum=high, minimum=low))
+        tight = Budget(maximum=float(np.quantile(values, 0.15)))
         budgets[str(cost)] = (*kinds, tight)[rng.integers(4)]
     return budgets
 
@@ -100,11 +100,11 @@ def test_equals_brute_force(block):
         expected = sorted(score(edges, path) for path in feasible)[:5]
         if not feasible:
             infeasible += 1
-            with pytest.raises(Infeasible):
-                assemblies(edges, source, sink, budgets, fixed=fixed)
+            with pytest.raises(InfeasibleBudgets):
+                assemblies(edges, source, sink, budgets, fixed_costs=fixed)
             continue
         best = 5 if seed % 3 else 1
-        found = assemblies(edges, source, sink, budgets, fixed=fixed, best=best)
+        found = assemblies(edges, source, sink, budgets, fixed_costs=fixed, count=best)
         assert [each.score for each in found] == pytest.approx(expected[:best]), seed
         assert len({each.edges for each in found}) == len(found)
         for each in found:
@@ -126,14 +126,14 @@ def test_apart(seed):
     rng = np.random.default_rng(seed)
     edges, source, sink = random_edges(rng, whole=False)
     paths = sorted(all_paths(edges, source, sink), key=lambda path: score(edges, path))
-    budgets = {"flops": Budget(most=total(edges, paths[len(paths) // 2], "flops"))}
+    budgets = {"flops": Budget(maximum=total(edges, paths[len(paths) // 2], "flops"))}
     feasible = [path for path in paths if kept(edges, path, budgets, {})]
     apart = 2 + seed % 2
     expected = []
     for path in feasible:
         if all(distance(path, other) >= apart for other in expected):
             expected.append(path)
-    found = assemblies(edges, source, sink, budgets, best=6, apart=apart)
+    found = assemblies(edges, source, sink, budgets, count=6, min_difference=apart)
     assert [each.edges for each in found] == expected[:6]
 
 
@@ -166,7 +166,7 @@ def test_equals_a_dynamic_program(seed):
         expected = dynamic_program(edges, 15, most)
         if math.isinf(expected):
             continue
-        (found,) = assemblies(edges, 0, 15, {"parameters": Budget(most=most)})
+        (found,) = assemblies(edges, 0, 15, {"parameters": Budget(maximum=most)})
         assert found.score == pytest.approx(expected, rel=1e-9)
 
 
@@ -189,14 +189,14 @@ def test_front_equals_brute_force(seed):
     paths = list(all_paths(edges, source, sink))
     budgets = {}
     if seed % 4 > 1:
-        budgets = {"flops": Budget(most=np.median([total(edges, p, "flops") for p in paths]))}
+        budgets = {"flops": Budget(maximum=np.median([total(edges, p, "flops") for p in paths]))}
     feasible = [path for path in paths if kept(edges, path, budgets, {})]
     expected = true_front(edges, feasible, "latency_ms")
-    found = front(edges, source, sink, "latency_ms", budgets, points=len(expected) + 1)
+    found = pareto_front(edges, source, sink, "latency_ms", budgets, points=len(expected) + 1)
     assert [(p.score, p.costs["latency_ms"]) for p in found] == [
         pytest.approx(pair) for pair in expected
     ]
-    few = front(edges, source, sink, "latency_ms", budgets, points=3)
+    few = pareto_front(edges, source, sink, "latency_ms", budgets, points=3)
     assert len(few) == min(3, len(expected))
     pairs = [(p.score, p.costs["latency_ms"]) for p in found]
     picked = [(p.score, p.costs["latency_ms"]) for p in few]
@@ -216,21 +216,27 @@ def chain(*steps):
 
 def test_an_infeasible_budget_is_named_with_what_it_could_be():
     edges = chain([(1, 10), (2, 7)], [(1, 20), (5, 15)])
-    with pytest.raises(Infeasible, match=r"parameters \(at most 20\).* smallest .* is 25") as told:
-        assemblies(edges, 0, 2, {"parameters": Budget(most=20)}, fixed={"parameters": 3})
+    with pytest.raises(
+        InfeasibleBudgets, match=r"parameters \(at most 20\).* smallest .* is 25"
+    ) as told:
+        assemblies(edges, 0, 2, {"parameters": Budget(maximum=20)}, fixed_costs={"parameters": 3})
     assert told.value.nearest == {"parameters": 25.0}
-    granted = assemblies(edges, 0, 2, {"parameters": Budget(most=25)}, fixed={"parameters": 3})
+    granted = assemblies(
+        edges, 0, 2, {"parameters": Budget(maximum=25)}, fixed_costs={"parameters": 3}
+    )
     assert granted[0].costs == {"parameters": 25.0}
-    with pytest.raises(Infeasible, match=r"parameters \(at least 31\).* largest .* is 30"):
-        assemblies(edges, 0, 2, {"parameters": Budget(least=31)})
-    with pytest.raises(Infeasible, match=r"smallest from there on feasible value is 27"):
-        assemblies(edges, 0, 2, {"parameters": Budget(most=26, least=26)})
+    with pytest.raises(InfeasibleBudgets, match=r"parameters \(at least 31\).* largest .* is 30"):
+        assemblies(edges, 0, 2, {"parameters": Budget(minimum=31)})
+    with pytest.raises(InfeasibleBudgets, match=r"smallest from there on feasible value is 27"):
+        assemblies(edges, 0, 2, {"parameters": Budget(maximum=26, minimum=26)})
 
 
 def test_budgets_that_exclude_each_other_are_named_together():
     edges = chain([(1, 10, 1), (1, 1, 10)], [(1, 10, 1), (1, 1, 10)])
-    budgets = {"parameters": Budget(most=5), "flops": Budget(most=5)}
-    with pytest.raises(Infeasible, match="each budget can be met alone, but not all") as told:
+    budgets = {"parameters": Budget(maximum=5), "flops": Budget(maximum=5)}
+    with pytest.raises(
+        InfeasibleBudgets, match="each budget can be met alone, but not all"
+    ) as told:
         assemblies(edges, 0, 2, budgets)
     assert told.value.nearest == {"parameters": 20.0, "flops": 20.0}
     assert "parameters" in str(told.value)
@@ -243,23 +249,25 @@ def test_what_is_told_as_feasible_is(seed):
     edges, source, sink, paths, budgets, fixed = instance(seed)
     cost = next(iter(budgets))
     cheapest = min(total(edges, path, cost, fixed.get(cost, 0.0)) for path in paths)
-    with pytest.raises(Infeasible) as told:
-        assemblies(edges, source, sink, {cost: Budget(most=cheapest * 0.99 - 0.1)}, fixed=fixed)
+    with pytest.raises(InfeasibleBudgets) as told:
+        assemblies(
+            edges, source, sink, {cost: Budget(maximum=cheapest * 0.99 - 0.1)}, fixed_costs=fixed
+        )
     assert told.value.nearest[cost] == pytest.approx(cheapest)
-    granted = {cost: Budget(most=told.value.nearest[cost])}
-    assert assemblies(edges, source, sink, granted, fixed=fixed)
+    granted = {cost: Budget(maximum=told.value.nearest[cost])}
+    assert assemblies(edges, source, sink, granted, fixed_costs=fixed)
 
 
 def test_a_gap_is_named():
     edges = [Edge((0, 8), (1, 8), "a", 1, {}), Edge((2, 8), (3, 8), "b", 1, {})]
-    with pytest.raises(Disconnected, match=r"from \(1, 8\) on to \(2, 8\)$") as told:
+    with pytest.raises(DisconnectedGraph, match=r"from \(1, 8\) on to \(2, 8\)$") as told:
         assemblies(edges, (0, 8), (3, 8), {})
     assert (told.value.reached, told.value.awaiting) == (((1, 8),), ((2, 8),))
 
 
 def test_a_candidate_that_diverged_is_left_out():
     edges = [Edge(0, 1, "a", 1, {}), Edge(1, 2, "b", math.nan, {})]
-    with pytest.raises(Disconnected, match=r"from 1 on to 2 \(1 edges without finite"):
+    with pytest.raises(DisconnectedGraph, match=r"from 1 on to 2 \(1 edges without finite"):
         assemblies(edges, 0, 2, {})
     edges += [Edge(1, 2, "c", 5, {}), Edge(1, 2, "d", 1, {"flops": math.inf})]
     (found,) = assemblies(edges, 0, 2, {})
@@ -280,15 +288,15 @@ def test_a_circle_is_an_error():
 def test_wrong_arguments_are_errors():
     edges = [Edge(0, 1, "a", 1, {"flops": 1})]
     with pytest.raises(ValueError, match="'a' has no cost 'bytes'; it has: flops"):
-        assemblies(edges, 0, 1, {"bytes": Budget(most=1)})
+        assemblies(edges, 0, 1, {"bytes": Budget(maximum=1)})
     with pytest.raises(ValueError, match="no value lies within"):
-        Budget(most=1, least=2)
+        Budget(maximum=1, minimum=2)
     with pytest.raises(ValueError, match="best and apart"):
-        assemblies(edges, 0, 1, {}, best=0)
+        assemblies(edges, 0, 1, {}, count=0)
     with pytest.raises(ValueError, match="source is the sink"):
         assemblies(edges, 0, 0, {})
     with pytest.raises(ValueError, match="not finite"):
-        assemblies(edges, 0, 1, {"flops": Budget(most=1)}, fixed={"flops": math.inf})
+        assemblies(edges, 0, 1, {"flops": Budget(maximum=1)}, fixed_costs={"flops": math.inf})
 
 
 def test_a_budget_missed_by_the_last_digit_is_missed():
@@ -300,10 +308,10 @@ def test_a_budget_missed_by_the_last_digit_is_missed():
     ]
     above = total(edges, range(0, 81, 3), "latency_ms")
     most = math.nextafter(above, 0.0)
-    (found,) = assemblies(edges, 0, 27, {"latency_ms": Budget(most=most)})
+    (found,) = assemblies(edges, 0, 27, {"latency_ms": Budget(maximum=most)})
     assert found.costs["latency_ms"] <= most
     assert found.score == 2.0
-    (found,) = assemblies(edges, 0, 27, {"latency_ms": Budget(most=above)})
+    (found,) = assemblies(edges, 0, 27, {"latency_ms": Budget(maximum=above)})
     assert found.score == 0.0
 
 
@@ -311,7 +319,7 @@ def test_scores_of_any_magnitude_are_told_apart():
     """The solver's absolute tolerances are taken relative to the scores."""
     for unit in (1e-12, 1.0, 1e12):
         edges = chain([(3 * unit, 1), (2 * unit, 1)], [(1e-6 * unit, 1), (2e-6 * unit, 1)])
-        (found,) = assemblies(edges, 0, 2, {"parameters": Budget(most=2)})
+        (found,) = assemblies(edges, 0, 2, {"parameters": Budget(maximum=2)})
         assert found.edges == (1, 2)
 
 
@@ -322,13 +330,13 @@ def test_scores_that_differ_by_orders_of_magnitude(seed):
     scores = rng.uniform(1, 9, len(edges)) * 10.0 ** rng.integers(-4, 5, len(edges))
     edges = [replace(edge, score=s) for edge, s in zip(edges, scores.tolist(), strict=True)]
     paths = list(all_paths(edges, source, sink))
-    budgets = {"flops": Budget(most=float(np.median([total(edges, p, "flops") for p in paths])))}
+    budgets = {"flops": Budget(maximum=float(np.median([total(edges, p, "flops") for p in paths])))}
     feasible = [score(edges, path) for path in paths if kept(edges, path, budgets, {})]
-    found = assemblies(edges, source, sink, budgets, best=3)
+    found = assemblies(edges, source, sink, budgets, count=3)
     assert [each.score for each in found] == pytest.approx(sorted(feasible)[:3], rel=1e-9)
 
 
 def test_fewer_come_where_there_are_no_more():
     edges = chain([(1, 1), (2, 1)], [(1, 1)])
-    assert len(assemblies(edges, 0, 2, {}, best=9)) == 2
-    assert len(assemblies(edges, 0, 2, {}, best=9, apart=2)) == 1
+    assert len(assemblies(edges, 0, 2, {}, count=9)) == 2
+    assert len(assemblies(edges, 0, 2, {}, count=9, min_difference=2)) == 1

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from stillhouse.search.cli import live
-from stillhouse.search.cli.live import QUIET, LiveView
+from stillhouse.search.cli.live import PROGRESS_INTERVAL, LiveView
 from stillhouse.search.monitoring.events import StageChanged, TrialReported
 
 
@@ -33,15 +33,15 @@ def running(epoch):
 
 def test_a_long_stage_is_heard_of_now_and_then(told):
     assert told(1.0, running(1)) == []
-    assert told(QUIET - 1, running(7)) == []
-    (line,) = told(QUIET + 1, running(8))
+    assert told(PROGRESS_INTERVAL - 1, running(7)) == []
+    (line,) = told(PROGRESS_INTERVAL + 1, running(8))
     assert line.endswith("stage teacher is at 8 of 40")
-    assert len(told(QUIET + 2, running(9))) == 1
-    assert len(told(2 * QUIET + 1, running(20))) == 2
+    assert len(told(PROGRESS_INTERVAL + 2, running(9))) == 1
+    assert len(told(2 * PROGRESS_INTERVAL + 1, running(20))) == 2
 
 
 def test_who_has_only_begun_is_no_news(told):
-    assert told(QUIET + 1, running(0)) == []
+    assert told(PROGRESS_INTERVAL + 1, running(0)) == []
 
 
 def test_a_stage_that_a_trial_has_to_make_is_told(told):
@@ -51,7 +51,7 @@ def test_a_stage_that_a_trial_has_to_make_is_told(told):
 
 
 def test_a_long_trial_is_heard_of_unless_others_are(told):
-    assert len(told(QUIET - 1, StageChanged("b" * 64, "assistant", "made"))) == 1
-    assert len(told(QUIET + 1, TrialReported(3, 5, {"val_accuracy": 0.5}))) == 1
-    lines = told(2 * QUIET, TrialReported(3, 9, {"val_accuracy": 0.5}))
+    assert len(told(PROGRESS_INTERVAL - 1, StageChanged("b" * 64, "assistant", "made"))) == 1
+    assert len(told(PROGRESS_INTERVAL + 1, TrialReported(3, 5, {"val_accuracy": 0.5}))) == 1
+    lines = told(2 * PROGRESS_INTERVAL, TrialReported(3, 9, {"val_accuracy": 0.5}))
     assert lines[-1].endswith("trial 3 is at epoch 9")

@@ -7,12 +7,12 @@ from typer.testing import CliRunner
 
 from stillhouse.methods.core.objective.objective import METHODS
 from stillhouse.search.cli.app import app
-from stillhouse.search.cli.methods import described
+from stillhouse.search.cli.methods import method_description
 
 
 @pytest.mark.parametrize("name", METHODS.names())
 def test_every_method_tells_its_paper_formula_fields_and_needs(name):
-    told, method = described(name), METHODS.load(name)
+    told, method = method_description(name), METHODS.load(name)
     assert told["about"].endswith(".")
     assert "=" in told["formula"]
     assert any(year in " ".join(told["paper"]) for year in map(str, range(1990, 2030)))

@@ -7,7 +7,7 @@ import pytest
 import ray
 
 from stillhouse.search.cli import start
-from stillhouse.search.cli.start import wants_ray
+from stillhouse.search.cli.start import starts_ray
 from stillhouse.search.cluster import connection
 from stillhouse.spaces.config.problems import ConfigError
 
@@ -25,7 +25,7 @@ from stillhouse.spaces.config.problems import ConfigError
 def test_a_search_of_its_own_starts_ray_ahead(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.yaml").touch()
-    assert wants_ray(words)
+    assert starts_ray(words)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_search_of_its_own_starts_ray_ahead(words, tmp_path, monkeypatch):
 def test_nothing_else_does(words, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tiny.yaml").touch()
-    assert not wants_ray(words)
+    assert not starts_ray(words)
 
 
 def test_what_decides_is_light():
@@ -66,7 +66,7 @@ def test_a_ray_that_does_not_start_is_told_in_one_line(monkeypatch):
         raise Exception(SLOW)  # Ray's own, of no kind
 
     monkeypatch.setattr(ray, "init", init)
-    monkeypatch.setattr(connection, "keep_token", lambda: None)
+    monkeypatch.setattr(connection, "ensure_token", lambda: None)
     with pytest.raises(ConfigError) as caught:
         connection.connect(None)
     assert str(caught.value) == (
@@ -85,7 +85,7 @@ def test_a_start_ahead_that_fails_is_left_to_the_search(monkeypatch):
         raise ConfigError("Ray did not start on this machine")
 
     monkeypatch.setattr(connection, "connect", connect)
-    monkeypatch.setattr(start, "_import", tried.extend)
+    monkeypatch.setattr(start, "_import_modules", tried.extend)
     start._start_ray()
     assert None in tried
     assert "stillhouse.search.cli.app" in tried

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from stillhouse.search.monitoring.mlflow import prepare
+from stillhouse.search.monitoring.mlflow import prepare_store
 from stillhouse.search.monitoring.mlflow.locations import resolve_uri
 
 COMMAND = (sys.executable, "-m", "stillhouse.search.cli", "ui")
@@ -21,7 +21,7 @@ ENDING = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 @pytest.fixture(scope="module")
 def database(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mlflow")
-    assert prepare(resolve_uri(None, folder), "tiny") == ""
+    assert prepare_store(resolve_uri(None, folder), "tiny") == ""
     return folder / "mlflow.db"
 
 

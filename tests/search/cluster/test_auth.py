@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from stillhouse.search.cluster.auth import keep_token
-from stillhouse.search.cluster.dashboard import Dashboard
+from stillhouse.search.cluster.auth import ensure_token
+from stillhouse.search.cluster.dashboard import ClusterDashboard
 from stillhouse.spaces.config.problems import ConfigError
 
 ROOT = Path(__file__).parents[3]
@@ -263,12 +263,12 @@ class TestDashboard:
         assert "Traceback" not in found.stderr
 
     def test_one_that_never_answers_is_given_up(self, monkeypatch):
-        monkeypatch.setattr("stillhouse.search.cluster.dashboard.ANSWER", (5.0, 0.2))
+        monkeypatch.setattr("stillhouse.search.cluster.dashboard.HTTP_TIMEOUTS", (5.0, 0.2))
         with (
             socket.create_server(("127.0.0.1", 0)) as silent,
             pytest.raises(ConfigError, match=r"^--address: no Ray cluster at http.*timed out"),
         ):
-            Dashboard(f"http://127.0.0.1:{silent.getsockname()[1]}")
+            ClusterDashboard(f"http://127.0.0.1:{silent.getsockname()[1]}")
 
 
 class TestToken:
@@ -278,15 +278,15 @@ class TestToken:
     def home(self, tmp_path, monkeypatch):
         for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
             monkeypatch.delenv(name, raising=False)
-        monkeypatch.setattr("stillhouse.search.cluster.auth._ask_for_tokens", lambda: None)
+        monkeypatch.setattr("stillhouse.search.cluster.auth._set_token_mode", lambda: None)
         monkeypatch.setenv("HOME", str(tmp_path))
         return tmp_path
 
     def test_one_is_made_once_and_for_this_user_only(self, home):
         token = home / ".ray" / "auth_token"
-        keep_token()
+        ensure_token()
         first = token.read_text()
-        keep_token()
+        ensure_token()
         assert token.read_text() == first
         assert stat.S_IMODE(token.stat().st_mode) == 0o600
         assert list(token.parent.iterdir()) == [token]
@@ -296,14 +296,14 @@ class TestToken:
         token.parent.mkdir()
         token.write_text("c" * 64)
         token.chmod(0o644)
-        keep_token()
+        ensure_token()
         assert token.read_text() == "c" * 64
         assert stat.S_IMODE(token.stat().st_mode) == 0o600
 
     def test_an_empty_one_is_none(self, home):
         (home / ".ray").mkdir()
         (home / ".ray" / "auth_token").touch()
-        keep_token()
+        ensure_token()
         assert len((home / ".ray" / "auth_token").read_text()) == 64
 
     @pytest.mark.parametrize(
@@ -312,11 +312,11 @@ class TestToken:
     )
     def test_what_the_user_says_stays(self, home, monkeypatch, told):
         monkeypatch.setenv(*told)
-        keep_token()
+        ensure_token()
         assert not (home / ".ray").exists()
 
     def test_a_home_that_holds_no_files_gets_a_token_for_this_run(self, home, monkeypatch):
         (home / ".ray").write_text("in the way")
         monkeypatch.setenv("RAY_AUTH_TOKEN", "")  # so that it is taken back afterwards
-        keep_token()
+        ensure_token()
         assert len(os.environ["RAY_AUTH_TOKEN"]) == 64

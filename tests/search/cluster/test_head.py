@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from stillhouse.search.cluster.head import Head
+from stillhouse.search.cluster.head import HeadMonitor
 
 SOON = {"patience": 0.3, "period": 0.05}
 LEAVES = """
@@ -42,7 +42,7 @@ def watched(head):
         told.append(said)
         heard.set()
 
-    watch = Head(f"127.0.0.1:{head.getsockname()[1]}", gone, **SOON)
+    watch = HeadMonitor(f"127.0.0.1:{head.getsockname()[1]}", gone, **SOON)
     yield told, heard
     watch.close()
 
@@ -66,7 +66,7 @@ def test_one_that_is_silent_is_told_of_once(head, watched):
 def test_a_short_silence_is_none(head):
     told = []
     port = head.getsockname()[1]
-    watch = Head(f"127.0.0.1:{port}", told.append, patience=5.0, period=0.05)
+    watch = HeadMonitor(f"127.0.0.1:{port}", told.append, timeout=5.0, interval=0.05)
     head.close()
     threading.Event().wait(0.3)
     with socket.create_server(("127.0.0.1", port)):

@@ -5,20 +5,20 @@ import shlex
 import pytest
 import yaml
 
-from stillhouse.search.cluster.dashboard import run_of
-from stillhouse.search.cluster.jobs import FILE, going_on, launching
+from stillhouse.search.cluster.dashboard import run_name_in
+from stillhouse.search.cluster.jobs import EXPERIMENT_FILE, launch_job, resume_job
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.spaces.config.problems import ConfigError
 
 
 def submitted(tiny, folder, **changes):
     told = {**tiny, "library": "s3://bucket/path", **changes}
-    return launching(load_experiment(told), folder)
+    return launch_job(load_experiment(told), folder)
 
 
 def test_the_experiment_goes_along_whole(tiny, tmp_path):
     job, tracking = submitted(tiny, tmp_path)
-    assert load_experiment(tmp_path / FILE).plain() == {
+    assert load_experiment(tmp_path / EXPERIMENT_FILE).plain() == {
         **load_experiment(tiny).plain(),
         "library": "s3://bucket/path",
     }
@@ -27,7 +27,7 @@ def test_the_experiment_goes_along_whole(tiny, tmp_path):
     assert runs == "STILLHOUSE_RUNS=${STILLHOUSE_RUNS:-$HOME/stillhouse-runs}"
     assert exec_ == "exec"
     assert words == [
-        *("python", "-m", "stillhouse.search.cli", "launch", FILE, "--address", "auto"),
+        *("python", "-m", "stillhouse.search.cli", "launch", EXPERIMENT_FILE, "--address", "auto"),
         *("--set", "tracking=sqlite:///$HOME/mlflow.db"),
     ]
 
@@ -92,7 +92,7 @@ def test_weights_go_along_under_names_of_their_own(tiny, tmp_path, monkeypatch, 
     stages["teacher"] = {"network": "cnn8", "weights": {"path": "one/net.safetensors"}}
     stages["student"] = {**stages["student"], "weights": "two/net.safetensors"}
     submitted(tiny, folder, stages=stages)
-    told = yaml.safe_load((folder / FILE).read_text())["stages"]
+    told = yaml.safe_load((folder / EXPERIMENT_FILE).read_text())["stages"]
     first, second = told["teacher"]["weights"]["path"], told["student"]["weights"]
     for place, copy in (("one", first), ("two", second)):
         original = (tmp_path / place / "net.safetensors").read_bytes()
@@ -101,15 +101,17 @@ def test_weights_go_along_under_names_of_their_own(tiny, tmp_path, monkeypatch, 
 
 
 def test_a_run_that_the_head_has_needs_no_files():
-    assert going_on("tiny-2").entrypoint.endswith(
+    assert resume_job("tiny-2").entrypoint.endswith(
         "-m stillhouse.search.cli resume tiny-2 --address auto"
     )
-    assert going_on("tiny", 5).entrypoint.endswith("extend tiny --trials 5 --address auto")
-    assert going_on("x; rm -r .").entrypoint.endswith("resume 'x; rm -r .' --address auto")
-    assert going_on("tiny").folder is None
+    assert resume_job("tiny", 5).entrypoint.endswith("extend tiny --trials 5 --address auto")
+    assert resume_job("x; rm -r .").entrypoint.endswith("resume 'x; rm -r .' --address auto")
+    assert resume_job("tiny").folder is None
 
 
 def test_the_run_is_read_from_what_its_driver_prints():
-    assert run_of("   0.2 s  tiny-2 started: 6 trials\n   1.0 s  stage teacher made") == "tiny-2"
-    assert run_of("  12.0 s  tiny-3 resumed: 1 trials") == "tiny-3"
-    assert run_of("error: library: cannot be used") == ""
+    assert (
+        run_name_in("   0.2 s  tiny-2 started: 6 trials\n   1.0 s  stage teacher made") == "tiny-2"
+    )
+    assert run_name_in("  12.0 s  tiny-3 resumed: 1 trials") == "tiny-3"
+    assert run_name_in("error: library: cannot be used") == ""

@@ -10,18 +10,18 @@ from ray.cluster_utils import Cluster
 from stillhouse import launch, load_experiment
 from stillhouse.search.artifacts.store import Library
 from stillhouse.search.cluster import nodes
-from stillhouse.search.cluster.connection import _refusal, connect
+from stillhouse.search.cluster.connection import _refusal_message, connect
 from stillhouse.search.cluster.nodes import (
     check_nodes,
     check_stores,
-    differences,
-    facts,
-    out_of_sight,
+    runtime_versions,
+    unreachable_library_message,
+    version_differences,
 )
-from stillhouse.search.experiment.schema import Resources
+from stillhouse.search.experiment.schema import ResourceSettings
 from stillhouse.search.results.run_folder import RunFolder
 from stillhouse.search.tuning import ray_backend
-from stillhouse.search.tuning.ray_backend import several, slots
+from stillhouse.search.tuning.ray_backend import is_multi_node, num_slots
 from stillhouse.spaces.config.problems import ConfigError
 
 HERE = {"python": "3.11", "torch": "2.14.1", "ray": "2.60.0", "stillhouse": "sources 1234"}
@@ -31,24 +31,24 @@ HERE = {"python": "3.11", "torch": "2.14.1", "ray": "2.60.0", "stillhouse": "sou
 
 
 def test_equal_nodes_differ_in_nothing():
-    assert differences(HERE, {"a": HERE, "b": dict(HERE)}) == []
+    assert version_differences(HERE, {"a": HERE, "b": dict(HERE)}) == []
 
 
 def test_a_difference_names_both_versions_and_the_nodes():
     old = {**HERE, "torch": "2.13.0"}
     bare = {name: told for name, told in old.items() if name != "stillhouse"}
-    assert differences(HERE, {"b": old, "a": bare, "c": HERE}) == [
+    assert version_differences(HERE, {"b": old, "a": bare, "c": HERE}) == [
         "torch is 2.13.0 on a, b, and 2.14.1 where the search starts",
         "stillhouse is nothing on a, and sources 1234 where the search starts",
     ]
 
 
 def test_facts_are_those_of_this_process():
-    told = facts()
+    told = runtime_versions()
     assert told["ray"] == ray.__version__
     assert told["torch"].count(".") == 2
     assert "+" not in told["torch"]
-    assert told == facts()
+    assert told == runtime_versions()
 
 
 @pytest.mark.parametrize("lost", [True, False])
@@ -76,18 +76,18 @@ def test_a_node_that_is_lost_while_it_is_asked_is_none(monkeypatch, lost):
         exceptions=ray.exceptions,
     )
     monkeypatch.setattr(nodes, "ray", stub)
-    answers = nodes.ask_every(facts)
+    answers = nodes.run_on_every_node(runtime_versions)
     assert answers.pop("a (aaaaaa)") == ("fine", "")
     assert list(answers) == ([] if lost else ["b (bbbbbb)"])
 
 
 def test_a_folder_and_a_bucket_have_different_remedies():
-    said = out_of_sight("/data/library", {"10.0.0.2": "x", "10.0.0.1": "x"})
+    said = unreachable_library_message("/data/library", {"10.0.0.2": "x", "10.0.0.1": "x"})
     assert said == (
         "/data/library is a folder that 10.0.0.1, 10.0.0.2 does not see; "
         "use s3://BUCKET/PATH, or a folder that all nodes share"
     )
-    said = out_of_sight(
+    said = unreachable_library_message(
         "s3://b/p?region=x", {"10.0.0.2": "AWS Error ACCESS_DENIED during PutObject"}
     )
     assert said.startswith("10.0.0.2 cannot use s3://b/p: AWS Error ACCESS_DENIED")
@@ -98,23 +98,23 @@ def test_another_ray_is_told_in_one_line():
     error = RuntimeError(
         "Version mismatch: The cluster was started with:\n    Ray: 2.59.0\nThis ..."
     )
-    said = _refusal("10.0.0.1:6379", error)
+    said = _refusal_message("10.0.0.1:6379", error)
     assert said.startswith("Version mismatch: The cluster was started with: Ray: 2.59.0 This")
     assert said.endswith("install the same with constraints.txt on both")
 
 
 def test_a_token_that_is_missing_is_told_with_the_remedy():
-    said = _refusal("10.0.0.1:6379", ray.exceptions.AuthenticationError("no token"))
+    said = _refusal_message("10.0.0.1:6379", ray.exceptions.AuthenticationError("no token"))
     assert said.startswith("the cluster at 10.0.0.1:6379 asks for its token: copy its ~/.ray/auth")
 
 
 def test_a_worker_fills_no_folder_of_its_own(tmp_path):
     """On a machine that does not see the driver's folder, a worker makes no other."""
     with pytest.raises(ConfigError, match="does not see that folder"):
-        Library(str(tmp_path / "library"), found=True)
+        Library(str(tmp_path / "library"), must_exist=True)
     assert not (tmp_path / "library").exists()
     Library(str(tmp_path / "library"))
-    assert Library(str(tmp_path / "library"), found=True).records() == []
+    assert Library(str(tmp_path / "library"), must_exist=True).records() == []
 
 
 # Two nodes on this machine
@@ -144,7 +144,7 @@ def connected(address):
 @pytest.mark.usefixtures("connected")
 def test_two_nodes_that_run_and_see_the_same(disk, monkeypatch):
     check_nodes(disk.uri, disk.mark, disk.remove_file)
-    assert disk._files.list("") == []
+    assert disk._files.list_files("") == []
 
     with pytest.raises(ConfigError) as caught:
         check_nodes(disk.uri, lambda _: None, lambda _: None)
@@ -153,33 +153,37 @@ def test_two_nodes_that_run_and_see_the_same(disk, monkeypatch):
     assert problem.message.count("(") == 2
     assert problem.message.endswith("use s3://BUCKET/PATH, or a folder that all nodes share")
 
-    monkeypatch.setattr(nodes, "facts", lambda: {**facts(), "torch": "9.9.9"})
-    with pytest.raises(ConfigError, match=rf"torch is {facts()['torch']} on .* and 9\.9\.9 where"):
+    monkeypatch.setattr(nodes, "runtime_versions", lambda: {**runtime_versions(), "torch": "9.9.9"})
+    with pytest.raises(
+        ConfigError, match=rf"torch is {runtime_versions()['torch']} on .* and 9\.9\.9 where"
+    ):
         check_nodes(disk.uri, disk.mark, disk.remove_file)
-    assert disk._files.list("") == []
+    assert disk._files.list_files("") == []
 
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("connected")
 def test_a_cluster_may_grow_as_far_as_the_user_says():
     """No GPU is there yet: an autoscaler brings one when a trial asks for it."""
-    assert slots(Resources(cpu=1)) == 2
-    assert slots(Resources(cpu=1), growing_to=8) == 8
-    assert slots(Resources(cpu=1, gpu=1), growing_to=8) == 8
+    assert num_slots(ResourceSettings(cpu=1)) == 2
+    assert num_slots(ResourceSettings(cpu=1), autoscaled_slots=8) == 8
+    assert num_slots(ResourceSettings(cpu=1, gpu=1), autoscaled_slots=8) == 8
     with pytest.raises(ConfigError, match=r"1 gpu, but .* set run\.concurrent where nodes come"):
-        slots(Resources(cpu=1, gpu=1))
+        num_slots(ResourceSettings(cpu=1, gpu=1))
 
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("connected")
 def test_whether_more_than_one_machine_works_on_it(monkeypatch):
-    assert several(Resources(cpu=1), 0)
-    alive = ray_backend._alive()
-    monkeypatch.setattr(ray_backend, "_alive", lambda: alive[:1])
-    assert not several(Resources(cpu=1), 0)
-    assert not several(Resources(cpu=1), 1)
-    assert several(Resources(cpu=1), 2)  # there is room for one: another node is to come
-    assert several(Resources(cpu=1, gpu=1), 1)
+    assert is_multi_node(ResourceSettings(cpu=1), 0)
+    alive = ray_backend._alive_node_resources()
+    monkeypatch.setattr(ray_backend, "_alive_node_resources", lambda: alive[:1])
+    assert not is_multi_node(ResourceSettings(cpu=1), 0)
+    assert not is_multi_node(ResourceSettings(cpu=1), 1)
+    assert is_multi_node(
+        ResourceSettings(cpu=1), 2
+    )  # there is room for one: another node is to come
+    assert is_multi_node(ResourceSettings(cpu=1, gpu=1), 1)
 
 
 def test_a_file_that_serves_one_machine_is_refused_with_the_remedy():
@@ -226,9 +230,9 @@ def test_a_search_over_two_nodes_with_its_library_in_a_bucket(
     assert not (launched.folder.path / "study.journal").exists()
     assert {trial.state for trial in launched.outcome.trials} == {"finished"}
     library = Library(bucket)
-    keys = {key for trial in launched.outcome.trials for key in trial.keys.values()}
+    keys = {key for trial in launched.outcome.trials for key in trial.stage_keys.values()}
     assert keys <= set(library.keys())
-    tuned = [info.path for info in library._files.list("tune")]
+    tuned = [info.path for info in library._files.list_files("tune")]
     assert any(place.startswith(f"tune/{launched.folder.id}/") for place in tuned), tuned
     assert not (launched.folder.path / "tune").exists()
-    assert library.needs().keys() == {launched.folder.id}
+    assert library.all_references().keys() == {launched.folder.id}

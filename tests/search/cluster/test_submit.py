@@ -130,7 +130,7 @@ def test_a_search_outlives_who_submitted_it(head, call, tiny):
 
     library = Library(told["library"])
     assert sum(record.name == "student" for record in library.records()) == 3
-    assert [need.run.name for need in library.needs().values()] == ["tiny-1"]
+    assert [need.run.name for need in library.all_references().values()] == ["tiny-1"]
     assert (home / "mlflow.db").exists()
     from_library = json.loads(call("status", "tiny", "--library", told["library"], "--json"))
     assert from_library["trials"] == seen["trials"]

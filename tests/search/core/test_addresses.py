@@ -3,8 +3,14 @@
 import pytest
 
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.cli.show import parse_changes
-from stillhouse.search.core.addresses import has_secret, hushed, kept, secrets, shown
+from stillhouse.search.cli.show import parse_overrides
+from stillhouse.search.core.addresses import (
+    for_display,
+    for_storage,
+    has_secret,
+    scrub,
+    secret_parts,
+)
 from stillhouse.search.monitoring.mlflow.locations import resolve_uri
 from stillhouse.spaces.config.problems import ConfigError
 
@@ -40,24 +46,24 @@ DATABASE = "postgresql+psycopg://me:p/a?s#s@w%40@host:5432/db?sslmode=require&pa
     ],
 )
 def test_shown_and_kept(uri, for_people, for_files):
-    assert shown(uri) == for_people
-    assert kept(uri) == for_files
-    assert kept(kept(uri)) == kept(uri)
-    assert not has_secret(kept(uri))
-    assert has_secret(uri) == (kept(uri) != uri)
+    assert for_display(uri) == for_people
+    assert for_storage(uri) == for_files
+    assert for_storage(for_storage(uri)) == for_storage(uri)
+    assert not has_secret(for_storage(uri))
+    assert has_secret(uri) == (for_storage(uri) != uri)
 
 
 def test_secrets_are_known_as_they_stand_and_as_they_are_meant():
-    assert secrets(DATABASE) == {"p/a?s#s@w%40", "p/a?s#s@w@", "geheim"}
+    assert secret_parts(DATABASE) == {"p/a?s#s@w%40", "p/a?s#s@w@", "geheim"}
 
 
 def test_a_text_is_hushed_of_known_secrets_and_of_whatever_address_it_holds():
-    said = hushed(f"no {DATABASE} for 'p/a?s#s@w@', nor http://a:b@c:1/x, nor geheim", DATABASE)
+    said = scrub(f"no {DATABASE} for 'p/a?s#s@w@', nor http://a:b@c:1/x, nor geheim", DATABASE)
     assert said == (
         "no postgresql+psycopg://me@host:5432/db?sslmode=require for '***', "
         "nor http://c:1/x, nor ***"
     )
-    assert hushed("see https://host:5000/page for more") == "see https://host:5000/page for more"
+    assert scrub("see https://host:5000/page for more") == "see https://host:5000/page for more"
 
 
 # Where they are complained about
@@ -108,8 +114,8 @@ def test_a_tracking_place_that_is_none(uri, tmp_path):
 
 
 def test_a_change_that_is_none(load):
-    refusal(lambda: parse_changes(["postgresql://me:secret@host/db"]))
-    refusal(lambda: parse_changes(["tracking=[http://me:secret@host"]))
+    refusal(lambda: parse_overrides(["postgresql://me:secret@host/db"]))
+    refusal(lambda: parse_overrides(["tracking=[http://me:secret@host"]))
     refusal(lambda: load({"tracking": {"uri": "http://me:secret@host"}}))
 
 
@@ -120,5 +126,5 @@ def test_the_file_of_a_run_keeps_no_password_and_no_key_changes(load):
     told = experiment.plain()
     assert told["tracking"] == "http://host:5000"
     assert told["study"] == "postgresql+psycopg://me@host/db"
-    assert experiment.recipe().keys == load().recipe().keys
-    assert "secret" not in str(experiment.settled({}, "best"))
+    assert experiment.stage_graph().keys == load().stage_graph().keys
+    assert "secret" not in str(experiment.fixed_configuration({}, "best"))

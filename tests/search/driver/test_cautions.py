@@ -10,14 +10,24 @@ from safetensors.torch import save_file
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.search.artifacts.store import Library
 from stillhouse.search.cli.live import LiveView
-from stillhouse.search.driver.cautions import cautions
-from stillhouse.search.execution.builder import make_all
+from stillhouse.search.driver.cautions import setup_warnings
+from stillhouse.search.execution.builder import build_stages
 from stillhouse.search.experiment.loading import load_experiment
-from stillhouse.search.monitoring.dispatcher import Announcer
-from stillhouse.search.monitoring.events import StageChanged, TrialStarted, TrialWaiting, Warned
-from stillhouse.search.monitoring.teachers import TeacherWatch, guess, guesses, teachers
-from stillhouse.search.tuning.local_backend import Inline
-from stillhouse.search.tuning.recorder import Ledger
+from stillhouse.search.monitoring.dispatcher import EventDispatcher
+from stillhouse.search.monitoring.events import (
+    StageChanged,
+    TrialStarted,
+    TrialWaiting,
+    WarningIssued,
+)
+from stillhouse.search.monitoring.teachers import (
+    TeacherMonitor,
+    majority_accuracies,
+    majority_accuracy,
+    teachers_of,
+)
+from stillhouse.search.tuning.local_backend import LocalBackend
+from stillhouse.search.tuning.recorder import TrialRecorder
 from stillhouse.search.tuning.study import Study
 from stillhouse.spaces.network_spec import NetworkSpec
 
@@ -44,7 +54,7 @@ TOLD = {
 
 def told(changes=None, **top):
     """The lines about an experiment."""
-    return [str(each) for each in cautions(load_experiment({**TOLD, **top}, changes))]
+    return [str(each) for each in setup_warnings(load_experiment({**TOLD, **top}, changes))]
 
 
 @pytest.fixture
@@ -162,13 +172,13 @@ def test_guessing_is_the_share_of_the_most_frequent_class():
     data = DataConfig.parse(
         {"source": "digits", "validation": 0.2, "merge": [[0], list(range(1, 10))]}
     )
-    assert guess(data) == pytest.approx(0.9, abs=0.01)
-    assert guess(data.model_copy(update={"validation": 0.0})) is None
+    assert majority_accuracy(data) == pytest.approx(0.9, abs=0.01)
+    assert majority_accuracy(data.model_copy(update={"validation": 0.0})) is None
 
 
 def test_everyone_who_teaches_is_known(load):
-    recipe = load().recipe()
-    names = {stage.label for stage in teachers(recipe.student).values()}
+    recipe = load().stage_graph()
+    names = {stage.label for stage in teachers_of(recipe.student).values()}
     assert names == {"teacher", "assistants/cnn6"}
 
 
@@ -177,19 +187,19 @@ def made(tmp_path):
     """Record of a teacher, and what guessing comes to, by the changes to the file."""
 
     def recorded(changes=None, **top):
-        student = load_experiment({**TOLD, **top}, changes).recipe().student
+        student = load_experiment({**TOLD, **top}, changes).stage_graph().student
         library = Library(str(tmp_path / "library"))
-        ((key, teacher),) = teachers(student).items()
-        for _ in make_all([teacher], library):
+        ((key, teacher),) = teachers_of(student).items()
+        for _ in build_stages([teacher], library):
             pass
-        return library.record(key), guesses(student)
+        return library.record(key), majority_accuracies(student)
 
     return recorded
 
 
 def warned(record, shares, order):
     """What is answered to these events."""
-    watch = TeacherWatch()
+    watch = TeacherMonitor()
     told = {
         "waiting": TrialWaiting(0, (), shares),
         "started": TrialStarted(0, {}, {}, {}, shares),
@@ -207,7 +217,7 @@ def warned(record, shares, order):
 def test_a_teacher_at_chance_is_named_once(made, order):
     record, shares = made({"teacher.training": GUESSING})
     (found,) = warned(record, shares, order)
-    assert found.about == "teacher"
+    assert found.source == "teacher"
     assert f"has an accuracy of {record.figures['val_accuracy']:.4f}" in found.message
     assert "what it teaches is noise" in found.message
 
@@ -228,10 +238,10 @@ def test_a_teacher_from_elsewhere_that_makes_no_mistake_is_named(made, tmp_path)
         {**TOLD, "data": data, "stages": stages, "goal": {"minimize": "teacher.train_loss"}}
     )
     library = Library(str(tmp_path / "elsewhere"))
-    student = other.recipe().student
-    for _ in make_all([student], library):
+    student = other.stage_graph().student
+    for _ in build_stages([student], library):
         pass
-    state = library.open(student.key).tensors
+    state = library.open_artifact(student.key).tensors
     file = tmp_path / "whole.safetensors"
     save_file({name: value for name, value in state.items() if "." in name}, file)
     ready = {"network": "cnn4", "weights": str(file)}
@@ -248,11 +258,11 @@ def test_warnings_reach_whoever_listens(tmp_path):
     experiment = load_experiment({**TOLD, "search": search}, changes)
     console = Console(file=io.StringIO(), width=300)
     heard = []
-    announce = Announcer([LiveView(experiment, console), heard.append], TeacherWatch())
+    announce = EventDispatcher([LiveView(experiment, console), heard.append], TeacherMonitor())
     library = Library(experiment.library)
-    ledger = Ledger(Study(experiment, tmp_path / "run"), library, announce)
-    Inline(experiment, library, announce).search(ledger, experiment.trials)
-    assert sum(isinstance(event, Warned) for event in heard) == 1
+    ledger = TrialRecorder(Study(experiment, tmp_path / "run"), library, announce)
+    LocalBackend(experiment, library, announce).run_trials(ledger, experiment.trials)
+    assert sum(isinstance(event, WarningIssued) for event in heard) == 1
     lines = console.file.getvalue().splitlines()
     (at,) = [i for i, line in enumerate(lines) if "warning: teacher: this teacher has an" in line]
     assert "stage teacher made" in lines[at - 1]

@@ -14,12 +14,12 @@ from typer.testing import CliRunner
 from stillhouse import SearchFailed
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.search.cli.app import app, main
-from stillhouse.search.core.errors import Lost
+from stillhouse.search.core.errors import StorageUnavailable
 from stillhouse.search.driver import driver
-from stillhouse.search.driver.driver import examples
-from stillhouse.search.driver.ending import StateFile, told_reason, unwritable
+from stillhouse.search.driver.driver import example_images
+from stillhouse.search.driver.ending import StateFile, failure_reason, unwritable
 from stillhouse.search.driver.launch import launch, resume
-from stillhouse.search.experiment.checks.ending import why_untested
+from stillhouse.search.experiment.checks.ending import untestable_reason
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.search.monitoring.events import (
     SearchStarted,
@@ -98,7 +98,7 @@ def test_what_fails_at_the_end_hides_neither_outcome_nor_state(tiny, store, monk
         patch.setattr(driver, "write_pages", raising(KeyError("val_agreement")))
         with pytest.raises(SearchFailed) as failed:
             launch(load_experiment(tiny), inline=True)
-    launched = failed.value.launched
+    launched = failed.value.result
     folder = launched.folder
     assert str(failed.value).startswith("tiny-1: drawing the report failed: KeyError: ")
     assert "\n" not in str(failed.value)
@@ -135,7 +135,7 @@ def test_no_trial_that_finishes_is_one_error_with_the_reasons(tiny, store):
         launch(load_experiment({**tiny, "search": rates}), inline=True)
     said = str(failed.value)
     assert said.startswith("tiny-1: no trial finished; 2 of 2 trials failed: Diverged: ")
-    assert [trial.state for trial in failed.value.launched.outcome.trials] == ["failed"] * 2
+    assert [trial.state for trial in failed.value.result.outcome.trials] == ["failed"] * 2
     assert state_of(RunFolder.find("tiny")) == "failed"
     assert mlflow_run(store, RunFolder.find("tiny")).info.status == "FAILED"
     again = CliRunner().invoke(app, ["resume", "tiny", "--inline", "--json"])
@@ -197,7 +197,7 @@ def test_ctrl_c_while_mlflow_is_waited_for_ends_the_waiting_alone(tiny, monkeypa
 @pytest.mark.parametrize(("validation", "images"), [(0.0, 4), (0.01, 2), (0.5, 4)])
 def test_a_model_has_its_example_from_whatever_split_there_is(validation, images):
     data = {"source": "digits", "classes": [3], "validation": validation, "limit": 60}
-    found = examples(DataConfig.parse(data))
+    found = example_images(DataConfig.parse(data))
     assert found.shape == (images, 1, 8, 8)
 
 
@@ -207,12 +207,12 @@ def test_a_test_split_that_is_missing_or_hides_its_labels_is_told(tmp_path, monk
     (tmp_path / "train.csv").write_text(f"text,label\n{rows}")
     source = {"text": {"length": 4, "test": None, "embedding": {"dimensions": 4}}}
     data = {"source": source, "root": str(tmp_path), "validation": 0.25}
-    assert why_untested(DataConfig.parse(data)) == "text has no test split"
-    assert why_untested(DataConfig.parse({"source": "digits", "limit": 60})) == ""
+    assert untestable_reason(DataConfig.parse(data)) == "text has no test split"
+    assert untestable_reason(DataConfig.parse({"source": "digits", "limit": 60})) == ""
     (tmp_path / "test.csv").write_text("text,label\nw1 good,-1\n")
     hidden = DataConfig.parse({**data, "source": {"text": {**source["text"], "test": "test.csv"}}})
     with pytest.raises(ConfigError, match=r"test files .* have a label too many: .*'-1'"):
-        why_untested(hidden)
+        untestable_reason(hidden)
 
 
 # Places that fail
@@ -243,7 +243,7 @@ def test_a_full_disk_under_a_run_is_one_line_and_the_run_goes_on(tiny, small_dis
                     file.write(bytes(1000))
 
     elsewhere = {"study": f"sqlite:///{small_disk.parent}/study.db"}
-    with pytest.raises(Lost) as lost:
+    with pytest.raises(StorageUnavailable) as lost:
         launch(load_experiment({**tiny, **elsewhere}), inline=True, observers=[fill])
     said = str(lost.value)
     assert said.startswith(f"runs: {small_disk}")
@@ -293,17 +293,17 @@ def test_a_full_disk_is_known_in_whatever_says_it(tmp_path):
 def test_a_state_is_told_also_on_a_full_disk(tmp_path, monkeypatch):
     folder = RunFolder(tmp_path)
     state = StateFile(folder)
-    state.note("running", "a reason that is longer than what follows")
+    state.write("running", "a reason that is longer than what follows")
     monkeypatch.setattr(RunFolder, "write", raising(OSError(28, "No space left on device")))
-    state.note("failed")
+    state.write("failed")
     assert folder.read_json("state.json")["state"] == "failed"
 
 
 def test_why_a_search_failed_is_one_line_without_secrets(tmp_path):
     folder, uri = RunFolder(tmp_path), "postgresql://me:hunter2@db/studies"
-    told = told_reason(RuntimeError(f"no answer from {uri}\nTraceback ..."), folder, uri)
+    told = failure_reason(RuntimeError(f"no answer from {uri}\nTraceback ..."), folder, uri)
     assert told.startswith("no answer from ")
     assert "hunter2" not in told
     assert "\n" not in told
     both = ConfigError([Problem("data", "is missing"), Problem("goal", "is missing")])
-    assert told_reason(both, folder) == "data: is missing; goal: is missing"
+    assert failure_reason(both, folder) == "data: is missing; goal: is missing"

@@ -5,12 +5,12 @@ import torch
 
 from stillhouse.search.core import formatting
 from stillhouse.search.driver.launch import launch
-from stillhouse.search.driver.plan import plan
+from stillhouse.search.driver.plan import plan_search
 from stillhouse.search.experiment.goal import Goal
 from stillhouse.search.experiment.loading import load_experiment
-from stillhouse.search.report.core.headline import comparisons
-from stillhouse.search.report.core.lineage import forest
-from stillhouse.search.report.core.participants import cast
+from stillhouse.search.report.core.headline import comparison_sentences
+from stillhouse.search.report.core.lineage import build_forest
+from stillhouse.search.report.core.participants import find_participants
 from stillhouse.search.report.pictures import curves
 from stillhouse.search.results.outcome import winner
 from stillhouse.spaces.config.problems import ConfigError
@@ -67,7 +67,7 @@ def searched(folder):
 
 
 def test_a_plan_counts_all_teachers_that_may_be_chosen(folder):
-    planned = plan(experiment(folder, {"run.baselines": False}))
+    planned = plan_search(experiment(folder, {"run.baselines": False}))
     assert {stage.label for stage in planned.stages} == set(BOTH)
     assert planned.exact
 
@@ -78,13 +78,13 @@ def test_who_is_taught_by_one_teacher_alone_is_the_direct_student(searched):
     values = next(t.values for t in outcome.trials if best.role == f"trial {t.number}")
     told = "The best has no assistants: it is the direct student."
     if len(values["student.teachers"]) == 1:
-        assert best.also == ("direct",)
+        assert best.coincides_with == ("direct",)
         assert "direct" not in roles
-        assert told in comparisons(outcome)
+        assert told in comparison_sentences(outcome)
     else:
-        assert best.also == ()
+        assert best.coincides_with == ()
         assert "direct" in roles
-        assert told not in comparisons(outcome)
+        assert told not in comparison_sentences(outcome)
     assert "plain" in roles
 
 
@@ -99,42 +99,42 @@ def test_a_baseline_is_no_row_where_it_is_the_best_itself(folder, tmp_path, teac
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STILLHOUSE_RUNS", str(tmp_path / "runs"))
         outcome = launch(asked, inline=True).outcome
-    roles = [r.role for r in outcome.repeats]
+    roles = [r.role for r in outcome.seed_runs]
     assert roles == (["trial 0", "plain"] if is_direct else ["trial 0", "plain", "direct"])
     if not is_direct:
-        (direct,) = (r for r in outcome.repeats if r.role == "direct")
-        assert [outcome.stages[k].name for k in direct.records[0].parents] == ["large"]
+        (direct,) = (r for r in outcome.seed_runs if r.role == "direct")
+        assert [outcome.records[k].name for k in direct.records[0].parents] == ["large"]
 
 
 def test_teachers_side_by_side_are_no_chain(searched):
     asked, outcome = searched
-    grown = forest(cast(outcome, asked.plain()), Goal("val_accuracy", True), 24)
-    assert {node.shared.label for node in grown.roots} == set(BOTH)
-    names = {node.shared.key: node.shared.label for node in grown.nodes}
+    grown = build_forest(find_participants(outcome, asked.plain()), Goal("val_accuracy", True), 24)
+    assert {node.stage.label for node in grown.roots} == set(BOTH)
+    names = {node.stage.key: node.stage.label for node in grown.nodes}
     ends = {
-        (node.shared.label, tuple(names[key] for key in leaf.others))
+        (node.stage.label, tuple(names[key] for key in leaf.other_teachers))
         for node in grown.nodes
         for leaf in node.leaves
     }
     assert ends == {("large", ()), ("small", ()), ("small", ("large",))}
     assert sorted(leaf.row for leaf in grown.leaves) == [0, 1, 2]
     path, domain = next(iter(asked.plain()["search"].items()))
-    assert formatting.setting(BOTH, domain, path) == "large + small"
-    assert formatting.domain(domain, path) == "large | small | large + small"
+    assert formatting.format_setting(BOTH, domain, path) == "large + small"
+    assert formatting.format_domain(domain, path) == "large | small | large + small"
 
 
 def test_who_only_teaches_beside_another_has_a_line_of_its_own(searched):
     asked, outcome = searched
     taught_by_both = [t for t in outcome.trials if len(t.values["student.teachers"]) == 2]
     known = type(outcome)(**{**vars(outcome), "trials": tuple(taught_by_both)})
-    grown = forest(cast(known, asked.plain()), Goal("val_accuracy", True), 24)
+    grown = build_forest(find_participants(known, asked.plain()), Goal("val_accuracy", True), 24)
     assert len({node.row for node in grown.roots}) == len(grown.roots) == 2
-    assert grown.rows == 2
+    assert grown.num_rows == 2
 
 
 def test_a_ready_teacher_is_a_level_beside_the_curves(searched):
     asked, outcome = searched
-    picture = curves.draw(outcome, cast(outcome, asked.plain()))
+    picture = curves.draw(outcome, find_participants(outcome, asked.plain()))
     _, right = picture.figure.axes
     assert len(right.lines) == 2
     assert all(len(set(line.get_ydata())) == 1 for line in right.lines)
@@ -163,13 +163,13 @@ def chain(folder, links, search=None, **top):
 
 
 def test_ready_weights_are_a_link_of_a_chain(folder):
-    ready = chain(folder, {"weights": str(folder / "cnn4.pt")}).recipe()
+    ready = chain(folder, {"weights": str(folder / "cnn4.pt")}).stage_graph()
     (link,) = ready.student.parents
     assert link.label == "assistants/cnn4"
     assert link.parents == ()
-    assert link.work.weights
-    assert link.work.objective is None
-    alone = experiment(folder, {"student.teachers": ["small"]}, search={}).recipe()
+    assert link.operation.weights
+    assert link.operation.objective is None
+    alone = experiment(folder, {"student.teachers": ["small"]}, search={}).stage_graph()
     assert ready.student.key == alone.student.key
 
 

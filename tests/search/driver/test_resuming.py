@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from stillhouse.methods.soft_targets import SoftTargets
 from stillhouse.search.artifacts.store import Library
 from stillhouse.search.driver.launch import resume
-from stillhouse.search.driver.resuming import _Layouts, check_unchanged
-from stillhouse.search.execution.builder import make_all
+from stillhouse.search.driver.resuming import _GraphCache, check_unchanged
+from stillhouse.search.execution.builder import build_stages
 from stillhouse.search.experiment.experiment import to_yaml
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.search.results.run_folder import RunFolder
@@ -38,9 +38,9 @@ def run(load, tmp_path, monkeypatch):
         study.prune(1, FIGURES, "stopped")
         study.fail(2, "no luck")
         library = Library(experiment.library)
-        for stage in asked[0].recipe.student.lineage():
+        for stage in asked[0].graph.student.ancestors():
             if stage.label in made:
-                list(make_all([stage], library))
+                list(build_stages([stage], library))
         return folder
 
     return begun
@@ -165,10 +165,10 @@ def test_a_run_with_other_values_than_are_searched_is_refused(run):
 
 def test_layouts_have_the_keys_of_recipes(load, tmp_path):
     study = Study(load({"run.trials": 30}), tmp_path / "run")
-    layouts = _Layouts(load({"run.trials": 30}))
+    layouts = _GraphCache(load({"run.trials": 30}))
     for _ in range(12):
         proposal = study.ask()
-        assert layouts.recipe(proposal.values).keys == proposal.recipe.keys
+        assert layouts.graph(proposal.values).keys_by_label == proposal.graph.keys_by_label
 
 
 def test_what_trials_share_is_laid_out_once(run, monkeypatch):
@@ -176,10 +176,10 @@ def test_what_trials_share_is_laid_out_once(run, monkeypatch):
     folder = run()
     experiment = load_experiment(folder.path / "experiment.yaml")
     laid = []
-    entry = type(experiment.entries["teacher"])
-    lay_out = entry.lay_out
+    entry = type(experiment.stage_configs["teacher"])
+    lay_out = entry.expand
     monkeypatch.setattr(
-        entry, "lay_out", lambda self, name, *rest: laid.append(name) or lay_out(self, name, *rest)
+        entry, "expand", lambda self, name, *rest: laid.append(name) or lay_out(self, name, *rest)
     )
     check_unchanged(experiment, folder)
     assert laid.count("teacher") == 1

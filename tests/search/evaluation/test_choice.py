@@ -13,13 +13,20 @@ from stillhouse.methods.core.training.evaluation import evaluate
 from stillhouse.methods.core.training.train import Training
 from stillhouse.search.artifacts.record import Payload, Record
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.assembly.network import rebuild
+from stillhouse.search.assembly.network import load_network
 from stillhouse.search.driver.launch import launch
-from stillhouse.search.driver.reuse import again
+from stillhouse.search.driver.reuse import repeat_winner
 from stillhouse.search.experiment.goal import Goal
 from stillhouse.search.experiment.loading import load_experiment
-from stillhouse.search.report.core.headline import comparisons, difference
-from stillhouse.search.results.outcome import Outcome, Repeated, Trial, to_plain, winner, winners
+from stillhouse.search.report.core.headline import comparison_sentences, difference_text
+from stillhouse.search.results.outcome import (
+    Outcome,
+    SeedRuns,
+    TrialResult,
+    to_plain,
+    winner,
+    winners_by_group,
+)
 from stillhouse.search.runs.result import read_outcome
 from stillhouse.search.stages.ops.train import TrainNetwork
 from stillhouse.spaces.config.limits import Limit
@@ -61,19 +68,19 @@ def repeated(role, group="", first=1, **figures):
         record(place, **dict(zip(names, column, strict=True)))
         for place, column in enumerate(columns, first)
     )
-    return Repeated(role, tuple(range(first, first + len(records))), records, group)
+    return SeedRuns(role, tuple(range(first, first + len(records))), records, group)
 
 
 def outcome(*repeats, goal=None, limits=None):
     return Outcome(
         name="a",
         goals=(goal or Goal("val_accuracy", True),),
-        trials=tuple(Trial(number, "finished", {}, {}) for number in range(4)),
-        repeats=repeats,
-        stages={},
+        trials=tuple(TrialResult(number, "finished", {}, {}) for number in range(4)),
+        seed_runs=repeats,
+        records={},
         labels={},
-        made=frozenset(),
-        reused=frozenset(),
+        made_keys=frozenset(),
+        reused_keys=frozenset(),
         importances={},
         seconds=0.0,
         limits=limits or {},
@@ -106,8 +113,8 @@ def test_who_breaks_a_limit_in_the_mean_does_not_win(maximize):
     assert winner(outcome(better, keeps, goal=goal)) is better
     told = outcome(better, keeps, goal=goal, limits=limits)
     assert winner(told) is keeps
-    assert winners(told) == {"": keeps}
-    sentences = " ".join(comparisons(told))
+    assert winners_by_group(told) == {"": keeps}
+    sentences = " ".join(comparison_sentences(told))
     assert "Set aside: trial 1" in sentences
     assert (
         "validation accuracy over the seeds, 20.00 %, breaks the limit: at least 21.00 %"
@@ -121,7 +128,9 @@ def test_where_nobody_keeps_the_limits_the_best_wins_and_its_breach_is_told():
     other = repeated("trial 2", val_accuracy=(0.4, 0.4), latency_ms=(1.5, 1.5))
     told = outcome(one, other, limits={"latency_ms": Limit(max=1.0)})
     assert winner(told) is one
-    assert any("latency over the seeds, 2 ms, breaks the limit" in s for s in comparisons(told))
+    assert any(
+        "latency over the seeds, 2 ms, breaks the limit" in s for s in comparison_sentences(told)
+    )
     assert to_plain(told)["winner"]["breaches"] == {"latency_ms": 2.0}
 
 
@@ -135,7 +144,7 @@ def test_each_group_is_chosen_within_the_limits():
         for first, name in ((0, "size 10"), (2, "size 20"))
     }
     told = outcome(*groups["size 10"], *groups["size 20"], limits=limits)
-    assert {name: r.role for name, r in winners(told).items()} == {
+    assert {name: r.role for name, r in winners_by_group(told).items()} == {
         "size 10": "trial 1",
         "size 20": "trial 3",
     }
@@ -145,8 +154,8 @@ def test_each_group_is_chosen_within_the_limits():
 def test_a_row_says_how_it_stands_to_the_best(role):
     best = repeated("trial 1", val_accuracy=(0.90, 0.90))
     row = repeated(role, val_accuracy=(0.92, 0.92))
-    assert difference(row, best, "val_accuracy").startswith("2.00 points higher")
-    assert difference(best, row, "val_accuracy").startswith("2.00 points lower")
+    assert difference_text(row, best, "val_accuracy").startswith("2.00 points higher")
+    assert difference_text(best, row, "val_accuracy").startswith("2.00 points lower")
 
 
 @pytest.fixture(scope="module")
@@ -196,16 +205,16 @@ def test_the_best_file_has_the_figures_of_its_header(run, place):
     before, after = winner(run.outcome), winner(launched.outcome)
     assert after.seeds == before.seeds == (1, 2)
     assert after.values("val_accuracy") == before.values("val_accuracy")
-    assert not launched.outcome.made
+    assert not launched.outcome.made_keys
 
 
 @pytest.mark.usefixtures("place")
 def test_reuse_takes_seeds_that_nobody_has_used(run):
-    first = launch(again("fresh", {}, 2, None), inline=True)
+    first = launch(repeat_winner("fresh", {}, 2, None), inline=True)
     assert winner(first.outcome).seeds == (3, 4)
-    assert len(first.outcome.made) == 2
+    assert len(first.outcome.made_keys) == 2
     assert not students(first) & (students(run) | {t.keys["student"] for t in run.outcome.trials})
-    second = again(first.folder.name, {}, 3, None)
+    second = repeat_winner(first.folder.name, {}, 3, None)
     assert second.run.repeats.first_seed == 5
 
 
@@ -218,7 +227,7 @@ def test_an_earlier_best_file_began_at_seed_1(place):
     older.mkdir()
     (older / "best.yaml").write_text(yaml.safe_dump(told), encoding="utf-8")
     (older / "experiment.yaml").write_text(yaml.safe_dump(told), encoding="utf-8")
-    assert again("older-1", {}, 2, None).run.repeats.first_seed == 3
+    assert repeat_winner("older-1", {}, 2, None).run.repeats.first_seed == 3
 
 
 def test_what_is_read_again_has_the_same_winner(run, place):
@@ -234,8 +243,8 @@ def test_schedulers_compare_what_would_be_kept():
     objective = Objective.parse({"cross_entropy": {}})
     for keep, kept in (("last", 2), ("best", 1)):
         work = TrainNetwork(objective=objective, training=Training(keep=keep))
-        assert work.result_so_far(curve) is curve[kept]
-        assert work.result_so_far(curve[:1]) is curve[0]
+        assert work.metrics_so_far(curve) is curve[kept]
+        assert work.metrics_so_far(curve[:1]) is curve[0]
 
 
 @pytest.mark.parametrize("entry", ["train", "generations", "peers", "prune"])
@@ -262,8 +271,10 @@ def test_the_figures_of_the_best_epoch_are_those_of_its_network(entry, tmp_path,
     launched = launch(experiment, inline=True)
     (trial,) = launched.outcome.trials
     record = winner(launched.outcome).records[0]
-    library, data = Library(experiment.library), open_data(experiment.recipe().student.data)
-    real = evaluate(rebuild(library.open(record.key)), data, "validation", device="cpu")
+    library, data = Library(experiment.library), open_data(experiment.stage_graph().student.data)
+    real = evaluate(
+        load_network(library.open_artifact(record.key)), data, "validation", device="cpu"
+    )
     for figure in ("accuracy", "nll", "ece"):
         assert record.figures[f"val_{figure}"] == pytest.approx(real[figure], abs=1e-6)
         assert trial.figures[f"val_{figure}"] == record.figures[f"val_{figure}"]

@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 from stillhouse.search.artifacts.record import Payload, Record
 from stillhouse.search.cli.app import app
-from stillhouse.search.evaluation.diagnosis import FIGURE, VARIANTS, Diagnosis
+from stillhouse.search.evaluation.diagnosis import METRIC, VARIANTS, Diagnosis
 from stillhouse.search.experiment.loading import load_experiment
-from stillhouse.search.report.page.diagnosis import rows, sentences
-from stillhouse.search.results.outcome import Repeated
+from stillhouse.search.report.page.diagnosis import diagnosis_sentences, variant_rows
+from stillhouse.search.results.outcome import SeedRuns
 
 FIGURES = {
     **{f"{s}_{n}": 0.5 for s in ("train", "validation") for n in ("confidence", "entropy", "ece")},
@@ -26,10 +26,10 @@ def repeated(role, values):
         payload = Payload(name="tensors", sha256="", size=0)
         return Record(
             key=f"{role}{value}", name=role, kind="train", identity={}, parents=(),
-            payload=payload, figures={FIGURE: value}, curve=(), facts={}, seconds=1.0, made_at="",
+            payload=payload, figures={METRIC: value}, curve=(), facts={}, seconds=1.0, made_at="",
         )  # fmt: skip
 
-    return Repeated(role, tuple(range(len(values))), tuple(map(record, values)))
+    return SeedRuns(role, tuple(range(len(values))), tuple(map(record, values)))
 
 
 def found(**changed):
@@ -49,17 +49,17 @@ def test_shares_of_the_gain_and_ties():
         "plain",
         *("smoothing", "class_similarity", "top_classes", "partial_similarity"),
     ]
-    text = " ".join(sentences(diagnosis))
+    text = " ".join(diagnosis_sentences(diagnosis))
     assert "how sure the teacher is (KD-pt), 60 % of it" in text
     assert "hardly weighs examples" in text
     assert "erased" in text
-    assert [row[-1] for row in rows(diagnosis)].count("tie") == 4
+    assert [row[-1] for row in variant_rows(diagnosis)].count("tie") == 4
 
 
 def test_a_gain_that_seeds_could_make_has_no_shares():
     diagnosis = found(soft_targets=(0.80, 0.83, 0.79))
     assert all(student["share"] is None for student in diagnosis.plain()["students"])
-    assert "gain nothing over labels" in " ".join(sentences(diagnosis))
+    assert "gain nothing over labels" in " ".join(diagnosis_sentences(diagnosis))
 
 
 def test_from_the_command_line_with_stages_shared(tmp_path, monkeypatch):
@@ -92,7 +92,7 @@ def test_from_the_command_line_with_stages_shared(tmp_path, monkeypatch):
     assert "What explains the gain" in page
     assert "<svg" in page
     # The experiment's own student is the one that hears soft targets.
-    own = load_experiment(file).recipe().student.key
+    own = load_experiment(file).stage_graph().student.key
     assert first["students"][-1]["keys"][0] == own
     made = sorted((tmp_path / "library").rglob("record.json"))
     again = json.loads(CliRunner().invoke(app, words).output)

@@ -8,12 +8,17 @@ import pytest
 
 from stillhouse import launch
 from stillhouse.search.artifacts.record import Payload, Record
-from stillhouse.search.driver.plan import plan
-from stillhouse.search.evaluation.factorial import cells, interactions, interval, judged
+from stillhouse.search.driver.plan import plan_search
+from stillhouse.search.evaluation.factorial import (
+    classify_interaction,
+    confidence_interval,
+    factorial_cells,
+    interactions,
+)
 from stillhouse.search.experiment.goal import Goal
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.search.report.pictures.factorial import draw, section
-from stillhouse.search.results.outcome import Outcome, Repeated
+from stillhouse.search.results.outcome import Outcome, SeedRuns
 from stillhouse.spaces.config.problems import ConfigError
 
 TECHNIQUES = {
@@ -34,11 +39,11 @@ def told(tiny):
 def test_an_interval_is_students_by_the_book():
     """Three values, two degrees of freedom: t = 4.302653 (table of the 97.5 % quantile)."""
     values = [0.01, 0.02, 0.06]
-    mean, low, high = interval(values, 0.95)
+    mean, low, high = confidence_interval(values, 0.95)
     half = 4.302653 * statistics.stdev(values) / math.sqrt(3)
     assert mean == pytest.approx(0.03)
     assert (low, high) == pytest.approx((0.03 - half, 0.03 + half), rel=1e-6)
-    assert interval([0.5, 0.5], 0.99) == (0.5, 0.5, 0.5)
+    assert confidence_interval([0.5, 0.5], 0.99) == (0.5, 0.5, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +58,7 @@ def test_an_interval_is_students_by_the_book():
     ],
 )
 def test_verdicts(low, high, verdict):
-    assert judged(low, high, margin=0.005) == verdict
+    assert classify_interaction(low, high, margin=0.005) == verdict
 
 
 def record(role, seed, accuracy):
@@ -83,7 +88,7 @@ ACCURACIES = {
 @pytest.fixture
 def outcome():
     repeats = tuple(
-        Repeated(role, (0, 1, 2), tuple(record(role, i, x) for i, x in enumerate(values)))
+        SeedRuns(role, (0, 1, 2), tuple(record(role, i, x) for i, x in enumerate(values)))
         for role, values in ACCURACIES.items()
     )
     asked = {"techniques": TECHNIQUES, "seeds": 3}
@@ -108,9 +113,9 @@ def test_an_interaction_is_what_both_gain_beyond_the_sum_seed_by_seed(outcome):
     smoothing, shifts = interactions(outcome)
     # acc(X + KD) - acc(X) - acc(KD) + acc(none)
     assert smoothing.values == pytest.approx((-0.02, -0.01, -0.03))
-    assert smoothing.alone == pytest.approx((0.01, 0.01, 0.01))
-    assert smoothing.taught == pytest.approx((0.04, 0.03, 0.05))
-    assert smoothing.both == pytest.approx((0.03, 0.03, 0.03))
+    assert smoothing.technique_gains == pytest.approx((0.01, 0.01, 0.01))
+    assert smoothing.distillation_gains == pytest.approx((0.04, 0.03, 0.05))
+    assert smoothing.combined_gains == pytest.approx((0.03, 0.03, 0.03))
     half = 4.302653 * 0.01 / math.sqrt(3)
     assert (smoothing.low, smoothing.high) == pytest.approx((-0.02 - half, -0.02 + half))
     assert smoothing.verdict == "undecided"  # -4.5 to +0.5 points
@@ -119,12 +124,12 @@ def test_an_interaction_is_what_both_gain_beyond_the_sum_seed_by_seed(outcome):
 
 
 def test_only_seeds_that_all_four_have_are_compared(outcome):
-    lost = outcome.repeats[2]
-    kept = Repeated(lost.role, (0, 2), (lost.records[0], lost.records[2]))
-    repeats = (*outcome.repeats[:2], kept, *outcome.repeats[3:])
+    lost = outcome.seed_runs[2]
+    kept = SeedRuns(lost.role, (0, 2), (lost.records[0], lost.records[2]))
+    repeats = (*outcome.seed_runs[:2], kept, *outcome.seed_runs[3:])
     found = {one.technique: one for one in interactions(with_repeats(outcome, repeats))}
     assert found["smoothing"].values == pytest.approx((-0.02, -0.03))
-    repeats = (*outcome.repeats[:2], *outcome.repeats[3:])
+    repeats = (*outcome.seed_runs[:2], *outcome.seed_runs[3:])
     assert [one.technique for one in interactions(with_repeats(outcome, repeats))] == ["shifts"]
 
 
@@ -146,9 +151,9 @@ def test_the_page_says_it_in_words_and_numbers(outcome, tmp_path):
     assert "-2.00 (-4.48 to +0.48)" in text
     assert "orthogonal" in text
     assert "0.2500" in text
-    from stillhouse.search.report.core.mpl_style import look
+    from stillhouse.search.report.core.mpl_style import use_style
 
-    with look():
+    with use_style():
         picture = draw(outcome)
         assert picture is not None
         assert {file.suffix for file in picture.save(tmp_path)} == {".svg", ".png"}
@@ -161,22 +166,22 @@ def test_the_page_says_it_in_words_and_numbers(outcome, tmp_path):
 
 def test_every_technique_without_and_with_a_teacher_over_the_same_seeds(told):
     experiment = load_experiment(told)
-    made = {each.role: each for each in cells(experiment)}
+    made = {each.role: each for each in factorial_cells(experiment)}
     assert set(made) == set(ACCURACIES)
     for each in made.values():
-        assert list(each.recipes) == [0, 1, 2]
-        assert [r.student.work.seed for r in each.recipes.values()] == [0, 1, 2]
-    keys = [r.student.key for each in made.values() for r in each.recipes.values()]
+        assert list(each.graphs) == [0, 1, 2]
+        assert [r.student.operation.seed for r in each.graphs.values()] == [0, 1, 2]
+    keys = [r.student.key for each in made.values() for r in each.graphs.values()]
     assert len(set(keys)) == len(keys)
-    alone = made["smoothing"].recipes[1].student
+    alone = made["smoothing"].graphs[1].student
     assert alone.parents == ()
-    assert list(alone.work.objective.terms) == ["cross_entropy"]
-    assert alone.work.objective.terms["cross_entropy"].label_smoothing == 0.1
-    assert alone.work.objective.terms["cross_entropy"].weight == 1.0
-    both = made["shifts + teacher"].recipes[1].student
+    assert list(alone.operation.objective.terms) == ["cross_entropy"]
+    assert alone.operation.objective.terms["cross_entropy"].label_smoothing == 0.1
+    assert alone.operation.objective.terms["cross_entropy"].weight == 1.0
+    both = made["shifts + teacher"].graphs[1].student
     assert both.data.augment.crop == 1
-    assert both.work.training.epochs == 3
-    taught = made["trial 0"].recipes[1].student
+    assert both.operation.training.epochs == 3
+    taught = made["trial 0"].graphs[1].student
     assert [p.key for p in both.parents] == [p.key for p in taught.parents]
     assert taught.data.augment.crop == 0
 
@@ -216,13 +221,17 @@ def test_what_cannot_be_is_told_before_anything_runs(told, changes, message):
 
 def test_a_plan_counts_every_cell(told, monkeypatch):
     """Two techniques and none, without and with the teacher; one of them is the trial's own."""
-    monkeypatch.setattr("stillhouse.search.driver.plan._time", lambda *_: 0.032)  # 1 ms an image
+    monkeypatch.setattr(
+        "stillhouse.search.driver.plan._fastest_pass", lambda *_: 0.032
+    )  # 1 ms an image
     told["stages"]["other"] = {**told["stages"]["teacher"], "seed": 7}
     told["factorial"]["techniques"]["smoothing"] = {"student.teachers": ["teacher", "other"]}
     three, six, nine = (
-        plan(load_experiment(told, {"factorial.seeds": seeds})) for seeds in (3, 6, 9)
+        plan_search(load_experiment(told, {"factorial.seeds": seeds})) for seeds in (3, 6, 9)
     )
-    alone = {stage.label for stage in plan(load_experiment(told, {"factorial": None})).stages}
+    alone = {
+        stage.label for stage in plan_search(load_experiment(told, {"factorial": None})).stages
+    }
     assert {stage.label for stage in three.stages} == alone | {"other"}
     # More teachers than one are none where there shall be none: those students are the plain ones.
     assert [planned.repeats for planned in (three, six, nine)] == [5 * n - 1 for n in (3, 6, 9)]
@@ -238,7 +247,7 @@ def test_a_factorial_from_beginning_to_end(told, tmp_path, monkeypatch):
     experiment = load_experiment(told)
     launched = launch(experiment, inline=True)
     outcome = launched.outcome
-    assert {r.role for r in outcome.repeats} == set(ACCURACIES)
+    assert {r.role for r in outcome.seed_runs} == set(ACCURACIES)
     assert len(interactions(outcome)) == 2
     assert set(outcome.variances) == set(ACCURACIES)
     assert (launched.folder.path / "factorial.png").exists()
@@ -250,4 +259,4 @@ def test_a_factorial_from_beginning_to_end(told, tmp_path, monkeypatch):
     assert {f"variance ({role})" for role in ACCURACIES} <= set(outcome.labels.values())
     reused = launch(experiment, inline=True).outcome
     assert reused.variances == outcome.variances
-    assert not reused.made
+    assert not reused.made_keys

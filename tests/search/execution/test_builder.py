@@ -15,11 +15,11 @@ from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.data.dataset import open_data
 from stillhouse.methods.core.training.evaluation import evaluate
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.assembly.network import rebuild
+from stillhouse.search.assembly.network import load_network
 from stillhouse.search.core.provenance import versions
 from stillhouse.search.execution import builder as making
-from stillhouse.search.execution.builder import Missing, make, make_all
-from stillhouse.search.stages.core.stage import Product, Stage, Work
+from stillhouse.search.execution.builder import MissingInput, build_stage, build_stages
+from stillhouse.search.stages.core.stage import Operation, Stage, StageResult
 from stillhouse.search.stages.ops.train import TrainNetwork
 
 TIMED = {"seconds", "images_per_second"}
@@ -28,7 +28,7 @@ TIMED = {"seconds", "images_per_second"}
 @pytest.fixture(autouse=True)
 def _nothing_open():
     """Each test reads its parents from its own library."""
-    making._OPENED.clear()
+    making._OPEN_ARTIFACTS.clear()
 
 
 @pytest.fixture
@@ -48,11 +48,11 @@ def work(monkeypatch):
 @pytest.fixture
 def chain(load):
     """A teacher, an assistant and a student: three stages, each resting on the one before."""
-    return load().recipe()
+    return load().stage_graph()
 
 
 def drain(stages, library):
-    return list(make_all(stages, library))
+    return list(build_stages(stages, library))
 
 
 def untimed(figures):
@@ -114,8 +114,10 @@ def test_a_record_tells_what_was_made_and_how(chain, library):
 
 def test_what_is_kept_is_the_network_that_was_measured(chain, library):
     drain([chain.student], library)
-    artifact = library.open(chain.student.key)
-    scores = evaluate(rebuild(artifact), open_data(chain.student.data), "validation", device="cpu")
+    artifact = library.open_artifact(chain.student.key)
+    scores = evaluate(
+        load_network(artifact), open_data(chain.student.data), "validation", device="cpu"
+    )
     assert scores["accuracy"] == artifact.record.figures["val_accuracy"]
     assert scores["nll"] == pytest.approx(artifact.record.figures["val_nll"], rel=1e-5)
 
@@ -123,22 +125,22 @@ def test_what_is_kept_is_the_network_that_was_measured(chain, library):
 def test_the_same_stage_made_twice_is_the_same_to_the_last_bit(chain, tmp_path):
     one, two = Library(str(tmp_path / "one")), Library(str(tmp_path / "two"))
     drain([chain.student], one)
-    making._OPENED.clear()
+    making._OPEN_ARTIFACTS.clear()
     drain([chain.student], two)
     for key in chain.keys.values():
-        assert equal(one.open(key).tensors, two.open(key).tensors)
+        assert equal(one.open_artifact(key).tensors, two.open_artifact(key).tensors)
         assert one.record(key).payload == two.record(key).payload
         assert untimed(one.record(key).figures) == untimed(two.record(key).figures)
 
 
 def test_published_weights_are_a_stage_that_trains_nothing(load, library, tmp_path):
-    teacher = next(load().recipe().student.lineage())
+    teacher = next(load().stage_graph().student.ancestors())
     drain([teacher], library)
-    tensors = dict(library.open(teacher.key).tensors)
+    tensors = dict(library.open_artifact(teacher.key).tensors)
     save_file({k: v.contiguous() for k, v in tensors.items()}, tmp_path / "w.safetensors")
     weights = {"path": str(tmp_path / "w.safetensors")}
     ready = {"teacher.weights": weights, "teacher.objective": None}
-    stage = next(load(ready).recipe().student.lineage())
+    stage = next(load(ready).stage_graph().student.ancestors())
     assert stage.key != teacher.key
     assert len(drain([stage], library)) == 1
     figures = library.record(stage.key).figures
@@ -155,12 +157,12 @@ def test_published_weights_are_a_stage_that_trains_nothing(load, library, tmp_pa
 )
 def test_a_stage_goes_on_from_its_last_saved_epoch(load, tmp_path, training, epochs_done):
     changes = {f"student.training.{k}": v for k, v in {"epochs": 5, **training}.items()}
-    recipe = load(changes).recipe()
+    recipe = load(changes).stage_graph()
     whole, broken = Library(str(tmp_path / "whole")), Library(str(tmp_path / "broken"))
     drain([recipe.student], whole)
     shutil.copytree(tmp_path / "whole" / "artifacts", tmp_path / "broken" / "artifacts")
-    broken.remove(recipe.student.key)
-    interrupted = make(recipe.student, broken, every=0.0)
+    broken.remove_artifact(recipe.student.key)
+    interrupted = build_stage(recipe.student, broken, save_interval_s=0.0)
     for _ in range(epochs_done):
         next(interrupted)
     interrupted.close()
@@ -168,11 +170,11 @@ def test_a_stage_goes_on_from_its_last_saved_epoch(load, tmp_path, training, epo
     resumed = Library(broken.uri)
     assert len(resumed.load_scratch(recipe.student.key)) > 0
     seen = []
-    run = make(recipe.student, resumed)
+    run = build_stage(recipe.student, resumed)
     while (report := next(run, None)) is not None:
         seen.append(report)
     assert [report["epoch"] for report in seen] == [1.0, 2.0, 3.0, 4.0, 5.0]
-    one, other = whole.open(recipe.student.key), resumed.open(recipe.student.key)
+    one, other = whole.open_artifact(recipe.student.key), resumed.open_artifact(recipe.student.key)
     assert equal(one.tensors, other.tensors)
     assert one.record.payload == other.record.payload
     assert untimed(one.record.figures) == untimed(other.record.figures)
@@ -182,7 +184,7 @@ def test_a_stage_goes_on_from_its_last_saved_epoch(load, tmp_path, training, epo
 
 def test_a_stage_saves_only_when_it_is_time(chain, library):
     teacher = chain.prerequisites[0]
-    run = make(teacher, library, every=3600.0)
+    run = build_stage(teacher, library, save_interval_s=3600.0)
     next(run)
     run.close()
     assert library.load_scratch(teacher.key) is None
@@ -191,7 +193,7 @@ def test_a_stage_saves_only_when_it_is_time(chain, library):
 # Failed
 
 
-class Breaks(Work):
+class Breaks(Operation):
     """Reports twice, saves, and fails unless it has saved before."""
 
     kind: ClassVar[str] = "breaks"
@@ -201,22 +203,22 @@ class Breaks(Work):
     def epochs(self):
         return 3
 
-    def run(self, data, parents, bench):
+    def run(self, data, parents, context):
         yield {"epoch": 1.0}
         yield {"epoch": 2.0}
         raise ArithmeticError(self.message)
 
 
-class Adds(Work):
+class Adds(Operation):
     """A stage whose product is known: its parents' sums and one more."""
 
     kind: ClassVar[str] = "adds"
     amount: float = 1.0
 
-    def run(self, data, parents, bench):
+    def run(self, data, parents, context):
         total = sum(float(parent.tensors["sum"]) for parent in parents) + self.amount
         yield {"epoch": 1.0, "sum": total}
-        return Product({"sum": torch.tensor(total)}, {"sum": total})
+        return StageResult({"sum": torch.tensor(total)}, {"sum": total})
 
 
 DATA = DataConfig.parse({"source": "digits"})
@@ -233,7 +235,7 @@ def test_a_clock_that_is_set_back_changes_nothing(chain, library, monkeypatch):
     drain([chain.student], library)
     for record in library.records():
         assert 0 <= record.seconds < 1e5
-        assert library.open(record.key).record == record
+        assert library.open_artifact(record.key).record == record
 
 
 def test_a_stage_that_fails_leaves_nothing_behind(library):
@@ -252,7 +254,7 @@ def test_what_rests_on_a_failed_stage_is_not_begun(library):
 
 
 def test_a_training_that_diverges_leaves_nothing_behind(load, library):
-    stage = next(load({"teacher.training.lr": 1e30}).recipe().student.lineage())
+    stage = next(load({"teacher.training.lr": 1e30}).stage_graph().student.ancestors())
     with pytest.raises(RuntimeError, match="training diverged; try a smaller lr than 1e\\+30"):
         drain([stage], library)
     assert [p for p in Path(library.uri).rglob("*") if p.is_file()] == []
@@ -260,8 +262,8 @@ def test_a_training_that_diverges_leaves_nothing_behind(load, library):
 
 def test_a_parent_that_is_missing_is_named(library):
     one = adding(1.0)
-    with pytest.raises(Missing, match=r"adds 1\.0: ") as caught:
-        list(make(adding(2.0, one), library))
+    with pytest.raises(MissingInput, match=r"adds 1\.0: ") as caught:
+        list(build_stage(adding(2.0, one), library))
     assert caught.value.key == one.key
 
 
@@ -278,24 +280,25 @@ def test_any_kind_of_work_is_made_the_same_way(library):
 
 
 def test_a_damaged_parent_is_made_again_and_what_rests_on_it_stays(load, library, work):
-    recipe = load().recipe()
+    recipe = load().stage_graph()
     teacher, assistant = recipe.prerequisites
     drain([assistant], library)
     before = library.record(assistant.key).plain()
     payload = next(Path(library.uri, "artifacts", teacher.key[:2]).rglob("*.safetensors"))
     payload.write_bytes(payload.read_bytes()[:-8])
-    making._OPENED.clear()
+    making._OPEN_ARTIFACTS.clear()
     del work[:]
-    other = load({"assistants.networks": []}).recipe().student
+    other = load({"assistants.networks": []}).stage_graph().student
     fresh = Library(library.uri)
     drain([other], fresh)
     assert [parents for _, parents in work] == [0, 1]
     assert fresh.has(other.key)
     assert (
-        fresh.open(teacher.key).record.payload.sha256 == library.record(teacher.key).payload.sha256
+        fresh.open_artifact(teacher.key).record.payload.sha256
+        == library.record(teacher.key).payload.sha256
     )
     assert Library(library.uri).record(assistant.key).plain() == before
-    assert equal(fresh.open(assistant.key).tensors, library.open(assistant.key).tensors)
+    assert equal(fresh.open_artifact(assistant.key).tensors, library.open(assistant.key).tensors)
 
 
 def test_a_damaged_link_is_made_again_from_its_own_parents(library):
@@ -303,7 +306,7 @@ def test_a_damaged_link_is_made_again_from_its_own_parents(library):
     two = adding(2.0, one)
     drain([two], library)
     next(Path(library.uri, "artifacts", two.key[:2]).rglob("*.safetensors")).write_bytes(b"")
-    making._OPENED.clear()
+    making._OPEN_ARTIFACTS.clear()
     three = adding(3.0, two)
     labels = [stage.label for stage, _ in drain([three], Library(library.uri))]
     assert labels[-2:] == ["adds 2.0", "adds 3.0"]
@@ -318,7 +321,7 @@ def test_a_whole_lineage_that_is_gone_is_made_again(library):
     two = adding(2.0, one)
     drain([two], library)
     shutil.rmtree(Path(library.uri, "artifacts"))
-    making._OPENED.clear()
+    making._OPEN_ARTIFACTS.clear()
     three = adding(3.0, two)
     drain([three], library)
     assert Library(library.uri).record(three.key).figures == {"sum": 6.0}

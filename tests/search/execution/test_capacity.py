@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from stillhouse.search.execution.capacity import Room
-from stillhouse.search.experiment.schema import Resources
+from stillhouse.search.execution.capacity import TaskLimiter
+from stillhouse.search.experiment.schema import ResourceSettings
 
-WISH = Resources()
+WISH = ResourceSettings()
 
 
 def held_at_once(room, tasks, stop=()):
@@ -50,27 +50,27 @@ def held_at_once(room, tasks, stop=()):
     ],
 )
 def test_as_many_as_drivers_can_use_or_as_nodes_have_room_for(drivers, there, at_once):
-    room = Room(lambda _: there)
+    room = TaskLimiter(lambda _: there)
     for client, most in drivers.items():
-        room.open(client, most)
+        room.register(client, most)
     (first, _) = held_at_once(room, 20)
     assert first == list(range(at_once))
     assert held_at_once(room, 20)[0] == list(range(at_once)), "places were not given back"
 
 
 def test_who_leaves_makes_room_for_the_next_in_turn():
-    room = Room(lambda _: 0)
-    room.open("a", 3)
+    room = TaskLimiter(lambda _: 0)
+    room.register("a", 3)
     before, after = held_at_once(room, 10, stop=(1, 4))
     assert before == [0, 1, 2]
     assert after == [0, 2, 3]
-    room.open("a", 1)
-    room.close("a")
+    room.register("a", 1)
+    room.unregister("a")
     assert held_at_once(room, 10)[0] == [0]
 
 
 def test_a_pass_is_planned_for_what_there_may_be():
-    room = Room(lambda _: 2)
-    assert room.of(WISH) == 2
-    room.open("a", 8)
-    assert room.of(WISH) == 8
+    room = TaskLimiter(lambda _: 2)
+    assert room.capacity(WISH) == 2
+    room.register("a", 8)
+    assert room.capacity(WISH) == 8

@@ -3,27 +3,27 @@
 import asyncio
 
 from stillhouse.methods.core.data.config import DataConfig
-from stillhouse.search.execution.job import Flight
-from stillhouse.search.execution.takeover import Takeovers
-from stillhouse.search.experiment.schema import Resources
-from stillhouse.search.stages.core.stage import Stage, Work
+from stillhouse.search.execution.job import StageJob
+from stillhouse.search.execution.takeover import TakeoverMatcher
+from stillhouse.search.experiment.schema import ResourceSettings
+from stillhouse.search.stages.core.stage import Operation, Stage
 
 
 def flight(name, workers=1, clients=("driver",)):
-    class Wide(Work):
+    class Wide(Operation):
         @property
         def workers(self):
             return workers
 
     stage = Stage(name, Wide(), DataConfig.parse({"source": "digits", "limit": 50 + len(name)}))
-    return Flight(stage, Resources(), None, [], set(clients))
+    return StageJob(stage, ResourceSettings(), None, [], set(clients))
 
 
 def handed_over(wanted, *offers, crowded=lambda *_: True, patience=0.02):
     """Which trials are asked to make a flight's stage within some time, by their clients."""
 
     async def main():
-        takeovers = Takeovers(crowded, patience)
+        takeovers = TakeoverMatcher(crowded, patience)
         with takeovers.request([wanted]) as taken:
             opened = [takeovers.offer(client, {f.stage.key}, "node") for client, f in offers]
             replies = [each.__enter__() for each in opened]
@@ -32,9 +32,9 @@ def handed_over(wanted, *offers, crowded=lambda *_: True, patience=0.02):
             assert taken.done() == bool(asked)
             for reply in filter(asyncio.Future.done, replies):
                 assert reply.result().stages == (wanted.stage,)
-                assert takeovers.hear(reply.result().ticket, {})
+                assert takeovers.receive_report(reply.result().ticket, {})
             tickets = [reply.result().ticket for reply in replies if reply.done()]
-        assert not any(takeovers.hear(ticket, {}) for ticket in tickets)
+        assert not any(takeovers.receive_report(ticket, {}) for ticket in tickets)
         return asked
 
     return asyncio.run(main())

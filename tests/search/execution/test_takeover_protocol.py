@@ -13,17 +13,17 @@ from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.search.artifacts.store import Library
 from stillhouse.search.execution import builder as making
 from stillhouse.search.execution import placement, waiting
-from stillhouse.search.execution.scheduler import RETRIES, Foundry
-from stillhouse.search.execution.tasks import LostTrial, Running
+from stillhouse.search.execution.scheduler import MAX_RETRIES, StageScheduler
+from stillhouse.search.execution.tasks import StageRun, TrialLost
 from stillhouse.search.execution.waiting import StageFailed, await_stages
-from stillhouse.search.execution.watchdog import watchdog
-from stillhouse.search.experiment.schema import Resources
-from stillhouse.search.stages.core.stage import Product, Stage, Work
+from stillhouse.search.execution.watchdog import stage_watchdog
+from stillhouse.search.experiment.schema import ResourceSettings
+from stillhouse.search.stages.core.stage import Operation, Stage, StageResult
 
 DRIVER = "driver"
 
 
-class Noted(Work):
+class Noted(Operation):
     """Notes every start, and the epoch that it begins after."""
 
     kind: ClassVar[str] = "noted"
@@ -36,16 +36,16 @@ class Noted(Work):
     def workers(self):
         return self.spread
 
-    def run(self, data, parents, bench):
-        saved = bench.saves.load()
+    def run(self, data, parents, context):
+        saved = context.checkpointer.load()
         done = int(saved["epoch"]) if saved else 0
         self.starts.append((self.name, done))
         for epoch in range(done, 4):
             if epoch == 2 and (error := self.goes_wrong.get(self.name)):
                 raise error
-            bench.saves.store({"epoch": torch.tensor(epoch + 1)})
+            context.checkpointer.save({"epoch": torch.tensor(epoch + 1)})
             yield {"epoch": epoch + 1.0}
-        return Product({"sum": torch.ones(1)}, {"sum": 1.0})
+        return StageResult({"sum": torch.ones(1)}, {"sum": 1.0})
 
 
 class Carried(Noted):
@@ -54,23 +54,23 @@ class Carried(Noted):
     kind: ClassVar[str] = "carried"
 
     @property
-    def together(self):
+    def batch_key(self):
         return "all"
 
     @classmethod
-    def run_together(cls, works, *_):
-        cls.starts.append((" ".join(sorted(work.name for work in works)), 0))
-        yield [{"epoch": 1.0} for _ in works]
-        return [Product({"sum": torch.ones(1)}, {"sum": 1.0}) for _ in works]
+    def run_batch(cls, operations, *_):
+        cls.starts.append((" ".join(sorted(work.name for work in operations)), 0))
+        yield [{"epoch": 1.0} for _ in operations]
+        return [StageResult({"sum": torch.ones(1)}, {"sum": 1.0}) for _ in operations]
 
 
-class NoSlot(Running):
+class NoSlot(StageRun):
     """A task that no worker takes up."""
 
-    async def next(self):
+    async def next_message(self):
         await asyncio.Event().wait()
 
-    def stop(self):
+    def cancel(self):
         pass
 
 
@@ -104,11 +104,11 @@ class Talk:
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
         self.library = library
-        self.foundry = Foundry(library.uri)
-        self.foundry._placement.takeovers.patience = 0.05
+        self.foundry = StageScheduler(library.uri)
+        self.foundry._placement.takeovers.delay_s = 0.05
         self.actors = threading.local()
         self.trials = ThreadPoolExecutor(4)
-        self.ask(self.foundry.listen(DRIVER)).result(60)
+        self.ask(self.foundry.subscribe(DRIVER)).result(60)
 
     def ask(self, coroutine):
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
@@ -130,8 +130,8 @@ class Talk:
 
     # What a test asks
 
-    def want(self, *stages):
-        self.ask(self.foundry.want(DRIVER, list(stages), Resources())).result(60)
+    def request(self, *stages):
+        self.ask(self.foundry.request(DRIVER, list(stages), ResourceSettings())).result(60)
 
     def trial(self, *stages):
         """A trial that waits for stages: why it failed, empty if it did not."""
@@ -139,8 +139,8 @@ class Talk:
         def waits():
             self.actors.here = Actor(self.loop)
             try:
-                library = Library(self.library.uri, found=True)
-                await_stages(library, stages, watchdog(library, "0" * 64, None))
+                library = Library(self.library.uri, must_exist=True)
+                await_stages(library, stages, stage_watchdog(library, "0" * 64, None))
             except StageFailed as failed:
                 return str(failed)
             finally:
@@ -150,10 +150,10 @@ class Talk:
         return self.trials.submit(waits)
 
     def told(self):
-        return self.ask(self.foundry.news(DRIVER, 0)).result(60)[1]
+        return self.ask(self.foundry.poll_events(DRIVER, 0)).result(60)[1]
 
     def close(self):
-        self.ask(self.foundry.leave(DRIVER)).result(60)
+        self.ask(self.foundry.unregister(DRIVER)).result(60)
         self.trials.shutdown()
         self.ask(self._end()).result(60)
         self.loop.call_soon_threadsafe(self.loop.stop)
@@ -171,8 +171,8 @@ class Talk:
 def talk(library, monkeypatch):
     monkeypatch.setattr(Noted, "starts", [])
     monkeypatch.setattr(Noted, "goes_wrong", {})
-    monkeypatch.setattr(placement, "start", lambda *_: NoSlot(None, workers=1))
-    monkeypatch.setattr(placement, "_slots", lambda _: 2)
+    monkeypatch.setattr(placement, "submit_stages", lambda *_: NoSlot(None, num_workers=1))
+    monkeypatch.setattr(placement, "_cluster_slots", lambda _: 2)
     talk = Talk(library)
     for name, value in {
         "get": lambda asked: asked.result(60),
@@ -180,7 +180,7 @@ def talk(library, monkeypatch):
         "get_runtime_context": lambda: talk,
     }.items():
         monkeypatch.setattr(waiting.ray, name, value)
-    monkeypatch.setattr(waiting, "this_node", lambda: "10.0.0.1 (abc)")
+    monkeypatch.setattr(waiting, "current_node_name", lambda: "10.0.0.1 (abc)")
     yield talk
     talk.close()
 
@@ -193,7 +193,7 @@ def stage(name, *parents, kind=Noted, spread=1):
 def test_trials_make_all_that_they_wait_for_and_each_stage_once(talk):
     both = stage("both")
     left, right = stage("left", both), stage("right", both)
-    talk.want(left, right)
+    talk.request(left, right)
     trials = [talk.trial(both, left), talk.trial(both, right), talk.trial(both, left)]
     assert [each.result(60) for each in trials] == ["", "", ""]
     assert sorted(Noted.starts) == [("both", 0), ("left", 0), ("right", 0)]
@@ -208,21 +208,21 @@ def test_a_program_error_fails_all_who_wait_and_is_not_tried_again(talk):
     Noted.goes_wrong["broken"] = ArithmeticError("nine is not prime")
     broken = stage("broken")
     after = stage("after", broken)
-    talk.want(after)
+    talk.request(after)
     trials = [talk.trial(broken, after) for _ in range(2)]
     why = "broken: ArithmeticError: nine is not prime"
     assert [each.result(60) for each in trials] == [why, why]
     assert talk.trial(broken, after).result(60) == why
     assert Noted.starts == [("broken", 0)]
     Noted.goes_wrong.clear()
-    talk.want(after)  # a driver that asks once more gets another attempt
+    talk.request(after)  # a driver that asks once more gets another attempt
     assert talk.trial(broken, after).result(60) == ""
     assert Noted.starts[1:] == [("broken", 2), ("after", 0)]
 
 
 def test_what_was_removed_is_made_once_for_all_trials(talk):
     wanted = stage("wanted")
-    talk.want(wanted)
+    talk.request(wanted)
     assert talk.trial(wanted).result(60) == ""
     talk.library.remove(wanted.key)
     trials = [talk.trial(wanted) for _ in range(3)]
@@ -233,11 +233,11 @@ def test_what_was_removed_is_made_once_for_all_trials(talk):
 def test_what_a_stage_rests_on_and_is_gone_is_made_again_first(talk):
     first = stage("first")
     after = stage("after", first)
-    talk.want(first)
+    talk.request(first)
     assert talk.trial(first).result(60) == ""
     talk.library.remove(first.key)
-    making._OPENED.clear()
-    talk.want(after)
+    making._OPEN_ARTIFACTS.clear()
+    talk.request(after)
     assert talk.trial(after).result(60) == ""
     assert Noted.starts == [("first", 0), ("first", 0), ("after", 0)]
 
@@ -245,52 +245,56 @@ def test_what_a_stage_rests_on_and_is_gone_is_made_again_first(talk):
 def test_a_trial_that_is_lost_is_followed_by_the_next_that_waits(talk):
     """From the last saved epoch."""
     wanted = stage("wanted")
-    talk.want(wanted)
+    talk.request(wanted)
     actor = Actor(talk.loop)
-    waits = talk.wait.remote(DRIVER, [wanted], actor, "a node")
+    waits = talk.wait_for_stages.remote(DRIVER, [wanted], actor, "a node")
     reply = waits.result(60)
     assert reply.stages == (wanted,)
     talk.library.save_scratch(wanted.key, {"epoch": torch.tensor(2)})
-    assert talk.hear.remote(reply.ticket, {"epoch": 2.0}).result(60)
+    assert talk.receive_report.remote(reply.ticket, {"epoch": 2.0}).result(60)
     actor.leave()
     assert talk.trial(wanted).result(60) == ""
     assert Noted.starts == [("wanted", 2)]
-    assert not talk.hear.remote(reply.ticket, {"epoch": 3.0}).result(60), "it is told to stop"
+    assert not talk.receive_report.remote(reply.ticket, {"epoch": 3.0}).result(60), (
+        "it is told to stop"
+    )
 
 
 def test_a_stage_that_loses_each_trial_is_given_up(talk):
     wanted = stage("wanted")
-    talk.want(wanted)
-    for _ in range(RETRIES + 1):
+    talk.request(wanted)
+    for _ in range(MAX_RETRIES + 1):
         actor = Actor(talk.loop)
-        assert talk.wait.remote(DRIVER, [wanted], actor, "a node").result(60).stages
+        assert talk.wait_for_stages.remote(DRIVER, [wanted], actor, "a node").result(60).stages
         actor.leave()
     until = time.monotonic() + 60
     while not (failed := [e for e in talk.told() if e.state == "failed"]):
         assert time.monotonic() < until
-    assert failed[0].reason.startswith(f"lost its worker {RETRIES + 1} times: {LostTrial.__name__}")
+    assert failed[0].reason.startswith(
+        f"lost its worker {MAX_RETRIES + 1} times: {TrialLost.__name__}"
+    )
 
 
 def test_a_pass_is_made_as_a_pass(talk):
     some = [stage(name, kind=Carried) for name in "abc"]
-    talk.want(*some)
+    talk.request(*some)
     assert talk.trial(*some).result(60) == ""
     assert Noted.starts == [("a b c", 0)]
 
 
 def test_a_stage_of_several_workers_is_made_by_one(talk):
     wide = stage("wide", spread=2)
-    talk.want(wide)
+    talk.request(wide)
     assert talk.trial(wide).result(60) == ""
     assert Noted.starts == [("wide", 0)]
 
 
 def test_a_driver_that_leaves_stops_its_trial(talk):
     wanted = stage("wanted")
-    talk.want(wanted)
-    reply = talk.wait.remote(DRIVER, [wanted], Actor(talk.loop), "a node").result(60)
-    assert talk.hear.remote(reply.ticket, {"epoch": 1.0}).result(60)
+    talk.request(wanted)
+    reply = talk.wait_for_stages.remote(DRIVER, [wanted], Actor(talk.loop), "a node").result(60)
+    assert talk.receive_report.remote(reply.ticket, {"epoch": 1.0}).result(60)
     talk.ask(talk.foundry.leave(DRIVER)).result(60)
     until = time.monotonic() + 60
-    while talk.hear.remote(reply.ticket, {"epoch": 2.0}).result(60):
+    while talk.receive_report.remote(reply.ticket, {"epoch": 2.0}).result(60):
         assert time.monotonic() < until

@@ -7,10 +7,10 @@ import pytest
 import ray.exceptions as errors
 import torch
 
-from stillhouse.search.execution.builder import Missing
-from stillhouse.search.execution.failures import out_of_memory, reason
-from stillhouse.search.execution.tasks import Hung, given_up, is_lost
-from stillhouse.search.execution.tasks import reason as reason_in_task
+from stillhouse.search.execution.builder import MissingInput
+from stillhouse.search.execution.failures import is_out_of_memory, reason
+from stillhouse.search.execution.tasks import StageTimeout, give_up_message, is_retryable
+from stillhouse.search.execution.tasks import task_error_line as reason_in_task
 
 LOST = {
     "WorkerCrashedError",
@@ -77,29 +77,33 @@ def blank(kind):
 def test_every_error_of_ray_is_one_or_the_other():
     """One that a later Ray adds must be looked at."""
     assert kinds().keys() <= LOST | NOT_LOST
-    assert {name for name, kind in kinds().items() if is_lost(blank(kind))} == LOST & kinds().keys()
+    assert {
+        name for name, kind in kinds().items() if is_retryable(blank(kind))
+    } == LOST & kinds().keys()
 
 
 def test_what_counts_in_a_task_is_the_cause():
     def in_task(cause):
         return errors.RayTaskError("made", "trace", cause)
 
-    assert is_lost(in_task(errors.NodeDiedError("gone")))
-    assert not is_lost(in_task(ArithmeticError("nine is not prime")))
-    assert not is_lost(in_task(Missing("0" * 64, "gone")))
-    assert is_lost(Hung("gave no report for 5 s"))
+    assert is_retryable(in_task(errors.NodeDiedError("gone")))
+    assert not is_retryable(in_task(ArithmeticError("nine is not prime")))
+    assert not is_retryable(in_task(MissingInput("0" * 64, "gone")))
+    assert is_retryable(StageTimeout("gave no report for 5 s"))
 
 
 def test_in_the_end_one_line_says_what_helps():
-    said = given_up(Hung("gave no report for 5 s"), 4)
+    said = give_up_message(StageTimeout("gave no report for 5 s"), 4)
     assert said == (
         "gave no report for 5 s, in each of 4 attempts; where a report takes longer, set "
         "run.hang_after"
     )
-    said = given_up(errors.OutOfMemoryError("Task was killed\ndue to the node running low"), 4)
+    said = give_up_message(
+        errors.OutOfMemoryError("Task was killed\ndue to the node running low"), 4
+    )
     assert said.startswith("its machine ran out of memory in each of 4 attempts, and Ray ended it")
     assert "\n" not in said
-    said = given_up(errors.NodeDiedError("node a died\nsee the logs"), 4)
+    said = give_up_message(errors.NodeDiedError("node a died\nsee the logs"), 4)
     assert said == "lost its worker 4 times: NodeDiedError: node a died"
 
 
@@ -107,12 +111,12 @@ def test_out_of_memory_is_told_with_what_helps():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**50)
     for error in (caught.value, MemoryError(), torch.OutOfMemoryError("CUDA out of memory.")):
-        assert out_of_memory(error)
+        assert is_out_of_memory(error)
         for said in (reason(error), reason_in_task(error)):
             assert said.startswith("out of memory; a smaller batch_size or network, or fewer at")
             assert "\n" not in said
-        assert out_of_memory(pickle.loads(pickle.dumps(error)))
-    assert not out_of_memory(RuntimeError("size mismatch"))
+        assert is_out_of_memory(pickle.loads(pickle.dumps(error)))
+    assert not is_out_of_memory(RuntimeError("size mismatch"))
 
 
 def test_an_error_of_several_lines_is_told_in_one_without_terminal_codes():

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from stillhouse.search.execution.watchdog import Watchdog, seconds_hung, watchdog
+from stillhouse.search.execution.watchdog import Watchdog, pop_hang_timeout, stage_watchdog
 
 HANGS = """
 import re, sys, time
@@ -33,8 +33,8 @@ def test_work_that_sleeps_is_ended_with_last_words(library):
     done = hang("time.sleep(3600)", library.uri)
     assert (done.returncode, done.stdout) == (1, "still here\n")
     assert 'File "<string>", line' in done.stderr
-    assert seconds_hung(library, "key") == 2.0
-    assert seconds_hung(library, "key") is None
+    assert pop_hang_timeout(library, "key") == 2.0
+    assert pop_hang_timeout(library, "key") is None
 
 
 @pytest.mark.slow
@@ -60,7 +60,7 @@ def test_nothing_happens_to_who_reports_or_is_not_watched(library):
             with watched:
                 for _ in range(4):
                     time.sleep(0.02)
-                    watched.heard()
+                    watched.heartbeat()
         time.sleep(0.4)  # between two steps nothing is watched
     assert said == []
-    assert watchdog(library, "key", None)
+    assert stage_watchdog(library, "key", None)

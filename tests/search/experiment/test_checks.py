@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from stillhouse.search.experiment.checks.ending import check_test_split
+from stillhouse.search.experiment.checks.ending import require_test_split
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.spaces.config.problems import ConfigError
 
@@ -200,6 +200,6 @@ def sentences(tmp_path):
 
 
 def test_a_winner_is_made_again_only_where_there_is_a_test_split(sentences):
-    check_test_split(sentences([0, 1]))
+    require_test_split(sentences([0, 1]))
     with pytest.raises(ConfigError, match=r"data\.source: text has no test split, and reuse meas"):
-        check_test_split(sentences([]))
+        require_test_split(sentences([]))

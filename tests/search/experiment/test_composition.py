@@ -10,11 +10,11 @@ import yaml
 from typer.testing import CliRunner
 
 from stillhouse.search.cli.app import app
-from stillhouse.search.core.formatting import domain as worded
+from stillhouse.search.core.formatting import format_domain as worded
 from stillhouse.search.driver.launch import launch, resume
-from stillhouse.search.driver.plan import plan
+from stillhouse.search.driver.plan import plan_search
 from stillhouse.search.experiment.loading import load_experiment
-from stillhouse.search.experiment.setting_paths import leaves, told_apart
+from stillhouse.search.experiment.setting_paths import enumerate_suggestions, split_compositions
 from stillhouse.search.tuning.study import Study
 from stillhouse.spaces.config.problems import ConfigError
 
@@ -51,7 +51,7 @@ def composed(of=("soft_targets", "attention", "relations"), **limits):
 
 def drawn(experiment, points=1):
     found = []
-    for _ in leaves(lambda chooser: found.append(experiment.draw(chooser)), points):
+    for _ in enumerate_suggestions(lambda chooser: found.append(experiment.draw(chooser)), points):
         yield from found
         found.clear()
 
@@ -62,7 +62,7 @@ def test_a_knob_is_asked_only_where_its_method_is_chosen(tmp_path):
         chosen = values[OBJECTIVE]
         inner = {path.split(".")[2] for path in values if path != OBJECTIVE}
         assert inner == set(chosen)
-        terms = experiment.recipe(values).student.work.objective.terms
+        terms = experiment.stage_graph(values).student.operation.objective.terms
         assert set(terms) == {"cross_entropy", *chosen}
         for path, value in values.items():
             if path != OBJECTIVE:
@@ -76,7 +76,7 @@ def test_what_the_objective_holds_stays_and_is_searched_as_before(tmp_path):
     objective = {"cross_entropy": {}, "soft_targets": {"drop": 0, "schedule": {"switch": {}}}}
     experiment = load_experiment(told(tmp_path, search, objective))
     for values in drawn(experiment):
-        terms = experiment.recipe(values).student.work.objective.terms
+        terms = experiment.stage_graph(values).student.operation.objective.terms
         assert terms["cross_entropy"].weight == values[f"{OBJECTIVE}.cross_entropy.weight"]
         if "soft_targets" in values[OBJECTIVE]:
             assert terms["soft_targets"].temperature == 2.0
@@ -87,7 +87,7 @@ def test_what_the_objective_holds_stays_and_is_searched_as_before(tmp_path):
 
 def test_the_file_runs_as_it_stands_with_the_first_method(tmp_path):
     experiment = load_experiment(told(tmp_path, composed()))
-    assert set(experiment.recipe().student.work.objective.terms) == {
+    assert set(experiment.stage_graph().student.operation.objective.terms) == {
         "cross_entropy",
         "soft_targets",
     }
@@ -96,11 +96,11 @@ def test_the_file_runs_as_it_stands_with_the_first_method(tmp_path):
 def test_the_best_configuration_is_a_file_of_its_own(tmp_path):
     experiment = load_experiment(told(tmp_path, composed(at_least=2)))
     values = next(drawn(experiment))
-    settled = experiment.settled(values, "best")
+    settled = experiment.fixed_configuration(values, "best")
     assert "search" not in settled
     assert set(settled["stages"]["student"]["objective"]) == {"cross_entropy", *values[OBJECTIVE]}
     again = load_experiment(yaml.safe_load(yaml.safe_dump(settled)))
-    assert again.recipe().student.key == experiment.recipe(values).student.key
+    assert again.stage_graph().student.key == experiment.stage_graph(values).student.key
 
 
 def test_every_link_of_a_chain_may_have_methods_of_its_own(tmp_path):
@@ -118,10 +118,10 @@ def test_every_link_of_a_chain_may_have_methods_of_its_own(tmp_path):
     experiment = load_experiment(plain)
     seen = set()
     for values in drawn(experiment):
-        student = experiment.recipe(values).student
+        student = experiment.stage_graph(values).student
         (assistant,) = student.parents
         chosen = values["assistants.links.cnn4.objective"]
-        terms = assistant.work.objective.terms
+        terms = assistant.operation.objective.terms
         assert set(terms) == {"cross_entropy", *chosen}
         if "soft_targets" in chosen:
             drawn_t = values["assistants.links.cnn4.objective.soft_targets.temperature"]
@@ -167,7 +167,7 @@ def test_a_stopped_search_goes_on_with_the_same_composition(tmp_path):
     first = Study(experiment, tmp_path / "run").ask()
     again = Study(load_experiment(experiment.plain()), tmp_path / "run").ask()
     assert again.number == first.number
-    assert again.recipe.student.key == first.recipe.student.key
+    assert again.graph.student.key == first.graph.student.key
 
 
 def test_params_say_of_every_method_whether_it_is_in():
@@ -175,7 +175,7 @@ def test_params_say_of_every_method_whether_it_is_in():
     search |= {LINKS: {"methods": {"of": ["hints"]}}, "a.networks": {"chain": {"of": ["cnn2"]}}}
     values = {OBJECTIVE: ["attention"], f"{OBJECTIVE}.attention.weight": 3.0, "a.networks": []}
     values["assistants.links.cnn4.objective"] = ["hints"]
-    assert told_apart(values, search) == {
+    assert split_compositions(values, search) == {
         f"{OBJECTIVE}.soft_targets": "without",
         f"{OBJECTIVE}.attention": "with",
         f"{OBJECTIVE}.attention.weight": 3.0,
@@ -220,7 +220,7 @@ def test_check_and_plan_know_compositions(tmp_path):
     said = CliRunner().invoke(app, ["check", str(file)])
     assert said.exit_code == 0
     assert "1 to 2 methods of ['soft_targets', 'attention', 'relations']" in said.output
-    planned = plan(load_experiment(file))
+    planned = plan_search(load_experiment(file))
     assert planned.trials == 6
     assert [stage.label for stage in planned.stages] == ["teacher"]
 
@@ -250,10 +250,10 @@ def test_mistakes_are_found_before_anything_runs(tmp_path, search, message):
 def test_no_method_at_all_is_a_composition_too(tmp_path):
     """On some pairs the plain student is the best; nobody listens to its teacher then."""
     experiment = load_experiment(told(tmp_path, composed(at_least=0)))
-    plain = experiment.recipe({OBJECTIVE: ()})
-    assert list(plain.student.work.objective.terms) == ["cross_entropy"]
+    plain = experiment.stage_graph({OBJECTIVE: ()})
+    assert list(plain.student.operation.objective.terms) == ["cross_entropy"]
     assert plain.student.parents == ()
-    assert [s.label for s in experiment.recipe({OBJECTIVE: ("hints",)}).prerequisites] == [
+    assert [s.label for s in experiment.stage_graph({OBJECTIVE: ("hints",)}).prerequisites] == [
         "teacher"
     ]
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.cli.show import parse_changes
+from stillhouse.search.cli.show import parse_overrides
 from stillhouse.search.experiment.experiment import to_yaml
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.spaces.config.problems import ConfigError
@@ -63,7 +63,7 @@ def refused(file, changes=None):
 
 
 def test_the_example_is_valid(tmp_path):
-    assert load_experiment(written(tmp_path)).final == "student"
+    assert load_experiment(written(tmp_path)).final_name == "student"
 
 
 FIELDS = {
@@ -589,15 +589,15 @@ def test_changes_are_laid_over_the_file(tmp_path):
         "run.scheduler.grace_epochs": 1,
     }
     experiment = load_experiment(written(tmp_path), changes)
-    student = experiment.entries["student"]
+    student = experiment.stage_configs["student"]
     assert experiment.run.trials == 7
     assert student.training.lr == 0.5
     assert student.network.settings.width == 0.5
     assert student.network.settings.depth == 2
     assert student.training.schedule.kind == "cosine"
     assert student.training.schedule.warmup == 2.0
-    assert experiment.entries["teacher"].training.epochs == 3
-    assert experiment.entries["teacher"].seed == 4
+    assert experiment.stage_configs["teacher"].training.epochs == 3
+    assert experiment.stage_configs["teacher"].seed == 4
     assert experiment.limits == {}
     assert experiment.run.scheduler.grace_epochs == 1
 
@@ -611,7 +611,7 @@ def test_a_setting_is_reached_whichever_way_its_schedule_is_written(tmp_path, sc
         pytest.skip("the path does not go with this form")
     file = written(tmp_path, ("{cosine: {warmup: 1}}", schedule))
     experiment = load_experiment(file, {f"student.training.{path}": 3.0})
-    assert experiment.entries["student"].training.schedule.warmup == 3.0
+    assert experiment.stage_configs["student"].training.schedule.warmup == 3.0
 
 
 @pytest.mark.parametrize("name", ["run", "goal", "search", "library", "study", "name", "stages"])
@@ -622,7 +622,7 @@ def test_a_stage_called_like_a_top_level_field_hides_no_field(tmp_path, name):
     changes = {"run.trials": 9, "name": "other", f"stages.{name}.training.batch_size": 7}
     experiment = load_experiment(file, changes)
     assert (experiment.run.trials, experiment.name) == (9, "other")
-    assert experiment.recipe().student.work.training.batch_size == 7
+    assert experiment.stage_graph().student.operation.training.batch_size == 7
 
 
 def test_a_wrong_change_is_not_blamed_on_the_file(tmp_path):
@@ -636,7 +636,7 @@ def test_a_wrong_change_is_not_blamed_on_the_file(tmp_path):
 
 def test_pairs_from_the_command_line_are_yaml():
     pairs = ["a.b=1e-3", "c=[x, y]", "d=", "e=f=g", "run.scheduler={asha: {grace_epochs: 2}}"]
-    assert parse_changes(pairs) == {
+    assert parse_overrides(pairs) == {
         "a.b": 1e-3,
         "c": ["x", "y"],
         "d": None,
@@ -648,7 +648,7 @@ def test_pairs_from_the_command_line_are_yaml():
 @pytest.mark.parametrize("pair", ["a.b", "=3", "a.b=[1", "a=!!python/name:os.system"])
 def test_what_is_no_pair_is_refused_in_one_line(pair):
     with pytest.raises(ConfigError) as caught:
-        parse_changes([pair])
+        parse_overrides([pair])
     assert str(caught.value).startswith("--set: ")
     assert len(caught.value.problems) == 1
     assert "\n" not in str(caught.value)
@@ -664,15 +664,15 @@ def test_teachers_may_be_searched(tmp_path):
         "search": {"student.teachers": {"choice": [["assistants"], ["teacher", "other"]]}},
     }
     experiment = load_experiment(written(tmp_path), changes)
-    recipe = experiment.recipe({"student.teachers": ["teacher", "other"]})
+    recipe = experiment.stage_graph({"student.teachers": ["teacher", "other"]})
     assert [stage.label for stage in recipe.student.parents] == ["teacher", "other"]
 
 
 def test_a_links_name_may_come_from_the_search(tmp_path):
     links = {"assistants.links": {"cnn4": {"training": {"lr": 0.3}}}}
     experiment = load_experiment(written(tmp_path), links)
-    recipe = experiment.recipe({"assistants.networks": ["cnn6", "cnn4"]})
-    assert {s.label: s.work.training.lr for s in recipe.student.lineage()} == {
+    recipe = experiment.stage_graph({"assistants.networks": ["cnn6", "cnn4"]})
+    assert {s.label: s.operation.training.lr for s in recipe.student.ancestors()} == {
         "teacher": 0.05,
         "assistants/cnn6": 0.05,
         "assistants/cnn4": 0.3,
@@ -714,7 +714,7 @@ def test_limits_that_exclude_each_other_are_found_where_all_can_be_tried(tmp_pat
 
 def test_an_experiment_without_a_search_is_one(tmp_path):
     experiment = load_experiment(written(tmp_path), {"search": {}, "goal": None})
-    assert experiment.final == "student"
+    assert experiment.final_name == "student"
     assert [(goal.figure, goal.maximize) for goal in experiment.goals] == [("val_accuracy", True)]
 
 
@@ -751,19 +751,19 @@ def test_an_experiment_survives_being_written_down(tmp_path, changes):
     assert again == experiment
     assert to_yaml(again.plain()) == text
     assert load_experiment(experiment.plain()) == experiment
-    assert again.recipe().keys == experiment.recipe().keys
+    assert again.stage_graph().keys_by_label == experiment.stage_graph().keys_by_label
 
 
 class Lows:
     """A chooser that takes the second of everything."""
 
-    def uniform(self, name, low, high, log):
+    def suggest_float(self, name, low, high, log):
         return (low * high) ** 0.5 if log else (low + high) / 2
 
-    def integer(self, name, low, high, step):
+    def suggest_int(self, name, low, high, step):
         return min(low + step, high)
 
-    def choice(self, name, count, labels):
+    def suggest_index(self, name, count, labels):
         return 1
 
 
@@ -773,14 +773,14 @@ def test_a_settled_configuration_is_an_experiment_with_the_same_student(tmp_path
     if changes.get("search", {}).get("student.seed"):
         changes["search"]["student.seed"] = {"integers": [0, 3]}
     experiment = load_experiment(written(tmp_path), changes)
-    values = experiment.draw(Lows())
-    told = yaml.safe_load(to_yaml(experiment.settled(values, "best")))
+    values = experiment.suggest(Lows())
+    told = yaml.safe_load(to_yaml(experiment.fixed_configuration(values, "best")))
     assert "search" not in told
     settled = load_experiment(told)
     assert settled.name == "best"
-    assert settled.recipe().student.key == experiment.recipe(values).student.key
+    assert settled.stage_graph().student.key == experiment.stage_graph(values).student.key
 
 
 def test_an_experiment_is_loaded_from_python_values_too(tiny):
     tiny["stages"]["student"]["teachers"] = ("assistants",)
-    assert load_experiment(tiny).recipe().keys
+    assert load_experiment(tiny).stage_graph().keys_by_label

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stillhouse.search.artifacts.record import DamagedRecord, Record, read_record
+from stillhouse.search.artifacts.record import CorruptRecord, Record, parse_record
 from stillhouse.search.experiment.experiment import Experiment
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.search.experiment.yaml_source import parse_document
@@ -112,8 +112,8 @@ def reads(text):
 def records(data):
     """Read a record as the library does."""
     try:
-        found = outcome(lambda: read_record(data, KEY, "record.json"))
-    except DamagedRecord:
+        found = outcome(lambda: parse_record(data, KEY, "record.json"))
+    except CorruptRecord:
         return
     assert isinstance(found, Record) or found.problems
 
@@ -195,5 +195,5 @@ def test_ten_thousand_broken_records(data):
 @FEW
 @given(st.binary() | st.text().map(lambda text: text.encode(errors="replace")))
 def test_any_bytes_are_no_record(data):
-    with pytest.raises((DamagedRecord, ConfigError)):
-        read_record(data, KEY, "record.json")
+    with pytest.raises((CorruptRecord, ConfigError)):
+        parse_record(data, KEY, "record.json")

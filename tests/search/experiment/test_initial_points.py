@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from stillhouse.methods.core.objective.objective import METHODS, Objective, parse_term
-from stillhouse.search.driver.reuse import onwards
+from stillhouse.search.driver.reuse import continue_from_winner
 from stillhouse.search.experiment.experiment import to_yaml
-from stillhouse.search.experiment.initial_points import outside, starts
+from stillhouse.search.experiment.initial_points import initial_points, values_outside_space
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.search.results.run_folder import RunFolder
 from stillhouse.search.tuning.study import Study
@@ -46,15 +46,15 @@ def test_a_preset_and_its_values_written_out_are_one_objective(name, preset):
     assert short == Objective.parse(short.plain())
     assert "preset" not in str(short.plain())
     assert published.source
-    for other in published.beside:
+    for other in published.companions:
         assert preset in METHODS.load(other).presets or other == "cross_entropy"
 
 
 @pytest.mark.parametrize(("name", "preset"), PRESETS)
 def test_presets_lie_in_the_declared_ranges(name, preset):
     term, method = parse_term(name, {"preset": preset}), METHODS.load(name)
-    for field in term.model_fields_set & method.Config.space().keys():
-        assert method.Config.space()[field].contains(getattr(term, field)), field
+    for field in term.model_fields_set & method.Config.search_space().keys():
+        assert method.Config.search_space()[field].contains(getattr(term, field)), field
 
 
 def test_what_is_said_beside_a_preset_overrides_it():
@@ -86,7 +86,7 @@ def test_the_first_trials_of_a_composition_are_the_presets(tmp_path):
 
 def test_a_resumed_search_does_not_start_again(tmp_path):
     experiment = load_experiment(told(COMPOSED))
-    count = len(starts(experiment))
+    count = len(initial_points(experiment))
     study = Study(experiment, tmp_path)
     for _ in range(count + 1):
         study.tell(study.ask().number, {"val_accuracy": 0.5})
@@ -97,7 +97,7 @@ def test_presets_of_methods_that_are_always_in(tmp_path):
     weight = "student.objective.soft_targets.weight"
     search = {weight: "declared", "student.objective.soft_targets.temperature": {"uniform": [1, 9]}}
     experiment = load_experiment(told(search, {"cross_entropy": {}, "soft_targets": {}}))
-    (answers,) = starts(experiment).values()
+    (answers,) = initial_points(experiment).values()
     assert answers == {weight: 0.9, "student.objective.soft_targets.temperature": 4.0}
     assert dict(Study(experiment, tmp_path).ask().values) == answers
 
@@ -150,7 +150,7 @@ def held(search=HERE, **run):
 def test_the_file_is_the_first_trial_and_its_neighbours_differ_in_one_value(tmp_path):
     """A range has eight steps, in logarithms where it is drawn so: (2.56 / 0.01) ** (1 / 8) = 2."""
     experiment = load_experiment(held(start="file", neighbours=6))
-    first, *others = starts(experiment).values()
+    first, *others = initial_points(experiment).values()
     assert first == HELD
     changed = [{k: v for k, v in other.items() if v != HELD[k]} for other in others]
     assert changed == [
@@ -167,7 +167,7 @@ def test_the_file_is_the_first_trial_and_its_neighbours_differ_in_one_value(tmp_
 
 def test_no_neighbour_lies_beyond_a_range_and_there_are_no_more_than_there_are():
     search = {"student.training.lr": {"log_uniform": [0.03, 0.041]}}
-    found = starts(load_experiment(held(search, start="file", neighbours=50)))
+    found = initial_points(load_experiment(held(search, start="file", neighbours=50)))
     step = (0.041 / 0.03) ** (1 / 8)
     assert [answers["student.training.lr"] for answers in found.values()] == [
         0.04,
@@ -183,7 +183,7 @@ def test_a_chain_gains_or_loses_one_assistant(tiny):
     )
     experiment = load_experiment(tiny)
     drawn = []
-    for answers in starts(experiment).values():
+    for answers in initial_points(experiment).values():
         drawn.append([m.rpartition(".")[2] for m, said in answers.items() if said == "with"])
     assert drawn == [["cnn6"], [], ["cnn6", "cnn4"]]
 
@@ -257,8 +257,8 @@ def test_the_first_trial_is_the_files_configuration_however_it_is_written(case, 
     else:
         experiment = load_experiment(data)
     first = Study(experiment, tmp_path).ask()
-    assert first.recipe.student.key == experiment.recipe().student.key
-    assert outside(experiment) == {}
+    assert first.graph.student.key == experiment.stage_graph().student.key
+    assert values_outside_space(experiment) == {}
 
 
 def test_assistants_and_links_of_the_file_are_the_first_trial(tiny, tmp_path):
@@ -271,10 +271,10 @@ def test_assistants_and_links_of_the_file_are_the_first_trial(tiny, tmp_path):
     tiny["search"]["assistants.links.*.training.batch_size"] = {"choice": [32, 64]}
     tiny["search"]["student.objective.soft_targets.weight"] = {"choice": [0.5, 0.9]}
     experiment = load_experiment(tiny)
-    assert outside(experiment) == {}
+    assert values_outside_space(experiment) == {}
     first = Study(experiment, tmp_path).ask()
     assert first.values["assistants.links.cnn4.training.lr"] == 0.02
-    assert first.recipe.student.key == experiment.recipe().student.key
+    assert first.graph.student.key == experiment.stage_graph().student.key
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_assistants_and_links_of_the_file_are_the_first_trial(tiny, tmp_path):
 )
 def test_values_outside_the_searched_ones_are_named(search, expected):
     both = {"student.training.batch_size": {"choice": [64, 128]}, **search}
-    assert outside(load_experiment(held(both, start="file"))) == expected
+    assert values_outside_space(load_experiment(held(both, start="file"))) == expected
 
 
 def test_a_winner_is_the_start_of_a_search_on_other_data(tmp_path, monkeypatch):
@@ -298,26 +298,26 @@ def test_a_winner_is_the_start_of_a_search_on_other_data(tmp_path, monkeypatch):
     folder = RunFolder.new("started")
     folder.write("experiment.yaml", to_yaml(asked.plain()))
     won = {**HELD, "student.training.lr": 0.5, "student.training.optimizer": "adamw"}
-    folder.write("best.yaml", to_yaml(asked.settled(won, "started-best")))
-    other = onwards("started", {"data.split_seed": 1}, trials=12)
+    folder.write("best.yaml", to_yaml(asked.fixed_configuration(won, "started-best")))
+    other = continue_from_winner("started", {"data.split_seed": 1}, num_trials=12)
     assert (other.name, other.trials, other.data.split_seed) == ("started-onwards", 12, 1)
     assert other.search == asked.search
-    first, *others = starts(other).values()
+    first, *others = initial_points(other).values()
     assert first == won
     assert len(others) == 3
 
     asked = load_experiment(held({**HERE, "data.augment.cutout": {"choice": [0, 2, 4]}}))
     folder.write("experiment.yaml", to_yaml(asked.plain()))
     won |= {"data.augment.cutout": 4}
-    folder.write("best.yaml", to_yaml(asked.settled(won, "started-best")))
-    first, *_ = starts(onwards("started", {}, trials=12)).values()
+    folder.write("best.yaml", to_yaml(asked.fixed_configuration(won, "started-best")))
+    first, *_ = initial_points(continue_from_winner("started", {}, num_trials=12)).values()
     assert first == {**won, "data.augment.cutout": "4"}  # a choice is answered by its label
 
     folder.write("best.yaml", "name: started")
     with pytest.raises(ConfigError, match="is no experiment: it has no data"):
-        onwards("started", {}, trials=12)
+        continue_from_winner("started", {}, num_trials=12)
 
-    folder.write("best.yaml", to_yaml(asked.settled(won, "started-best")))
-    folder.write("experiment.yaml", to_yaml(asked.settled(won, "started")))
+    folder.write("best.yaml", to_yaml(asked.fixed_configuration(won, "started-best")))
+    folder.write("experiment.yaml", to_yaml(asked.fixed_configuration(won, "started")))
     with pytest.raises(ConfigError, match="started: searched nothing; leave --trials out"):
-        onwards("started", {}, trials=12)
+        continue_from_winner("started", {}, num_trials=12)

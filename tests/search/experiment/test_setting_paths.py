@@ -6,8 +6,15 @@ import random
 
 import pytest
 
-from stillhouse.search.experiment.setting_paths import Recorded, concrete, has, leaves, ordered, put
-from stillhouse.spaces.config.domains import Chain, Choice, Integers, LogUniform, Uniform
+from stillhouse.search.experiment.setting_paths import (
+    RecordingSuggester,
+    by_depth,
+    enumerate_suggestions,
+    expand_wildcard,
+    has_path,
+    set_value,
+)
+from stillhouse.spaces.config.domains import Choice, Integers, LogUniform, OrderedSubset, Uniform
 from stillhouse.spaces.config.problems import ConfigError
 
 
@@ -17,13 +24,13 @@ class Dice:
     def __init__(self, seed=0):
         self.random = random.Random(seed)
 
-    def uniform(self, name, low, high, log):
+    def suggest_float(self, name, low, high, log):
         return self.random.uniform(low, high)
 
-    def integer(self, name, low, high, step):
+    def suggest_int(self, name, low, high, step):
         return self.random.randrange(low, high + 1, step)
 
-    def choice(self, name, count, labels):
+    def suggest_index(self, name, count, labels):
         return self.random.randrange(count)
 
 
@@ -34,7 +41,7 @@ def enumerated(domains, points=3):
     def draw(chooser):
         found.append(tuple(d.draw(name, chooser) for name, d in domains.items()))
 
-    names = [tuple(leaf) for leaf in leaves(draw, points)]
+    names = [tuple(leaf) for leaf in enumerate_suggestions(draw, points)]
     return found, names
 
 
@@ -49,10 +56,10 @@ def enumerated(domains, points=3):
         {"a": Choice((1, 2)), "b": Choice(("x", "y", "z")), "c": Choice((True, False))},
         {"a": Integers(1, 7, 2), "b": Uniform(0, 1)},
         {"a": LogUniform(0.01, 1), "b": Choice((1,)), "c": Integers(0, 2)},
-        {"a": Chain(("c", "b", "a"), 3), "b": Choice((1, 2))},
-        {"a": Chain(("d", "c", "b", "a"), at_most=2, at_least=1)},
-        {"a": Chain(("c", "b", "a"), at_most=3, at_least=3)},
-        {"a": Chain(("c", "b", "a"), at_most=0)},
+        {"a": OrderedSubset(("c", "b", "a"), 3), "b": Choice((1, 2))},
+        {"a": OrderedSubset(("d", "c", "b", "a"), at_most=2, at_least=1)},
+        {"a": OrderedSubset(("c", "b", "a"), at_most=3, at_least=3)},
+        {"a": OrderedSubset(("c", "b", "a"), at_most=0)},
     ],
 )
 def test_leaves_are_the_product_of_the_grids_each_once(domains):
@@ -67,7 +74,7 @@ def test_questions_may_depend_on_answers():
         for i in range(kind):
             chooser.integer(f"size{i}", 1, 2, 1)
 
-    assert list(leaves(draw, 3)) == [
+    assert list(enumerate_suggestions(draw, 3)) == [
         {"kind": "none"},
         {"kind": "one", "size0": 1},
         {"kind": "one", "size0": 2},
@@ -77,8 +84,15 @@ def test_questions_may_depend_on_answers():
 
 def test_answers_are_named_as_optuna_names_them():
     """A leaf can be enqueued: each question's name with the value that was suggested."""
-    domains = {"lr": LogUniform(0.01, 1), "net": Choice(("a", "b")), "chain": Chain(("x", "y"), 1)}
-    ((*_, last), names) = ([*leaves(lambda c: [d.draw(n, c) for n, d in domains.items()], 2)], None)
+    domains = {
+        "lr": LogUniform(0.01, 1),
+        "net": Choice(("a", "b")),
+        "chain": OrderedSubset(("x", "y"), 1),
+    }
+    ((*_, last), names) = (
+        [*enumerate_suggestions(lambda c: [d.suggest(n, c) for n, d in domains.items()], 2)],
+        None,
+    )
     assert last == {"lr": pytest.approx(1.0), "net": "b", "chain.x": "with"}
     assert names is None
 
@@ -90,15 +104,15 @@ def test_a_way_that_ends_early_is_a_leaf_and_hides_no_other():
             raise ConfigError("1 does not go with anything")
         chooser.choice("b", 2, ["0", "1"])
 
-    found = [tuple(leaf.values()) for leaf in leaves(draw, 3)]
+    found = [tuple(leaf.values()) for leaf in enumerate_suggestions(draw, 3)]
     assert found == [("0", "0"), ("0", "1"), ("1",), ("2", "0"), ("2", "1")]
 
 
 def test_a_range_at_one_place_is_at_its_middle():
-    recorded = Recorded((), 1)
-    assert recorded.uniform("a", 1, 3, log=False) == 2
-    assert recorded.uniform("b", 1, 100, log=True) == pytest.approx(10)
-    assert recorded.asked == [1, 1]
+    recorded = RecordingSuggester((), 1)
+    assert recorded.suggest_float("a", 1, 3, log=False) == 2
+    assert recorded.suggest_float("b", 1, 100, log=True) == pytest.approx(10)
+    assert recorded.option_counts == [1, 1]
 
 
 # Chains
@@ -106,9 +120,9 @@ def test_a_range_at_one_place_is_at_its_middle():
 
 @pytest.mark.parametrize(("at_least", "at_most"), [(0, 4), (1, 2), (2, 3), (4, 4), (0, 1), (3, 4)])
 def test_drawn_chains_keep_their_lengths_and_reach_all_subsets(at_least, at_most):
-    domain = Chain(("d", "c", "b", "a"), at_most, at_least)
+    domain = OrderedSubset(("d", "c", "b", "a"), at_most, at_least)
     dice = Dice()
-    drawn = collections.Counter(domain.draw("chain", dice) for _ in range(2000))
+    drawn = collections.Counter(domain.suggest("chain", dice) for _ in range(2000))
     assert set(drawn) == set(domain.grid(0))
     assert all(at_least <= len(chain) <= at_most for chain in drawn)
     assert all(list(chain) == sorted(chain, reverse=True) for chain in drawn)
@@ -116,9 +130,9 @@ def test_drawn_chains_keep_their_lengths_and_reach_all_subsets(at_least, at_most
 
 def test_free_chains_are_uniform_over_subsets():
     """Every member is in with probability 1/2, whatever the others do."""
-    domain = Chain(("d", "c", "b", "a"), 4)
+    domain = OrderedSubset(("d", "c", "b", "a"), 4)
     dice = Dice()
-    drawn = collections.Counter(domain.draw("chain", dice) for _ in range(16000))
+    drawn = collections.Counter(domain.suggest("chain", dice) for _ in range(16000))
     assert len(drawn) == 16
     # Each count is binomial with mean 1000 and standard deviation 30.6.
     assert all(abs(count - 1000) < 5 * 30.6 for count in drawn.values())
@@ -128,12 +142,12 @@ def test_a_chain_asks_one_question_a_member_and_none_that_is_settled():
     asked = []
 
     class Names(Dice):
-        def choice(self, name, count, labels):
+        def suggest_index(self, name, count, labels):
             asked.append(name)
             assert labels == ["without", "with"]
             return 0
 
-    assert Chain(("c", "b", "a"), 3, at_least=2).draw("n", Names()) == ("b", "a")
+    assert OrderedSubset(("c", "b", "a"), 3, at_least=2).suggest("n", Names()) == ("b", "a")
     assert asked == ["n.c"]
 
 
@@ -197,33 +211,37 @@ def test_a_chain_asks_one_question_a_member_and_none_that_is_settled():
     ],
 )
 def test_a_value_is_put_where_its_path_says(before, path, value, after):
-    put(before, path, value)
+    set_value(before, path, value)
     assert before == after
 
 
 def test_a_path_leads_somewhere_or_not():
     data = {"a": {"b": {"c": None}}, "d": [1]}
-    assert all(has(data, path) for path in ("a", "a.b", "a.b.c", "d"))
-    assert not any(has(data, path) for path in ("", "b", "a.c", "a.b.c.d", "d.0"))
+    assert all(has_path(data, path) for path in ("a", "a.b", "a.b.c", "d"))
+    assert not any(has_path(data, path) for path in ("", "b", "a.c", "a.b.c.d", "d.0"))
 
 
 def test_outer_choices_come_before_what_they_decide():
     one = Choice((1, 2))
     space = {"s.network.width": one, "s.training.lr": one, "s.network": one, "a.networks": one}
-    paths = [path for path, _ in ordered(space)]
+    paths = [path for path, _ in by_depth(space)]
     assert paths == ["s.network", "a.networks", "s.network.width", "s.training.lr"]
 
 
 def test_a_star_stands_for_every_link_there_is(load):
     experiment = load()
     path = "assistants.links.*.training.lr"
-    assert list(concrete(path, experiment.entries)) == ["assistants.links.cnn6.training.lr"]
+    assert list(expand_wildcard(path, experiment.stage_configs)) == [
+        "assistants.links.cnn6.training.lr"
+    ]
     longer = load({"assistants.networks": ["cnn6", "cnn4"]})
-    assert len(list(concrete(path, longer.entries))) == 2
+    assert len(list(expand_wildcard(path, longer.stage_configs))) == 2
     empty = load({"assistants.networks": []})
-    assert list(concrete(path, empty.entries)) == []
-    assert list(concrete("student.training.lr", experiment.entries)) == ["student.training.lr"]
-    assert list(concrete("student.training.nothing", experiment.entries)) == []
+    assert list(expand_wildcard(path, empty.stage_configs)) == []
+    assert list(expand_wildcard("student.training.lr", experiment.stage_configs)) == [
+        "student.training.lr"
+    ]
+    assert list(expand_wildcard("student.training.nothing", experiment.stage_configs)) == []
 
 
 # Draws of whole experiments
@@ -276,7 +294,7 @@ def test_every_drawn_configuration_can_be_laid_out(load):
     dice = Dice()
     keys = set()
     for _ in range(25):
-        values = experiment.draw(dice)
+        values = experiment.suggest(dice)
         assert set(values) >= {"student.training.nesterov", "data.augment.flip"}
-        keys.add(experiment.recipe(values).student.key)
+        keys.add(experiment.stage_graph(values).student.key)
     assert len(keys) == 25

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stillhouse.search.cli.show import parse_changes
+from stillhouse.search.cli.show import parse_overrides
 from stillhouse.search.experiment.experiment import to_yaml
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.search.experiment.yaml_source import parse_document, read_document
@@ -89,10 +89,10 @@ def test_every_value_knows_its_line():
 
 def test_a_place_is_the_nearest_line_around_it():
     document = parse_document("a: 1\nb:\n  c: {d: 4}\n", "a.yaml")
-    assert document.place("b.c.d") == "a.yaml:3"
-    assert document.place("b.c.missing.deeper") == "a.yaml:3"
-    assert document.place("b.missing") == "a.yaml:2"
-    assert parse_document("", "a.yaml").place("b") == "a.yaml"
+    assert document.location("b.c.d") == "a.yaml:3"
+    assert document.location("b.c.missing.deeper") == "a.yaml:3"
+    assert document.location("b.missing") == "a.yaml:2"
+    assert parse_document("", "a.yaml").location("b") == "a.yaml"
 
 
 def test_problems_get_their_places():
@@ -112,11 +112,11 @@ def test_an_unknown_field_is_found_on_its_own_line():
 
 def test_what_was_laid_over_the_file_has_no_line():
     document = parse_document("a:\n  b: 1\nc: 2\n", "a.yaml")
-    document.laid_over.update(("a.b", "a.new.e"))
-    assert document.place("a.new") == "--set"
-    assert document.place("a.b.d") == "--set"
-    assert document.place("a.bc") == "a.yaml:1"
-    assert document.place("a") == "a.yaml:1"
+    document.overridden.update(("a.b", "a.new.e"))
+    assert document.location("a.new") == "--set"
+    assert document.location("a.b.d") == "--set"
+    assert document.location("a.bc") == "a.yaml:1"
+    assert document.location("a") == "a.yaml:1"
 
 
 def test_a_key_given_twice_is_refused():
@@ -218,7 +218,7 @@ def test_numbers_stay_themselves_when_they_are_written():
 def test_numbers_of_set_are_read_as_those_of_a_file():
     pairs = ["data.limit=0100", "a=1:30", "b=[01, 010]", "c={<<: {x: 1}, y: 0o10}"]
     told = {"data.limit": 100, "a": "1:30", "b": [1, 10], "c": {"x": 1, "y": 8}}
-    assert parse_changes(pairs) == told
+    assert parse_overrides(pairs) == told
 
 
 def test_a_time_is_no_number_of_epochs():
@@ -242,9 +242,9 @@ def test_a_merge_key_lays_a_mapping_under_another():
     assert document.data["student"] == {"lr": 0.1, "epochs": 9}
     assert document.data["teacher"] == {"lr": 0.1, "epochs": 3}
     # What was merged stands where it was written, what was said here stands here.
-    assert document.place("student.lr") == "a.yaml:2"
-    assert document.place("student.epochs") == "a.yaml:7"
-    assert document.place("student") == "a.yaml:5"
+    assert document.location("student.lr") == "a.yaml:2"
+    assert document.location("student.epochs") == "a.yaml:7"
+    assert document.location("student") == "a.yaml:5"
 
 
 @pytest.mark.parametrize("first", ["{<<: *teacher, epochs: 9}", "{epochs: 9, <<: *teacher}"])

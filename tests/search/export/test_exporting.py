@@ -21,18 +21,18 @@ from stillhouse.methods.core.data.dataset import open_data
 from stillhouse.methods.core.objective.objective import Objective
 from stillhouse.methods.core.training.train import Training
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.assembly.network import rebuild
+from stillhouse.search.assembly.network import load_network
 from stillhouse.search.cli.app import app
-from stillhouse.search.execution.builder import make_all
+from stillhouse.search.execution.builder import build_stages
 from stillhouse.search.experiment.experiment import to_yaml
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.search.export import format as formatting
 from stillhouse.search.export.exporting import (
-    CLOSE,
-    CLOSE_ROUNDED,
+    LOGIT_TOLERANCE,
+    QUANTISED_LOGIT_TOLERANCE,
     check_formats,
-    depart,
-    with_earlier,
+    export_network,
+    with_earlier_files,
 )
 from stillhouse.search.export.formats import FORMATS
 from stillhouse.search.export.formats.pt2 import Pt2
@@ -61,9 +61,9 @@ def _trained(network):
 def made(library, network):
     """The artifact of a network that has learnt for an epoch."""
     stage = _trained(network)
-    for _ in make_all([stage], library):
+    for _ in build_stages([stage], library):
         pass
-    return library.open(stage.key)
+    return library.open_artifact(stage.key)
 
 
 @pytest.fixture(scope="module")
@@ -78,9 +78,9 @@ def rounded(request, artifacts, tmp_path_factory):
     library = Library(str(tmp_path_factory.mktemp("rounded")))
     whole = artifacts[request.param]
     stage = Stage("student/quantised", QuantiseNetwork(), DATA, (_trained(request.param),))
-    for _ in make_all([stage], library):
+    for _ in build_stages([stage], library):
         pass
-    return whole, library.open(stage.key)
+    return whole, library.open_artifact(stage.key)
 
 
 @pytest.fixture(scope="module")
@@ -93,15 +93,15 @@ def images():
 def test_a_file_answers_as_the_network_did_whatever_the_batch(
     name, network, artifacts, images, tmp_path
 ):
-    departure = depart(artifacts[network], DATA, [name], tmp_path, "student")
+    departure = export_network(artifacts[network], DATA, [name], tmp_path, "student")
     (file,) = departure.files
     assert [path.name for path in tmp_path.iterdir()] == [f"student.{name}"]
     assert file.bytes == (tmp_path / f"student.{name}").stat().st_size
-    assert file.difference <= CLOSE
+    assert file.difference <= LOGIT_TOLERANCE
     assert file.agreement == 1.0
     assert min(file.latency_ms, departure.network.latency_ms) > 0.0
     answers = FORMATS.load(name).read(tmp_path / f"student.{name}")
-    own = rebuild(artifacts[network])
+    own = load_network(artifacts[network])
     for count in (1, 7, 50):
         with torch.no_grad():
             said, told = answers(images[:count].contiguous()), own(images[:count], ()).logits
@@ -110,19 +110,19 @@ def test_a_file_answers_as_the_network_did_whatever_the_batch(
 
 @pytest.mark.parametrize("name", FORMATS.names())
 def test_what_the_card_says_runs(name, artifacts, images, tmp_path, monkeypatch):
-    departure = depart(artifacts["lenet5"], DATA, [name], tmp_path, "student")
+    departure = export_network(artifacts["lenet5"], DATA, [name], tmp_path, "student")
     monkeypatch.chdir(tmp_path)
     scope = {"images": images.numpy()}
     code = departure.usage[name].replace("FILE", f"student.{name}")
     exec(compile(code, "card", "exec"), scope)
-    own = rebuild(artifacts["lenet5"])
+    own = load_network(artifacts["lenet5"])
     with torch.no_grad():
         told = own(images, ()).logits.numpy()
     np.testing.assert_allclose(np.asarray(scope["logits"].tolist()), told, rtol=1e-3, atol=1e-4)
 
 
 def test_weights_come_back_bit_for_bit(artifacts, tmp_path):
-    depart(artifacts["resnet8"], DATA, ["safetensors"], tmp_path, "student")
+    export_network(artifacts["resnet8"], DATA, ["safetensors"], tmp_path, "student")
     network = read_network(tmp_path / "student.safetensors")
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, artifacts["resnet8"].tensors[name]), name
@@ -131,24 +131,26 @@ def test_weights_come_back_bit_for_bit(artifacts, tmp_path):
 @pytest.mark.parametrize("name", FORMATS.names())
 def test_integers_leave_as_integers(name, rounded, images, tmp_path):
     """What adds up in another order may round a value the other way here and there."""
-    (float_file,) = depart(rounded[0], DATA, [name], tmp_path / "float", "student").files
-    (file,) = depart(rounded[1], DATA, [name], tmp_path / "int8", "student").files
-    assert file.difference <= (CLOSE if name == "safetensors" else CLOSE_ROUNDED)
+    (float_file,) = export_network(rounded[0], DATA, [name], tmp_path / "float", "student").files
+    (file,) = export_network(rounded[1], DATA, [name], tmp_path / "int8", "student").files
+    assert file.difference <= (
+        LOGIT_TOLERANCE if name == "safetensors" else QUANTISED_LOGIT_TOLERANCE
+    )
     if name != "pt2":  # whose description of the graph weighs more than so small a network
         assert file.bytes < float_file.bytes
     answers = FORMATS.load(name).read(tmp_path / "int8" / f"student.{name}")
-    own = rebuild(rounded[1])
+    own = load_network(rounded[1])
     for count in (1, 50):
         with torch.no_grad():
             said, told = answers(images[:count].contiguous()), own(images[:count], ()).logits
-        assert (said - told).abs().max() <= CLOSE_ROUNDED * told.abs().max()
+        assert (said - told).abs().max() <= QUANTISED_LOGIT_TOLERANCE * told.abs().max()
 
 
 def test_all_integers_of_a_graph_are_unsigned(rounded, tmp_path):
     """Kernels of processors without VNNI saturate where unsigned meets signed bytes."""
     import onnx
 
-    depart(rounded[1], DATA, ["onnx"], tmp_path, "student")
+    export_network(rounded[1], DATA, ["onnx"], tmp_path, "student")
     graph = onnx.load(tmp_path / "student.onnx").graph
     kinds = {tensor.data_type for tensor in graph.initializer}
     assert onnx.TensorProto.UINT8 in kinds
@@ -177,21 +179,21 @@ def test_integers_answer_alike_without_vnni(rounded, images, tmp_path):
     emulator = shutil.which("qemu-x86_64")
     if emulator is None or platform.machine() != "x86_64":
         pytest.skip("needs qemu-x86_64 (apt-get install qemu-user) and a processor of that kind")
-    depart(rounded[1], DATA, ["onnx"], tmp_path, "student")
+    export_network(rounded[1], DATA, ["onnx"], tmp_path, "student")
     np.save(tmp_path / "images.npy", images.numpy())
     command = [emulator, "-cpu", "Haswell", sys.executable, "-c", ON_AVX2]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert float(done.stdout.strip().splitlines()[-1]) < CLOSE_ROUNDED
+    assert float(done.stdout.strip().splitlines()[-1]) < QUANTISED_LOGIT_TOLERANCE
 
 
 def test_onnxruntime_has_kernels_for_the_integers(rounded, tmp_path):
     import onnx
     import onnxruntime
 
-    depart(rounded[1], DATA, ["onnx"], tmp_path, "student")
+    export_network(rounded[1], DATA, ["onnx"], tmp_path, "student")
     graph = onnx.load(str(tmp_path / "student.onnx")).graph
-    layers = len(quantised_layers(rebuild(rounded[1])))
+    layers = len(quantised_layers(load_network(rounded[1])))
     kinds = [node.op_type for node in graph.node]
     assert kinds.count("QuantizeLinear") >= layers
     assert kinds.count("DequantizeLinear") >= 2 * layers
@@ -227,7 +229,7 @@ assert "torchao" not in sys.modules
 def test_integers_leave_from_a_process_that_has_quantised_nothing(tmp_path):
     library = Library(str(tmp_path))
     stage = Stage("student/quantised", QuantiseNetwork(), DATA, (_trained("lenet5"),))
-    for _ in make_all([stage], library):
+    for _ in build_stages([stage], library):
         pass
     command = [sys.executable, "-c", FRESH, str(tmp_path), stage.key]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
@@ -237,20 +239,22 @@ def test_integers_leave_from_a_process_that_has_quantised_nothing(tmp_path):
 
 
 def test_a_quantised_winner_is_a_model_that_needs_torch_alone(rounded, images, tmp_path):
-    save_classifier(rebuild(rounded[1]), images, tmp_path / "model")
+    save_classifier(load_network(rounded[1]), images, tmp_path / "model")
     program = torch.export.load(str(next((tmp_path / "model").rglob("*.pt2"))))
     operators = {str(node.target) for node in program.graph.nodes}
     assert not any("quantized_decomposed" in name for name in operators)
     with torch.no_grad():
-        told = rebuild(rounded[1])(images, ()).logits
+        told = load_network(rounded[1])(images, ()).logits
         torch.testing.assert_close(program.module()(images), told)
 
 
 def test_a_file_that_answers_otherwise_is_not_left_behind(artifacts, tmp_path, monkeypatch):
     read = Pt2.read
-    monkeypatch.setattr(Pt2, "read", lambda file: lambda x: read(file)(x) * (1 + 2 * CLOSE))
+    monkeypatch.setattr(
+        Pt2, "read", lambda file: lambda x: read(file)(x) * (1 + 2 * LOGIT_TOLERANCE)
+    )
     with pytest.raises(ConfigError, match="pt2 answers otherwise than the network it was made"):
-        depart(artifacts["lenet5"], DATA, ["pt2"], tmp_path, "student")
+        export_network(artifacts["lenet5"], DATA, ["pt2"], tmp_path, "student")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -263,12 +267,12 @@ class Undecided(nn.Module):
 
 @pytest.mark.parametrize("name", ["pt2", "onnx"])
 def test_what_no_graph_can_hold_is_one_line(name, artifacts, tmp_path, monkeypatch):
-    own = rebuild(artifacts["lenet5"])
+    own = load_network(artifacts["lenet5"])
     first = own.names[0]
     own.blocks[first] = nn.Sequential(own.blocks[first], Undecided())
-    monkeypatch.setattr("stillhouse.search.export.exporting.rebuild", lambda _: own)
+    monkeypatch.setattr("stillhouse.search.export.exporting.load_network", lambda _: own)
     with pytest.raises(ConfigError) as caught:
-        depart(artifacts["lenet5"], DATA, [name], tmp_path, "student")
+        export_network(artifacts["lenet5"], DATA, [name], tmp_path, "student")
     (problem,) = caught.value.problems
     assert problem.path == "--to"
     assert f"student cannot be written as {name}: " in problem.message
@@ -349,7 +353,7 @@ def test_a_winner_leaves_with_its_card(searched):
         assert f"| `tiny.{format}` |" in card, format
     from stillhouse import read_outcome
 
-    assert read_outcome(searched).tests == {}
+    assert read_outcome(searched).test_accuracies == {}
 
 
 def test_one_format_that_is_refused_leaves_the_others(searched, monkeypatch):
@@ -370,16 +374,16 @@ def test_one_format_that_is_refused_leaves_the_others(searched, monkeypatch):
 
 
 def test_files_of_another_student_are_no_row_of_the_card(artifacts, tmp_path):
-    first = depart(artifacts["lenet5"], DATA, ["safetensors"], tmp_path, "student")
-    same = depart(artifacts["lenet5"], DATA, ["pt2"], tmp_path, "student")
-    other = depart(artifacts["resnet8"], DATA, ["pt2"], tmp_path, "student")
-    formats = [file.format for file in with_earlier(same, first.plain()).files]
+    first = export_network(artifacts["lenet5"], DATA, ["safetensors"], tmp_path, "student")
+    same = export_network(artifacts["lenet5"], DATA, ["pt2"], tmp_path, "student")
+    other = export_network(artifacts["resnet8"], DATA, ["pt2"], tmp_path, "student")
+    formats = [file.format for file in with_earlier_files(same, first.plain()).files]
     assert formats == ["pt2", "safetensors"]
-    assert with_earlier(other, first.plain()) == other
+    assert with_earlier_files(other, first.plain()) == other
     for damaged in ({}, {"key": same.key}, {"key": same.key, "files": [{"format": "pt2"}]}):
-        assert with_earlier(same, damaged) == same
+        assert with_earlier_files(same, damaged) == same
     (tmp_path / "student.safetensors").write_bytes(b"another file")
-    assert with_earlier(same, first.plain()) == same
+    assert with_earlier_files(same, first.plain()) == same
 
 
 @pytest.mark.usefixtures("searched")
@@ -437,9 +441,9 @@ def test_the_registered_winner_predicts_in_a_fresh_environment(load, tmp_path, m
     )
     assert done.returncode == 0, done.stderr
     said = np.array(json.loads((tmp_path / "output.json").read_text())["predictions"])
-    repeated = launched.outcome.repeats[0]
+    repeated = launched.outcome.seed_runs[0]
     record = launched.outcome.representative(repeated)[1]
-    network = rebuild(Library(experiment.library).open(record.key))
+    network = load_network(Library(experiment.library).open_artifact(record.key))
     with torch.no_grad():
         told = network(images, ()).logits.numpy()
     np.testing.assert_allclose(said, told, rtol=1e-3, atol=1e-4)

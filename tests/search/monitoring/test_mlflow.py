@@ -26,10 +26,10 @@ from stillhouse.search.monitoring.events import (
 )
 from stillhouse.search.monitoring.mlflow import (
     NoSuchRun,
+    check_reachable,
     fetch_artifact,
-    known,
-    prepare,
-    reachable,
+    is_prepared,
+    prepare_store,
     runs_url,
 )
 from stillhouse.search.monitoring.mlflow import tracker as tracker_module
@@ -38,7 +38,7 @@ from stillhouse.search.monitoring.mlflow.locations import resolve_uri
 from stillhouse.search.monitoring.mlflow.operations import begin, end, log
 from stillhouse.search.monitoring.mlflow.sender import Sender
 from stillhouse.search.monitoring.mlflow.tracker import Tracker, send_pending
-from stillhouse.search.results.outcome import Outcome, Repeated, Trial
+from stillhouse.search.results.outcome import Outcome, SeedRuns, TrialResult
 from stillhouse.spaces.config.base import fingerprint
 from stillhouse.spaces.config.problems import ConfigError
 
@@ -84,7 +84,7 @@ def started(number, **values):
 @pytest.fixture(scope="module")
 def empty_database(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mlflow")
-    assert prepare(resolve_uri(None, folder), "other") == ""
+    assert prepare_store(resolve_uri(None, folder), "other") == ""
     return folder / "mlflow.db"
 
 
@@ -276,25 +276,25 @@ def test_a_resumed_search_goes_on_with_the_same_runs(uri, track):
 
 
 def test_an_experiment_that_takes_runs_is_known_without_loading_mlflow(uri, tmp_path):
-    assert not known(f"sqlite:///{tmp_path}/nowhere.db", "tiny")
+    assert not is_prepared(f"sqlite:///{tmp_path}/nowhere.db", "tiny")
     damaged = tmp_path / "damaged.db"
     damaged.write_text("no database at all, but long enough to be mistaken for one" * 10)
-    assert not known(f"sqlite:///{damaged}", "tiny")
-    prepare(uri, "tiny")
-    assert known(uri, "tiny")
-    assert not known(uri, "nowhere to be found")
+    assert not is_prepared(f"sqlite:///{damaged}", "tiny")
+    prepare_store(uri, "tiny")
+    assert is_prepared(uri, "tiny")
+    assert not is_prepared(uri, "nowhere to be found")
     from mlflow import MlflowClient
 
     client = MlflowClient(uri)
     client.delete_experiment(client.get_experiment_by_name("tiny").experiment_id)
-    assert not known(uri, "tiny")
+    assert not is_prepared(uri, "tiny")
 
 
 def test_a_delayed_tracker_sends_at_once_when_it_is_closed(uri, tmp_path):
     tracker = Tracker(uri, "tiny", tmp_path / "search", {}, delay=3600.0)
     tracker(SearchStarted("tiny", EXPERIMENT, False))
     tracker(started(0))
-    assert tracker.pending > 0
+    assert tracker.num_pending > 0
     assert tracker.close(60) == 0
     assert set(runs(uri)[1]) == {"tiny", "trial 0"}
 
@@ -439,7 +439,7 @@ def test_a_server_that_never_answers_holds_nothing_up(tmp_path, monkeypatch):
         for epoch in range(1, 101):
             tracker(TrialReported(0, epoch, {"val_accuracy": epoch / 100}))
         tracker(SearchEnded("finished"))
-        assert tracker.close(0.05) == tracker.pending == 108
+        assert tracker.close(0.05) == tracker.num_pending == 108
         connection.close()
     tracker._thread.join()
     assert send_pending(tmp_path) == 108
@@ -467,16 +467,16 @@ def test_the_outcome_is_on_the_search(uri, tmp_path):
     outcome = Outcome(
         name="tiny",
         goals=(Goal("val_accuracy", True),),
-        trials=(Trial(0, "finished", {}, {}), Trial(1, "pruned", {}, {})),
-        repeats=(Repeated("trial 0", (0, 1), seeds),),
-        stages={},
+        trials=(TrialResult(0, "finished", {}, {}), TrialResult(1, "pruned", {}, {})),
+        seed_runs=(SeedRuns("trial 0", (0, 1), seeds),),
+        records={},
         labels={},
-        made=frozenset({TEACHER}),
-        reused=frozenset(),
+        made_keys=frozenset({TEACHER}),
+        reused_keys=frozenset(),
         importances={"student.training.lr": 0.9},
         seconds=12.0,
     )
-    tracker.log_outcome(outcome, [report, best], {"val_accuracy": 0.75}, winner=0)
+    tracker.log_outcome(outcome, [report, best], {"val_accuracy": 0.75}, winning_trial=0)
     assert tracker.close(60) == 0
     client, found = runs(uri)
     metrics = found["tiny"].data.metrics
@@ -522,27 +522,27 @@ def test_a_deleted_experiment_is_the_users_to_restore(uri):
     client = MlflowClient(uri)
     client.delete_experiment(client.get_experiment_by_name("other").experiment_id)
     with pytest.raises(ConfigError, match="mlflow experiments restore"):
-        prepare(uri, "other")
+        prepare_store(uri, "other")
 
 
 def test_a_dead_server_is_told_not_raised():
     dead = f"127.0.0.1:{unused_port()}"
-    assert "refused" in prepare(f"http://{dead}", "tiny")
-    assert "refused" in prepare(f"postgresql://{dead}/mlflow", "tiny")
+    assert "refused" in prepare_store(f"http://{dead}", "tiny")
+    assert "refused" in prepare_store(f"postgresql://{dead}/mlflow", "tiny")
     with pytest.raises(ConfigError, match=r"tracking: http://.* cannot be used: .*refused"):
-        reachable(f"http://{dead}")
+        check_reachable(f"http://{dead}")
     assert runs_url(f"http://{dead}/", "tiny") == f"http://{dead}/#/experiments"
 
 
 def test_a_database_that_cannot_be_used_is_the_users_mistake(tmp_path):
     (tmp_path / "mlflow.db").write_text("no database " * 100)
     uri = resolve_uri(None, tmp_path)
-    for check in (reachable, lambda uri: prepare(uri, "tiny")):
+    for check in (check_reachable, lambda uri: prepare_store(uri, "tiny")):
         with pytest.raises(ConfigError, match=r"tracking: sqlite.* cannot be used: .*not a data"):
             check(uri)
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="tracking: sqlite"):
-        prepare(resolve_uri(None, tmp_path / "file"), "tiny")
+        prepare_store(resolve_uri(None, tmp_path / "file"), "tiny")
 
 
 def test_a_database_of_an_older_mlflow_is_the_users_to_upgrade(uri, tmp_path):
@@ -550,13 +550,13 @@ def test_a_database_of_an_older_mlflow_is_the_users_to_upgrade(uri, tmp_path):
         database.execute("UPDATE alembic_version SET version_num = '451aebb31d03'")
         database.commit()
     with pytest.raises(ConfigError, match="mlflow db upgrade"):
-        prepare(uri, "tiny")
+        prepare_store(uri, "tiny")
 
 
 def test_trying_a_store_leaves_nothing_there(uri, tmp_path):
-    reachable(uri)
+    check_reachable(uri)
     before = sorted(tmp_path.iterdir())
-    reachable(resolve_uri(None, tmp_path / "new"))
+    check_reachable(resolve_uri(None, tmp_path / "new"))
     assert sorted(tmp_path.iterdir()) == before
 
 
@@ -584,4 +584,4 @@ def test_the_page_of_a_search(uri):
 def test_mlflow_is_imported_late():
     code = "import stillhouse.search.monitoring.mlflow, sys; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    assert tracker_module.GATHER > 0
+    assert tracker_module.BATCH_SECONDS > 0

@@ -13,7 +13,7 @@ from stillhouse.search.monitoring.events import (
     TrialEnded,
     TrialReported,
 )
-from stillhouse.search.monitoring.mlflow import prepare
+from stillhouse.search.monitoring.mlflow import prepare_store
 from stillhouse.search.monitoring.mlflow.locations import resolve_uri
 from stillhouse.search.monitoring.mlflow.operations import begin, log
 from stillhouse.search.monitoring.mlflow.tracker import Tracker, send_pending
@@ -26,7 +26,7 @@ FULL = [(e, e / 10) for e in range(1, 6)]
 @pytest.fixture(scope="module")
 def empty_database(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mlflow")
-    assert prepare(resolve_uri(None, folder), "tiny") == ""
+    assert prepare_store(resolve_uri(None, folder), "tiny") == ""
     return folder / "mlflow.db"
 
 

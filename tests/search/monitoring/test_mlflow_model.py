@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from stillhouse.search.monitoring.events import SearchStarted
-from stillhouse.search.monitoring.mlflow.client import prepare
+from stillhouse.search.monitoring.mlflow.client import prepare_store
 from stillhouse.search.monitoring.mlflow.locations import resolve_uri
 from stillhouse.search.monitoring.mlflow.tracker import Tracker
 from stillhouse.spaces.config.problems import ConfigError
@@ -34,7 +34,7 @@ def network():
 @pytest.fixture(scope="module")
 def empty_database(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mlflow")
-    assert prepare(resolve_uri(None, folder), "other") == ""
+    assert prepare_store(resolve_uri(None, folder), "other") == ""
     return folder / "mlflow.db"
 
 

@@ -10,12 +10,12 @@ import pytest
 from stillhouse.search.monitoring.mlflow.locations import (
     artifact_folder,
     resolve_uri,
-    server_settings,
+    server_environment,
     ui_command,
 )
 from stillhouse.search.monitoring.mlflow.operations import log, valid_key
-from stillhouse.search.monitoring.mlflow.outbox import Busy, Spool, waiting
-from stillhouse.search.monitoring.mlflow.run_ids import Handles
+from stillhouse.search.monitoring.mlflow.outbox import Busy, Outbox, count_pending
+from stillhouse.search.monitoring.mlflow.run_ids import RunIdMap
 from stillhouse.spaces.config.problems import ConfigError
 
 
@@ -23,9 +23,9 @@ def op(number: int) -> dict:
     return {"do": "log", "run": "search", "number": number}
 
 
-def sent(spool: Spool, most: int) -> list[int]:
+def sent(spool: Outbox, most: int) -> list[int]:
     operations, end = spool.read(most)
-    spool.forget(len(operations), end)
+    spool.mark_sent(len(operations), end)
     return [operation["number"] for operation in operations]
 
 
@@ -74,7 +74,7 @@ class TestPlace:
         options = dict(zip(command[4::2], command[5::2], strict=True))
         assert options["--host"] == "127.0.0.1"
         assert options["--port"] == "5001"
-        told = server_settings(resolve_uri(None, tmp_path))
+        told = server_environment(resolve_uri(None, tmp_path))
         assert told["MLFLOW_BACKEND_STORE_URI"] == f"sqlite:///{tmp_path}/mlflow.db"
         assert options["--artifacts-destination"] == f"{tmp_path}/mlartifacts"
 
@@ -101,24 +101,24 @@ class TestPlace:
 
 class TestSpool:
     def test_first_in_first_out_and_once(self, tmp_path):
-        spool = Spool(tmp_path)
+        spool = Outbox(tmp_path)
         spool.append(op(1), op(2))
         spool.append(op(3))
-        assert spool.pending == 3
+        assert spool.num_pending == 3
         assert sent(spool, most=2) == [1, 2]
         spool.append(op(4))
         assert sent(spool, most=9) == [3, 4]
-        assert (spool.pending, sent(spool, most=9)) == (0, [])
+        assert (spool.num_pending, sent(spool, most=9)) == (0, [])
         spool.close()
 
     def test_reading_without_forgetting_reads_again(self, tmp_path):
-        spool = Spool(tmp_path)
+        spool = Outbox(tmp_path)
         spool.append(op(1))
         assert spool.read(9) == spool.read(9)
         spool.close()
 
     def test_empty_again_means_an_empty_file(self, tmp_path):
-        spool = Spool(tmp_path)
+        spool = Outbox(tmp_path)
         for number in range(3):
             spool.append(op(number))
             assert sent(spool, most=9) == [number]
@@ -126,20 +126,20 @@ class TestSpool:
         spool.close()
 
     def test_the_next_owner_goes_on(self, tmp_path):
-        spool = Spool(tmp_path)
+        spool = Outbox(tmp_path)
         spool.append(op(1), op(2), op(3))
         assert sent(spool, most=1) == [1]
         spool.close()
-        assert waiting(tmp_path) == 2
-        spool = Spool(tmp_path)
+        assert count_pending(tmp_path) == 2
+        spool = Outbox(tmp_path)
         spool.append(op(4))
-        assert spool.pending == 3
+        assert spool.num_pending == 3
         assert sent(spool, most=9) == [2, 3, 4]
         spool.close()
 
     def test_a_line_torn_by_a_crash_is_cut(self, tmp_path):
         (tmp_path / "operations.jsonl").write_text(json.dumps(op(1)) + '\n{"do": "lo')
-        spool = Spool(tmp_path)
+        spool = Outbox(tmp_path)
         spool.append(op(2))
         assert sent(spool, most=9) == [1, 2]
         spool.close()
@@ -160,9 +160,9 @@ class TestSpool:
         told = [json.dumps(op(number)).encode() for number in (1, 2)]
         path = tmp_path / "operations.jsonl"
         path.write_bytes(b"\n".join([line, told[0], line, line, told[1], line, b""]))
-        spool = Spool(tmp_path)
+        spool = Outbox(tmp_path)
         assert [sent(spool, most=9) for _ in range(3)] == [[1], [2], []]
-        assert (spool.pending, path.stat().st_size) == (0, 0)
+        assert (spool.num_pending, path.stat().st_size) == (0, 0)
         spool.append(op(3))
         assert sent(spool, most=9) == [3]
         aside = (tmp_path / "unreadable.jsonl").read_bytes()
@@ -172,25 +172,25 @@ class TestSpool:
 
     @pytest.mark.parametrize("text", ["", "{", '{"by', "[]", '{"bytes": "7"}', '{"bytes": 7}'])
     def test_where_it_is_not_known_what_was_sent_all_is_sent_again(self, tmp_path, text):
-        spool = Spool(tmp_path)
+        spool = Outbox(tmp_path)
         spool.append(op(1), op(2))
         spool.close()
         (tmp_path / "sent.json").write_text(text)
-        assert waiting(tmp_path) == 2
-        spool = Spool(tmp_path)
+        assert count_pending(tmp_path) == 2
+        spool = Outbox(tmp_path)
         assert sent(spool, most=9) == [1, 2]
         spool.close()
 
     def test_a_cut_interrupted_before_it_was_noted(self, tmp_path):
         (tmp_path / "operations.jsonl").write_text("")
         (tmp_path / "sent.json").write_text('{"bytes": 500}')
-        spool = Spool(tmp_path)
+        spool = Outbox(tmp_path)
         spool.append(op(1))
         assert sent(spool, most=9) == [1]
         spool.close()
 
     def test_one_process_owns_the_folder(self, tmp_path):
-        spool = Spool(tmp_path)
+        spool = Outbox(tmp_path)
         other = "import sys; from pathlib import Path\n"
         other += "from stillhouse.search.monitoring.mlflow.outbox import *\n"
         other += "Spool(Path(sys.argv[1]), patience=0)"
@@ -205,38 +205,38 @@ class TestSpool:
 
 class TestHandles:
     def test_known_after_a_restart_and_only_at_the_same_place(self, tmp_path):
-        handles = Handles(tmp_path / "runs.jsonl", "http://u:secret@a")
-        handles.attempt("trial-1")
-        handles.learn("trial-1", "abc")
-        handles.attempt("trial-2")
-        again = Handles(tmp_path / "runs.jsonl", "http://u:secret@a")
-        assert (again.known("trial-1"), again.doubtful("trial-1")) == ("abc", False)
-        assert (again.known("trial-2"), again.doubtful("trial-2")) == (None, True)
-        assert (again.known("trial-3"), again.doubtful("trial-3")) == (None, False)
-        assert Handles(tmp_path / "runs.jsonl", "http://b").known("trial-1") is None
+        handles = RunIdMap(tmp_path / "runs.jsonl", "http://u:secret@a")
+        handles.mark_creating("trial-1")
+        handles.set_run_id("trial-1", "abc")
+        handles.mark_creating("trial-2")
+        again = RunIdMap(tmp_path / "runs.jsonl", "http://u:secret@a")
+        assert (again.run_id("trial-1"), again.is_uncertain("trial-1")) == ("abc", False)
+        assert (again.run_id("trial-2"), again.is_uncertain("trial-2")) == (None, True)
+        assert (again.run_id("trial-3"), again.is_uncertain("trial-3")) == (None, False)
+        assert RunIdMap(tmp_path / "runs.jsonl", "http://b").run_id("trial-1") is None
         assert "secret" not in (tmp_path / "runs.jsonl").read_text()
 
     def test_a_torn_line_takes_no_other_with_it(self, tmp_path):
         path = tmp_path / "runs.jsonl"
-        Handles(path, "a").attempt("trial-1")
+        RunIdMap(path, "a").mark_creating("trial-1")
         with path.open("a") as file:
             file.write('\n{"run": "tri')
-        Handles(path, "a").learn("trial-2", "x")
-        again = Handles(path, "a")
-        assert again.doubtful("trial-1")
-        assert again.known("trial-2") == "x"
+        RunIdMap(path, "a").set_run_id("trial-2", "x")
+        again = RunIdMap(path, "a")
+        assert again.is_uncertain("trial-1")
+        assert again.run_id("trial-2") == "x"
 
     @pytest.mark.parametrize(
         "line", [b'{"run": "\xc3', b"\0\0", b"[]", b"1", b'{"place": 1}', b"null"]
     )
     def test_lines_that_say_nothing_are_passed_over(self, tmp_path, line):
         path = tmp_path / "runs.jsonl"
-        Handles(path, "a").learn("trial-1", "x")
+        RunIdMap(path, "a").set_run_id("trial-1", "x")
         with path.open("ab") as file:
             file.write(b"\n" + line)
-        Handles(path, "a").learn("trial-2", "y")
-        again = Handles(path, "a")
-        assert (again.known("trial-1"), again.known("trial-2")) == ("x", "y")
+        RunIdMap(path, "a").set_run_id("trial-2", "y")
+        again = RunIdMap(path, "a")
+        assert (again.run_id("trial-1"), again.run_id("trial-2")) == ("x", "y")
 
 
 class TestLimits:

@@ -23,7 +23,11 @@ from stillhouse.search.monitoring.events import (
 )
 from stillhouse.search.monitoring.mlflow import tracker as tracker_module
 from stillhouse.search.monitoring.mlflow.client import runs_url
-from stillhouse.search.monitoring.mlflow.locations import resolve_uri, server_settings, ui_command
+from stillhouse.search.monitoring.mlflow.locations import (
+    resolve_uri,
+    server_environment,
+    ui_command,
+)
 from stillhouse.search.monitoring.mlflow.tracker import Tracker, send_pending
 from stillhouse.spaces.modules.network import Network
 
@@ -40,7 +44,7 @@ def server(folder, port, kept=None):
             command,
             stdout=output,
             stderr=output,
-            env={**os.environ, **server_settings(uri)},
+            env={**os.environ, **server_environment(uri)},
             cwd=folder,
             start_new_session=True,
         )
@@ -84,7 +88,7 @@ def kept(request, tmp_path):
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(tracker_module, "_LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(tracker_module, "_MAX_PAUSE", 0.2)
 
 
 def trial(tracker, number, epochs):
@@ -118,12 +122,12 @@ def test_down_at_the_start_and_killed_in_the_middle(tmp_path, port, kept):
     trial(tracker, 0, [1, 2])
     wait_for(lambda: tracker.trouble)
     assert "refused" in tracker.trouble
-    assert tracker.pending == 7
+    assert tracker.num_pending == 7
 
     with server(tmp_path, port, kept):
-        wait_for(lambda: tracker.pending == 0 and tracker.trouble == "")
+        wait_for(lambda: tracker.num_pending == 0 and tracker.trouble == "")
         trial(tracker, 1, [1])
-        wait_for(lambda: tracker.pending == 0)
+        wait_for(lambda: tracker.num_pending == 0)
 
     tracker(TrialReported(0, 3, {"val_accuracy": 0.3}))
     tracker(TrialEnded(0, "finished"))
@@ -150,7 +154,7 @@ def test_down_at_the_end_and_sent_by_a_later_command(tmp_path, port, kept):
         tracker = Tracker(uri, "tiny", tmp_path / "search", {})
         tracker(SearchStarted("tiny", {"name": "tiny", "search": {"student.lr": 1}}, False))
         trial(tracker, 0, [1])
-        wait_for(lambda: tracker.pending == 0)
+        wait_for(lambda: tracker.num_pending == 0)
     tracker(TrialEnded(0, "finished"))
     tracker(StageChanged(KEY, "teacher", "reused"))
     tracker(SearchEnded("finished"))

@@ -14,18 +14,18 @@ import yaml
 from mlflow import MlflowClient
 
 from stillhouse.search.cli.app import main
-from stillhouse.search.driver.reuse import again
-from stillhouse.search.monitoring.mlflow import known, prepare, reachable
+from stillhouse.search.driver.reuse import repeat_winner
+from stillhouse.search.monitoring.mlflow import check_reachable, is_prepared, prepare_store
 from stillhouse.search.monitoring.mlflow.locations import resolve_uri
-from stillhouse.search.monitoring.mlflow.schema import mismatch, revisions
-from stillhouse.search.runs.files import find_file
+from stillhouse.search.monitoring.mlflow.schema import known_revisions, schema_mismatch
+from stillhouse.search.runs.files import find_run_file
 from stillhouse.spaces.config.problems import ConfigError
 
 
 @pytest.fixture(scope="module")
 def empty_database(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mlflow")
-    assert prepare(resolve_uri(None, folder), "tiny") == ""
+    assert prepare_store(resolve_uri(None, folder), "tiny") == ""
     return folder / "mlflow.db"
 
 
@@ -49,7 +49,7 @@ OLDER = "UPDATE alembic_version SET version_num = '451aebb31d03'"
 def told_of(uri):
     """What a launch and what the doctor say of a store: the same line."""
     lines = set()
-    for check in (reachable, lambda uri: prepare(uri, "other")):
+    for check in (check_reachable, lambda uri: prepare_store(uri, "other")):
         with pytest.raises(ConfigError) as error:
             check(uri)
         lines.add(str(error.value))
@@ -60,7 +60,7 @@ def told_of(uri):
 
 @pytest.mark.parametrize("missing", [(), ("DROP TABLE datasets",)])
 def test_a_database_of_a_newer_mlflow(uri, tmp_path, missing):
-    assert known(uri, "tiny")
+    assert is_prepared(uri, "tiny")
     change(tmp_path, NEWER, *missing)
     before = (tmp_path / "mlflow.db").read_bytes()
     line = told_of(uri)
@@ -69,23 +69,23 @@ def test_a_database_of_a_newer_mlflow(uri, tmp_path, missing):
     assert version("mlflow") in line
     assert "install that MLflow" in line
     assert "db upgrade" not in line
-    assert not known(uri, "tiny")
+    assert not is_prepared(uri, "tiny")
     assert (tmp_path / "mlflow.db").read_bytes() == before
 
 
 def test_a_database_of_an_older_mlflow(uri, tmp_path):
     change(tmp_path, OLDER)
     assert f"then run `mlflow db upgrade {uri}`" in told_of(uri)
-    assert not known(uri, "tiny")
+    assert not is_prepared(uri, "tiny")
 
 
 def test_the_revisions_are_those_of_the_installed_mlflow(empty_database):
     with contextlib.closing(sqlite3.connect(empty_database)) as database:
         ((written,),) = database.execute("SELECT version_num FROM alembic_version")
-    everything, newest = revisions()
+    everything, newest = known_revisions()
     assert newest == written
     assert "451aebb31d03" in everything
-    assert mismatch(written, "sqlite:///x") == ""
+    assert schema_mismatch(written, "sqlite:///x") == ""
 
 
 def test_a_database_that_cannot_be_written(uri, tmp_path):
@@ -93,13 +93,13 @@ def test_a_database_that_cannot_be_written(uri, tmp_path):
         file.seek(18)
         file.write(b"\x03")  # SQLite: a format that only later versions write
     assert "readonly database; allow writing to the file and its folder" in told_of(uri)
-    assert not known(uri, "tiny")
+    assert not is_prepared(uri, "tiny")
 
 
 def test_a_database_that_somebody_is_writing_is_no_trouble(uri, tmp_path):
     with contextlib.closing(sqlite3.connect(tmp_path / "mlflow.db")) as other:
         other.execute("BEGIN IMMEDIATE")
-        assert known(uri, "tiny")
+        assert is_prepared(uri, "tiny")
 
 
 def test_a_file_that_is_no_database(tmp_path):
@@ -153,10 +153,10 @@ def test_a_server_that_is_none_or_does_not_want(answering, status, body, wanted)
     handler, uri = answering
     handler.answer = status, body
     with pytest.raises(ConfigError) as error:
-        reachable(uri)
+        check_reachable(uri)
     assert wanted in str(error.value)
     assert "\n" not in str(error.value)
-    assert wanted in prepare(uri, "tiny")  # a search begins all the same, and sends later
+    assert wanted in prepare_store(uri, "tiny")  # a search begins all the same, and sends later
 
 
 BEST = {
@@ -186,27 +186,27 @@ class TestReuse:
         return run
 
     def test_a_store_that_is_named(self, uri, run_id):
-        assert again(run_id, {"tracking": uri}, 2, None).name == "old-best-again"
-        found = again(run_id, {"tracking": uri}, 2, None)
+        assert repeat_winner(run_id, {"tracking": uri}, 2, None).name == "old-best-again"
+        found = repeat_winner(run_id, {"tracking": uri}, 2, None)
         assert found.tracking == uri
 
     def test_mlflows_own_variable(self, uri, run_id, monkeypatch):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        assert again(run_id, {}, 2, None).tracking == uri
+        assert repeat_winner(run_id, {}, 2, None).tracking == uri
 
     def test_the_store_of_the_runs_here(self, uri, run_id, tmp_path):
         folder = tmp_path / "runs" / "other-1"
         folder.mkdir(parents=True)
         told = {**BEST, "name": "other", "tracking": uri}
         (folder / "experiment.yaml").write_text(yaml.safe_dump(told))
-        assert again(run_id, {}, 2, None).tracking == uri
+        assert repeat_winner(run_id, {}, 2, None).tracking == uri
 
     def test_a_name_without_a_run_says_where_it_was_looked_for(
         self, uri, run_id, tmp_path, monkeypatch
     ):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         with pytest.raises(ConfigError) as error:
-            find_file("0" * 32, "best.yaml")
+            find_run_file("0" * 32, "best.yaml")
         (line,) = str(error.value).splitlines()
         assert str(tmp_path / "runs") in line
         assert f"{uri} (no such run)" in line
@@ -218,7 +218,7 @@ class TestReuse:
     def test_only_the_store_that_is_named_is_asked(self, uri, run_id, tmp_path, monkeypatch):
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         with pytest.raises(ConfigError, match=r"no such run|no database") as error:
-            find_file(run_id, "best.yaml", f"sqlite:///{tmp_path}/none.db")
+            find_run_file(run_id, "best.yaml", f"sqlite:///{tmp_path}/none.db")
         assert f"{uri} (" not in str(error.value)
 
     def test_both_options_reach_it(self, uri, run_id, monkeypatch, capsys):

@@ -10,20 +10,20 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from stillhouse.search.artifacts.need import Need, Run
+from stillhouse.search.artifacts.need import RunRef, RunReferences
 from stillhouse.search.artifacts.store import Library
 from stillhouse.search.cli.app import app
 from stillhouse.search.driver.launch import launch
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.search.monitoring import publisher
 from stillhouse.search.monitoring.events import (
-    Needed,
+    RequiredStage,
     SearchEnded,
     StageChanged,
     TrialStarted,
     TrialWaiting,
 )
-from stillhouse.search.monitoring.status import Standing
+from stillhouse.search.monitoring.status import SearchStatus
 from stillhouse.search.results.run_folder import RunFolder
 
 
@@ -35,7 +35,7 @@ def told(*words, status=0):
 
 def test_a_search_is_seen_from_where_its_library_is(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("STILLHOUSE_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr(publisher, "EVERY", 0.02)
+    monkeypatch.setattr(publisher, "PUBLISH_INTERVAL", 0.02)
     tiny["run"]["trials"] = 2
     tiny["tracking"] = f"sqlite:///{tmp_path}/mlflow.db"
     states = []
@@ -53,7 +53,7 @@ def test_a_search_is_seen_from_where_its_library_is(tiny, tmp_path, monkeypatch)
     assert here["trials"]["best"]["value"] == max(
         trial.figures["val_accuracy"] for trial in launched.outcome.trials
     )
-    assert here["stages"]["made"] == len(launched.outcome.made)
+    assert here["stages"]["made"] == len(launched.outcome.made_keys)
     lacking = {"unsent": launched.unsent, "trouble": "", "refused": 0, "refusal": ""}
     assert here["tracking"] == lacking
     # Another machine knows the library only.
@@ -64,11 +64,11 @@ def test_a_search_is_seen_from_where_its_library_is(tiny, tmp_path, monkeypatch)
 
 
 def test_a_status_is_neither_a_need_nor_a_leftover(library):
-    library.note_search(Need(Run("tiny-1", "tiny-1"), frozenset({"a" * 64})))
-    library.note_status("tiny-1", "laptop", "{}")
-    library.note_status("tiny-1", "head", "[]")
-    library.note_status("tiny-12", "head", "1")
-    assert library.needs()["tiny-1"].keys == {"a" * 64}
+    library.write_references(RunReferences(RunRef("tiny-1", "tiny-1"), frozenset({"a" * 64})))
+    library.write_status("tiny-1", "laptop", "{}")
+    library.write_status("tiny-1", "head", "[]")
+    library.write_status("tiny-12", "head", "1")
+    assert library.all_references()["tiny-1"].keys == {"a" * 64}
     assert {name: sorted(some) for name, some in library.statuses().items()} == {
         "tiny-1": ["[]", "{}"],
         "tiny-12": ["1"],
@@ -76,15 +76,15 @@ def test_a_status_is_neither_a_need_nor_a_leftover(library):
     collect = ["library", "collect", "--library", library.uri, "--older", "0", "--yes", "--json"]
     assert json.loads(CliRunner().invoke(app, collect).stdout)["files"] == []
     CliRunner().invoke(app, [*collect, "--forget", "tiny-1"])
-    assert library.needs() == {}
+    assert library.all_references() == {}
     assert set(library.statuses()) == {"tiny-12"}
 
 
 def test_a_library_in_a_bucket_tells_it_too(bucket):
     library = Library(bucket)
     assert library.statuses() == {}
-    library.note_status("tiny-1", "head", '{"state": "running"}')
-    library.note_status("tiny-1", "head", '{"state": "finished"}')
+    library.write_status("tiny-1", "head", '{"state": "running"}')
+    library.write_status("tiny-1", "head", '{"state": "finished"}')
     assert Library(bucket).statuses() == {"tiny-1": ['{"state": "finished"}']}
 
 
@@ -93,16 +93,21 @@ def test_nothing_of_a_killed_search_is_said_to_run(load, library, tmp_path, monk
     monkeypatch.setenv("STILLHOUSE_RUNS", str(tmp_path / "runs"))
     sent = {"unsent": 0, "refused": 0, "trouble": "", "refusal": ""}
     folder = RunFolder.new("tiny")
-    bulletin_of = publisher.Bulletin(Standing(load()), folder, library, lambda: sent, 0.0)
-    needed = (Needed("a" * 64, "teacher", ()), Needed("b" * 64, "assistant", ("a" * 64,)))
+    bulletin_of = publisher.StatusPublisher(
+        SearchStatus(load()), folder, library, lambda: sent, 0.0
+    )
+    needed = (
+        RequiredStage("a" * 64, "teacher", ()),
+        RequiredStage("b" * 64, "assistant", ("a" * 64,)),
+    )
     bulletin_of(StageChanged("a" * 64, "teacher", "running", 3, 40))
     bulletin_of(TrialWaiting(1, needed))
     bulletin_of(TrialStarted(0, {}, {}, {}))
-    written = {**bulletin_of._told(), "name": "tiny-1", "at": time.time()}
-    library.note_status("tiny-1", "laptop", json.dumps(written))
+    written = {**bulletin_of._snapshot(), "name": "tiny-1", "at": time.time()}
+    library.write_status("tiny-1", "laptop", json.dumps(written))
     alive = json.loads(told("tiny", "--library", library.uri, "--json"))
     assert (alive["stages"]["running"], len(alive["trials"]["running"])) == (1, 1)
-    library.note_status("tiny-1", "laptop", json.dumps({**written, "at": time.time() - 3600}))
+    library.write_status("tiny-1", "laptop", json.dumps({**written, "at": time.time() - 3600}))
     dead = json.loads(told("tiny", "--library", library.uri, "--json"))
     assert dead["silent_for"] > 3000
     assert (dead["trials"]["running"], dead["trials"]["waiting"]) == ([], [])
@@ -113,9 +118,9 @@ def test_nothing_of_a_killed_search_is_said_to_run(load, library, tmp_path, monk
 
 @pytest.mark.parametrize("state", ["interrupted", "failed", "finished"])
 def test_nothing_runs_after_the_end(load, state):
-    standing = Standing(load())
+    standing = SearchStatus(load())
     standing(StageChanged("a" * 64, "teacher", "running", 3, 40))
-    standing(TrialWaiting(1, (Needed("a" * 64, "teacher", ()),)))
+    standing(TrialWaiting(1, (RequiredStage("a" * 64, "teacher", ()),)))
     standing(TrialStarted(0, {}, {}, {}))
     standing(SearchEnded(state))
     found = standing.plain(10)
@@ -147,8 +152,8 @@ def test_a_killed_driver_is_not_said_to_run(tiny, tmp_path, monkeypatch):
     finally:
         driver.send_signal(signal.SIGKILL)
         driver.wait()
-    time.sleep(publisher.PATIENCE * 0.2 + 0.5)
-    assert json.loads(told("tiny", "--json"))["silent_for"] > publisher.PATIENCE * 0.2
+    time.sleep(publisher.MAX_MISSED_HEARTBEATS * 0.2 + 0.5)
+    assert json.loads(told("tiny", "--json"))["silent_for"] > publisher.MAX_MISSED_HEARTBEATS * 0.2
     said = told("tiny")
     assert "tiny-1: no sign of life for" in said
     assert "go on with: stillhouse resume tiny-1" in said

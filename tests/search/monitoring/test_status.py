@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from stillhouse.search.cli.live import counts, told_values
-from stillhouse.search.cli.status import _head, _tables, _troubles
+from stillhouse.search.cli.live import settings_text, state_counts_text
+from stillhouse.search.cli.status import _headline, _problem_lines, _tables
 from stillhouse.search.monitoring.events import (
-    Needed,
+    RequiredStage,
     SearchEnded,
     SearchStarted,
     StageChanged,
@@ -17,16 +17,16 @@ from stillhouse.search.monitoring.events import (
     TrialStarted,
     TrialWaiting,
 )
-from stillhouse.search.monitoring.publisher import PATIENCE, silent_for
-from stillhouse.search.monitoring.status import MOST, Standing
+from stillhouse.search.monitoring.publisher import MAX_MISSED_HEARTBEATS, heartbeat_overdue
+from stillhouse.search.monitoring.status import MAX_MESSAGES, SearchStatus
 
-TEACHER, SIX = Needed("t", "teacher", ()), Needed("s", "assistants/cnn6", ("t",))
+TEACHER, SIX = RequiredStage("t", "teacher", ()), RequiredStage("s", "assistants/cnn6", ("t",))
 SMALL = {"parameters": 10.0}
 
 
 @pytest.fixture
 def standing(load):
-    standing = Standing(load())
+    standing = SearchStatus(load())
     standing(SearchStarted("tiny-3", {}, True, {"finished": 2}, (0.5, 1), 6))
     return standing
 
@@ -39,12 +39,15 @@ def ended(number, state="finished", accuracy=0.0, parameters=10.0, reason=""):
 def test_what_waits_for_what(standing):
     standing(TrialWaiting(2, (TEACHER, SIX)))
     standing(TrialWaiting(3, (TEACHER,)))
-    assert [need.label for need in standing.missing(2)] == ["teacher", "assistants/cnn6"]
-    assert standing.unborn() == {"t": ("teacher", []), "s": ("assistants/cnn6", ["teacher"])}
+    assert [need.label for need in standing.missing_stages(2)] == ["teacher", "assistants/cnn6"]
+    assert standing.blocked_stages() == {
+        "t": ("teacher", []),
+        "s": ("assistants/cnn6", ["teacher"]),
+    }
 
     standing(StageChanged("t", "teacher", "queued", epochs=4))
     standing(StageChanged("t", "teacher", "running", 1, 4, node="10.0.0.2 (abc)"))
-    assert standing.unborn() == {"s": ("assistants/cnn6", ["teacher"])}
+    assert standing.blocked_stages() == {"s": ("assistants/cnn6", ["teacher"])}
     told = standing.plain(10)
     (row,) = told["stages"]["open"]
     assert (row["state"], row["epoch"], row["epochs"], row["node"]) == (
@@ -60,9 +63,9 @@ def test_what_waits_for_what(standing):
 
     standing(StageChanged("t", "teacher", "made"))
     standing(StageChanged("t", "teacher", "running", 4, 4))  # said again by who asks for it later
-    assert standing.stages == {}
-    assert standing.missing(3) == []
-    assert standing.unborn() == {"s": ("assistants/cnn6", [])}
+    assert standing.open_stages == {}
+    assert standing.missing_stages(3) == []
+    assert standing.blocked_stages() == {"s": ("assistants/cnn6", [])}
     standing(TrialStarted(3, {"student.training.lr": 0.1}, {}, {}))
     standing(TrialReported(3, 2, {"val_accuracy": 0.25}))
     told = standing.plain(10)
@@ -81,7 +84,7 @@ def test_what_waits_for_what(standing):
 def test_a_stage_that_failed_waits_for_nothing(standing):
     standing(TrialWaiting(2, (TEACHER,)))
     standing(StageChanged("t", "teacher", "failed", reason="out of memory"))
-    assert standing.unborn() == {}
+    assert standing.blocked_stages() == {}
     assert standing.plain(10)["stages"]["failed"] == 1
     assert standing.failures == ["stage teacher: out of memory"]
 
@@ -94,13 +97,13 @@ def test_the_best_keeps_the_limits_and_goes_on_from_earlier(standing):
     assert standing.best == (0.5, 1)
     standing(ended(5, accuracy=0.6))
     assert standing.best == (0.6, 5)
-    assert standing.ended == {"finished": 5, "pruned": 1}
-    assert counts(standing.ended) == "5 finished, 1 pruned"
+    assert standing.ended_counts == {"finished": 5, "pruned": 1}
+    assert state_counts_text(standing.ended_counts) == "5 finished, 1 pruned"
 
 
 def test_time_left_counts_the_trials_of_this_launch(standing):
     assert standing.seconds_left() is None
-    standing.since = time.time() - 30
+    standing.launched_at = time.time() - 30
     standing(ended(2))
     standing(ended(3, "failed", reason="nan"))
     # Two of six had ended before; two took 30 s, so the other two take as long.
@@ -111,22 +114,25 @@ def test_time_left_counts_the_trials_of_this_launch(standing):
 
 
 def test_many_failures_are_counted_and_the_last_told(standing):
-    for number in range(MOST + 5):
+    for number in range(MAX_MESSAGES + 5):
         standing(ended(number, "failed", reason="nan"))
-    assert standing.ended["failed"] == MOST + 5
-    assert len(standing.failures) == MOST
-    assert standing.failures[-1] == f"trial {MOST + 4}: nan"
+    assert standing.ended_counts["failed"] == MAX_MESSAGES + 5
+    assert len(standing.failures) == MAX_MESSAGES
+    assert standing.failures[-1] == f"trial {MAX_MESSAGES + 4}: nan"
 
 
 def test_silence_is_no_state_but_an_overdue_sign_of_life():
     told = {"state": "running", "at": 1000.0, "every": 10.0}
-    assert silent_for(told, 1000.0 + PATIENCE * 10.0) is None
-    assert silent_for(told, 1001.0 + PATIENCE * 10.0) == 1.0 + PATIENCE * 10.0
-    assert silent_for({**told, "state": "finished"}, 9999.0) is None
+    assert heartbeat_overdue(told, 1000.0 + MAX_MISSED_HEARTBEATS * 10.0) is None
+    assert (
+        heartbeat_overdue(told, 1001.0 + MAX_MISSED_HEARTBEATS * 10.0)
+        == 1.0 + MAX_MISSED_HEARTBEATS * 10.0
+    )
+    assert heartbeat_overdue({**told, "state": "finished"}, 9999.0) is None
 
 
 def test_values_are_named_by_what_tells_them_apart():
-    assert told_values({"a.lr": 0.12345, "b.weight": 1}) == "lr 0.123, weight 1"
+    assert settings_text({"a.lr": 0.12345, "b.weight": 1}) == "lr 0.123, weight 1"
 
 
 def snapshot(standing, **changes):
@@ -152,7 +158,7 @@ def test_what_people_read(standing):
     standing(TrialWaiting(2, (TEACHER, SIX)))
     standing(StageChanged("t", "teacher", "queued", epochs=4))
     told = snapshot(standing)
-    assert list(_head(told, 1004.0)) == [
+    assert list(_headline(told, 1004.0)) == [
         "tiny-3: running for 1 min 15 s, about 30 s left",
         "last sign of life 4 s ago, last news 14 s ago",
         "2 of 6 trials: 2 finished",
@@ -165,7 +171,7 @@ def test_what_people_read(standing):
         ("teacher", "queued", "", "a slot"),
         ("assistants/cnn6", "waiting", "", "teacher"),
     ]
-    assert list(_troubles(told)) == []
+    assert list(_problem_lines(told)) == []
 
     standing(StageChanged("t", "teacher", "running", 1, 4, node="10.0.0.2 (abc)", in_trial=True))
     standing(TrialStarted(2, {"lr": 0.1}, {}, {}))
@@ -181,16 +187,16 @@ def test_what_people_read(standing):
         ("assistants/cnn6", "waiting", "", "teacher"),
     ]
 
-    first, second, third, *_ = _head(told, 1600.0)
+    first, second, third, *_ = _headline(told, 1600.0)
     assert first == "tiny-3: no sign of life for 10 min 00 s, after 1 min 15 s of running"
     assert "on head" in second
     assert third == "go on with: stillhouse resume tiny-3"
 
     standing(SearchEnded("failed", "the disk is full"))
     told = snapshot(standing, tracking={"unsent": 7, "trouble": "Connection refused"})
-    first = next(iter(_head(told, 1600.0)))
+    first = next(iter(_headline(told, 1600.0)))
     assert first == "tiny-3: failed (the disk is full), 10 min 00 s ago, after 1 min 15 s"
-    assert list(_troubles(told)) == ["\nMLflow has not got 7 entries yet: Connection refused"]
+    assert list(_problem_lines(told)) == ["\nMLflow has not got 7 entries yet: Connection refused"]
     refused = {"unsent": 0, "trouble": "", "refused": 2, "refusal": "no such name"}
-    (line,) = _troubles(snapshot(standing, tracking=refused))
+    (line,) = _problem_lines(snapshot(standing, tracking=refused))
     assert "refused 2 entries, kept in tracking/refused.jsonl: no such name" in line

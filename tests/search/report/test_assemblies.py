@@ -13,12 +13,16 @@ from stillhouse.search.driver.launch import launch
 from stillhouse.search.experiment.goal import Goal
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.search.report import write_report
-from stillhouse.search.report.core.assembled import MOST, assembled, chosen
+from stillhouse.search.report.core.assembled import (
+    MAX_ASSEMBLIES,
+    find_assemblies,
+    select_assemblies,
+)
 from stillhouse.search.report.core.markup import join
-from stillhouse.search.report.core.participants import cast
-from stillhouse.search.report.page.assembly_table import sentences
-from stillhouse.search.report.pictures.prediction import by_score
-from stillhouse.search.results.outcome import Outcome, Repeated, Trial
+from stillhouse.search.report.core.participants import find_participants
+from stillhouse.search.report.page.assembly_table import prediction_sentences
+from stillhouse.search.report.pictures.prediction import assemblies_by_score
+from stillhouse.search.results.outcome import Outcome, SeedRuns, TrialResult
 
 EXPERIMENT = {"name": "cut", "stages": {}, "search": {}}
 NASTY = """<b>"x" & 'y'</b>"""
@@ -98,7 +102,7 @@ class Search:
             figures = {"val_accuracy": accuracy, "parameters": 600.0}
             self.stages[key] = record(key, "train", figures, [start, "teacher"], work)
         keys = {"teacher": "teacher", "assembled": start, "student": key}
-        self.trials.append(Trial(number, state, {}, keys, {"val_accuracy": accuracy}, ""))
+        self.trials.append(TrialResult(number, state, {}, keys, {"val_accuracy": accuracy}, ""))
         return key
 
     def outcome(self, **changes):
@@ -106,11 +110,11 @@ class Search:
             name="cut-1",
             goals=(Goal("val_accuracy", True),),
             trials=tuple(self.trials),
-            repeats=tuple(self.repeats),
-            stages=self.stages,
+            seed_runs=tuple(self.repeats),
+            records=self.stages,
             labels={key: made.name for key, made in self.stages.items()},
-            made=frozenset(),
-            reused=frozenset(),
+            made_keys=frozenset(),
+            reused_keys=frozenset(),
             importances={},
             seconds=1.0,
         )
@@ -178,8 +182,8 @@ def test_every_part_of_every_chosen_assembly_is_drawn(tmp_path):
     reported(outcome, tmp_path)
     drawn = ElementTree.parse(tmp_path / "assemblies.svg").getroot().iter()
     found = {e.get("id") for e in drawn if (e.get("id") or "").startswith("row")}
-    rows = chosen(outcome)
-    assert len(rows) == MOST
+    rows = select_assemblies(outcome)
+    assert len(rows) == MAX_ASSEMBLIES
     assert found == {
         f"row{place}-{part['start']}-{part['stop']}"
         for place, row in enumerate(rows)
@@ -187,7 +191,7 @@ def test_every_part_of_every_chosen_assembly_is_drawn(tmp_path):
     }
     text = (tmp_path / "assemblies.svg").read_text(encoding="utf-8")
     for row in rows:
-        both = [100 * row.figure("val_accuracy"), 100 * row.reached]
+        both = [100 * row.metric("val_accuracy"), 100 * row.best_accuracy]
         assert f"{both[0]:.2f} → {both[1]:.2f} %" in text
         assert f"trial {row.trials[0].number} and 1 other" in text
     for kind in ("kept", "ghost", "pruned", "identity"):
@@ -239,9 +243,9 @@ def test_scores_of_two_sorts_are_not_ranked_together():
     search = noisy(5)
     for i in range(4):
         search.assembly(100.0 + i, 0.5 + 0.1 * i, work={"score": "nmse"})
-    groups = by_score(search.outcome())
+    groups = assemblies_by_score(search.outcome())
     assert {score: len(rows) for score, rows in groups.items()} == {"kl": 5, "nmse": 4}
-    told = sentences(search.outcome())
+    told = prediction_sentences(search.outcome())
     assert "Spearman -1.00, Kendall -1.00" in next(t for t in told if "nmse" in t)
     assert "The planner's score tells little here" in next(t for t in told if "nmse" in t)
 
@@ -269,12 +273,12 @@ def test_the_same_network_under_two_budgets_is_one_dot_and_one_row():
     search.stages["twin"] = twin.model_copy(update={"key": "twin", "identity": {"work": work}})
     search.student("twin", 0.99)
     outcome = search.outcome()
-    assert len(assembled(outcome)) == 5
-    (rows,) = by_score(outcome).values()
+    assert len(find_assemblies(outcome)) == 5
+    (rows,) = assemblies_by_score(outcome).values()
     assert len(rows) == 4
-    best = chosen(outcome)[0]
+    best = select_assemblies(outcome)[0]
     assert [trial.number for trial in best.trials] == [8, 2, 3]
-    assert best.reached == 0.99
+    assert best.best_accuracy == 0.99
 
 
 def test_students_belong_to_the_assembly_they_went_on_from():
@@ -283,9 +287,9 @@ def test_students_belong_to_the_assembly_they_went_on_from():
     search.student(search.student(first, 0.8), 0.85)  # gone on from twice
     search.student(other, 0.99, work={"network": {"family": "resnet"}})  # taught by it only
     search.student(other, 0.9, state="pruned")
-    found = {one.record.key: one for one in assembled(search.outcome())}
+    found = {one.record.key: one for one in find_assemblies(search.outcome())}
     assert [trial.number for trial in found[first].trials] == [1, 0]
-    assert found[first].reached == 0.85
+    assert found[first].best_accuracy == 0.85
     assert found[other].trials == ()
 
 
@@ -296,7 +300,7 @@ def test_an_assembly_that_is_the_student_itself_has_a_trial_and_no_tuned_student
     search.stages["part"] = record("part", "neighbourhood", {"val_accuracy": 0.5}, ["teacher"])
     search.stages[key] = made.model_copy(update={"parents": ("teacher", "part")})
     keys = {"teacher": "teacher", "part": "part", "assembled": key}
-    search.trials.append(Trial(0, "finished", {}, keys, {"val_accuracy": 0.7}))
+    search.trials.append(TrialResult(0, "finished", {}, keys, {"val_accuracy": 0.7}))
     page = reported(search.outcome(), tmp_path)
     (row,) = page.table("predicted score")
     assert row["as assembled, %"] == "70.00"
@@ -310,12 +314,12 @@ def test_repeated_trials_and_the_best_of_each_budget_are_drawn_first():
     search.student(small, 0.4)
     last = search.trials[15]
     made = search.stages[last.keys["student"]]
-    search.repeats.append(Repeated("trial 15", (1,), (made,)))
+    search.repeats.append(SeedRuns("trial 15", (1,), (made,)))
     outcome = search.outcome()
-    keys = [one.record.key for one in chosen(outcome)]
-    assert len(keys) == MOST
+    keys = [one.record.key for one in select_assemblies(outcome)]
+    assert len(keys) == MAX_ASSEMBLIES
     assert {small, last.keys["assembled"]} <= set(keys)
-    order = [one.record.key for one in assembled(outcome)]
+    order = [one.record.key for one in find_assemblies(outcome)]
     assert keys == sorted(keys, key=order.index)
 
 
@@ -357,7 +361,7 @@ def test_calibration_is_told_before_after_and_left_out():
         figures = {"planned_loss": 0.32 - 0.02 * i, "latency_ms": 3.0, "planned_latency_ms": 3.1}
         figures["summed_latency_ms"] = 4.0
         search.assembly(0.3 + i, 0.7, figures=figures, calibration=facts)
-    told = sentences(search.outcome())
+    told = prediction_sentences(search.outcome())
     assert len(told) == 4  # what both share is told once
     for words in (
         "Calibrated by 8 assemblies",
@@ -380,7 +384,7 @@ def test_a_calibration_that_foretells_nothing_is_said_to():
     search = Search()
     facts = {"assemblies": 3, "score": score}
     search.assembly(0.3, 0.7, work={"score": "accuracy_drop"}, calibration=facts)
-    (told,) = sentences(search.outcome())
+    (told,) = prediction_sentences(search.outcome())
     assert "That is no better than before" in told
     assert "resembles" not in told
 
@@ -393,7 +397,7 @@ def test_networks_measured_before_are_not_counted_as_predicted():
     same = search.stages["assembly0"]
     work = {"work": {**same.identity["work"], "share": 0.5}}
     search.stages["first"] = same.model_copy(update={"key": "first", "identity": work})
-    (told,) = sentences(search.outcome())
+    (told,) = prediction_sentences(search.outcome())
     assert "Of 1 assembly planned with a calibration" in told
     assert "10.00 points off" in told
 
@@ -407,12 +411,15 @@ def test_what_serves_assemblies_alone_is_nobodys_teacher():
     keys = {"time": "time", "part": "part", "assembled/first1": first, **trial.keys}
     stopped = {**keys, "student": "a student that left no record"}
     search.trials[0] = replace(trial, keys=keys)
-    search.trials.append(Trial(2, "pruned", {}, stopped, {"val_accuracy": 0.2}))
+    search.trials.append(TrialResult(2, "pruned", {}, stopped, {"val_accuracy": 0.2}))
     outcome = search.outcome()
-    assert cast(outcome, EXPERIMENT).students[-1].taught_by == ("teacher",)
-    assert set(cast(outcome, EXPERIMENT).shared) == {"teacher", trial.keys["assembled"]}
-    found = next(one for one in assembled(outcome) if one.record.key == first)
-    assert found.first
+    assert find_participants(outcome, EXPERIMENT).students[-1].taught_by == ("teacher",)
+    assert set(find_participants(outcome, EXPERIMENT).shared) == {
+        "teacher",
+        trial.keys["assembled"],
+    }
+    found = next(one for one in find_assemblies(outcome) if one.record.key == first)
+    assert found.is_calibration
     assert found.label == "assembled/first1"
 
 
@@ -495,16 +502,19 @@ def test_a_real_search_tells_its_assemblies(tmp_path, monkeypatch):
     outcome, folder = launched.outcome, launched.folder.path
     drawn = ElementTree.parse(folder / "assemblies.svg").getroot().iter()
     found = {e.get("id") for e in drawn if (e.get("id") or "").startswith("row")}
-    rows = chosen(outcome)
+    rows = select_assemblies(outcome)
     assert len(rows) == 3
     assert len(found) == sum(len(row.record.facts["chosen"]) + 2 for row in rows)
     for row in rows:
         assert row.parts[0].start == 0
         assert row.parts[-1].stop == 5  # a stem, three blocks, a head
-        assert sum(part.costs["parameters"] for part in row.parts) == row.figure("parameters")
+        assert sum(part.costs["parameters"] for part in row.parts) == row.metric("parameters")
     page = Text((folder / "report.html").read_text(encoding="utf-8"))
     table = page.table("predicted score")
-    assert len(table) == sum(r.kind == "assemble" for r in outcome.stages.values())
+    assert len(table) == sum(r.kind == "assemble" for r in outcome.records.values())
     assert all(row["predicted latency, ms"] and row["latency, ms"] for row in table)
     assert "Calibrated by" in page.text
-    assert {each.label for each in cast(outcome, told).shared.values()} == {"teacher", "assembled"}
+    assert {each.label for each in find_participants(outcome, told).shared.values()} == {
+        "teacher",
+        "assembled",
+    }

@@ -4,9 +4,9 @@ import re
 
 from stillhouse.search.artifacts.record import Payload, Record
 from stillhouse.search.experiment.goal import Goal
-from stillhouse.search.report.page.comparison import comparison
+from stillhouse.search.report.page.comparison import comparison_table
 from stillhouse.search.report.pictures.seeds import draw
-from stillhouse.search.results.outcome import Outcome, Repeated, Trial
+from stillhouse.search.results.outcome import Outcome, SeedRuns, TrialResult
 
 SEEDS = (1, 2, 3)
 
@@ -29,7 +29,7 @@ def record(role, seed, accuracy):
 
 def repeated(role, *accuracies):
     records = (record(role, *one) for one in zip(SEEDS, accuracies, strict=True))
-    return Repeated(role, SEEDS, tuple(records))
+    return SeedRuns(role, SEEDS, tuple(records))
 
 
 def outcome(*repeats):
@@ -38,7 +38,7 @@ def outcome(*repeats):
         {"cross_entropy": {}, "hints": {}},
     ]
     trials = [
-        Trial(n, "finished", {"student.objective": told}, {}, {"val_accuracy": 0.9})
+        TrialResult(n, "finished", {"student.objective": told}, {}, {"val_accuracy": 0.9})
         for n, told in enumerate(objectives)
     ]
     return Outcome(
@@ -60,7 +60,7 @@ def cells(markup):
 
 
 def test_every_configuration_stands_beside_the_best_and_the_plain():
-    told = comparison(
+    told = comparison_table(
         outcome(
             repeated("trial 0", 0.80, 0.81, 0.82),
             repeated("trial 1", 0.90, 0.91, 0.92),
@@ -80,8 +80,8 @@ def test_every_configuration_stands_beside_the_best_and_the_plain():
 
 
 def test_without_company_there_is_nothing_to_compare():
-    assert comparison(outcome(repeated("trial 1", 0.90, 0.91, 0.92)), {}) is None
-    assert comparison(outcome(), {}) is None
+    assert comparison_table(outcome(repeated("trial 1", 0.90, 0.91, 0.92)), {}) is None
+    assert comparison_table(outcome(), {}) is None
 
 
 def test_rows_of_the_picture_say_what_was_searched_where_that_is_one_thing():

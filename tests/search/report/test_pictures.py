@@ -18,13 +18,19 @@ from PIL import Image
 
 from stillhouse.search.artifacts.record import Payload, Record
 from stillhouse.search.core import formatting
-from stillhouse.search.core.formatting import duration
+from stillhouse.search.core.formatting import format_duration
 from stillhouse.search.experiment.goal import Goal
 from stillhouse.search.report import write_report
-from stillhouse.search.report.core.axes_choice import front, plane
-from stillhouse.search.report.core.lineage import forest
-from stillhouse.search.report.core.participants import cast
-from stillhouse.search.results.outcome import Outcome, Repeated, Trial, winner, winners
+from stillhouse.search.report.core.axes_choice import choose_metric_axes, pareto_front
+from stillhouse.search.report.core.lineage import build_forest
+from stillhouse.search.report.core.participants import find_participants
+from stillhouse.search.results.outcome import (
+    Outcome,
+    SeedRuns,
+    TrialResult,
+    winner,
+    winners_by_group,
+)
 from stillhouse.search.results.statistics import mean_and_spread, verdict
 
 SIZES = {
@@ -127,21 +133,25 @@ class Search:
         if number % 11 == 7:
             keys["student"] = hashlib.sha256(repr(values).encode()).hexdigest()
             reason = "train_loss is nan after epoch 3: training diverged; try a smaller lr"
-            return Trial(number, "failed", values, keys, {}, reason)
+            return TrialResult(number, "failed", values, keys, {}, reason)
         if accuracy < BASE[student] - 0.012:
             keys["student"] = hashlib.sha256(repr(values).encode()).hexdigest()
             figures = {"epoch": 9.0, "val_accuracy": accuracy * 0.83}
-            return Trial(number, "pruned", values, keys, figures, "stopped at epoch 9 by asha")
+            return TrialResult(
+                number, "pruned", values, keys, figures, "stopped at epoch 9 by asha"
+            )
         before = list(keys.values())[-1]
         keys["student"] = self.made("student", student, [before], accuracy, trial=number)
-        return Trial(number, "finished", values, keys, dict(self.stages[keys["student"]].figures))
+        return TrialResult(
+            number, "finished", values, keys, dict(self.stages[keys["student"]].figures)
+        )
 
     def repeated(self, role, student, accuracy, seeds, label="student"):
         keys = [
             self.made(label, student, [], accuracy + self.random.gauss(0, 0.003), seed=seed)
             for seed in seeds
         ]
-        return Repeated(role, tuple(seeds), tuple(self.stages[key] for key in keys))
+        return SeedRuns(role, tuple(seeds), tuple(self.stages[key] for key in keys))
 
     def outcome(self, seeds=(1, 2, 3, 4, 5), goals=ACCURACY, **changes):
         done = [t for t in self.trials if t.state == "finished"]
@@ -156,17 +166,17 @@ class Search:
             network, accuracy = best.values["student.network"], best.figures["val_accuracy"]
             repeats.append(self.repeated("plain", network, accuracy - 0.021, seeds, "plain"))
             repeats.append(self.repeated("direct", network, accuracy - 0.005, seeds, "direct"))
-        shared = {k for t in self.trials for k in list(t.keys.values())[:-1]}
+        shared = {k for t in self.trials for k in list(t.stage_keys.values())[:-1]}
         teacher = {key for key in shared if not self.stages[key].parents}
         known = Outcome(
             name="assistants-1",
             goals=goals,
             trials=self.trials,
-            repeats=tuple(repeats),
-            stages=self.stages,
+            seed_runs=tuple(repeats),
+            records=self.stages,
             labels={key: record.name for key, record in self.stages.items()},
-            made=frozenset(shared - teacher),
-            reused=frozenset(teacher),
+            made_keys=frozenset(shared - teacher),
+            reused_keys=frozenset(teacher),
             importances={
                 "student.training.lr": 0.41,
                 "student.objective.soft_targets.temperature": 0.33,
@@ -274,7 +284,7 @@ def test_page_tells_what_the_outcome_holds(whole):
         other = next(r for r in outcome.repeats if r.role == role)
         assert verdict(best, other, "val_accuracy").text in page.text
     saved = sum(outcome.stages[key].seconds for key in outcome.reused)
-    assert f"6 made, 1 reused from the library (saved {duration(saved)})" in page.text
+    assert f"6 made, 1 reused from the library (saved {format_duration(saved)})" in page.text
     assert "stopped at epoch 9 by asha" in page.text
     assert "training diverged; try a smaller lr" in page.text
     assert "soft_targets" in page.text
@@ -303,7 +313,7 @@ def test_pictures_leave_the_users_settings_alone(tmp_path):
 
 def test_names_are_escaped_wherever_they_come_from(tmp_path):
     search = Search(8, teacher=NASTY, students=("cnn2",))
-    failed = Trial(8, "failed", {NASTY: [NASTY]}, {}, {NASTY: math.nan}, NASTY)
+    failed = TrialResult(8, "failed", {NASTY: [NASTY]}, {}, {NASTY: math.nan}, NASTY)
     outcome = search.outcome(name=NASTY, trials=(*search.trials, failed))
     outcome = replace(outcome, importances={NASTY: 0.7, "student.training.lr": 0.3})
     experiment = EXPERIMENT | {"search": {NASTY: {"choice": [NASTY, 1]}}, "name": NASTY}
@@ -332,7 +342,7 @@ def test_few_or_equal_values(values, tmp_path):
         figures = search.stages[student].figures
         searched = {"student.training.lr": 0.1, "student.network": "cnn2"}
         trials.append(
-            Trial(number, "finished", searched, {**keys, "student": student}, dict(figures))
+            TrialResult(number, "finished", searched, {**keys, "student": student}, dict(figures))
         )
     importances = {"student.training.lr": 0.0, "student.network": 0.0}
     search.trials = tuple(trials)
@@ -351,7 +361,7 @@ def test_none_finished(tmp_path):
 def test_missing_figures_and_records(tmp_path):
     search = Search(10)
     trials = [replace(t, figures={}) if t.number % 2 else t for t in search.trials]
-    nothing = Trial(10, "finished", {}, {}, {"val_accuracy": math.nan})
+    nothing = TrialResult(10, "finished", {}, {}, {"val_accuracy": math.nan})
     outcome = search.outcome(trials=(*trials, nothing), stages={})
     page = reported(outcome, tmp_path)
     assert "11 trials" in page.text
@@ -376,7 +386,7 @@ def test_one_seed_is_called_one_seed(tmp_path):
 def test_test_split_is_told_where_it_was_looked_at(tmp_path):
     outcome = Search(12).outcome()
     tests = {winner(outcome).role: (0.81, 0.83), "plain": (0.8,)}
-    page = reported(replace(outcome, tests=tests), tmp_path)
+    page = reported(replace(outcome, test_accuracies=tests), tmp_path)
     assert "On the test split, looked at once" in page.text
     assert "82.00 ± 1.41 %, plain 80.00 %" in page.text
 
@@ -385,13 +395,13 @@ def test_two_goals_make_a_front_over_both(tmp_path):
     search = Search(24)
     goals = (Goal("val_accuracy", True), Goal("parameters", False))
     outcome = search.outcome(goals=goals)
-    cast_ = cast(outcome, EXPERIMENT)
-    found = front(cast_.students, plane(goals))
+    cast_ = find_participants(outcome, EXPERIMENT)
+    found = pareto_front(cast_.students, choose_metric_axes(goals))
     done = [t for t in outcome.trials if t.state == "finished"]
     for size in {t.figures["parameters"] for t in done}:
         same = [t for t in done if t.figures["parameters"] == size]
         best = max(same, key=lambda t: t.figures["val_accuracy"])
-        assert [s.trial for s in found if s.figure("parameters") == size] == [best]
+        assert [s.trial for s in found if s.metric("parameters") == size] == [best]
     assert reported(outcome, tmp_path).text.count(" yes ") == len(found)
 
 
@@ -400,17 +410,17 @@ def test_many_trials_show_the_best_chains_only(tmp_path):
     trials = []
     for trial in search.trials:  # every assistant with settings of its own: a tree of hundreds
         keys, before = {}, None
-        for label, key in list(trial.keys.items())[:-1]:
+        for label, key in list(trial.stage_keys.items())[:-1]:
             record = search.stages[key]
             parents = (before,) if before else ()
             before = key if not parents else f"{trial.number:03d}{key[3:]}"
             search.stages[before] = record.model_copy(update={"key": before, "parents": parents})
             keys[label] = before
-        student = trial.keys["student"]
+        student = trial.stage_keys["student"]
         if student in search.stages:
             changes = {"parents": (before,)}
             search.stages[student] = search.stages[student].model_copy(update=changes)
-        trials.append(replace(trial, keys={**keys, "student": student}))
+        trials.append(replace(trial, stage_keys={**keys, "student": student}))
     page = reported(search.outcome(trials=tuple(trials)), tmp_path)
     assert re.search(r"Only the best 24 ends of \d{3} are shown", page.text)
     assert "300 trials" in page.text
@@ -442,10 +452,10 @@ def test_dense_chains_hang_from_their_closest_teacher():
     dense = search.stages[small].model_copy(update={"parents": (teacher, large)})
     search.stages[small] = dense
     student = search.made("student", "cnn2", [teacher, large, small], 0.8)
-    trial = Trial(0, "finished", {}, {**keys, "student": student}, {"val_accuracy": 0.8})
+    trial = TrialResult(0, "finished", {}, {**keys, "student": student}, {"val_accuracy": 0.8})
     outcome = replace(search.outcome(seeds=()), trials=(trial,))
-    grown = forest(cast(outcome, EXPERIMENT), ACCURACY[0], 9)
-    assert [(n.shared.name, n.depth, n.others, n.dense) for n in grown.nodes] == [
+    grown = build_forest(find_participants(outcome, EXPERIMENT), ACCURACY[0], 9)
+    assert [(n.stage.network, n.depth, n.other_teachers, n.is_dense) for n in grown.nodes] == [
         ("cnn10", 0, (), False),
         ("cnn8", 1, (), False),
         ("cnn4", 2, (), True),
@@ -455,8 +465,8 @@ def test_dense_chains_hang_from_their_closest_teacher():
 
 def test_tree_gives_every_leaf_a_row_and_keeps_branches_together():
     outcome = Search(60, seed=1).outcome()
-    grown = forest(cast(outcome, EXPERIMENT), ACCURACY[0], 99)
-    assert sorted(leaf.row for leaf in grown.leaves) == list(range(grown.rows))
+    grown = build_forest(find_participants(outcome, EXPERIMENT), ACCURACY[0], 99)
+    assert sorted(leaf.row for leaf in grown.leaves) == list(range(grown.num_rows))
     for node in grown.nodes:
         rows = sorted(leaf.row for leaf in node.all_leaves())
         assert rows == list(range(rows[0], rows[-1] + 1))
@@ -480,7 +490,7 @@ def grouped():
         accuracy = best.figures["val_accuracy"]
         key = search.made("assembled", network, [], accuracy / 2)
         search.stages[key] = search.stages[key].model_copy(update={"kind": "assemble"})
-        before[group] = Repeated("assembled", (0,), (search.stages[key],))
+        before[group] = SeedRuns("assembled", (0,), (search.stages[key],))
         of = {
             f"trial {best.number}": 0.0,
             **{r: 0.01 * (i + 1) for i, r in enumerate(HELD_AGAINST)},
@@ -490,17 +500,17 @@ def grouped():
         ]
         repeats += [replace(r, group=group) for r in (some[0], before[group], *some[1:])]
     outcome = search.outcome(repeats=tuple(repeats))
-    tests = {r.name: tuple(0.5 + i / 100 for i in range(len(r.records))) for r in outcome.repeats}
-    return replace(outcome, tests=tests)
+    tests = {r.name: tuple(0.5 + i / 100 for i in range(len(r.records))) for r in outcome.seed_runs}
+    return replace(outcome, test_accuracies=tests)
 
 
 def test_every_group_is_told_with_all_its_baselines(tmp_path):
     outcome = grouped()
     page = reported(outcome, tmp_path)
-    for group, best in winners(outcome).items():
+    for group, best in winners_by_group(outcome).items():
         short = group.replace("student.", "")
         assert f"{short}: the best ({best.role}, " in page.text
-        others = [r for r in outcome.repeats if r.group == group and r is not best]
+        others = [r for r in outcome.seed_runs if r.group == group and r is not best]
         assert [r.role for r in others] == ["assembled", *HELD_AGAINST]
         for other in others[1:]:
             about = mean_and_spread("val_accuracy", other)
@@ -508,7 +518,7 @@ def test_every_group_is_told_with_all_its_baselines(tmp_path):
             assert re.search(rf"{short}: against [^.]*{re.escape(about)}", page.text)
             assert told in page.text
         (once,) = others[0].values("val_accuracy")
-        gain = formatting.difference("val_accuracy", best.mean("val_accuracy") - once)
+        gain = formatting.format_difference("val_accuracy", best.mean("val_accuracy") - once)
         assert f"not per seed ({100 * once:.2f} %): {gain}." in page.text
         assert (
             f"On the test split, looked at once ({short}): {best.role} 51.00 ± 1.00 %" in page.text
@@ -523,15 +533,15 @@ def test_every_group_is_told_with_all_its_baselines(tmp_path):
 
 def test_a_family_without_width_is_told_once(tmp_path):
     outcome = grouped()
-    kept = tuple(r for r in outcome.repeats if r.role != "uniform")
+    kept = tuple(r for r in outcome.seed_runs if r.role != "uniform")
     text = "Without a student of uniform width"
     assert text not in reported(outcome, tmp_path / "with").text
-    page = reported(replace(outcome, repeats=kept), tmp_path / "without")
+    page = reported(replace(outcome, seed_runs=kept), tmp_path / "without")
     assert page.text.count(text) == 1
 
 
 def test_the_best_of_all_is_the_best_of_the_groups():
     outcome = grouped()
-    means = {group: r.mean("val_accuracy") for group, r in winners(outcome).items()}
+    means = {group: r.mean("val_accuracy") for group, r in winners_by_group(outcome).items()}
     assert list(means) == list(GROUPS)
     assert winner(outcome).mean("val_accuracy") == max(means.values())

@@ -14,10 +14,22 @@ from sklearn.isotonic import IsotonicRegression
 from stillhouse.search.artifacts.record import Payload, Record
 from stillhouse.search.core import formatting
 from stillhouse.search.experiment.goal import Goal
-from stillhouse.search.report.core.axes_choice import plane
-from stillhouse.search.report.core.label_layout import apart, aside, beside, labelled, worth_showing
-from stillhouse.search.results.outcome import Outcome, Repeated, Trial
-from stillhouse.search.results.statistics import champion, pareto, ranking, seconds_saved, verdict
+from stillhouse.search.report.core.axes_choice import choose_metric_axes
+from stillhouse.search.report.core.label_layout import (
+    label_offsets,
+    offset_to_free_space,
+    robust_range,
+    sideways_offsets,
+    spread_apart,
+)
+from stillhouse.search.results.outcome import Outcome, SeedRuns, TrialResult
+from stillhouse.search.results.statistics import (
+    best_seed_runs,
+    pareto_indices,
+    ranking,
+    seconds_saved,
+    verdict,
+)
 
 
 def record(key="0" * 64, seconds=1.0, **figures):
@@ -36,14 +48,14 @@ def record(key="0" * 64, seconds=1.0, **figures):
 
 
 def repeated(role, values, figure="val_accuracy"):
-    return Repeated(role, tuple(range(len(values))), tuple(record(**{figure: v}) for v in values))
+    return SeedRuns(role, tuple(range(len(values))), tuple(record(**{figure: v}) for v in values))
 
 
 def outcome(trials=(), repeats=(), goal=None, **changes):
     nothing = {"stages": {}, "labels": {}, "made": frozenset(), "reused": frozenset()}
     whole = {**nothing, "importances": {}, "seconds": 0.0, **changes}
     goals = (goal or Goal("val_accuracy", True),)
-    return Outcome(name="a", goals=goals, trials=tuple(trials), repeats=tuple(repeats), **whole)
+    return Outcome(name="a", goals=goals, trials=tuple(trials), seed_runs=tuple(repeats), **whole)
 
 
 accuracies = st.lists(st.integers(0, 10_000).map(lambda n: n / 10_000), min_size=2, max_size=6)
@@ -55,32 +67,32 @@ def test_verdict_is_welchs(one, other):
     found = verdict(repeated("trial 1", one), repeated("plain", other), "val_accuracy")
     assert found.difference == pytest.approx(np.mean(one) - np.mean(other), abs=1e-12)
     variances = [np.var(values, ddof=1) / len(values) for values in (one, other)]
-    assert found.error == pytest.approx(math.sqrt(sum(variances)), abs=1e-12)
-    if found.error > 1e-9:
+    assert found.standard_error == pytest.approx(math.sqrt(sum(variances)), abs=1e-12)
+    if found.standard_error > 1e-9:
         shares = [v**2 / (len(w) - 1) for v, w in zip(variances, (one, other), strict=True)]
         freedom = sum(variances) ** 2 / sum(shares)
-        chance = 2 * stats.t.sf(abs(found.difference) / found.error, freedom)
-        assert found.tie == (chance >= 0.05 or found.difference == 0)
+        chance = 2 * stats.t.sf(abs(found.difference) / found.standard_error, freedom)
+        assert found.is_tie == (chance >= 0.05 or found.difference == 0)
     else:
-        assert found.tie == (found.difference == 0)
-    assert ("a tie within seed noise" in found.text) == found.tie
+        assert found.is_tie == (found.difference == 0)
+    assert ("a tie within seed noise" in found.text) == found.is_tie
 
 
 def test_two_seeds_say_little():
     best, other = repeated("trial 1", [0.930, 0.932]), repeated("plain", [0.897, 0.908])
     found = verdict(best, other, "val_accuracy")
-    assert found.difference > 4 * found.error
-    assert found.tie
+    assert found.difference > 4 * found.standard_error
+    assert found.is_tie
 
 
 def test_verdict_says_what_it_means():
     good, same, bad = [0.91, 0.92, 0.93], [0.915, 0.925, 0.935], [0.81, 0.82, 0.83]
     best = repeated("trial 1", good)
-    assert verdict(best, repeated("direct", same), "val_accuracy").tie
+    assert verdict(best, repeated("direct", same), "val_accuracy").is_tie
     text = verdict(best, repeated("direct", same), "val_accuracy").text
     assert text == "a tie within seed noise (0.50 points lower)"
     clear = verdict(best, repeated("plain", bad), "val_accuracy")
-    assert not clear.tie
+    assert not clear.is_tie
     assert clear.text == "10.00 points higher (p = 0.00026, 12.2 standard errors)"
 
 
@@ -88,16 +100,16 @@ def test_verdict_says_what_it_means():
 def test_one_seed_proves_nothing(seeds):
     one, other = (repeated("plain", [0.5 + i / 10] * n) for i, n in enumerate(seeds))
     found = verdict(one, other, "val_accuracy")
-    assert not found.tie
-    assert math.isnan(found.error)
+    assert not found.is_tie
+    assert math.isnan(found.standard_error)
     assert found.text == "10.00 points lower; one seed only: no spread known"
 
 
 def test_seeds_that_do_not_spread():
     flat = repeated("plain", [0.5, 0.5])
-    assert verdict(flat, flat, "val_accuracy").tie
+    assert verdict(flat, flat, "val_accuracy").is_tie
     apart_ = verdict(repeated("trial 0", [0.6, 0.6]), flat, "val_accuracy")
-    assert (apart_.tie, apart_.error) == (False, 0.0)
+    assert (apart_.is_tie, apart_.standard_error) == (False, 0.0)
 
 
 def test_three_seeds_error_rate_is_what_the_docstring_says():
@@ -109,7 +121,7 @@ def test_three_seeds_error_rate_is_what_the_docstring_says():
 
 
 def trial(number, state="finished", feasible=True, **figures):
-    return Trial(number, state, {}, {}, figures, feasible=feasible)
+    return TrialResult(number, state, {}, {}, figures, feasible=feasible)
 
 
 TRIALS = [
@@ -134,8 +146,8 @@ def test_ranking():
 def test_champion_is_the_best_mean_of_those_known():
     known = [repeated("trial 1", [0.8, 0.9]), repeated("trial 2", [0.86, 0.86])]
     others = [repeated("plain", [0.99]), repeated("trial 3", [0.99], figure="val_nll")]
-    assert champion(outcome(repeats=[*known, *others])).role == "trial 2"
-    assert champion(outcome(repeats=others)) is None
+    assert best_seed_runs(outcome(repeats=[*known, *others])).role == "trial 2"
+    assert best_seed_runs(outcome(repeats=others)) is None
 
 
 def test_seconds_saved_counts_what_was_reused():
@@ -145,7 +157,9 @@ def test_seconds_saved_counts_what_was_reused():
         stages=stages, made=frozenset(), reused=frozenset({keys["b"], keys["c"], "gone"})
     )
     assert seconds_saved(found) == 5.0
-    student = Trial(0, "finished", {}, {"teacher": keys["b"], "student": keys["a"]}, reused=True)
+    student = TrialResult(
+        0, "finished", {}, {"teacher": keys["b"], "student": keys["a"]}, reused=True
+    )
     assert seconds_saved(replace(found, trials=(student,))) == 6.0
 
 
@@ -169,7 +183,7 @@ def test_pareto_against_the_definition(drawn):
     at_least = (good[:, None] >= good[None]).all(-1)
     better = (good[:, None] > good[None]).any(-1)
     beaten = (at_least & better & whole[:, None]).any(0)
-    assert pareto(given_, maximize) == np.flatnonzero(whole & ~beaten).tolist()
+    assert pareto_indices(given_, maximize) == np.flatnonzero(whole & ~beaten).tolist()
 
 
 def test_plane_puts_costs_to_the_right():
@@ -183,14 +197,14 @@ def test_plane_puts_costs_to_the_right():
         ([latency, accuracy], (latency, accuracy)),
         ([accuracy, nll], (nll, accuracy)),
     ):
-        found = plane(goals)
+        found = choose_metric_axes(goals)
         assert (found.cost, found.quality) == expected
 
 
 @settings(deadline=None)
 @given(st.lists(st.floats(-100, 100), max_size=12), st.floats(0.1, 20))
 def test_labels_are_set_apart_by_the_least_squares(places, gap):
-    moved = apart(places, gap)
+    moved = spread_apart(places, gap)
     order = np.argsort(places, kind="stable")
     steps = np.diff(np.array(moved)[order])
     assert (steps >= gap - 1e-9).all()
@@ -205,7 +219,7 @@ def test_labels_are_set_apart_by_the_least_squares(places, gap):
 @given(st.lists(st.floats(0, 40), max_size=15))
 def test_dots_do_not_cover_each_other(heights):
     xs = [0.0] * len(heights)
-    moved = beside(xs, heights, across=5.0, most=200.0)
+    moved = sideways_offsets(xs, heights, diameter=5.0, max_offset=200.0)
     for i, j in itertools.combinations(range(len(xs)), 2):
         assert math.hypot(moved[i] - moved[j], heights[i] - heights[j]) >= 5.0 - 1e-9
 
@@ -214,7 +228,7 @@ def test_labels_avoid_marks_and_each_other():
     marks = [(0.0, 0.0, 30.0), (12.0, 0.0, 30.0), (24.0, 0.0, 30.0)]
     boxes = [
         (x + dx - wide / 2, y + dy - 5, x + dx + wide / 2, y + dy + 5)
-        for (x, y, wide), (dx, dy) in zip(marks, labelled(marks, 10.0), strict=True)
+        for (x, y, wide), (dx, dy) in zip(marks, label_offsets(marks, 10.0), strict=True)
     ]
     for one, other in itertools.combinations(boxes, 2):
         apart_ = (
@@ -225,38 +239,41 @@ def test_labels_avoid_marks_and_each_other():
 
 def test_a_box_is_set_aside_until_it_covers_nothing():
     taken = [(0.0, 0.0, 10.0, 10.0), (14.0, 0.0, 20.0, 10.0)]
-    assert aside((2.0, 12.0, 8.0, 18.0), taken) == 0.0
-    moved = aside((2.0, 2.0, 8.0, 8.0), taken, step=1.0)
+    assert offset_to_free_space((2.0, 12.0, 8.0, 18.0), taken) == 0.0
+    moved = offset_to_free_space((2.0, 2.0, 8.0, 8.0), taken, step=1.0)
     assert moved == 18.0
-    assert aside((2.0, 2.0, 5.0, 8.0), taken, step=1.0) == 8.0
-    assert aside((2.0, 2.0, 8.0, 8.0), taken, step=1.0, most=5.0) == 0.0
+    assert offset_to_free_space((2.0, 2.0, 5.0, 8.0), taken, step=1.0) == 8.0
+    assert offset_to_free_space((2.0, 2.0, 8.0, 8.0), taken, step=1.0, max_offset=5.0) == 0.0
 
 
 def test_one_failure_does_not_stretch_the_range():
     good = [0.90, 0.91, 0.92, 0.93, 0.94]
-    assert worth_showing([0.1, *good], maximize=True) == (0.90, 0.94)
-    assert worth_showing([*good, 9.0], maximize=False) == (0.90, 0.94)
-    assert worth_showing([0.1, 0.9], maximize=True) == (0.1, 0.9)
+    assert robust_range([0.1, *good], maximize=True) == (0.90, 0.94)
+    assert robust_range([*good, 9.0], maximize=False) == (0.90, 0.94)
+    assert robust_range([0.1, 0.9], maximize=True) == (0.1, 0.9)
 
 
 @pytest.mark.parametrize(
     ("told", "expected"),
     [
-        (formatting.value("val_accuracy", 0.91394), "91.39 %"),
-        (formatting.value("parameters", 19882.0), "19,882"),
-        (formatting.value("latency_ms", 1.23456), "1.235 ms"),
-        (formatting.number("val_nll", math.nan), "-"),
-        (formatting.difference("val_accuracy", -0.0123), "1.23 points lower"),
-        (formatting.compact(999_600), "1 M"),
-        (formatting.compact(19_882), "19.9 k"),
-        (formatting.duration(3671), "1 h 01 min"),
-        (formatting.short("abcdefghij", 5), "ab…ij"),
-        (formatting.setting(["cnn8", "cnn6"]), "cnn8 → cnn6"),
-        (formatting.setting([]), "none"),
-        (formatting.setting({"hints": {}, "dist": {"weight": 0.5}}), "hints, dist (weight: 0.5)"),
-        (formatting.domain({"log_uniform": [1, 20]}), "1 … 20, log"),
-        (formatting.domain({"chain": {"of": ["a", "b"], "at_most": 1}}), "0 … 1 of a, b"),
-        (formatting.domain("declared"), "declared"),
+        (formatting.format_value("val_accuracy", 0.91394), "91.39 %"),
+        (formatting.format_value("parameters", 19882.0), "19,882"),
+        (formatting.format_value("latency_ms", 1.23456), "1.235 ms"),
+        (formatting.format_number("val_nll", math.nan), "-"),
+        (formatting.format_difference("val_accuracy", -0.0123), "1.23 points lower"),
+        (formatting.format_compact(999_600), "1 M"),
+        (formatting.format_compact(19_882), "19.9 k"),
+        (formatting.format_duration(3671), "1 h 01 min"),
+        (formatting.shorten("abcdefghij", 5), "ab…ij"),
+        (formatting.format_setting(["cnn8", "cnn6"]), "cnn8 → cnn6"),
+        (formatting.format_setting([]), "none"),
+        (
+            formatting.format_setting({"hints": {}, "dist": {"weight": 0.5}}),
+            "hints, dist (weight: 0.5)",
+        ),
+        (formatting.format_domain({"log_uniform": [1, 20]}), "1 … 20, log"),
+        (formatting.format_domain({"chain": {"of": ["a", "b"], "at_most": 1}}), "0 … 1 of a, b"),
+        (formatting.format_domain("declared"), "declared"),
     ],
 )
 def test_wording(told, expected):
@@ -265,7 +282,7 @@ def test_wording(told, expected):
 
 def test_paths_are_told_by_what_sets_them_apart():
     paths = ["student.training.lr", "chain.links.a.training.lr", "student.network", "lr"]
-    assert list(formatting.distinct(paths).values()) == [
+    assert list(formatting.distinct_suffixes(paths).values()) == [
         "student.training.lr",
         "a.training.lr",
         "student.network",
@@ -274,14 +291,14 @@ def test_paths_are_told_by_what_sets_them_apart():
 
 
 def test_names_that_are_too_long_lose_what_they_share():
-    assert formatting.fitted(["wide_resnet40-2", "wide_resnet16-2", "cnn8"], 6) == {
+    assert formatting.fit_names(["wide_resnet40-2", "wide_resnet16-2", "cnn8"], 6) == {
         "wide_resnet40-2": "…40-2",
         "wide_resnet16-2": "…16-2",
         "cnn8": "cnn8",
     }
-    assert formatting.fitted(["cnn8", "cnn6"], 6) == {"cnn8": "cnn8", "cnn6": "cnn6"}
-    assert formatting.fitted(["resnet_b", "resnet"], 6) == {
+    assert formatting.fit_names(["cnn8", "cnn6"], 6) == {"cnn8": "cnn8", "cnn6": "cnn6"}
+    assert formatting.fit_names(["resnet_b", "resnet"], 6) == {
         "resnet_b": "res…_b",
         "resnet": "resnet",
     }
-    assert formatting.fitted([], 6) == {}
+    assert formatting.fit_names([], 6) == {}

@@ -15,16 +15,16 @@ from stillhouse.methods.core.objective.objective import parse_term
 from stillhouse.search.artifacts.store import Library
 from stillhouse.search.cli.app import app
 from stillhouse.search.driver.launch import launch
-from stillhouse.search.experiment.former_presets import FORMER
+from stillhouse.search.experiment.former_presets import REMOVED_PRESETS
 from stillhouse.search.experiment.loading import load_experiment
-from stillhouse.search.experiment.setting_paths import put
+from stillhouse.search.experiment.setting_paths import set_value
 from stillhouse.search.experiment.yaml_source import read_document
-from stillhouse.search.monitoring.publisher import FILE
+from stillhouse.search.monitoring.publisher import STATUS_FILE
 from stillhouse.search.results.run_folder import RunFolder
-from stillhouse.search.runs.best_files import file_name
+from stillhouse.search.runs.best_files import best_file_name
 from stillhouse.search.runs.kept import load_run
 from stillhouse.search.runs.result import read_run
-from stillhouse.search.runs.results import write_settled
+from stillhouse.search.runs.results import write_outcome_data
 from stillhouse.spaces.config.problems import ConfigError
 
 TINY = {
@@ -150,7 +150,7 @@ def test_a_folder_of_other_files_is_no_library_of_a_run(run):
 
 def test_a_library_that_forgot_a_run_has_none_of_its_artifacts(run):
     uri = library_of(run).uri
-    library_of(run).mark("artifacts/of-others")
+    library_of(run).write_marker("artifacts/of-others")
     words = ["--library", uri, "--older", "0", "--forget", "tiny-1", "--yes"]
     assert call("library", "collect", *words).exit_code == 0
     before = run.read_json("outcome.json")
@@ -177,7 +177,7 @@ def test_a_report_keeps_what_it_cannot_find(run, harm):
     best, _ = winning(run)
     before, text = run.read_json("outcome.json"), (run.path / "best.yaml").read_text()
     if harm == "removed":
-        library_of(run).remove(best)
+        library_of(run).remove_artifact(best)
     else:
         for record in (run.path.parents[1] / "stillhouse-library").rglob(f"{best}/record.json"):
             record.write_text("{")
@@ -197,7 +197,7 @@ def test_a_report_keeps_what_it_cannot_find(run, harm):
     assert "stillhouse resume tiny-1 makes them again" in str(call("export", "tiny").exception)
     if harm == "removed":
         assert call("resume", "tiny", "--inline").exit_code == 0
-        assert read_run(run).lacking == ()
+        assert read_run(run).missing_repeats == ()
 
 
 def test_a_report_leaves_the_files_of_a_user_alone(run):
@@ -205,12 +205,12 @@ def test_a_report_leaves_the_files_of_a_user_alone(run):
     told = run.read_json("outcome.json")
     grouped = [{**told["repeats"][0], "group": "parameters 67,000"}]
     run.write_json("outcome.json", {**told, "repeats": [*told["repeats"], *grouped]})
-    mine, former = run.path / "best-of-mine.yaml", run.path / file_name("parameters 67,000")
+    mine, former = run.path / "best-of-mine.yaml", run.path / best_file_name("parameters 67,000")
     for file in (mine, former):
         file.write_text("name: mine\n")
     outcome = read_run(run).outcome
-    kept = tuple(one for one in outcome.repeats if not one.group)
-    write_settled(load_run(run), replace(outcome, repeats=kept), run)
+    kept = tuple(one for one in outcome.seed_runs if not one.group)
+    write_outcome_data(load_run(run), replace(outcome, seed_runs=kept), run)
     assert mine.exists()
     assert not former.exists()
     assert (run.path / "best.yaml").exists()
@@ -239,7 +239,7 @@ def rewritten(run, changes):
     file = run.path / "experiment.yaml"
     told = yaml.safe_load(file.read_text())
     for path, value in changes.items():
-        put(told, path, value)
+        set_value(told, path, value)
     file.write_text(yaml.safe_dump(told))
 
 
@@ -259,12 +259,12 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize("method", FORMER)
+@pytest.mark.parametrize("method", REMOVED_PRESETS)
 def test_a_preset_that_is_gone_said_the_defaults(method):
     assert parse_term(method, {}, method) == parse_term(method, SAID[method], method)
 
 
-@pytest.mark.parametrize(("method", "preset"), FORMER.items())
+@pytest.mark.parametrize(("method", "preset"), REMOVED_PRESETS.items())
 def test_a_run_with_a_preset_that_is_gone_is_shown(run, method, preset):
     objective = {"soft_targets": {}, method: {"preset": preset, "weight": 0.5}}
     rewritten(run, {"stages.student.objective": objective})
@@ -287,8 +287,8 @@ def test_the_best_of_a_run_that_has_not_ended_says_so(run, state, sentence):
     if state != "failed":
         told.pop("reason")
     run.write_json("state.json", {**told, "seconds": 1.0})
-    status = run.read_json(FILE)
-    run.write_json(FILE, {**status, "state": "running", "at": 0.0})
+    status = run.read_json(STATUS_FILE)
+    run.write_json(STATUS_FILE, {**status, "state": "running", "at": 0.0})
     said = call("best", "tiny")
     assert said.exit_code == 1
     assert sentence in said.stdout

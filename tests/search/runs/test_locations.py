@@ -10,7 +10,7 @@ import yaml
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.search.results.run_folder import RunFolder
 from stillhouse.search.runs.kept import load_run
-from stillhouse.search.runs.locations import fixed
+from stillhouse.search.runs.locations import with_absolute_paths
 from stillhouse.spaces.config.problems import ConfigError
 from stillhouse.spaces.network_spec import NetworkSpec
 
@@ -54,7 +54,7 @@ def texts(**more):
 
 
 def test_every_place_becomes_absolute(place):
-    told = fixed(load_experiment(texts()), place).plain()
+    told = with_absolute_paths(load_experiment(texts()), place).plain()
     assert told["library"] == str(place / "stillhouse-library")
     assert told["tracking"] == f"sqlite:///{place}/mlflow.db"
     assert told["data"]["root"] == str(place / "texts")
@@ -75,7 +75,7 @@ def test_places_of_single_entries_and_of_searches_become_absolute(place):
     )
     told["stages"]["teacher"]["weights"] = {"path": "teacher.pt"}
     told["stages"]["student"]["data"] = {"root": "texts"}
-    found = fixed(load_experiment(told), place).plain()
+    found = with_absolute_paths(load_experiment(told), place).plain()
     assert found["stages"]["student"]["data"]["root"] == str(place / "texts")
     assert found["stages"]["teacher"]["weights"]["path"] == str(place / "teacher.pt")
     roots = found["search"]["student.data.root"]["choice"]
@@ -88,17 +88,17 @@ def test_places_of_single_entries_and_of_searches_become_absolute(place):
 
 
 def test_no_key_depends_on_where_things_lie(place, tmp_path, monkeypatch):
-    keys = load_experiment(texts()).recipe().keys
-    found = fixed(load_experiment(texts()), place)
-    assert found.recipe().keys == keys
+    keys = load_experiment(texts()).stage_graph().keys_by_label
+    found = with_absolute_paths(load_experiment(texts()), place)
+    assert found.stage_graph().keys_by_label == keys
     monkeypatch.chdir(tmp_path)
-    assert load_experiment(found.plain()).recipe().keys == keys
+    assert load_experiment(found.plain()).stage_graph().keys_by_label == keys
 
 
 def test_what_is_absolute_or_elsewhere_stays(place):
     told = texts(library="s3://bucket/path?region=eu-1", tracking="http://mlflow:5000")
     told["data"]["root"] = str(place / "texts")
-    found = fixed(load_experiment(told), place / "other")
+    found = with_absolute_paths(load_experiment(told), place / "other")
     assert found.library.startswith("s3://bucket/path?")
     assert found.tracking == "http://mlflow:5000"
     assert found.data.root == str(place / "texts")

@@ -12,7 +12,7 @@ from stillhouse.search.cli.app import app
 from stillhouse.search.driver.launch import launch, resume
 from stillhouse.search.experiment.experiment import to_yaml
 from stillhouse.search.experiment.loading import load_experiment
-from stillhouse.search.results.run_folder import Busy, RunFolder
+from stillhouse.search.results.run_folder import RunFolder, RunLocked
 from stillhouse.search.tuning.study import Study
 from stillhouse.search.tuning.study_reading import StudyReader
 from stillhouse.spaces.config.problems import ConfigError
@@ -65,9 +65,9 @@ def look():
         known = done.exception is None or isinstance(done.exception, ConfigError | SystemExit)
         assert known, (words, done.exception)
     with contextlib.suppress(ConfigError):
-        from stillhouse.search.driver.reuse import again
+        from stillhouse.search.driver.reuse import repeat_winner
 
-        again("tiny", {}, 1, None)
+        repeat_winner("tiny", {}, 1, None)
 
 
 def begun(asked):
@@ -82,14 +82,14 @@ def begun(asked):
 
 def test_a_search_that_runs_hears_nothing_of_those_who_look(asked, kept):
     folder, study = begun(asked)
-    asking = study._ask()
+    asking = study._ask_optuna()
     before = kept()
     look()
     assert kept() == before
     reader = StudyReader(asked, folder.path)
     assert [trial.state for trial in reader.trials()] == ["finished", "running"]
     reader.close()
-    assert study._proposal(asking).number == 2
+    assert study._make_proposal(asking).number == 2
     assert study.tell(1, FIGURES).state == "finished"
     assert [trial.state for trial in study.trials()] == ["finished", "finished", "running"]
     study.close()
@@ -115,7 +115,7 @@ def test_a_study_that_is_not_there_yet_is_not_made(asked, tmp_path):
 
 
 def test_a_database_refuses_who_only_looks(load, tmp_path, monkeypatch):
-    monkeypatch.setattr("stillhouse.search.tuning.storage.PATIENCE", 0.1)
+    monkeypatch.setattr("stillhouse.search.tuning.storage.RETRY_FOR_S", 0.1)
     asked = load(study=f"sqlite:///{tmp_path}/studies.db")
     Study(asked, tmp_path / "run").ask()
     reader = StudyReader(asked, tmp_path / "run")
@@ -139,19 +139,19 @@ with RunFolder.find("tiny").held():
 
 def test_a_second_driver_is_refused_in_a_line_and_changes_nothing(load, tmp_path, monkeypatch):
     monkeypatch.setenv("STILLHOUSE_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setattr("stillhouse.search.results.run_folder.PATIENCE", 0.1)
+    monkeypatch.setattr("stillhouse.search.results.run_folder.LOCK_TIMEOUT_S", 0.1)
     folder, study = begun(load())
     before = {file: file.read_bytes() for file in folder.path.iterdir() if file.is_file()}
     pipe = subprocess.PIPE
     with subprocess.Popen([sys.executable, "-c", DRIVER], stdin=pipe, stdout=pipe) as other:
         assert other.stdout.readline() == b"held\n"
-        with pytest.raises(Busy) as refused:
+        with pytest.raises(RunLocked) as refused:
             resume("tiny", inline=True, trials=3)
         assert str(refused.value).startswith("tiny-1: another process runs it; stop that one first")
         after = {file: file.read_bytes() for file in before}
         other.stdin.close()
     assert after == before
-    with folder.held(patience=30):  # the lock went with its process
+    with folder.locked(timeout=30):  # the lock went with its process
         pass
     study.close()
 
@@ -160,7 +160,7 @@ def test_a_report_beside_a_driver_leaves_the_outcome_to_it(load, tmp_path, monke
     monkeypatch.setenv("STILLHOUSE_RUNS", str(tmp_path / "runs"))
     folder, study = begun(load())
     (folder.path / "study.journal").unlink()  # nothing of it is in the library
-    with folder.held():
+    with folder.locked():
         done = CliRunner().invoke(app, ["report", "tiny"])
     assert done.exit_code == 0, done.output
     assert (folder.path / "report.html").exists()

@@ -11,14 +11,14 @@ from typer.testing import CliRunner
 
 from stillhouse.search.cli.app import app
 from stillhouse.search.core import durable
-from stillhouse.search.core.durable import write_whole
-from stillhouse.search.core.errors import Lost
+from stillhouse.search.core.durable import write_atomically
+from stillhouse.search.core.errors import StorageUnavailable
 from stillhouse.search.driver.launch import launch, resume
-from stillhouse.search.driver.reuse import again
+from stillhouse.search.driver.reuse import repeat_winner
 from stillhouse.search.experiment.loading import load_experiment
-from stillhouse.search.experiment.yaml_source import read_document, with_end, without_end
+from stillhouse.search.experiment.yaml_source import read_document, with_end_mark, without_end_mark
 from stillhouse.search.results.run_folder import RunFolder
-from stillhouse.search.runs.result import read_outcome, repeats_of
+from stillhouse.search.runs.result import read_outcome, split_repeats
 from stillhouse.search.tuning.study import Study
 from stillhouse.search.tuning.study_reading import StudyReader
 from stillhouse.spaces.config.problems import ConfigError
@@ -89,7 +89,7 @@ def tear_last_line(path: Path) -> None:
 def call(*words):
     """What a command prints; a user's mistake is a line, and nothing else may be raised."""
     done = CliRunner().invoke(app, list(words))
-    refused = isinstance(done.exception, ConfigError | Lost)
+    refused = isinstance(done.exception, ConfigError | StorageUnavailable)
     assert done.exception is None or refused or isinstance(done.exception, SystemExit), (
         words,
         done.exc_info,
@@ -123,7 +123,7 @@ def test_what_follows_from_study_and_library_is_rebuilt(folder, finished, cut, c
     told = json.loads(call("best", "tiny", "--json"))
     assert told["best"]["name"] == "tiny-best"
     assert "is damaged" in call("status", "tiny")
-    assert again("tiny", {}, 1, None).name == "tiny-best-again"
+    assert repeat_winner("tiny", {}, 1, None).name == "tiny-best-again"
     assert {file: file.read_bytes() for file in before} == before
     assert "outcome.json is damaged" in caplog.text
 
@@ -131,7 +131,7 @@ def test_what_follows_from_study_and_library_is_rebuilt(folder, finished, cut, c
     assert resume("tiny", inline=True).state == "finished"
     outcome = read_outcome(folder)
     assert [t.state for t in outcome.trials] == ["finished"] * 3
-    assert [t.keys for t in outcome.trials] == [t.keys for t in known]
+    assert [t.stage_keys for t in outcome.trials] == [t.keys for t in known]
     assert settled(outcome) == settled(finished.outcome)
     assert json.loads((folder.path / "state.json").read_text())["state"] == "finished"
     assert "tiny-1: finished" in call("status", "tiny")
@@ -145,14 +145,14 @@ def test_what_follows_from_study_and_library_is_rebuilt(folder, finished, cut, c
 def test_an_outcome_is_rebuilt_as_it_was(folder, finished):
     whole = read_outcome(folder)
     assert settled(whole) == settled(finished.outcome)
-    assert len(whole.repeats) > 1  # the baselines as well
+    assert len(whole.seed_runs) > 1  # the baselines as well
     tear(folder.path / "outcome.json", None)
     rebuilt = read_outcome(folder)
-    assert rebuilt.repeats == whole.repeats
+    assert rebuilt.seed_runs == whole.seed_runs
     assert rebuilt.importances == whole.importances
-    assert rebuilt.stages == whole.stages
+    assert rebuilt.records == whole.records
     assert rebuilt.seconds == whole.seconds
-    assert (rebuilt.made, rebuilt.reused) == (frozenset(), frozenset())
+    assert (rebuilt.made_keys, rebuilt.reused_keys) == (frozenset(), frozenset())
 
 
 def test_how_long_a_search_has_run_is_known_from_three_files(folder):
@@ -190,12 +190,12 @@ def test_a_journal_that_has_lost_all_trials_is_one_line(folder):
 
 def test_repetitions_of_a_trial_that_the_journal_lost_are_left_out(folder, finished):
     written = folder.read_json("outcome.json")
-    (role,) = {r.role for r in finished.outcome.repeats if r.tried}
+    (role,) = {r.role for r in finished.outcome.repeats if r.is_trial}
     records, trials = finished.outcome.stages, finished.outcome.trials
     kept = [trial for trial in trials if f"trial {trial.number}" != role]
-    assert [r.role for r in repeats_of(written, records, trials)[0] if r.tried] == [role]
-    whole, lacking = repeats_of(written, records, kept)
-    assert not [r for r in whole if r.tried]
+    assert [r.role for r in split_repeats(written, records, trials)[0] if r.is_trial] == [role]
+    whole, lacking = split_repeats(written, records, kept)
+    assert not [r for r in whole if r.is_trial]
     assert not lacking
 
 
@@ -205,10 +205,10 @@ def test_a_new_outcome_never_stands_beside_an_old_best(folder, finished, monkeyp
 
     experiment = load_experiment(folder.path / "experiment.yaml")
     old = read_outcome(folder)
-    (won,) = [r for r in old.repeats if r.tried]
+    (won,) = [r for r in old.seed_runs if r.is_trial]
     other = next(t for t in old.trials if f"trial {t.number}" != won.role)
     role = f"trial {other.number}"
-    new = replace(old, repeats=(replace(won, role=role),))
+    new = replace(old, seed_runs=(replace(won, role=role),))
     writes = []
 
     def cut_after(count):
@@ -220,17 +220,17 @@ def test_a_new_outcome_never_stands_beside_an_old_best(folder, finished, monkeyp
 
         return moved
 
-    move = durable.move_whole
+    move = durable.replace_atomically
     for count in range(3):
         shutil.copytree(finished.folder.path, folder.path, dirs_exist_ok=True)
         writes.clear()
         with monkeypatch.context() as patch:
-            patch.setattr(durable, "move_whole", cut_after(count))
+            patch.setattr(durable, "replace_atomically", cut_after(count))
             if count < 2:
                 with pytest.raises(KeyboardInterrupt):
-                    results.write_settled(experiment, new, folder)
+                    results.write_outcome_data(experiment, new, folder)
             else:
-                results.write_settled(experiment, new, folder)
+                results.write_outcome_data(experiment, new, folder)
         told = json.loads(call("best", "tiny", "--json"))
         (repeated,) = [r for r in told["repeats"] if r["role"].startswith("trial ")]
         shown = call("best", "tiny")
@@ -270,7 +270,7 @@ def test_a_torn_name_is_found_in_the_database(load, tmp_path, caplog):
 
 
 def test_a_file_is_old_or_new_whatever_fails(tmp_path, monkeypatch):
-    file = write_whole(tmp_path / "state.json", "old")
+    file = write_atomically(tmp_path / "state.json", "old")
     steps = []
 
     def failing(handle):
@@ -279,7 +279,7 @@ def test_a_file_is_old_or_new_whatever_fails(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", failing)
     with pytest.raises(OSError, match="No space left"):
-        write_whole(file, "new")
+        write_atomically(file, "new")
     assert file.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["state.json"]
 
@@ -292,7 +292,7 @@ def test_data_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
         os, "fsync", lambda h: order.append(os.readlink(f"/proc/self/fd/{h}")) or fsync(h)
     )
     monkeypatch.setattr(Path, "replace", lambda a, b: order.append("replace") or replace(a, b))
-    write_whole(tmp_path / "state.json", "new")
+    write_atomically(tmp_path / "state.json", "new")
     aside, renamed, names = order
     assert Path(aside).name.startswith(".state.json.")
     assert (renamed, names) == ("replace", str(tmp_path))
@@ -300,9 +300,9 @@ def test_data_is_on_the_disk_before_its_name_is(tmp_path, monkeypatch):
 
 def test_an_end_that_is_missing_is_told_by_its_mark():
     text = "name: a\ndata: {source: digits}\n"
-    assert without_end(with_end(text)) == text
-    assert without_end(text) == text
-    assert with_end(text).endswith("\n...\n")
+    assert without_end_mark(with_end_mark(text)) == text
+    assert without_end_mark(text) == text
+    assert with_end_mark(text).endswith("\n...\n")
 
 
 # One by one

@@ -9,19 +9,22 @@ import pytest
 import torch
 
 from stillhouse.methods.core.data.dataset import open_data
-from stillhouse.methods.core.data.facts import lexicon
-from stillhouse.methods.core.synthesis.distilling.distilled_set import Distilled, take_steps
+from stillhouse.methods.core.data.facts import embedding_table
+from stillhouse.methods.core.synthesis.distilling.distilled_set import (
+    DistilledSet,
+    train_on_distilled,
+)
 from stillhouse.methods.core.synthesis.distilling.settings import Distilling
 from stillhouse.methods.core.training.evaluation import evaluate
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.driver.plan import plan
-from stillhouse.search.execution.builder import make_all
+from stillhouse.search.driver.plan import plan_search
+from stillhouse.search.execution.builder import build_stages
 from stillhouse.search.experiment.goal import Goal
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.search.report import write_report
 from stillhouse.search.report.pictures import distilled as drawn
-from stillhouse.search.results.outcome import Outcome, Trial
-from stillhouse.search.stages.ops.train import fresh
+from stillhouse.search.results.outcome import Outcome, TrialResult
+from stillhouse.search.stages.ops.train import new_network
 from stillhouse.spaces.config.problems import ConfigError
 
 FAST = {"epochs": 1, "batch_size": 32, "lr": 0.05}
@@ -52,14 +55,14 @@ def loaded(student=None, few=None, **changes):
 
 
 def laid_out(student=None, few=None):
-    return loaded(student, few).recipe().student
+    return loaded(student, few).stage_graph().student
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """The stages, and the library that holds what they made."""
     student, library = laid_out(), Library(str(tmp_path_factory.mktemp("library")))
-    for _ in make_all([student], library):
+    for _ in build_stages([student], library):
         pass
     return student, library
 
@@ -84,8 +87,8 @@ def test_on_the_test_split_it_is_the_same_network(made):
     few = library.open(student.parents[0].key).tensors
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = fresh(student.work.network, student.data)
-    take_steps(network, Distilled(few["images"], few["labels"], few["rates"]), steps=1)
+        network = new_network(student.operation.network, student.data)
+    train_on_distilled(network, DistilledSet(few["images"], few["labels"], few["rates"]), steps=1)
     learnt = library.open(student.key).tensors
     for name, weight in network.state_dict().items():
         torch.testing.assert_close(learnt[name], weight)
@@ -98,7 +101,7 @@ ORDINARY = {"few_steps": False, "objective": {"cross_entropy": {}}, "training": 
 def test_ordinary_epochs_learn_from_soft_labels(made):
     _, library = made
     student = laid_out(student=ORDINARY)
-    for _ in make_all([student], library):
+    for _ in build_stages([student], library):
         pass
     record = library.record(student.key)
     assert student.parents[0].key == made[0].parents[0].key
@@ -108,7 +111,7 @@ def test_ordinary_epochs_learn_from_soft_labels(made):
 def test_data_distilled_is_images_said_otherwise():
     said = laid_out(student={"data": None, "images": "few"})
     assert said.key == laid_out().key
-    searched = loaded().recipe({"student.data": {"distilled": "few"}}).student
+    searched = loaded().stage_graph({"student.data": {"distilled": "few"}}).student
     assert searched.key == said.key
 
 
@@ -144,20 +147,20 @@ def test_few_steps_left_out_is_no_part_of_a_key():
 
 
 def test_a_repetition_distils_anew_for_its_own_first_network():
-    recipe = loaded().recipe(reseed=1)
-    assert recipe.student.work.seed == recipe.student.parents[0].work.seed == 1
+    recipe = loaded().stage_graph(seed_offset=1)
+    assert recipe.student.operation.seed == recipe.student.parents[0].operation.seed == 1
 
 
 def test_ranges_are_declared():
     names = ("examples", "steps", "passes", "rate")
     search = {f"few.{name}": "declared" for name in names}
     found = loaded(**{"search": search, "goal": {"maximize": "student.val_accuracy"}}).search
-    assert [found[f"few.{name}"] for name in names] == [Distilling.space()[n] for n in names]
+    assert [found[f"few.{name}"] for name in names] == [Distilling.search_space()[n] for n in names]
 
 
 def test_a_plan_knows_how_long_it_takes(tmp_path):
     def seconds(**few):
-        planned = plan(loaded(few=few, library=str(tmp_path)), slots=1)
+        planned = plan_search(loaded(few=few, library=str(tmp_path)), slots=1)
         (stage,) = planned.stages
         assert (stage.kind, stage.label, stage.there) == ("distil_data", "few", False)
         return stage.seconds
@@ -194,7 +197,7 @@ def test_mistakes_are_told_before_anything_runs(changes, message):
 
 def test_the_best_needs_a_split_to_be_told_by():
     with pytest.raises(ConfigError, match=r"few\.keep: best needs a validation split"):
-        loaded(few={"keep": "best"}, **{"data.validation": 0}).recipe()
+        loaded(few={"keep": "best"}, **{"data.validation": 0}).stage_graph()
 
 
 def test_methods_that_need_hard_labels_are_refused():
@@ -204,17 +207,17 @@ def test_methods_that_need_hard_labels_are_refused():
     told["stages"]["student"] |= {**ORDINARY, "objective": objective, "teachers": ["teacher"]}
     told["stages"] = {"teacher": teacher, **told["stages"]}
     with pytest.raises(ConfigError, match=r"decoupled: needs hard labels, .* use cross_entropy"):
-        load_experiment(told).recipe()
+        load_experiment(told).stage_graph()
 
 
 def outcome_of(stages, library):
-    records = {stage.key: library.record(stage.key) for stage in stages.lineage()}
-    keys = {stage.label: stage.key for stage in stages.lineage()}
+    records = {stage.key: library.record(stage.key) for stage in stages.ancestors()}
+    keys = {stage.label: stage.key for stage in stages.ancestors()}
     figures = dict(records[stages.key].figures)
     return Outcome(
         "distilled-1",
         (Goal("val_accuracy", True),),
-        (Trial(0, "finished", {}, keys, figures),),
+        (TrialResult(0, "finished", {}, keys, figures),),
         (),
         records,
         {key: record.name for key, record in records.items()},
@@ -240,7 +243,7 @@ def test_the_report_shows_examples_and_labels(made, tmp_path):
     wanted = (grey - grey.min()) / (grey.max() - grey.min())
     torch.testing.assert_close(shown, wanted, check_dtype=False)
     assert "5 examples" in picture.caption
-    files = write_report(outcome, TOLD, tmp_path, opened={few.key: tensors})
+    files = write_report(outcome, TOLD, tmp_path, tensors={few.key: tensors})
     assert {"distilled.svg", "distilled.png"} <= {file.name for file in files}
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Distilled data" in text
@@ -265,11 +268,11 @@ def read(tmp_path, monkeypatch):
     for entry in told["stages"].values():
         entry["network"] = {"bilstm": {"hidden": 3}}
     told["stages"]["few"] |= {"examples": 3, "iterations": 2}
-    student = load_experiment(told).recipe().student
+    student = load_experiment(told).stage_graph().student
     told["stages"]["student"] |= ORDINARY
-    ordinary = load_experiment(told).recipe().student
+    ordinary = load_experiment(told).stage_graph().student
     library = Library(str(tmp_path / "library"))
-    for _ in make_all([student, ordinary], library):
+    for _ in build_stages([student, ordinary], library):
         pass
     return student, ordinary, library
 
@@ -283,10 +286,10 @@ def test_sentences_are_kept_and_shown_in_the_nearest_words(read, tmp_path):
     assert tensors["images"].shape == (3, 6, 40, 1)
     found = few.record.figures["val_accuracy"]
     assert library.record(student.key).figures["val_accuracy"] == pytest.approx(found)
-    whole = lexicon(student.data).nearest_words(tensors["images"])
+    whole = embedding_table(student.data).nearest_words(tensors["images"])
     assert said == [" ".join(sentence.split()[:30]) for sentence in whole]
     assert {word for sentence in said for word in sentence.split()} <= set(
-        lexicon(student.data).vocabulary.words
+        embedding_table(student.data).vocabulary.words
     )
     outcome = outcome_of(student, library)
     picture = drawn.draw(outcome, {few.record.key: tensors})
@@ -297,7 +300,7 @@ def test_sentences_are_kept_and_shown_in_the_nearest_words(read, tmp_path):
         torch.testing.assert_close(heights, tensors["labels"][place], check_dtype=False)
         assert picture.figure.texts[place].get_text().split()[:5] == said[place].split()[:5]
     assert "3 sentences in the nearest words" in picture.caption
-    write_report(outcome, TOLD, tmp_path, opened={few.record.key: tensors})
+    write_report(outcome, TOLD, tmp_path, tensors={few.record.key: tensors})
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     for sentence, label in zip(said, tensors["labels"].tolist(), strict=True):
         assert f"<td>{html.escape(sentence)}</td>" in text

@@ -4,9 +4,9 @@ import pytest
 
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.execution.builder import make_all
-from stillhouse.search.experiment.stage_graph import lay_out, parse_entries
-from stillhouse.search.stages.core.config import KINDS
+from stillhouse.search.execution.builder import build_stages
+from stillhouse.search.experiment.stage_graph import build_stage_graph, parse_stages
+from stillhouse.search.stages.core.config import STAGE_KINDS
 
 FAST = {"epochs": 1, "batch_size": 64, "lr": 0.01}
 LABELS = {"cross_entropy": {}}
@@ -70,7 +70,7 @@ WITHOUT_SPLIT = ["train from labels", "train by a teacher", "prune", "heads", "d
 
 def test_every_kind_of_stage_is_looked_at():
     kinds = {entry.get("do", "train") for stages in FINALS.values() for entry in stages.values()}
-    assert kinds == set(KINDS.names())
+    assert kinds == set(STAGE_KINDS.names())
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ def test_a_stage_makes_the_figures_that_it_declares(final, validation, tmp_path)
     library = Library(str(tmp_path / "library"))
     stages = FINALS[final]
     data = DataConfig.parse({**DATA, "validation": validation})
-    last = lay_out(parse_entries(stages), data, list(stages)[-1]).student
-    for stage in last.lineage():
-        for _ in make_all([stage], library):
+    last = build_stage_graph(parse_stages(stages), data, list(stages)[-1]).student
+    for stage in last.ancestors():
+        for _ in build_stages([stage], library):
             pass
-        assert set(library.record(stage.key).figures) == stage.figures, stage.label
+        assert set(library.record(stage.key).figures) == stage.metric_names, stage.label

@@ -8,8 +8,8 @@ import torch
 from stillhouse.methods.core.data.dataset import open_data
 from stillhouse.methods.core.training.evaluation import evaluate
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.assembly.network import rebuild
-from stillhouse.search.execution.builder import make_all
+from stillhouse.search.assembly.network import load_network
+from stillhouse.search.execution.builder import build_stages
 from stillhouse.search.experiment.loading import load_experiment
 
 FAST = {"epochs": 3, "batch_size": 64, "lr": 0.05}
@@ -45,7 +45,7 @@ def life(tmp_path):
 def made(experiment):
     library = Library(experiment.library)
     stage = experiment.recipe().student
-    for _ in make_all([stage], library):
+    for _ in build_stages([stage], library):
         pass
     return stage, library
 
@@ -57,7 +57,10 @@ def test_the_earlier_data_is_judged_by_the_network_that_went_on(life):
     for name in ("accuracy", "task_accuracy"):
         then, now = (
             evaluate(
-                rebuild(library.open(each.key)), open_data(first.data), "validation", device="cpu"
+                load_network(library.open_artifact(each.key)),
+                open_data(first.data),
+                "validation",
+                device="cpu",
             )[name]
             for each in (first, stage)
         )
@@ -85,13 +88,13 @@ def test_all_earlier_data_counts(life):
     stages["third"]["data"] = {"classes": SECOND[1:]}
     del life["goal"]
     experiment = load_experiment(life)
-    third = experiment.recipe().student
-    assert [data.classes for data in third.work.before] == [(3, 4, 5), (0, 1, 2)]
+    third = experiment.stage_graph().student
+    assert [data.classes for data in third.operation.before] == [(3, 4, 5), (0, 1, 2)]
     stage, library = made(experiment)
-    network = rebuild(library.open(stage.key))
+    network = load_network(library.open_artifact(stage.key))
     each = [
         evaluate(network, open_data(data), "validation", device="cpu")["task_accuracy"]
-        for data in third.work.before
+        for data in third.operation.before
     ]
     found = library.record(stage.key).figures["val_task_accuracy_before"]
     assert found == pytest.approx(sum(each) / 2)
@@ -101,7 +104,7 @@ def test_the_same_data_is_no_earlier_data_and_no_key_changes(life):
     for name, data in (("first", {"limit": 200}), ("second", {"augment": {"flip": True}})):
         life["stages"][name]["data"] = data
     del life["goal"]
-    work = load_experiment(life).recipe().student.work
+    work = load_experiment(life).stage_graph().student.operation
     assert work.before == ()
     assert "before" not in work.identity()
 
@@ -109,23 +112,23 @@ def test_the_same_data_is_no_earlier_data_and_no_key_changes(life):
 def test_an_architecture_alone_has_learnt_nothing(life):
     life["stages"]["second"]["anew"] = True
     del life["goal"]
-    assert load_experiment(life).recipe().student.work.before == ()
+    assert load_experiment(life).stage_graph().student.operation.before == ()
 
 
 def test_where_the_files_lie_is_not_in_the_key(life, tmp_path):
-    key = load_experiment(life).recipe().student.key
-    work = load_experiment(life).recipe().student.work
+    key = load_experiment(life).stage_graph().student.key
+    work = load_experiment(life).stage_graph().student.operation
     moved = tuple(data.model_copy(update={"root": str(tmp_path)}) for data in work.before)
     assert work.model_copy(update={"before": moved}).identity() == work.identity()
     life["stages"]["first"]["data"]["classes"] = FIRST[:4]
-    assert load_experiment(life).recipe().student.key != key
+    assert load_experiment(life).stage_graph().student.key != key
 
 
 def test_data_with_other_classes_cannot_be_asked_about(life):
     life["stages"]["first"]["data"] = {"merge": [FIRST, SECOND]}
     life["stages"]["second"] |= {"objective": {"soft_targets": {}}}
     del life["goal"]
-    assert load_experiment(life).recipe().student.work.before == ()
+    assert load_experiment(life).stage_graph().student.operation.before == ()
 
 
 @pytest.fixture(autouse=True)

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from stillhouse.search.artifacts.artifact import Artifact
-from stillhouse.search.assembly.network import described, rebuild
-from stillhouse.search.driver.plan import plan
-from stillhouse.search.execution.builder import make_all
+from stillhouse.search.assembly.network import load_network, network_description
+from stillhouse.search.driver.plan import plan_search
+from stillhouse.search.execution.builder import build_stages
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.spaces.config.problems import ConfigError
 
@@ -39,15 +39,15 @@ def made(experiment, library, entry=None):
     """The artifacts of an experiment's stages by label."""
     recipe = experiment.recipe()
     stages = recipe.entries[entry].members if entry else [recipe.student]
-    list(make_all(stages, library))
-    found = {s.label: library.open(s.key) for stage in stages for s in stage.lineage()}
+    list(build_stages(stages, library))
+    found = {s.label: library.open_artifact(s.key) for stage in stages for s in stage.ancestors()}
     assert all(isinstance(artifact, Artifact) for artifact in found.values())
     return found
 
 
 def test_the_entry_is_the_teacher_with_heads(named, library):
     found = made(loaded(named), library, "heads")
-    teacher, heads = rebuild(found["teacher"]), rebuild(found["heads"])
+    teacher, heads = load_network(found["teacher"]), load_network(found["heads"])
     assert list(heads.heads) == ["conv1", "conv3", "conv5", "conv8"]
     for name, value in teacher.state_dict().items():
         assert torch.equal(value, heads.state_dict()[name]), name
@@ -63,7 +63,7 @@ def test_the_entry_is_the_teacher_with_heads(named, library):
 
 def test_heads_go_where_they_are_said_to(named, library):
     found = made(loaded(named, {"heads.at": ["conv2", "conv4"]}), library, "heads")
-    assert list(rebuild(found["heads"]).heads) == ["conv2", "conv4"]
+    assert list(load_network(found["heads"]).heads) == ["conv2", "conv4"]
 
 
 def test_a_student_goes_on_from_a_network_with_heads(named, library):
@@ -73,27 +73,27 @@ def test_a_student_goes_on_from_a_network_with_heads(named, library):
     named["stages"]["student"] = student
     del named["goal"]["subject_to"]
     found = made(loaded(named), library)
-    assert described(found["student"])["heads"] == ["conv1", "conv3", "conv5", "conv8"]
-    before, after = (rebuild(found[name]).heads.state_dict() for name in ("heads", "student"))
+    assert network_description(found["student"])["heads"] == ["conv1", "conv3", "conv5", "conv8"]
+    before, after = (load_network(found[name]).heads.state_dict() for name in ("heads", "student"))
     assert all(torch.equal(value, after[name]) for name, value in before.items())
 
 
 def test_the_method_brings_them(taught, library):
-    student = loaded(taught).recipe().student
+    student = loaded(taught).stage_graph().student
     assert [stage.label for stage in student.parents] == ["teacher/heads"]
-    assert [stage.label for stage in student.lineage()] == ["teacher", "teacher/heads", "student"]
+    assert [stage.label for stage in student.ancestors()] == ["teacher", "teacher/heads", "student"]
     found = made(loaded(taught), library)
     assert {"train_heads", "val_agreement"} <= found["student"].record.figures.keys()
 
 
 def test_what_is_brought_is_what_the_entry_makes(taught):
-    brought = loaded(taught).recipe().student.parents[0]
+    brought = loaded(taught).stage_graph().student.parents[0]
     student = taught["stages"].pop("student")
     heads = {"do": "heads", "teacher": "teacher", "training": TEACHING}
     stages = {**taught["stages"], "heads": heads, "student": {**student, "teachers": ["heads"]}}
-    recipe = loaded({**taught, "stages": stages}).recipe()
+    recipe = loaded({**taught, "stages": stages}).stage_graph()
     assert recipe.student.parents[0].key == brought.key
-    assert [stage.label for stage in recipe.student.lineage()] == ["teacher", "heads", "student"]
+    assert [stage.label for stage in recipe.student.ancestors()] == ["teacher", "heads", "student"]
 
 
 def test_all_trials_share_them(taught):
@@ -105,7 +105,7 @@ def test_all_trials_share_them(taught):
     told = {**CO_TEACH["heads"], "weights": {"conv1": 1.0}}
     experiment = loaded(taught, {"student.objective": {**CO_TEACH, "heads": told}}, search=search)
     values = list(experiment.configurations(3))
-    recipes = [experiment.recipe(each) for each in values]
+    recipes = [experiment.stage_graph(each) for each in values]
     assert len(recipes) == 3 * 3 * 2
     assert len({recipe.student.key for recipe in recipes}) == len(recipes)
     assert len({recipe.student.parents[0].key for recipe in recipes}) == 1
@@ -113,13 +113,13 @@ def test_all_trials_share_them(taught):
 
 def test_several_teachers_get_heads_each(taught):
     objective = {**CO_TEACH, "entropy_weighted": {"teachers": 2}}
-    student = loaded(taught, {"student.objective": objective}).recipe().student
+    student = loaded(taught, {"student.objective": objective}).stage_graph().student
     assert [stage.label for stage in student.parents] == ["teacher/heads", "teacher/2/heads"]
 
 
 def test_an_entry_of_heads_is_made_again_with_its_teacher(named):
     objective = {**CO_TEACH, "entropy_weighted": {"teachers": 2}}
-    student = loaded(named, {"student.objective": objective}).recipe().student
+    student = loaded(named, {"student.objective": objective}).stage_graph().student
     assert [stage.label for stage in student.parents] == ["heads", "heads/2"]
     assert [stage.parents[0].label for stage in student.parents] == ["teacher", "teacher/2"]
 
@@ -128,7 +128,7 @@ def test_links_of_a_chain_learn_from_heads_as_well(tiny):
     tiny["stages"]["assistants"]["objective"] = CO_TEACH
     tiny["stages"]["student"]["objective"] = CO_TEACH
     del tiny["search"]
-    labels = [stage.label for stage in loaded(tiny).recipe().student.lineage()]
+    labels = [stage.label for stage in loaded(tiny).stage_graph().student.ancestors()]
     assert labels == [
         "teacher",
         "teacher/heads",
@@ -139,7 +139,7 @@ def test_links_of_a_chain_learn_from_heads_as_well(tiny):
 
 
 def test_the_plan_knows_them(taught):
-    stages = {stage.label: stage for stage in plan(loaded(taught), slots=1).stages}
+    stages = {stage.label: stage for stage in plan_search(loaded(taught), slots=1).stages}
     assert list(stages) == ["teacher", "teacher/heads"]
     assert stages["teacher/heads"].seconds > 0
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.execution.builder import make_all
+from stillhouse.search.execution.builder import build_stages
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.spaces.config.problems import ConfigError
 
@@ -41,19 +41,19 @@ def laid_out(student=None, dreamt=None, **stages):
     told["stages"]["student"].update(student or {})
     told["stages"]["dreamt"].update(dreamt or {})
     told["stages"] = {**stages, **told["stages"]}
-    return load_experiment(told).recipe().student
+    return load_experiment(told).stage_graph().student
 
 
 def test_a_student_learns_on_what_its_teacher_dreamt(tmp_path):
     student, library = laid_out(), Library(str(tmp_path))
-    for _ in make_all([student], library):
+    for _ in build_stages([student], library):
         pass
     dreamt, teacher = student.parents
     assert (dreamt.label, teacher.label) == ("dreamt", "teacher")
-    made = library.open(dreamt.key)
+    made = library.open_artifact(dreamt.key)
     assert made.tensors["images"].shape == (40, 1, 8, 8)
     assert torch.equal(made.tensors["labels"].bincount(), torch.full((10,), 4))
-    assert len(made.record.curve) == dreamt.work.epochs == 3
+    assert len(made.record.curve) == dreamt.operation.epochs == 3
     assert {"teacher_accuracy", "norms"} <= set(made.record.figures)
     assert {"val_accuracy", "val_agreement"} <= set(library.record(student.key).figures)
 
@@ -81,8 +81,10 @@ def test_keys_follow_the_images():
 
 def test_a_repetition_keeps_the_images():
     experiment = load_experiment(copy.deepcopy(TOLD))
-    first, again = experiment.recipe(), experiment.recipe(reseed=1)
-    assert [first.keys[name] == again.keys[name] for name in first.keys] == [True, True, False]
+    first, again = experiment.stage_graph(), experiment.stage_graph(seed_offset=1)
+    assert [
+        first.keys_by_label[name] == again.keys_by_label[name] for name in first.keys_by_label
+    ] == [True, True, False]
 
 
 BARE = {

@@ -15,7 +15,7 @@ from stillhouse.methods.core.objective.objective import METHODS
 from stillhouse.methods.core.training.train import Training
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.search.stages.core.stage import Stage
-from stillhouse.search.stages.core.weights import Weights
+from stillhouse.search.stages.core.weights import WeightsSettings
 from stillhouse.search.stages.ops.train import TrainNetwork
 from stillhouse.spaces.config.problems import ConfigError
 from stillhouse.spaces.networks import FAMILIES
@@ -138,7 +138,7 @@ def test_every_setting_of_a_network_changes_the_key(family):
 
 
 def test_the_seed_and_the_teachers_change_the_key():
-    other = Stage("teacher", TEACHER.work.model_copy(update={"seed": 1}), TEACHER.data)
+    other = Stage("teacher", TEACHER.operation.model_copy(update={"seed": 1}), TEACHER.data)
     found = [
         key(),
         key({"seed": 1}),
@@ -153,7 +153,7 @@ def test_the_seed_and_the_teachers_change_the_key():
 def test_weights_are_known_by_their_content(tmp_path):
     def weighed(name, content, **more):
         (tmp_path / name).write_bytes(content)
-        return key({"weights": Weights(path=str(tmp_path / name), **more)})
+        return key({"weights": WeightsSettings(path=str(tmp_path / name), **more)})
 
     one = weighed("one.pt", b"abc")
     assert weighed("elsewhere.pt", b"abc") == one
@@ -164,7 +164,7 @@ def test_weights_are_known_by_their_content(tmp_path):
 
 def test_ready_made_weights_have_no_seed_and_no_training(tmp_path):
     (tmp_path / "w.pt").write_bytes(b"abc")
-    ready = {"weights": Weights(path=str(tmp_path / "w.pt")), "objective": None}
+    ready = {"weights": WeightsSettings(path=str(tmp_path / "w.pt")), "objective": None}
     assert key(ready) == key({**ready, "seed": 3}) == key({**ready, "training": {"epochs": 3}})
     assert key(ready) != key({**ready, "objective": TAUGHT})
 
@@ -235,7 +235,7 @@ def test_a_data_set_may_move_but_not_change(tmp_path):
 
 
 def test_how_and_where_a_search_runs_is_not_in_the_keys(tiny):
-    before = load_experiment(tiny).recipe().keys
+    before = load_experiment(tiny).stage_graph().keys_by_label
     elsewhere = {
         "name": "another",
         "run.trials": 99,
@@ -248,7 +248,7 @@ def test_how_and_where_a_search_runs_is_not_in_the_keys(tiny):
         "goal.subject_to": {},
         "search": {"student.training.lr": {"choice": [0.1]}},
     }
-    assert load_experiment(tiny, elsewhere).recipe().keys == before
+    assert load_experiment(tiny, elsewhere).stage_graph().keys_by_label == before
     renamed = copy.deepcopy(tiny)
     stages = renamed["stages"]
     renamed["stages"] = {
@@ -258,7 +258,9 @@ def test_how_and_where_a_search_runs_is_not_in_the_keys(tiny):
     }
     del renamed["search"]
     renamed["goal"] = {"maximize": "pupil.val_accuracy"}
-    assert list(load_experiment(renamed).recipe().keys.values()) == list(before.values())
+    assert list(load_experiment(renamed).stage_graph().keys_by_label.values()) == list(
+        before.values()
+    )
 
 
 # Chains
@@ -276,8 +278,8 @@ def test_all_paths_from_10_to_2_make_16_networks(load):
     experiment = chained(load, search={"assistants.networks": chain})
     values = list(experiment.configurations(1))
     assert len(values) == 8
-    recipes = [experiment.recipe(v) for v in values]
-    made = {stage.key: stage.label for recipe in recipes for stage in recipe.student.lineage()}
+    recipes = [experiment.stage_graph(v) for v in values]
+    made = {stage.key: stage.label for recipe in recipes for stage in recipe.student.ancestors()}
     assert len(made) == 16
     assert collections.Counter(made.values()) == {
         "teacher": 1,
@@ -289,8 +291,8 @@ def test_all_paths_from_10_to_2_make_16_networks(load):
 
 
 def test_each_link_learns_from_the_one_before(load):
-    recipe = chained(load, **{"assistants.networks": ["cnn8", "cnn6", "cnn4"]}).recipe()
-    lineage = list(recipe.student.lineage())
+    recipe = chained(load, **{"assistants.networks": ["cnn8", "cnn6", "cnn4"]}).stage_graph()
+    lineage = list(recipe.student.ancestors())
     assert [s.label for s in lineage] == [
         "teacher",
         "assistants/cnn8",
@@ -309,11 +311,13 @@ def test_in_a_dense_chain_all_that_are_larger_teach(load):
     """DGKD, section 3: teacher and all larger assistants at once, of the student too."""
     networks = ["cnn8", "cnn6", "cnn4"]
     dense = {"assistants.networks": networks, "assistants.dense": True}
-    lineage = list(chained(load, **dense).recipe().student.lineage())
+    lineage = list(chained(load, **dense).stage_graph().student.ancestors())
     assert len(lineage) == 5
     for place, stage in enumerate(lineage):
         assert stage.parents == tuple(lineage[:place])
-    sparse = list(chained(load, **{"assistants.networks": networks}).recipe().student.lineage())
+    sparse = list(
+        chained(load, **{"assistants.networks": networks}).stage_graph().student.ancestors()
+    )
     assert [a.key == b.key for a, b in zip(lineage, sparse, strict=True)] == [True, True] + [
         False
     ] * 3
@@ -322,15 +326,15 @@ def test_in_a_dense_chain_all_that_are_larger_teach(load):
 @pytest.mark.parametrize("dense", [False, True])
 def test_an_empty_chain_is_its_teacher(load, dense):
     empty = {"assistants.networks": [], "assistants.dense": dense}
-    recipe = chained(load, **empty).recipe()
-    assert [s.label for s in recipe.student.lineage()] == ["teacher", "student"]
-    direct = chained(load, **{"student.teachers": ["teacher"], "search": {}}).recipe()
+    recipe = chained(load, **empty).stage_graph()
+    assert [s.label for s in recipe.student.ancestors()] == ["teacher", "student"]
+    direct = chained(load, **{"student.teachers": ["teacher"], "search": {}}).stage_graph()
     assert recipe.student.key == direct.student.key
 
 
 def test_a_link_is_a_stage_like_any_other(load):
     """A network taught the same way outside a chain is the same network."""
-    chain = chained(load, **{"assistants.networks": ["cnn8", "cnn6"]}).recipe()
+    chain = chained(load, **{"assistants.networks": ["cnn8", "cnn6"]}).stage_graph()
     shared = {k: chained(load).stages["assistants"][k] for k in ("objective", "training")}
     apart = chained(
         load,
@@ -338,20 +342,20 @@ def test_a_link_is_a_stage_like_any_other(load):
             "stages.other": {"network": "cnn8", "teachers": ["teacher"], **shared},
             "assistants.teacher": "other",
         },
-    ).recipe()
+    ).stage_graph()
     assert list(apart.keys) == ["teacher", "other", "assistants/cnn6", "student"]
     assert list(apart.keys.values()) == list(chain.keys.values())
 
 
 def test_a_link_may_have_settings_of_its_own(load):
     networks = ["cnn8", "cnn6", "cnn4"]
-    common = chained(load, **{"assistants.networks": networks}).recipe()
+    common = chained(load, **{"assistants.networks": networks}).stage_graph()
     own = {
         "assistants.links.cnn6.training.lr": 0.3,
         "assistants.links.cnn6.objective.soft_targets.temperature": 9.0,
     }
     for path, value in own.items():
-        recipe = chained(load, **{"assistants.networks": networks, path: value}).recipe()
+        recipe = chained(load, **{"assistants.networks": networks, path: value}).stage_graph()
         same = [recipe.keys[label] == common.keys[label] for label in common.keys]
         assert same == [True, True, False, False, False]
         link = next(s for s in recipe.prerequisites if s.label == "assistants/cnn6")
@@ -367,7 +371,7 @@ def test_a_link_may_have_settings_of_its_own(load):
 def test_a_links_common_settings_said_again_change_nothing(load):
     networks = {"assistants.networks": ["cnn8", "cnn6"]}
     said = {**networks, "assistants.links": {"cnn8": {"training": {"epochs": 2}}}}
-    assert chained(load, **said).recipe().keys == chained(load, **networks).recipe().keys
+    assert chained(load, **said).stage_graph().keys == chained(load, **networks).stage_graph().keys
 
 
 # Graphs
@@ -376,22 +380,29 @@ def test_a_links_common_settings_said_again_change_nothing(load):
 def test_several_teachers_are_heard_in_the_order_given(load):
     """A chain that is asked for stands for its last link, a dense one for all of them."""
     asked = {"student.teachers": ["teacher", "assistants"]}
-    assert [s.label for s in load(asked).recipe().student.parents] == ["teacher", "assistants/cnn6"]
+    assert [s.label for s in load(asked).stage_graph().student.parents] == [
+        "teacher",
+        "assistants/cnn6",
+    ]
     asked["assistants.networks"] = ["cnn6", "cnn4"]
-    parents = load(asked).recipe().student.parents
+    parents = load(asked).stage_graph().student.parents
     assert [s.label for s in parents] == ["teacher", "assistants/cnn4"]
 
 
 def test_shared_ancestors_come_once_and_first(load):
-    recipe = load({"student.teachers": ["teacher", "assistants"]}).recipe()
-    assert [s.label for s in recipe.student.lineage()] == ["teacher", "assistants/cnn6", "student"]
+    recipe = load({"student.teachers": ["teacher", "assistants"]}).stage_graph()
+    assert [s.label for s in recipe.student.ancestors()] == [
+        "teacher",
+        "assistants/cnn6",
+        "student",
+    ]
 
 
 def test_data_of_one_stage_changes_it_and_those_it_teaches(load):
-    before, after = load().recipe(), load({"teacher.data": {"limit": 50}}).recipe()
+    before, after = load().stage_graph(), load({"teacher.data": {"limit": 50}}).stage_graph()
     assert all(before.keys[label] != after.keys[label] for label in before.keys)
     assert before.student.data == after.student.data
-    changed = load({"student.data": {"augment": {"flip": True}}}).recipe()
+    changed = load({"student.data": {"augment": {"flip": True}}}).stage_graph()
     assert [before.keys[label] == changed.keys[label] for label in before.keys] == [
         True,
         True,
@@ -402,16 +413,16 @@ def test_data_of_one_stage_changes_it_and_those_it_teaches(load):
 
 def test_a_repetition_keeps_the_teacher_and_reseeds_who_learns(load):
     experiment = load({"student.seed": 3})
-    first, again = experiment.recipe(), experiment.recipe(reseed=2)
+    first, again = experiment.stage_graph(), experiment.stage_graph(seed_offset=2)
     assert [first.keys[name] == again.keys[name] for name in first.keys] == [True, False, False]
-    assert [stage.work.seed for stage in again.student.lineage()] == [0, 2, 5]
-    assert experiment.recipe(reseed=0).keys == first.keys
+    assert [stage.work.seed for stage in again.student.ancestors()] == [0, 2, 5]
+    assert experiment.stage_graph(seed_offset=0).keys == first.keys
 
 
 def test_a_repetition_reseeds_a_student_without_a_teacher(load):
     alone = {"student.teachers": [], "student.objective": {"cross_entropy": {}}, "search": {}}
     experiment = load(alone)
-    assert experiment.recipe().student.key != experiment.recipe(reseed=1).student.key
+    assert experiment.stage_graph().student.key != experiment.stage_graph(seed_offset=1).student.key
 
 
 def test_working_folders_do_not_matter(load, tmp_path, monkeypatch, published):
@@ -419,14 +430,14 @@ def test_working_folders_do_not_matter(load, tmp_path, monkeypatch, published):
     monkeypatch.chdir(tmp_path)
     published(tmp_path / "w.safetensors", "cnn8")
     changes = {"teacher.weights": "w.safetensors", "data.root": "files"}
-    stage = next(load(changes).recipe().student.lineage())
+    stage = next(load(changes).stage_graph().student.ancestors())
     assert stage.work.weights.path == str(tmp_path / "w.safetensors")
     assert stage.data.root == str(tmp_path / "files")
 
 
 def test_methods_that_need_hard_labels_are_refused_beside_mixing(tiny):
     tiny["data"]["augment"] = {"mixup": 0.2}
-    assert load_experiment(tiny).recipe().student.data.augment.mixes
+    assert load_experiment(tiny).stage_graph().student.data.augment.is_mixing
     student = tiny["stages"]["student"]
     student["objective"] = {**student["objective"], "guided": {}}
     with pytest.raises(ConfigError, match=r"student\.objective\.guided: needs hard labels, and"):

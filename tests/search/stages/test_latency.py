@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.assembly.calibration import calibrated
-from stillhouse.search.assembly.pool import LATENCY
-from stillhouse.search.driver.assembly_proposals import offers, write_offers
+from stillhouse.search.assembly.calibration import calibrate
+from stillhouse.search.assembly.pool import LATENCY_METRIC
+from stillhouse.search.driver.assembly_proposals import propose_assemblies, write_proposals
 from stillhouse.search.execution import builder as making
 from stillhouse.search.experiment.loading import load_experiment
-from stillhouse.search.monitoring.dispatcher import Announcer
-from stillhouse.search.tuning.local_backend import Inline
+from stillhouse.search.monitoring.dispatcher import EventDispatcher
+from stillhouse.search.tuning.local_backend import LocalBackend
 from stillhouse.spaces.config.limits import Limit
 from stillhouse.spaces.config.problems import ConfigError
 from stillhouse.spaces.cost import measure_latency
@@ -79,10 +79,10 @@ def make():
     """Make what an experiment assembles; returns its record, and the labels of what was made."""
 
     def made(experiment):
-        making._OPENED.clear()
+        making._OPEN_ARTIFACTS.clear()
         library, events = Library(experiment.library), []
         stage = experiment.recipe().entries["assembled"].stage
-        failed = Inline(experiment, library, Announcer([events.append])).make([stage])
+        failed = LocalBackend(experiment, library, EventDispatcher([events.append])).build([stage])
         assert failed == {}
         labels = [e.label for e in events if getattr(e, "state", "") == "made"]
         return library.record(stage.key), labels
@@ -92,12 +92,12 @@ def make():
 
 def timed(experiment):
     """Label -> stage of every part's latency."""
-    lineage = experiment.recipe().student.lineage()
+    lineage = experiment.recipe().student.ancestors()
     return {s.label.partition("time ")[2]: s for s in lineage if s.work.kind == "latency"}
 
 
 def test_one_structure_for_one_feature_is_one_measurement(load):
-    work = load().recipe().entries["assembled"].stage.work
+    work = load().stage_graph().entries["assembled"].stage.work
     keys = work.timed
     # Blocks 1 and 2 keep four channels on the whole map; block 3 halves the map.
     assert keys["1-2 kept"] == keys["2-3 kept"]
@@ -109,10 +109,10 @@ def test_one_structure_for_one_feature_is_one_measurement(load):
 
 
 def test_weights_and_data_are_not_in_its_key_but_device_and_batch_are(load):
-    keys = load().recipe().entries["assembled"].stage.work.timed
+    keys = load().stage_graph().entries["assembled"].stage.work.timed
 
     def other(changes):
-        return load(changes).recipe().entries["assembled"].stage.work.timed
+        return load(changes).stage_graph().entries["assembled"].stage.work.timed
 
     assert other({"teacher.seed": 5, "data.limit": 100}) == keys
     assert other({"assembled.latency.hardware": "another"}).values() != keys.values()
@@ -138,14 +138,14 @@ def test_a_device_that_a_worker_lacks_is_one_line_with_its_remedy(monkeypatch):
 
 def test_latency_says_how_it_is_measured_in_one_place(load):
     """``run.latency`` is what a goal, a limit and a budget mean, unless an entry says otherwise."""
-    batched = load({"run.latency.batch": 8}).recipe().entries["assembled"].stage.work
+    batched = load({"run.latency.batch": 8}).stage_graph().entries["assembled"].stage.work
     assert batched.latency.batch == 8
     own = load({"run.latency.batch": 8, "assembled.latency.batch": 2})
-    assert own.recipe().entries["assembled"].stage.work.latency.batch == 2
+    assert own.stage_graph().entries["assembled"].stage.work.latency.batch == 2
     bare = {"assembled.latency": None, "assembled.calibrate": 0}
-    assert load(bare).recipe().entries["assembled"].stage.work.latency is None
+    assert load(bare).stage_graph().entries["assembled"].stage.work.latency is None
     asked = load({**bare, "assembled.budgets.latency_ms": 1.0, "run.latency.batch": 3})
-    assert asked.recipe().entries["assembled"].stage.work.latency.batch == 3
+    assert asked.stage_graph().entries["assembled"].stage.work.latency.batch == 3
 
 
 def test_parts_are_timed_added_up_and_corrected_by_whole_networks(load, make):
@@ -153,7 +153,7 @@ def test_parts_are_timed_added_up_and_corrected_by_whole_networks(load, make):
     labels = [label for label in made if "time " in label]
     assert len(labels) == len(timed(load()))
     library = Library(load().library)
-    times = load().recipe().entries["assembled"].stage.work.timed
+    times = load().stage_graph().entries["assembled"].stage.work.timed
     parts = record.facts["parts"]
     assert [p["name"] for p in parts] == ["stem", *record.facts["chosen"], "head"]
     assert (parts[0]["start"], parts[-1]["stop"]) == (0, 8)
@@ -162,15 +162,21 @@ def test_parts_are_timed_added_up_and_corrected_by_whole_networks(load, make):
     for name in ("parameters", "flops"):
         assert sum(p["costs"][name] for p in parts) == record.figures[name]
     for part in parts[1:-1]:
-        assert part["costs"][LATENCY] == library.record(times[part["name"]]).figures[LATENCY]
-    summed = math.fsum(part["costs"][LATENCY] for part in parts)
+        assert (
+            part["costs"][LATENCY_METRIC]
+            == library.record(times[part["name"]]).figures[LATENCY_METRIC]
+        )
+    summed = math.fsum(part["costs"][LATENCY_METRIC] for part in parts)
     assert record.figures["summed_latency_ms"] == summed
-    assert record.figures[LATENCY] > 0
+    assert record.figures[LATENCY_METRIC] > 0
     assert record.facts["calibration"]["assemblies"] == len(set(_first_paths(library, load())))
-    for name in ("score", LATENCY):
+    for name in ("score", LATENCY_METRIC):
         told = record.facts["calibration"][name]
         assert told["after"]["mean_absolute_error"] >= 0
-    whole, count = record.facts["calibration"][LATENCY], record.facts["calibration"]["assemblies"]
+    whole, count = (
+        record.facts["calibration"][LATENCY_METRIC],
+        record.facts["calibration"]["assemblies"],
+    )
     # Least squares do no worse than no correction at all, in squares.
     before = whole["before"]["mean_absolute_error"]
     assert whole["after"]["mean_absolute_error"] <= before * math.sqrt(count)
@@ -184,7 +190,7 @@ def _first_paths(library, experiment):
 
 def test_assemblies_to_calibrate_by_are_spread_and_shared_by_all_budgets(load, make):
     make(load())
-    entry = load().recipe().entries["assembled"].stage
+    entry = load().stage_graph().entries["assembled"].stage
     first = [p for p in entry.parents if "first" in p.label]
     assert [p.work.share for p in first] == [0.2, 0.4, 0.6, 0.8]
     sizes = [Library(load().library).record(p.key).figures["parameters"] for p in first]
@@ -215,8 +221,8 @@ def smallest(load):
     budget tells it."""
     experiment = load({"assembled.budgets.latency_ms": 1e-6})
     library = Library(experiment.library)
-    stage = experiment.recipe().entries["assembled"].stage
-    (reason,) = Inline(experiment, library, Announcer([])).make([stage]).values()
+    stage = experiment.stage_graph().entries["assembled"].stage
+    (reason,) = LocalBackend(experiment, library, EventDispatcher([])).build([stage]).values()
     assert "the budget of latency_ms (at most 1e-06) cannot be met" in reason
     return float(re.search(r"smallest feasible value is ([0-9.e-]+)", reason).group(1))
 
@@ -229,19 +235,19 @@ def test_a_budget_of_latency_is_kept_by_the_expected_sum(load, make):
         record, made = make(load({"assembled.budgets.latency_ms": most}))
         assert not [label for label in made if label.startswith("parts/")]
         assert record.figures["planned_latency_ms"] <= most
-        found = record.figures[LATENCY]
-        beyond = {LATENCY: {"found": found, "most": most, "least": None}}
+        found = record.figures[LATENCY_METRIC]
+        beyond = {LATENCY_METRIC: {"found": found, "most": most, "least": None}}
         assert record.facts["over"] == (beyond if found > most else {})
 
 
 def test_a_front_is_cheaper_point_by_point_and_its_files_launch(load, make, tmp_path):
     make(load())
-    offered = offers(load(), {}, best=5, along="parameters")
-    sizes = [offer.costs["parameters"] for offer in offered.found]
-    scores = [offer.score for offer in offered.found]
+    offered = propose_assemblies(load(), {}, count=5, trade_off_cost="parameters")
+    sizes = [offer.costs["parameters"] for offer in offered.proposals]
+    scores = [offer.score for offer in offered.proposals]
     assert sizes == sorted(set(sizes), reverse=True)
     assert scores == sorted(scores)
-    files = write_offers(load(), {}, offered.found, tmp_path)
+    files = write_proposals(load(), {}, offered.proposals, tmp_path)
     record, made = make(load_experiment(files[-1]))
     assert made == ["assembled"]
     assert record.figures["parameters"] == sizes[-1]
@@ -249,34 +255,44 @@ def test_a_front_is_cheaper_point_by_point_and_its_files_launch(load, make, tmp_
 
 def test_a_plan_under_a_latency_is_offered_from_the_library(load, make, tmp_path):
     make(load())
-    fastest = offers(load(), {}, best=1, along=LATENCY).found[-1].costs[LATENCY]
-    limits = {LATENCY: Limit(max=1.5 * fastest)}
-    found = offers(load(), limits, best=2).found
-    assert all(offer.costs[LATENCY] <= 1.5 * fastest for offer in found)
-    (file, *_) = write_offers(load(), limits, found, tmp_path)
+    fastest = (
+        propose_assemblies(load(), {}, count=1, trade_off_cost=LATENCY_METRIC)
+        .proposals[-1]
+        .costs[LATENCY_METRIC]
+    )
+    limits = {LATENCY_METRIC: Limit(max=1.5 * fastest)}
+    found = propose_assemblies(load(), limits, count=2).proposals
+    assert all(offer.costs[LATENCY_METRIC] <= 1.5 * fastest for offer in found)
+    (file, *_) = write_proposals(load(), limits, found, tmp_path)
     record, _ = make(load_experiment(file))
     assert tuple(record.facts["chosen"]) == found[0].chosen
-    assert LATENCY in record.figures
+    assert LATENCY_METRIC in record.figures
 
 
 def test_without_measured_parts_a_latency_budget_names_the_remedy(load, make):
     bare = {"assembled.latency": None, "assembled.calibrate": 0}
     make(load(bare))
     with pytest.raises(ConfigError, match=r"is not measured; give the entry that assembles"):
-        offers(load(bare), {LATENCY: Limit(max=1.0)}, best=1)
+        propose_assemblies(load(bare), {LATENCY_METRIC: Limit(max=1.0)}, count=1)
 
 
 def test_calibration_picks_the_model_that_foretells_best(load, make):
     """One factor for all, or one a kind: whichever ranks better what was left out."""
     make(load())
-    known = offers(load(), {}, best=1).known
-    losses = {path: 1.0 - r.figures["val_accuracy"] for path, r in known.measured.items()}
-    alike = calibrated(known.summed, losses)
-    apart = calibrated(known.summed, losses, kind=lambda e: e.name.partition(" ")[2] or e.name)
-    better = apart if apart.left_out.spearman > alike.left_out.spearman else alike
-    assert known.loss.calibration == better.calibration
-    best = known.plans({}, best=1)[0]
-    expected = best.score + known.loss.calibration.intercept
+    known = propose_assemblies(load(), {}, count=1).cost_model
+    losses = {
+        path: 1.0 - r.figures["val_accuracy"] for path, r in known.measured_assemblies.items()
+    }
+    alike = calibrate(known.additive_edges, losses)
+    apart = calibrate(
+        known.additive_edges, losses, grouping=lambda e: e.name.partition(" ")[2] or e.name
+    )
+    better = (
+        apart if apart.agreement_left_out.spearman > alike.agreement_left_out.spearman else alike
+    )
+    assert known.loss_calibration.model == better.model
+    best = known.best_plans({}, count=1)[0]
+    expected = best.score + known.loss_calibration.model.intercept
     assert known.expected_loss(best) == min(max(expected, 0.0), 1.0)
 
 

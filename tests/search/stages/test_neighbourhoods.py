@@ -8,21 +8,21 @@ import torch
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.data.dataset import open_data
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.assembly.network import rebuild
+from stillhouse.search.assembly.network import load_network
 from stillhouse.search.cli import files
-from stillhouse.search.driver.assembly_proposals import offers, write_offers
+from stillhouse.search.driver.assembly_proposals import propose_assemblies, write_proposals
 from stillhouse.search.driver.launch import launch
-from stillhouse.search.driver.plan import plan
+from stillhouse.search.driver.plan import plan_search
 from stillhouse.search.execution import builder as making
 from stillhouse.search.experiment.loading import load_experiment
-from stillhouse.search.monitoring.dispatcher import Announcer
-from stillhouse.search.report.core.participants import cast
-from stillhouse.search.stages.core.stage import Bench
+from stillhouse.search.monitoring.dispatcher import EventDispatcher
+from stillhouse.search.report.core.participants import find_participants
+from stillhouse.search.stages.core.stage import StageContext
 from stillhouse.search.stages.ops.neighbourhood import DistilNeighbourhood
-from stillhouse.search.tuning.local_backend import Inline
+from stillhouse.search.tuning.local_backend import LocalBackend
 from stillhouse.spaces.config.limits import Limit
 from stillhouse.spaces.config.problems import ConfigError
-from stillhouse.spaces.cost import costs
+from stillhouse.spaces.cost import compute_costs
 
 FAST = {"epochs": 1, "batch_size": 50, "lr": 0.02}
 CUT = {
@@ -74,20 +74,20 @@ def make():
     """Make an experiment's student; returns its artifact, and the labels of what was made."""
 
     def made(experiment):
-        making._OPENED.clear()
+        making._OPEN_ARTIFACTS.clear()
         library, events = Library(experiment.library), []
-        shop = Inline(experiment, library, Announcer([events.append]))
+        shop = LocalBackend(experiment, library, EventDispatcher([events.append]))
         student = experiment.recipe().student
-        failed = shop.make([student])
+        failed = shop.build([student])
         assert failed == {}
         labels = [e.label for e in events if getattr(e, "state", "") == "made"]
-        return library.open(student.key), labels
+        return library.open_artifact(student.key), labels
 
     return made
 
 
 def stages(experiment, kind):
-    return [s for s in experiment.recipe().student.lineage() if s.work.kind == kind]
+    return [s for s in experiment.recipe().student.ancestors() if s.work.kind == kind]
 
 
 def test_every_interval_has_every_candidate_that_fits(load):
@@ -115,9 +115,9 @@ def test_without_budgets_the_teacher_comes_back_to_the_bit(load, make):
     experiment = load({"assembled.recalibrate": 0, "assembled.score": "nmse"})
     make(experiment)
     library = Library(experiment.library)
-    recipe = experiment.recipe()
-    whole = rebuild(library.open(recipe.entries["assembled"].stage.key))
-    teacher = rebuild(library.open(recipe.entries["teacher"].stage.key))
+    recipe = experiment.stage_graph()
+    whole = load_network(library.open_artifact(recipe.expanded_stages["assembled"].stage.key))
+    teacher = load_network(library.open_artifact(recipe.expanded_stages["teacher"].stage.key))
     data = open_data(DataConfig.parse(CUT["data"]))
     images = next(data.batches("validation", batch_size=30, device="cpu")).images
     with torch.no_grad():
@@ -136,8 +136,8 @@ def test_a_budget_is_kept_and_another_makes_no_neighbourhood(load, make):
     teacher = library.record(experiment.recipe().entries["teacher"].stage.key)
     assert record.figures["parameters"] <= 5000 < teacher.figures["parameters"]
     assert record.figures["planned_score"] >= library.record(whole.key).figures["planned_score"]
-    network = rebuild(student)
-    assert costs(network, (1, 8, 8)).plain() == {
+    network = load_network(student)
+    assert compute_costs(network, (1, 8, 8)).plain() == {
         name: student.record.figures[name] for name in ("parameters", "flops", "bytes")
     }
     assert student.record.figures["parameters"] == record.figures["parameters"]
@@ -168,14 +168,14 @@ def test_narrow_boundaries_make_narrow_students(load, make):
         "parts/cut4",
         "parts/cut7",
     }
-    network = rebuild(student)
+    network = load_network(student)
     widths = [f.shape[1] for f in network(torch.rand(2, 1, 8, 8)).features.values()]
     assert widths[:-1] == [2, 4, 8]
 
 
 def test_a_diverging_candidate_is_left_out(load, make, monkeypatch):
     experiment = load({"parts.candidates": ["kept", "ghost"], "parts.training.lr": 0.03})
-    ghost = type(experiment.entries["parts"].candidates[1].settings)
+    ghost = type(experiment.stage_configs["parts"].candidates[1].settings)
     build = ghost.build
 
     def wild(self, span, inputs, outputs):
@@ -220,8 +220,8 @@ def test_mistakes_are_told_before_anything_runs(load, changes, message):
 
 def test_a_budget_out_of_reach_names_what_can_be_reached(load):
     experiment = load({"assembled.budgets.parameters": 10})
-    shop = Inline(experiment, Library(experiment.library), Announcer([]))
-    (reason,) = shop.make([stages(experiment, "assemble")[0]]).values()
+    shop = LocalBackend(experiment, Library(experiment.library), EventDispatcher([]))
+    (reason,) = shop.build([stages(experiment, "assemble")[0]]).values()
     assert "parameters" in reason
     assert "10" in reason
 
@@ -229,10 +229,10 @@ def test_a_budget_out_of_reach_names_what_can_be_reached(load):
 def test_plans_from_the_library_are_files_to_launch(load, make, tmp_path):
     make(load())
     limits = {"parameters": Limit(max=4000)}
-    found = offers(load(), limits, best=3).found
+    found = propose_assemblies(load(), limits, count=3).proposals
     assert [offer.rank for offer in found] == [0, 1, 2]
     assert all(offer.costs["parameters"] <= 4000 for offer in found)
-    files = write_offers(load(), limits, found, tmp_path)
+    files = write_proposals(load(), limits, found, tmp_path)
     for offer, file in zip(found, files, strict=True):
         student, made = make(load_experiment(file))
         assert "assembled" in made
@@ -247,14 +247,14 @@ def test_plans_from_the_library_are_files_to_launch(load, make, tmp_path):
 def test_what_was_assembled_corrects_the_plans(load, make):
     for rank in range(4):
         make(load({"assembled.rank": rank, "assembled.budgets.parameters": 4500}))
-    offered = offers(load(), {"parameters": Limit(max=4500)}, best=8)
-    assert len(offered.known.measured) >= 4
-    assert offered.known.loss is not None
-    known = [offer for offer in offered.found if offer.measured is not None]
+    offered = propose_assemblies(load(), {"parameters": Limit(max=4500)}, count=8)
+    assert len(offered.cost_model.measured_assemblies) >= 4
+    assert offered.cost_model.loss_calibration is not None
+    known = [offer for offer in offered.proposals if offer.measured is not None]
     assert known
     for offer in known:
         assert 0 <= offer.measured <= 1
-    scores = [offer.score for offer in offered.found]
+    scores = [offer.score for offer in offered.proposals]
     assert scores == sorted(scores)
 
 
@@ -279,10 +279,10 @@ def test_a_search_chooses_among_plans(folder, tmp_path, monkeypatch):
     trials = launched.outcome.trials
     assert [trial.state for trial in trials] == ["finished"] * 4
     assert all(trial.feasible for trial in trials)
-    shared = cast(launched.outcome, told).shared.values()
+    shared = find_participants(launched.outcome, told).shared.values()
     assert {each.label for each in shared} == {"teacher", "assembled"}
     best = load_experiment(launched.folder.path / "best.yaml")
-    assert best.recipe().student.key in {trial.keys["student"] for trial in trials}
+    assert best.stage_graph().student.key in {trial.stage_keys["student"] for trial in trials}
 
 
 def test_inputs_without_data_are_stages_of_their_own(load):
@@ -330,10 +330,10 @@ class Notes:
     def load(self):
         return self.tensors
 
-    def due(self):
+    def is_due(self):
         return False
 
-    def store(self, tensors):
+    def save(self, tensors):
         self.stored.append(tensors)
 
 
@@ -342,12 +342,12 @@ def test_a_group_that_is_lost_goes_on_from_its_last_whole_epoch(load, make):
     experiment = load(changes)
     make(experiment)
     parts, library = stages(experiment, "neighbourhood"), Library(experiment.library)
-    teacher = library.open(experiment.recipe().entries["teacher"].stage.key)
+    teacher = library.open_artifact(experiment.stage_graph().expanded_stages["teacher"].stage.key)
 
     def run(notes):
         works, ready = [part.work for part in parts], [[teacher]] * len(parts)
-        bench = Bench(torch.device("cpu"), notes)
-        making = DistilNeighbourhood.run_together(works, parts[0].data, ready, bench)
+        bench = StageContext(torch.device("cpu"), notes)
+        making = DistilNeighbourhood.run_batch(works, parts[0].data, ready, bench)
         reports = []
         while True:
             try:
@@ -363,7 +363,7 @@ def test_a_group_that_is_lost_goes_on_from_its_last_whole_epoch(load, make):
     assert reports == [1.0, 2.0, 3.0]
     assert again.stored == []
     for part, product in zip(parts, products, strict=True):
-        for name, tensor in library.open(part.key).tensors.items():
+        for name, tensor in library.open_artifact(part.key).tensors.items():
             assert torch.equal(tensor, product.tensors[name])
 
 
@@ -399,12 +399,12 @@ def test_labels_of_noise_are_nothing_to_learn_from(load, changes, message):
 
 def test_what_a_launch_would_make_is_told_with_parts_together(load):
     """Hundreds of neighbourhoods are one row, and count in the estimate."""
-    planned = plan(load({"parts.seed": 9, "assembled.calibrate": 3}), slots=1)
+    planned = plan_search(load({"parts.seed": 9, "assembled.calibrate": 3}), slots=1)
     parts = [s for s in planned.stages if s.kind == "neighbourhood"]
     assert len(parts) == 18
     assert all(stage.seconds > 0 for stage in parts if "identity" not in stage.label)
     assert planned.seconds >= sum(stage.seconds for stage in parts)
-    rows = {row[0]: row for row in files._rows(planned)}
+    rows = {row[0]: row for row in files._stage_rows(planned)}
     assert set(rows) == {"teacher", "parts: 18 neighbourhoods", "assembled: 4 assemblies"}
     assert rows["parts: 18 neighbourhoods"][3] == "0 of 18"
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.assembly.network import rebuild
-from stillhouse.search.execution.builder import make, make_all
+from stillhouse.search.assembly.network import load_network
+from stillhouse.search.execution.builder import build_stage, build_stages
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.spaces.config.problems import ConfigError
 
@@ -34,7 +34,7 @@ TOLD = {
 def laid_out(**changes):
     told = copy.deepcopy(TOLD)
     told["stages"]["student"].update(changes)
-    return load_experiment(told).recipe().student
+    return load_experiment(told).stage_graph().student
 
 
 def untimed(curve):
@@ -44,26 +44,26 @@ def untimed(curve):
 
 def test_the_student_is_the_product_and_peers_are_figures(tmp_path):
     student, library = laid_out(), Library(str(tmp_path))
-    reports = [report for _, report in make_all([student], library)]
+    reports = [report for _, report in build_stages([student], library)]
     record = library.record(student.key)
     assert [report["epoch"] for report in reports] == [1, 2]
     assert {"val_accuracy", "peer1_val_accuracy", "peer2_val_accuracy"} <= set(record.figures)
-    assert record.figures["parameters"] == student.work.costs(student.data)["parameters"]
-    network = rebuild(library.open(student.key))
+    assert record.figures["parameters"] == student.operation.costs(student.data)["parameters"]
+    network = load_network(library.open_artifact(student.key))
     assert network(torch.rand(2, 1, 8, 8)).logits.shape == (2, 10)
 
 
 def test_interrupted_it_ends_with_the_same_bits(tmp_path):
     student = laid_out(training={**FAST, "epochs": 3})
     whole, broken = Library(str(tmp_path / "a")), Library(str(tmp_path / "b"))
-    for _ in make_all([student], whole):
+    for _ in build_stages([student], whole):
         pass
-    running = make(student, broken, every=0.0)
+    running = build_stage(student, broken, save_interval_s=0.0)
     list(itertools.islice(running, 2))
     running.close()
-    for _ in make_all([student], broken):
+    for _ in build_stages([student], broken):
         pass
-    one, other = whole.open(student.key), broken.open(student.key)
+    one, other = whole.open_artifact(student.key), broken.open_artifact(student.key)
     assert untimed(one.record.curve) == untimed(other.record.curve)
     assert all(torch.equal(value, other.tensors[name]) for name, value in one.tensors.items())
 
@@ -87,10 +87,10 @@ def test_a_frozen_teacher_teaches_all_of_them(tmp_path):
     teacher = {"network": "cnn4", "objective": {"cross_entropy": {}}, "training": FAST}
     told["stages"] = {"teacher": teacher, **told["stages"]}
     told["stages"]["student"]["teachers"] = ["teacher"]
-    student = load_experiment(told).recipe().student
+    student = load_experiment(told).stage_graph().student
     assert [parent.label for parent in student.parents] == ["teacher"]
     library = Library(str(tmp_path))
-    for _ in make_all([student], library):
+    for _ in build_stages([student], library):
         pass
     assert "val_agreement" in library.record(student.key).figures
 
@@ -120,5 +120,5 @@ def test_its_settings_may_be_searched():
     told["goal"] = {"maximize": "student.val_accuracy"}
     told["run"] = {"trials": 2, "repeats": {"top": 0}}
     experiment = load_experiment(told)
-    recipe = experiment.recipe({"student.peers": ["cnn2", "cnn4"]})
-    assert [peer.label for peer in recipe.student.work.peers] == ["cnn2", "cnn4"]
+    recipe = experiment.stage_graph({"student.peers": ["cnn2", "cnn4"]})
+    assert [peer.label for peer in recipe.student.operation.peers] == ["cnn2", "cnn4"]

@@ -4,11 +4,11 @@ import copy
 
 import pytest
 
-from stillhouse.search.driver.plan import plan
-from stillhouse.search.evaluation.baselines import baselines
-from stillhouse.search.evaluation.finalists import contenders
+from stillhouse.search.driver.plan import plan_search
+from stillhouse.search.evaluation.baselines import make_baselines
+from stillhouse.search.evaluation.finalists import select_finalists
 from stillhouse.search.experiment.loading import load_experiment
-from stillhouse.search.results.outcome import Trial
+from stillhouse.search.results.outcome import TrialResult
 from stillhouse.spaces.config.problems import ConfigError
 
 FEED = {"cross_entropy": {}, "factors": {"weight": 0.25, "teachers": 3}}
@@ -35,10 +35,10 @@ def labels(experiment, values=None):
 
 
 def test_the_teacher_is_made_again_from_other_seeds(parallel):
-    student = loaded(parallel).recipe().student
+    student = loaded(parallel).stage_graph().student
     assert [stage.label for stage in student.parents] == ["teacher", "teacher/2", "teacher/3"]
     assert len({stage.key for stage in student.parents}) == 3
-    works = [stage.work.model_copy(update={"seed": 0}) for stage in student.parents]
+    works = [stage.operation.model_copy(update={"seed": 0}) for stage in student.parents]
     assert works[0] == works[1] == works[2]
 
 
@@ -67,23 +67,26 @@ def test_a_method_that_counts_for_nothing_brings_nothing(parallel):
 def test_more_teachers_are_searched_and_share_those_there_are(parallel):
     search = {"student.objective.factors.teachers": "declared"}
     experiment = loaded(parallel, search=search)
-    keys = {n: set(experiment.recipe({next(iter(search)): n}).keys.values()) for n in (1, 2, 4)}
-    students = {n: experiment.recipe({next(iter(search)): n}).student.key for n in (1, 2, 4)}
+    keys = {
+        n: set(experiment.stage_graph({next(iter(search)): n}).keys_by_label.values())
+        for n in (1, 2, 4)
+    }
+    students = {n: experiment.stage_graph({next(iter(search)): n}).student.key for n in (1, 2, 4)}
     assert keys[1] - {students[1]} < keys[2] - {students[2]} < keys[4] - {students[4]}
 
 
 def test_a_library_made_before_stays_valid(parallel):
     """One teacher is what there was: the field is in no key then."""
-    plain = loaded(parallel, {"student.objective.factors.teachers": 1}).recipe().student
+    plain = loaded(parallel, {"student.objective.factors.teachers": 1}).stage_graph().student
     del parallel["stages"]["student"]["objective"]["factors"]["teachers"]
-    assert loaded(parallel).recipe().student.key == plain.key
+    assert loaded(parallel).stage_graph().student.key == plain.key
     assert "teachers" not in plain.identity["work"]["taught"]["objective"]["factors"]
 
 
 def test_links_of_a_chain_are_brought_what_they_need(tiny):
     tiny["stages"]["assistants"]["objective"] = copy.deepcopy(FEED)
     del tiny["search"]
-    link = loaded(tiny).recipe().entries["assistants"].stage
+    link = loaded(tiny).stage_graph().expanded_stages["assistants"].stage
     assert [p.label for p in link.parents] == ["teacher", "teacher/2", "teacher/3"]
 
 
@@ -101,7 +104,7 @@ def test_a_ready_made_teacher_cannot_be_made_again(parallel, tmp_path, published
 
 
 def test_the_plan_names_what_is_brought(parallel):
-    stages = {stage.label: stage for stage in plan(loaded(parallel), slots=1).stages}
+    stages = {stage.label: stage for stage in plan_search(loaded(parallel), slots=1).stages}
     assert list(stages) == ["teacher", "teacher/2", "teacher/3"]
     assert all(stage.seconds > 0 for stage in stages.values())
 
@@ -109,7 +112,7 @@ def test_the_plan_names_what_is_brought(parallel):
 def test_baselines_are_brought_the_same(parallel, library):
     parallel["run"] |= {"baselines": True, "repeats": {"top": 1, "seeds": 2}}
     experiment = loaded(parallel)
-    best = contenders(experiment, [Trial(0, "finished", {}, {"student": ""})])[0]
-    found = {each.role: each for each in baselines(experiment, best, library)}
+    best = select_finalists(experiment, [TrialResult(0, "finished", {}, {"student": ""})])[0]
+    found = {each.role: each for each in make_baselines(experiment, best, library)}
     assert set(found) >= {"plain"}
-    assert not any(recipe.student.parents for recipe in found["plain"].recipes.values())
+    assert not any(recipe.student.parents for recipe in found["plain"].graphs.values())

@@ -5,12 +5,12 @@ import copy
 import pytest
 import torch
 
-from stillhouse.search.assembly.network import rebuild
-from stillhouse.search.execution.builder import make_all
+from stillhouse.search.assembly.network import load_network
+from stillhouse.search.execution.builder import build_stages
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.spaces.compression.pruning import prune_channels
 from stillhouse.spaces.config.problems import ConfigError
-from stillhouse.spaces.cost import costs
+from stillhouse.spaces.cost import compute_costs
 
 FAST = {"epochs": 1, "batch_size": 64, "lr": 0.02}
 
@@ -29,9 +29,9 @@ def told(tiny):
 
 def make(experiment, library, values=None):
     recipe = experiment.recipe(values)
-    for _ in make_all([recipe.student], library):
+    for _ in build_stages([recipe.student], library):
         pass
-    return recipe, {s.label: library.open(s.key) for s in recipe.student.lineage()}
+    return recipe, {s.label: library.open_artifact(s.key) for s in recipe.student.ancestors()}
 
 
 def test_a_pruned_network_is_fine_tuned_by_what_it_was(told, library):
@@ -39,15 +39,15 @@ def test_a_pruned_network_is_fine_tuned_by_what_it_was(told, library):
     assert list(made) == ["teacher", "student/pruned", "student"]
     first, tuned = made["student/pruned"], made["student"]
     assert [p.label for p in recipe.student.parents] == ["student/pruned", "teacher"]
-    by_hand = rebuild(made["teacher"])
+    by_hand = load_network(made["teacher"])
     prune_channels(by_hand, (1, 16, 16), 0.5)
     for name, tensor in by_hand.named_parameters():
         assert torch.equal(first.tensors[name], tensor), name
-    assert first.record.figures["parameters"] == costs(by_hand, (1, 16, 16)).parameters
+    assert first.record.figures["parameters"] == compute_costs(by_hand, (1, 16, 16)).parameters
     assert tuned.record.figures["parameters"] == first.record.figures["parameters"]
     assert "train_soft_targets" in tuned.record.curve[0]
     assert "val_agreement" in tuned.record.figures
-    network = rebuild(tuned)
+    network = load_network(tuned)
     assert network(torch.rand(2, 1, 16, 16), ()).logits.shape == (2, 10)
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, tuned.tensors[name])
@@ -79,12 +79,15 @@ def test_a_pruned_network_is_pruned_again(told, library):
 
 def test_sparsity_is_searched_and_the_teacher_shared(told):
     experiment = load_experiment(told)
-    one, other = (experiment.recipe({"student.sparsity": s}) for s in (0.3, 0.6))
-    assert one.keys["teacher"] == other.keys["teacher"]
-    assert one.keys["student/pruned"] != other.keys["student/pruned"]
+    one, other = (experiment.stage_graph({"student.sparsity": s}) for s in (0.3, 0.6))
+    assert one.keys_by_label["teacher"] == other.keys_by_label["teacher"]
+    assert one.keys_by_label["student/pruned"] != other.keys_by_label["student/pruned"]
     assert str(experiment.search["student.sparsity"]) == "uniform [0.1, 0.9]"
-    tuned = load_experiment(told, {"student.training.lr": 0.1}).recipe()
-    assert tuned.keys["student/pruned"] == experiment.recipe().keys["student/pruned"]
+    tuned = load_experiment(told, {"student.training.lr": 0.1}).stage_graph()
+    assert (
+        tuned.keys_by_label["student/pruned"]
+        == experiment.stage_graph().keys_by_label["student/pruned"]
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,13 @@ import torch
 
 from stillhouse.methods.core.data.dataset import open_data
 from stillhouse.methods.core.training.train import train
-from stillhouse.search.assembly.frozen import frozen
-from stillhouse.search.assembly.network import rebuild
-from stillhouse.search.driver.plan import plan
-from stillhouse.search.execution.builder import make_all
+from stillhouse.search.assembly.frozen import frozen_teacher
+from stillhouse.search.assembly.network import load_network
+from stillhouse.search.driver.plan import plan_search
+from stillhouse.search.execution.builder import build_stages
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.search.stages.expansion import compression
-from stillhouse.spaces.compression.quantisation import quantised_layers, stored
+from stillhouse.spaces.compression.quantisation import packed_state_dict, quantised_layers
 from stillhouse.spaces.config.problems import ConfigError
 
 FAST = {"epochs": 1, "batch_size": 64, "lr": 0.02}
@@ -46,9 +46,9 @@ def both(told):
 
 def make(experiment, library, values=None):
     recipe = experiment.recipe(values)
-    for _ in make_all([recipe.student], library):
+    for _ in build_stages([recipe.student], library):
         pass
-    return recipe, {s.label: library.open(s.key) for s in recipe.student.lineage()}
+    return recipe, {s.label: library.open_artifact(s.key) for s in recipe.student.ancestors()}
 
 
 def answers(network):
@@ -67,8 +67,10 @@ def test_a_quantised_network_is_fine_tuned_by_what_it_was(told, library):
     for artifact in (first, tuned):
         assert artifact.tensors[f"{path}.weight"].dtype == torch.int8
         assert f"{path}.scale" in artifact.tensors
-        network = rebuild(artifact)
-        assert all(torch.equal(t, artifact.tensors[name]) for name, t in stored(network).items())
+        network = load_network(artifact)
+        assert all(
+            torch.equal(t, artifact.tensors[name]) for name, t in packed_state_dict(network).items()
+        )
         assert artifact.record.figures["bytes"] == sum(
             t.numel() * t.element_size() for t in artifact.tensors.values()
         )
@@ -83,16 +85,16 @@ def test_an_artifact_answers_as_the_network_that_was_trained(told, library):
     """The network as training left it, its weights in float, beside that of the integers."""
     experiment = load_experiment(told)
     recipe, made = make(experiment, library)
-    work, network = recipe.student.work, rebuild(made["student/quantised"])
-    teacher = frozen(made["teacher"], torch.device("cpu"))
+    work, network = recipe.student.operation, load_network(made["student/quantised"])
+    teacher = frozen_teacher(made["teacher"], torch.device("cpu"))
     data = open_data(experiment.data)
     for _ in train(
         network, [teacher], work.objective, data, work.training, seed=work.seed, device="cpu"
     ):
         pass
     (_, layer), *_ = quantised_layers(network)
-    assert not torch.equal(layer.weight, layer.rounded())
-    assert torch.equal(answers(network), answers(rebuild(made["student"])))
+    assert not torch.equal(layer.weight, layer.dequantised_weight())
+    assert torch.equal(answers(network), answers(load_network(made["student"])))
 
 
 class Kept:
@@ -104,10 +106,10 @@ class Kept:
     def load(self):
         return self.tensors
 
-    def due(self):
+    def is_due(self):
         return self.tensors is None
 
-    def store(self, tensors):
+    def save(self, tensors):
         self.tensors = {name: tensor.clone() for name, tensor in tensors.items()}
 
 
@@ -115,10 +117,10 @@ def test_training_resumes_from_float_weights_bit_for_bit(told, library):
     told["stages"]["student"]["training"] = {**FAST, "epochs": 2, "ema": 0.9}
     experiment = load_experiment(told)
     recipe, made = make(experiment, library)
-    work, saves, results = recipe.student.work, Kept(), []
+    work, saves, results = recipe.student.operation, Kept(), []
     for _ in range(2):
-        network = rebuild(made["student/quantised"])
-        teacher = frozen(made["teacher"], torch.device("cpu"))
+        network = load_network(made["student/quantised"])
+        teacher = frozen_teacher(made["teacher"], torch.device("cpu"))
         common = {"seed": work.seed, "device": "cpu", "saves": saves}
         for _ in train(
             network, [teacher], work.objective, open_data(experiment.data), work.training, **common
@@ -149,16 +151,19 @@ def test_8_bits_lose_little_after_training_and_2_bits_much(told, library):
     assert found[2] < found[8] - 0.1
     assert found[2] <= found[4] <= found[8] + 0.02
     assert sizes[4] == sizes[2] < 0.65 * sizes[8]
-    assert len({experiment.recipe({"student.bits": b}).keys["teacher"] for b in (8, 4)}) == 1
+    assert (
+        len({experiment.stage_graph({"student.bits": b}).keys_by_label["teacher"] for b in (8, 4)})
+        == 1
+    )
 
 
 def test_answering_needs_no_package_but_torch(told, library, monkeypatch):
     told["stages"]["student"]["how"] = "ptq"
     _, made = make(load_experiment(told), library)
-    wanted = answers(rebuild(made["student/quantised"]))
+    wanted = answers(load_network(made["student/quantised"]))
     for name in [name for name in sys.modules if name.split(".")[0] == "torchao"]:
         monkeypatch.setitem(sys.modules, name, None)
-    assert torch.equal(answers(rebuild(made["student/quantised"])), wanted)
+    assert torch.equal(answers(load_network(made["student/quantised"])), wanted)
 
 
 def test_training_goes_on_from_a_quantised_network(told, library):
@@ -169,7 +174,7 @@ def test_training_goes_on_from_a_quantised_network(told, library):
         "training": FAST,
     }
     _, made = make(load_experiment(told), library)
-    network = rebuild(made["student"])
+    network = load_network(made["student"])
     assert {layer.bits for _, layer in quantised_layers(network)} == {4}
     assert "forgetting" not in made["student"].record.figures
 
@@ -186,7 +191,7 @@ def test_both_ways_round_it_is_pruned_and_quantised(both, library, order):
         f"student/{second}d",
         "student",
     ]
-    network = rebuild(made["student"])
+    network = load_network(made["student"])
     assert len(quantised_layers(network)) == 10
     assert (
         made["student"].record.figures["parameters"]
@@ -194,7 +199,7 @@ def test_both_ways_round_it_is_pruned_and_quantised(both, library, order):
     )
     assert "val_agreement" in made["student"].record.figures
     for artifact in made.values():
-        assert torch.isfinite(answers(rebuild(artifact))).all()
+        assert torch.isfinite(answers(load_network(artifact))).all()
 
 
 @pytest.mark.parametrize("order", BOTH, ids="-".join)
@@ -219,23 +224,23 @@ def test_orders_and_bits_share_what_they_can(both):
     experiment = load_experiment(both)
     found = list(experiment.configurations(2))
     assert len(found) == 8
-    recipes = [experiment.recipe(values) for values in found]
+    recipes = [experiment.stage_graph(values) for values in found]
     assert len({recipe.student.key for recipe in recipes}) == 8
-    stages = {s.key: s.label for r in recipes for s in r.student.lineage()}
+    stages = {s.key: s.label for r in recipes for s in r.student.ancestors()}
     counts = {label: list(stages.values()).count(label) for label in set(stages.values())}
     assert counts["teacher"] == 1
     assert counts["student/prune/pruned"] == counts["student/prune"] == 2
     assert counts["student/quantise/quantised"] == counts["student/quantise"] == 2
-    assert experiment.recipe({"student.order": ["quantise"]}).student.label == "student"
+    assert experiment.stage_graph({"student.order": ["quantise"]}).student.label == "student"
 
 
 def test_a_plan_counts_compressing_and_fine_tuning(both):
-    planned = {stage.label: stage for stage in plan(load_experiment(both), slots=1).stages}
+    planned = {stage.label: stage for stage in plan_search(load_experiment(both), slots=1).stages}
     assert planned["student/prune/pruned"].seconds > 0
     assert planned["student/prune"].seconds > 0
     assert planned["student/quantised"].seconds > 0
     both["search"] = {"student.order": "declared", "student.quantise.bits": "declared"}
-    told = plan(load_experiment(both), slots=1)
+    told = plan_search(load_experiment(both), slots=1)
     assert told.exact
     labels = [stage.label for stage in told.stages]
     assert labels.count("student/prune/pruned") == 1

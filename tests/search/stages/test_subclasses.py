@@ -9,13 +9,18 @@ from stillhouse.methods.core.data.dataset import open_data
 from stillhouse.methods.core.training.evaluation import evaluate
 from stillhouse.search.artifacts.artifact import Artifact
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.assembly.network import Piece, anew, assembled, rebuild
-from stillhouse.search.execution.builder import make_all
+from stillhouse.search.assembly.network import (
+    BlockReplacement,
+    assemble_network,
+    load_network,
+    reinitialise,
+)
+from stillhouse.search.execution.builder import build_stages
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.spaces.block_spec import BlockSpec
 from stillhouse.spaces.config.problems import ConfigError
-from stillhouse.spaces.cost import costs
-from stillhouse.spaces.modules.subclasses import subclasses_of
+from stillhouse.spaces.cost import compute_costs
+from stillhouse.spaces.modules.subclasses import num_subclasses
 from stillhouse.spaces.network_spec import NetworkSpec
 
 FAST = {"epochs": 2, "batch_size": 64, "lr": 0.05}
@@ -46,7 +51,7 @@ def two(tmp_path):
 
 
 def teacher_of(told, changes=None):
-    (teacher,) = load_experiment(told, changes).recipe().student.parents
+    (teacher,) = load_experiment(told, changes).stage_graph().student.parents
     return teacher
 
 
@@ -60,17 +65,17 @@ def problems(told, changes=None):
 
 
 def test_a_teacher_of_whole_classes_is_made_again_with_subclasses(two):
-    student = load_experiment(two).recipe().student
+    student = load_experiment(two).stage_graph().student
     (teacher,) = student.parents
     assert teacher.label == "teacher/subclasses3"
-    plain = load_experiment(two).recipe().entries["teacher"].stage
+    plain = load_experiment(two).stage_graph().expanded_stages["teacher"].stage
     assert plain.subclasses == 1
     assert teacher.subclasses == student.subclasses == 3
-    told = teacher.work.objective.plain()
+    told = teacher.operation.objective.plain()
     assert told["subclass_contrast"]["weight"] == 0.3
-    assert told["cross_entropy"] == plain.work.objective.plain()["cross_entropy"]
-    same = {"network": plain.work.network, "objective": plain.work.objective}
-    assert teacher.work.model_copy(update=same) == plain.work
+    assert told["cross_entropy"] == plain.operation.objective.plain()["cross_entropy"]
+    same = {"network": plain.operation.network, "objective": plain.operation.objective}
+    assert teacher.operation.model_copy(update=same) == plain.operation
 
 
 def test_the_teachers_auxiliary_loss_is_searched_with_the_student(two):
@@ -78,27 +83,29 @@ def test_the_teachers_auxiliary_loss_is_searched_with_the_student(two):
         "student.objective.subclasses.contrast": 1.0,
         "student.objective.subclasses.tau": 0.1,
     }
-    added = teacher_of(two, changes).work.objective.terms["subclass_contrast"]
+    added = teacher_of(two, changes).operation.objective.terms["subclass_contrast"]
     assert (added.weight, added.tau) == (1.0, 0.1)
     without = teacher_of(two, {"student.objective.subclasses.contrast": 0.0})
-    assert "subclass_contrast" not in without.work.objective.terms
+    assert "subclass_contrast" not in without.operation.objective.terms
 
 
 def test_a_teacher_that_splits_its_classes_is_used_as_it_is(two):
     two["stages"]["teacher"] |= {"subclasses": 3}
     assert teacher_of(two).label == "teacher"
     two["stages"]["teacher"]["objective"]["subclass_balance"] = {}
-    assert "subclass_contrast" not in teacher_of(two).work.objective.terms
+    assert "subclass_contrast" not in teacher_of(two).operation.objective.terms
 
 
 def test_an_own_contrast_of_the_teacher_stays(two):
     two["stages"]["teacher"] |= {"subclasses": 3}
     two["stages"]["teacher"]["objective"]["subclass_contrast"] = {"weight": 0.7}
-    assert teacher_of(two).work.objective.terms["subclass_contrast"].weight == 0.7
+    assert teacher_of(two).operation.objective.terms["subclass_contrast"].weight == 0.7
 
 
 def test_one_subclass_is_the_plain_teacher_and_student(two):
-    student = load_experiment(two, {"student.objective.subclasses.subclasses": 1}).recipe().student
+    student = (
+        load_experiment(two, {"student.objective.subclasses.subclasses": 1}).stage_graph().student
+    )
     assert student.parents[0].label == "teacher"
     assert student.subclasses == 1
 
@@ -109,7 +116,7 @@ def test_numbers_of_subclasses_are_searched_and_share_the_rest(two):
     experiment = load_experiment(
         {**two, "search": search, "goal": {"maximize": "student.val_accuracy"}}
     )
-    labels = [list(experiment.recipe(v).keys) for v in experiment.configurations(3)]
+    labels = [list(experiment.stage_graph(v).keys_by_label) for v in experiment.configurations(3)]
     assert labels == [
         ["teacher", "student"],
         ["teacher/subclasses2", "student"],
@@ -127,7 +134,7 @@ def test_links_of_a_chain_are_split_as_their_objective_asks(two):
         "training": FAST,
     }
     two["stages"]["student"] = {**two["stages"].pop("student"), "teachers": ["assistants"]}
-    stages = load_experiment(two).recipe().student.lineage()
+    stages = load_experiment(two).stage_graph().student.ancestors()
     assert [(s.label, s.subclasses) for s in stages] == [
         ("teacher/subclasses3", 3),
         ("assistants/cnn4", 3),
@@ -165,7 +172,7 @@ def test_a_network_gone_on_from_has_its_own(two):
     two["stages"]["teacher"] |= {"subclasses": 3}
     two["stages"]["student"]["start"] = "teacher"
     del two["stages"]["student"]["network"]
-    assert load_experiment(two).recipe().student.subclasses == 3
+    assert load_experiment(two).stage_graph().student.subclasses == 3
     assert "leave it out" in problems(two, {"student.subclasses": 3})
 
 
@@ -193,39 +200,39 @@ def test_goals_that_can_be_measured_are_not(two):
 
 def test_keys_without_subclasses_are_what_they_were(two):
     plain = {"student.objective": {"cross_entropy": {}, "soft_targets": {}}}
-    key = load_experiment(two, plain).recipe().student.key
+    key = load_experiment(two, plain).stage_graph().student.key
     for said in (None, 1):
         told = load_experiment(two, {**plain, "student.subclasses": said})
-        assert told.recipe().student.key == key
-    assert load_experiment(two, {**plain, "student.subclasses": 2}).recipe().student.key != key
+        assert told.stage_graph().student.key == key
+    assert load_experiment(two, {**plain, "student.subclasses": 2}).stage_graph().student.key != key
 
 
 @pytest.fixture
 def made(two):
     experiment = load_experiment(two)
     library = Library(experiment.library)
-    student = experiment.recipe().student
-    for _ in make_all([student], library):
+    student = experiment.stage_graph().student
+    for _ in build_stages([student], library):
         pass
     return student, library
 
 
 def test_what_is_made_is_rebuilt_and_measured(made):
     stage, library = made
-    for each in stage.lineage():
+    for each in stage.ancestors():
         artifact = library.open(each.key)
-        network = rebuild(artifact)
-        assert subclasses_of(network) == 3
+        network = load_network(artifact)
+        assert num_subclasses(network) == 3
         assert network.blocks["head"](torch.zeros(1, *_entering(network))).shape[1] == 6
         figures = artifact.record.figures
         assert {"val_subclass_recovery", "val_subclass_majority", "val_subclass_usage"} < set(
             figures
         )
-        assert figures["parameters"] == costs(network, (1, 8, 8)).parameters
+        assert figures["parameters"] == compute_costs(network, (1, 8, 8)).parameters
         again = evaluate(network, open_data(each.data), "validation", device="cpu")
         assert again["subclass_recovery"] == figures["val_subclass_recovery"]
         assert artifact.record.facts["data"]["classes"] == 2
-        assert subclasses_of(anew(artifact)) == 3
+        assert num_subclasses(reinitialise(artifact)) == 3
     assert "train_subclass_contrast" in library.record(stage.parents[0].key).figures
 
 
@@ -241,10 +248,10 @@ def test_a_start_is_rebuilt_with_its_subclasses(two):
     del two["stages"]["student"]["network"]
     experiment = load_experiment(two)
     library = Library(experiment.library)
-    student = experiment.recipe().student
-    for _ in make_all([student], library):
+    student = experiment.stage_graph().student
+    for _ in build_stages([student], library):
         pass
-    assert subclasses_of(rebuild(library.open(student.key))) == 3
+    assert num_subclasses(load_network(library.open_artifact(student.key))) == 3
 
 
 # Cut
@@ -252,18 +259,21 @@ def test_a_start_is_rebuilt_with_its_subclasses(two):
 
 def test_an_assembly_keeps_head_and_subclasses():
     torch.manual_seed(0)
-    spec = NetworkSpec.parse({"resnet14": {"width": 0.5}}).split(3)
+    spec = NetworkSpec.parse({"resnet14": {"width": 0.5}}).with_num_subclasses(3)
     teacher = spec.build((1, 8, 8), 2).eval()
     count = len(teacher.names) - 3  # stem, head, classes
-    pieces = [Piece(i, i + 1, BlockSpec.parse("kept")) for i in range(1, count + 1)]
+    pieces = [BlockReplacement(i, i + 1, BlockSpec.parse("kept")) for i in range(1, count + 1)]
     modules = [teacher.span(p.start, p.stop) for p in pieces]
-    whole = assembled(teacher, (1, 8, 8), pieces, modules)
+    whole = assemble_network(teacher, (1, 8, 8), pieces, modules)
     images = torch.rand(2, 1, 8, 8)
     assert whole.names == teacher.names
     assert torch.equal(whole.eval()(images).logits, teacher(images).logits)
-    narrow = [*pieces[:-1], Piece(count, count + 1, BlockSpec.parse("depthwise"), leave=0.5)]
-    network = assembled(teacher, (1, 8, 8), narrow)
-    assert subclasses_of(network) == 3
+    narrow = [
+        *pieces[:-1],
+        BlockReplacement(count, count + 1, BlockSpec.parse("depthwise"), leave=0.5),
+    ]
+    network = assemble_network(teacher, (1, 8, 8), narrow)
+    assert num_subclasses(network) == 3
     assert network.eval()(images).logits.shape == (2, 2)
 
 
@@ -286,11 +296,11 @@ def test_neighbourhoods_of_such_a_teacher_are_searched_and_assembled(two):
     }
     experiment = load_experiment(two)
     library = Library(experiment.library)
-    stage = experiment.recipe().student
-    for _ in make_all([stage], library):
+    stage = experiment.stage_graph().student
+    for _ in build_stages([stage], library):
         pass
-    artifact: Artifact = library.open(stage.key)
-    network = rebuild(artifact)
-    assert subclasses_of(network) == 3
-    assert artifact.record.figures["parameters"] == costs(network, (1, 8, 8)).parameters
+    artifact: Artifact = library.open_artifact(stage.key)
+    network = load_network(artifact)
+    assert num_subclasses(network) == 3
+    assert artifact.record.figures["parameters"] == compute_costs(network, (1, 8, 8)).parameters
     assert "val_subclass_recovery" in artifact.record.figures

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from stillhouse.methods.core.data.dataset import open_data
-from stillhouse.methods.core.data.facts import lexicon
-from stillhouse.methods.core.data.text.embedding_table import looked_up
+from stillhouse.methods.core.data.facts import embedding_table
+from stillhouse.methods.core.data.text.embedding_table import lookup
 from stillhouse.search.driver.launch import launch
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.search.monitoring.mlflow.model import save_classifier
@@ -87,7 +87,7 @@ def test_stages_rest_on_the_same_words(told):
     )
     assert "\n" not in message
     told["stages"]["student"]["data"] = {"limit": 100}
-    assert load_experiment(told).recipe().student.data.limit == 100
+    assert load_experiment(told).stage_graph().student.data.limit == 100
 
 
 @pytest.mark.parametrize(
@@ -116,9 +116,9 @@ def test_a_model_is_served_word_vectors(told, tmp_path, spec):
     (batch,) = data.batches("test", batch_size=60, device="cpu")
     save_classifier(network, batch.images, tmp_path / "model", data.facts.class_names)
     loaded = mlflow.pytorch.load_model(str(tmp_path / "model"))
-    known = lexicon(data.config)
+    known = embedding_table(data.config)
     ids = torch.from_numpy(known.vocabulary.encode(["w1 good w2", "w3 bad", "dull w4"], 8))
-    vectors = looked_up(known.vectors, ids).permute(0, 3, 1, 2)
+    vectors = lookup(known.vectors, ids).permute(0, 3, 1, 2)
     with torch.no_grad():
         torch.testing.assert_close(loaded(vectors), network(vectors, ()).logits)
 
@@ -128,7 +128,7 @@ def test_a_search_over_texts_ends_with_a_student_that_reads(told):
     launched = launch(load_experiment(told), inline=True)
     assert launched.state == "finished"
     assert len(launched.outcome.trials) == 2
-    records = [record for repeat in launched.outcome.repeats for record in repeat.records]
+    records = [record for repeat in launched.outcome.seed_runs for record in repeat.records]
     assert max(record.figures["val_accuracy"] for record in records) > 0.9
     assert all(record.figures["flops"] <= 20_000 for record in records)
     assert launched.unsent == 0

@@ -9,8 +9,8 @@ import torch
 
 from stillhouse.methods.core.data.dataset import open_data
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.assembly.network import anew, rebuild
-from stillhouse.search.execution.builder import make_all
+from stillhouse.search.assembly.network import load_network, reinitialise
+from stillhouse.search.execution.builder import build_stages
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.spaces.config.problems import ConfigError
 
@@ -34,7 +34,7 @@ TOLD = {
 def recipe(**changes):
     told = copy.deepcopy(TOLD)
     told["stages"]["student"].update(changes)
-    return load_experiment(told).recipe()
+    return load_experiment(told).stage_graph()
 
 
 def shown(x):
@@ -47,23 +47,23 @@ def shown(x):
 def made(tmp_path_factory):
     library = Library(str(tmp_path_factory.mktemp("library")))
     student = recipe().student
-    for _ in make_all([student], library):
+    for _ in build_stages([student], library):
         pass
     return student, library
 
 
 def test_what_was_made_is_rebuilt_with_its_view(made):
     student, library = made
-    network = rebuild(library.open(student.key))
+    network = load_network(library.open_artifact(student.key))
     x = torch.rand(3, 1, 8, 8)
     torch.testing.assert_close(network(shown(x)).logits, network(x).logits)
     figures = library.record(student.key).figures
     costs = student.work.costs(student.data)
     assert {name: figures[name] for name in costs} == costs
     whole = recipe(sees=None).student
-    assert costs["flops"] < whole.work.costs(whole.data)["flops"]
+    assert costs["flops"] < whole.operation.costs(whole.data)["flops"]
     assert student.key != whole.key
-    fresh = anew(library.open(student.key))
+    fresh = reinitialise(library.open_artifact(student.key))
     torch.testing.assert_close(fresh(shown(x)).logits, fresh(x).logits)
 
 
@@ -72,7 +72,7 @@ def test_the_teacher_goes_on_seeing_the_whole_image(made):
     student, library = made
     (parent,) = student.parents
     artifact = library.open(parent.key)
-    teacher, network = rebuild(artifact), rebuild(library.open(student.key))
+    teacher, network = load_network(artifact), load_network(library.open_artifact(student.key))
     x = next(open_data(student.data).batches("validation", batch_size=500, device="cpu")).images
     assert not torch.equal(teacher(x).logits, teacher(shown(x)).logits)
     agreed = network(x).logits.argmax(dim=1) == teacher(x).logits.argmax(dim=1)
@@ -89,10 +89,10 @@ def test_who_goes_on_from_it_sees_the_same(made):
         "objective": {"cross_entropy": {}},
         "training": FAST,
     }
-    later = load_experiment(told).recipe().student
-    for _ in make_all([later], library):
+    later = load_experiment(told).stage_graph().student
+    for _ in build_stages([later], library):
         pass
-    network = rebuild(library.open(later.key))
+    network = load_network(library.open_artifact(later.key))
     x = torch.rand(2, 1, 8, 8)
     torch.testing.assert_close(network(shown(x)).logits, network(x).logits)
 

@@ -13,11 +13,11 @@ import torch
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.search.artifacts.store import Library
 from stillhouse.search.driver.launch import launch
-from stillhouse.search.execution.builder import make_all
-from stillhouse.search.execution.client import Orders
-from stillhouse.search.experiment.schema import Resources
-from stillhouse.search.experiment.workers import check_room
-from stillhouse.search.monitoring.dispatcher import Announcer
+from stillhouse.search.execution.builder import build_stages
+from stillhouse.search.execution.client import SchedulerClient
+from stillhouse.search.experiment.schema import ResourceSettings
+from stillhouse.search.experiment.workers import check_worker_capacity
+from stillhouse.search.monitoring.dispatcher import EventDispatcher
 from stillhouse.search.monitoring.events import StageChanged
 from stillhouse.search.stages.core.stage import Stage
 from stillhouse.search.tuning import ray_backend
@@ -126,7 +126,7 @@ def ordered(request, tmp_path):
     request.getfixturevalue("cluster")
     heard = []
     library = Library(str(tmp_path / "library"))
-    orders = Orders(library, Resources(), Announcer([heard.append]))
+    orders = SchedulerClient(library, ResourceSettings(), EventDispatcher([heard.append]))
     yield orders, library, heard
     orders.close()
 
@@ -170,9 +170,9 @@ def test_a_search_finds_the_teacher_that_one_worker_makes(load, tmp_path, monkey
     space = {"student.training.lr": {"choice": [0.02, 0.05]}}
     changes = {"run.trials": 2, "run.sampler": "grid", "teacher.training": TRAINING}
     alone = load({**changes, "library": str(tmp_path / "alone")}, search=space)
-    teacher = next(s for s in alone.recipe().student.lineage() if s.label == "teacher")
+    teacher = next(s for s in alone.stage_graph().student.ancestors() if s.label == "teacher")
     library = Library(alone.library)
-    for _ in make_all([teacher], library):
+    for _ in build_stages([teacher], library):
         pass
 
     shared = load({**changes, "teacher.training": {**TRAINING, "workers": 2}}, search=space)
@@ -183,8 +183,8 @@ def test_a_search_finds_the_teacher_that_one_worker_makes(load, tmp_path, monkey
     assert {event.key for event in told} == {teacher.key}
     assert [e.epoch for e in told if e.state == "running"] == [0, 1, 2, 3]
     assert [e.state for e in told].count("made") == 1
-    one = library.open(teacher.key)
-    other = Library(shared.library).open(teacher.key)
+    one = library.open_artifact(teacher.key)
+    other = Library(shared.library).open_artifact(teacher.key)
     assert other.record.figures["train_loss"] == pytest.approx(
         one.record.figures["train_loss"], rel=1e-3
     )
@@ -212,7 +212,7 @@ def test_after_a_lost_worker_all_go_on_from_the_last_saved_epoch(ordered, works,
     orders, library, heard = ordered
     log = str(tmp_path / "log")
     wanted = stage(works.Killed(log=log))
-    assert orders.make([wanted]) == {}
+    assert orders.build([wanted]) == {}
     first, second = starts(log, 0), starts(log, 1)
     assert [epoch for _, epoch in first] == [epoch for _, epoch in second] == [0, 2]
     assert library.record(wanted.key).figures == {"sum": 8.0}  # 4 epochs of 2 workers
@@ -227,7 +227,7 @@ def test_a_program_error_comes_back_once_with_its_own_message(ordered, works, tm
     orders, library, _ = ordered
     log = str(tmp_path / "log")
     wanted = stage(works.Broken(log=log))
-    assert orders.make([wanted]) == {wanted.key: "ArithmeticError: nine is not prime"}
+    assert orders.build([wanted]) == {wanted.key: "ArithmeticError: nine is not prime"}
     assert len(starts(log, 0)) == len(starts(log, 1)) == 1
     assert library.record(wanted.key) is None
     assert all_free()
@@ -292,16 +292,16 @@ def refused(load, changes, **top):
 
 def test_workers_are_in_no_key(load):
     changes = {"teacher.training.workers": 4, "assistants.training.workers": 2}
-    plain, spread = load().recipe().student, load(changes).recipe().student
-    assert [s.key for s in spread.lineage()] == [s.key for s in plain.lineage()]
-    assert [s.work.workers for s in spread.lineage()] == [4, 2, 1]
+    plain, spread = load().stage_graph().student, load(changes).stage_graph().student
+    assert [s.key for s in spread.ancestors()] == [s.key for s in plain.ancestors()]
+    assert [s.work.workers for s in spread.ancestors()] == [4, 2, 1]
 
 
 def test_a_trial_is_of_one_worker(load):
     said = refused(load, {"student.training.workers": 2})
     assert "stages.student.training.workers" in said
     assert "a trial runs on one worker" in said
-    assert load({"student.training.workers": 2}, search={}).recipe().student.work.workers == 2
+    assert load({"student.training.workers": 2}, search={}).stage_graph().student.work.workers == 2
 
 
 def test_workers_are_nothing_to_search(load):
@@ -335,10 +335,10 @@ def test_all_workers_must_find_room_at_once(load):
     """Where a trial may have begun before, one of them keeps a slot."""
     early = {"student.training.lr": {"choice": [0.1, 0.2]}}
     experiment = load({"teacher.training.workers": 3}, search=early)
-    check_room(experiment, 3)
+    check_worker_capacity(experiment, 3)
     with pytest.raises(ConfigError, match="teacher asks for 3 workers at once, and the nodes"):
-        check_room(experiment, 2)
+        check_worker_capacity(experiment, 2)
     late = load({"assistants.training.workers": 3})  # which assistants there are is searched
-    check_room(late, 4)
+    check_worker_capacity(late, 4)
     with pytest.raises(ConfigError, match="beside a trial that waits for them"):
-        check_room(late, 3)
+        check_worker_capacity(late, 3)

@@ -13,18 +13,18 @@ import ray
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.search.artifacts.store import Library
 from stillhouse.search.cluster.connection import NAMESPACE
-from stillhouse.search.execution.client import Orders
-from stillhouse.search.execution.job import Flight
-from stillhouse.search.execution.placement import Placement
-from stillhouse.search.execution.scheduler import foundry_name
-from stillhouse.search.execution.tasks import follow
-from stillhouse.search.experiment.schema import Resources
-from stillhouse.search.monitoring.dispatcher import Announcer
+from stillhouse.search.execution.client import SchedulerClient
+from stillhouse.search.execution.job import StageJob
+from stillhouse.search.execution.placement import StagePlacement
+from stillhouse.search.execution.scheduler import scheduler_actor_name
+from stillhouse.search.execution.tasks import stream_reports
+from stillhouse.search.experiment.schema import ResourceSettings
+from stillhouse.search.monitoring.dispatcher import EventDispatcher
 from stillhouse.search.monitoring.events import StageChanged
 from stillhouse.search.stages.core.stage import Stage
 from stillhouse.search.tuning import ray_backend
-from stillhouse.search.tuning.ray_backend import OnRay
-from stillhouse.search.tuning.recorder import Ledger
+from stillhouse.search.tuning.ray_backend import RayBackend
+from stillhouse.search.tuning.recorder import TrialRecorder
 from stillhouse.search.tuning.study import Study
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("cluster")]
@@ -174,7 +174,7 @@ def trial(works):
 def orders(library):
     """Orders of this driver, and all that it heard."""
     heard = []
-    placed = Orders(library, Resources(), Announcer([heard.append]))
+    placed = SchedulerClient(library, ResourceSettings(), EventDispatcher([heard.append]))
     placed.heard = heard
     yield placed
     placed.close()
@@ -226,12 +226,12 @@ def search(load, tmp_path):
         run = {"trials": 2 * STUDENTS, "sampler": "grid", "resources": resources}
         experiment = load({f"run.{name}": value for name, value in run.items()}, search=space)
         events, library = [], Library(experiment.library)
-        announce = Announcer([events.append, listen])
+        announce = EventDispatcher([events.append, listen])
         study = Study(experiment, tmp_path / "run")
-        workshop = OnRay(experiment, library, announce, tmp_path / "run", None)
+        workshop = RayBackend(experiment, library, announce, tmp_path / "run", None)
         try:
-            assert workshop._slots == SLOTS
-            assert workshop.search(Ledger(study, library, announce), 2 * STUDENTS)
+            assert workshop._num_slots == SLOTS
+            assert workshop.run_trials(TrialRecorder(study, library, announce), 2 * STUDENTS)
         finally:
             workshop.close()
         return events, collections.Counter(trial.state for trial in study.trials())
@@ -258,15 +258,18 @@ def test_trials_that_hold_every_slot_make_what_they_wait_for(orders, trial, stag
     (one, first), (two, second) = trial(), trial()
     both = stage("both")
     left, right = stage("left", parents=[both]), stage("right", parents=[both])
-    orders.place([both, left, right])
-    ends = [one.wait.remote(library.uri, [left]), two.wait.remote(library.uri, [right])]
+    orders.submit([both, left, right])
+    ends = [
+        one.wait_for_stages.remote(library.uri, [left]),
+        two.wait_for_stages.remote(library.uri, [right]),
+    ]
     assert ray.get(ends, timeout=300) == ["", ""]
     assert sorted(name for name, _, _ in starts()) == ["both", "left", "right"]
     makers = {name: process for name, _, process in starts()}
     assert makers["left"] in (first, second)
     assert makers["right"] in (first, second)
     assert within(60, lambda: orders.ready([both, left, right]))
-    assert orders.flying == 0
+    assert orders.num_in_flight == 0
 
 
 def test_a_stage_goes_on_when_the_trial_that_makes_it_is_lost(
@@ -275,12 +278,12 @@ def test_a_stage_goes_on_when_the_trial_that_makes_it_is_lost(
     """From its last saved epoch, in the slot that is free now."""
     (one, process), _ = trial(), trial()
     wanted = stage("wanted", gate=2)
-    orders.place([wanted])
-    lost = one.wait.remote(library.uri, [wanted])
+    orders.submit([wanted])
+    lost = one.wait_for_stages.remote(library.uri, [wanted])
     assert within(300, lambda: any(e.in_trial and e.epoch == 2 for e in orders.heard))
     os.kill(process, signal.SIGKILL)
     (tmp_path / "go").touch()
-    assert orders.make([wanted]) == {}
+    assert orders.build([wanted]) == {}
     assert [done for _, done, _ in starts()] == [0, 2]
     assert starts()[0][2] == process != starts()[1][2]
     with pytest.raises(ray.exceptions.RayActorError):
@@ -294,13 +297,13 @@ def test_a_foundry_that_is_lost_meanwhile_is_replaced(
     """The trial stops at the next epoch, and whoever the next foundry asks goes on from there."""
     (one, _), _ = trial(), trial()
     wanted = stage("wanted", gate=2)
-    orders.place([wanted])
-    waits = one.wait.remote(library.uri, [wanted])
+    orders.submit([wanted])
+    waits = one.wait_for_stages.remote(library.uri, [wanted])
     assert within(300, lambda: any(e.in_trial and e.epoch == 2 for e in orders.heard))
-    ray.kill(ray.get_actor(foundry_name(library), namespace=NAMESPACE))
+    ray.kill(ray.get_actor(scheduler_actor_name(library), namespace=NAMESPACE))
     (tmp_path / "go").touch()
     assert ray.get(waits, timeout=300) == ""
-    assert orders.make([wanted]) == {}
+    assert orders.build([wanted]) == {}
     assert [done for _, done, _ in starts()] == [0, 3]
 
 
@@ -310,13 +313,13 @@ def test_fewer_workers_make_a_stage_where_the_cluster_stays_too_small(
 ):
     """Three are asked for and two slots are there; nobody waits in one."""
     assert works.Noted
-    wide = Flight(stage("wide", spread=3), Resources(), None, [], {"driver"})
+    wide = StageJob(stage("wide", spread=3), ResourceSettings(), None, [], {"driver"})
 
     async def make():
-        placement = Placement(library.uri, fewer_after=3.0)
-        async with placement.place([wide]) as running:
-            said = [said async for said in follow(running, 300.0)]
-        return running.workers, said[-1]
+        placement = StagePlacement(library.uri, shrink_after=3.0)
+        async with placement.run([wide]) as running:
+            said = [said async for said in stream_reports(running, 300.0)]
+        return running.num_workers, said[-1]
 
     workers, record = asyncio.run(make())
     assert workers == 2

@@ -7,8 +7,8 @@ import resource
 import optuna
 import pytest
 
-from stillhouse.search.core.errors import Lost
-from stillhouse.search.tuning.journal import Journal
+from stillhouse.search.core.errors import StorageUnavailable
+from stillhouse.search.tuning.journal import JournalFile
 from stillhouse.search.tuning.study import Study
 from stillhouse.search.tuning.study_reading import StudyReader
 
@@ -32,7 +32,7 @@ def lines(path):
 
 def whole(path):
     """A journal with its lines, written by nobody else."""
-    journal = Journal(path, writes=True)
+    journal = JournalFile(path, writable=True)
     journal.append_logs([{"op_code": 0, "name": "one"}, {"op_code": 4}])
     journal.append_logs([{"op_code": 6, "state": 1}])
     return list(journal.read_logs(0))
@@ -52,11 +52,14 @@ def test_any_cut_in_the_last_line_leaves_the_lines_before(tmp_path):
     for cut in range(1, last):
         path.write_bytes(text[:-cut])
         torn = lines(path)[-1] if cut < last else b""
-        assert list(Journal(path, writes=False).read_logs(0)) == entries[:2]
-        journal = Journal(path, writes=True)
+        assert list(JournalFile(path, writable=False).read_logs(0)) == entries[:2]
+        journal = JournalFile(path, writable=True)
         assert list(journal.read_logs(0)) == entries[:2]
         journal.append_logs([{"op_code": 9}])
-        assert list(Journal(path, writes=False).read_logs(0)) == [*entries[:2], {"op_code": 9}]
+        assert list(JournalFile(path, writable=False).read_logs(0)) == [
+            *entries[:2],
+            {"op_code": 9},
+        ]
         (aside,) = put_aside(path)
         assert aside == torn
         next(path.parent.glob("study.journal.torn-*")).unlink()
@@ -79,14 +82,14 @@ def test_what_follows_the_last_whole_line_is_put_aside(tmp_path, torn, caplog):
     path = tmp_path / "study.journal"
     entries, text = whole(path), path.read_bytes()
     path.write_bytes(text + torn)
-    assert list(Journal(path, writes=False).read_logs(0)) == entries
+    assert list(JournalFile(path, writable=False).read_logs(0)) == entries
     assert path.read_bytes() == text + torn  # who reads repairs nothing
-    Journal(path, writes=True)
+    JournalFile(path, writable=True)
     assert path.read_bytes() == text
     assert put_aside(path) == [torn]
     (said,) = caplog.messages
     assert f"3 whole lines are kept, {len(torn)} bytes behind them are put aside as" in said
-    Journal(path, writes=True)
+    JournalFile(path, writable=True)
     assert put_aside(path) == [torn]
 
 
@@ -94,7 +97,7 @@ def test_a_whole_file_is_left_alone(tmp_path, caplog):
     path = tmp_path / "study.journal"
     whole(path)
     before = path.read_bytes()
-    Journal(path, writes=True)
+    JournalFile(path, writable=True)
     assert path.read_bytes() == before
     assert not caplog.messages
     assert not put_aside(path)
@@ -103,7 +106,7 @@ def test_a_whole_file_is_left_alone(tmp_path, caplog):
 def test_reading_goes_on_where_it_was(tmp_path):
     path = tmp_path / "study.journal"
     entries = whole(path)
-    journal = Journal(path, writes=True)
+    journal = JournalFile(path, writable=True)
     assert list(journal.read_logs(0)) == entries
     assert list(journal.read_logs(3)) == []
     journal.append_logs([{"op_code": 9}])
@@ -119,7 +122,7 @@ def test_optuna_reads_the_same_file(tmp_path):
 
 
 def test_who_reads_makes_no_file_and_cannot_write(tmp_path):
-    journal = Journal(tmp_path / "study.journal", writes=False)
+    journal = JournalFile(tmp_path / "study.journal", writable=False)
     assert list(journal.read_logs(0)) == []
     with pytest.raises(RuntimeError, match="opened to be read"):
         journal.append_logs([{"op_code": 0}])
@@ -130,17 +133,19 @@ def test_a_full_disk_takes_no_half_of_a_line(tmp_path):
     """A limit on the size of files: the system takes the first bytes, as a full disk does."""
     path = tmp_path / "study.journal"
     entries, before = whole(path), path.read_bytes()
-    journal = Journal(path, writes=True)
+    journal = JournalFile(path, writable=True)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 10, hard))
     try:
-        with pytest.raises(Lost, match=r"study: cannot write .*study.journal: .*; make room there"):
+        with pytest.raises(
+            StorageUnavailable, match=r"study: cannot write .*study.journal: .*; make room there"
+        ):
             journal.append_logs([{"op_code": 6, "state": 1, "values": [0.25]}])
         assert path.read_bytes() == before
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     journal.append_logs([{"op_code": 9}])
-    assert list(Journal(path, writes=False).read_logs(0)) == [*entries, {"op_code": 9}]
+    assert list(JournalFile(path, writable=False).read_logs(0)) == [*entries, {"op_code": 9}]
 
 
 def test_only_what_must_outlive_a_loss_of_power_waits_for_the_disk(opened, monkeypatch, path):

@@ -7,8 +7,8 @@ import torch
 
 from stillhouse.search.artifacts.store import Library
 from stillhouse.search.execution import builder as making
-from stillhouse.search.execution.builder import make_all
-from stillhouse.search.monitoring.dispatcher import Announcer
+from stillhouse.search.execution.builder import build_stages
+from stillhouse.search.monitoring.dispatcher import EventDispatcher
 from stillhouse.search.monitoring.events import (
     StageChanged,
     TrialEnded,
@@ -16,14 +16,14 @@ from stillhouse.search.monitoring.events import (
     TrialStarted,
 )
 from stillhouse.search.stages.ops.train import TrainNetwork
-from stillhouse.search.tuning.local_backend import Inline
-from stillhouse.search.tuning.recorder import Ledger
+from stillhouse.search.tuning.local_backend import LocalBackend
+from stillhouse.search.tuning.recorder import TrialRecorder
 from stillhouse.search.tuning.study import Study
 
 
 @pytest.fixture(autouse=True)
 def _nothing_open():
-    making._OPENED.clear()
+    making._OPEN_ARTIFACTS.clear()
 
 
 @pytest.fixture
@@ -45,15 +45,15 @@ class Searched:
 
     def __init__(self, experiment, folder, listen=None):
         self.events = []
-        self.announce = Announcer([self.events.append, *([listen] if listen else [])])
+        self.dispatch = EventDispatcher([self.events.append, *([listen] if listen else [])])
         self.library = Library(experiment.library)
         self.study = Study(experiment, folder)
-        self.ledger = Ledger(self.study, self.library, self.announce)
-        self.inline = Inline(experiment, self.library, self.announce)
+        self.ledger = TrialRecorder(self.study, self.library, self.dispatch)
+        self.inline = LocalBackend(experiment, self.library, self.dispatch)
         self.trials = experiment.run.trials
 
     def run(self):
-        assert self.inline.search(self.ledger, self.trials)
+        assert self.inline.run_trials(self.ledger, self.trials)
         return self
 
     def of(self, kind, **fields):
@@ -99,8 +99,8 @@ def test_a_stage_runs_reports_and_is_made_once(search, work):
     done = search()
     keys = [event.key for event in done.of(StageChanged, state="made")]
     assert len(keys) == len(set(keys))
-    assert set(keys) == done.announce.made
-    assert done.announce.reused == set()
+    assert set(keys) == done.dispatch.made
+    assert done.dispatch.reused == set()
     assert done.of(StageChanged, state="reused") == []
     for key in keys:
         told = [(e.state, e.epoch) for e in done.of(StageChanged, key=key)]
@@ -118,8 +118,8 @@ def test_a_second_launch_makes_nothing(search, work):
     del work[:]
     second = search(folder="again")
     assert work == []
-    assert second.announce.made == set()
-    assert second.announce.reused == first.announce.made
+    assert second.dispatch.made == set()
+    assert second.dispatch.reused == first.dispatch.made
     assert [t.figures["val_accuracy"] for t in second.study.trials()] == [
         t.figures["val_accuracy"] for t in first.study.trials()
     ]
@@ -129,7 +129,7 @@ def test_a_second_launch_makes_nothing(search, work):
 
 def test_the_same_seed_finds_the_same(search, tmp_path):
     first = search()
-    making._OPENED.clear()
+    making._OPEN_ARTIFACTS.clear()
     again = search({"library": str(tmp_path / "other")}, folder="again")
     assert [t.keys for t in first.study.trials()] == [t.keys for t in again.study.trials()]
     for one, two in zip(first.study.trials(), again.study.trials(), strict=True):
@@ -181,10 +181,10 @@ def test_a_shared_stage_that_fails_is_tried_once_and_named(search, work):
 def test_made_stages_are_returned_or_their_failures(load, library, work):
     announced = []
     experiment = load({"assistants.links": {"cnn6": {"training": {"lr": 1e30}}}})
-    inline = Inline(experiment, library, Announcer([announced.append]))
-    broken = experiment.recipe()
-    sound = experiment.recipe({"assistants.networks": []})
-    failed = inline.make([broken.student, sound.student, sound.student])
+    inline = LocalBackend(experiment, library, EventDispatcher([announced.append]))
+    broken = experiment.stage_graph()
+    sound = experiment.stage_graph({"assistants.networks": []})
+    failed = inline.build([broken.student, sound.student, sound.student])
     assert failed.keys() == {broken.student.key}
     assert failed[broken.student.key].startswith(
         "assistants/cnn6, which it needs, failed: Diverged"
@@ -212,8 +212,8 @@ def test_a_stop_is_taken_up_where_it_was(search, work):
 def test_a_stop_ends_what_is_running_as_interrupted(load, tmp_path):
     done = Searched(load(), tmp_path / "run")
     proposal = done.study.ask()
-    done.ledger.started(proposal)
-    done.ledger.interrupted()
+    done.ledger.record_start(proposal)
+    done.ledger.record_interruption()
     (ended,) = done.of(TrialEnded)
     assert (ended.number, ended.state) == (0, "interrupted")
     assert done.study.trials()[0].state == "running"
@@ -223,11 +223,11 @@ def test_a_trial_that_starts_says_nothing_of_stages_whose_news_is_on_its_way(loa
     """They may just have been made; only a trial that makes them itself knows what it found."""
     done = Searched(load(), tmp_path / "run")
     first, second = done.study.ask(), done.study.ask()
-    for _ in make_all(first.recipe.prerequisites, done.library):
+    for _ in build_stages(first.graph.prerequisites, done.library):
         pass
-    done.ledger.started(first)
+    done.ledger.record_start(first)
     assert done.of(StageChanged) == []
-    done.ledger.found(second)
+    done.ledger.announce_reused(second)
     assert "teacher" in [event.label for event in done.of(StageChanged, state="reused")]
 
 
@@ -263,9 +263,9 @@ def test_a_stage_computes_with_the_threads_of_its_resources(load, library):
     """As a worker on a cluster does: other numbers of threads round differently."""
     before = torch.get_num_threads()
     experiment = load({"run.resources.cpu": 2})
-    shop = Inline(experiment, library, Announcer([]))
-    assert shop.make([experiment.recipe().entries["teacher"].stage]) == {}
+    shop = LocalBackend(experiment, library, EventDispatcher([]))
+    assert shop.build([experiment.stage_graph().expanded_stages["teacher"].stage]) == {}
     shop.close()
     assert torch.get_num_threads() == before
-    key = experiment.recipe().entries["teacher"].stage.key
+    key = experiment.stage_graph().entries["teacher"].stage.key
     assert library.record(key).facts["threads"] == 2

@@ -9,15 +9,15 @@ import pytest
 from mlflow import MlflowClient
 
 from stillhouse import launch, resume
-from stillhouse.search.core.errors import Lost
+from stillhouse.search.core.errors import StorageUnavailable
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.search.monitoring.events import TrialEnded, TrialStarted
-from stillhouse.search.monitoring.mlflow import reachable, send_pending
+from stillhouse.search.monitoring.mlflow import check_reachable, send_pending
 from stillhouse.search.monitoring.mlflow import tracker as tracker_module
 from stillhouse.search.results.run_folder import RunFolder
 from stillhouse.search.runs.result import read_outcome
 from stillhouse.search.runs.results import write_outcome
-from stillhouse.search.tuning.storage import PatientStorage, check_study
+from stillhouse.search.tuning.storage import RetryingStorage, check_study_database
 from stillhouse.search.tuning.study import Study
 from stillhouse.search.tuning.study_reading import StudyReader
 from stillhouse.spaces.config.problems import ConfigError
@@ -32,7 +32,7 @@ def runs(tmp_path, monkeypatch):
     """Where the test's runs are kept, and its working folder."""
     monkeypatch.setenv("STILLHOUSE_RUNS", str(tmp_path / "runs"))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tracker_module, "_LONGEST_PAUSE", 0.5)
+    monkeypatch.setattr(tracker_module, "_MAX_PAUSE", 0.5)
     return tmp_path / "runs"
 
 
@@ -63,7 +63,7 @@ def test_runs_of_one_name_in_one_database_do_not_merge(load, postgres, tmp_path)
     names = [json.loads((folder / "study.json").read_text())["name"] for folder in (one, two)]
     assert names[0] == "tiny-1"
     assert names[1].startswith("tiny-1-")
-    storage = PatientStorage(database)
+    storage = RetryingStorage(database)
     assert sorted(optuna.get_all_study_names(storage)) == sorted(names)
     again = Study(load(study=database), one)
     assert again.ask().number == 0  # what was interrupted is taken up
@@ -74,7 +74,7 @@ def test_runs_of_one_name_in_one_database_do_not_merge(load, postgres, tmp_path)
 
 
 def test_who_only_looks_writes_nothing(load, postgres, tmp_path, monkeypatch):
-    monkeypatch.setattr("stillhouse.search.tuning.storage.PATIENCE", 0.1)
+    monkeypatch.setattr("stillhouse.search.tuning.storage.RETRY_FOR_S", 0.1)
     database = postgres.database()
     asked = load(study=database)
 
@@ -92,7 +92,7 @@ def test_who_only_looks_writes_nothing(load, postgres, tmp_path, monkeypatch):
     study = Study(asked, tmp_path / "tiny-1")
     study.tell(study.ask().number, FIGURES)
     study.ask()
-    asking = study._ask()
+    asking = study._ask_optuna()
     before = tables()
     reader = StudyReader(asked, tmp_path / "tiny-1")
     assert reader.trials() == study.trials()
@@ -102,7 +102,7 @@ def test_who_only_looks_writes_nothing(load, postgres, tmp_path, monkeypatch):
     assert "read-only transaction" in str(refused.value.__cause__)
     reader.close()
     assert tables() == before
-    assert study._proposal(asking).number == 2
+    assert study._make_proposal(asking).number == 2
     study.close()
 
 
@@ -124,14 +124,14 @@ def test_a_restart_between_any_two_operations_loses_nothing(load, postgres, tmp_
 
 
 def test_one_that_stays_away_is_lost_in_one_line(load, postgres, tmp_path, monkeypatch):
-    monkeypatch.setattr("stillhouse.search.tuning.storage.PATIENCE", 2.0)
+    monkeypatch.setattr("stillhouse.search.tuning.storage.RETRY_FOR_S", 2.0)
     database = postgres.database()
     study = Study(load(study=database), tmp_path / "tiny-1")
     number = study.ask().number
     postgres.stop()
     try:
         started = time.monotonic()
-        with pytest.raises(Lost) as caught:
+        with pytest.raises(StorageUnavailable) as caught:
             study.tell(number, FIGURES)
         assert time.monotonic() - started < 20
         said = str(caught.value)
@@ -229,7 +229,7 @@ def test_both_restarted_in_the_middle_of_a_search(load, postgres, runs):
 
 
 def test_away_in_a_search_and_taken_up_by_a_resume(load, postgres, runs, monkeypatch):
-    monkeypatch.setattr("stillhouse.search.tuning.storage.PATIENCE", 2.0)
+    monkeypatch.setattr("stillhouse.search.tuning.storage.RETRY_FOR_S", 2.0)
     experiment = load({"run.trials": 4}, study=postgres.database(), tracking=f"sqlite:///{runs}.db")
 
     def stop(event):
@@ -237,7 +237,7 @@ def test_away_in_a_search_and_taken_up_by_a_resume(load, postgres, runs, monkeyp
             postgres.stop()
 
     try:
-        with pytest.raises(Lost, match=r"; then stillhouse resume tiny-1$"):
+        with pytest.raises(StorageUnavailable, match=r"; then stillhouse resume tiny-1$"):
             launch(experiment, inline=True, observers=[stop])
         folder = RunFolder.find("tiny-1")
         assert folder.read_json("state.json")["state"] == "failed"
@@ -281,7 +281,7 @@ def told(call):
 
 @pytest.mark.parametrize("field", ["study", "tracking"])
 def test_a_wrong_password_a_wrong_port_and_no_database(postgres, runs, monkeypatch, field):
-    ask = {"study": check_study, "tracking": reachable}[field]
+    ask = {"study": check_study_database, "tracking": check_reachable}[field]
     good = postgres.database()
     ask(good)
     other = postgres.database()  # MLflow's connections to the first may be there still

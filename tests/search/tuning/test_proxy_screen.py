@@ -17,24 +17,35 @@ from scipy.stats import spearmanr
 from stillhouse.methods.core.data.facts import facts
 from stillhouse.search.artifacts.store import Library
 from stillhouse.search.driver.launch import launch
-from stillhouse.search.driver.plan import plan
+from stillhouse.search.driver.plan import plan_search
 from stillhouse.search.experiment.goal import Goal
 from stillhouse.search.experiment.loading import load_experiment
-from stillhouse.search.experiment.schema import Screening
+from stillhouse.search.experiment.schema import ScreenSettings
 from stillhouse.search.experiment.screen_student import screen_student
-from stillhouse.search.monitoring.dispatcher import Announcer
-from stillhouse.search.monitoring.events import ScreenOff, StageChanged, TrialEnded, TrialStarted
-from stillhouse.search.monitoring.mlflow.mapper import Diary
+from stillhouse.search.monitoring.dispatcher import EventDispatcher
+from stillhouse.search.monitoring.events import (
+    ScreenDisabled,
+    StageChanged,
+    TrialEnded,
+    TrialStarted,
+)
+from stillhouse.search.monitoring.mlflow.mapper import MlflowMapper
 from stillhouse.search.report import write_report
-from stillhouse.search.report.core.headline import screening
-from stillhouse.search.results.outcome import Outcome, Trial, to_plain
-from stillhouse.search.results.screening import CHECKED, ENOUGH, Screened, judged, weighted_spearman
+from stillhouse.search.report.core.headline import screen_sentence
+from stillhouse.search.results.outcome import Outcome, TrialResult, to_plain
+from stillhouse.search.results.screening import (
+    MIN_CHECKED,
+    MIN_PAIRS,
+    ScreenDecision,
+    screen_quality,
+    weighted_spearman,
+)
 from stillhouse.search.runs.result import read_outcome
 from stillhouse.search.stages.distil_data import DistilData
-from stillhouse.search.tuning.local_backend import Inline
-from stillhouse.search.tuning.proxy_screen import Screen
-from stillhouse.search.tuning.recorder import Ledger
-from stillhouse.search.tuning.searcher import Sampler
+from stillhouse.search.tuning.local_backend import LocalBackend
+from stillhouse.search.tuning.proxy_screen import ProxyScreen
+from stillhouse.search.tuning.recorder import TrialRecorder
+from stillhouse.search.tuning.searcher import GatedSearcher
 from stillhouse.search.tuning.study import Study
 from stillhouse.spaces.config.problems import ConfigError
 
@@ -92,12 +103,12 @@ class Searched:
         self.experiment, self.folder, self.events = experiment, folder, []
         self.library = Library(experiment.library)
         self.study = Study(experiment, folder)
-        announce = Announcer([self.events.append])
-        self.ledger = Ledger(self.study, self.library, announce)
-        self.inline = Inline(experiment, self.library, announce)
+        announce = EventDispatcher([self.events.append])
+        self.ledger = TrialRecorder(self.study, self.library, announce)
+        self.inline = LocalBackend(experiment, self.library, announce)
 
     def run(self):
-        assert self.inline.search(self.ledger, self.experiment.trials)
+        assert self.inline.run_trials(self.ledger, self.experiment.trials)
         return self
 
     @property
@@ -152,7 +163,7 @@ def test_the_screens_figure_is_among_those_of_every_trial(done):
         student = screen_student(done.experiment, trial.values)
         reached = done.library.record(student.key).figures["val_accuracy"]
         assert trial.figures["screen_val_accuracy"] == reached
-        assert trial.screen.keys == tuple(stage.key for stage in student.lineage())
+        assert trial.screen.keys == tuple(stage.key for stage in student.ancestors())
     ended = [event for event in done.events if isinstance(event, TrialEnded)]
     assert [e.number for e in ended if e.state == "pruned"] == [0, 2, 3, 4, 5, 7]
     assert all("screen_val_accuracy" in event.figures for event in ended)
@@ -178,18 +189,18 @@ def test_a_worthless_screen_switches_itself_off(searched, monkeypatch):
     said = [trial.screen.said for trial in done.trials]
     assert said == ["kept"] * 8 + ["off"] * 2  # ceil(0.9 * 4) = 4 of each round
     assert len(done.real()) == len(lrs)
-    found = judged(done.trials, "val_accuracy")
-    assert len(found.pairs) == ENOUGH
+    found = screen_quality(done.trials, "val_accuracy")
+    assert len(found.pairs) == MIN_PAIRS
     assert found.spearman == pytest.approx(spearmanr(*zip(*found.pairs, strict=True)).statistic)
     assert found.spearman < 0.3
-    (event,) = (e for e in done.events if isinstance(e, ScreenOff))
-    assert event.reason == found.off
-    assert "is below run.screen.trust: 0.3" in found.off
+    (event,) = (e for e in done.events if isinstance(e, ScreenDisabled))
+    assert event.reason == found.disabled_reason
+    assert "is below run.screen.trust: 0.3" in found.disabled_reason
     # A resume goes on without it, and does not say so again.
     experiment = replace(done.experiment, run=done.experiment.run.model_copy(update={"trials": 13}))
     more = Searched(experiment, done.folder)
     screen = screen_of(more, Scored(lambda _: 0.0))
-    assert screen._off == found.off
+    assert screen._disabled_reason == found.disabled_reason
 
 
 # Who passes
@@ -199,20 +210,23 @@ class Scored:
     """A library and a bench: a student of a seed reaches what it is said to; or fails."""
 
     def __init__(self, reached, broken=(), settled=lambda _: True):
-        self.reached, self.broken, self.settled = reached, broken, settled
+        self.reached, self.broken, self.fixed_configuration = reached, broken, settled
         self.placed = {}
 
     def record(self, key):
         seed = self.placed[key].work.seed
         return None if seed in self.broken else Figures({"val_accuracy": self.reached(seed)})
 
-    def place(self, stages):
+    def submit(self, stages):
         self.placed |= {stage.key: stage for stage in stages}
 
-    def ready(self, stages):
-        return all(self.settled(stage.work.seed) and not self.failure([stage]) for stage in stages)
+    def all_built(self, stages):
+        return all(
+            self.fixed_configuration(stage.work.seed) and not self.failure_reason([stage])
+            for stage in stages
+        )
 
-    def failure(self, stages):
+    def failure_reason(self, stages):
         failed = [stage for stage in stages if self.fails(stage)]
         return f"{failed[0].label}: Diverged: too far" if failed else ""
 
@@ -228,7 +242,7 @@ class Figures:
 
 def screen_of(search, scored, concurrent=1):
     trials = search.experiment.trials
-    return Screen(search.experiment, search.ledger, scored, scored, trials, concurrent)
+    return ProxyScreen(search.experiment, search.ledger, scored, scored, trials, concurrent)
 
 
 @pytest.fixture
@@ -250,10 +264,10 @@ def drained(search, screen, real=lambda _: 0.5):
     numbers = []
     while (proposal := screen.next()) is not None:
         numbers.append(proposal.number)
-        search.ledger.started(proposal)
+        search.ledger.record_start(proposal)
         seed = proposal.values["student.seed"]
-        search.ledger.finished(proposal.number, {"val_accuracy": real(seed)})
-    assert screen.exhausted
+        search.ledger.record_finish(proposal.number, {"val_accuracy": real(seed)})
+    assert screen.is_exhausted
     return numbers
 
 
@@ -325,7 +339,7 @@ def test_who_cannot_be_laid_out_on_distilled_data_goes_on_unscreened(loaded, tmp
     assert (whole.screen.said, larger.screen.said) == ("kept", "unscreened")
     assert "the shape of few's images" in larger.screen.why
     assert {trial.state for trial in search.trials} == {"finished"}
-    assert judged(search.trials, "val_accuracy").pairs == (
+    assert screen_quality(search.trials, "val_accuracy").pairs == (
         (whole.figures["screen_val_accuracy"], whole.figures["val_accuracy"]),
     )
 
@@ -351,21 +365,21 @@ def test_the_screen_waits_for_every_student_of_a_round(seeds):
     scored = Scored(lambda seed: seed / 100, settled=lambda seed: seed not in late)
     screen = screen_of(search, scored)
     assert screen.next() is None
-    assert not screen.exhausted
-    assert screen.idle().number == 3
+    assert not screen.is_exhausted
+    assert screen.undecided().number == 3
     late.clear()
     assert screen.next().number == 3
-    assert screen.idle() is None
+    assert screen.undecided() is None
     assert screen.next() is None
-    assert screen.exhausted
+    assert screen.is_exhausted
 
 
 def test_tune_gets_a_trial_that_only_waits_while_all_else_is_screened(seeds):
     """With nothing to run Tune stands still, and its idle actors keep every slot."""
     search, late = seeds(8), set(range(8))
     scored = Scored(lambda seed: seed / 100, settled=lambda seed: seed not in late)
-    scored.flying = 0
-    sampler = Sampler(search.ledger, scored, screen_of(search, scored), 1)
+    scored.num_in_flight = 0
+    sampler = GatedSearcher(search.ledger, scored, screen_of(search, scored), 1)
     done = {"parameters": 1.0, "val_accuracy": 0.5}
     assert sampler.suggest("a") is None  # no actor is there yet
     late -= set(range(4))
@@ -380,22 +394,22 @@ def test_tune_gets_a_trial_that_only_waits_while_all_else_is_screened(seeds):
     late.clear()
     assert "idle" not in sampler.suggest("g")
     sampler.on_trial_complete("g", done)
-    assert sampler.suggest("h") == Sampler.FINISHED
-    assert sampler.exhausted
+    assert sampler.suggest("h") == GatedSearcher.FINISHED
+    assert sampler.is_exhausted
     assert [trial.state for trial in search.trials].count("finished") == 2
 
 
 # How far it is trusted
 
 
-@pytest.mark.parametrize(("pairs", "trusted"), [(ENOUGH - 1, True), (ENOUGH, False)])
+@pytest.mark.parametrize(("pairs", "trusted"), [(MIN_PAIRS - 1, True), (MIN_PAIRS, False)])
 def test_it_is_judged_by_eight_trials_or_more(seeds, pairs, trusted):
     search = seeds(pairs + 1, {"run.screen.keep": 0.99})
     real = lambda seed: 1 - seed / 100  # noqa: E731
     drained(search, screen_of(search, Scored(lambda seed: seed / 100), 1), real)
-    found = judged(search.trials[:pairs], "val_accuracy")
+    found = screen_quality(search.trials[:pairs], "val_accuracy")
     assert found.spearman == pytest.approx(-1.0)
-    assert bool(found.distrusted(0.3)) != trusted
+    assert bool(found.distrust_reason(0.3)) != trusted
     assert (search.trials[-1].screen.said == "kept") == trusted
 
 
@@ -419,38 +433,38 @@ def test_finding_the_best_is_enough_however_it_ranks_them(seeds):
     search = seeds(40, {"run.screen.check": 0.2})
     real = lambda seed: 0.99 - seed / 1e4 if seed >= 30 else seed / 100  # noqa: E731
     drained(search, screen_of(search, Scored(lambda seed: seed / 100), concurrent=10), real)
-    found = judged(search.trials, "val_accuracy")
+    found = screen_quality(search.trials, "val_accuracy")
     kept = [(t.figures["screen_val_accuracy"], t.figures["val_accuracy"]) for t in search.real()]
     kept = [pair for pair in kept if pair[1] > 0.9]
     assert len(kept) == 10
     assert spearmanr(*zip(*kept, strict=True)).statistic == pytest.approx(-1.0)
-    assert found.checked >= CHECKED
+    assert found.num_checked >= MIN_CHECKED
     assert found.spearman > 0.8
-    assert found.distrusted(0.3) == ""
+    assert found.distrust_reason(0.3) == ""
 
 
 def test_the_kept_alone_are_no_reason_to_distrust_it(seeds):
     search = seeds(24, {"run.screen.keep": 0.5})
     drained(search, screen_of(search, Scored(lambda s: s / 100)), lambda s: 0.9 - s / 100)
-    found = judged(search.trials, "val_accuracy")
+    found = screen_quality(search.trials, "val_accuracy")
     assert found.spearman == pytest.approx(-1.0)
-    assert (found.off, found.distrusted(0.3)) == ("", "")
-    assert found.told == "Spearman -1.00 over 12 trials, 0 of them not kept"
+    assert (found.disabled_reason, found.distrust_reason(0.3)) == ("", "")
+    assert found.correlation_text == "Spearman -1.00 over 12 trials, 0 of them not kept"
 
 
 def test_one_that_leaves_out_the_best_is_switched_off(seeds):
     search = seeds(64, {"run.screen.check": 0.2})
     drained(search, screen_of(search, Scored(lambda s: s / 100)), lambda s: 0.9 - s / 100)
-    found = judged(search.trials, "val_accuracy")
-    assert found.counts["off"] > 0
-    assert found.off.endswith("of them not kept is below run.screen.trust: 0.3")
+    found = screen_quality(search.trials, "val_accuracy")
+    assert found.verdict_counts["off"] > 0
+    assert found.disabled_reason.endswith("of them not kept is below run.screen.trust: 0.3")
 
 
 def test_one_that_ranks_well_stays_in_use(seeds):
     search = seeds(24, {"run.screen.keep": 0.5})
     drained(search, screen_of(search, Scored(lambda seed: seed / 100)), lambda seed: seed / 50)
-    found = judged(search.trials, "val_accuracy")
-    assert (found.off, len(found.pairs)) == ("", 12)
+    found = screen_quality(search.trials, "val_accuracy")
+    assert (found.disabled_reason, len(found.pairs)) == ("", 12)
     assert found.spearman == pytest.approx(1.0)
 
 
@@ -459,14 +473,14 @@ def test_one_that_ranks_nothing_is_not_trusted(seeds):
     search = seeds(14, {"run.screen.keep": 0.99, "run.trials": 12})
     drained(search, screen_of(search, Scored(lambda _: 0.1)), lambda seed: seed / 50)
     assert [t.screen.said for t in search.trials] == ["kept"] * 8 + ["off"] * 4
-    assert math.isnan(judged(search.trials[:8], "val_accuracy").spearman)
+    assert math.isnan(screen_quality(search.trials[:8], "val_accuracy").spearman)
     assert search.trials[-1].screen.why.startswith("no rank correlation over 8 trials")
-    assert len([event for event in search.events if isinstance(event, ScreenOff)]) == 1
+    assert len([event for event in search.events if isinstance(event, ScreenDisabled)]) == 1
     # A resume goes on without it, though the trials since would speak for it, and says so once.
     again = seeds(14, {"run.screen.keep": 0.99})
     drained(again, screen_of(again, Scored(lambda seed: seed / 50)))
     assert [t.screen.said for t in again.trials[12:]] == ["off"] * 2
-    assert not any(isinstance(event, ScreenOff) for event in again.events)
+    assert not any(isinstance(event, ScreenDisabled) for event in again.events)
 
 
 # A resume
@@ -479,10 +493,10 @@ def test_a_resume_keeps_what_was_decided_and_screens_the_rest(seeds):
     search = seeds(12, {"run.screen.check": 0.0})
     screen = screen_of(search, Scored(reached), concurrent=2)  # rounds of eight, two pass
     taken = [screen.next(), screen.next()]
-    search.ledger.started(taken[0])
-    search.ledger.finished(taken[0].number, {"val_accuracy": 0.5})
+    search.ledger.record_start(taken[0])
+    search.ledger.record_finish(taken[0].number, {"val_accuracy": 0.5})
     late = Scored(reached, settled=lambda _: False)
-    screen._bench = screen._library = late
+    screen._submitter = screen._library = late
     assert screen.next() is None  # the four that are left are asked for, and not decided
     assert [t.state for t in search.trials].count("running") == 5
 
@@ -501,8 +515,8 @@ def test_a_resume_keeps_what_was_decided_and_screens_the_rest(seeds):
 def test_a_stop_between_word_and_deed_is_made_good(seeds):
     search = seeds(4)
     proposal = search.study.ask()
-    out = Screened("out", {"screen_val_accuracy": 0.1}, 4, 4, "", ("ab",))
-    search.study.note_screen(proposal.number, out)
+    out = ScreenDecision("out", {"screen_val_accuracy": 0.1}, 4, 4, "", ("ab",))
+    search.study.record_screen(proposal.number, out)
     again = seeds(4)
     drained(again, screen_of(again, Scored(lambda seed: seed / 100)))
     first = again.trials[0]
@@ -530,29 +544,29 @@ def taught(loaded, objective, search=None, **student):
 def test_it_is_the_students_own_but_for_the_data(loaded):
     experiment = loaded()
     student = screen_student(experiment, {LR: 0.1})
-    real = experiment.recipe({LR: 0.1}).student
+    real = experiment.stage_graph({LR: 0.1}).student
     assert student.label == "student (screen)"
     assert [parent.label for parent in student.parents] == ["few"]
-    assert student.work.network == real.work.network
-    assert student.work.seed == real.work.seed
+    assert student.operation.network == real.work.network
+    assert student.operation.seed == real.work.seed
     own = real.work.training.model_copy(update={"epochs": 20})
-    assert student.work.training == own
+    assert student.operation.training == own
     unsaid = screen_student(loaded({"run.screen.epochs": None}), {LR: 0.1})
-    assert unsaid.work.training == real.work.training
+    assert unsaid.operation.training == real.work.training
 
 
 def test_a_network_with_batch_norm_can_be_screened(loaded):
     space = {"student.network": {"choice": [SMALL, "cnn2"]}}
     experiment = loaded(search=space)
     student = screen_student(experiment, {"student.network": "cnn2"})
-    assert student.work.network.label == "cnn2"
+    assert student.operation.network.label == "cnn2"
 
 
 def test_a_settled_teacher_teaches_on_distilled_data_too(loaded):
     both = {"cross_entropy": {"weight": 0.5}, "soft_targets": {"weight": 0.5}}
     student = screen_student(taught(loaded, both), {LR: 0.1})
     assert [parent.label for parent in student.parents] == ["few", "teacher"]
-    assert set(student.work.objective.terms) == set(both)
+    assert set(student.operation.objective.terms) == set(both)
 
 
 def test_a_teacher_that_is_searched_itself_is_laid_aside(loaded):
@@ -561,15 +575,17 @@ def test_a_teacher_that_is_searched_itself_is_laid_aside(loaded):
     values = {LR: 0.1, "teacher.training.lr": 0.1}
     student = screen_student(taught(loaded, both, space), values)
     assert [parent.label for parent in student.parents] == ["few"]
-    assert {n: t.weight for n, t in student.work.objective.terms.items()} == {"cross_entropy": 1.0}
+    assert {n: t.weight for n, t in student.operation.objective.terms.items()} == {
+        "cross_entropy": 1.0
+    }
 
 
 def test_methods_that_need_hard_labels_are_laid_aside(loaded):
     student = screen_student(taught(loaded, {"cross_entropy": {}, "decoupled": {}}), {LR: 0.1})
-    assert set(student.work.objective.terms) == {"cross_entropy"}
+    assert set(student.operation.objective.terms) == {"cross_entropy"}
     assert [parent.label for parent in student.parents] == ["few"]
     alone = screen_student(taught(loaded, {"decoupled": {}}), {LR: 0.1})
-    assert set(alone.work.objective.terms) == {"cross_entropy"}
+    assert set(alone.operation.objective.terms) == {"cross_entropy"}
 
 
 # What is told before anything runs
@@ -615,13 +631,18 @@ def test_the_file_says_it_again(loaded):
     experiment = loaded()
     told = experiment.plain()["run"]["screen"]
     assert told == {"stage": "few", "check": 0.0, "epochs": 20}
-    assert experiment.run.screen == Screening.parse(told)
-    assert "screen" not in loaded({"run.screen.stage": "few"}).settled({LR: 0.1}, "best")["run"]
+    assert experiment.run.screen == ScreenSettings.parse(told)
+    assert (
+        "screen"
+        not in loaded({"run.screen.stage": "few"}).fixed_configuration({LR: 0.1}, "best")["run"]
+    )
 
 
 def test_a_plan_counts_the_looks_and_what_they_spare(loaded, monkeypatch):
-    monkeypatch.setattr("stillhouse.search.driver.plan._time", lambda *_: 0.032)  # 1 ms an image
-    planned = plan(loaded({"run.screen.check": 0.2}), slots=1)
+    monkeypatch.setattr(
+        "stillhouse.search.driver.plan._fastest_pass", lambda *_: 0.032
+    )  # 1 ms an image
+    planned = plan_search(loaded({"run.screen.check": 0.2}), slots=1)
     assert [stage.label for stage in planned.stages] == ["few"]
     examples = facts(loaded().data).sizes["train"]
     looks = 8 * 20 * 40
@@ -658,7 +679,7 @@ def ranked(seeds):
 
 def test_table_page_and_outcome_tell_of_the_screen(ranked, tmp_path):
     outcome = outcome_of(ranked)
-    told = screening(outcome)
+    told = screen_sentence(outcome)
     assert told.startswith(
         "Screen on distilled data: 12 screened out, 12 kept as the best of their round; with the "
         "real figures: Spearman 1.00 over 12 trials"
@@ -676,11 +697,11 @@ def test_table_page_and_outcome_tell_of_the_screen(ranked, tmp_path):
 
 
 def test_mlflow_is_told_how_the_screen_ranks(ranked):
-    diary = Diary("screened", {})
+    diary = MlflowMapper("screened", {})
     told = json.dumps(diary.summary(outcome_of(ranked), [], {}, None))
     for name in ("screen.spearman", "screen.pairs", "screen.kept", "screen.out"):
         assert f'"{name}"' in told
-    off = json.dumps(diary.entries(ScreenOff("it ranks nothing")))
+    off = json.dumps(diary.entries(ScreenDisabled("it ranks nothing")))
     assert '"stillhouse.screen"' in off
     assert "switched off: it ranks nothing" in off
 
@@ -689,7 +710,7 @@ def test_without_a_screen_nothing_is_said_of_one(tmp_path):
     outcome = Outcome(
         "plain-1",
         (Goal("val_accuracy", True),),
-        (Trial(0, "finished", {}, {}, {"val_accuracy": 0.5}),),
+        (TrialResult(0, "finished", {}, {}, {"val_accuracy": 0.5}),),
         (),
         {},
         {},
@@ -698,9 +719,9 @@ def test_without_a_screen_nothing_is_said_of_one(tmp_path):
         {},
         1.0,
     )
-    assert screening(outcome) == ""
+    assert screen_sentence(outcome) == ""
     assert "screen" not in to_plain(outcome)
-    assert "screen" not in json.dumps(Diary("plain", {}).summary(outcome, [], {}, None))
+    assert "screen" not in json.dumps(MlflowMapper("plain", {}).summary(outcome, [], {}, None))
     write_report(outcome, {}, tmp_path)
     assert "screen" not in (tmp_path / "trials.csv").read_text(encoding="utf-8")
 
@@ -735,4 +756,4 @@ def test_on_ray_the_same_pass(loaded, tmp_path, monkeypatch, searched, run):
     assert sorted(started) == list(range(len(LRS)))
     again = read_outcome(launched.folder)
     assert again.trials == trials
-    assert {key for t in trials for key in t.screen.keys} <= set(again.stages)
+    assert {key for t in trials for key in t.screen.keys} <= set(again.records)

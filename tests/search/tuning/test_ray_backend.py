@@ -18,9 +18,9 @@ from ray.tune.search import Searcher
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.search.artifacts.store import Library
 from stillhouse.search.execution import builder as making
-from stillhouse.search.execution.client import Orders
-from stillhouse.search.experiment.schema import Resources
-from stillhouse.search.monitoring.dispatcher import Announcer
+from stillhouse.search.execution.client import SchedulerClient
+from stillhouse.search.experiment.schema import ResourceSettings
+from stillhouse.search.monitoring.dispatcher import EventDispatcher
 from stillhouse.search.monitoring.events import (
     StageChanged,
     TrialEnded,
@@ -30,10 +30,10 @@ from stillhouse.search.monitoring.events import (
 )
 from stillhouse.search.stages.core.stage import Stage
 from stillhouse.search.tuning import ray_backend
-from stillhouse.search.tuning.local_backend import Inline
-from stillhouse.search.tuning.ray_backend import OnRay
-from stillhouse.search.tuning.recorder import Ledger
-from stillhouse.search.tuning.scheduling import scheduler
+from stillhouse.search.tuning.local_backend import LocalBackend
+from stillhouse.search.tuning.ray_backend import RayBackend
+from stillhouse.search.tuning.recorder import TrialRecorder
+from stillhouse.search.tuning.scheduling import make_scheduler
 from stillhouse.search.tuning.study import Study
 from stillhouse.spaces.config.problems import ConfigError
 
@@ -202,13 +202,13 @@ class Searched:
 
     def __init__(self, experiment, folder, listen=None):
         self.events = []
-        self.announce = Announcer([self.events.append, *([listen] if listen else [])])
+        self.dispatch = EventDispatcher([self.events.append, *([listen] if listen else [])])
         self.library = Library(experiment.library)
         self.study = Study(experiment, folder)
-        ledger = Ledger(self.study, self.library, self.announce)
-        workshop = OnRay(experiment, self.library, self.announce, folder, None)
+        ledger = TrialRecorder(self.study, self.library, self.dispatch)
+        workshop = RayBackend(experiment, self.library, self.dispatch, folder, None)
         try:
-            self.ended = workshop.search(ledger, experiment.run.trials)
+            self.ended = workshop.run_trials(ledger, experiment.run.trials)
         finally:
             workshop.close()
 
@@ -237,12 +237,12 @@ def inline(load, tmp_path):
     """The same search in this process: its library and its trials."""
 
     def searched(changes):
-        making._OPENED.clear()
+        making._OPEN_ARTIFACTS.clear()
         experiment = load({**changes, "library": str(tmp_path / "inline")})
-        library, announce = Library(experiment.library), Announcer([])
+        library, announce = Library(experiment.library), EventDispatcher([])
         study = Study(experiment, tmp_path / "inline-run")
-        ledger = Ledger(study, library, announce)
-        Inline(experiment, library, announce).search(ledger, experiment.run.trials)
+        ledger = TrialRecorder(study, library, announce)
+        LocalBackend(experiment, library, announce).run_trials(ledger, experiment.run.trials)
         return library, study.trials()
 
     return searched
@@ -254,7 +254,7 @@ def orders(library):
     placed = []
 
     def open_orders(listen=lambda _: None):
-        placed.append(Orders(library, Resources(), Announcer([listen])))
+        placed.append(SchedulerClient(library, ResourceSettings(), EventDispatcher([listen])))
         return placed[-1]
 
     yield open_orders
@@ -296,8 +296,8 @@ def test_ray_finds_what_inline_finds(search, inline):
     assert done.states() == {"finished": 24}
     made = [event.key for event in done.of(StageChanged, state="made")]
     assert len(made) == len(set(made)) == 4
-    assert set(made) == done.announce.made
-    assert done.announce.reused == set()
+    assert set(made) == done.dispatch.made
+    assert done.dispatch.reused == set()
     for key in made:
         told = done.of(StageChanged, key=key, state="running")
         assert [e.epoch for e in told] == [0, 1, 2]
@@ -347,7 +347,7 @@ def test_what_a_stage_rests_on_is_told_too(works, orders, tmp_path):
     events = []
     first = stage(works.Noted(log=str(tmp_path / "log"), name="first"))
     second = stage(works.Noted(log=str(tmp_path / "log"), name="second"), first)
-    assert orders(events.append).make([second]) == {}
+    assert orders(events.append).build([second]) == {}
     assert [e.label for e in events if e.state == "made"] == ["first", "second"]
 
 
@@ -382,7 +382,7 @@ def test_what_can_be_made_in_one_pass_is(works, orders, tmp_path):
     stages = carried(works, log, "a", "b", "c", "d", "e")
     first.place(stages[:3])
     second.place(stages[2:])
-    assert first.make(stages[:3]) == second.make(stages[2:]) == {}
+    assert first.build(stages[:3]) == second.build(stages[2:]) == {}
     assert [line for line in lines(log) if "together" in line] == ["a b c d e together"]
     assert all(Library(first._library.uri).has(each.key) for each in stages)
 
@@ -390,14 +390,14 @@ def test_what_can_be_made_in_one_pass_is(works, orders, tmp_path):
 def test_a_pass_that_breaks_is_made_one_by_one(works, orders, tmp_path):
     log = tmp_path / "log"
     good, bad = carried(works, log, "good", "rotten")
-    assert orders().make([good, bad]) == {bad.key: "ArithmeticError: a rotten one"}
+    assert orders().build([good, bad]) == {bad.key: "ArithmeticError: a rotten one"}
     assert "good from 0" in lines(log)
 
 
 def test_a_pass_that_loses_its_worker_goes_on_from_its_last_epoch(works, orders, tmp_path):
     log, heard = tmp_path / "log", []
     first, second = carried(works, log, "a", "b", kind="Falling")
-    assert orders(noting(heard, second, tmp_path / "heard")).make([first, second]) == {}
+    assert orders(noting(heard, second, tmp_path / "heard")).build([first, second]) == {}
     assert lines(log) == ["teacher from 0", "a from 0", "a from 2"]
     for each in (first, second):
         told = [e.epoch for e in heard if e.key == each.key and e.state == "running"]
@@ -415,7 +415,7 @@ def test_a_pass_that_nobody_wants_any_more_is_stopped_for_good(works, orders, tm
     time.sleep(2.0)
     assert lines(log) == ["teacher from 0", "a b together"]
     log.with_name("go").touch()
-    assert orders().make(stages) == {}
+    assert orders().build(stages) == {}
     assert lines(log) == ["teacher from 0", "a b together", "a b together"]
 
 
@@ -432,7 +432,7 @@ def test_no_news_is_lost_where_the_foundry_was_out_of_reach(works, orders, libra
     wanting.place([work])
     assert within(120, lambda: library.has(work.key) and heard)
     time.sleep(3.0)  # the foundry tells a little later
-    wanting._replace()
+    wanting._reconnect()
     deaf.set()
     assert within(120, lambda: wanting.ready([work]))
     assert [state for state in heard if state != "running"] == ["queued", "made"]
@@ -445,8 +445,8 @@ def test_one_slot_is_enough(search):
     assert done.states() == {"finished": 4}
     assert {e.label for e in done.of(StageChanged, state="made")} >= {"teacher"}
     again = search(changes, folder="again")
-    assert again.announce.made == set()
-    assert again.announce.reused == done.announce.made
+    assert again.dispatch.made == set()
+    assert again.dispatch.reused == done.dispatch.made
 
 
 def test_a_trial_that_fits_on_no_node_is_a_mistake(search):
@@ -531,7 +531,7 @@ def test_a_lost_worker_is_replaced_and_the_stage_goes_on(works, orders, library,
     first = stage(works.Noted(log=log, name="first"))
     killed = stage(works.Killed(log=log, name="killed"), first)
     heard = []
-    assert orders(noting(heard, killed, tmp_path / "heard")).make([killed]) == {}
+    assert orders(noting(heard, killed, tmp_path / "heard")).build([killed]) == {}
     assert lines(log) == ["first from 0", "killed from 0", "killed from 2"]
     assert library.record(killed.key).figures == {"sum": 2.0}
     told = [e.epoch for e in heard if e.key == killed.key and e.state == "running"]
@@ -549,14 +549,14 @@ def test_a_program_error_fails_all_who_wait_with_one_reason(works, orders, libra
     after = [stage(works.Noted(log=log, name=f"after {i}"), broken) for i in range(3)]
     sound = stage(works.Noted(log=log, name="sound"))
     placed = orders()
-    failed = placed.make([broken, *after, sound])
+    failed = placed.build([broken, *after, sound])
     assert failed.keys() == {s.key for s in (broken, *after)}
     assert failed[broken.key] == "ArithmeticError: nine is not prime"
     told = "broken, which it needs, failed: ArithmeticError: nine is not prime"
     assert {failed[s.key] for s in after} == {told}
     assert sorted(lines(log)) == ["broken from 0", "sound from 0"]
     assert library.has(sound.key)
-    assert placed.failure([sound, broken]) == "broken: ArithmeticError: nine is not prime"
+    assert placed.failure_reason([sound, broken]) == "broken: ArithmeticError: nine is not prime"
     assert not placed.ready([sound, broken])
     assert placed.ready([sound])
 
@@ -565,7 +565,7 @@ def test_a_failure_is_not_kept_for_the_next_who_asks(works, orders, tmp_path):
     log = str(tmp_path / "log")
     broken = stage(works.Broken(log=log, name="broken"))
     for attempt in range(2):
-        assert orders().make([broken]).keys() == {broken.key}
+        assert orders().build([broken]).keys() == {broken.key}
         assert len(lines(log)) == attempt + 1
 
 
@@ -577,7 +577,7 @@ def test_several_orders_of_one_stage_are_one_flight(works, orders, tmp_path):
     for each, wanted in zip(placed, above, strict=True):
         each.place([shared, wanted])
     for each, wanted in zip(placed, above, strict=True):
-        assert each.make([shared, wanted]) == {}
+        assert each.build([shared, wanted]) == {}
         assert each.ready([shared, wanted])
     assert sorted(lines(log)) == [
         "above 0 from 0",
@@ -590,9 +590,9 @@ def test_several_orders_of_one_stage_are_one_flight(works, orders, tmp_path):
 def test_what_is_in_the_library_is_not_asked_for(works, orders, tmp_path):
     log = str(tmp_path / "log")
     work = stage(works.Noted(log=log, name="work"))
-    assert orders().make([work]) == {}
+    assert orders().build([work]) == {}
     heard = []
-    assert orders(heard.append).make([work]) == {}
+    assert orders(heard.append).build([work]) == {}
     assert [event.state for event in heard] == ["reused"]
     assert lines(log) == ["work from 0"]
 
@@ -600,12 +600,12 @@ def test_what_is_in_the_library_is_not_asked_for(works, orders, tmp_path):
 def test_a_damaged_parent_is_made_again(works, orders, library, tmp_path):
     log = str(tmp_path / "log")
     parent = stage(works.Noted(log=log, name="parent"))
-    assert orders().make([parent]) == {}
+    assert orders().build([parent]) == {}
     next(Path(library.uri).rglob("*.safetensors")).write_bytes(b"")
     child = stage(works.Noted(log=log, name="child"), parent)
-    assert orders().make([child]) == {}
+    assert orders().build([child]) == {}
     assert lines(log) == ["parent from 0", "parent from 0", "child from 0"]
-    assert Library(library.uri).open(child.key).record.figures == {"sum": 2.0}
+    assert Library(library.uri).open_artifact(child.key).record.figures == {"sum": 2.0}
 
 
 class Ordered(Searcher):
@@ -648,7 +648,7 @@ def test_short_trials_use_every_slot(works, load, tmp_path):
         tune.with_resources(works.Brief, {"cpu": 1}),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=scheduler(load()),
+            scheduler=make_scheduler(load()),
             metric="val_accuracy",
             mode="max",
             num_samples=-1,

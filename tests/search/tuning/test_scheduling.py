@@ -5,13 +5,13 @@ from types import SimpleNamespace
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
-from stillhouse.search.execution.capacity import passes, places
+from stillhouse.search.execution.capacity import capacity, passes
 from stillhouse.search.experiment import max_epochs
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.search.experiment.max_epochs import most_epochs
-from stillhouse.search.experiment.schema import Resources
+from stillhouse.search.experiment.schema import ResourceSettings
 from stillhouse.search.tuning import scheduling
-from stillhouse.search.tuning.scheduling import ENDED, HELD, IMPATIENT, scheduler
+from stillhouse.search.tuning.scheduling import ENDED_KEY, HOLD_PAUSE_S, MAX_HOLD_S, make_scheduler
 
 KINDS = ["none", {"asha": {"grace_epochs": 1}}, {"median": {"grace_epochs": 1, "min_trials": 1}}]
 
@@ -51,7 +51,7 @@ def clock(monkeypatch):
 
 @pytest.fixture(params=KINDS, ids=["none", "asha", "median"])
 def patient(request, load):
-    made = scheduler(load({"run.scheduler": request.param}))
+    made = make_scheduler(load({"run.scheduler": request.param}))
     made.set_search_properties("val_accuracy", "max")
     return made
 
@@ -126,19 +126,19 @@ def test_no_trial_of_a_search_is_cut_at_the_epochs_of_the_file(kind, search, mos
         }
     )
     assert most_epochs(experiment) == most
-    assert scheduler(experiment)._max_t == most
+    assert make_scheduler(experiment)._max_t == most
 
 
 def test_the_answer_for_a_large_space_is_not_too_small(load, monkeypatch):
     """Of more configurations than are laid out, the numbers of epochs are read."""
-    monkeypatch.setattr(max_epochs, "_MOST", 2)
+    monkeypatch.setattr(max_epochs, "_MAX_CONFIGURATIONS", 2)
     trainings = [{**FAST, "epochs": number} for number in (1, 2, 3, 9)]
     experiment = load(search={"student.training": {"choice": trainings}})
     assert most_epochs(experiment) == 9
 
 
 def end(patient, controller, name):
-    last = {ENDED: True, "epoch": 2, "val_accuracy": 0.5, "parameters": 10}
+    last = {ENDED_KEY: True, "epoch": 2, "val_accuracy": 0.5, "parameters": 10}
     return patient.on_trial_result(controller, controller.trials[name], last)
 
 
@@ -166,26 +166,31 @@ def test_nobody_waits_for_a_trial_that_was_given_an_actor(patient):
 def test_no_trial_is_held_for_long(patient, clock):
     controller = Controller(first="RUNNING", second="PENDING", third="RUNNING")
     end(patient, controller, "first")
-    clock.seconds += HELD + 1
+    clock.seconds += MAX_HOLD_S + 1
     patient.choose_trial_to_run(controller)
     assert controller.stopped == ["first"]
     assert end(patient, controller, "third") == TrialScheduler.STOP
-    clock.seconds += IMPATIENT + 1
+    clock.seconds += HOLD_PAUSE_S + 1
     assert end(patient, controller, "third") == TrialScheduler.NOOP
 
 
 @pytest.mark.parametrize(
     ("stages", "wish", "cluster", "count"),
     [
-        (64, Resources(cpu=1), {"CPU": 2.0}, 2),
-        (64, Resources(cpu=1, gpu=1), {"CPU": 32.0, "GPU": 8.0}, 8),
-        (64, Resources(cpu=1, gpu=0.5), {"CPU": 32.0, "GPU": 4.0}, 8),
-        (64, Resources(cpu=8, gpu=0.5), {"CPU": 32.0, "GPU": 4.0}, 4),
-        (9, Resources(cpu=1), {"CPU": 16.0}, 2),  # a pass of two would hardly share its teacher
-        (3, Resources(cpu=1), {"CPU": 16.0}, 1),
-        (300, Resources(cpu=1), {"CPU": 2.0}, 5),  # more in turn than at once
-        (8, Resources(cpu=1), {}, 1),
+        (64, ResourceSettings(cpu=1), {"CPU": 2.0}, 2),
+        (64, ResourceSettings(cpu=1, gpu=1), {"CPU": 32.0, "GPU": 8.0}, 8),
+        (64, ResourceSettings(cpu=1, gpu=0.5), {"CPU": 32.0, "GPU": 4.0}, 8),
+        (64, ResourceSettings(cpu=8, gpu=0.5), {"CPU": 32.0, "GPU": 4.0}, 4),
+        (
+            9,
+            ResourceSettings(cpu=1),
+            {"CPU": 16.0},
+            2,
+        ),  # a pass of two would hardly share its teacher
+        (3, ResourceSettings(cpu=1), {"CPU": 16.0}, 1),
+        (300, ResourceSettings(cpu=1), {"CPU": 2.0}, 5),  # more in turn than at once
+        (8, ResourceSettings(cpu=1), {}, 1),
     ],
 )
 def test_a_group_is_shared_out_over_what_the_cluster_has(stages, wish, cluster, count):
-    assert passes(stages, places(wish, cluster)) == count
+    assert passes(stages, capacity(wish, cluster)) == count

@@ -42,7 +42,7 @@ def test_hours_without_any_trial_do_not_end_a_search(monkeypatch):
     tunes._get_insufficient_resources_warning_threshold.cache_clear()
     with pytest.raises(IndexError):  # as it comes from the box
         _waits(now)
-    ray_backend._quiet(2)
+    ray_backend._configure_tune(2)
     tunes._get_insufficient_resources_warning_threshold.cache_clear()
     _waits(now)
 

@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 from stillhouse.search.experiment.loading import load_experiment
-from stillhouse.search.tuning.study import MOST_REFUSALS, Study
+from stillhouse.search.tuning.study import MAX_REFUSALS, Study
 
 FIGURES = {"val_accuracy": 0.5, "val_nll": 1.0, "epoch": 2.0}
 ONE_GOAL = {"maximize": "student.val_accuracy"}
@@ -143,16 +143,16 @@ def test_costs_are_told_before_anything_is_trained(study, tmp_path):
 
 
 def test_a_search_without_a_way_out_ends(study, monkeypatch):
-    monkeypatch.setattr("stillhouse.search.tuning.study.MOST_REFUSALS", 5)
+    monkeypatch.setattr("stillhouse.search.tuning.study.MAX_REFUSALS", 5)
     asking = study(sized(parameters=2000))
-    monkeypatch.setattr(type(asking._experiment.limits["parameters"]), "excess", lambda *_: 1.0)
+    monkeypatch.setattr(type(asking._experiment.limits["parameters"]), "violation", lambda *_: 1.0)
     assert asking.ask() is None
     assert asking.trials() == []
-    assert MOST_REFUSALS > 5
+    assert MAX_REFUSALS > 5
 
 
 def test_a_grid_goes_on_however_many_leaves_are_refused(study, monkeypatch):
-    monkeypatch.setattr("stillhouse.search.tuning.study.MOST_REFUSALS", 2)
+    monkeypatch.setattr("stillhouse.search.tuning.study.MAX_REFUSALS", 2)
     changes = sized(parameters=500) | {"run.sampler": "grid"}
     changes["search"] = {"student.network.width": {"choice": [2.0, 1.5, 1.0, 0.5, 0.25]}}
     assert study(changes).ask().costs["parameters"] == 374
@@ -352,9 +352,9 @@ def test_a_grid_goes_on_where_it_was_stopped(study):
             found.append(proposal.recipe.student.key)
             asking.tell(proposal.number, figures())
         if stop == 4:  # between two steps of asking
-            asking._study.enqueue_trial(next(asking._leaves))
+            asking._study.enqueue_trial(next(asking._grid))
         if stop == 6:
-            asking._study.enqueue_trial(next(asking._leaves))
+            asking._study.enqueue_trial(next(asking._grid))
             asking._study.ask()
     assert found == whole
 

@@ -14,8 +14,8 @@ from stillhouse.spaces.blocks import BLOCKS
 from stillhouse.spaces.config.base import Config, fingerprint
 from stillhouse.spaces.config.domains import Choice, Integers
 from stillhouse.spaces.config.problems import ConfigError
-from stillhouse.spaces.cost import costs
-from stillhouse.spaces.modules.cuts import intervals, narrowed, positions
+from stillhouse.spaces.cost import compute_costs
+from stillhouse.spaces.modules.cuts import cut_positions, intervals, narrowed_shape
 from stillhouse.spaces.modules.layers import ConvUnit, InvertedResidual, ResidualBlock
 from stillhouse.spaces.network_spec import NetworkSpec
 
@@ -50,7 +50,7 @@ def teacher(family):
 def places(family):
     """(span, inputs, outputs) of every interval of up to three blocks, of long networks a third."""
     network = teacher(family)
-    found = positions(network, IMAGE)
+    found = cut_positions(network, IMAGE)
     chosen = intervals(found, 3)[:: 1 if len(found) < 12 else 3]
     return [(network.span(i.start, i.stop), found[i.start], found[i.stop]) for i in chosen]
 
@@ -63,7 +63,7 @@ def built(spec, *place, seed=3):
 def replacements(kind, family, width=1.0):
     """(replacement, span, inputs, outputs) wherever a kind of block applies."""
     for span, inputs, outputs in places(family):
-        place = (span, narrowed(inputs, width), narrowed(outputs, width))
+        place = (span, narrowed_shape(inputs, width), narrowed_shape(outputs, width))
         if applies(kind, span, inputs, outputs):
             yield built(kind, *place), *place
         else:
@@ -144,9 +144,9 @@ def test_a_replacement_is_its_seed_and_its_state(kind, family):
 def test_boundaries_may_be_narrower_but_not_for_copies(kind, family):
     for span, inputs, outputs in places(family)[::3]:
         for shapes in (
-            (narrowed(inputs, 0.5), narrowed(outputs, 0.5)),
-            (narrowed(inputs, 0.5), outputs),
-            (inputs, narrowed(outputs, 0.5)),
+            (narrowed_shape(inputs, 0.5), narrowed_shape(outputs, 0.5)),
+            (narrowed_shape(inputs, 0.5), outputs),
+            (inputs, narrowed_shape(outputs, 0.5)),
         ):
             if kind in COPIES:
                 with pytest.raises(ConfigError, match=f"{kind}: .* all its channels"):
@@ -174,8 +174,8 @@ def test_shapes_that_are_not_the_spans_are_refused(kind):
 @pytest.mark.parametrize("kind", BLOCKS.names())
 def test_searched_settings_declare_values_that_are_allowed(kind):
     block = BLOCKS.load(kind)
-    assert set(block.space()) == set(block.model_fields)
-    for field, domain in block.space().items():
+    assert set(block.search_space()) == set(block.model_fields)
+    for field, domain in block.search_space().items():
         assert isinstance(domain, Choice | Integers)
         for value in domain.grid(0):
             assert getattr(block.parse({field: value}), field) == value
@@ -184,7 +184,7 @@ def test_searched_settings_declare_values_that_are_allowed(kind):
 def test_every_value_of_every_setting_builds():
     place = next(p for p in places("resnet20") if p[1][1] != p[2][1] and len(p[0]) == 3)
     for kind in set(BLOCKS.names()) - {"shallower"}:
-        for field, domain in BLOCKS.load(kind).space().items():
+        for field, domain in BLOCKS.load(kind).search_space().items():
             for value in domain.grid(0):
                 replacement = built({kind: {field: value}}, *place)
                 assert replacement(feature(place[1])).shape[1:] == place[2]
@@ -197,7 +197,9 @@ def test_costs_can_be_told_without_numbers(kind):
     with torch.device("meta"):
         replacement = BlockSpec.parse(kind).build(empty, inputs, outputs)
     assert all(t.is_meta for t in tensors(replacement))
-    assert costs(replacement, inputs) == costs(built(kind, span, inputs, outputs), inputs)
+    assert compute_costs(replacement, inputs) == compute_costs(
+        built(kind, span, inputs, outputs), inputs
+    )
 
 
 # What the kinds say, where the teacher's blocks end in a ReLU and where they do not.
@@ -210,7 +212,7 @@ def test_signs_are_those_of_the_features_to_be_learnt(kind, family):
         linear = isinstance(span[-1], InvertedResidual) or family == "wide_resnet"
         y = built(kind, span, inputs, outputs)(feature(inputs))
         assert bool((y < 0).any()) == linear
-        narrow = narrowed(outputs, 0.5)
+        narrow = narrowed_shape(outputs, 0.5)
         assert (built(kind, span, inputs, narrow)(feature(inputs)) < 0).any()
 
 
@@ -247,7 +249,7 @@ def test_a_size_that_no_stride_reaches_is_refused():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_kept_blocks_reassemble_to_the_teacher_bit_for_bit(family):
-    network, found = teacher(family), positions(teacher(family), IMAGE)
+    network, found = teacher(family), cut_positions(teacher(family), IMAGE)
     images = torch.rand((4, *IMAGE), generator=torch.Generator().manual_seed(2))
     expected = network(images, taps=()).logits
     for longest in (1, 2, 3):
@@ -269,7 +271,7 @@ def test_kept_says_what_the_span_says_in_every_interval():
 
 
 def test_shallower_keeps_what_changes_the_shape_and_spreads_the_rest():
-    network, found = teacher("resnet20"), positions(teacher("resnet20"), IMAGE)
+    network, found = teacher("resnet20"), cut_positions(teacher("resnet20"), IMAGE)
 
     def chosen(depth, start, stop):
         span = network.span(start, stop)
@@ -348,9 +350,12 @@ def test_torchvisions_residual_blocks_can_be_pruned_too():
     for name in ("tv_resnet18", "tv_resnet50"):
         with torch.device("meta"):
             network = NetworkSpec.parse(name).build((3, 64, 64), 10)
-        found = positions(network, (3, 64, 64))
+        found = cut_positions(network, (3, 64, 64))
         pruned = built("pruned", network.span(1, 3), found[1], found[3])
-        assert costs(pruned, found[1]).flops < 0.7 * costs(network.span(1, 3), found[1]).flops
+        assert (
+            compute_costs(pruned, found[1]).flops
+            < 0.7 * compute_costs(network.span(1, 3), found[1]).flops
+        )
 
 
 # New blocks, in closed form and against references.

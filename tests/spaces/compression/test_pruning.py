@@ -4,15 +4,19 @@ import pytest
 import torch
 from torch import nn
 
-from stillhouse.spaces.compression.layer_sizes import keep_zeros, sizes, trim
+from stillhouse.spaces.compression.layer_sizes import (
+    freeze_zero_weights,
+    resize_layers,
+    weight_shapes,
+)
 from stillhouse.spaces.compression.pruning import (
     check_prunable,
-    narrowest,
+    narrowest_layer,
     prune_channels,
     prune_weights,
 )
 from stillhouse.spaces.config.problems import ConfigError
-from stillhouse.spaces.cost import costs
+from stillhouse.spaces.cost import compute_costs
 from stillhouse.spaces.modules.network import Network
 from stillhouse.spaces.network_spec import NetworkSpec
 
@@ -34,13 +38,13 @@ def build(name, seed=0):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_half_of_the_channels_go_with_all_that_reads_them(name):
     network, shape = build(name), NETWORKS[name]
-    before = costs(network, shape)
+    before = compute_costs(network, shape)
     prune_channels(network, shape, 0.5)
-    after = costs(network, shape)
+    after = compute_costs(network, shape)
     assert after.parameters < 0.35 * before.parameters
     assert after.flops < 0.4 * before.flops
     copy = build(name, seed=1)
-    trim(copy, sizes(network))
+    resize_layers(copy, weight_shapes(network))
     copy.load_state_dict(network.state_dict())
     images = torch.rand(3, *shape)
     with torch.no_grad():
@@ -63,7 +67,7 @@ def test_filters_of_words_go_as_those_of_images():
     assert [shape[0] for shape in shapes.values()] == [4, 4, 4, 3]
     assert shapes["blocks.head.fc.weight"] == (3, 12)
     copy = texts()
-    trim(copy, sizes(network))
+    resize_layers(copy, weight_shapes(network))
     copy.load_state_dict(network.state_dict())
     words = torch.rand(2, 6, 12, 1)
     assert torch.equal(copy(words, ()).logits, network(words, ()).logits)
@@ -117,7 +121,7 @@ def test_a_network_without_channels_of_its_own_is_refused():
 
 
 def test_the_narrowest_layer_is_one_that_has_channels_of_its_own():
-    assert narrowest(build("lenet5")) == ("blocks.conv1.conv", 6)
+    assert narrowest_layer(build("lenet5")) == ("blocks.conv1.conv", 6)
 
 
 @pytest.mark.parametrize("scope", ["layer", "network"])
@@ -126,7 +130,7 @@ def test_the_smallest_weights_become_zeros(scope):
     whole = {k: v.clone() for k, v in network.state_dict().items()}
     prune_weights(network, 0.6, scope)
     kept, gone, shares = [], [], []
-    for path in sizes(network):
+    for path in weight_shapes(network):
         before, after = whole[f"{path}.weight"], network.state_dict()[f"{path}.weight"]
         zero = after == 0
         assert torch.equal(after[~zero], before[~zero])
@@ -156,7 +160,7 @@ def test_a_layer_that_would_be_left_empty_is_named():
 def test_zeros_stay_zeros_in_training(optimizer):
     network = build("lenet5")
     prune_weights(network, 0.5, "layer")
-    keep_zeros(network)
+    freeze_zero_weights(network)
     zeros = {n: p == 0 for n, p in network.named_parameters() if n.endswith("weight")}
     before = {n: p.detach().clone() for n, p in network.named_parameters()}
     momentum = {"momentum": 0.9} if optimizer is torch.optim.SGD else {}

@@ -5,22 +5,22 @@ import pytest
 import torch
 from torch import nn
 
-from stillhouse.methods.core.runtime.folding import folded, fused
-from stillhouse.spaces.compression.layer_sizes import sizes, trim
+from stillhouse.methods.core.runtime.folding import fold_batch_norm, fuse_blocks
+from stillhouse.spaces.compression.layer_sizes import resize_layers, weight_shapes
 from stillhouse.spaces.compression.pruning import prune_channels
 from stillhouse.spaces.compression.quantisation import (
-    as_floats,
-    calibrating,
+    bypass_quantisation,
+    calibration,
     check_quantisable,
-    put_layers,
+    exportable,
+    insert_quantised_layers,
+    layers_feeding_sums,
+    packed_state_dict,
     quantise,
     quantised_layers,
-    sealed,
-    stored,
-    summed_up,
 )
 from stillhouse.spaces.config.problems import ConfigError
-from stillhouse.spaces.cost import costs
+from stillhouse.spaces.cost import compute_costs
 from stillhouse.spaces.modules.network import Network
 from stillhouse.spaces.network_spec import NetworkSpec
 
@@ -37,11 +37,11 @@ def quantised(name, bits=8):
     layers whose output is rounded too."""
     torch.manual_seed(0)
     plain = NetworkSpec.parse(name).build(SHAPES[name], 10).eval()
-    network = folded(plain, images(name))
+    network = fold_batch_norm(plain, images(name))
     changed = [n for n in network.names if network.blocks[n] is not plain.blocks[n]]
-    leaving = summed_up(network)
+    leaving = layers_feeding_sums(network)
     quantise(network, bits, leaving)
-    with calibrating(network):
+    with calibration(network):
         network(images(name), ())
     return network, changed, leaving
 
@@ -62,8 +62,8 @@ def test_a_weight_is_rounded_by_its_channels_largest(bits, highest):
         w = whole[path].reshape(len(whole[path]), -1)
         scale = np.abs(w).max(axis=1, keepdims=True) / np.float32(highest)
         wanted = np.round(w / scale)
-        assert np.array_equal(layer.integers().numpy().reshape(w.shape), wanted)
-        found = layer.rounded().detach().numpy().reshape(w.shape)
+        assert np.array_equal(layer.integer_weight().numpy().reshape(w.shape), wanted)
+        found = layer.dequantised_weight().detach().numpy().reshape(w.shape)
         np.testing.assert_array_equal(found, (wanted * scale).astype(np.float32))
         assert np.abs(found - w).max() <= scale.max() / 2 * 1.0001
 
@@ -74,7 +74,7 @@ PATHS = ("blocks.first", "blocks.head.3")
 def test_ranges_are_those_of_what_enters():
     network = Network({"head": nn.Sequential(nn.Flatten(), nn.Linear(2, 1))}).eval()
     quantise(network, 8)
-    with calibrating(network):
+    with calibration(network):
         for low, high in ((0.0, 2.0), (-1.0, 4.1)):
             network(torch.tensor([low, high]).view(1, 2, 1, 1), ())
     (_, layer), *_ = quantised_layers(network)
@@ -82,7 +82,7 @@ def test_ranges_are_those_of_what_enters():
     assert layer.enters.zero.item() == -128 + round(1.0 / (5.1 / 255)) == -78
     given = torch.tensor([[-3.0, 0.0], [0.013, 9.0]])
     entering = np.clip(np.round(given.numpy() / (5.1 / 255)) - 78, -128, 127)
-    wanted = (entering + 78) * (5.1 / 255) @ layer.rounded().detach().numpy().T
+    wanted = (entering + 78) * (5.1 / 255) @ layer.dequantised_weight().detach().numpy().T
     wanted += layer.bias.detach().numpy()
     np.testing.assert_allclose(layer(given).detach().numpy(), wanted, rtol=1e-5)
     assert entering[0, 1] == -78  # 0 is an integer of its own
@@ -106,7 +106,7 @@ def test_the_gradient_is_1_within_the_range_and_0_outside():
     network = layers()
     quantise(network, 8)
     (_, layer), *_ = quantised_layers(network)
-    layer.enters.take(torch.tensor([0.01]), torch.tensor([0]))  # -1.28 .. 1.27
+    layer.enters.set_range(torch.tensor([0.01]), torch.tensor([0]))  # -1.28 .. 1.27
     with torch.no_grad():
         layer.scale.mul_(0.5)  # half of every channel's range is cut off
     inside = layer.weight.detach().abs() <= 127.5 * layer.scale.view(-1, 1, 1, 1)
@@ -115,7 +115,7 @@ def test_the_gradient_is_1_within_the_range_and_0_outside():
     entering = layer.enters(x)
     entering.sum().backward()
     assert torch.equal(x.grad, ((x > -1.285) & (x < 1.275)).float())
-    layer.rounded().sum().backward()
+    layer.dequantised_weight().sum().backward()
     assert torch.equal(layer.weight.grad, inside.float())
     assert 0 < inside.float().mean() < 1
 
@@ -137,20 +137,20 @@ def test_scales_follow_the_weight_in_training_alone():
 @pytest.mark.parametrize("name", SHAPES)
 def test_what_is_kept_computes_the_same_bit_for_bit(name, bits):
     network, changed, leaving = quantised(name, bits)
-    kept = {k: v.clone() for k, v in stored(network).items()}
+    kept = {k: v.clone() for k, v in packed_state_dict(network).items()}
     weights = [kept[f"{path}.weight"] for path, _ in quantised_layers(network)]
     assert {w.dtype for w in weights} == {torch.int8 if bits > 4 else torch.uint8}
-    again = fused(NetworkSpec.parse(name).build(SHAPES[name], 10).eval(), changed)
-    put_layers(again, bits, leaving)
+    again = fuse_blocks(NetworkSpec.parse(name).build(SHAPES[name], 10).eval(), changed)
+    insert_quantised_layers(again, bits, leaving)
     again.load_state_dict(kept)
     with torch.no_grad():
         told = network(images(name), ()).logits
         assert torch.equal(again.eval()(images(name), ()).logits, told)
         for as_operators in (False, True):
-            leaving = sealed(network, as_operators)
+            leaving = exportable(network, as_operators)
             assert torch.equal(leaving(images(name), ()).logits, told)
-    assert all(torch.equal(tensor, kept[k]) for k, tensor in stored(again).items())
-    assert costs(network, SHAPES[name]).bytes == sum(
+    assert all(torch.equal(tensor, kept[k]) for k, tensor in packed_state_dict(again).items())
+    assert compute_costs(network, SHAPES[name]).bytes == sum(
         t.numel() * t.element_size() for t in kept.values()
     )
 
@@ -159,7 +159,7 @@ def test_as_floats_nothing_is_rounded():
     network, *_ = quantised("resnet8", 2)
     torch.manual_seed(0)
     plain = NetworkSpec.parse("resnet8").build(SHAPES["resnet8"], 10).eval()
-    with torch.no_grad(), as_floats(network):
+    with torch.no_grad(), bypass_quantisation(network):
         told = network(images("resnet8"), ()).logits
     torch.testing.assert_close(told, plain(images("resnet8"), ()).logits)
 
@@ -167,16 +167,16 @@ def test_as_floats_nothing_is_rounded():
 @pytest.mark.parametrize("name", SHAPES)
 def test_channels_of_a_quantised_network_are_pruned(name):
     network, changed, leaving = quantised(name)
-    before = costs(network, SHAPES[name])
-    with as_floats(network):
+    before = compute_costs(network, SHAPES[name])
+    with bypass_quantisation(network):
         prune_channels(network, SHAPES[name], 0.5)
     for _, layer in quantised_layers(network):
-        layer.rescale()
-    assert costs(network, SHAPES[name]).parameters < 0.4 * before.parameters
-    again = fused(NetworkSpec.parse(name).build(SHAPES[name], 10).eval(), changed)
-    trim(again, sizes(network))
-    put_layers(again, 8, leaving)
-    again.load_state_dict(stored(network))
+        layer.update_scale()
+    assert compute_costs(network, SHAPES[name]).parameters < 0.4 * before.parameters
+    again = fuse_blocks(NetworkSpec.parse(name).build(SHAPES[name], 10).eval(), changed)
+    resize_layers(again, weight_shapes(network))
+    insert_quantised_layers(again, 8, leaving)
+    again.load_state_dict(packed_state_dict(network))
     with torch.no_grad():
         told = network(images(name), ()).logits
         assert torch.equal(again.eval()(images(name), ()).logits, told)

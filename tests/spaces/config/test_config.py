@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError, field_validator
 
-from stillhouse.spaces.config.base import Config, canonical_json, fingerprint, knob
+from stillhouse.spaces.config.base import Config, canonical_json, fingerprint, setting
 from stillhouse.spaces.config.domains import Choice, LogUniform
 from stillhouse.spaces.config.problems import ConfigError
 
@@ -17,17 +17,17 @@ from stillhouse.spaces.config.problems import ConfigError
 class Optimiser(Config):
     """An inner part."""
 
-    lr: float = knob(0.1, "learning rate", LogUniform(0.001, 1.0), gt=0.0)
-    steps: tuple[int, ...] = knob((1, 2), "when it falls")
+    lr: float = setting(0.1, "learning rate", LogUniform(0.001, 1.0), gt=0.0)
+    steps: tuple[int, ...] = setting((1, 2), "when it falls")
 
 
 class Training(Config):
     """Settings with every kind of field."""
 
-    epochs: int = knob(..., "passes over the data", ge=1)
-    kind: Literal["sgd", "adam"] = knob("sgd", "which rule", Choice(("sgd", "adam")))
-    optimiser: Optimiser = knob(Optimiser(), "its settings")
-    note: str | None = knob(None, "free text")
+    epochs: int = setting(..., "passes over the data", ge=1)
+    kind: Literal["sgd", "adam"] = setting("sgd", "which rule", Choice(("sgd", "adam")))
+    optimiser: Optimiser = setting(Optimiser(), "its settings")
+    note: str | None = setting(None, "free text")
 
     @field_validator("note")
     @classmethod
@@ -107,8 +107,8 @@ def test_all_mistakes_are_said_at_once():
 
 
 def test_declared_domains_are_found_beside_their_fields():
-    assert Training.space() == {"kind": Choice(("sgd", "adam"))}
-    assert Optimiser.space() == {"lr": LogUniform(0.001, 1.0)}
+    assert Training.search_space() == {"kind": Choice(("sgd", "adam"))}
+    assert Optimiser.search_space() == {"lr": LogUniform(0.001, 1.0)}
 
 
 plain = st.recursive(

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stillhouse.spaces.config.domains import (
-    Chain,
     Choice,
     Integers,
     LogUniform,
+    OrderedSubset,
     Uniform,
-    describe,
+    domain_to_dict,
     parse_domain,
 )
 from stillhouse.spaces.config.problems import ConfigError
@@ -25,21 +25,21 @@ class Dice:
 
     def __init__(self, seed):
         self.random = random.Random(seed)
-        self.asked = []
+        self.option_counts = []
 
-    def uniform(self, name, low, high, log):
-        self.asked.append(name)
+    def suggest_float(self, name, low, high, log):
+        self.option_counts.append(name)
         if log:
             return math.exp(self.random.uniform(math.log(low), math.log(high)))
         return self.random.uniform(low, high)
 
-    def integer(self, name, low, high, step):
-        self.asked.append(name)
+    def suggest_int(self, name, low, high, step):
+        self.option_counts.append(name)
         return self.random.randrange(low, high + 1, step)
 
-    def choice(self, name, count, labels):
+    def suggest_index(self, name, count, labels):
         assert len(labels) == count
-        self.asked.append(name)
+        self.option_counts.append(name)
         return self.random.randrange(count)
 
 
@@ -64,7 +64,7 @@ names = st.lists(st.text("abcdef", min_size=1, max_size=3), min_size=1, max_size
 def chains(draw):
     of = tuple(draw(names))
     at_most = draw(st.integers(0, len(of)))
-    return Chain(of, at_most, draw(st.integers(0, at_most)))
+    return OrderedSubset(of, at_most, draw(st.integers(0, at_most)))
 
 
 domains = st.one_of(
@@ -85,8 +85,8 @@ domains = st.one_of(
 
 @given(domains)
 def test_a_domain_reads_back_as_it_was_described(domain):
-    assert parse_domain(describe(domain)) == domain
-    assert hash(parse_domain(describe(domain))) == hash(domain)
+    assert parse_domain(domain_to_dict(domain)) == domain
+    assert hash(parse_domain(domain_to_dict(domain))) == hash(domain)
 
 
 @given(domains, st.integers(0, 2**32))
@@ -145,14 +145,14 @@ def test_yes_and_no_answers_reach_every_value_of_a_chain(chain):
 
 def test_a_chain_asks_one_question_a_member_named_after_it():
     dice = Dice(0)
-    Chain(("cnn8", "cnn6", "cnn4"), at_most=3).draw("assistants.networks", dice)
-    assert dice.asked == [f"assistants.networks.{n}" for n in ("cnn8", "cnn6", "cnn4")]
+    OrderedSubset(("cnn8", "cnn6", "cnn4"), at_most=3).suggest("assistants.networks", dice)
+    assert dice.option_counts == [f"assistants.networks.{n}" for n in ("cnn8", "cnn6", "cnn4")]
 
 
 def test_a_chain_does_not_ask_what_is_decided():
-    chain = Chain(("a", "b", "c"), at_most=1, at_least=1)
-    assert chain.draw("x", Script([1])) == ("a",)
-    assert chain.draw("x", Script([0, 0])) == ("c",)
+    chain = OrderedSubset(("a", "b", "c"), at_most=1, at_least=1)
+    assert chain.suggest("x", Script([1])) == ("a",)
+    assert chain.suggest("x", Script([0, 0])) == ("c",)
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_a_chain_does_not_ask_what_is_decided():
         (LogUniform(1.0, 2.0), [1, 1.0, 2.0], [0.0, 2.1, False]),
         (Integers(8, 110, 6), [8, 20, 110], [9, 116, 20.0, True, "8"]),
         (Choice((1, "a", 2.5)), [1, "a", 2.5], [1.0, True, "b", 2]),
-        (Chain(("a", "b"), 2, 1), [("a",), ["a", "b"]], [(), ("b", "a"), "a", ("c",)]),
+        (OrderedSubset(("a", "b"), 2, 1), [("a",), ["a", "b"]], [(), ("b", "a"), "a", ("c",)]),
     ],
 )
 def test_contains_is_strict_about_types(domain, inside, outside):
@@ -201,7 +201,7 @@ def test_a_wrong_domain_is_one_clear_problem_at_its_place(data, says):
 
 
 def test_a_chain_may_be_written_as_a_list():
-    assert parse_domain({"chain": ["a", "b"]}) == Chain(("a", "b"), at_most=2)
+    assert parse_domain({"chain": ["a", "b"]}) == OrderedSubset(("a", "b"), at_most=2)
 
 
 @given(domains)

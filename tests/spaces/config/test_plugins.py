@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from stillhouse.spaces.config.plugins import Folder
+from stillhouse.spaces.config.plugins import PluginRegistry
 from stillhouse.spaces.config.problems import ConfigError
 
 BASE = "class Animal:\n    pass\n"
@@ -26,7 +26,7 @@ def folder(tmp_path, monkeypatch):
     dog += "\n\nclass Dog(_Canine):\n    pass\n\n\nclass Lead:\n    pass\n"
     (root / "dog.py").write_text(f"from {package}.cat import Cat\n" + dog)
     monkeypatch.syspath_prepend(tmp_path)
-    yield Folder(package, importlib.import_module(f"{package}._base").Animal, "animal")
+    yield PluginRegistry(package, importlib.import_module(f"{package}._base").Animal, "animal")
     for name in [name for name in sys.modules if name.startswith(package)]:
         del sys.modules[name]
 

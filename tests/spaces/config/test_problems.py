@@ -2,7 +2,13 @@
 
 import pickle
 
-from stillhouse.spaces.config.problems import ConfigError, Problem, first_line, plain_lines, unknown
+from stillhouse.spaces.config.problems import (
+    ConfigError,
+    Problem,
+    first_line,
+    plain_lines,
+    unknown_message,
+)
 
 ERROR = ConfigError([Problem("lr", "is too large"), Problem("", "is incomplete")])
 
@@ -12,7 +18,7 @@ def test_one_line_a_problem():
 
 
 def test_seen_from_further_out_the_path_grows():
-    assert str(ERROR.under("student")) == "student.lr: is too large\nstudent: is incomplete"
+    assert str(ERROR.with_prefix("student")) == "student.lr: is too large\nstudent: is incomplete"
 
 
 def test_an_error_survives_pickling():
@@ -20,10 +26,10 @@ def test_an_error_survives_pickling():
 
 
 def test_an_unknown_name_comes_with_the_nearest_and_all():
-    assert unknown("network", "resnet2", ["vgg8", "resnet20"]) == (
+    assert unknown_message("network", "resnet2", ["vgg8", "resnet20"]) == (
         "unknown network 'resnet2'; did you mean 'resnet20'? allowed: resnet20, vgg8"
     )
-    assert unknown("network", "x", []) == "unknown network 'x'; allowed: none"
+    assert unknown_message("network", "x", []) == "unknown network 'x'; allowed: none"
 
 
 def test_another_librarys_message_loses_its_terminal_codes():

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from stillhouse.spaces.config.domains import Cuts, describe, parse_domain
+from stillhouse.spaces.config.domains import CutPoints, domain_to_dict, parse_domain
 from stillhouse.spaces.config.problems import ConfigError
-from stillhouse.spaces.modules.cuts import Interval, intervals, narrowed, positions
+from stillhouse.spaces.modules.cuts import Interval, cut_positions, intervals, narrowed_shape
 from stillhouse.spaces.modules.network import Network
 from stillhouse.spaces.network_spec import NetworkSpec
 
@@ -31,7 +31,7 @@ def test_positions_are_the_shapes_of_the_features_that_cross(spec, shape):
     torch.manual_seed(0)
     network = NetworkSpec.parse(spec).build(shape, 10).eval()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    found = positions(network.train(), shape)
+    found = cut_positions(network.train(), shape)
     assert all(module.training for module in network.modules())
     assert all(torch.equal(tensor, before[n]) for n, tensor in network.state_dict().items())
     features = list(network.eval()(torch.zeros((1, *shape))).features.values())
@@ -45,13 +45,13 @@ def test_no_cut_where_something_else_than_a_map_crosses():
         "flat": nn.Flatten(),
         "head": nn.Linear(4 * 6 * 6, 5),
     }
-    assert positions(Network(blocks), (3, 8, 8)) == {1: (4, 6, 6), 2: (4, 6, 6)}
+    assert cut_positions(Network(blocks), (3, 8, 8)) == {1: (4, 6, 6), 2: (4, 6, 6)}
 
 
 def test_a_network_on_no_device_can_be_cut():
     with torch.device("meta"):
         network = NetworkSpec.parse("resnet20").build((3, 32, 32), 10)
-    assert positions(network, (3, 32, 32))[10] == (64, 8, 8)
+    assert cut_positions(network, (3, 32, 32))[10] == (64, 8, 8)
 
 
 ends = st.tuples(st.integers(1, 6), st.integers(1, 20)).map(lambda p: (p[0], p[0] + p[1]))
@@ -101,12 +101,12 @@ def test_a_network_of_two_blocks_has_no_interval():
 
 
 def test_a_narrower_boundary_has_fewer_channels_of_the_same_size():
-    assert narrowed((64, 7, 5), 0.5) == (32, 7, 5)
-    assert narrowed((64, 7, 5), 1.0) == (64, 7, 5)
-    assert narrowed((3, 7, 5), 0.01) == (1, 7, 5)
+    assert narrowed_shape((64, 7, 5), 0.5) == (32, 7, 5)
+    assert narrowed_shape((64, 7, 5), 1.0) == (64, 7, 5)
+    assert narrowed_shape((3, 7, 5), 0.01) == (1, 7, 5)
     for width in (0.0, 1.1, -1.0, math.nan):
         with pytest.raises(ConfigError, match="width of a boundary"):
-            narrowed((64, 7, 5), width)
+            narrowed_shape((64, 7, 5), width)
 
 
 # Cuts as a domain.
@@ -117,10 +117,10 @@ class Script:
 
     def __init__(self, answers):
         self.answers = iter(answers)
-        self.asked = []
+        self.option_counts = []
 
     def choice(self, name, count, labels):
-        self.asked.append(name)
+        self.option_counts.append(name)
         return next(self.answers)
 
 
@@ -128,7 +128,7 @@ class Script:
 def cut_domains(draw):
     of = tuple(sorted(draw(st.lists(st.integers(1, 40), min_size=1, max_size=6, unique=True))))
     at_most = draw(st.integers(0, len(of)))
-    return Cuts(of, at_most, draw(st.integers(0, at_most)))
+    return CutPoints(of, at_most, draw(st.integers(0, at_most)))
 
 
 @given(cut_domains())
@@ -144,20 +144,20 @@ def test_yes_and_no_answers_reach_every_subset_and_nothing_else(domain):
 
 @given(cut_domains())
 def test_cuts_read_back_as_they_were_described(domain):
-    assert parse_domain(describe(domain)) == domain
-    assert hash(parse_domain(describe(domain))) == hash(domain)
+    assert parse_domain(domain_to_dict(domain)) == domain
+    assert hash(parse_domain(domain_to_dict(domain))) == hash(domain)
     assert "\n" not in str(domain)
 
 
 def test_cuts_ask_one_question_a_point_until_all_is_decided():
     chooser = Script([1, 0, 1])
-    assert Cuts((2, 4, 6, 8), at_most=2).draw("plan.cuts", chooser) == (2, 6)
-    assert chooser.asked == ["plan.cuts.2", "plan.cuts.4", "plan.cuts.6"]
-    assert Cuts((2, 4, 6), at_most=3, at_least=2).draw("x", Script([0])) == (4, 6)
+    assert CutPoints((2, 4, 6, 8), at_most=2).suggest("plan.cuts", chooser) == (2, 6)
+    assert chooser.option_counts == ["plan.cuts.2", "plan.cuts.4", "plan.cuts.6"]
+    assert CutPoints((2, 4, 6), at_most=3, at_least=2).suggest("x", Script([0])) == (4, 6)
 
 
 def test_contains_is_strict():
-    domain = Cuts((1, 4, 6), at_most=2, at_least=1)
+    domain = CutPoints((1, 4, 6), at_most=2, at_least=1)
     outside = [(), (4, 1), (1, 1), (1, 4, 6), (2,), (True,), (4.0,), ("4",), 4, "4", None]
     assert not any(domain.contains(value) for value in outside)
 
@@ -184,4 +184,4 @@ def test_wrong_cuts_are_one_clear_problem(data, says):
 
 
 def test_cuts_may_be_written_as_a_list():
-    assert parse_domain({"cuts": [2, 4]}) == Cuts((2, 4), at_most=2)
+    assert parse_domain({"cuts": [2, 4]}) == CutPoints((2, 4), at_most=2)

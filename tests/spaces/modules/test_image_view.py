@@ -8,7 +8,7 @@ import torch
 
 from stillhouse.spaces.config.problems import ConfigError
 from stillhouse.spaces.cost import network_costs
-from stillhouse.spaces.modules.image_view import Look, View
+from stillhouse.spaces.modules.image_view import ImageView, ViewTransform
 from stillhouse.spaces.network_spec import NetworkSpec
 from stillhouse.spaces.networks import FAMILIES
 
@@ -23,12 +23,17 @@ def images(*shape, seed=0):
 def built(sees, network="cnn4", seed=0):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return NetworkSpec.parse(network).seeing(sees and View.parse(sees)).build(SHAPE, 10).eval()
+        return (
+            NetworkSpec.parse(network)
+            .with_view(sees and ImageView.parse(sees))
+            .build(SHAPE, 10)
+            .eval()
+        )
 
 
 def test_grey_is_luminance_and_coarse_the_mean_of_areas():
     x = images()
-    found = Look(grey=True, size=16)(x).numpy()
+    found = ViewTransform(grey=True, size=16)(x).numpy()
     grey = np.einsum("nchw,c->nhw", x.double().numpy(), [0.299, 0.587, 0.114])
     expected = grey.reshape(4, 16, 2, 16, 2).mean(axis=(2, 4))[:, None]
     np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -38,7 +43,7 @@ def test_grey_is_luminance_and_coarse_the_mean_of_areas():
 @pytest.mark.parametrize("size", [None, 16, 12, 5])
 def test_a_view_of_a_view_is_itself(grey, size):
     """Taken of the full image, and of that image as the view shows it."""
-    look = Look(grey, size)
+    look = ViewTransform(grey, size)
     seen = look(images())
     shown = seen.expand(-1, 3, -1, -1)
     torch.testing.assert_close(look(shown), seen)
@@ -46,8 +51,8 @@ def test_a_view_of_a_view_is_itself(grey, size):
 
 @pytest.mark.parametrize("sees", VIEWS, ids=str)
 def test_normalised_before_or_after_it_is_the_same_view(sees):
-    view, x = View.parse(sees), images()
-    look = Look(view.grey, view.size)
+    view, x = ImageView.parse(sees), images()
+    look = ViewTransform(view.grey, view.size)
     full = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
     mean, std = (torch.tensor(m).view(1, -1, 1, 1) for m in view.normalisation(*full))
     torch.testing.assert_close(look((x - mean) / std), (look(x) - mean) / std)
@@ -56,18 +61,18 @@ def test_normalised_before_or_after_it_is_the_same_view(sees):
 def test_grey_normalisation_is_exact_for_channels_that_go_together():
     x = images(1).repeat(1, 3, 1, 1) * torch.tensor([0.5, 1.0, 0.8]).view(1, 3, 1, 1)
     moments = [tuple(f(dim=(0, 2, 3)).tolist()) for f in (x.mean, x.std)]
-    mean, std = View(grey=True).normalisation(*moments)
-    seen = Look(True, None)(x)
+    mean, std = ImageView(grey=True).normalisation(*moments)
+    seen = ViewTransform(True, None)(x)
     assert mean[0] == pytest.approx(seen.mean().item(), rel=1e-5)
     assert std[0] == pytest.approx(seen.std().item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("sees", VIEWS, ids=str)
 def test_logits_depend_on_the_view_alone(sees):
-    network, view = built(sees), View.parse(sees)
+    network, view = built(sees), ImageView.parse(sees)
     x = images()
     # Another image with the same view: its fine detail and its colours are changed.
-    seen = Look(view.grey, view.size)(x)
+    seen = ViewTransform(view.grey, view.size)(x)
     other = torch.nn.functional.interpolate(seen, size=(32, 32)).expand(-1, 3, -1, -1)
     assert not torch.allclose(other, x)
     torch.testing.assert_close(network(other).logits, network(x).logits)
@@ -77,7 +82,7 @@ def test_logits_depend_on_the_view_alone(sees):
 @pytest.mark.parametrize("sees", VIEWS, ids=str)
 @pytest.mark.parametrize(
     "family",
-    [n for n in FAMILIES.names() if n != "torchvision" and FAMILIES.load(n).reads == "images"],
+    [n for n in FAMILIES.names() if n != "torchvision" and FAMILIES.load(n).input_form == "images"],
 )
 def test_every_family_is_built_for_the_view(family, sees):
     spec = NetworkSpec.parse({"family": family, "sees": sees})
@@ -97,7 +102,7 @@ def test_without_a_view_nothing_is_said_of_one():
 
 
 def test_may_be_said_wherever_a_network_is_named():
-    spec = NetworkSpec.parse("cnn2").seeing(View(grey=True))
+    spec = NetworkSpec.parse("cnn2").with_view(ImageView(grey=True))
     assert spec.label == "cnn2-grey"
     for said in (
         {"cnn2": {"sees": {"grey": True}}},

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from stillhouse.spaces.config.problems import ConfigError
-from stillhouse.spaces.cost import costs
-from stillhouse.spaces.modules.network import Network, require_size
+from stillhouse.spaces.cost import compute_costs
+from stillhouse.spaces.modules.network import Network, require_min_size
 
 
 def chain(mean=(0.0,), std=(1.0,)):
@@ -48,7 +48,7 @@ def test_images_are_normalised_channel_by_channel():
 
 def test_another_normalisation_shares_the_weights():
     network = chain()
-    other = network.normalised_with((0.1, 0.2, 0.3), (0.5, 0.25, 2.0))
+    other = network.with_normalisation((0.1, 0.2, 0.3), (0.5, 0.25, 2.0))
     assert torch.equal(other(IMAGES).logits, chain((0.1, 0.2, 0.3), (0.5, 0.25, 2.0))(IMAGES)[0])
     assert all(a is b for a, b in zip(network.parameters(), other.parameters(), strict=True))
     assert torch.equal(network.mean, torch.zeros(1, 1, 1, 1))
@@ -106,7 +106,7 @@ def test_swaps_and_normalisations_stay_on_their_device():
     images = torch.empty((2, 3, 8, 8), device="meta", dtype=torch.float64)
     for other in (
         network.swap(1, 2, nn.Identity()),
-        network.normalised_with((0.5,), (0.5,)),
+        network.with_normalisation((0.5,), (0.5,)),
     ):
         logits = other(images).logits
         assert (logits.device.type, logits.dtype, logits.shape) == (
@@ -129,9 +129,9 @@ def test_dots_in_block_names_are_refused():
 
 
 def test_images_too_small_are_refused_with_what_would_do():
-    require_size((3, 12, 40), 12, "lenet5")
+    require_min_size((3, 12, 40), 12, "lenet5")
     with pytest.raises(ConfigError, match="lenet5 needs images of at least 12x12, found 40x8"):
-        require_size((3, 40, 8), 12, "lenet5")
+        require_min_size((3, 40, 8), 12, "lenet5")
 
 
 # Heads beside the chain
@@ -161,7 +161,7 @@ def test_without_heads_nothing_changes():
 def test_heads_are_carried_along():
     network = with_heads()
     for other in (
-        network.normalised_with((0.5,), (2.0,)),
+        network.with_normalisation((0.5,), (2.0,)),
         network.swap(2, 3, network.blocks["head"]),
     ):
         assert dict(other.heads.items()) == dict(network.heads.items())
@@ -178,4 +178,4 @@ def test_a_head_needs_its_block():
 
 
 def test_heads_are_no_part_of_what_a_network_costs():
-    assert costs(with_heads(), (3, 8, 8)) == costs(chain((0.5,), (2.0,)), (3, 8, 8))
+    assert compute_costs(with_heads(), (3, 8, 8)) == compute_costs(chain((0.5,), (2.0,)), (3, 8, 8))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from stillhouse.spaces.modules.pca import Moments, Narrow, Widen
+from stillhouse.spaces.modules.pca import PCAExpand, PCAProject, RunningCovariance
 
 
 @pytest.fixture(scope="module")
@@ -19,10 +19,10 @@ def feature():
 
 @pytest.fixture(scope="module")
 def principal(feature):
-    moments = Moments(6, torch.device("cpu"))
+    moments = RunningCovariance(6, torch.device("cpu"))
     for part in feature.split(20):
-        moments.add(part)
-    return moments.principal()
+        moments.update(part)
+    return moments.principal_components()
 
 
 def test_they_are_the_principal_components(feature, principal):
@@ -39,19 +39,19 @@ def test_they_are_the_principal_components(feature, principal):
 
 def test_all_channels_come_back(feature, principal):
     basis, mean, _ = principal
-    back = Widen(basis, mean)(Narrow(basis, mean)(feature))
+    back = PCAExpand(basis, mean)(PCAProject(basis, mean)(feature))
     assert torch.allclose(back, feature, atol=1e-4)
 
 
 def test_what_is_lost_is_the_variance_left_out(feature, principal):
     basis, mean, variances = principal
-    back = Widen(basis[:3], mean)(Narrow(basis[:3], mean)(feature))
+    back = PCAExpand(basis[:3], mean)(PCAProject(basis[:3], mean)(feature))
     lost = (back - feature).square().sum(1).mean()
     assert lost.item() == pytest.approx(variances[3:].sum().item(), rel=1e-3)
 
 
 def test_an_empty_one_loads(principal):
     basis, mean, _ = principal
-    narrow = Narrow.empty(3, 6)
-    narrow.load_state_dict(Narrow(basis[:3], mean).state_dict())
+    narrow = PCAProject.empty(3, 6)
+    narrow.load_state_dict(PCAProject(basis[:3], mean).state_dict())
     assert torch.equal(narrow.basis, basis[:3])

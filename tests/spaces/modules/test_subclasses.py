@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from stillhouse.spaces.config.problems import ConfigError
-from stillhouse.spaces.cost import costs, network_costs
-from stillhouse.spaces.modules.cuts import positions
-from stillhouse.spaces.modules.subclasses import ClassLogits, before_classes, subclasses_of
+from stillhouse.spaces.cost import compute_costs, network_costs
+from stillhouse.spaces.modules.cuts import cut_positions
+from stillhouse.spaces.modules.subclasses import ClassLogits, num_subclasses, subclass_logits_block
 from stillhouse.spaces.network_spec import NetworkSpec
 
 SHAPE = (3, 16, 16)
@@ -51,22 +51,30 @@ def test_half_precision_is_summed_in_float32():
 
 @pytest.mark.parametrize("spec", ["resnet20", {"resnet20": {"width": 0.5}}, "cnn4", "lenet5"])
 def test_a_spec_says_it_and_reads_it_back(spec):
-    plain, split = NetworkSpec.parse(spec), NetworkSpec.parse(spec).split(5)
+    plain, split = NetworkSpec.parse(spec), NetworkSpec.parse(spec).with_num_subclasses(5)
     assert "subclasses" not in plain.plain()
-    assert plain.split(1) == plain
+    assert plain.with_num_subclasses(1) == plain
     assert split.identity() == {**plain.identity(), "subclasses": 5}
     again = NetworkSpec.parse(split.plain())
     assert (again.plain(), again.subclasses) == (split.plain(), 5)
     assert split.label != plain.label
-    assert split.split(1) == plain
-    assert split.split(2).plain()["subclasses"] == 2
-    assert split.label.count("subclasses") == split.split(2).label.count("subclasses") == 1
+    assert split.with_num_subclasses(1) == plain
+    assert split.with_num_subclasses(2).plain()["subclasses"] == 2
+    assert (
+        split.label.count("subclasses")
+        == split.with_num_subclasses(2).label.count("subclasses")
+        == 1
+    )
 
 
 def test_all_ways_to_write_it_mean_one_network():
     named = NetworkSpec.parse({"resnet20": {"subclasses": 5}})
     flat = NetworkSpec.parse({"family": "resnet", "depth": 20, "subclasses": 5})
-    assert named.plain() == flat.plain() == NetworkSpec.parse("resnet20").split(5).plain()
+    assert (
+        named.plain()
+        == flat.plain()
+        == NetworkSpec.parse("resnet20").with_num_subclasses(5).plain()
+    )
     assert NetworkSpec.parse({"resnet20": {"subclasses": 1}}) == NetworkSpec.parse("resnet20")
 
 
@@ -79,17 +87,20 @@ def test_other_numbers_are_refused(found):
 def test_costs_are_those_of_a_head_as_wide():
     split, wide = {"resnet8": {"subclasses": 5}}, "resnet8"
     assert network_costs(split, SHAPE, 2) == network_costs(wide, SHAPE, 10)
-    assert costs(built(split, 2), SHAPE) == network_costs(split, SHAPE, 2)
+    assert compute_costs(built(split, 2), SHAPE) == network_costs(split, SHAPE, 2)
 
 
 def test_cuts_are_those_of_the_network_without():
-    assert positions(built({"resnet8": {"subclasses": 5}}), SHAPE) == positions(
+    assert cut_positions(built({"resnet8": {"subclasses": 5}}), SHAPE) == cut_positions(
         built("resnet8"), SHAPE
     )
 
 
 def test_where_the_subclasses_are():
-    assert (subclasses_of(built("resnet8")), before_classes(built("resnet8"))) == (1, "head")
+    assert (num_subclasses(built("resnet8")), subclass_logits_block(built("resnet8"))) == (
+        1,
+        "head",
+    )
     split = built({"resnet8": {"subclasses": 5}})
-    assert (subclasses_of(split), before_classes(split)) == (5, "head")
-    assert subclasses_of(split.normalised_with((0.5,) * 3, (0.2,) * 3)) == 5
+    assert (num_subclasses(split), subclass_logits_block(split)) == (5, "head")
+    assert num_subclasses(split.with_normalisation((0.5,) * 3, (0.2,) * 3)) == 5

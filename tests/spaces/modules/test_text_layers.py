@@ -7,7 +7,7 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 from stillhouse.spaces.config.problems import ConfigError
-from stillhouse.spaces.cost import Costs, costs, network_costs
+from stillhouse.spaces.cost import Costs, compute_costs, network_costs
 from stillhouse.spaces.modules.text_layers import LSTM, MaxOverTime, WordConvs
 from stillhouse.spaces.network_spec import NetworkSpec
 
@@ -43,7 +43,7 @@ def test_bilstm_by_hand(layers, fused, device):
     inputs = [5, 14][:layers]
     weights = sum(2 * 4 * 7 * (size + 7) for size in inputs)
     parameters = weights + layers * 2 * 4 * 7 * 2 + (14 + 1) * 3
-    found = costs(network, (5, 11, 1))
+    found = compute_costs(network, (5, 11, 1))
     assert found.parameters == parameters
     assert found.flops == 2 * (11 * weights + 14 * 3)
 

@@ -322,7 +322,7 @@ def test_mobilenet_is_torchvisions_with_smaller_strides():
     reference.features[0][0].stride = (1, 1)
     reference.features[2].conv[1][0].stride = (1, 1)
     network = build("mobilenet_v2").eval()
-    state = resolve("mobilenet_v2")[1].from_published(reference.state_dict())
+    state = resolve("mobilenet_v2")[1].rename_published(reference.state_dict())
     network.load_state_dict({**network.state_dict(), **state})
     with torch.no_grad():
         assert torch.equal(network(images()).logits, reference(images()))

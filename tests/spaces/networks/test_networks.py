@@ -35,7 +35,7 @@ LIGHT = (
 
 def fitting(spec):
     """The shape of what a network reads."""
-    return TEXT if NetworkSpec.parse(spec).settings.reads == "text" else CIFAR
+    return TEXT if NetworkSpec.parse(spec).settings.input_form == "text" else CIFAR
 
 
 def build(spec, shape=None, classes=10, device="cpu"):
@@ -91,8 +91,8 @@ def test_a_family_is_complete(family):
 def test_every_knob_says_what_it_means_and_holds_its_own_range(family):
     cls = FAMILIES.load(family)
     assert all(field.description for field in cls.model_fields.values())
-    assert cls.space()
-    for name, domain in cls.space().items():
+    assert cls.search_space()
+    for name, domain in cls.search_space().items():
         for value in domain.grid(3):
             assert getattr(cls.parse({name: value}), name) == value
 
@@ -119,7 +119,7 @@ def test_every_size_maps_images_to_logits(name):
 @pytest.mark.parametrize("family", FAMILIES.names())
 def test_every_value_of_every_range_builds(family):
     cls = FAMILIES.load(family)
-    for name, domain in cls.space().items():
+    for name, domain in cls.search_space().items():
         for value in domain.grid(3):
             spec = {family: {name: value}}
             examples = torch.empty((2, *fitting(spec)), device="meta")
@@ -226,7 +226,7 @@ def test_evaluation_looks_at_each_image_alone(name, light):
 @pytest.mark.parametrize("name", LIGHT)
 def test_weights_of_our_own_names_come_back_as_they_are(name, light):
     state = light[name].state_dict()
-    renamed = NetworkSpec.parse(name).settings.from_published(state)
+    renamed = NetworkSpec.parse(name).settings.rename_published(state)
     assert renamed.keys() == state.keys()
 
 
@@ -276,4 +276,4 @@ def test_a_wrong_network_is_one_clear_line(spec, says):
 def test_a_network_beyond_any_size_is_refused_in_one_line(width):
     """Its channels are no whole number any more, or its weights no size of memory."""
     with pytest.raises(ConfigError, match="is larger than any machine holds; make it smaller"):
-        NetworkSpec.parse({"cnn4": {"width": width}}).sketch((3, 32, 32), 10)
+        NetworkSpec.parse({"cnn4": {"width": width}}).build_for_shapes((3, 32, 32), 10)

@@ -43,7 +43,7 @@ def both(model):
     reference = get_model(model, weights=None).eval()
     family = resolve(f"tv_{model}")[1]
     network: Network = build(f"tv_{model}", CIFAR, 1000, device="meta").eval()
-    state = family.from_published(reference.state_dict())
+    state = family.rename_published(reference.state_dict())
     state |= {"mean": torch.zeros(1, 1, 1, 1), "std": torch.ones(1, 1, 1, 1)}
     network.load_state_dict(state, assign=True)
     return reference, network
@@ -72,7 +72,7 @@ def test_every_published_tensor_of_torchvision_has_its_place(model):
     with torch.device("meta"):
         state = get_model(model, weights=None).state_dict()
     own = build(f"tv_{model}", CIFAR, 1000, device="meta").state_dict()
-    renamed = resolve(f"tv_{model}")[1].from_published(state)
+    renamed = resolve(f"tv_{model}")[1].rename_published(state)
     assert {key: t.shape for key, t in renamed.items()} == {
         key: t.shape for key, t in own.items() if key not in ("mean", "std")
     }

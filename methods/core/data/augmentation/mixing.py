@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stillhouse.methods.core.data.base.rng import generator
+from stillhouse.methods.core.data.base.rng import make_rng
 
 
 class Mix(NamedTuple):
@@ -36,13 +36,13 @@ class Mix(NamedTuple):
         """The same on ``device``."""
         return Mix(*(part.to(device) for part in self))
 
-    def of(self, examples: Tensor) -> Mix:
+    def select(self, examples: Tensor) -> Mix:
         """That of some examples."""
         return Mix(*(part.index_select(0, examples) for part in self))
 
 
 def draw_mix(
-    mixup: float, cutmix: float, words: tuple[int, ...], examples: int, height: int, width: int
+    mixup: float, cutmix: float, entropy: tuple[int, ...], examples: int, height: int, width: int
 ) -> Mix:
     """The mixing of a whole split of ``examples`` images, ``height`` by ``width`` pixels.
 
@@ -51,44 +51,46 @@ def draw_mix(
         cutmix: that of CutMix's.
         words: what the choices are drawn from: seed, view and what they are for.
     """
-    chance = generator(*words)
-    partner = chance.permutation(examples).astype(np.int64)
-    boxed = chance.uniform(size=examples) < (0.5 if mixup and cutmix else float(cutmix > 0))
-    alpha = np.where(boxed, cutmix or 1.0, mixup or 1.0)
-    own = chance.beta(alpha, alpha)
-    middle = chance.randint(0, (height, width), (examples, 2))
-    half = np.sqrt(1.0 - own)[:, None] * (height, width) / 2
-    limit = np.array([height, width])
-    first = np.clip(np.round(middle - half), 0, limit).astype(np.int64)
-    last = np.clip(np.round(middle + half), 0, limit).astype(np.int64)
-    last = np.where(boxed[:, None], last, first)
-    covered = (last - first).prod(axis=1) / (height * width)
-    share = np.where(boxed, 1.0 - covered, own).astype(np.float32)
-    blend = np.where(boxed, 1.0, own).astype(np.float32)
-    box = np.concatenate([first, last], axis=1)
+    rng = make_rng(*entropy)
+    partner = rng.permutation(examples).astype(np.int64)
+    is_cutmix = rng.uniform(size=examples) < (0.5 if mixup and cutmix else float(cutmix > 0))
+    alpha = np.where(is_cutmix, cutmix or 1.0, mixup or 1.0)
+    own_share = rng.beta(alpha, alpha)
+    centre = rng.randint(0, (height, width), (examples, 2))
+    half = np.sqrt(1.0 - own_share)[:, None] * (height, width) / 2
+    image_size = np.array([height, width])
+    top_left = np.clip(np.round(centre - half), 0, image_size).astype(np.int64)
+    bottom_right = np.clip(np.round(centre + half), 0, image_size).astype(np.int64)
+    bottom_right = np.where(is_cutmix[:, None], bottom_right, top_left)
+    covered = (bottom_right - top_left).prod(axis=1) / (height * width)
+    share = np.where(is_cutmix, 1.0 - covered, own_share).astype(np.float32)
+    blend = np.where(is_cutmix, 1.0, own_share).astype(np.float32)
+    box = np.concatenate([top_left, bottom_right], axis=1)
     return Mix(*(torch.from_numpy(part) for part in (partner, share, blend, box)))
 
 
-def mixed_images(images: Tensor, others: Tensor, mix: Mix) -> Tensor:
+def mix_images(images: Tensor, others: Tensor, mix: Mix) -> Tensor:
     """Normalised images [B, C, H, W], float, of both -> the mixed, in the same format."""
     blend = mix.blend[:, None, None, None]
     blended = torch.lerp(others, images, blend)
-    return torch.where(_inside(mix.box, images), others, blended)
+    return torch.where(_box_mask(mix.box, images), others, blended)
 
 
-def mixed_labels(labels: Tensor, others: Tensor, mix: Mix, classes: int) -> Tensor:
+def mix_labels(labels: Tensor, others: Tensor, mix: Mix, classes: int) -> Tensor:
     """Labels [B] or [B, classes] of both -> [B, classes], float32."""
-    return torch.lerp(_soft(others, classes), _soft(labels, classes), mix.share[:, None])
+    return torch.lerp(
+        _to_soft_labels(others, classes), _to_soft_labels(labels, classes), mix.share[:, None]
+    )
 
 
-def _soft(labels: Tensor, classes: int) -> Tensor:
+def _to_soft_labels(labels: Tensor, classes: int) -> Tensor:
     return labels if labels.dim() == 2 else F.one_hot(labels, classes).to(torch.float32)
 
 
-def _inside(box: Tensor, images: Tensor) -> Tensor:
+def _box_mask(box: Tensor, images: Tensor) -> Tensor:
     """[B, 1, H, W]: True inside each example's box."""
     rows = torch.arange(images.shape[2], device=images.device)
     columns = torch.arange(images.shape[3], device=images.device)
-    tall = (rows >= box[:, :1]) & (rows < box[:, 2:3])
-    wide = (columns >= box[:, 1:2]) & (columns < box[:, 3:4])
-    return (tall[:, :, None] & wide[:, None, :])[:, None]
+    row_mask = (rows >= box[:, :1]) & (rows < box[:, 2:3])
+    column_mask = (columns >= box[:, 1:2]) & (columns < box[:, 3:4])
+    return (row_mask[:, :, None] & column_mask[:, None, :])[:, None]

@@ -14,40 +14,40 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-MOST_MAGNITUDE = 30
+MAX_MAGNITUDE = 30
 """Of RandAugment's changes."""
 
 
-_Change = Callable[[Tensor, float], Tensor]
+_Operation = Callable[[Tensor, float], Tensor]
 
 
-def _sheared(x: Tensor, by: float, across: bool) -> Tensor:
-    angle = math.degrees(math.atan(0.3 * by))
-    shear = [angle, 0.0] if across else [0.0, angle]
-    found: Tensor = tv.affine(x, 0.0, [0, 0], 1.0, shear, center=[0, 0])
-    return found
+def _shear(x: Tensor, level: float, is_horizontal: bool) -> Tensor:
+    angle = math.degrees(math.atan(0.3 * level))
+    shear = [angle, 0.0] if is_horizontal else [0.0, angle]
+    images: Tensor = tv.affine(x, 0.0, [0, 0], 1.0, shear, center=[0, 0])
+    return images
 
 
-def _shifted(x: Tensor, by: float, across: bool) -> Tensor:
-    pixels = int(150.0 / 331.0 * x.shape[-1 if across else -2] * by)
-    move = [pixels, 0] if across else [0, pixels]
-    found: Tensor = tv.affine(x, 0.0, move, 1.0, [0.0, 0.0])
-    return found
+def _translate(x: Tensor, level: float, is_horizontal: bool) -> Tensor:
+    pixels = int(150.0 / 331.0 * x.shape[-1 if is_horizontal else -2] * level)
+    offset = [pixels, 0] if is_horizontal else [0, pixels]
+    images: Tensor = tv.affine(x, 0.0, offset, 1.0, [0.0, 0.0])
+    return images
 
 
-CHANGES: dict[str, tuple[_Change, bool]] = {
+OPERATIONS: dict[str, tuple[_Operation, bool]] = {
     "identity": (lambda x, _: x, False),
-    "shear_x": (lambda x, m: _sheared(x, m, across=True), True),
-    "shear_y": (lambda x, m: _sheared(x, m, across=False), True),
-    "translate_x": (lambda x, m: _shifted(x, m, across=True), True),
-    "translate_y": (lambda x, m: _shifted(x, m, across=False), True),
+    "shear_x": (lambda x, m: _shear(x, m, is_horizontal=True), True),
+    "shear_y": (lambda x, m: _shear(x, m, is_horizontal=False), True),
+    "translate_x": (lambda x, m: _translate(x, m, is_horizontal=True), True),
+    "translate_y": (lambda x, m: _translate(x, m, is_horizontal=False), True),
     "rotate": (lambda x, m: tv.rotate(x, 30.0 * m), True),
     "brightness": (lambda x, m: tv.adjust_brightness(x, 1.0 + 0.9 * m), True),
     "colour": (lambda x, m: tv.adjust_saturation(x, 1.0 + 0.9 * m), True),
     "contrast": (lambda x, m: tv.adjust_contrast(x, 1.0 + 0.9 * m), True),
     "sharpness": (lambda x, m: tv.adjust_sharpness(x, 1.0 + 0.9 * m), True),
     "posterize": (lambda x, m: tv.posterize(x, 8 - round(4 * m)), False),
-    "solarize": (lambda x, m: tv.solarize(x, (1.0 - m) * _whole(x)), False),
+    "solarize": (lambda x, m: tv.solarize(x, (1.0 - m) * _max_value(x)), False),
     "autocontrast": (lambda x, _: tv.autocontrast(x), False),
     "equalize": (lambda x, _: tv.equalize(x), False),
 }
@@ -55,18 +55,18 @@ CHANGES: dict[str, tuple[_Change, bool]] = {
 negative as well."""
 
 
-def draw_changes(chance: np.random.RandomState, examples: int, changes: int) -> np.ndarray:
+def draw_changes(rng: np.random.RandomState, examples: int, num_changes: int) -> np.ndarray:
     """[examples, changes], int64: the number of each change, negative for a negative magnitude.
 
     Numbers begin at 1, so that each has a sign.
     """
-    numbers = chance.randint(1, len(CHANGES) + 1, (examples, changes))
-    signs = chance.randint(0, 2, (examples, changes)) * 2 - 1
-    signed = np.array([signed for _, signed in CHANGES.values()])
-    return np.where(signed[numbers - 1], numbers * signs, numbers)
+    numbers = rng.randint(1, len(OPERATIONS) + 1, (examples, num_changes))
+    signs = rng.randint(0, 2, (examples, num_changes)) * 2 - 1
+    is_signed = np.array([is_signed for _, is_signed in OPERATIONS.values()])
+    return np.where(is_signed[numbers - 1], numbers * signs, numbers)
 
 
-def changed(images: Tensor, numbers: np.ndarray, magnitude: int) -> Tensor:
+def apply_changes(images: Tensor, numbers: np.ndarray, magnitude: int) -> Tensor:
     """Images [B, H, W, C], each with its changes [B, k] one after the other; in the same format.
 
     Images are uint8 in 0..255 or float in 0..1. ``magnitude`` is in 0..30.
@@ -74,24 +74,24 @@ def changed(images: Tensor, numbers: np.ndarray, magnitude: int) -> Tensor:
     ``numbers`` are on the host, as :func:`draw_changes` gives them: no device is waited for.
     """
     x = images.permute(0, 3, 1, 2)
-    known = list(CHANGES.values())
+    operations = list(OPERATIONS.values())
     for column in numbers.T:
         parts = []
         for number in np.unique(column):
-            places = _sent(np.flatnonzero(column == number), images.device)
-            by = math.copysign(magnitude / MOST_MAGNITUDE, number)
-            parts.append((places, known[abs(number) - 1][0](x.index_select(0, places), by)))
+            rows = _to_device(np.flatnonzero(column == number), images.device)
+            level = math.copysign(magnitude / MAX_MAGNITUDE, number)
+            parts.append((rows, operations[abs(number) - 1][0](x.index_select(0, rows), level)))
         x = torch.empty_like(x)
-        for places, part in parts:
-            x.index_copy_(0, places, part)
+        for rows, part in parts:
+            x.index_copy_(0, rows, part)
     return x.permute(0, 2, 3, 1)
 
 
-def _sent(places: np.ndarray, device: torch.device) -> Tensor:
-    found = torch.from_numpy(places)
-    found = found.pin_memory() if device.type == "cuda" else found
-    return found.to(device, non_blocking=True)
+def _to_device(rows: np.ndarray, device: torch.device) -> Tensor:
+    tensor = torch.from_numpy(rows)
+    tensor = tensor.pin_memory() if device.type == "cuda" else tensor
+    return tensor.to(device, non_blocking=True)
 
 
-def _whole(images: Tensor) -> float:
+def _max_value(images: Tensor) -> float:
     return 255.0 if images.dtype == torch.uint8 else 1.0

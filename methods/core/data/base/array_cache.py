@@ -27,8 +27,8 @@ def cache_folder() -> Path:
     return Path(os.environ.get("STILLHOUSE_CACHE", "~/.cache/stillhouse")).expanduser()
 
 
-def kept(
-    key: str, shape: tuple[int, int, int, int], make: Callable[[], Iterator[Images]]
+def cached_images(
+    key: str, shape: tuple[int, int, int, int], produce: Callable[[], Iterator[Images]]
 ) -> Images:
     """The images [N, H, W, C] named ``key``, mapped from the folder, made first if missing.
 
@@ -42,39 +42,39 @@ def kept(
         ConfigError: the folder cannot be written to.
     """
     path = cache_folder() / f"{key}.npy"
-    found = _mapped(path, shape)
-    if found is None:
-        _write(path, shape, make())
-        found = _mapped(path, shape)
-        assert found is not None, f"{path} vanished as soon as it was written"
-    return found
+    images = _map_images(path, shape)
+    if images is None:
+        _write_images(path, shape, produce())
+        images = _map_images(path, shape)
+        assert images is not None, f"{path} vanished as soon as it was written"
+    return images
 
 
-def kept_array(key: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-    """The array named ``key``, of whatever shape and type ``make`` gives it, kept like images.
+def cached_array(key: str, produce: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+    """The array named ``key``, of whatever shape and type ``produce`` gives it, kept like images.
 
     Raises:
         ConfigError: the folder cannot be written to.
     """
     path = cache_folder() / f"{key}.npy"
-    found = _loaded(path)
-    if found is None:
-        array = make()
-        with _replacing(path) as file:
+    array_on_disk = _map_array(path)
+    if array_on_disk is None:
+        array = produce()
+        with _atomic_write(path) as file:
             np.save(file, array, allow_pickle=False)
-        found = _loaded(path)
-        assert found is not None, f"{path} vanished as soon as it was written"
-    return found
+        array_on_disk = _map_array(path)
+        assert array_on_disk is not None, f"{path} vanished as soon as it was written"
+    return array_on_disk
 
 
-def _mapped(path: Path, shape: tuple[int, ...]) -> Images | None:
+def _map_images(path: Path, shape: tuple[int, ...]) -> Images | None:
     """The file if it is whole."""
-    images = _loaded(path)
-    whole = images is not None and images.shape == shape and images.dtype == np.uint8
-    return images if whole else None
+    images = _map_array(path)
+    is_complete = images is not None and images.shape == shape and images.dtype == np.uint8
+    return images if is_complete else None
 
 
-def _loaded(path: Path) -> NDArray[Any] | None:
+def _map_array(path: Path) -> NDArray[Any] | None:
     """The array if there is one. Copy-on-write, as torch wants memory it may write to."""
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="c")
@@ -83,8 +83,8 @@ def _loaded(path: Path) -> NDArray[Any] | None:
     return array
 
 
-def _write(path: Path, shape: tuple[int, int, int, int], chunks: Iterator[Images]) -> None:
-    with _replacing(path) as file:
+def _write_images(path: Path, shape: tuple[int, int, int, int], chunks: Iterator[Images]) -> None:
+    with _atomic_write(path) as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         npy.write_array_header_1_0(file, header)
         for chunk in chunks:
@@ -92,25 +92,25 @@ def _write(path: Path, shape: tuple[int, int, int, int], chunks: Iterator[Images
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
+def _atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """A file that stands in the place of ``path`` when all is written, and never before."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, unfinished = tempfile.mkstemp(prefix=".unfinished-", dir=path.parent)
+        handle, temporary_path = tempfile.mkstemp(prefix=".unfinished-", dir=path.parent)
     except OSError as error:
-        raise _unwritable(path.parent, error) from None
+        raise _unwritable_error(path.parent, error) from None
     try:
         # Written, not mapped: on a full disk a write fails where a mapping kills the process.
         with os.fdopen(handle, "wb") as file:
             yield file
-        os.replace(unfinished, path)
+        os.replace(temporary_path, path)
     except OSError as error:
-        raise _unwritable(path.parent, error) from None
+        raise _unwritable_error(path.parent, error) from None
     finally:
-        Path(unfinished).unlink(missing_ok=True)
+        Path(temporary_path).unlink(missing_ok=True)
 
 
-def _unwritable(folder: Path, error: OSError) -> ConfigError:
+def _unwritable_error(folder: Path, error: OSError) -> ConfigError:
     return ConfigError(
         f"cannot keep decoded images in {folder} ({error.strerror or error}); "
         f"the environment variable STILLHOUSE_CACHE names another folder"

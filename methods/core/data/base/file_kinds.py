@@ -8,13 +8,13 @@ import stat
 from pathlib import Path
 from typing import Literal
 
-HEAD = 512
+HEAD_BYTES = 512
 """So many first bytes tell what a file is."""
 
-Form = Literal["Parquet", "image", "text", "binary"]
+FileForm = Literal["Parquet", "image", "text", "binary"]
 """What a reader expects: a table, an encoded image, UTF-8 text, or bytes of its own format."""
 
-_SIGNATURES: tuple[tuple[bytes, Form | None, str], ...] = (
+_SIGNATURES: tuple[tuple[bytes, FileForm | None, str], ...] = (
     (
         b"version https://git-lfs.github.com/spec/",
         None,
@@ -40,40 +40,40 @@ _SIGNATURES: tuple[tuple[bytes, Form | None, str], ...] = (
     (b"\xff\xd8\xff", "image", "a JPEG image"),
     (b"%PDF-", None, "a PDF document"),
 )
-_PAGES = (b"<!doctype html", b"<html", b"<head", b"<?xml")
+_HTML_SIGNATURES = (b"<!doctype html", b"<html", b"<head", b"<?xml")
 
 
-def head_of(path: Path) -> bytes:
+def read_head(path: Path) -> bytes:
     """The first bytes of a file; none where it cannot be read."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return b""
         with path.open("rb") as file:
-            return file.read(HEAD)
+            return file.read(HEAD_BYTES)
     except OSError:
         return b""
 
 
-def foreign(head: bytes, form: Form) -> str | None:
+def foreign_content(head: bytes, form: FileForm) -> str | None:
     """What a file holds in place of ``form``, with a remedy; none where its head shows nothing.
 
     Args:
         head: its first bytes.
     """
-    for signature, of, meaning in _SIGNATURES:
+    for signature, matching_form, meaning in _SIGNATURES:
         if head.startswith(signature):
-            return None if of == form else meaning
-    if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_PAGES):
+            return None if matching_form == form else meaning
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith(_HTML_SIGNATURES):
         return "a web page (HTML or XML); the download went wrong, so fetch the file again"
     return _text_kind(head) if form in ("Parquet", "image") else None
 
 
-def obstacle(path: Path) -> str | None:
+def read_obstacle(path: Path) -> str | None:
     """What keeps a path from being read as a file, with a remedy; none where nothing does."""
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        return _broken_link(path) or reason(error)
+        return _broken_link_message(path) or os_error_message(error)
     if stat.S_ISDIR(mode):
         return "is a folder, not a file; name the files in it"
     if not stat.S_ISREG(mode):
@@ -83,13 +83,13 @@ def obstacle(path: Path) -> str | None:
     return None
 
 
-def reason(error: OSError) -> str:
+def os_error_message(error: OSError) -> str:
     """``cannot be read: ...`` in the words of the operating system."""
-    words = (error.strerror or str(error) or type(error).__name__).lower()
-    return f"cannot be read: {words}"
+    message = (error.strerror or str(error) or type(error).__name__).lower()
+    return f"cannot be read: {message}"
 
 
-def _broken_link(path: Path) -> str | None:
+def _broken_link_message(path: Path) -> str | None:
     if not os.path.islink(path):  # unlike pathlib's it also answers where rights are missing
         return None
     return f"is a broken link to {os.readlink(path)}; remove it, or put the file there"
@@ -98,12 +98,12 @@ def _broken_link(path: Path) -> str | None:
 def _text_kind(head: bytes) -> str | None:
     """The kind of text, if it is one; a letter may be cut in two at the end."""
     try:
-        words = codecs.getincrementaldecoder("utf-8-sig")().decode(head)
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)
     except UnicodeDecodeError:
         return None
-    if not words or any(not each.isprintable() and each not in "\t\r\n" for each in words):
+    if not text or any(not char.isprintable() and char not in "\t\r\n" for char in text):
         return None
-    line = words.splitlines()[0]
+    line = text.splitlines()[0]
     if line.lstrip().startswith("{"):
         return "JSON; let its name end in .jsonl, and the source `text` reads it"
     for mark, kind, ending in (("\t", "tab-separated text", ".tsv"), (",", "CSV", ".csv")):

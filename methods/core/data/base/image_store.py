@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-_AHEAD = 4
+_PREFETCHED_BATCHES = 4
 
 
-class Pixels:
+class ImageStore:
     """uint8 images [N, H, W, C]: in memory or mapped, and once on each device that asks."""
 
     def __init__(self, images: NDArray[Any]) -> None:
@@ -26,36 +26,36 @@ class Pixels:
         """Bytes of all images."""
         return self.images.nbytes
 
-    def on(self, device: torch.device) -> Tensor:
+    def on_device(self, device: torch.device) -> Tensor:
         """All images on ``device``, moved there at the first call; the CPU shares the mapping."""
         if device not in self._resident:
             self._resident[device] = self.images.to(device)
         return self._resident[device]
 
-    def gathered(self, rows: Tensor, size: int, device: torch.device) -> Iterator[Tensor]:
+    def gather_batches(self, rows: Tensor, size: int, device: torch.device) -> Iterator[Tensor]:
         """The images of ``rows``, ``size`` at a time, from all images on the device."""
-        images = self.on(device)
-        for some in torch.split(rows.to(device), size):
-            yield images.index_select(0, some)
+        images = self.on_device(device)
+        for batch_rows in torch.split(rows.to(device), size):
+            yield images.index_select(0, batch_rows)
 
-    def streamed(self, rows: Tensor, size: int, device: torch.device) -> Iterator[Tensor]:
+    def stream_batches(self, rows: Tensor, size: int, device: torch.device) -> Iterator[Tensor]:
         """The same, read by a thread that is a few batches ahead; the device holds just those."""
 
         def load(some: Tensor) -> Tensor:
             batch = self.images.index_select(0, some)
             return batch.pin_memory() if device.type == "cuda" else batch
 
-        for batch in _ahead(load, torch.split(rows, size)):
+        for batch in _prefetch(load, torch.split(rows, size)):
             yield batch.to(device, non_blocking=True)
 
 
-def _ahead(load: Callable[[Tensor], Tensor], parts: Iterable[Tensor]) -> Iterator[Tensor]:
+def _prefetch(load: Callable[[Tensor], Tensor], parts: Iterable[Tensor]) -> Iterator[Tensor]:
     """``load`` of each part in order, each begun before it is wanted."""
     with ThreadPoolExecutor(1) as pool:
-        waiting: deque[Future[Tensor]] = deque()
+        pending: deque[Future[Tensor]] = deque()
         for part in parts:
-            waiting.append(pool.submit(load, part))
-            if len(waiting) > _AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+            pending.append(pool.submit(load, part))
+            if len(pending) > _PREFETCHED_BATCHES:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()

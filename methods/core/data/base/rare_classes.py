@@ -5,12 +5,15 @@ from __future__ import annotations
 from functools import lru_cache
 
 from stillhouse.methods.core.data.base.source import Source
-from stillhouse.methods.core.data.base.splits import kept_to_train
+from stillhouse.methods.core.data.base.splits import rows_kept_for_training
 
 
 @lru_cache(maxsize=64)
-def rare_examples(source: Source, _digest: str, validation: float, seed: int) -> tuple[int, ...]:
-    """The rows of the training part that :func:`kept_to_train` keeps, looked up once a process.
+def rare_training_rows(
+    source: Source, _content_fingerprint: str, validation: float, seed: int
+) -> tuple[int, ...]:
+    """The rows of the training part that :func:`rows_kept_for_training` keeps, looked up once a
+    process.
 
     Args:
         _digest: fingerprint of the source's content, so that changed files are read again.
@@ -20,4 +23,4 @@ def rare_examples(source: Source, _digest: str, validation: float, seed: int) ->
     """
     if not validation:
         return ()
-    return tuple(kept_to_train(source.labels("train"), validation, seed).tolist())
+    return tuple(rows_kept_for_training(source.labels("train"), validation, seed).tolist())

@@ -11,8 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stillhouse.methods.core.data.base.file_fingerprint import files_fingerprint
-from stillhouse.methods.core.data.base.file_kinds import Form, foreign, head_of, obstacle, reason
-from stillhouse.spaces.config.base import Config, knob
+from stillhouse.methods.core.data.base.file_kinds import (
+    FileForm,
+    foreign_content,
+    os_error_message,
+    read_head,
+    read_obstacle,
+)
+from stillhouse.spaces.config.base import Config, setting
 from stillhouse.spaces.config.problems import ConfigError, Problem
 from stillhouse.spaces.modules.network import Shape
 
@@ -24,7 +30,7 @@ Labels = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class SourceFacts:
+class SourceInfo:
     """What a source knows of its images without reading them all.
 
     ``mean`` and ``std``, one value a channel for images in 0..1, are the published ones; none
@@ -44,7 +50,7 @@ class Reader(Protocol):
 
     def labels(self, part: Part) -> Labels: ...
 
-    def chunks(self, part: Part) -> Iterator[Images]: ...
+    def image_chunks(self, part: Part) -> Iterator[Images]: ...
 
 
 class Source(Config):
@@ -57,8 +63,8 @@ class Source(Config):
     version: ClassVar[int] = 1
     names_only_above: ClassVar[int | None] = None
 
-    root: str | None = knob(None, "folder that holds the data set")
-    download: bool = knob(False, "fetch what is missing, where the set can be fetched")
+    root: str | None = setting(None, "folder that holds the data set")
+    download: bool = setting(False, "fetch what is missing, where the set can be fetched")
 
     def files(self) -> list[Path]:
         """Every file that decides the content; none for a set that comes with a library.
@@ -68,7 +74,7 @@ class Source(Config):
         """
         raise NotImplementedError
 
-    def facts(self) -> SourceFacts:
+    def info(self) -> SourceInfo:
         """Shape, classes and published normalisation; decodes one image at most."""
         raise NotImplementedError
 
@@ -80,7 +86,7 @@ class Source(Config):
         """
         raise NotImplementedError
 
-    def chunks(self, part: Part) -> Iterator[Images]:
+    def image_chunks(self, part: Part) -> Iterator[Images]:
         """The images in order, some at a time, each chunk [n, C, H, W].
 
         Raises:
@@ -92,41 +98,45 @@ class Source(Config):
         """What was left out or decided on reading that a user should know, a sentence each."""
         return ()
 
-    def read(self, part: Part) -> tuple[Images, Labels]:
+    def read_all(self, part: Part) -> tuple[Images, Labels]:
         """All images [N, C, H, W] and labels [N] in memory."""
         labels = self.labels(part)
         if not len(labels):
-            return np.empty((0, *self.facts().shape), np.uint8), labels
-        return np.concatenate(list(self.chunks(part))), labels
+            return np.empty((0, *self.info().shape), np.uint8), labels
+        return np.concatenate(list(self.image_chunks(part))), labels
 
     def fingerprint(self) -> str:
         """sha256 (hexadecimal) of the content; cheap, nothing is decoded."""
         return files_fingerprint(self.files(), self.names_only_above)
 
-    def revision(self) -> int:
+    def effective_version(self) -> int:
         """The lowest version that reads these files as this one does."""
         return self.version
 
     def identity(self) -> dict[str, Any]:
         """The plain data that decides every image and label."""
-        return {**self.settings(), "version": self.revision(), "fingerprint": self.fingerprint()}
+        return {
+            **self.settings(),
+            "version": self.effective_version(),
+            "fingerprint": self.fingerprint(),
+        }
 
     def settings(self) -> dict[str, Any]:
         """All settings but where the files lie and how they came there, as plain data."""
         return {k: v for k, v in self.plain().items() if k not in ("root", "download")}
 
-    def folder(self, needs: str) -> Path:
-        """``root`` as a path; ``needs`` says what belongs there.
+    def root_folder(self, requirement: str) -> Path:
+        """``root`` as a path; ``requirement`` says what belongs there.
 
         Raises:
             ConfigError: no root is set.
         """
         if self.root is None:
-            raise root_problem(f"is not set; {needs}")
+            raise root_error(f"is not set; {requirement}")
         return Path(self.root).expanduser()
 
 
-def check_names(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
+def check_class_names(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
     """Names of classes as a setting gives them.
 
     Raises:
@@ -137,12 +147,14 @@ def check_names(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
     return names
 
 
-def root_problem(message: str) -> ConfigError:
+def root_error(message: str) -> ConfigError:
     """A mistake about the folder or a file in it."""
     return ConfigError([Problem("root", message)])
 
 
-def damaged(path: Path | str, why: object, form: Form, head: bytes = b"") -> ConfigError:
+def damaged_file_error(
+    path: Path | str, explanation: object, form: FileForm, head: bytes = b""
+) -> ConfigError:
     """A file that cannot be read as what it should be.
 
     Args:
@@ -152,21 +164,21 @@ def damaged(path: Path | str, why: object, form: Form, head: bytes = b"") -> Con
         head: the first bytes, where ``path`` is only the name of a place.
     """
     if isinstance(path, Path):
-        if found := obstacle(path):
-            return root_problem(f"{path} {found}")
-        head = head_of(path)
-        why = why if head else "it is empty"
-    if isinstance(why, OSError) and why.errno is not None:
-        return root_problem(f"{path} {reason(why)}")
-    words = " ".join(str(why).split()) or type(why).__name__
+        if problem := read_obstacle(path):
+            return root_error(f"{path} {problem}")
+        head = read_head(path)
+        explanation = explanation if head else "it is empty"
+    if isinstance(explanation, OSError) and explanation.errno is not None:
+        return root_error(f"{path} {os_error_message(explanation)}")
+    description = " ".join(str(explanation).split()) or type(explanation).__name__
     remedy = "mend it, or put" if form == "text" and head else "put"
-    return wrong_kind(path, head, form) or root_problem(
-        f"{path} is damaged: {words}; {remedy} a fresh copy in its place"
+    return wrong_form_error(path, head, form) or root_error(
+        f"{path} is damaged: {description}; {remedy} a fresh copy in its place"
     )
 
 
-def wrong_kind(path: Path | str, head: bytes, form: Form) -> ConfigError | None:
+def wrong_form_error(path: Path | str, head: bytes, form: FileForm) -> ConfigError | None:
     """A file whose first bytes show that it is not a ``form``; none where they do not."""
-    found = foreign(head, form)
-    what = "file of its format" if form == "binary" else f"{form} file"
-    return root_problem(f"{path} is no {what}: it holds {found}") if found else None
+    content = foreign_content(head, form)
+    expected = "file of its format" if form == "binary" else f"{form} file"
+    return root_error(f"{path} is no {expected}: it holds {content}") if content else None

@@ -10,14 +10,14 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from stillhouse.methods.core.data.base.rng import generator
+from stillhouse.methods.core.data.base.rng import make_rng
 from stillhouse.spaces.config.problems import ConfigError, Problem
 
 Split = Literal["train", "validation", "test"]
 Rows = NDArray[np.int64]
 
 
-class Cut(NamedTuple):
+class SplitSpec(NamedTuple):
     """How a training part is divided.
 
     ``validation`` is a fraction of all; of the rest, ``limit`` examples are kept (none: all).
@@ -39,14 +39,14 @@ def stratified_order(labels: NDArray[np.int64], seed: int) -> Rows:
     Each class's members, shuffled, are spread evenly over the order; so are the classes'
     starting points. Prefixes are nested: the first 1,000 are among the first 2,000.
     """
-    chance = generator(seed)
-    classes, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    start = (chance.permutation(len(classes)) + 0.5) / len(classes)
-    place = np.empty(len(labels))
+    rng = make_rng(seed)
+    classes, class_codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    start = (rng.permutation(len(classes)) + 0.5) / len(classes)
+    position = np.empty(len(labels))
     for code, count in enumerate(counts):
-        members = chance.permutation(np.flatnonzero(codes == code))
-        place[members] = (np.arange(count) + start[code]) / count
-    return np.argsort(place, kind="stable").astype(np.int64)
+        members = rng.permutation(np.flatnonzero(class_codes == code))
+        position[members] = (np.arange(count) + start[code]) / count
+    return np.argsort(position, kind="stable").astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -71,55 +71,61 @@ class Splits:
 
     def digest(self) -> str:
         """sha256 (hexadecimal) over all rows: two runs that agree saw the same examples."""
-        return self._digest
+        return self._cached_digest
 
     @cached_property
-    def _digest(self) -> str:
-        return digest(self.train, self.validation, self.test)
+    def _cached_digest(self) -> str:
+        return array_digest(self.train, self.validation, self.test)
 
 
-def carve(labels: NDArray[np.int64], tests: NDArray[np.int64], cut: Cut) -> Splits:
+def make_splits(
+    labels: NDArray[np.int64], test_labels: NDArray[np.int64], spec: SplitSpec
+) -> Splits:
     """The splits of a source with these labels of its training and its test part.
 
     Raises:
         ConfigError: nothing is left to train on, or a limit is more than there is.
     """
-    train, validation = (_wanted(rows, labels, cut) for rows in _divided(labels, cut))
+    train, validation = (
+        _rows_of_classes(rows, labels, spec) for rows in _split_orders(labels, spec)
+    )
     if not len(train):
-        message = f"{cut.validation} leaves nothing of {len(labels)} examples to train on"
+        message = f"{spec.validation} leaves nothing of {len(labels)} examples to train on"
         raise ConfigError([Problem("validation", message)])
-    _check_limit("limit", "training", cut.limit, train)
-    _check_limit("limit.validation", "validation", cut.validation_limit, validation)
-    test = _wanted(np.arange(len(tests), dtype=np.int64), tests, cut)
-    return Splits(np.sort(train[: cut.limit]), np.sort(validation[: cut.validation_limit]), test)
+    _check_limit("limit", "training", spec.limit, train)
+    _check_limit("limit.validation", "validation", spec.validation_limit, validation)
+    test = _rows_of_classes(np.arange(len(test_labels), dtype=np.int64), test_labels, spec)
+    return Splits(np.sort(train[: spec.limit]), np.sort(validation[: spec.validation_limit]), test)
 
 
-def kept_to_train(labels: NDArray[np.int64], validation: float, seed: int) -> Rows:
+def rows_kept_for_training(labels: NDArray[np.int64], validation: float, seed: int) -> Rows:
     """The examples that train although their place in the order would hold them out.
 
     They are one of each class of which nothing else would train. A class that no network was
     ever shown says nothing about how well the networks learn.
     """
     order = stratified_order(labels, seed)
-    return _kept(labels, order, round(len(labels) * validation))
+    return _rare_rows(labels, order, round(len(labels) * validation))
 
 
-def _kept(labels: NDArray[np.int64], order: Rows, held: int) -> Rows:
-    unseen = np.setdiff1d(labels, labels[order[held:]])
-    if not 0 < held < len(labels) or not len(unseen):
+def _rare_rows(labels: NDArray[np.int64], order: Rows, num_held_out: int) -> Rows:
+    unseen_classes = np.setdiff1d(labels, labels[order[num_held_out:]])
+    if not 0 < num_held_out < len(labels) or not len(unseen_classes):
         return order[:0]
     # The last of a class in the order is the one that a smaller share would not hold out.
-    backwards = order[:held][::-1]
-    return np.array([backwards[np.argmax(labels[backwards] == each)] for each in unseen], np.int64)
+    backwards = order[:num_held_out][::-1]
+    return np.array(
+        [backwards[np.argmax(labels[backwards] == unseen)] for unseen in unseen_classes], np.int64
+    )
 
 
-def _divided(labels: NDArray[np.int64], cut: Cut) -> tuple[Rows, Rows]:
+def _split_orders(labels: NDArray[np.int64], spec: SplitSpec) -> tuple[Rows, Rows]:
     """The rows that train and those that are held out, each in an order for limits."""
-    order = stratified_order(labels, cut.seed)
-    held = round(len(labels) * cut.validation)
-    kept = _kept(labels, order, held)
-    out = order[:held]
-    return np.concatenate([kept, order[held:]]), out[~np.isin(out, kept)]
+    order = stratified_order(labels, spec.seed)
+    num_held_out = round(len(labels) * spec.validation)
+    rare = _rare_rows(labels, order, num_held_out)
+    held_out = order[:num_held_out]
+    return np.concatenate([rare, order[num_held_out:]]), held_out[~np.isin(held_out, rare)]
 
 
 def _check_limit(path: str, split: str, limit: int | None, rows: Rows) -> None:
@@ -128,15 +134,15 @@ def _check_limit(path: str, split: str, limit: int | None, rows: Rows) -> None:
         raise ConfigError([Problem(path, message)])
 
 
-def _wanted(rows: Rows, labels: NDArray[np.int64], cut: Cut) -> Rows:
+def _rows_of_classes(rows: Rows, labels: NDArray[np.int64], spec: SplitSpec) -> Rows:
     """Of some rows those whose class is wanted, in the same order."""
-    return rows if cut.classes is None else rows[np.isin(labels[rows], cut.classes)]
+    return rows if spec.classes is None else rows[np.isin(labels[rows], spec.classes)]
 
 
-def digest(*parts: NDArray[Any]) -> str:
+def array_digest(*parts: NDArray[Any]) -> str:
     """sha256 (hexadecimal) over integer arrays, their lengths included."""
-    total = hashlib.sha256()
+    hasher = hashlib.sha256()
     for part in parts:
-        total.update(len(part).to_bytes(8, "little"))
-        total.update(part.astype("<i8").tobytes())
-    return total.hexdigest()
+        hasher.update(len(part).to_bytes(8, "little"))
+        hasher.update(part.astype("<i8").tobytes())
+    return hasher.hexdigest()

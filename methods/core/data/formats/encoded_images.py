@@ -16,18 +16,18 @@ import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
-from stillhouse.methods.core.data.base.array_cache import kept_array
-from stillhouse.methods.core.data.base.file_kinds import HEAD, obstacle
-from stillhouse.methods.core.data.base.source import Images, damaged, root_problem
+from stillhouse.methods.core.data.base.array_cache import cached_array
+from stillhouse.methods.core.data.base.file_kinds import HEAD_BYTES, read_obstacle
+from stillhouse.methods.core.data.base.source import Images, damaged_file_error, root_error
 from stillhouse.spaces.config.problems import ConfigError
 
 Mode = Literal["L", "RGB"]
-_CHUNK = 1024
-_GREY = {"1", "L", "LA", "La"}
-_EIGHT_BITS = _GREY | {"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
+_CHUNK_SIZE = 1024
+_GREY_MODES = {"1", "L", "LA", "La"}
+_EIGHT_BIT_MODES = _GREY_MODES | {"P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr"}
 
 
-_TURNED: dict[Any, Image.Transpose] = {
+_EXIF_TRANSPOSE: dict[Any, Image.Transpose] = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -40,7 +40,7 @@ _TURNED: dict[Any, Image.Transpose] = {
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedImage:
     """One image as a file holds it. ``name`` is for messages."""
 
     name: str
@@ -59,23 +59,23 @@ class Decoder:
     mode: Mode | None = None
     size: int | None = None
 
-    def pixels(self, item: Encoded) -> Images:
+    def decode(self, item: EncodedImage) -> Images:
         """[H, W, C].
 
         Raises:
             ConfigError: no image, or one with more than eight bits a channel.
         """
-        with _opened(item) as image:
-            if image.mode not in _EIGHT_BITS:
-                raise root_problem(f"{item.name} has pixels of mode {image.mode}, not of 8 bits")
+        with _open_image(item) as image:
+            if image.mode not in _EIGHT_BIT_MODES:
+                raise root_error(f"{item.name} has pixels of mode {image.mode}, not of 8 bits")
             image.load()
-            plain = _upright(image).convert(self.mode)
+            converted = _turn_upright(image).convert(self.mode)
         if self.size is not None:
-            square = (self.size, self.size)
-            plain = ImageOps.fit(plain, square, method=Image.Resampling.BILINEAR)
-        return np.asarray(plain).reshape(plain.height, plain.width, -1)
+            target_size = (self.size, self.size)
+            converted = ImageOps.fit(converted, target_size, method=Image.Resampling.BILINEAR)
+        return np.asarray(converted).reshape(converted.height, converted.width, -1)
 
-    def chunks(self, items: Iterable[Encoded]) -> Iterator[Images]:
+    def decode_chunks(self, items: Iterable[EncodedImage]) -> Iterator[Images]:
         """The images in order, some at a time, each chunk [n, C, H, W].
 
         Raises:
@@ -85,15 +85,15 @@ class Decoder:
         shape: tuple[int, ...] | None = None
         # A scheduler tells torch how many cores this process may use.
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            while group := list(islice(items, _CHUNK)):
-                pixels = list(pool.map(self.pixels, group))
-                shape = shape or pixels[0].shape
-                for item, one in zip(group, pixels, strict=True):
-                    _check_shape(item, one.shape, shape)
-                yield np.stack(pixels).transpose(0, 3, 1, 2)
+            while group := list(islice(items, _CHUNK_SIZE)):
+                images = list(pool.map(self.decode, group))
+                shape = shape or images[0].shape
+                for item, image in zip(group, images, strict=True):
+                    _check_shape(item, image.shape, shape)
+                yield np.stack(images).transpose(0, 3, 1, 2)
 
 
-def common_mode(items: Iterable[Encoded]) -> Mode:
+def common_mode(items: Iterable[EncodedImage]) -> Mode:
     """Grey if every image is grey, else colour. Reads headers up to the first image in colour.
 
     Raises:
@@ -102,34 +102,34 @@ def common_mode(items: Iterable[Encoded]) -> Mode:
     return "L" if all(map(_is_grey, items)) else "RGB"
 
 
-def kept_mode(key: str, items: Callable[[], Iterable[Encoded]]) -> Mode:
+def cached_mode(key: str, items: Callable[[], Iterable[EncodedImage]]) -> Mode:
     """:func:`common_mode` of the images that ``key`` names, looked up once a machine."""
 
     def make() -> NDArray[np.uint8]:
         return np.frombuffer(common_mode(items()).encode(), np.uint8)
 
-    return "L" if kept_array(key, make).tobytes() == b"L" else "RGB"
+    return "L" if cached_array(key, make).tobytes() == b"L" else "RGB"
 
 
-def _is_grey(item: Encoded) -> bool:
-    with _opened(item) as image:
-        return image.mode in _GREY
+def _is_grey(item: EncodedImage) -> bool:
+    with _open_image(item) as image:
+        return image.mode in _GREY_MODES
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def _turn_upright(image: Image.Image) -> Image.Image:
     """The loaded image as its camera was held; TIFF's are turned by their reader."""
     try:
-        turned = _TURNED.get(image.getexif().get(ExifTags.Base.Orientation))
+        transpose = _EXIF_TRANSPOSE.get(image.getexif().get(ExifTags.Base.Orientation))
     except Exception:  # what a camera noted may be broken where the pixels are whole
         return image
-    return image if turned is None else image.transpose(turned)
+    return image if transpose is None else image.transpose(transpose)
 
 
 @contextmanager
-def _opened(item: Encoded) -> Iterator[Image.Image]:
+def _open_image(item: EncodedImage) -> Iterator[Image.Image]:
     content = item.content
-    if isinstance(content, Path) and (found := obstacle(content)):
-        raise root_problem(f"{content} {found}")
+    if isinstance(content, Path) and (problem := read_obstacle(content)):
+        raise root_error(f"{content} {problem}")
     try:
         with Image.open(io.BytesIO(content) if isinstance(content, bytes) else content) as image:
             yield image
@@ -137,13 +137,13 @@ def _opened(item: Encoded) -> Iterator[Image.Image]:
         raise
     except Exception as error:  # readers of broken files raise whatever they fall over
         if isinstance(content, Path):
-            raise damaged(content, error, "image") from None
-        raise damaged(item.name, error, "image", content[:HEAD]) from None
+            raise damaged_file_error(content, error, "image") from None
+        raise damaged_file_error(item.name, error, "image", content[:HEAD_BYTES]) from None
 
 
-def _check_shape(item: Encoded, found: tuple[int, ...], first: tuple[int, ...]) -> None:
-    if found != first:
-        raise root_problem(
-            f"{item.name} is {found[1]}x{found[0]} pixels where others are {first[1]}x{first[0]}; "
+def _check_shape(item: EncodedImage, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if shape != expected:
+        raise root_error(
+            f"{item.name} is {shape[1]}x{shape[0]} pixels where others are {expected[1]}x{expected[0]}; "
             f"`size` brings all images to one size"
         )

@@ -16,15 +16,15 @@ def class_names(metadata: bytes, column: str) -> tuple[str, ...] | None:
         metadata: JSON, the file's entry ``huggingface``.
     """
     try:
-        told = json.loads(metadata)
+        node = json.loads(metadata)
     except (ValueError, RecursionError):
         return None
     for step in ("info", "features", column, "names"):
-        told = told.get(step) if isinstance(told, dict) else None
-    return _listed(told)
+        node = node.get(step) if isinstance(node, dict) else None
+    return _name_list(node)
 
 
-def _listed(names: Any) -> tuple[str, ...] | None:
+def _name_list(names: Any) -> tuple[str, ...] | None:
     if isinstance(names, dict):
         numbers = [str(number) for number in range(len(names))]
         if set(names) != set(numbers):

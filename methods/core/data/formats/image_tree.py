@@ -10,12 +10,12 @@ from pathlib import Path
 
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from stillhouse.methods.core.data.base.file_kinds import obstacle, reason
-from stillhouse.methods.core.data.base.source import root_problem
+from stillhouse.methods.core.data.base.file_kinds import os_error_message, read_obstacle
+from stillhouse.methods.core.data.base.source import root_error
 from stillhouse.methods.core.data.formats.shards import is_hidden
 
-_MOST_NAMED = 3
-RULE = "images lie in a folder of their class, are not hidden, and end in one of " + ", ".join(
+_MAX_LISTED_FILES = 3
+FILE_RULE = "images lie in a folder of their class, are not hidden, and end in one of " + ", ".join(
     IMG_EXTENSIONS
 )
 """Which files are read."""
@@ -36,12 +36,14 @@ def class_folders(folder: Path) -> list[str]:
     Raises:
         ConfigError: the folder cannot be read, or holds a broken link.
     """
-    return sorted(name for name, inner in _entries(folder).items() if inner and not is_hidden(name))
+    return sorted(
+        name for name, inner in _scan_folder(folder).items() if inner and not is_hidden(name)
+    )
 
 
-def outside(folder: Path) -> ClassFolder:
+def files_outside_classes(folder: Path) -> ClassFolder:
     """The files beside the folders of classes, which belong to no class."""
-    files = sorted(name for name, inner in _entries(folder).items() if not inner)
+    files = sorted(name for name, inner in _scan_folder(folder).items() if not inner)
     return ClassFolder(folder, (), tuple(folder / name for name in files))
 
 
@@ -53,41 +55,43 @@ def class_folder(folder: Path) -> ClassFolder:
     """
     images: list[Path] = []
     left_out: list[Path] = []
-    for inner, names in sorted(_walked(folder, {})):
+    for inner, names in sorted(_walk(folder, {})):
         for name in sorted(names):
-            wanted = name.lower().endswith(IMG_EXTENSIONS) and not is_hidden(name)
-            (images if wanted else left_out).append(Path(inner, name))
+            is_image = name.lower().endswith(IMG_EXTENSIONS) and not is_hidden(name)
+            (images if is_image else left_out).append(Path(inner, name))
     return ClassFolder(folder, tuple(images), tuple(left_out))
 
 
-def left_out(classes: Iterable[ClassFolder]) -> str | None:
+def left_out_note(classes: Iterable[ClassFolder]) -> str | None:
     """A sentence about the files that are no images of a class; none if all are."""
-    files = [path for each in classes for path in each.left_out if _worth_a_word(path)]
+    files = [path for folder in classes for path in folder.left_out if _is_reported(path)]
     if not files:
         return None
-    kinds = Counter(_kind(path) for path in files)
-    told = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
-    some = ", ".join(str(path) for path in files[:_MOST_NAMED])
-    more = " and others" if len(files) > _MOST_NAMED else ""
-    return f"{len(files)} files are left out, {told}: {some}{more}; {RULE}"
+    kinds = Counter(_file_kind(path) for path in files)
+    kinds_text = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+    examples = ", ".join(str(path) for path in files[:_MAX_LISTED_FILES])
+    more = " and others" if len(files) > _MAX_LISTED_FILES else ""
+    return f"{len(files)} files are left out, {kinds_text}: {examples}{more}; {FILE_RULE}"
 
 
-def _walked(folder: Path, seen: dict[tuple[int, int], Path]) -> Iterator[tuple[str, list[str]]]:
+def _walk(folder: Path, visited: dict[tuple[int, int], Path]) -> Iterator[tuple[str, list[str]]]:
     """Each folder and its files; links are followed, but no folder is read twice."""
-    entries = _entries(folder)
+    entries = _scan_folder(folder)
     status = folder.stat()
     identity = (status.st_dev, status.st_ino)
-    if identity in seen:
-        message = f"{folder} leads to {seen[identity]} again, so that its images would count twice"
-        raise root_problem(f"{message}; remove the link")
-    seen[identity] = folder
+    if identity in visited:
+        message = (
+            f"{folder} leads to {visited[identity]} again, so that its images would count twice"
+        )
+        raise root_error(f"{message}; remove the link")
+    visited[identity] = folder
     yield str(folder), [name for name, inner in entries.items() if not inner]
     for name, inner in entries.items():
         if inner and not is_hidden(name):
-            yield from _walked(folder / name, seen)
+            yield from _walk(folder / name, visited)
 
 
-def _entries(folder: Path) -> dict[str, bool]:
+def _scan_folder(folder: Path) -> dict[str, bool]:
     """Name -> whether it is a folder, or a link to one; none where there is no such folder."""
     try:
         with os.scandir(folder) as entries:
@@ -95,7 +99,7 @@ def _entries(folder: Path) -> dict[str, bool]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
-        raise root_problem(f"{folder} {reason(error)}") from None
+        raise root_error(f"{folder} {os_error_message(error)}") from None
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -107,17 +111,17 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
     if not entry.is_symlink():
         return entry.is_dir()
     path = Path(entry.path)
-    if not is_hidden(entry.name) and (found := obstacle(path)) and not os.path.isdir(path):
-        raise root_problem(f"{path} {found}")
+    if not is_hidden(entry.name) and (problem := read_obstacle(path)) and not os.path.isdir(path):
+        raise root_error(f"{path} {problem}")
     return os.path.isdir(path)
 
 
-def _worth_a_word(path: Path) -> bool:
+def _is_reported(path: Path) -> bool:
     """Hidden files are, where they are called as images are."""
     return not is_hidden(path.name) or path.name.lower().endswith(IMG_EXTENSIONS)
 
 
-def _kind(path: Path) -> str:
+def _file_kind(path: Path) -> str:
     if is_hidden(path.name):
         return "hidden"
     ending = path.suffix.lower()

@@ -13,18 +13,18 @@ from stillhouse.methods.core.data.base.source import (
     Part,
     Reader,
     Source,
-    SourceFacts,
-    root_problem,
+    SourceInfo,
+    root_error,
 )
 from stillhouse.methods.core.data.formats.encoded_images import Decoder, Mode
 from stillhouse.methods.core.data.formats.parquet_images import ParquetImages
-from stillhouse.methods.core.data.formats.shards import matching
+from stillhouse.methods.core.data.formats.shards import matching_files
 from stillhouse.methods.core.data.formats.torchvision_files import TorchvisionFiles
 from stillhouse.spaces.config.problems import ConfigError
 from stillhouse.spaces.modules.network import Shape
 
 
-class Published(Source):
+class PublishedSource(Source):
     """A set whose images, classes and normalisation are known beforehand.
 
     Found under ``root`` in either of two forms: the files of torchvision's class ``dataset``, or
@@ -43,40 +43,40 @@ class Published(Source):
     def files(self) -> list[Path]:
         return self._reader().files()
 
-    def facts(self) -> SourceFacts:
-        return SourceFacts(self.shape, self.class_names, self.mean, self.std)
+    def info(self) -> SourceInfo:
+        return SourceInfo(self.shape, self.class_names, self.mean, self.std)
 
     def labels(self, part: Part) -> Labels:
         return self._reader().labels(part)
 
-    def chunks(self, part: Part) -> Iterator[Images]:
-        return self._reader().chunks(part)
+    def image_chunks(self, part: Part) -> Iterator[Images]:
+        return self._reader().image_chunks(part)
 
     def _reader(self) -> Reader:
         """The form that lies there, downloaded first if need be and asked for."""
-        root = self.folder(self._needs("it"))
-        official = self.form(self.dataset, root)
-        if all(os.path.exists(path) for path in official.files()):
-            return official
+        root = self.root_folder(self._requirement("it"))
+        torchvision_files = self.form(self.dataset, root)
+        if all(os.path.exists(path) for path in torchvision_files.files()):
+            return torchvision_files
         for folder in (root / self.parquet_folder, root):
-            train, test = (_shards(folder, part) for part in ("train", "test"))
+            train, test = (_find_shards(folder, part) for part in ("train", "test"))
             if train and test:
-                return self._parquet(train, test)
+                return self._parquet_reader(train, test)
         if not self.download:
-            raise root_problem(f"{self._needs(root)}; `download: true` fetches the former")
+            raise root_error(f"{self._requirement(root)}; `download: true` fetches the former")
         try:
-            official.fetch()
+            torchvision_files.download()
         except ConfigError as error:
-            failure = error.problems[0].message
-            raise root_problem(f"{self._needs(root)}; {failure}") from None
-        return official
+            reason = error.problems[0].message
+            raise root_error(f"{self._requirement(root)}; {reason}") from None
+        return torchvision_files
 
-    def _parquet(self, train: tuple[Path, ...], test: tuple[Path, ...]) -> ParquetImages:
+    def _parquet_reader(self, train: tuple[Path, ...], test: tuple[Path, ...]) -> ParquetImages:
         mode: Mode = "L" if self.shape[0] == 1 else "RGB"
         shards: dict[Part, tuple[Path, ...]] = {"train": train, "test": test}
         return ParquetImages(shards, label=self.label_column, decoder=Decoder(mode))
 
-    def _needs(self, root: Path | str) -> str:
+    def _requirement(self, root: Path | str) -> str:
         """Which files belong where, in both forms."""
         official = self.form(self.dataset, Path(root))
         return (
@@ -85,6 +85,6 @@ class Published(Source):
         )
 
 
-def _shards(folder: Path, part: str) -> tuple[Path, ...]:
+def _find_shards(folder: Path, part: str) -> tuple[Path, ...]:
     """The numbered files; else the only one."""
-    return matching(folder, f"{part}-*.parquet") or matching(folder, f"{part}.parquet")
+    return matching_files(folder, f"{part}-*.parquet") or matching_files(folder, f"{part}.parquet")

@@ -11,23 +11,27 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stillhouse.methods.core.data.base.file_kinds import Form, head_of
-from stillhouse.methods.core.data.base.source import damaged, root_problem, wrong_kind
-from stillhouse.spaces.config.problems import ConfigError, unknown
+from stillhouse.methods.core.data.base.file_kinds import FileForm, read_head
+from stillhouse.methods.core.data.base.source import (
+    damaged_file_error,
+    root_error,
+    wrong_form_error,
+)
+from stillhouse.spaces.config.problems import ConfigError, unknown_message
 
-_LONGEST_CELL = 2**31 - 1
-Fault = Callable[[Any], str | None]
+_MAX_CELL_LENGTH = 2**31 - 1
+CellCheck = Callable[[Any], str | None]
 """Why a value does not belong in a column; none if it does."""
-_Cells = Iterable[tuple[int, Any]]
+_NumberedCells = Iterable[tuple[int, Any]]
 """Number of the line or row, and the value."""
 
 
 def is_table(path: Path) -> bool:
-    """Whether the file's ending is one of ``FORMS``."""
-    return path.suffix in FORMS
+    """Whether the file's ending is one of ``COLUMN_READERS``."""
+    return path.suffix in COLUMN_READERS
 
 
-def column(path: Path, name: str, setting: str, fault: Fault) -> list[Any]:
+def read_column(path: Path, name: str, setting: str, check: CellCheck) -> list[Any]:
     """All values of the column ``name`` in order. CSV holds strings alone.
 
     Args:
@@ -38,34 +42,34 @@ def column(path: Path, name: str, setting: str, fault: Fault) -> list[Any]:
         ConfigError: no such column, a row without a value or with a faulty one, or a damaged
             file; the message names the file and the line or row.
     """
-    form: Form = "Parquet" if path.suffix == ".parquet" else "text"
-    if not (head := head_of(path)):
-        raise damaged(path, "it is empty", form)
-    if (stranger := wrong_kind(path, head, form)) is not None:
-        raise stranger
+    expected: FileForm = "Parquet" if path.suffix == ".parquet" else "text"
+    if not (head := read_head(path)):
+        raise damaged_file_error(path, "it is empty", expected)
+    if (error_of_form := wrong_form_error(path, head, expected)) is not None:
+        raise error_of_form
     try:
-        return FORMS[path.suffix](path, name, setting, fault)
+        return COLUMN_READERS[path.suffix](path, name, setting, check)
     except ConfigError:
         raise
     except UnicodeDecodeError as error:
-        why = str(error) if form == "Parquet" else _undecodable(path, error)
-        raise damaged(path, why, form) from None
+        explanation = str(error) if expected == "Parquet" else _undecodable_line(path, error)
+        raise damaged_file_error(path, explanation, expected) from None
     except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise damaged(path, error, form) from None
+        raise damaged_file_error(path, error, expected) from None
 
 
-def _parquet(path: Path, name: str, setting: str, fault: Fault) -> list[Any]:
+def _parquet(path: Path, name: str, setting: str, fault: CellCheck) -> list[Any]:
     _check_column(path, pq.read_schema(path).names, name, setting)
     values: list[Any] = pq.read_table(path, columns=[name])[name].to_pylist()
-    return _complete(path, enumerate(values, start=1), name, "row", fault)
+    return _check_cells(path, enumerate(values, start=1), name, "row", fault)
 
 
-def _csv(path: Path, name: str, setting: str, fault: Fault) -> list[Any]:
+def _csv(path: Path, name: str, setting: str, fault: CellCheck) -> list[Any]:
     # Reviews may be longer than the 128 KiB that the module takes for a mistake.
-    csv.field_size_limit(_LONGEST_CELL)
+    csv.field_size_limit(_MAX_CELL_LENGTH)
     with path.open(encoding="utf-8-sig", newline="") as file:
-        cells = _cells(path, _csv_rows(path, file), name, setting)
-        return _complete(path, cells, name, "line", fault)
+        cells = _select_column(path, _csv_rows(path, file), name, setting)
+        return _check_cells(path, cells, name, "line", fault)
 
 
 def _csv_rows(path: Path, file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
@@ -79,68 +83,68 @@ def _csv_rows(path: Path, file: Iterable[str]) -> Iterator[tuple[int, list[str]]
             message = f"line {begins}: {error}"
             if "unexpected end" in str(error):
                 message += "; a quote that opens in this row is not closed"
-            raise damaged(path, message, "text") from None
+            raise damaged_file_error(path, message, "text") from None
         if row is None:
             return
         yield begins, row
 
 
-def _tsv(path: Path, name: str, setting: str, fault: Fault) -> list[Any]:
+def _tsv(path: Path, name: str, setting: str, fault: CellCheck) -> list[Any]:
     with path.open(encoding="utf-8-sig", newline="\n") as file:
         lines = (line.removesuffix("\n").removesuffix("\r") for line in file)
         # A quote is a letter like others here: tab-separated files have no quoting.
         rows = ((n, line.split("\t") if line else []) for n, line in enumerate(lines, start=1))
-        return _complete(path, _cells(path, rows, name, setting), name, "line", fault)
+        return _check_cells(path, _select_column(path, rows, name, setting), name, "line", fault)
 
 
-def _cells(
+def _select_column(
     path: Path, rows: Iterable[tuple[int, list[str]]], name: str, setting: str
 ) -> Iterator[tuple[int, str]]:
     """One column below a header; every row has as many cells as the header, or none at all."""
     rows = ((line, row) for line, row in rows if row)
     _, header = next(iter(rows), (0, []))
     _check_column(path, header, name, setting)
-    place, needed = header.index(name), len(header)
+    column_index, num_cells = header.index(name), len(header)
     for line, row in rows:
-        if len(row) != needed:
-            message = f"line {line} has {len(row)} cells, and the header has {needed}"
-            raise damaged(path, message, "text")
-        yield line, row[place]
+        if len(row) != num_cells:
+            message = f"line {line} has {len(row)} cells, and the header has {num_cells}"
+            raise damaged_file_error(path, message, "text")
+        yield line, row[column_index]
 
 
-def _json_lines(path: Path, name: str, setting: str, fault: Fault) -> list[Any]:
+def _json_lines(path: Path, name: str, setting: str, fault: CellCheck) -> list[Any]:
     with path.open(encoding="utf-8-sig") as file:
-        return _complete(path, _members(path, file, name, setting), name, "line", fault)
+        return _check_cells(path, _json_values(path, file, name, setting), name, "line", fault)
 
 
-def _members(
+def _json_values(
     path: Path, lines: Iterable[str], name: str, setting: str
 ) -> Iterator[tuple[int, Any]]:
     first = True
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        row = _parsed(path, number, line)
+        row = _parse_json(path, number, line)
         if not isinstance(row, dict):
-            what = f"line {number} holds no {{column: value}}"
-            raise damaged(path, f"{what}; each line must be one JSON object", "text")
+            fault = f"line {number} holds no {{column: value}}"
+            raise damaged_file_error(path, f"{fault}; each line must be one JSON object", "text")
         if first:
             _check_column(path, list(row), name, setting)
         first = False
         yield number, row.get(name)
 
 
-def _parsed(path: Path, number: int, line: str) -> Any:
+def _parse_json(path: Path, number: int, line: str) -> Any:
     try:
         return json.loads(line)
     except RecursionError:
-        raise damaged(path, f"line {number} is nested too deep", "text") from None
+        raise damaged_file_error(path, f"line {number} is nested too deep", "text") from None
     except ValueError as error:  # no JSON, or a number of thousands of digits
-        why = str(error).split(";")[0]
-        raise damaged(path, f"line {number} is no JSON: {why}", "text") from None
+        reason = str(error).split(";")[0]
+        raise damaged_file_error(path, f"line {number} is no JSON: {reason}", "text") from None
 
 
-FORMS: dict[str, Callable[[Path, str, str, Fault], list[Any]]] = {
+COLUMN_READERS: dict[str, Callable[[Path, str, str, CellCheck], list[Any]]] = {
     ".parquet": _parquet,
     ".csv": _csv,
     ".tsv": _tsv,
@@ -151,33 +155,35 @@ FORMS: dict[str, Callable[[Path, str, str, Fault], list[Any]]] = {
 """Ending of a file -> how its columns are read."""
 
 
-def _complete(path: Path, cells: _Cells, name: str, unit: str, fault: Fault) -> list[Any]:
+def _check_cells(
+    path: Path, cells: _NumberedCells, name: str, unit: str, check: CellCheck
+) -> list[Any]:
     values = []
     for number, value in cells:
         # Also the NaN that pandas writes where there is nothing.
         if value is None or value != value:
-            raise root_problem(f"{path} {unit} {number} holds nothing in column {name!r}")
-        if found := fault(value):
-            raise root_problem(f"{path} {unit} {number}, column {name!r}: {found}")
+            raise root_error(f"{path} {unit} {number} holds nothing in column {name!r}")
+        if error := check(value):
+            raise root_error(f"{path} {unit} {number}, column {name!r}: {error}")
         values.append(value)
     return values
 
 
-def _check_column(path: Path, columns: Iterable[str], name: str, setting: str) -> None:
+def _check_column(path: Path, columns: Iterable[str], name: str, setting_name: str) -> None:
     columns = list(columns)
     if name not in columns:
-        raise root_problem(f"{path}: {unknown('column', name, columns)} (`{setting}`)")
+        raise root_error(f"{path}: {unknown_message('column', name, columns)} (`{setting_name}`)")
     if columns.count(name) > 1:
         message = f"{path} has {columns.count(name)} columns {name!r}; give each its own name"
-        raise root_problem(message)
+        raise root_error(message)
 
 
-def _undecodable(path: Path, error: UnicodeDecodeError) -> str:
+def _undecodable_line(path: Path, error: UnicodeDecodeError) -> str:
     """The line that is not UTF-8."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
                 line.decode("utf-8")
-            except UnicodeDecodeError as found:
-                return f"line {number} is not UTF-8 ({found.reason}); save the file as UTF-8"
+            except UnicodeDecodeError as line_error:
+                return f"line {number} is not UTF-8 ({line_error.reason}); save the file as UTF-8"
     return str(error)

@@ -15,8 +15,14 @@ from torch import Tensor
 from torchvision.datasets.mnist import read_image_file, read_label_file
 from torchvision.datasets.utils import check_integrity
 
-from stillhouse.methods.core.data.base.file_kinds import obstacle
-from stillhouse.methods.core.data.base.source import Images, Labels, Part, damaged, root_problem
+from stillhouse.methods.core.data.base.file_kinds import read_obstacle
+from stillhouse.methods.core.data.base.source import (
+    Images,
+    Labels,
+    Part,
+    damaged_file_error,
+    root_error,
+)
 
 
 @dataclass(frozen=True)
@@ -44,11 +50,11 @@ class TorchvisionFiles:
         """[N]."""
         raise NotImplementedError
 
-    def chunks(self, part: Part) -> Iterator[Images]:
+    def image_chunks(self, part: Part) -> Iterator[Images]:
         """The images, [n, C, H, W] at a time."""
         raise NotImplementedError
 
-    def fetch(self) -> None:
+    def download(self) -> None:
         """Download into ``root``.
 
         Each file arrives in one step: a process that looks meanwhile never sees half a file.
@@ -58,14 +64,16 @@ class TorchvisionFiles:
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".fetching-", dir=self.root) as workplace:
-                self.dataset(workplace, download=True)
+            with tempfile.TemporaryDirectory(
+                prefix=".fetching-", dir=self.root
+            ) as temporary_folder:
+                self.dataset(temporary_folder, download=True)
                 (self.root / self.folder).mkdir(parents=True, exist_ok=True)
                 for path in self.files():
-                    os.replace(workplace / self.folder / path.name, path)
+                    os.replace(temporary_folder / self.folder / path.name, path)
         except (OSError, RuntimeError, http.client.HTTPException) as error:
             reason = " ".join(str(error).split())
-            raise root_problem(f"the download failed ({reason})") from None
+            raise root_error(f"the download failed ({reason})") from None
 
 
 class IdxFiles(TorchvisionFiles):
@@ -82,7 +90,7 @@ class IdxFiles(TorchvisionFiles):
     def labels(self, part: Part) -> Labels:
         return self._read(read_label_file, part, "labels-idx1-ubyte").numpy()
 
-    def chunks(self, part: Part) -> Iterator[Images]:
+    def image_chunks(self, part: Part) -> Iterator[Images]:
         yield self._read(read_image_file, part, "images-idx3-ubyte").numpy()[:, None]
 
     def _read(self, reader: Callable[[str], Tensor], part: Part, kind: str) -> Tensor:
@@ -91,7 +99,9 @@ class IdxFiles(TorchvisionFiles):
         try:
             return reader(str(path))
         except (AssertionError, KeyError, OSError, RuntimeError, TypeError, ValueError) as error:
-            raise damaged(path, str(error) or "not in the idx format", "binary") from None
+            raise damaged_file_error(
+                path, str(error) or "not in the idx format", "binary"
+            ) from None
 
 
 class PickledFiles(TorchvisionFiles):
@@ -103,15 +113,15 @@ class PickledFiles(TorchvisionFiles):
 
     @property
     def names(self) -> list[str]:
-        return [name for name, _ in self._listed()]
+        return [name for name, _ in self._files_with_md5()]
 
     def labels(self, part: Part) -> Labels:
         return np.asarray(self._read(part).targets, dtype=np.int64)
 
-    def chunks(self, part: Part) -> Iterator[Images]:
+    def image_chunks(self, part: Part) -> Iterator[Images]:
         yield self._read(part).data.transpose(0, 3, 1, 2)
 
-    def _listed(self) -> list[tuple[str, str]]:
+    def _files_with_md5(self) -> list[tuple[str, str]]:
         meta = (self.dataset.meta["filename"], self.dataset.meta["md5"])
         return [*self.dataset.train_list, *self.dataset.test_list, meta]
 
@@ -119,11 +129,15 @@ class PickledFiles(TorchvisionFiles):
         try:
             return self.dataset(str(self.root), train=part == "train")
         except (OSError, RuntimeError):
-            raise damaged(self._wrong(), "its MD5 is not the published one", "binary") from None
+            raise damaged_file_error(
+                self._first_damaged_file(), "its MD5 is not the published one", "binary"
+            ) from None
 
-    def _wrong(self) -> Path:
+    def _first_damaged_file(self) -> Path:
         """The first file that is not what was published."""
         folder = self.root / self.folder
-        paths = ((folder / name, md5) for name, md5 in self._listed())
-        wrong = (p for p, md5 in paths if obstacle(p) or not check_integrity(str(p), md5))
-        return next(wrong)
+        paths = ((folder / name, md5) for name, md5 in self._files_with_md5())
+        damaged_paths = (
+            p for p, md5 in paths if read_obstacle(p) or not check_integrity(str(p), md5)
+        )
+        return next(damaged_paths)

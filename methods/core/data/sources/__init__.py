@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from stillhouse.methods.core.data.base.source import Source
-from stillhouse.spaces.config.plugins import Folder
+from stillhouse.spaces.config.plugins import PluginRegistry
 from stillhouse.spaces.config.problems import ConfigError
 
-SOURCES: Folder[Source] = Folder("stillhouse.methods.core.data.sources", Source, "data source")
+SOURCES: PluginRegistry[Source] = PluginRegistry(
+    "stillhouse.methods.core.data.sources", Source, "data source"
+)
 
 
 def resolve(spec: Any, **defaults: Any) -> tuple[str, Source]:
@@ -20,11 +22,11 @@ def resolve(spec: Any, **defaults: Any) -> tuple[str, Source]:
     Raises:
         ConfigError: no such source (the nearest is named), or settings it does not have.
     """
-    name, settings = _split(spec)
+    name, settings = _split_spec(spec)
     return name, SOURCES.load(name).parse({**defaults, **settings}, name)
 
 
-def _split(spec: Any) -> tuple[str, dict[str, Any]]:
+def _split_spec(spec: Any) -> tuple[str, dict[str, Any]]:
     if isinstance(spec, str):
         return spec, {}
     if isinstance(spec, Mapping) and len(spec) == 1:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torchvision import datasets
 
-from stillhouse.methods.core.data.formats.published import Published
+from stillhouse.methods.core.data.formats.published import PublishedSource
 from stillhouse.methods.core.data.formats.torchvision_files import PickledFiles
 
 
-class Cifar10(Published):
+class Cifar10(PublishedSource):
     """CIFAR-10, as pickled batches or Parquet files."""
 
     form = PickledFiles

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torchvision import datasets
 
-from stillhouse.methods.core.data.formats.published import Published
+from stillhouse.methods.core.data.formats.published import PublishedSource
 from stillhouse.methods.core.data.formats.torchvision_files import PickledFiles
 
 _NAMES = """
@@ -19,7 +19,7 @@ trout tulip turtle wardrobe whale willow_tree wolf woman worm
 """
 
 
-class Cifar100(Published):
+class Cifar100(PublishedSource):
     """CIFAR-100, as pickled batches or Parquet files."""
 
     form = PickledFiles

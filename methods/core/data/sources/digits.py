@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from stillhouse.methods.core.data.base.source import Images, Labels, Part, Source, SourceFacts
-from stillhouse.methods.core.data.base.splits import digest, stratified_order
+from stillhouse.methods.core.data.base.source import Images, Labels, Part, Source, SourceInfo
+from stillhouse.methods.core.data.base.splits import array_digest, stratified_order
 
 _TEST_SHARE = 0.2
 _TEST_SEED = 1797
@@ -26,18 +26,18 @@ class Digits(Source):
     def fingerprint(self) -> str:
         return _fingerprint()
 
-    def facts(self) -> SourceFacts:
-        return SourceFacts((1, 8, 8), tuple("0123456789"))
+    def info(self) -> SourceInfo:
+        return SourceInfo((1, 8, 8), tuple("0123456789"))
 
     def labels(self, part: Part) -> Labels:
-        return _all()[1][_rows(part)]
+        return _load()[1][_rows_of_part(part)]
 
-    def chunks(self, part: Part) -> Iterator[Images]:
-        yield _all()[0][_rows(part)]
+    def image_chunks(self, part: Part) -> Iterator[Images]:
+        yield _load()[0][_rows_of_part(part)]
 
 
 @lru_cache(maxsize=1)
-def _all() -> tuple[Images, Labels]:
+def _load() -> tuple[Images, Labels]:
     # The file alone: importing scikit-learn takes more than a second, in every worker.
     file = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
     table = np.loadtxt(str(file), delimiter=",", dtype=np.uint8)
@@ -45,8 +45,8 @@ def _all() -> tuple[Images, Labels]:
     return grey.reshape(-1, 1, 8, 8), table[:, 64].astype(np.int64)
 
 
-def _rows(part: Part) -> Labels:
-    labels = _all()[1]
+def _rows_of_part(part: Part) -> Labels:
+    labels = _load()[1]
     order = stratified_order(labels, _TEST_SEED)
     tests = round(len(labels) * _TEST_SHARE)
     return np.sort(order[:tests] if part == "test" else order[tests:])
@@ -54,5 +54,5 @@ def _rows(part: Part) -> Labels:
 
 @lru_cache(maxsize=1)
 def _fingerprint() -> str:
-    images, labels = _all()
-    return digest(images.ravel(), labels)
+    images, labels = _load()
+    return array_digest(images.ravel(), labels)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torchvision import datasets
 
-from stillhouse.methods.core.data.formats.published import Published
+from stillhouse.methods.core.data.formats.published import PublishedSource
 from stillhouse.methods.core.data.formats.torchvision_files import IdxFiles
 
 
-class Mnist(Published):
+class Mnist(PublishedSource):
     """MNIST, as idx files or Parquet files."""
 
     form = IdxFiles

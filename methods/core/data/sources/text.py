@@ -12,16 +12,16 @@ from stillhouse.methods.core.data.base.source import (
     PARTS,
     Labels,
     Part,
-    SourceFacts,
-    check_names,
-    root_problem,
+    SourceInfo,
+    check_class_names,
+    root_error,
 )
-from stillhouse.methods.core.data.formats.labels import Classes, label_fault
-from stillhouse.methods.core.data.formats.labels_version_1 import as_version_1
-from stillhouse.methods.core.data.formats.shards import check_files, matching
-from stillhouse.methods.core.data.formats.tables import FORMS, column, is_table
+from stillhouse.methods.core.data.formats.labels import ClassIndex, label_error
+from stillhouse.methods.core.data.formats.labels_version_1 import reads_as_version_1
+from stillhouse.methods.core.data.formats.shards import check_files, matching_files
+from stillhouse.methods.core.data.formats.tables import COLUMN_READERS, is_table, read_column
 from stillhouse.methods.core.data.text.text_source import TextSource
-from stillhouse.spaces.config.base import knob
+from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.problems import ConfigError
 
 
@@ -37,75 +37,75 @@ class Text(TextSource):
 
     version: ClassVar[int] = 2
 
-    train: str = knob("train*", "the training files, a pattern relative to root")
-    test: str | None = knob("test*", "the test files; none if there are none")
-    text: str = knob("text", "column of texts")
-    label: str = knob("label", "column of labels")
-    classes: tuple[str, ...] | None = knob(None, "class names; none means the training labels")
+    train: str = setting("train*", "the training files, a pattern relative to root")
+    test: str | None = setting("test*", "the test files; none if there are none")
+    text: str = setting("text", "column of texts")
+    label: str = setting("label", "column of labels")
+    classes: tuple[str, ...] | None = setting(None, "class names; none means the training labels")
 
-    _names = field_validator("classes")(check_names)
+    _names = field_validator("classes")(check_class_names)
 
-    def revision(self) -> int:
-        return 1 if _as_before(self, self.fingerprint()) else self.version
+    def effective_version(self) -> int:
+        return 1 if _reads_as_version_1(self, self.fingerprint()) else self.version
 
     def files(self) -> list[Path]:
-        return [path for part in PARTS for path in self._tables(part)]
+        return [path for part in PARTS for path in self._table_paths(part)]
 
-    def facts(self) -> SourceFacts:
-        shape = (self.vectors.size(), self.length, 1)
-        names = self.classes or self._classes(self._labels("train")).names
-        return SourceFacts(shape, names, (0.0,), (1.0,))
+    def info(self) -> SourceInfo:
+        shape = (self.resolved_embedding.num_dimensions(), self.length, 1)
+        names = self.classes or self._class_index(self._raw_labels("train")).names
+        return SourceInfo(shape, names, (0.0,), (1.0,))
 
     def labels(self, part: Part) -> Labels:
-        found = self._labels(part)
-        classes = self._classes(found if part == "train" else self._labels("train"))
+        raw_labels = self._raw_labels(part)
+        classes = self._class_index(raw_labels if part == "train" else self._raw_labels("train"))
         try:
-            return classes.numbers(found)
+            return classes.to_indices(raw_labels)
         except ValueError as error:
             remedy = "`classes` names all classes, `test: null` leaves these files out"
-            raise self._problem(part, f"{error}; {remedy}") from None
+            raise self._label_error(part, f"{error}; {remedy}") from None
 
     def texts(self, part: Part) -> list[str]:
-        return self._column(part, "text")
+        return self._read_column(part, "text")
 
-    def _classes(self, training: list[Any]) -> Classes:
+    def _class_index(self, training: list[Any]) -> ClassIndex:
         try:
-            return Classes.of(training, self.classes)
+            return ClassIndex.from_labels(training, self.classes)
         except ValueError as error:
             remedy = "leave `classes` out, and the training labels are the classes"
-            raise self._problem("train", f"{error}; {remedy}") from None
+            raise self._label_error("train", f"{error}; {remedy}") from None
 
-    def _problem(self, part: Part, message: str) -> ConfigError:
-        return root_problem(f"the {part} files under {self.root} have a label too many: {message}")
+    def _label_error(self, part: Part, message: str) -> ConfigError:
+        return root_error(f"the {part} files under {self.root} have a label too many: {message}")
 
-    def _labels(self, part: Part) -> list[Any]:
-        return self._column(part, "label")
+    def _raw_labels(self, part: Part) -> list[Any]:
+        return self._read_column(part, "label")
 
-    def _column(self, part: Part, setting: str) -> list[Any]:
-        name, fault = getattr(self, setting), label_fault if setting == "label" else _text_fault
-        tables = self._tables(part)
-        return [value for path in tables for value in column(path, name, setting, fault)]
+    def _read_column(self, part: Part, setting: str) -> list[Any]:
+        name, check = getattr(self, setting), label_error if setting == "label" else _text_error
+        tables = self._table_paths(part)
+        return [value for path in tables for value in read_column(path, name, setting, check)]
 
-    def _tables(self, part: Part) -> tuple[Path, ...]:
+    def _table_paths(self, part: Part) -> tuple[Path, ...]:
         pattern = self.train if part == "train" else self.test
         if pattern is None:
             return ()
-        root = self.folder(f"it must hold files of texts {pattern}")
-        found = tuple(path for path in matching(root, pattern) if is_table(path))
-        if not found:
-            raise root_problem(
-                f"{root} must hold files {pattern} that end in {', '.join(FORMS)} (`train` and "
+        root = self.root_folder(f"it must hold files of texts {pattern}")
+        paths = tuple(path for path in matching_files(root, pattern) if is_table(path))
+        if not paths:
+            raise root_error(
+                f"{root} must hold files {pattern} that end in {', '.join(COLUMN_READERS)} (`train` and "
                 f"`test` are the patterns; `test: null` where there is no test split)"
             )
-        if len(kinds := sorted({path.suffix for path in found})) > 1:
+        if len(kinds := sorted({path.suffix for path in paths})) > 1:
             message = f"{root} holds files {pattern} of several kinds: {', '.join(kinds)}"
-            raise root_problem(f"{message}; name one, like `{part}: {pattern}{kinds[0]}`")
-        check_files(found)
-        return found
+            raise root_error(f"{message}; name one, like `{part}: {pattern}{kinds[0]}`")
+        check_files(paths)
+        return paths
 
 
 @lru_cache(maxsize=32)
-def _as_before(source: Text, _digest: str) -> bool:
+def _reads_as_version_1(source: Text, _content_fingerprint: str) -> bool:
     """Whether version 1 read the same from these files: then their stages keep their keys.
 
     Args:
@@ -113,11 +113,11 @@ def _as_before(source: Text, _digest: str) -> bool:
     """
     if any(path.suffix == ".tsv" and b'"' in path.read_bytes() for path in source.files()):
         return False
-    training, test = (source._labels(part) for part in PARTS)
+    training, test = (source._raw_labels(part) for part in PARTS)
     source.labels("test")  # says which labels are in no class
-    classes = source._classes(training)
-    return as_version_1(classes, source.classes is not None, [training, test])
+    classes = source._class_index(training)
+    return reads_as_version_1(classes, source.classes is not None, [training, test])
 
 
-def _text_fault(text: Any) -> str | None:
+def _text_error(text: Any) -> str | None:
     return None if isinstance(text, str) else f"needs texts, found {text!r}"

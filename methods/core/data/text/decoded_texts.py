@@ -10,44 +10,44 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stillhouse.methods.core.data.base.array_cache import kept_array
-from stillhouse.methods.core.data.base.decoded_source import Material
-from stillhouse.methods.core.data.base.image_store import Pixels
+from stillhouse.methods.core.data.base.array_cache import cached_array
+from stillhouse.methods.core.data.base.decoded_source import DecodedSource
+from stillhouse.methods.core.data.base.image_store import ImageStore
 from stillhouse.methods.core.data.base.source import Part
-from stillhouse.methods.core.data.base.splits import Cut
-from stillhouse.methods.core.data.text.embedding_table import Lexicon, looked_up
+from stillhouse.methods.core.data.base.splits import SplitSpec
+from stillhouse.methods.core.data.text.embedding_table import EmbeddingTable, lookup
 from stillhouse.methods.core.data.text.text_source import TextSource
-from stillhouse.methods.core.data.text.vocabulary import Ids, Vocabulary
-from stillhouse.methods.core.data.text.word_vectors import learnt, loaded
+from stillhouse.methods.core.data.text.vocabulary import TokenIds, Vocabulary
+from stillhouse.methods.core.data.text.word_vectors import learn_vectors, load_vectors
 from stillhouse.spaces.config.base import fingerprint
 
 
-class Sentences(Pixels):
+class TextStore(ImageStore):
     """int32 word numbers [N, L] on the device; a batch [B, L, 1, D] is looked up when it is due.
 
     So it has the form of float images [B, H, W, C], and goes on as these do.
     """
 
-    def __init__(self, ids: Ids, vectors: Tensor) -> None:
+    def __init__(self, ids: TokenIds, vectors: Tensor) -> None:
         super().__init__(ids)
         self._vectors = vectors
         self._tables: dict[torch.device, Tensor] = {}
 
-    def gathered(self, rows: Tensor, size: int, device: torch.device) -> Iterator[Tensor]:
-        for ids in super().gathered(rows, size, device):
-            yield looked_up(self._table(device), ids)
+    def gather_batches(self, rows: Tensor, size: int, device: torch.device) -> Iterator[Tensor]:
+        for ids in super().gather_batches(rows, size, device):
+            yield lookup(self._vectors_on(device), ids)
 
-    def streamed(self, rows: Tensor, size: int, device: torch.device) -> Iterator[Tensor]:
-        for ids in super().streamed(rows, size, device):
-            yield looked_up(self._table(device), ids)
+    def stream_batches(self, rows: Tensor, size: int, device: torch.device) -> Iterator[Tensor]:
+        for ids in super().stream_batches(rows, size, device):
+            yield lookup(self._vectors_on(device), ids)
 
-    def _table(self, device: torch.device) -> Tensor:
+    def _vectors_on(self, device: torch.device) -> Tensor:
         if device not in self._tables:
             self._tables[device] = self._vectors.to(device)
         return self._tables[device]
 
 
-class TextMaterial(Material):
+class DecodedTexts(DecodedSource):
     """What a source of texts holds. Numbers, words and vectors are kept on the disk once made.
 
     Words and learnt vectors are of all training texts but those held out: ``limit`` and
@@ -58,72 +58,76 @@ class TextMaterial(Material):
 
     def __init__(self, source: TextSource, digest: str) -> None:
         super().__init__(source, digest, None)
-        self._sentences: dict[tuple[Part, Cut], Sentences] = {}
-        self._lexicons: dict[Cut, Lexicon] = {}
-        self._vocabularies: dict[Cut, Vocabulary] = {}
+        self._sentences: dict[tuple[Part, SplitSpec], TextStore] = {}
+        self._embedding_tables: dict[SplitSpec, EmbeddingTable] = {}
+        self._vocabularies: dict[SplitSpec, Vocabulary] = {}
 
-    def examples(self, part: Part, cut: Cut) -> Sentences:
-        cut = _all_shown(cut)
-        if (part, cut) not in self._sentences:
-            lexicon = self.lexicon(cut)
-            self._sentences[part, cut] = Sentences(self._ids(part, cut), lexicon.vectors)
-        return self._sentences[part, cut]
+    def example_store(self, part: Part, spec: SplitSpec) -> TextStore:
+        spec = _without_selection(spec)
+        if (part, spec) not in self._sentences:
+            table = self.embedding_table(spec)
+            self._sentences[part, spec] = TextStore(self._ids(part, spec), table.vectors)
+        return self._sentences[part, spec]
 
-    def lexicon(self, cut: Cut) -> Lexicon:
+    def embedding_table(self, spec: SplitSpec) -> EmbeddingTable:
         """The words and their vectors.
 
         Raises:
             ConfigError: there is no word in the texts, or a broken line in the file of vectors.
         """
-        cut = _all_shown(cut)
-        if cut not in self._lexicons:
-            vocabulary = self._vocabulary(cut)
-            vectors = kept_array(self._key("vectors", cut), lambda: self._vectors(vocabulary, cut))
-            self._lexicons[cut] = Lexicon(vocabulary, torch.from_numpy(vectors))
-        return self._lexicons[cut]
+        spec = _without_selection(spec)
+        if spec not in self._embedding_tables:
+            vocabulary = self._vocabulary(spec)
+            vectors = cached_array(
+                self._cache_key("vectors", spec), lambda: self._vectors(vocabulary, spec)
+            )
+            self._embedding_tables[spec] = EmbeddingTable(vocabulary, torch.from_numpy(vectors))
+        return self._embedding_tables[spec]
 
-    def space(self, cut: Cut) -> str | None:
-        file = self.source.vectors.digest()
+    def embedding_space(self, spec: SplitSpec) -> str | None:
+        file = self.source.resolved_embedding.file_fingerprint()
         # A file's vectors are the same whichever words are looked up.
-        return f"file {file}" if file else self._key("vectors", _all_shown(cut))
+        return f"file {file}" if file else self._cache_key("vectors", _without_selection(spec))
 
-    def _vocabulary(self, cut: Cut) -> Vocabulary:
+    def _vocabulary(self, spec: SplitSpec) -> Vocabulary:
         def make() -> np.ndarray:
-            texts = [self._texts[row] for row in self.splits(cut).train]
-            found = Vocabulary.of(texts, self.source.vocabulary, self.source.token)
+            texts = [self._texts[row] for row in self.splits(spec).train]
+            found = Vocabulary.from_texts(texts, self.source.vocabulary, self.source.token)
             return np.frombuffer(json.dumps(found.words).encode(), np.uint8)
 
-        if cut not in self._vocabularies:
-            words = json.loads(kept_array(self._key("vocabulary", cut), make).tobytes())
-            self._vocabularies[cut] = Vocabulary(tuple(words), self.source.token)
-        return self._vocabularies[cut]
+        if spec not in self._vocabularies:
+            words = json.loads(cached_array(self._cache_key("vocabulary", spec), make).tobytes())
+            self._vocabularies[spec] = Vocabulary(tuple(words), self.source.token)
+        return self._vocabularies[spec]
 
-    def _ids(self, part: Part, cut: Cut) -> Ids:
-        def make() -> Ids:
+    def _ids(self, part: Part, spec: SplitSpec) -> TokenIds:
+        def make() -> TokenIds:
             texts = self._texts if part == "train" else self.source.texts(part)
-            return self._vocabulary(cut).encode(texts, self.source.length)
+            return self._vocabulary(spec).encode(texts, self.source.length)
 
-        ids: Ids = kept_array(self._key(part, cut), make)
+        ids: TokenIds = cached_array(self._cache_key(part, spec), make)
         return ids
 
-    def _vectors(self, vocabulary: Vocabulary, cut: Cut) -> np.ndarray:
-        how, dimensions = self.source.vectors, self.facts.shape[0]
-        if how.file is not None:
-            return loaded(how.file, vocabulary, dimensions)
-        ids = self._ids("train", cut)[self.splits(cut).train]
-        return learnt(ids, len(vocabulary), dimensions, how.window)
+    def _vectors(self, vocabulary: Vocabulary, spec: SplitSpec) -> np.ndarray:
+        embedding, dimensions = self.source.resolved_embedding, self.info.shape[0]
+        if embedding.file is not None:
+            return load_vectors(embedding.file, vocabulary, dimensions)
+        ids = self._ids("train", spec)[self.splits(spec).train]
+        return learn_vectors(ids, len(vocabulary), dimensions, embedding.window)
 
     @cached_property
     def _texts(self) -> list[str]:
         """Of the training part, as long as this is open."""
         return self.source.texts("train")
 
-    def _key(self, what: str, cut: Cut) -> str:
+    def _cache_key(self, content: str, spec: SplitSpec) -> str:
         name = type(self.source).__name__
-        settings = [self.source.settings(), self.source.revision()]
-        return fingerprint([name, *settings, self.digest, cut.validation, cut.seed, what])
+        settings = [self.source.settings(), self.source.effective_version()]
+        return fingerprint(
+            [name, *settings, self.content_fingerprint, spec.validation, spec.seed, content]
+        )
 
 
-def _all_shown(cut: Cut) -> Cut:
+def _without_selection(spec: SplitSpec) -> SplitSpec:
     """The cut without what only chooses among the examples of a split."""
-    return cut._replace(limit=None, classes=None, validation_limit=None)
+    return spec._replace(limit=None, classes=None, validation_limit=None)

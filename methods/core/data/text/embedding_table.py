@@ -9,11 +9,11 @@ from torch import Tensor
 
 from stillhouse.methods.core.data.text.vocabulary import Vocabulary
 
-_POSITIONS = 4096
+_CHUNK_SIZE = 4096
 
 
 @dataclass(frozen=True)
-class Lexicon:
+class EmbeddingTable:
     """Teachers, students and made sentences of one data set share it, and none of them owns it."""
 
     vocabulary: Vocabulary
@@ -26,10 +26,10 @@ class Lexicon:
         Args:
             shape: ends with (D, L, 1).
         """
-        words = self.vectors[1:]
-        mean, deviation = words.mean(dim=0), words.std(dim=0, correction=0)
-        drawn = torch.randn(shape, generator=generator)
-        return mean.view(-1, 1, 1) + deviation.view(-1, 1, 1) * drawn
+        word_vectors = self.vectors[1:]
+        mean, deviation = word_vectors.mean(dim=0), word_vectors.std(dim=0, correction=0)
+        samples = torch.randn(shape, generator=generator)
+        return mean.view(-1, 1, 1) + deviation.view(-1, 1, 1) * samples
 
     def nearest_words(self, sentences: Tensor) -> list[str]:
         """The word with the nearest vector (Euclidean) at every position, spaces between.
@@ -40,16 +40,16 @@ class Lexicon:
         count, dimensions, length, _ = sentences.shape
         points = sentences.detach().float().cpu().permute(0, 2, 3, 1).reshape(-1, dimensions)
         # |x - w|^2 without |x|^2, which is the same for every word w.
-        lengths = self.vectors.square().sum(dim=1)
-        numbers = [
-            (lengths - 2 * some @ self.vectors.T).argmin(dim=1)
-            for some in torch.split(points, _POSITIONS)
+        squared_lengths = self.vectors.square().sum(dim=1)
+        nearest = [
+            (squared_lengths - 2 * points_chunk @ self.vectors.T).argmin(dim=1)
+            for points_chunk in torch.split(points, _CHUNK_SIZE)
         ]
-        ids = torch.cat(numbers).view(count, length)
+        ids = torch.cat(nearest).view(count, length)
         return [self.vocabulary.decode(row) for row in ids.tolist()]
 
 
-def looked_up(vectors: Tensor, ids: Tensor) -> Tensor:
+def lookup(vectors: Tensor, ids: Tensor) -> Tensor:
     """Rows of ``vectors`` [V, D] for numbers [B, L]: [B, L, 1, D]."""
-    found = vectors.index_select(0, ids.flatten())
-    return found.view(*ids.shape, 1, vectors.shape[1])
+    rows = vectors.index_select(0, ids.flatten())
+    return rows.view(*ids.shape, 1, vectors.shape[1])

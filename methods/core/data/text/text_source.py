@@ -12,43 +12,47 @@ from stillhouse.methods.core.data.base.file_fingerprint import files_fingerprint
 from stillhouse.methods.core.data.base.source import Part, Source
 from stillhouse.methods.core.data.text.vocabulary import TOKEN
 from stillhouse.methods.core.data.text.word_vectors import file_dimensions
-from stillhouse.spaces.config.base import Config, fingerprint, knob
+from stillhouse.spaces.config.base import Config, fingerprint, setting
 from stillhouse.spaces.config.problems import ConfigError, Problem
 
-_DIMENSIONS = 100
+_DEFAULT_DIMENSIONS = 100
 
 
 class Embedding(Config):
     """A vector for each word: learnt from the texts, or read from a file of ``path``."""
 
-    path: str | None = knob(
+    path: str | None = setting(
         None, "file of vectors in GloVe's or word2vec's text format, absolute or from root on"
     )
-    dimensions: int | None = knob(
-        None, f"of a vector; none means {_DIMENSIONS}, or as many as the file has", ge=1
+    dimensions: int | None = setting(
+        None, f"of a vector; none means {_DEFAULT_DIMENSIONS}, or as many as the file has", ge=1
     )
-    window: int = knob(5, "words of each side that count as near, where vectors are learnt", ge=1)
+    window: int = setting(
+        5, "words of each side that count as near, where vectors are learnt", ge=1
+    )
 
     @property
     def file(self) -> Path | None:
         """The file, where vectors are not learnt."""
         return None if self.path is None else Path(self.path).expanduser().absolute()
 
-    def size(self) -> int:
+    def num_dimensions(self) -> int:
         """How many dimensions a vector has.
 
         Raises:
             ConfigError: the file cannot be read, or has others than ``dimensions`` says.
         """
         if self.file is None:
-            return self.dimensions or _DIMENSIONS
-        found = file_dimensions(self.file)
-        if self.dimensions not in (None, found):
-            message = f"is {self.dimensions}, and {self.file} has vectors of {found}; leave it out"
+            return self.dimensions or _DEFAULT_DIMENSIONS
+        file_size = file_dimensions(self.file)
+        if self.dimensions not in (None, file_size):
+            message = (
+                f"is {self.dimensions}, and {self.file} has vectors of {file_size}; leave it out"
+            )
             raise ConfigError([Problem("source.text.embedding.dimensions", message)])
-        return found
+        return file_size
 
-    def digest(self) -> str | None:
+    def file_fingerprint(self) -> str | None:
         """The file's fingerprint; none where vectors are learnt.
 
         Raises:
@@ -61,22 +65,22 @@ class Embedding(Config):
 
     def identity(self) -> dict[str, Any]:
         """What decides the vectors, beside the words; where the file lies does not."""
-        if (digest := self.digest()) is not None:
+        if (digest := self.file_fingerprint()) is not None:
             return {"file": digest}
-        return {"dimensions": self.size(), "window": self.window}
+        return {"dimensions": self.num_dimensions(), "window": self.window}
 
 
 class TextSource(Source):
     """A source whose examples are texts. Networks see [dimensions, length, 1] of word vectors."""
 
-    vocabulary: int = knob(5_000, "words kept, the most frequent of the training split", ge=1)
-    length: int = knob(400, "words of a text that are read; shorter ones are padded", ge=2)
-    token: str = knob(TOKEN, "regular expression of a word, found in the lower-cased text")
-    embedding: Embedding = knob(Embedding(), "a vector for each word")
+    vocabulary: int = setting(5_000, "words kept, the most frequent of the training split", ge=1)
+    length: int = setting(400, "words of a text that are read; shorter ones are padded", ge=2)
+    token: str = setting(TOKEN, "regular expression of a word, found in the lower-cased text")
+    embedding: Embedding = setting(Embedding(), "a vector for each word")
 
     @field_validator("token")
     @classmethod
-    def _compiles(cls, token: str) -> str:
+    def _check_token(cls, token: str) -> str:
         try:
             matches_nothing = re.compile(token).match("") is not None
         except re.error as error:
@@ -86,13 +90,13 @@ class TextSource(Source):
         return token
 
     @property
-    def vectors(self) -> Embedding:
+    def resolved_embedding(self) -> Embedding:
         """``embedding``, the path of its file from ``root`` on."""
-        told = self.embedding
-        if told.path is None or self.root is None:
-            return told
-        path = Path(self.root).expanduser() / Path(told.path).expanduser()
-        return told.model_copy(update={"path": str(path)})
+        embedding = self.embedding
+        if embedding.path is None or self.root is None:
+            return embedding
+        path = Path(self.root).expanduser() / Path(embedding.path).expanduser()
+        return embedding.model_copy(update={"path": str(path)})
 
     def texts(self, part: Part) -> list[str]:
         """The texts in order, one for each label.
@@ -104,8 +108,8 @@ class TextSource(Source):
 
     def fingerprint(self) -> str:
         files = super().fingerprint()
-        vectors = self.vectors.digest()
+        vectors = self.resolved_embedding.file_fingerprint()
         return files if vectors is None else fingerprint([files, vectors])
 
     def settings(self) -> dict[str, Any]:
-        return {**super().settings(), "embedding": self.vectors.identity()}
+        return {**super().settings(), "embedding": self.resolved_embedding.identity()}

@@ -18,7 +18,7 @@ TOKEN = r"\w+(?:'\w+)*"
 PADDING, UNKNOWN = "<pad>", "<unk>"
 """Numbers 0 and 1: what follows a text's end, and every word outside the vocabulary."""
 
-Ids = NDArray[np.int32]
+TokenIds = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Vocabulary:
     token: str = TOKEN
 
     @classmethod
-    def of(cls, texts: Iterable[str], size: int, token: str = TOKEN) -> Vocabulary:
+    def from_texts(cls, texts: Iterable[str], size: int, token: str = TOKEN) -> Vocabulary:
         """The ``size`` most frequent words of ``texts``; among equals those first in the alphabet.
 
         Raises:
@@ -48,12 +48,12 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.words)
 
-    def encode(self, texts: Sequence[str], length: int) -> Ids:
+    def encode(self, texts: Sequence[str], length: int) -> TokenIds:
         """[N, ``length``]: the first words of each text as numbers, then padding."""
         ids = np.zeros((len(texts), length), np.int32)
         for row, text in zip(ids, texts, strict=True):
-            found = [self._numbers.get(word, 1) for word in words_in(text, self.token, length)]
-            row[: len(found)] = found
+            numbers = [self._index.get(word, 1) for word in words_in(text, self.token, length)]
+            row[: len(numbers)] = numbers
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -61,13 +61,13 @@ class Vocabulary:
         return " ".join(self.words[number] for number in ids)
 
     @cached_property
-    def _numbers(self) -> dict[str, int]:
+    def _index(self) -> dict[str, int]:
         return {word: number for number, word in enumerate(self.words)}
 
 
-def words_in(text: str, token: str = TOKEN, most: int | None = None) -> Iterator[str]:
-    """The lower-cased words of a text in order, the first ``most`` of them."""
-    for number, found in enumerate(re.finditer(token, text.lower())):
-        if number == most:
+def words_in(text: str, token: str = TOKEN, max_words: int | None = None) -> Iterator[str]:
+    """The lower-cased words of a text in order, the first ``max_words`` of them."""
+    for number, match in enumerate(re.finditer(token, text.lower())):
+        if number == max_words:
             return
-        yield found[0]
+        yield match[0]

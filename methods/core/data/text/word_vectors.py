@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from stillhouse.methods.core.data.base.file_kinds import foreign, head_of, obstacle
-from stillhouse.methods.core.data.text.vocabulary import Ids, Vocabulary
+from stillhouse.methods.core.data.base.file_kinds import foreign_content, read_head, read_obstacle
+from stillhouse.methods.core.data.text.vocabulary import TokenIds, Vocabulary
 from stillhouse.spaces.config.problems import ConfigError, Problem
 
 if TYPE_CHECKING:
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 Vectors = NDArray[np.float32]
 
-_DENSE = 512
+_MAX_DENSE_WORDS = 512
 """Words up to which all singular vectors cost less than ARPACK takes for some."""
-_PLACES = 4
+_DECIMALS = 4
 
 
-def learnt(ids: Ids, words: int, dimensions: int, window: int) -> Vectors:
+def learn_vectors(ids: TokenIds, words: int, dimensions: int, window: int) -> Vectors:
     """Vectors [words, dimensions] of what stands near what in texts ``ids`` [N, length].
 
     Levy, Goldberg and Dagan 2015: the positive pointwise mutual information of words at most
@@ -37,25 +37,29 @@ def learnt(ids: Ids, words: int, dimensions: int, window: int) -> Vectors:
 
     information = ppmi(ids, words, window)
     size = min(dimensions, words)
-    if words <= _DENSE or size >= words - 1:
-        left, values, _ = np.linalg.svd(information.toarray())
+    if words <= _MAX_DENSE_WORDS or size >= words - 1:
+        left_vectors, singular_values, _ = np.linalg.svd(information.toarray())
     else:
         start = np.ones(words) / np.sqrt(words)
-        left, values, _ = svds(information, k=size, v0=start, random_state=0)
-        order = np.argsort(-values, kind="stable")
-        left, values = left[:, order], values[order]
-    found = np.zeros((words, dimensions))
-    found[:, :size] = left[:, :size] * np.sqrt(values[:size])
-    strongest = np.abs(found).argmax(axis=0)
-    found *= np.where(found[strongest, np.arange(dimensions)] < 0, -1.0, 1.0)
-    used = np.abs(information).sum(axis=1) > 0
+        left_vectors, singular_values, _ = svds(information, k=size, v0=start, random_state=0)
+        order = np.argsort(-singular_values, kind="stable")
+        left_vectors, singular_values = left_vectors[:, order], singular_values[order]
+    vectors = np.zeros((words, dimensions))
+    vectors[:, :size] = left_vectors[:, :size] * np.sqrt(singular_values[:size])
+    strongest = np.abs(vectors).argmax(axis=0)
+    vectors *= np.where(vectors[strongest, np.arange(dimensions)] < 0, -1.0, 1.0)
+    has_information = np.abs(information).sum(axis=1) > 0
     # What the factors hold of words without information is rounding.
-    found[~np.asarray(used).ravel()] = 0.0
-    scale = np.sqrt(np.mean(np.square(found[np.asarray(used).ravel()]))) if used.any() else 1.0
-    return np.round(found / scale, _PLACES).astype(np.float32)
+    vectors[~np.asarray(has_information).ravel()] = 0.0
+    scale = (
+        np.sqrt(np.mean(np.square(vectors[np.asarray(has_information).ravel()])))
+        if has_information.any()
+        else 1.0
+    )
+    return np.round(vectors / scale, _DECIMALS).astype(np.float32)
 
 
-def ppmi(ids: Ids, words: int, window: int) -> sparse.csr_array:
+def ppmi(ids: TokenIds, words: int, window: int) -> sparse.csr_array:
     """[words, words], symmetric: max(0, log(P(a, b) / P(a) P(b))) of two words near each other.
 
     P(a, b) is the share of a and b among all ordered pairs of words that are at most ``window``
@@ -70,15 +74,15 @@ def ppmi(ids: Ids, words: int, window: int) -> sparse.csr_array:
         pairs = (first[both].astype(np.int64), second[both].astype(np.int64))
         counts += sparse.coo_array((np.ones(len(pairs[0])), pairs), (words, words)).tocsr()
     table = (counts + counts.T).tocoo()
-    total, each = table.data.sum(), np.asarray(table.sum(axis=1)).ravel()
+    total, marginals = table.data.sum(), np.asarray(table.sum(axis=1)).ravel()
     row, column = table.coords
-    information = np.log(table.data * total / (each[row] * each[column]))
+    information = np.log(table.data * total / (marginals[row] * marginals[column]))
     positive = information > 0
-    kept = (information[positive], (row[positive], column[positive]))
-    return sparse.csr_array(sparse.coo_array(kept, (words, words)))
+    positive_entries = (information[positive], (row[positive], column[positive]))
+    return sparse.csr_array(sparse.coo_array(positive_entries, (words, words)))
 
 
-def loaded(path: Path, vocabulary: Vocabulary, dimensions: int) -> Vectors:
+def load_vectors(path: Path, vocabulary: Vocabulary, dimensions: int) -> Vectors:
     """The vectors [V, ``dimensions``] of a file in GloVe's or word2vec's text format.
 
     A word that the file lacks, and any unknown one, gets the mean of those that were found;
@@ -88,17 +92,19 @@ def loaded(path: Path, vocabulary: Vocabulary, dimensions: int) -> Vectors:
         ConfigError: a broken line, told by its number, or none of the words is there.
     """
     numbers = {word: number for number, word in enumerate(vocabulary.words) if number > 1}
-    found = np.full((len(vocabulary), dimensions), np.nan)
-    for line, word, told in _lines(path, dimensions):
+    vectors = np.full((len(vocabulary), dimensions), np.nan)
+    for line, word, fields in _iter_lines(path, dimensions):
         number = numbers.pop(word, None)
         if number is not None:
-            found[number] = _parsed(path, line, told)
-    known = ~np.isnan(found[:, 0])
-    if not known.any():
-        raise _problem(f"{path} holds none of the {len(vocabulary) - 2} words of the vocabulary")
-    found[~known] = found[known].mean(axis=0)
-    found[0] = 0.0
-    return found.astype(np.float32)
+            vectors[number] = _parse_vector(path, line, fields)
+    is_known = ~np.isnan(vectors[:, 0])
+    if not is_known.any():
+        raise _embedding_error(
+            f"{path} holds none of the {len(vocabulary) - 2} words of the vocabulary"
+        )
+    vectors[~is_known] = vectors[is_known].mean(axis=0)
+    vectors[0] = 0.0
+    return vectors.astype(np.float32)
 
 
 def file_dimensions(path: Path) -> int:
@@ -107,45 +113,49 @@ def file_dimensions(path: Path) -> int:
     Raises:
         ConfigError: no such file, or one that does not begin like one of the formats.
     """
-    if found := obstacle(path):
-        raise _problem(f"{path} {found}")
-    if found := foreign(head_of(path), "text"):
-        raise _problem(f"{path} is no file of vectors: it holds {found}")
+    if problem := read_obstacle(path):
+        raise _embedding_error(f"{path} {problem}")
+    if problem := foreign_content(read_head(path), "text"):
+        raise _embedding_error(f"{path} is no file of vectors: it holds {problem}")
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             fields = file.readline().split()
     except OSError as error:
-        raise _problem(f"cannot be read: {path} ({error.strerror or error})") from None
+        raise _embedding_error(f"cannot be read: {path} ({error.strerror or error})") from None
     header = len(fields) == 2 and all(field.isdecimal() for field in fields)
     count = int(fields[1]) if header else len(fields) - 1
     if count < 1 or not (header or _is_number(fields[-1])):
-        raise _problem(f"{path} line 1 needs a word and its numbers, found {len(fields)} fields")
+        raise _embedding_error(
+            f"{path} line 1 needs a word and its numbers, found {len(fields)} fields"
+        )
     return count
 
 
-def _lines(path: Path, dimensions: int) -> Iterator[tuple[int, str, list[str]]]:
+def _iter_lines(path: Path, dimensions: int) -> Iterator[tuple[int, str, list[str]]]:
     """Line number, word and numbers; a word may hold spaces, as a few of GloVe's do."""
     with path.open(encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, start=1):
-            word, *told = line.rstrip().rsplit(" ", dimensions)
+            word, *fields = line.rstrip().rsplit(" ", dimensions)
             if number == 1 and dimensions > 1 and len(line.split()) == 2:
                 continue
             last = word.rsplit(" ", 1)[-1]
-            more = " " in word and _is_number(last)
-            if len(told) != dimensions or more:
+            is_longer = " " in word and _is_number(last)
+            if len(fields) != dimensions or is_longer:
                 count = len(line.split()) - 1
                 message = f"{path} line {number} has {count} numbers where others have {dimensions}"
-                raise _problem(message)
-            yield number, word, told
+                raise _embedding_error(message)
+            yield number, word, fields
 
 
-def _parsed(path: Path, line: int, told: list[str]) -> NDArray[np.float64]:
+def _parse_vector(path: Path, line: int, fields: list[str]) -> NDArray[np.float64]:
     try:
-        vector = np.array(told, np.float64)
+        vector = np.array(fields, np.float64)
     except ValueError as error:
-        raise _problem(f"{path} line {line} is broken: {error}") from None
+        raise _embedding_error(f"{path} line {line} is broken: {error}") from None
     if not np.isfinite(vector).all():
-        raise _problem(f"{path} line {line} is broken: it holds a number that is not finite")
+        raise _embedding_error(
+            f"{path} line {line} is broken: it holds a number that is not finite"
+        )
     return vector
 
 
@@ -157,5 +167,5 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _problem(message: str) -> ConfigError:
+def _embedding_error(message: str) -> ConfigError:
     return ConfigError([Problem("source.text.embedding.path", message)])

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stillhouse.methods.core.synthesis.distilling.unroll import require_no_statistics
+from stillhouse.methods.core.synthesis.distilling.unroll import require_no_batch_norm
 from stillhouse.spaces.modules.network import Network
-from stillhouse.spaces.modules.text_layers import unfused
+from stillhouse.spaces.modules.text_layers import without_fused_lstm
 
 
-class Distilled(NamedTuple):
+class DistilledSet(NamedTuple):
     """Examples that stand for a training split, in the order of the steps."""
 
     images: Tensor
@@ -24,7 +24,7 @@ class Distilled(NamedTuple):
     """[S * E]: the size of every step; N / S examples a step."""
 
 
-def take_steps(network: Network, distilled: Distilled, steps: int) -> None:
+def train_on_distilled(network: Network, distilled: DistilledSet, steps: int) -> None:
     """Train in place: pass after pass over the ``steps``, each at its own rate.
 
     Plain gradient descent, w <- w - rate * grad, on cross entropy with soft labels (Sucholutsky
@@ -33,16 +33,16 @@ def take_steps(network: Network, distilled: Distilled, steps: int) -> None:
     Raises:
         ConfigError: the network has batch norm.
     """
-    require_no_statistics(network)
+    require_no_batch_norm(network)
     network.eval()
     weights = list(network.parameters())
     batches = list(zip(distilled.images.chunk(steps), distilled.labels.chunk(steps), strict=True))
     for i, rate in enumerate(distilled.rates):
         images, labels = batches[i % steps]
-        with unfused(network):
+        with without_fused_lstm(network):
             loss = F.cross_entropy(network(images, ()).logits, labels)
-        downs = torch.autograd.grad(loss, weights, allow_unused=True)
+        gradients = torch.autograd.grad(loss, weights, allow_unused=True)
         with torch.no_grad():
-            for weight, down in zip(weights, downs, strict=True):
-                if down is not None:
-                    weight.sub_(rate * down)
+            for weight, gradient in zip(weights, gradients, strict=True):
+                if gradient is not None:
+                    weight.sub_(rate * gradient)

@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 from pydantic import field_validator
 
-from stillhouse.spaces.config.base import Config, knob
+from stillhouse.spaces.config.base import Config, setting
 from stillhouse.spaces.config.domains import Choice, Integers, LogUniform
 from stillhouse.spaces.config.problems import ConfigError, Problem
 
-REPORTS = 40
+MAX_REPORTS = 40
 """At most so many reports a run; each is over an equal share of the iterations."""
 
 
@@ -20,59 +20,61 @@ class Distilling(Config):
     Defaults are those of Sucholutsky and Schonlau 2021 for MNIST and LeNet, but for ``clip``.
     """
 
-    examples: int = knob(
+    examples: int = setting(
         10, "that each step learns from; fewer than classes will do", Integers(1, 50), ge=1
     )
-    steps: int = knob(1, "each with examples of its own", Integers(1, 10), ge=1)
-    passes: int = knob(3, "over the steps, each at step sizes of its own", Integers(1, 5), ge=1)
-    rate: float = knob(0.01, "every step's size at first", LogUniform(1e-3, 2.0), gt=0.0)
-    classes: tuple[int, ...] | None = knob(
+    steps: int = setting(1, "each with examples of its own", Integers(1, 10), ge=1)
+    passes: int = setting(3, "over the steps, each at step sizes of its own", Integers(1, 5), ge=1)
+    rate: float = setting(0.01, "every step's size at first", LogUniform(1e-3, 2.0), gt=0.0)
+    classes: tuple[int, ...] | None = setting(
         None, "that the labels of a step begin with, in turn; none means 0, 1, 2 ..."
     )
-    images: Literal["learnt", "real", "means", "centres"] = knob(
+    images: Literal["learnt", "real", "means", "centres"] = setting(
         "learnt",
         "learnt from noise; or left as they are: real ones, class means, k-means centres",
         Choice(("learnt", "real", "means", "centres")),
     )
-    image_start: Literal["noise", "real", "means", "centres"] = knob(
+    image_start: Literal["noise", "real", "means", "centres"] = setting(
         "noise",
         "what learnt images begin as: noise, or the best that the training split gives untaught",
         Choice(("noise", "real", "means", "centres")),
     )
-    labels: Literal["soft", "softmax", "hard"] = knob(
+    labels: Literal["soft", "softmax", "hard"] = setting(
         "soft",
         "learnt as they stand or through a softmax; hard: one-hot, not learnt (Wang et al. 2018)",
         Choice(("soft", "softmax", "hard")),
     )
-    label_start: Literal["one_hot", "smoothed", "uniform", "normal", "zeros"] = knob(
+    label_start: Literal["one_hot", "smoothed", "uniform", "normal", "zeros"] = setting(
         "one_hot",
         "what learnt labels begin as; smoothed: a tenth spread over all classes; uniform, normal: "
         "drawn",
         Choice(("one_hot", "smoothed", "uniform", "normal", "zeros")),
     )
-    label_scale: float = knob(1.0, "multiplies what labels begin as", LogUniform(1.0, 10.0), gt=0.0)
-    start: Literal["fixed", "random"] = knob(
+    label_scale: float = setting(
+        1.0, "multiplies what labels begin as", LogUniform(1.0, 10.0), gt=0.0
+    )
+    start: Literal["fixed", "random"] = setting(
         "fixed", "the one network of the seed, or fresh networks every iteration"
     )
-    networks: int = knob(4, "fresh networks at once, where start: random", Integers(1, 16), ge=1)
-    judged_on: int = knob(20, "fresh networks in the end, where start: random", ge=2)
-    iterations: int = knob(20_000, "of Adam, a real batch each", Integers(1_000, 40_000), ge=1)
-    batch_size: int = knob(1024, "real examples that a network is held against", ge=1)
-    lr: float = knob(0.01, "of Adam, betas 0.5 and 0.999", LogUniform(1e-3, 0.1), gt=0.0)
-    clip: float | None = knob(
+    networks: int = setting(4, "fresh networks at once, where start: random", Integers(1, 16), ge=1)
+    judged_on: int = setting(20, "fresh networks in the end, where start: random", ge=2)
+    iterations: int = setting(20_000, "of Adam, a real batch each", Integers(1_000, 40_000), ge=1)
+    batch_size: int = setting(1024, "real examples that a network is held against", ge=1)
+    lr: float = setting(0.01, "of Adam, betas 0.5 and 0.999", LogUniform(1e-3, 0.1), gt=0.0)
+    clip: float | None = setting(
         0.5,
         "largest norm of the gradient; a rare huge one, as several steps in a row give, would "
         "spoil Adam's moments for hundreds of iterations; null: as published",
         gt=0.0,
     )
-    halvings: int = knob(9, "of lr, evenly spaced", Integers(0, 12), ge=0)
-    keep: Literal["last", "best"] = knob(
+    halvings: int = setting(9, "of lr, evenly spaced", Integers(0, 12), ge=0)
+    keep: Literal["last", "best"] = setting(
         "last", "whose report's examples are the result; best: on the validation split"
     )
 
     @field_validator("classes")
     @classmethod
-    def _some(cls, classes: Any) -> Any:
+    def _distinct_classes(cls, classes: Any) -> Any:
         if classes is not None and (len(set(classes)) < len(classes) or not classes):
             raise ValueError(f"needs a class or more, each once, found {list(classes)}")
         return classes
@@ -92,21 +94,21 @@ class Distilling(Config):
             raise ConfigError([Problem("keep", message)])
 
     @property
-    def begun_as(self) -> str:
+    def initial_images(self) -> str:
         """What the images are at first."""
         return self.image_start if self.images == "learnt" else self.images
 
     @property
-    def reports(self) -> int:
+    def num_reports(self) -> int:
         """How many reports there are."""
-        return min(REPORTS, self.iterations)
+        return min(MAX_REPORTS, self.iterations)
 
-    def share(self, report: int) -> range:
+    def iterations_of(self, report: int) -> range:
         """The iterations that a report (from 0) is over."""
-        first, last = (self.iterations * n // self.reports for n in (report, report + 1))
+        first, last = (self.iterations * n // self.num_reports for n in (report, report + 1))
         return range(first, last)
 
     def initial_classes(self, classes: int) -> list[int]:
         """The class that each of a step's labels begins with."""
-        of = self.classes or range(classes)
-        return [of[place % len(of)] for place in range(self.examples)]
+        order = self.classes or range(classes)
+        return [order[index % len(order)] for index in range(self.examples)]

@@ -24,17 +24,17 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from stillhouse.spaces.config.problems import ConfigError, Problem
 from stillhouse.spaces.modules.network import Network
-from stillhouse.spaces.modules.text_layers import unfused
+from stillhouse.spaces.modules.text_layers import without_fused_lstm
 
 Weights = dict[str, Tensor]
-Told = tuple[Tensor, Tensor, Tensor]
+StepInputs = tuple[Tensor, Tensor, Tensor]
 """A step's images, labels and raw rate."""
-Back = Callable[[Weights], tuple[Weights, Tensor, Tensor, Tensor]]
+StepVjp = Callable[[Weights], tuple[Weights, Tensor, Tensor, Tensor]]
 """From the gradient to the weights after a step to that before it, and to what it was told."""
 
-KEPT = 4
+NUM_KEPT_GRAPHS = 4
 """Last steps of which the whole graph is kept rather than run again."""
-CHUNK = 256
+CHUNK_SIZE = 256
 """Real examples at once: larger batches leave a processor's cache, and take more memory."""
 
 
@@ -49,30 +49,36 @@ class Examples(NamedTuple):
     """[S * E]; softplus of them are the sizes of the steps, pass after pass."""
 
 
-class Unroll:
+class UnrolledSteps:
     """Networks of one architecture that take the steps.
 
     Args:
         network: gives the architecture; run in eval mode, so without dropout, and LSTMs unfused.
         mean, std: of the data set, one value a channel.
         softmax: labels are put through a softmax.
-        kept: see :data:`KEPT`; it changes memory and time, no figure.
+        kept: see :data:`NUM_KEPT_GRAPHS`; it changes memory and time, no figure.
 
     Raises:
         ConfigError: it has batch norm.
     """
 
     def __init__(
-        self, network: Network, mean: Tensor, std: Tensor, *, softmax: bool, kept: int = KEPT
+        self,
+        network: Network,
+        mean: Tensor,
+        std: Tensor,
+        *,
+        softmax: bool,
+        num_kept_graphs: int = NUM_KEPT_GRAPHS,
     ) -> None:
-        require_no_statistics(network)
+        require_no_batch_norm(network)
         self._network = network.eval()
         self._buffers = dict(network.named_buffers())
         self._mean, self._std = mean.view(-1, 1, 1), std.view(-1, 1, 1)
-        self._softmax, self._kept = softmax, kept
+        self._softmax, self._num_kept_graphs = softmax, num_kept_graphs
 
     def gradient(
-        self, weights: Weights, examples: Examples, real: Tensor, truth: Tensor
+        self, weights: Weights, examples: Examples, real: Tensor, targets: Tensor
     ) -> tuple[Tensor, Examples]:
         """The loss on real examples after the steps, and its gradient.
 
@@ -81,94 +87,96 @@ class Unroll:
             real: [B, *shape], as a data set gives them.
             truth: [B] int64.
         """
-        trail: list[Weights] = [weights]
-        graphs: list[Back] = []
+        weights_history: list[Weights] = [weights]
+        vjps: list[StepVjp] = []
         count = len(examples.rates)
         for i in range(count):
-            told = self._told(examples, i)
-            if i < count - self._kept:
-                trail.append(self.step(trail[-1], *told))
+            inputs = self._step_inputs(examples, i)
+            if i < count - self._num_kept_graphs:
+                weights_history.append(self.step(weights_history[-1], *inputs))
             else:
-                after, back = self._there_and_back(trail[-1], told)
-                trail.append(after)
-                graphs.append(back)
-        adjoint, loss = self._loss(trail[-1], real, truth)
-        found = Examples(*map(torch.zeros_like, examples))
-        images, labels = list(found.images), list(found.labels)
-        rates = list(found.rates)
+                after, step_vjp = self._step_with_vjp(weights_history[-1], inputs)
+                weights_history.append(after)
+                vjps.append(step_vjp)
+        adjoint, loss = self._real_loss_gradient(weights_history[-1], real, targets)
+        zeros = Examples(*map(torch.zeros_like, examples))
+        images, labels = list(zeros.images), list(zeros.labels)
+        rates = list(zeros.rates)
         for i in reversed(range(count)):
-            told = self._told(examples, i)
-            back = graphs.pop() if graphs else self._there_and_back(trail[i], told)[1]
-            adjoint, image, label, rate = back(adjoint)
-            place = i % len(images)
-            images[place], labels[place] = images[place] + image, labels[place] + label
+            inputs = self._step_inputs(examples, i)
+            step_vjp = vjps.pop() if vjps else self._step_with_vjp(weights_history[i], inputs)[1]
+            adjoint, image, label, rate = step_vjp(adjoint)
+            slot = i % len(images)
+            images[slot], labels[slot] = images[slot] + image, labels[slot] + label
             rates[i] = rate
         return loss, Examples(*map(torch.stack, (images, labels, rates)))
 
     def gradients(
-        self, weights: Weights, examples: Examples, real: Tensor, truth: Tensor
+        self, weights: Weights, examples: Examples, real: Tensor, targets: Tensor
     ) -> tuple[Tensor, Examples]:
         """The mean of :meth:`gradient` over several networks; ``weights`` of all are stacked."""
-        over = vmap(self.gradient, in_dims=(0, None, None, None))
-        losses, found = over(weights, examples, real, truth)
-        return losses.mean(), Examples(*(part.mean(dim=0) for part in found))
+        batched = vmap(self.gradient, in_dims=(0, None, None, None))
+        losses, stacked_gradients = batched(weights, examples, real, targets)
+        return losses.mean(), Examples(*(part.mean(dim=0) for part in stacked_gradients))
 
     def step(self, weights: Weights, images: Tensor, labels: Tensor, rate: Tensor) -> Weights:
         """One step on a step's examples: images [M, *shape], soft labels [M, classes], and a rate
         [] before its softplus."""
-        down = grad(self._distance)(weights, images, labels)
+        gradient = grad(self._step_loss)(weights, images, labels)
         size = F.softplus(rate)
-        return {name: weight - size * down[name] for name, weight in weights.items()}
+        return {name: weight - size * gradient[name] for name, weight in weights.items()}
 
-    def _there_and_back(self, weights: Weights, told: Told) -> tuple[Weights, Back]:
+    def _step_with_vjp(self, weights: Weights, inputs: StepInputs) -> tuple[Weights, StepVjp]:
         """One step, and what takes a gradient back through it."""
-        found: Any = vjp(self.step, weights, *told)
-        after, back = found
-        return after, back
+        result: Any = vjp(self.step, weights, *inputs)
+        after, vjp_of_step = result
+        return after, vjp_of_step
 
-    def _told(self, examples: Examples, i: int) -> Told:
-        place = i % len(examples.images)
-        return examples.images[place], examples.labels[place], examples.rates[i]
+    def _step_inputs(self, examples: Examples, i: int) -> StepInputs:
+        slot = i % len(examples.images)
+        return examples.images[slot], examples.labels[slot], examples.rates[i]
 
-    def _distance(self, weights: Weights, images: Tensor, labels: Tensor) -> Tensor:
+    def _step_loss(self, weights: Weights, images: Tensor, labels: Tensor) -> Tensor:
         logits = self._logits(weights, images * self._std + self._mean)
         return F.cross_entropy(logits, labels.softmax(dim=-1) if self._softmax else labels)
 
-    def _loss(self, weights: Weights, real: Tensor, truth: Tensor) -> tuple[Weights, Tensor]:
+    def _real_loss_gradient(
+        self, weights: Weights, real: Tensor, targets: Tensor
+    ) -> tuple[Weights, Tensor]:
         """The gradient to the weights of the mean cross entropy over a real batch, and that."""
 
-        def part(weights: Weights, some: Tensor, classes: Tensor) -> Tensor:
+        def chunk_loss(weights: Weights, some: Tensor, classes: Tensor) -> Tensor:
             total = F.cross_entropy(self._logits(weights, some), classes, reduction="sum")
             return total / len(real)
 
-        found = [
-            grad_and_value(part)(weights, some, classes)
-            for some, classes in zip(
-                torch.split(real, CHUNK), torch.split(truth, CHUNK), strict=True
+        chunks = [
+            grad_and_value(chunk_loss)(weights, chunk, classes)
+            for chunk, classes in zip(
+                torch.split(real, CHUNK_SIZE), torch.split(targets, CHUNK_SIZE), strict=True
             )
         ]
-        down = {name: torch.stack([d[name] for d, _ in found]).sum(dim=0) for name in weights}
-        return down, torch.stack([loss for _, loss in found]).sum()
+        gradient = {name: torch.stack([d[name] for d, _ in chunks]).sum(dim=0) for name in weights}
+        return gradient, torch.stack([loss for _, loss in chunks]).sum()
 
     def _logits(self, weights: Weights, images: Tensor) -> Tensor:
         state = (weights, self._buffers)
-        with unfused(self._network):
+        with without_fused_lstm(self._network):
             logits: Tensor = functional_call(self._network, state, (images, ())).logits
         return logits
 
 
-def weights_of(network: Network) -> Weights:
+def copy_weights(network: Network) -> Weights:
     """A network's weights, apart from it."""
     return {name: weight.detach().clone() for name, weight in network.named_parameters()}
 
 
-def stacked(fresh: Callable[[], Network], count: int) -> Weights:
+def stack_weights(network_factory: Callable[[], Network], count: int) -> Weights:
     """The weights of several networks, [count, ...] each."""
-    found: tuple[Weights, Any] = stack_module_state([fresh() for _ in range(count)])
-    return {name: weight.detach() for name, weight in found[0].items()}
+    state: tuple[Weights, Any] = stack_module_state([network_factory() for _ in range(count)])
+    return {name: weight.detach() for name, weight in state[0].items()}
 
 
-def require_no_statistics(network: Network) -> None:
+def require_no_batch_norm(network: Network) -> None:
     """Refuse a network whose answers hang on running statistics.
 
     Raises:

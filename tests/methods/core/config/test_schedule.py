@@ -29,7 +29,7 @@ class Holder(Config):
 
 def rates(epochs, **settings):
     training = Training.parse({"epochs": epochs, **settings})
-    return training.rate_at
+    return training.lr_at
 
 
 def test_rate_of_the_residual_network_recipe():

@@ -154,7 +154,7 @@ def _folder(part: str, root: Path) -> Written:
 def _digits(root: Path) -> Written:
     """Scikit-learn's arrays, in the order of the source's parts."""
     source = Digits.parse({})
-    return Written("digits", "digits", root, source.read("train"), source.read("test"))
+    return Written("digits", "digits", root, source.read_all("train"), source.read_all("test"))
 
 
 def _form(make: Callable[..., Written], *settings: Any) -> Callable[..., Written]:

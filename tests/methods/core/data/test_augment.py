@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from stillhouse.methods.core.data.augmentation.augment import Augment, View, render
-from stillhouse.methods.core.data.augmentation.noise import normal
+from stillhouse.methods.core.data.augmentation.augment import Augment, ViewChoices, render
+from stillhouse.methods.core.data.augmentation.noise import normal_noise
 from stillhouse.spaces.config.problems import ConfigError
 
 MEAN = torch.tensor([0.25, 0.5, 0.75])
 STD = torch.tensor([0.1, 0.2, 0.3])
 
 
-def reference(images: np.ndarray, view: View, augment: Augment) -> np.ndarray:
+def reference(images: np.ndarray, view: ViewChoices, augment: Augment) -> np.ndarray:
     """[B, H, W, C] uint8 -> [B, C, H, W]: pad, cut a window, mirror, blot out a square."""
     count, height, width, _ = images.shape
     results = []
@@ -51,7 +51,7 @@ def test_rendering_agrees_with_the_reference(
     settings = {"flip": flip, "crop": crop, "pad_mode": pad_mode, "cutout": cutout}
     augment = Augment.parse(settings)
     images = np.random.default_rng(0).integers(0, 256, (64, 7, 9, 3), dtype=np.uint8)
-    view = augment.draw(5, 64, 7, 9)
+    view = augment.draw_view(5, 64, 7, 9)
     found = render(torch.from_numpy(images), view, augment, MEAN, STD)
     assert found.dtype == torch.float32
     assert found.shape == (64, 3, 7, 9)
@@ -62,13 +62,13 @@ def test_rendering_agrees_with_the_reference(
 def test_grey_images_are_rendered_the_same_way() -> None:
     augment = Augment.parse({"flip": True, "crop": 2, "pad_mode": "reflect"})
     images = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 1), dtype=np.uint8)
-    view = augment.draw(0, 16, 8, 8)
+    view = augment.draw_view(0, 16, 8, 8)
     found = render(torch.from_numpy(images), view, augment, MEAN[:1], STD[:1])
     np.testing.assert_array_equal(found.numpy(), reference(images, view, augment))
 
 
 def test_choices_are_uniform_over_what_is_allowed() -> None:
-    view = Augment.parse({"flip": True, "crop": 2, "cutout": 3}).draw(0, 20_000, 6, 10)
+    view = Augment.parse({"flip": True, "crop": 2, "cutout": 3}).draw_view(0, 20_000, 6, 10)
     assert view.flip is not None
     assert view.shift is not None
     assert view.centre is not None
@@ -83,7 +83,7 @@ def test_choices_are_uniform_over_what_is_allowed() -> None:
 
 def test_choices_depend_on_seed_and_view_and_on_nothing_else() -> None:
     def shifts(view: int, **settings: object) -> list[list[int]]:
-        found = Augment.parse({"crop": 4, **settings}).draw(view, 50, 32, 32).shift
+        found = Augment.parse({"crop": 4, **settings}).draw_view(view, 50, 32, 32).shift
         assert found is not None
         return found.tolist()
 
@@ -96,8 +96,8 @@ def test_choices_depend_on_seed_and_view_and_on_nothing_else() -> None:
 
 def test_nothing_is_changed_unless_said() -> None:
     augment = Augment()
-    assert not augment.active
-    assert augment.draw(0, 10, 8, 8) == View(None, None, None)
+    assert not augment.is_active
+    assert augment.draw_view(0, 10, 8, 8) == ViewChoices(None, None, None)
 
 
 @pytest.mark.parametrize("settings", [{"crop": -1}, {"views": 0}, {"pad_mode": "wrap"}])
@@ -125,15 +125,15 @@ def test_noise_agrees_with_the_reference(shape: tuple[int, ...]) -> None:
         [*(r * math.cos(a) for r, a in row), *(r * math.sin(a) for r, a in row)][:size]
         for row in pairs
     ]
-    found = normal(torch.tensor(seeds), shape)
+    found = normal_noise(torch.tensor(seeds), shape)
     assert found.shape == (3, *shape)
     np.testing.assert_allclose(found.flatten(1).numpy(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_noise_is_normal_and_no_pixel_knows_another() -> None:
-    view = Augment.parse({"noise": True}).draw(0, 400, 16, 16)
+    view = Augment.parse({"noise": True}).draw_view(0, 400, 16, 16)
     assert view.noise is not None
-    found = normal(view.noise, (16, 16, 3)).double()
+    found = normal_noise(view.noise, (16, 16, 3)).double()
     count = found.numel()
     for power, moment, spread in ((1, 0, 1), (2, 1, 2), (3, 0, 15), (4, 3, 96)):
         error = found.pow(power).mean().item() - moment
@@ -147,7 +147,7 @@ def test_noise_is_normal_and_no_pixel_knows_another() -> None:
 
 def test_noise_takes_the_images_place_and_is_normal_after_normalisation() -> None:
     augment = Augment.parse({"noise": True})
-    view = augment.draw(1, 200, 8, 8)
+    view = augment.draw_view(1, 200, 8, 8)
     found = [
         render(torch.full((200, 8, 8, 3), grey, dtype=torch.uint8), view, augment, MEAN, STD)
         for grey in (0, 255)

@@ -75,7 +75,7 @@ def test_a_limit_of_training_alone_keeps_the_name_it_always_had() -> None:
 
 def test_only_the_limit_of_validation_changes_what_judges() -> None:
     judges = [
-        fingerprint(data(limit=limit).judged_on())
+        fingerprint(data(limit=limit).validation_identity())
         for limit in (None, 100, {"train": 9}, {"validation": 50}, {"train": 9, "validation": 50})
     ]
     assert judges[0] == judges[1] == judges[2]
@@ -85,14 +85,14 @@ def test_only_the_limit_of_validation_changes_what_judges() -> None:
 def test_a_rare_class_that_trains_is_in_the_identity_and_others_keep_their_names() -> None:
     """Of 1,438 digits the order alone would leave 6 to train, so none of some classes."""
     assert "rare" not in data(validation=0.5).identity()
-    assert data(validation=0.0).rare_examples() == ()
+    assert data(validation=0.0).rare_training_rows() == ()
     few = data(validation=0.996)
-    kept = few.rare_examples()
+    kept = few.rare_training_rows()
     assert kept
     assert few.identity()["rare"] == "train"
     (note,) = facts(few).notes
     assert note.startswith(f"validation would hold out all examples of {len(kept)} rare classes")
-    labels = few.origin()[1].labels("train")
+    labels = few.named_source()[1].labels("train")
     assert len(set(labels[open_data(few)._splits.train])) == 10
 
 

@@ -196,11 +196,15 @@ def test_a_view_does_not_depend_on_order_or_batch_size(size: int) -> None:
 
 def test_views_come_back_or_never() -> None:
     none, three, endless = digits(), digits(augment={**ALL, "views": 3}), digits(augment=ALL)
-    assert [dataset.views for dataset in (none, three, endless)] == [1, 3, None]
-    assert [dataset.repeats for dataset in (none, three, endless)] == [True, True, False]
-    assert [none.view(k) for k in range(4)] == [0, 0, 0, 0]
-    assert [three.view(k) for k in range(4)] == [0, 1, 2, 0]
-    assert [endless.view(k) for k in range(4)] == [0, 1, 2, 3]
+    assert [dataset.num_views for dataset in (none, three, endless)] == [1, 3, None]
+    assert [dataset.has_repeating_views for dataset in (none, three, endless)] == [
+        True,
+        True,
+        False,
+    ]
+    assert [none.view_of_epoch(k) for k in range(4)] == [0, 0, 0, 0]
+    assert [three.view_of_epoch(k) for k in range(4)] == [0, 1, 2, 0]
+    assert [endless.view_of_epoch(k) for k in range(4)] == [0, 1, 2, 3]
 
 
 def test_every_view_is_another() -> None:
@@ -214,7 +218,7 @@ def test_a_view_is_the_split_rendered_with_its_choices() -> None:
     plain, varied = digits(limit=100), digits(augment=ALL, limit=100)
     original = in_order(epoch(plain)).images
     images = (original * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
-    choices = varied.config.augment.draw(2, 100, 8, 8)
+    choices = varied.config.augment.draw_view(2, 100, 8, 8)
     mean, std = torch.tensor(varied.mean), torch.tensor(varied.std)
     expected = render(images, choices, varied.config.augment, mean, std)
     found = joined(list(varied.view_batches(2, batch_size=100, device="cpu"))).images
@@ -224,7 +228,7 @@ def test_a_view_is_the_split_rendered_with_its_choices() -> None:
 @pytest.mark.parametrize("resident_mb", [0, 4096])
 def test_noise_is_each_examples_own_in_every_batch(resident_mb: int) -> None:
     dataset = digits(augment={"noise": True}, limit=100, resident_mb=resident_mb)
-    assert dataset.views is None
+    assert dataset.num_views is None
     batches = [
         in_order(found).images
         for found in (

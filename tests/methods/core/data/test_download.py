@@ -59,11 +59,11 @@ def test_idx_files_are_fetched(
     monkeypatch.setattr(datasets.MNIST, "resources", resources)
 
     _, source = resolve("mnist", root=str(tmp_path / "new" / "place"), download=True)
-    np.testing.assert_array_equal(source.read("train")[0], written.train[0])
+    np.testing.assert_array_equal(source.read_all("train")[0], written.train[0])
     # Nothing but the files themselves is left behind, and they are not fetched twice.
     assert [path.name for path in (tmp_path / "new" / "place").iterdir()] == ["MNIST"]
     monkeypatch.setattr(datasets.MNIST, "mirrors", ["http://127.0.0.1:9/"])
-    assert source.read("test")[0].shape == written.test[0].shape
+    assert source.read_all("test")[0].shape == written.test[0].shape
 
 
 # Python 3.12 and 3.13 warn that 3.14 unpacks archives more carefully.
@@ -82,7 +82,7 @@ def test_batches_are_fetched(
     monkeypatch.setattr(datasets.CIFAR10, "url", address + archive.name)
     monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", _md5(archive))
     _, source = resolve("cifar10", root=str(tmp_path / "new"), download=True)
-    np.testing.assert_array_equal(source.read("test")[0], written.test[0])
+    np.testing.assert_array_equal(source.read_all("test")[0], written.test[0])
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar100"])

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from stillhouse.methods.core.data.base.source import Source
-from stillhouse.methods.core.data.formats.encoded_images import Decoder, Encoded, common_mode
+from stillhouse.methods.core.data.formats.encoded_images import Decoder, EncodedImage, common_mode
 from stillhouse.methods.core.data.sources import resolve
 
 # EXIF 2.32, tag 274: where the stored image's row 0 and column 0 are, seen by a person.
@@ -43,7 +43,7 @@ def encoded(stored: np.ndarray, orientation: int, kind: str = "PNG") -> bytes:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF"])
 @pytest.mark.parametrize("orientation", UPRIGHT)
 def test_an_image_stands_as_its_camera_was_held(kind: str, orientation: int) -> None:
-    pixels = Decoder("RGB").pixels(Encoded("x", encoded(STORED, orientation, kind)))
+    pixels = Decoder("RGB").decode(EncodedImage("x", encoded(STORED, orientation, kind)))
     expected = UPRIGHT[orientation](STORED)
     assert pixels.shape == expected.shape
     # JPEG loses a little even at its best.
@@ -52,14 +52,14 @@ def test_an_image_stands_as_its_camera_was_held(kind: str, orientation: int) -> 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
 def test_an_orientation_that_is_none_turns_nothing(orientation: int) -> None:
-    pixels = Decoder("RGB").pixels(Encoded("x", encoded(STORED, orientation)))
+    pixels = Decoder("RGB").decode(EncodedImage("x", encoded(STORED, orientation)))
     np.testing.assert_array_equal(pixels, STORED)
 
 
 def test_broken_notes_of_a_camera_leave_the_pixels() -> None:
     buffer = io.BytesIO()
     Image.fromarray(STORED).save(buffer, "PNG", exif=b"Exif\x00\x00MM\x00*\x00\x00\xff\xff\x01")
-    pixels = Decoder("RGB").pixels(Encoded("x", buffer.getvalue()))
+    pixels = Decoder("RGB").decode(EncodedImage("x", buffer.getvalue()))
     np.testing.assert_array_equal(pixels, STORED)
 
 
@@ -116,8 +116,8 @@ def test_only_the_training_images_decide(tmp_path: Path) -> None:
     source = folder(tmp_path, [plain("L"), plain("L")])
     (tmp_path / "test" / "a").mkdir(parents=True)
     (tmp_path / "test" / "a" / "x.png").write_bytes(plain("RGB"))
-    assert source.facts().shape == (1, 4, 6)
-    assert source.read("test")[0].shape == (1, 1, 4, 6)
+    assert source.info().shape == (1, 4, 6)
+    assert source.read_all("test")[0].shape == (1, 1, 4, 6)
 
 
 def test_headers_are_read_up_to_the_first_colour() -> None:
@@ -126,7 +126,7 @@ def test_headers_are_read_up_to_the_first_colour() -> None:
     def items() -> Any:
         for mode in ("L", "RGB", "L"):
             taken.append(mode)
-            yield Encoded(mode, plain(mode))
+            yield EncodedImage(mode, plain(mode))
 
     assert common_mode(items()) == "RGB"
     assert taken == ["L", "RGB"]
@@ -136,6 +136,6 @@ def test_what_was_looked_up_once_is_not_looked_up_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = folder(tmp_path, [plain("L"), plain("L")])
-    assert source.facts().shape[0] == 1
+    assert source.info().shape[0] == 1
     monkeypatch.setattr("stillhouse.methods.core.data.formats.encoded_images.common_mode", None)
-    assert source.facts().shape[0] == 1
+    assert source.info().shape[0] == 1

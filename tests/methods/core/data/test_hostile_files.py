@@ -139,7 +139,7 @@ def test_what_is_no_text_is_told_as_what_it_is(
 def test_what_is_no_image_is_told_as_what_it_is(images: Path, content: bytes, told: str) -> None:
     path = images / "train" / "b" / "2.png"
     path.write_bytes(content)
-    message = line(lambda: list(folder(images, mode="RGB").chunks("train")))
+    message = line(lambda: list(folder(images, mode="RGB").image_chunks("train")))
     assert message.startswith(f"{path} {told}")
 
 
@@ -156,7 +156,7 @@ def test_a_published_file_is_told_as_what_it_is(write: Callable[..., Any], conte
     path = written.root / "MNIST" / "raw" / "train-images-idx3-ubyte"
     path.write_bytes(content)
     source = resolve("mnist", root=str(written.root))[1]
-    assert f"{path} is no file of its format: it holds" in line(lambda: source.read("train"))
+    assert f"{path} is no file of its format: it holds" in line(lambda: source.read_all("train"))
 
 
 # What is no file.
@@ -350,7 +350,7 @@ def test_a_picture_with_changed_bytes_is_a_picture_or_a_mistake(
     for _ in range(data.draw(st.integers(1, 8))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
-    found = outcome(lambda: next(source.chunks("train")))
+    found = outcome(lambda: next(source.image_chunks("train")))
     path.unlink()
     if isinstance(found, str):
         assert str(path) in found

@@ -16,7 +16,7 @@ from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.data.dataset import open_data
 from stillhouse.methods.core.data.facts import facts
 from stillhouse.methods.core.data.formats.hub_metadata import class_names
-from stillhouse.methods.core.data.formats.labels import Classes, label_fault
+from stillhouse.methods.core.data.formats.labels import ClassIndex, label_error
 from stillhouse.spaces.config.problems import ConfigError
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
@@ -42,9 +42,9 @@ def config(root: Path, **settings: Any) -> DataConfig:
 
 def read(root: Path, **settings: Any) -> tuple[tuple[str, ...], list[int], list[int]]:
     """Class names, training labels and test labels."""
-    source = config(root, **settings).origin()[1]
+    source = config(root, **settings).named_source()[1]
     return (
-        source.facts().class_names,
+        source.info().class_names,
         source.labels("train").tolist(),
         source.labels("test").tolist(),
     )
@@ -113,9 +113,11 @@ def test_what_only_resembles_a_number_is_a_class_of_its_own(tmp_path: Path, twin
 
 @given(st.lists(st.one_of(st.integers(-20, 20), st.text("01-+_ a", min_size=1)), min_size=1))
 def test_distinct_labels_are_distinct_classes_and_none_is_empty(labels: list[Any]) -> None:
-    classes = Classes.of(labels)
+    classes = ClassIndex.from_labels(labels)
     assert set(classes.names) == {str(label) for label in labels}
-    assert [classes.names[number] for number in classes.numbers(labels)] == list(map(str, labels))
+    assert [classes.names[number] for number in classes.to_indices(labels)] == list(
+        map(str, labels)
+    )
 
 
 @pytest.mark.parametrize(
@@ -180,7 +182,7 @@ def test_class_names_are_two_or_more_each_once(tmp_path: Path, names: list[str])
 
 @pytest.mark.parametrize("label", [0, -5, 10**30, True, 0.5, "a", "a b", "é"])
 def test_numbers_and_names_are_labels(label: Any) -> None:
-    assert label_fault(label) is None
+    assert label_error(label) is None
 
 
 @pytest.mark.parametrize(
@@ -223,7 +225,7 @@ def test_only_quotes_change_the_keys_of_stages_on_tsv(tmp_path: Path) -> None:
 def test_quotes_mean_nothing_in_a_tab_separated_file(tmp_path: Path) -> None:
     rows = ['"Hello there\t0', "another\t1", 'he said "no"\t0', '"whole"\t1', 'end"\t0']
     (tmp_path / "train.tsv").write_text("\n".join(["text\tlabel", *rows]) + "\r\n")
-    source = config(tmp_path, test=None).origin()[1]
+    source = config(tmp_path, test=None).named_source()[1]
     assert source.labels("train").tolist() == [0, 1, 0, 1, 0]
     texts = ['"Hello there', "another", 'he said "no"', '"whole"', 'end"']
     assert getattr(source, "texts")("train") == texts  # noqa: B009
@@ -237,7 +239,7 @@ def test_quotes_mean_nothing_in_a_tab_separated_file(tmp_path: Path) -> None:
 
 def test_quotes_hold_a_cell_together_in_csv(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text('text,label\n"a, ""b""\nc",0\nd,1\n')
-    source = config(tmp_path, test=None).origin()[1]
+    source = config(tmp_path, test=None).named_source()[1]
     assert getattr(source, "texts")("train") == ['a, "b"\nc', "d"]  # noqa: B009
 
 

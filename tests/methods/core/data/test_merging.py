@@ -30,14 +30,14 @@ def test_merged_labels_are_the_groups_and_images_stay(split):
     one, other = whole(plain, split), whole(merged, split)
     assert torch.equal(one.images, other.images)
     assert torch.equal(other.labels, one.labels % 2)
-    assert torch.equal(merged.hidden_labels(split), one.labels)
-    assert plain.hidden_labels(split) is None
+    assert torch.equal(merged.labels_before_merge(split), one.labels)
+    assert plain.labels_before_merge(split) is None
 
 
 def test_training_batches_hide_the_classes_too():
     merged = open_data(config(merge=MERGE))
     for batch in merged.train_batches(batch_size=100, epoch=0, seed=0, device="cpu"):
-        assert torch.equal(batch.labels, merged.hidden_labels("train")[batch.indices] % 2)
+        assert torch.equal(batch.labels, merged.labels_before_merge("train")[batch.indices] % 2)
 
 
 def test_facts_count_what_is_taught():
@@ -71,7 +71,7 @@ def test_some_classes_merged_are_numbered_by_group():
     assert set(whole(data, "validation").labels.tolist()) == {0, 1}
     assert data.task_classes().tolist() == [0, 1]
     assert open_data(config(classes=[0, 4], merge=MERGE)).task_classes().tolist() == [0]
-    assert set(data.hidden_labels("test").tolist()) == {0, 4, 5}
+    assert set(data.labels_before_merge("test").tolist()) == {0, 4, 5}
 
 
 def test_without_them_the_identity_is_what_it_was():
@@ -87,9 +87,9 @@ def test_without_them_the_identity_is_what_it_was():
 
 def test_judging_is_the_same_whatever_is_trained_on():
     same = [config(), config(limit=50), config(augment={"flip": True})]
-    assert len({fingerprint(each.judged_on()) for each in same}) == 1
+    assert len({fingerprint(each.validation_identity()) for each in same}) == 1
     others = [config(), config(classes=[0, 1]), config(merge=MERGE), config(split_seed=1)]
-    assert len({fingerprint(each.judged_on()) for each in others}) == len(others)
+    assert len({fingerprint(each.validation_identity()) for each in others}) == len(others)
 
 
 @pytest.mark.parametrize(

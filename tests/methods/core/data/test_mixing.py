@@ -9,10 +9,14 @@ from stillhouse.methods.core.data.augmentation.augment import Augment
 from stillhouse.methods.core.data.augmentation.mixing import (
     Mix,
     draw_mix,
-    mixed_images,
-    mixed_labels,
+    mix_images,
+    mix_labels,
 )
-from stillhouse.methods.core.data.augmentation.randaugment import CHANGES, changed, draw_changes
+from stillhouse.methods.core.data.augmentation.randaugment import (
+    OPERATIONS,
+    apply_changes,
+    draw_changes,
+)
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.data.dataset import open_data
 from stillhouse.methods.core.objective.objective import Objective
@@ -25,21 +29,21 @@ def mix(share, blend, box):
 def test_mixup_is_the_weighted_mean_of_images_and_labels():
     one, other = torch.full((1, 2, 3, 4), 0.2), torch.full((1, 2, 3, 4), 0.6)
     how = mix(0.75, 0.75, [1, 1, 1, 1])
-    torch.testing.assert_close(mixed_images(one, other, how), torch.full((1, 2, 3, 4), 0.3))
-    told = mixed_labels(torch.tensor([2]), torch.tensor([0]), how, 3)
+    torch.testing.assert_close(mix_images(one, other, how), torch.full((1, 2, 3, 4), 0.3))
+    told = mix_labels(torch.tensor([2]), torch.tensor([0]), how, 3)
     torch.testing.assert_close(told, torch.tensor([[0.25, 0.0, 0.75]]))
-    same = mixed_labels(torch.tensor([1]), torch.tensor([1]), how, 3)
+    same = mix_labels(torch.tensor([1]), torch.tensor([1]), how, 3)
     torch.testing.assert_close(same, torch.tensor([[0.0, 1.0, 0.0]]))
 
 
 def test_cutmix_puts_a_box_of_the_other_image():
     one, other = torch.zeros(1, 1, 3, 4), torch.ones(1, 1, 3, 4)
-    found = mixed_images(one, other, mix(0.5, 1.0, [0, 1, 2, 4]))
+    found = mix_images(one, other, mix(0.5, 1.0, [0, 1, 2, 4]))
     assert found[0, 0].tolist() == [[0, 1, 1, 1], [0, 1, 1, 1], [0, 0, 0, 0]]
 
 
 def test_soft_labels_are_mixed_too():
-    told = mixed_labels(
+    told = mix_labels(
         torch.tensor([[0.5, 0.5]]), torch.tensor([[0.0, 1.0]]), mix(0.5, 0.5, [0] * 4), 2
     )
     torch.testing.assert_close(told, torch.tensor([[0.25, 0.75]]))
@@ -126,15 +130,15 @@ NAMES = {"colour": "Color", "posterize": "Posterize", "autocontrast": "AutoContr
 
 
 @pytest.mark.parametrize("magnitude", [0, 9, 30])
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("name", OPERATIONS)
 def test_a_change_is_torchvisions(name, magnitude, monkeypatch):
     """Against its own RandAugment, made to choose this change."""
-    number = list(CHANGES).index(name) + 1
-    signed = CHANGES[name][1]
+    number = list(OPERATIONS).index(name) + 1
+    signed = OPERATIONS[name][1]
     images = photo()
     own = NAMES.get(name, "".join(part.capitalize() for part in name.split("_")))
     for sign in (1, -1) if signed else (1,):
-        found = changed(images, np.full((5, 1), sign * number), magnitude)
+        found = apply_changes(images, np.full((5, 1), sign * number), magnitude)
         theirs = v2.RandAugment(num_ops=1, magnitude=magnitude)
         item = (own, theirs._AUGMENTATION_SPACE[own])
         monkeypatch.setattr(theirs, "_get_random_item", lambda _, item=item: item)
@@ -147,9 +151,9 @@ def test_a_change_is_torchvisions(name, magnitude, monkeypatch):
 def test_each_image_has_its_own_changes_in_their_order():
     images = photo()
     numbers = np.array([[1, 1], [6, 14], [-6, 12], [14, 6], [10, -7]])
-    together = changed(images, numbers, 9)
+    together = apply_changes(images, numbers, 9)
     for i in range(5):
-        alone = changed(images[i : i + 1], numbers[i : i + 1], 9)
+        alone = apply_changes(images[i : i + 1], numbers[i : i + 1], 9)
         assert torch.equal(together[i : i + 1], alone)
     assert torch.equal(together[0], images[0])
 
@@ -159,8 +163,8 @@ def test_all_changes_are_drawn_equally_and_only_some_are_negative():
     counts = np.bincount(abs(numbers).flatten())[1:]
     assert len(counts) == 14
     assert abs(counts / 2000 - 1).max() < 0.1
-    negative = {list(CHANGES)[n - 1] for n in -numbers[numbers < 0]}
-    assert negative == {name for name, (_, signed) in CHANGES.items() if signed}
+    negative = {list(OPERATIONS)[n - 1] for n in -numbers[numbers < 0]}
+    assert negative == {name for name, (_, signed) in OPERATIONS.items() if signed}
 
 
 def test_cross_entropy_with_mixed_labels_is_the_mixed_cross_entropy():
@@ -180,5 +184,5 @@ def test_cross_entropy_with_mixed_labels_is_the_mixed_cross_entropy():
     log_q = logits.log_softmax(1)
     each = share * log_q.gather(1, one[:, None])[:, 0]
     each = each + (1 - share) * log_q.gather(1, other[:, None])[:, 0]
-    torch.testing.assert_close(loss(mixed_labels(one, other, how, 3)), -each.mean())
-    assert Objective.parse({"cross_entropy": {}}).needs_hard_labels == ()
+    torch.testing.assert_close(loss(mix_labels(one, other, how, 3)), -each.mean())
+    assert Objective.parse({"cross_entropy": {}}).methods_needing_hard_labels == ()

@@ -7,9 +7,9 @@ import os
 import numpy as np
 import pytest
 
-from stillhouse.methods.core.data.base.decoded_source import moments
+from stillhouse.methods.core.data.base.decoded_source import channel_statistics
 from stillhouse.methods.core.data.config import DataConfig
-from stillhouse.methods.core.data.facts import facts, opened
+from stillhouse.methods.core.data.facts import decoded_source, facts
 
 ROOT = os.environ.get("STILLHOUSE_TEST_DATA")
 pytestmark = [
@@ -26,7 +26,7 @@ pytestmark = [
 )
 def test_counts_and_published_moments(name: str, each_class: tuple[int, int] | None) -> None:
     config = DataConfig.parse({"source": name, "root": ROOT, "validation": 0.1})
-    known, held = facts(config), opened(config)
+    known, held = facts(config), decoded_source(config)
     train, test = (np.bincount(held.labels(part)) for part in ("train", "test"))
     assert (train.sum(), test.sum()) == ({"cifar10": 50_000}.get(name, 60_000), 10_000)
     if each_class:
@@ -34,8 +34,8 @@ def test_counts_and_published_moments(name: str, each_class: tuple[int, int] | N
         assert set(test) == {each_class[1]}
         validation = np.bincount(held.labels("train")[held.splits((0.1, None, 0)).validation])
         assert set(validation) == {each_class[0] // 10}
-    images = held.pixels("train").images.numpy()
-    mean, std = moments(images, np.arange(len(images)))
+    images = held.image_store("train").images.numpy()
+    mean, std = channel_statistics(images, np.arange(len(images)))
     assert mean == pytest.approx(known.mean, abs=1e-4)
     # CIFAR's usual figures carry rounding of their own.
     assert std == pytest.approx(known.std, abs=1e-4)

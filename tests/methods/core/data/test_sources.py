@@ -26,7 +26,7 @@ PUBLISHED = ("cifar10", "cifar100", "fashion_mnist", "mnist")
 
 
 def source_of(written: Any) -> Source:
-    return DataConfig.parse(written.settings()).origin()[1]
+    return DataConfig.parse(written.settings()).named_source()[1]
 
 
 def problem(action: Callable[[], object]) -> str:
@@ -51,7 +51,7 @@ def test_every_source_in_the_folder_is_tried(forms: tuple[str, ...]) -> None:
 def test_images_and_labels_are_those_in_the_files(written: Any) -> None:
     source = source_of(written)
     for part in ("train", "test"):
-        images, labels = source.read(part)
+        images, labels = source.read_all(part)
         expected = getattr(written, part)
         assert images.dtype == np.uint8
         assert labels.dtype == np.int64
@@ -62,8 +62,8 @@ def test_images_and_labels_are_those_in_the_files(written: Any) -> None:
 
 def test_facts_are_those_of_the_images(written: Any) -> None:
     source = source_of(written)
-    known = source.facts()
-    images, labels = source.read("train")
+    known = source.info()
+    images, labels = source.read_all("train")
     assert known.shape == images.shape[1:]
     assert labels.max() < len(known.class_names)
     assert len(set(known.class_names)) == len(known.class_names)
@@ -138,12 +138,12 @@ def test_a_missing_shard_is_noticed(write: Callable[..., Any]) -> None:
 def test_parquet_files_may_lie_in_root_itself(write: Callable[..., Any]) -> None:
     written = write("cifar10-parquet")
     _, source = resolve("cifar10", root=str(written.root / "cifar10"))
-    np.testing.assert_array_equal(source.read("test")[0], written.test[0])
+    np.testing.assert_array_equal(source.read_all("test")[0], written.test[0])
     assert source.fingerprint() == source_of(written).fingerprint()
 
 
 def test_cifar100_has_the_fine_classes(write: Callable[..., Any]) -> None:
-    names = source_of(write("cifar100-parquet")).facts().class_names
+    names = source_of(write("cifar100-parquet")).info().class_names
     assert len(names) == 100
     assert list(names) == sorted(names)
 
@@ -156,7 +156,7 @@ def test_a_damaged_idx_file_is_named(write: Callable[..., Any], kind: str, keep:
     path.write_bytes(path.read_bytes()[:keep] if keep < 20 else b"\x07" * keep)
     source = source_of(written)
     part = "train" if kind.startswith("train") else "test"
-    message = problem(lambda: source.read(part))
+    message = problem(lambda: source.read_all(part))
     assert f"{path} is damaged" in message
 
 
@@ -188,7 +188,7 @@ def test_a_damaged_parquet_file_is_named(write: Callable[..., Any], form: str) -
     path = source.files()[-1]
     path.write_bytes(path.read_bytes()[:-40])
     assert f"{path} is damaged" in problem(lambda: source.labels("test"))
-    assert f"{path} is damaged" in problem(lambda: source.read("test"))
+    assert f"{path} is damaged" in problem(lambda: source.read_all("test"))
 
 
 def test_a_broken_image_is_named_with_its_row(write: Callable[..., Any]) -> None:
@@ -197,7 +197,7 @@ def test_a_broken_image_is_named_with_its_row(write: Callable[..., Any]) -> None
     table = pq.read_table(path).to_pydict()
     table["picture"][17]["bytes"] = table["picture"][17]["bytes"][:60]
     pq.write_table(pa.table(table), path)
-    message = problem(lambda: list(source_of(written).chunks("train")))
+    message = problem(lambda: list(source_of(written).image_chunks("train")))
     assert f"{path} row 17 is damaged" in message
 
 
@@ -217,7 +217,7 @@ def test_wrong_columns_and_patterns_are_named(
     written = write("parquet-struct")
     written.source["parquet"].update(settings)
     source = source_of(written)
-    message = problem(lambda: source.read("train"))
+    message = problem(lambda: source.read_all("train"))
     assert expected in message
     assert message.count("root: ") == 1
 
@@ -235,7 +235,7 @@ def test_labels_with_gaps_are_the_classes_there_are(
     pq.write_table(table.set_column(1, "y", column), path)
     written.source["parquet"]["test"] = None
     source = source_of(written)
-    assert source.facts().class_names == (names or tuple(map(str, labels)))
+    assert source.info().class_names == (names or tuple(map(str, labels)))
     assert source.labels("train").tolist() == [number % 2 for number in range(len(table))]
     # A number that is too large for a label is refused, not read as another.
     pq.write_table(table.set_column(1, "y", pa.array([2**63 + 1] * len(table), pa.uint64())), path)
@@ -247,23 +247,23 @@ def test_two_columns_of_bytes_need_a_name(write: Callable[..., Any]) -> None:
     path = written.root / "some" / "train.parquet"
     table = pq.read_table(path)
     pq.write_table(table.append_column("mask", table["picture"]), path)
-    assert "unless `image` names it: picture, mask" in problem(source_of(written).facts)
+    assert "unless `image` names it: picture, mask" in problem(source_of(written).info)
     written.source["parquet"]["image"] = "picture"
-    np.testing.assert_array_equal(source_of(written).read("train")[0], written.train[0])
+    np.testing.assert_array_equal(source_of(written).read_all("train")[0], written.train[0])
 
 
 def test_class_names_come_from_the_settings_or_the_hub_or_the_labels(
     write: Callable[..., Any],
 ) -> None:
     written = write("parquet-struct")
-    assert source_of(written).facts().class_names == ("0", "1", "2", "3")
+    assert source_of(written).info().class_names == ("0", "1", "2", "3")
     path = written.root / "some" / "train.parquet"
     info = b'{"info": {"features": {"y": {"names": ["e", "f", "g", "h"], "_type": "ClassLabel"}}}}'
     table = pq.read_table(path).replace_schema_metadata({"huggingface": info})
     pq.write_table(table, path)
-    assert source_of(written).facts().class_names == ("e", "f", "g", "h")
+    assert source_of(written).info().class_names == ("e", "f", "g", "h")
     written.source["parquet"]["classes"] = ["i", "j", "k", "l"]
-    assert source_of(written).facts().class_names == ("i", "j", "k", "l")
+    assert source_of(written).info().class_names == ("i", "j", "k", "l")
 
 
 def test_a_set_without_test_split_is_possible(write: Callable[..., Any]) -> None:
@@ -285,35 +285,37 @@ def test_a_label_without_a_class_is_refused(write: Callable[..., Any]) -> None:
 
 
 def test_class_names_are_the_folders(write: Callable[..., Any]) -> None:
-    assert source_of(write("image_folder")).facts().class_names == ("a", "b", "c")
+    assert source_of(write("image_folder")).info().class_names == ("a", "b", "c")
 
 
 def test_images_of_many_sizes_need_a_size(write: Callable[..., Any]) -> None:
     written = write("image_folder")
     Image.new("RGB", (20, 30), (200, 10, 10)).save(written.root / "train" / "c" / "large.png")
     source = source_of(written)
-    message = problem(lambda: source.read("train"))
+    message = problem(lambda: source.read_all("train"))
     assert "large.png is 20x30 pixels where others are 14x10; `size`" in message
     _, sized = resolve({"image_folder": {"size": 6}}, root=str(written.root))
-    images, _ = sized.read("train")
+    images, _ = sized.read_all("train")
     assert images.shape == (49, 3, 6, 6)
-    assert sized.facts().shape == (3, 6, 6)
+    assert sized.info().shape == (3, 6, 6)
     assert (images[-1] == np.array([200, 10, 10], np.uint8)[:, None, None]).all()
 
 
 def test_grey_and_colour_are_brought_to_one_mode(write: Callable[..., Any]) -> None:
     written = write("image_folder")
     Image.new("L", (14, 10), 77).save(written.root / "train" / "c" / "zz.png")
-    assert (source_of(written).read("train")[0][-1] == 77).all()
+    assert (source_of(written).read_all("train")[0][-1] == 77).all()
     _, grey = resolve({"image_folder": {"mode": "L"}}, root=str(written.root))
-    assert grey.read("test")[0].shape == (24, 1, 10, 14)
+    assert grey.read_all("test")[0].shape == (24, 1, 10, 14)
 
 
 def test_sixteen_bits_are_refused_rather_than_cut(write: Callable[..., Any]) -> None:
     written = write("image_folder")
     Image.new("I;16", (14, 10), 40_000).save(written.root / "train" / "c" / "zz.png")
     source = source_of(written)
-    assert "zz.png has pixels of mode I;16, not of 8 bits" in problem(lambda: source.read("train"))
+    assert "zz.png has pixels of mode I;16, not of 8 bits" in problem(
+        lambda: source.read_all("train")
+    )
 
 
 def test_a_broken_picture_is_named(write: Callable[..., Any]) -> None:
@@ -321,7 +323,7 @@ def test_a_broken_picture_is_named(write: Callable[..., Any]) -> None:
     path = source_of(written).files()[30]
     path.write_bytes(path.read_bytes()[:70])
     source = source_of(written)
-    assert f"{path} is damaged" in problem(lambda: source.read("train"))
+    assert f"{path} is damaged" in problem(lambda: source.read_all("train"))
 
 
 def test_folder_mistakes_are_named(write: Callable[..., Any], tmp_path: Path) -> None:
@@ -368,7 +370,9 @@ def test_wrong_sources_are_explained(spec: Any, expected: str) -> None:
 
 def test_digits_are_those_of_scikit_learn() -> None:
     loaded = load_digits()
-    train, test = (DataConfig.parse({"source": "digits"}).origin()[1].read(p) for p in PARTS)
+    train, test = (
+        DataConfig.parse({"source": "digits"}).named_source()[1].read_all(p) for p in PARTS
+    )
     grey = np.concatenate([train[0], test[0]])[:, 0]
     labels = np.concatenate([train[1], test[1]])
     ours = sorted(zip(labels, (image.tobytes() for image in grey), strict=True))

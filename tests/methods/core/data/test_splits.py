@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from stillhouse.methods.core.data.base.splits import (
-    Cut,
-    carve,
-    digest,
-    kept_to_train,
+    SplitSpec,
+    array_digest,
+    make_splits,
+    rows_kept_for_training,
     stratified_order,
 )
 from stillhouse.spaces.config.problems import ConfigError
@@ -54,7 +54,7 @@ def test_rare_classes_do_not_crowd_out_a_frequent_one() -> None:
 
 def test_splits_are_disjoint_complete_and_stratified() -> None:
     labels = np.random.default_rng(0).permutation(np.tile(np.arange(5), 40))
-    splits = carve(labels, part(50), Cut(0.25, None, 1))
+    splits = make_splits(labels, part(50), SplitSpec(0.25, None, 1))
     assert splits.sizes() == {"train": 150, "validation": 50, "test": 50}
     together = np.sort(np.concatenate([splits.train, splits.validation]))
     assert np.array_equal(together, np.arange(200))
@@ -66,7 +66,9 @@ def test_splits_are_disjoint_complete_and_stratified() -> None:
 
 def test_the_seed_decides() -> None:
     labels = np.tile(np.arange(5), 40)
-    one, again, other = (carve(labels, part(0), Cut(0.1, None, seed)) for seed in (7, 7, 8))
+    one, again, other = (
+        make_splits(labels, part(0), SplitSpec(0.1, None, seed)) for seed in (7, 7, 8)
+    )
     assert np.array_equal(one.train, again.train)
     assert not np.array_equal(one.train, other.train)
     assert one.digest() == again.digest() != other.digest()
@@ -74,74 +76,79 @@ def test_the_seed_decides() -> None:
 
 def test_a_split_drawn_once_is_drawn_for_ever() -> None:
     """NumPy's frozen stream: these rows may never change, as results are kept under their key."""
-    splits = carve(np.tile(np.arange(3), 4), part(2), Cut(0.25, 6, 0))
+    splits = make_splits(np.tile(np.arange(3), 4), part(2), SplitSpec(0.25, 6, 0))
     assert splits.validation.tolist() == [2, 3, 4]
     assert splits.train.tolist() == [0, 5, 7, 8, 9, 10]
 
 
 def test_limits_are_nested_stratified_and_leave_validation_alone() -> None:
     labels = np.tile(np.arange(4), 50)
-    full, large, small = (carve(labels, part(0), Cut(0.1, limit, 0)) for limit in (None, 80, 20))
+    full, large, small = (
+        make_splits(labels, part(0), SplitSpec(0.1, limit, 0)) for limit in (None, 80, 20)
+    )
     assert set(small.train) < set(large.train) < set(full.train)
     assert (np.bincount(labels[small.train]) == 5).all()
     assert np.array_equal(small.validation, full.validation)
 
 
 def test_no_validation_keeps_everything() -> None:
-    splits = carve(np.tile(np.arange(4), 5), part(0), Cut(0.0, None, 0))
+    splits = make_splits(np.tile(np.arange(4), 5), part(0), SplitSpec(0.0, None, 0))
     assert splits.sizes() == {"train": 20, "validation": 0, "test": 0}
 
 
 @pytest.mark.parametrize(
     ("cut", "path", "message"),
     [
-        (Cut(0.5, 11, 0), "limit", "asks for 11 training examples where there are 10"),
-        (Cut(0.99, None, 0), "validation", "leaves nothing of 20 examples"),
+        (SplitSpec(0.5, 11, 0), "limit", "asks for 11 training examples where there are 10"),
+        (SplitSpec(0.99, None, 0), "validation", "leaves nothing of 20 examples"),
     ],
 )
-def test_impossible_splits_are_refused(cut: Cut, path: str, message: str) -> None:
+def test_impossible_splits_are_refused(cut: SplitSpec, path: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
-        carve(np.tile(np.arange(4), 5), part(0), cut)
+        make_splits(np.tile(np.arange(4), 5), part(0), cut)
     assert caught.value.problems[0].path == path
 
 
 def test_digest_is_sha256_over_lengths_and_rows() -> None:
     rows = np.array([1, 2], np.int32)
     plain = (2).to_bytes(8, "little") + (1).to_bytes(8, "little") + (2).to_bytes(8, "little")
-    assert digest(rows) == hashlib.sha256(plain).hexdigest()
-    assert digest(np.array([1]), np.array([2])) != digest(np.array([1, 2]), np.array([], int))
+    assert array_digest(rows) == hashlib.sha256(plain).hexdigest()
+    assert array_digest(np.array([1]), np.array([2])) != array_digest(
+        np.array([1, 2]), np.array([], int)
+    )
 
 
 def test_classes_left_out_change_no_other_example_of_any_split() -> None:
     labels = np.random.default_rng(0).permutation(np.tile(np.arange(5), 40))
     last = np.tile(np.arange(5), 3)
     whole, some, other = (
-        carve(labels, last, Cut(0.25, None, 1, classes)) for classes in (None, (0, 3), (1, 2, 4))
+        make_splits(labels, last, SplitSpec(0.25, None, 1, classes))
+        for classes in (None, (0, 3), (1, 2, 4))
     )
     for split, of in (("train", labels), ("validation", labels), ("test", last)):
         kept = whole.rows(split)[np.isin(of[whole.rows(split)], (0, 3))]
         assert np.array_equal(some.rows(split), kept)
         both = np.concatenate([some.rows(split), other.rows(split)])
         assert np.array_equal(np.sort(both), whole.rows(split))
-    limited = carve(labels, last, Cut(0.25, 20, 1, (0, 3)))
+    limited = make_splits(labels, last, SplitSpec(0.25, 20, 1, (0, 3)))
     assert np.bincount(labels[limited.train]).tolist() == [10, 0, 0, 10]
 
 
 def test_a_limit_of_the_held_out_examples_is_nested_stratified_and_leaves_training_alone() -> None:
     labels = np.tile(np.arange(4), 50)
     full, large, small = (
-        carve(labels, part(9), Cut(0.4, 60, 0, None, held)) for held in (None, 40, 12)
+        make_splits(labels, part(9), SplitSpec(0.4, 60, 0, None, held)) for held in (None, 40, 12)
     )
     assert set(small.validation) < set(large.validation) < set(full.validation)
     assert np.bincount(labels[small.validation]).tolist() == [3, 3, 3, 3]
     assert np.array_equal(small.train, full.train)
     assert small.sizes() == {"train": 60, "validation": 12, "test": 9}
-    tasks = carve(labels, part(9), Cut(0.4, 20, 0, (0, 1), 10))
+    tasks = make_splits(labels, part(9), SplitSpec(0.4, 20, 0, (0, 1), 10))
     assert np.bincount(labels[tasks.validation]).tolist() == [5, 5]
     with pytest.raises(ConfigError, match="asks for 81 validation examples where there are 80"):
-        carve(labels, part(0), Cut(0.4, None, 0, None, 81))
+        make_splits(labels, part(0), SplitSpec(0.4, None, 0, None, 81))
     with pytest.raises(ConfigError, match="asks for 1 validation examples where there are 0"):
-        carve(labels, part(0), Cut(0.0, None, 0, None, 1))
+        make_splits(labels, part(0), SplitSpec(0.0, None, 0, None, 1))
 
 
 @given(
@@ -157,8 +164,8 @@ def test_every_class_trains_and_rows_stay_where_that_is_so(
     if held >= len(labels):
         return
     order = stratified_order(labels, seed)
-    splits = carve(labels, part(0), Cut(validation, None, seed))
-    kept = kept_to_train(labels, validation, seed)
+    splits = make_splits(labels, part(0), SplitSpec(validation, None, seed))
+    kept = rows_kept_for_training(labels, validation, seed)
     assert set(labels[splits.train]) == set(labels)
     together = np.concatenate([splits.train, splits.validation])
     assert np.array_equal(np.sort(together), np.arange(len(labels)))
@@ -170,8 +177,8 @@ def test_every_class_trains_and_rows_stay_where_that_is_so(
 
 def test_an_example_that_is_kept_is_there_under_any_limit() -> None:
     labels = np.array([0] * 50 + [1] * 50 + [2])
-    seed = next(s for s in range(99) if len(kept_to_train(labels, 0.3, s)))
+    seed = next(s for s in range(99) if len(rows_kept_for_training(labels, 0.3, s)))
     for limit in (3, 20, None):
-        splits = carve(labels, part(0), Cut(0.3, limit, seed))
+        splits = make_splits(labels, part(0), SplitSpec(0.3, limit, seed))
         assert 2 in labels[splits.train]
         assert 2 not in labels[splits.validation]

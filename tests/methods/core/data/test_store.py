@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from stillhouse.methods.core.data.base.array_cache import cache_folder, kept
-from stillhouse.methods.core.data.base.decoded_source import moments
+from stillhouse.methods.core.data.base.array_cache import cache_folder, cached_images
+from stillhouse.methods.core.data.base.decoded_source import channel_statistics
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.data.dataset import open_data
-from stillhouse.methods.core.data.facts import material
+from stillhouse.methods.core.data.facts import cached_decoded_source
 from stillhouse.spaces.config.problems import ConfigError
 
 SHAPE = (5, 2, 3, 1)
@@ -33,8 +33,8 @@ def never() -> Iterator[np.ndarray]:
 
 
 def test_images_are_made_once_and_mapped_thereafter() -> None:
-    first = kept("key", SHAPE, halves)
-    again = kept("key", SHAPE, never)
+    first = cached_images("key", SHAPE, halves)
+    again = cached_images("key", SHAPE, never)
     assert isinstance(first, np.memmap)
     np.testing.assert_array_equal(first, IMAGES)
     np.testing.assert_array_equal(again, IMAGES)
@@ -42,16 +42,16 @@ def test_images_are_made_once_and_mapped_thereafter() -> None:
 
 
 def test_writing_to_a_mapping_does_not_reach_the_file() -> None:
-    kept("key", SHAPE, halves)[:] = 0
-    np.testing.assert_array_equal(kept("key", SHAPE, never), IMAGES)
+    cached_images("key", SHAPE, halves)[:] = 0
+    np.testing.assert_array_equal(cached_images("key", SHAPE, never), IMAGES)
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", None])
 def test_a_damaged_file_is_made_again(content: bytes | None) -> None:
-    kept("key", SHAPE, halves)
+    cached_images("key", SHAPE, halves)
     path = cache_folder() / "key.npy"
     path.write_bytes(path.read_bytes()[:-1] if content is None else content)
-    np.testing.assert_array_equal(kept("key", SHAPE, halves), IMAGES)
+    np.testing.assert_array_equal(cached_images("key", SHAPE, halves), IMAGES)
 
 
 def test_an_interrupted_writer_leaves_nothing() -> None:
@@ -60,7 +60,7 @@ def test_an_interrupted_writer_leaves_nothing() -> None:
         raise ConfigError("no more")
 
     with pytest.raises(ConfigError, match="no more"):
-        kept("key", SHAPE, broken)
+        cached_images("key", SHAPE, broken)
     assert list(cache_folder().iterdir()) == []
 
 
@@ -70,7 +70,7 @@ def test_a_folder_that_cannot_be_written_to_is_named(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("STILLHOUSE_CACHE", str(tmp_path / "file"))
     with pytest.raises(ConfigError, match="STILLHOUSE_CACHE names another folder") as caught:
-        kept("key", SHAPE, halves)
+        cached_images("key", SHAPE, halves)
     assert str(tmp_path / "file") in str(caught.value)
 
 
@@ -107,8 +107,8 @@ def test_settings_of_splits_and_augmentation_share_one_copy(write: Callable[...,
     settings = write("cifar10-parquet").settings()
     one = open_data(DataConfig.parse(settings))
     other = open_data(DataConfig.parse({**settings, "validation": 0.5, "augment": {"flip": True}}))
-    assert one._held is other._held
-    assert one._held.pixels("train") is other._held.pixels("train")
+    assert one._source is other._source
+    assert one._source.image_store("train") is other._source.image_store("train")
 
 
 def test_changed_files_are_read_again(write: Callable[..., Any]) -> None:
@@ -127,8 +127,8 @@ def test_another_version_of_a_source_is_decoded_anew(
     config = DataConfig.parse(write("mnist-idx").settings())
     open_data(config)
     before = len(list(cache_folder().iterdir()))
-    material.cache_clear()
-    monkeypatch.setattr(type(config.origin()[1]), "version", 2)
+    cached_decoded_source.cache_clear()
+    monkeypatch.setattr(type(config.named_source()[1]), "version", 2)
     open_data(config)
     assert len(list(cache_folder().iterdir())) == 2 * before
 
@@ -137,7 +137,7 @@ def test_moments_are_exact() -> None:
     images = np.random.default_rng(0).integers(0, 256, (50, 3, 4, 2), dtype=np.uint8)
     images[..., 1] = 51
     rows = np.arange(0, 50, 3)
-    mean, std = moments(images, rows)
+    mean, std = channel_statistics(images, rows)
     some = images[rows] / 255
     assert mean == pytest.approx((some[..., 0].mean(), 0.2))
     # A channel that never changes is divided by 1.

@@ -13,14 +13,20 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from stillhouse.methods.core.data.base.splits import Cut
+from stillhouse.methods.core.data.base.splits import SplitSpec
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.data.dataset import open_data
-from stillhouse.methods.core.data.facts import facts, lexicon, material, opened, space
-from stillhouse.methods.core.data.replaced_train_split import MadeData
-from stillhouse.methods.core.data.text.embedding_table import looked_up
+from stillhouse.methods.core.data.facts import (
+    cached_decoded_source,
+    decoded_source,
+    embedding_space,
+    embedding_table,
+    facts,
+)
+from stillhouse.methods.core.data.replaced_train_split import ReplacedTrainSplit
+from stillhouse.methods.core.data.text.embedding_table import lookup
 from stillhouse.methods.core.data.text.vocabulary import Vocabulary, words_in
-from stillhouse.methods.core.data.text.word_vectors import learnt, ppmi
+from stillhouse.methods.core.data.text.word_vectors import learn_vectors, ppmi
 from stillhouse.spaces.config.problems import ConfigError
 
 GOOD = ["A good film, really good!", 'Don\'t miss\nthis "good, fine" one']
@@ -78,9 +84,9 @@ def test_every_form_of_file_holds_the_same(tmp_path: Path, ending: str) -> None:
         texts = [text.replace("\n", " ") for text in TEXTS]
     write(tmp_path / f"train{ending}", label=NAMES, text=texts)
     write(tmp_path / f"test{ending}", label=NAMES[:4], text=texts[:4])
-    source = config(tmp_path).origin()[1]
+    source = config(tmp_path).named_source()[1]
     assert source.texts("train") == texts
-    assert source.facts().class_names == ("neg", "pos")
+    assert source.info().class_names == ("neg", "pos")
     assert source.labels("train").tolist() == [1, 1, 0, 0] * 5
     assert source.labels("test").tolist() == [1, 1, 0, 0]
 
@@ -88,18 +94,18 @@ def test_every_form_of_file_holds_the_same(tmp_path: Path, ending: str) -> None:
 @pytest.mark.parametrize("ending", [".parquet", ".csv", ".jsonl"])
 def test_labels_are_numbers_too(tmp_path: Path, ending: str) -> None:
     root = written(tmp_path, ending, [0, 2, 1, 0] * 5)
-    assert config(root).origin()[1].facts().class_names == ("0", "1", "2")
-    named = config(root, {"classes": ("a", "b", "c")}).origin()[1]
+    assert config(root).named_source()[1].info().class_names == ("0", "1", "2")
+    named = config(root, {"classes": ("a", "b", "c")}).named_source()[1]
     assert named.labels("test").tolist() == [0, 2, 1, 0]
-    assert named.facts().class_names == ("a", "b", "c")
+    assert named.info().class_names == ("a", "b", "c")
 
 
 def test_shards_follow_one_another_and_all_must_be_there(tmp_path: Path) -> None:
     written(tmp_path, ".parquet")
     (tmp_path / "train.parquet").rename(tmp_path / "train-00000-of-00002.parquet")
-    assert "has 1 of the 2 files" in problem(config(tmp_path).origin()[1].files)
+    assert "has 1 of the 2 files" in problem(config(tmp_path).named_source()[1].files)
     write(tmp_path / "train-00001-of-00002.parquet", label=["neg"], text=["last"])
-    assert config(tmp_path).origin()[1].texts("train") == [*TEXTS, "last"]
+    assert config(tmp_path).named_source()[1].texts("train") == [*TEXTS, "last"]
 
 
 @pytest.mark.parametrize("ending", [".parquet", ".csv", ".jsonl"])
@@ -170,11 +176,11 @@ def test_content_decides_the_identity_and_places_do_not(tmp_path: Path) -> None:
 
 def test_words_are_lower_cased_with_inner_apostrophes() -> None:
     assert list(words_in("Don't 'quote' ÜBER-x, 3rd!")) == ["don't", "quote", "über", "x", "3rd"]
-    assert list(words_in("a b c", most=2)) == ["a", "b"]
+    assert list(words_in("a b c", max_words=2)) == ["a", "b"]
 
 
 def test_the_most_frequent_words_ties_by_the_alphabet() -> None:
-    found = Vocabulary.of(["b a c", "c b", "d"], 3)
+    found = Vocabulary.from_texts(["b a c", "c b", "d"], 3)
     assert found.words == ("<pad>", "<unk>", "b", "c", "a")
     assert found.encode(["a d c b b", "c"], 4).tolist() == [[4, 1, 3, 2], [3, 0, 0, 0]]
 
@@ -185,21 +191,25 @@ def test_words_are_those_of_the_training_split_alone(tmp_path: Path) -> None:
     write(tmp_path / "train.csv", label=[0, 1] * 20, text=texts)
     write(tmp_path / "test.csv", label=[0, 1], text=["tested same", "same"])
     told = config(tmp_path, validation=0.25)
-    rows = opened(told).splits(Cut(0.25, None, 0)).train
-    known = set(lexicon(told).vocabulary.words) - {"<pad>", "<unk>", "same"}
+    rows = decoded_source(told).splits(SplitSpec(0.25, None, 0)).train
+    known = set(embedding_table(told).vocabulary.words) - {"<pad>", "<unk>", "same"}
     assert known == {f"word{row}" for row in rows}
     assert len(known) == 30
     # A limit chooses labels; the space is that of all that may be looked at.
     fewer = config(tmp_path, validation=0.25, limit=10)
-    assert lexicon(fewer).vocabulary.words == lexicon(told).vocabulary.words
-    assert space(fewer) == space(told) != space(config(tmp_path, validation=0.5))
+    assert embedding_table(fewer).vocabulary.words == embedding_table(told).vocabulary.words
+    assert (
+        embedding_space(fewer)
+        == embedding_space(told)
+        != embedding_space(config(tmp_path, validation=0.5))
+    )
 
 
 def test_a_word_may_be_any_text(tmp_path: Path) -> None:
     """Also a line's end: what is kept on the disk is what was found."""
     write(tmp_path / "train.csv", label=[0, 1] * 5, text=["a\nb", "a b"] * 5)
     told = config(tmp_path, {"test": None, "token": "[^a-z]+"}, validation=0.2)
-    assert sorted(lexicon(told).vocabulary.words) == ["\n", " ", "<pad>", "<unk>"]
+    assert sorted(embedding_table(told).vocabulary.words) == ["\n", " ", "<pad>", "<unk>"]
 
 
 def test_no_word_at_all(tmp_path: Path) -> None:
@@ -236,7 +246,7 @@ def test_vectors_are_the_singular_vectors_with_the_roots_of_their_values() -> No
     """Both ways of solving, against the dense decomposition; the scale is a mean square of 1."""
     ids = np.random.default_rng(0).zipf(1.4, (400, 30)).clip(1, 600).astype(np.int32)
     for words, size in ((601, 8), (601, 601)):
-        vectors = learnt(ids, words, size, 2).astype(np.float64)
+        vectors = learn_vectors(ids, words, size, 2).astype(np.float64)
         information = ppmi(ids, words, 2).toarray()
         left, values, _ = np.linalg.svd(information)
         wanted = left[:, :size] * np.sqrt(values[:size])
@@ -247,7 +257,9 @@ def test_vectors_are_the_singular_vectors_with_the_roots_of_their_values() -> No
         assert np.square(vectors[used]).mean() == pytest.approx(1.0, abs=1e-3)
         assert not vectors[~used].any()
         assert (vectors.max(axis=0)[:8] >= -vectors.min(axis=0)[:8] - 1e-4).all()
-        np.testing.assert_array_equal(learnt(ids, words, size, 2), vectors.astype(np.float32))
+        np.testing.assert_array_equal(
+            learn_vectors(ids, words, size, 2), vectors.astype(np.float32)
+        )
 
 
 VECTORS = {"good": [1.0, 2.0, 3.0], "film": [0.0, -1.0, 1.0], "elsewhere": [9.0, 9.0, 9.0]}
@@ -264,7 +276,7 @@ def test_vectors_of_a_file(tmp_path: Path, header: bool) -> None:
     vector_file(written(tmp_path) / "vectors.txt", header)
     told = config(tmp_path, {"embedding": {"path": "vectors.txt"}})
     assert facts(told).shape == (3, 6, 1)
-    known = lexicon(told)
+    known = embedding_table(told)
     rows = dict(zip(known.vocabulary.words, known.vectors.tolist(), strict=True))
     assert rows["good"] == VECTORS["good"]
     assert rows["film"] == VECTORS["film"]
@@ -280,9 +292,12 @@ def test_the_file_of_vectors_is_in_the_identity(tmp_path: Path) -> None:
     assert before != config(tmp_path).identity()
     path.write_text(path.read_text().replace("2.0", "2.5"))
     assert told.identity() != before
-    assert lexicon(told).vectors[lexicon(told).vocabulary.words.index("good"), 1] == 2.5
+    assert (
+        embedding_table(told).vectors[embedding_table(told).vocabulary.words.index("good"), 1]
+        == 2.5
+    )
     # Other words of the same file live in one space with these.
-    assert space(told) == space(told.model_copy(update={"validation": 0.4}))
+    assert embedding_space(told) == embedding_space(told.model_copy(update={"validation": 0.4}))
 
 
 @pytest.mark.parametrize(
@@ -317,7 +332,7 @@ def test_broken_vectors_are_told_in_one_line(
 @pytest.mark.parametrize("resident_mb", [0, 4096])
 def test_batches_are_the_vectors_of_the_words(tmp_path: Path, resident_mb: int) -> None:
     told = config(written(tmp_path), resident_mb=resident_mb)
-    data, known = open_data(told), lexicon(told)
+    data, known = open_data(told), embedding_table(told)
     assert data.shape == (4, 6, 1)
     assert (data.mean, data.std) == ((0.0,), (1.0,))
     batches = list(data.batches("test", batch_size=3, device="cpu"))
@@ -336,9 +351,9 @@ def test_batches_are_the_vectors_of_the_words(tmp_path: Path, resident_mb: int) 
 
 def test_vectors_decode_to_their_words(tmp_path: Path) -> None:
     told = config(written(tmp_path), {"embedding": {"dimensions": 30}})
-    known = lexicon(told)
+    known = embedding_table(told)
     ids = torch.tensor([[2, 5, 0], [3, 4, 2]])
-    sentences = looked_up(known.vectors, ids).permute(0, 3, 1, 2)
+    sentences = lookup(known.vectors, ids).permute(0, 3, 1, 2)
     assert sentences.shape == (2, 30, 3, 1)
     expected = [" ".join(known.vocabulary.words[i] for i in row) for row in ids.tolist()]
     assert known.nearest_words(sentences + 0.01) == expected
@@ -347,7 +362,7 @@ def test_vectors_decode_to_their_words(tmp_path: Path) -> None:
 def test_made_sentences_train_as_they_are(tmp_path: Path) -> None:
     data = open_data(config(written(tmp_path)))
     sentences = torch.randn(6, 4, 6, 1)
-    made = MadeData(data, sentences, torch.arange(6) % 2, "made")
+    made = ReplacedTrainSplit(data, sentences, torch.arange(6) % 2, "made")
     (batch,) = made.train_batches(batch_size=6, epoch=0, seed=0, device="cpu")
     assert torch.equal(batch.images, sentences[batch.indices])
     (held,) = made.batches("test", batch_size=4, device="cpu")
@@ -380,19 +395,19 @@ def test_what_is_for_images_is_refused(tmp_path: Path, settings: Any) -> None:
 
 
 def test_images_have_no_words() -> None:
-    message = problem(lambda: lexicon(DataConfig.parse({"source": "digits"})))
+    message = problem(lambda: embedding_table(DataConfig.parse({"source": "digits"})))
     assert message == "source: digits holds images, and only texts have words"
-    assert space(DataConfig.parse({"source": "digits"})) is None
+    assert embedding_space(DataConfig.parse({"source": "digits"})) is None
 
 
 def test_what_was_made_once_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = config(written(tmp_path))
     open_data(told)
-    first = lexicon(told)
-    material.cache_clear()
-    monkeypatch.setattr(Vocabulary, "of", None)
+    first = embedding_table(told)
+    cached_decoded_source.cache_clear()
+    monkeypatch.setattr(Vocabulary, "from_texts", None)
     monkeypatch.setattr(Vocabulary, "encode", None)
-    again = lexicon(told)
+    again = embedding_table(told)
     assert again.vocabulary.words == first.vocabulary.words
     assert torch.equal(again.vectors, first.vectors)
     assert open_data(told).facts.sizes["train"] == 18

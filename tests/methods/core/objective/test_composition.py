@@ -6,39 +6,39 @@ import itertools
 
 import pytest
 
-from stillhouse.methods.core.objective.composition import DOMAINS, Composition
+from stillhouse.methods.core.objective.composition import DOMAIN_PARSERS, Composition
 from stillhouse.methods.core.objective.objective import METHODS, Objective
-from stillhouse.spaces.config.domains import Opening, describe, parse_domain
+from stillhouse.spaces.config.domains import ConditionalDomain, domain_to_dict, parse_domain
 from stillhouse.spaces.config.problems import ConfigError
 
 OF = ["soft_targets", {"attention": {"at": "last"}}, "relations"]
 
 
 def parsed(**told) -> Composition:
-    return parse_domain({"methods": {"of": OF, **told}}, "search.student.objective", DOMAINS)
+    return parse_domain({"methods": {"of": OF, **told}}, "search.student.objective", DOMAIN_PARSERS)
 
 
 class Answers:
     """A chooser with answers ready, which remembers what it was asked."""
 
     def __init__(self, **answers):
-        self.answers, self.asked = answers, []
+        self.answers, self.option_counts = answers, []
 
-    def choice(self, name, count, labels):
+    def suggest_index(self, name, count, labels):
         assert list(labels) == ["without", "with"]
-        self.asked.append(name)
+        self.option_counts.append(name)
         return int(self.answers.get(name.rpartition(".")[2], False))
 
 
 def test_it_is_written_as_it_is_read():
     domain = parsed(at_most=2)
-    assert isinstance(domain, Opening)
-    assert describe(domain) == {"methods": {"of": OF, "at_most": 2, "at_least": 1}}
-    assert parse_domain(describe(domain), "", DOMAINS) == domain
-    assert hash(parse_domain(describe(domain), "", DOMAINS)) == hash(domain)
+    assert isinstance(domain, ConditionalDomain)
+    assert domain_to_dict(domain) == {"methods": {"of": OF, "at_most": 2, "at_least": 1}}
+    assert parse_domain(domain_to_dict(domain), "", DOMAIN_PARSERS) == domain
+    assert hash(parse_domain(domain_to_dict(domain), "", DOMAIN_PARSERS)) == hash(domain)
     assert domain != parsed(at_most=3)
-    short = parse_domain({"methods": ["relations", "hints"]}, "", DOMAINS)
-    assert describe(short)["methods"] == {
+    short = parse_domain({"methods": ["relations", "hints"]}, "", DOMAIN_PARSERS)
+    assert domain_to_dict(short)["methods"] == {
         "of": ["relations", "hints"],
         "at_most": 2,
         "at_least": 1,
@@ -59,52 +59,63 @@ def test_its_values_are_the_subsets_within_its_limits(least, most):
 
 def test_one_question_a_method_and_none_that_is_settled():
     chooser = Answers(soft_targets=True, relations=True)
-    assert parsed().draw("student.objective", chooser) == ("soft_targets", "relations")
-    assert chooser.asked == [f"student.objective.{n}" for n in METHOD_NAMES]
+    assert parsed().suggest("student.objective", chooser) == ("soft_targets", "relations")
+    assert chooser.option_counts == [f"student.objective.{n}" for n in METHOD_NAMES]
     refused = Answers()
-    assert parsed().draw("o", refused) == ("relations",)  # one there must be
-    assert refused.asked == ["o.soft_targets", "o.attention"]
+    assert parsed().suggest("o", refused) == ("relations",)  # one there must be
+    assert refused.option_counts == ["o.soft_targets", "o.attention"]
     eager = Answers(soft_targets=True)
-    assert parsed(at_most=1).draw("o", eager) == ("soft_targets",)
-    assert eager.asked == ["o.soft_targets"]
+    assert parsed(at_most=1).suggest("o", eager) == ("soft_targets",)
+    assert eager.option_counts == ["o.soft_targets"]
 
 
 METHOD_NAMES = ("soft_targets", "attention", "relations")
 
 
 def test_chosen_methods_open_their_declared_ranges_without_what_is_fixed():
-    opened = parsed().opened(("attention", "relations"))
-    declared = METHODS.load("relations").Config.space()
+    opened = parsed().conditional_domains(("attention", "relations"))
+    declared = METHODS.load("relations").Config.search_space()
     assert {p: d for p, d in opened.items() if p.startswith("relations.")} == {
         f"relations.{field}": domain for field, domain in declared.items()
     }
     assert "attention.weight" in opened
     assert "attention.at" not in opened
     assert not any(path.startswith("soft_targets") for path in opened)
-    assert parsed().opened(()) == {}
+    assert parsed().conditional_domains(()) == {}
 
 
 def test_what_the_objective_holds_besides_stays():
     held = {"cross_entropy": {"weight": 0.5}, "soft_targets": {"temperature": 3.0}, "hints": {}}
-    laid = parsed().laid(held, ("soft_targets", "attention"))
+    laid = parsed().with_value(held, ("soft_targets", "attention"))
     assert laid == {
         "cross_entropy": {"weight": 0.5},
         "hints": {},
         "soft_targets": {"temperature": 3.0},
         "attention": {"at": "last"},
     }
-    assert parsed().laid(held, ("relations",)).keys() == {"cross_entropy", "hints", "relations"}
+    assert parsed().with_value(held, ("relations",)).keys() == {
+        "cross_entropy",
+        "hints",
+        "relations",
+    }
     assert held["soft_targets"] == {"temperature": 3.0}
     Objective.parse(laid)
 
 
 def test_without_a_search_the_objective_is_as_it_stands_and_never_too_short():
     held = {"cross_entropy": {}, "relations": {}}
-    assert parsed().begun(held) == held
-    assert parsed().begun({"cross_entropy": {}}) == {"cross_entropy": {}, "soft_targets": {}}
-    assert parsed(at_least=2).begun(held).keys() == {"cross_entropy", "soft_targets", "relations"}
-    assert parsed(at_least=0).begun({"cross_entropy": {}}) == {"cross_entropy": {}}
-    assert parsed(at_least=1).begun(None) == {"soft_targets": {}}
+    assert parsed().initial_value(held) == held
+    assert parsed().initial_value({"cross_entropy": {}}) == {
+        "cross_entropy": {},
+        "soft_targets": {},
+    }
+    assert parsed(at_least=2).initial_value(held).keys() == {
+        "cross_entropy",
+        "soft_targets",
+        "relations",
+    }
+    assert parsed(at_least=0).initial_value({"cross_entropy": {}}) == {"cross_entropy": {}}
+    assert parsed(at_least=1).initial_value(None) == {"soft_targets": {}}
 
 
 @pytest.mark.parametrize(
@@ -123,11 +134,11 @@ def test_without_a_search_the_objective_is_as_it_stands_and_never_too_short():
 )
 def test_mistakes_are_told_with_their_place_and_remedy(body, told):
     with pytest.raises(ConfigError) as error:
-        parse_domain({"methods": body}, "search.student.objective", DOMAINS)
+        parse_domain({"methods": body}, "search.student.objective", DOMAIN_PARSERS)
     assert all(p.path.startswith("search.student.objective") for p in error.value.problems)
     assert f"search.student.objective.{told}" in str(error.value)
 
 
 def test_an_unknown_kind_of_domain_may_have_meant_methods():
     with pytest.raises(ConfigError, match=r"did you mean 'methods'\?.*log_uniform, methods, unif"):
-        parse_domain({"method": {"of": OF}}, "", DOMAINS)
+        parse_domain({"method": {"of": OF}}, "", DOMAIN_PARSERS)

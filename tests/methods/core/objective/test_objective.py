@@ -9,7 +9,7 @@ import torch
 
 from stillhouse.methods.core.data.base.batch import Batch
 from stillhouse.methods.core.objective.objective import METHODS, Objective
-from stillhouse.spaces.config.base import Config, fingerprint, knob
+from stillhouse.spaces.config.base import Config, fingerprint, setting
 from stillhouse.spaces.config.domains import LogUniform, Uniform
 from stillhouse.spaces.config.problems import ConfigError
 from stillhouse.spaces.modules.network import Output
@@ -20,8 +20,8 @@ BOTH = {"cross_entropy": {}, "soft_targets": {"weight": 0.9, "temperature": 4.0}
 class Stage(Config):
     """As a stage holds its objective."""
 
-    objective: Objective = knob(Objective.parse({"cross_entropy": {}}), "what to learn from")
-    other: Objective | None = knob(None, "may be missing")
+    objective: Objective = setting(Objective.parse({"cross_entropy": {}}), "what to learn from")
+    other: Objective | None = setting(None, "may be missing")
 
 
 def batch_of(size=4):
@@ -53,7 +53,7 @@ def test_identity_holds_versions():
 
 
 def test_space_is_what_stands_beside_the_fields():
-    space = Objective.parse(BOTH).space()
+    space = Objective.parse(BOTH).search_space()
     assert space["soft_targets.temperature"] == LogUniform(1, 20)
     assert space["soft_targets.weight"] == Uniform(0, 1)
     assert space["cross_entropy.label_smoothing"] == Uniform(0, 0.3)
@@ -141,10 +141,10 @@ def test_a_schedule_lets_a_method_join_late(pair, progress):
     settings = {"cross_entropy": {}, "soft_targets": {"schedule": {"switch": {"since": 5}}}}
     module = Objective.parse(settings).build(pair())
     student, teacher = outputs(0, 1)
-    assert not module.hears_teachers(progress(epoch=4))
+    assert not module.needs_teachers(progress(epoch=4))
     _, early = module(student, [], batch_of(), progress(epoch=4))
     assert list(early) == ["cross_entropy"]
-    assert module.hears_teachers(progress(epoch=5))
+    assert module.needs_teachers(progress(epoch=5))
     _, late = module(student, [teacher], batch_of(), progress(epoch=5))
     assert list(late) == ["cross_entropy", "soft_targets"]
 
@@ -153,7 +153,7 @@ def test_weights_follow_their_schedule_within_an_epoch(pair, progress):
     settings = {"cross_entropy": {"weight": 2.0, "schedule": {"linear": {"until": 4}}}}
     module = Objective.parse(settings).build(pair())
     at = progress(epoch=1, step=2, steps_per_epoch=4)
-    assert module.active(at) == pytest.approx({"cross_entropy": 2.0 * (1 - 1.5 / 4)})
+    assert module.active_weights(at) == pytest.approx({"cross_entropy": 2.0 * (1 - 1.5 / 4)})
 
 
 def test_half_precision_is_raised_before_any_loss(pair, progress):

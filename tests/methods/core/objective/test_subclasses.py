@@ -11,10 +11,10 @@ import torch
 from stillhouse.methods.class_similarity import ClassSimilarity
 from stillhouse.methods.contrast import Contrast
 from stillhouse.methods.core.data.base.batch import Batch
-from stillhouse.methods.core.objective.class_similarity import similarities
-from stillhouse.methods.core.objective.method import Pair
+from stillhouse.methods.core.objective.class_similarity import class_similarities
+from stillhouse.methods.core.objective.method import BuildContext
 from stillhouse.methods.core.objective.objective import Objective
-from stillhouse.methods.core.training.subclass_metrics import usage
+from stillhouse.methods.core.training.subclass_metrics import subclass_usage
 from stillhouse.methods.cross_entropy import CrossEntropy
 from stillhouse.methods.soft_targets import SoftTargets
 from stillhouse.methods.subclass_balance import SubclassBalance
@@ -31,14 +31,19 @@ SIZE, CLASSES = 8, 3
 def network(name, subclasses, seed=0, classes=CLASSES):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return NetworkSpec.parse(name).split(subclasses).build((1, SIZE, SIZE), classes).eval()
+        return (
+            NetworkSpec.parse(name)
+            .with_num_subclasses(subclasses)
+            .build((1, SIZE, SIZE), classes)
+            .eval()
+        )
 
 
 def pair(subclasses=4, teachers=1, of_teachers=None, classes=CLASSES):
     student = network("cnn2", subclasses, classes=classes)
     parts = subclasses if of_teachers is None else of_teachers
     taught = [network("cnn4", parts, i + 1, classes) for i in range(teachers)]
-    return Pair(student, taught, classes, 50, torch.rand(4, 1, SIZE, SIZE))
+    return BuildContext(student, taught, classes, 50, torch.rand(4, 1, SIZE, SIZE))
 
 
 def said(split, subclasses=4):
@@ -256,7 +261,7 @@ def test_without_it_one_subclass_wins_and_with_it_all_are_used(name, progress):
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        used[weight] = usage(v.detach(), labels, 4)
+        used[weight] = subclass_usage(v.detach(), labels, 4)
     assert used[0.0] < 0.9 * used[1.0]
 
 
@@ -275,13 +280,15 @@ def test_class_weights_are_the_mean_of_the_subclasses():
     weights = [m for m in both.teachers[0].blocks["head"].modules() if hasattr(m, "weight")][-1]
     rows = weights.weight.detach().double().numpy().reshape(CLASSES, 2, -1).mean(axis=1)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    np.testing.assert_allclose(similarities(both)[0].numpy(), rows @ rows.T, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        class_similarities(both)[0].numpy(), rows @ rows.T, rtol=1e-4, atol=1e-6
+    )
     ClassSimilarity(ClassSimilarity.Config(), both)
 
 
 def test_a_network_like_the_teacher_learns_nothing_new(progress):
     both = pair(4)
-    same = Pair(copy.deepcopy(both.teachers[0]), both.teachers, CLASSES, 50, both.sample)
+    same = BuildContext(copy.deepcopy(both.teachers[0]), both.teachers, CLASSES, 50, both.sample)
     module = Objective.parse({"subclasses": {"subclasses": 4}}).build(same)
     images = torch.rand(5, 1, SIZE, SIZE)
     with torch.no_grad():

@@ -6,8 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from stillhouse.methods.core.objective.method import Pair
-from stillhouse.methods.core.objective.taps import At, FeatureConfig, paired_features, same_size
+from stillhouse.methods.core.objective.method import BuildContext
+from stillhouse.methods.core.objective.taps import (
+    FeatureConfig,
+    TapPlacement,
+    match_sizes,
+    pair_features,
+)
 from stillhouse.spaces.config.problems import ConfigError
 from stillhouse.spaces.modules.network import Network
 
@@ -15,7 +20,7 @@ from stillhouse.spaces.modules.network import Network
 class Settings(FeatureConfig):
     """As a method declares its own."""
 
-    at: At = "stages"
+    at: TapPlacement = "stages"
 
 
 def chain(*strides, channels=2):
@@ -29,11 +34,11 @@ def chain(*strides, channels=2):
 
 
 def pair_of(student, *teachers):
-    return Pair(student, teachers, 3, 10, torch.rand(2, 1, 8, 8))
+    return BuildContext(student, teachers, 3, 10, torch.rand(2, 1, 8, 8))
 
 
 def names(pair, at="stages", teacher=0):
-    return [found[:2] for found in paired_features(pair, teacher, at)]
+    return [found[:2] for found in pair_features(pair, teacher, at)]
 
 
 def test_stages_end_where_the_resolution_changes():
@@ -43,7 +48,7 @@ def test_stages_end_where_the_resolution_changes():
 
 def test_shapes_are_those_of_the_features():
     pair = pair_of(chain(1, 2, channels=4), chain(1, 1, 4, channels=6))
-    (first, last) = paired_features(pair, 0, "stages")
+    (first, last) = pair_features(pair, 0, "stages")
     assert first == ("b0", "b1", (4, 8, 8), (6, 8, 8))
     assert last == ("b1", "b2", (4, 4, 4), (6, 2, 2))
 
@@ -67,7 +72,7 @@ def test_every_teacher_is_paired_by_itself():
 
 
 def test_residual_networks_pair_by_stage(build):
-    pair = Pair(
+    pair = BuildContext(
         build("resnet8", (3, 16, 16)).eval(),
         [build("resnet14", (3, 16, 16)).eval()],
         10,
@@ -85,7 +90,7 @@ def test_named_blocks_in_the_order_given():
 def test_blocks_that_are_not_there_are_named():
     pair = pair_of(chain(1, 2), chain(1, 2))
     with pytest.raises(ConfigError) as caught:
-        paired_features(pair, 0, (("b7", "b0"), ("b0", "head")))
+        pair_features(pair, 0, (("b7", "b0"), ("b0", "head")))
     said = str(caught.value)
     assert "at: unknown block of the student that gives a map 'b7'" in said
     assert "at: unknown block of teacher 1 that gives a map 'head'" in said
@@ -94,19 +99,19 @@ def test_blocks_that_are_not_there_are_named():
 def test_a_network_without_maps_is_refused():
     flat = Network({"head": nn.Sequential(nn.Flatten(), nn.Linear(64, 3))}).eval()
     with pytest.raises(ConfigError, match="no block of the student gives one"):
-        paired_features(pair_of(flat, chain(1)), 0, "last")
+        pair_features(pair_of(flat, chain(1)), 0, "last")
     with pytest.raises(ConfigError, match="no block of teacher 2 gives one"):
-        paired_features(pair_of(chain(1), chain(1), flat), 1, "last")
+        pair_features(pair_of(chain(1), chain(1), flat), 1, "last")
 
 
 def test_sizes_are_matched_by_averaging_the_larger_side_by_side():
     one = torch.arange(16.0).view(1, 1, 4, 4)
     other = torch.rand(1, 3, 2, 8)
-    small, same = same_size(one, other)
+    small, same = match_sizes(one, other)
     assert small.shape == (1, 1, 2, 4)
     assert small[0, 0, 0].tolist() == [2.0, 3.0, 4.0, 5.0]
     assert torch.equal(same, other.view(1, 3, 2, 4, 2).mean(-1))
-    assert same_size(one, one)[0] is one
+    assert match_sizes(one, one)[0] is one
 
 
 @pytest.mark.parametrize("at", ["last", "middle", "stages", [["b0", "b1"], ["b1", "b2"]]])

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.data.dataset import open_data
 from stillhouse.methods.core.objective.objective import Objective
-from stillhouse.methods.core.runtime.communication import ALONE, Partner
+from stillhouse.methods.core.runtime.communication import SINGLE_PROCESS, DistributedCommunicator
 from stillhouse.methods.core.training.teachers import FrozenTeacher
 from stillhouse.methods.core.training.train import Training, train
 from stillhouse.spaces.networks import resolve
@@ -32,10 +32,10 @@ class Files:
     def load(self):
         return safetensors.torch.load_file(self.file) if self.file.exists() else None
 
-    def due(self):
+    def is_due(self):
         return True
 
-    def store(self, tensors):
+    def save(self, tensors):
         safetensors.torch.save_file(tensors, self.file)
 
 
@@ -57,9 +57,9 @@ def do(job, worker, folder):
         Training.parse(job["training"]),
         seed=3,
         device="cpu",
-        saves=Files(folder / job["saves"]) if "saves" in job else None,
+        checkpointer=Files(folder / job["saves"]) if "saves" in job else None,
         peers=peers,
-        worker=worker,
+        communicator=worker,
     )
     curve = []
     for report in reports:
@@ -69,7 +69,7 @@ def do(job, worker, folder):
     found = {name: value for name, value in student.state_dict().items()}
     for i, peer in enumerate(peers):
         found |= {f"peer{i}.{name}": value for name, value in peer.state_dict().items()}
-    if worker.leads:
+    if worker.is_rank_zero:
         safetensors.torch.save_file(found, folder / f"{job['name']}.safetensors")
         (folder / f"{job['name']}.json").write_text(json.dumps(curve))
 
@@ -77,14 +77,14 @@ def do(job, worker, folder):
 def main(rank, size, folder):
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
-    worker = ALONE
+    worker = SINGLE_PROCESS
     if size > 1:
         meeting = f"file://{folder}/meeting"
         patience = timedelta(seconds=120)
         dist.init_process_group(
             "gloo", init_method=meeting, rank=rank, world_size=size, timeout=patience
         )
-        worker = Partner()
+        worker = DistributedCommunicator()
     for job in json.loads((folder / "jobs.json").read_text()):
         do(job, worker, folder)
     if size > 1:

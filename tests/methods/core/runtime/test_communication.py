@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from stillhouse.methods.core.config.training import Training
-from stillhouse.methods.core.runtime.communication import ALONE
+from stillhouse.methods.core.runtime.communication import SINGLE_PROCESS
 from stillhouse.methods.core.runtime.synced_norm import SyncedBatchNorm
 
 PROGRAM = Path(__file__).with_name("share_training.py")
@@ -141,21 +141,21 @@ def test_dropout_is_drawn_by_each_worker_and_stays_in_step(tmp_path):
 
 def test_a_worker_alone_changes_nothing(build):
     network, images = build("resnet8").train(), torch.rand(4, 1, 8, 8)
-    said = ALONE.outputs(network, images, ("stem",))
+    said = SINGLE_PROCESS.forward_batch(network, images, ("stem",))
     assert said.features.keys() == {"stem"}
-    assert ALONE.leads
-    assert ALONE.told("word") == "word"
+    assert SINGLE_PROCESS.is_rank_zero
+    assert SINGLE_PROCESS.broadcast("word") == "word"
     saves = object()
-    assert ALONE.saves(saves) is saves
+    assert SINGLE_PROCESS.shared_checkpointer(saves) is saves
     weight = torch.nn.Parameter(torch.zeros(2))
     weight.grad = torch.ones(2)
-    ALONE.sum_gradients([weight])
+    SINGLE_PROCESS.all_reduce_gradients([weight])
     assert weight.grad.tolist() == [1.0, 1.0]
 
 
 def test_workers_decide_no_result():
     assert Training(workers=4).identity() == Training().identity()
-    assert "workers" not in Training.space()
+    assert "workers" not in Training.search_space()
 
 
 # Batch norm

@@ -14,16 +14,19 @@ from torch import nn
 
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.data.dataset import open_data
-from stillhouse.methods.core.data.replaced_train_split import MadeData
+from stillhouse.methods.core.data.replaced_train_split import ReplacedTrainSplit
 from stillhouse.methods.core.synthesis.distilling.distil import distil
-from stillhouse.methods.core.synthesis.distilling.distilled_set import Distilled, take_steps
-from stillhouse.methods.core.synthesis.distilling.initial_examples import begin
+from stillhouse.methods.core.synthesis.distilling.distilled_set import (
+    DistilledSet,
+    train_on_distilled,
+)
+from stillhouse.methods.core.synthesis.distilling.initial_examples import initial_examples
 from stillhouse.methods.core.synthesis.distilling.settings import Distilling
 from stillhouse.methods.core.synthesis.distilling.unroll import (
     Examples,
-    Unroll,
-    stacked,
-    weights_of,
+    UnrolledSteps,
+    copy_weights,
+    stack_weights,
 )
 from stillhouse.spaces.config.problems import ConfigError
 from stillhouse.spaces.modules.network import Network
@@ -57,14 +60,14 @@ def scene(steps=2, passes=2, examples=2, network=None):
 
 def unroll(network, softmax=False, kept=2):
     mean, std = network.mean.flatten(), network.std.flatten()
-    return Unroll(network, mean, std, softmax=softmax, kept=kept)
+    return UnrolledSteps(network, mean, std, softmax=softmax, num_kept_graphs=kept)
 
 
 @pytest.mark.parametrize("softmax", [False, True])
 def test_the_gradient_is_that_of_finite_differences(softmax):
     network, examples, real, truth = scene()
     taking = unroll(network, softmax)
-    start = weights_of(network)
+    start = copy_weights(network)
     _, down = taking.gradient(start, examples, real, truth)
     step = 1e-6
     for place, part in enumerate(examples):
@@ -106,19 +109,19 @@ def test_steps_that_are_run_again_change_no_bit(kept):
     """However much of the graph is kept, and as the whole graph has it."""
     network, examples, real, truth = scene(passes=3)
     loss, downs = by_autograd(network, examples, real, truth)
-    found, down = unroll(network, kept=kept).gradient(weights_of(network), examples, real, truth)
+    found, down = unroll(network, kept=kept).gradient(copy_weights(network), examples, real, truth)
     torch.testing.assert_close(found, loss)
     for mine, theirs in zip(down, downs, strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
-    other = unroll(network, kept=6).gradient(weights_of(network), examples, real, truth)[1]
+    other = unroll(network, kept=6).gradient(copy_weights(network), examples, real, truth)[1]
     assert all(torch.equal(a, b) for a, b in zip(down, other, strict=True))
 
 
 def test_a_real_batch_in_parts_is_the_whole(monkeypatch):
     network, examples, real, truth = scene()
-    whole = unroll(network).gradient(weights_of(network), examples, real, truth)
-    monkeypatch.setattr("stillhouse.methods.core.synthesis.distilling.unroll.CHUNK", 3)
-    parts = unroll(network).gradient(weights_of(network), examples, real, truth)
+    whole = unroll(network).gradient(copy_weights(network), examples, real, truth)
+    monkeypatch.setattr("stillhouse.methods.core.synthesis.distilling.unroll.CHUNK_SIZE", 3)
+    parts = unroll(network).gradient(copy_weights(network), examples, real, truth)
     torch.testing.assert_close(parts, whole)
 
 
@@ -127,9 +130,9 @@ def test_several_networks_at_once_are_their_mean():
     torch.manual_seed(0)
     networks = [smooth() for _ in range(3)]
     waiting = iter(networks)
-    weights = stacked(lambda: next(waiting), 3)
+    weights = stack_weights(lambda: next(waiting), 3)
     loss, down = unroll(smooth(), kept=1).gradients(weights, examples, real, truth)
-    alone = [unroll(n).gradient(weights_of(n), examples, real, truth) for n in networks]
+    alone = [unroll(n).gradient(copy_weights(n), examples, real, truth) for n in networks]
     torch.testing.assert_close(loss, torch.stack([one for one, _ in alone]).mean())
     for place, part in enumerate(down):
         torch.testing.assert_close(part, torch.stack([d[place] for _, d in alone]).mean(dim=0))
@@ -144,22 +147,22 @@ def test_convolutions_that_write_in_place_are_unrolled_too():
     )
     real, truth = torch.rand(5, 1, 12, 12, dtype=torch.float64), torch.arange(5) % 3
     _, downs = by_autograd(network, examples, real, truth)
-    taking = Unroll(network, torch.zeros(1), torch.ones(1), softmax=False)
-    _, down = taking.gradient(weights_of(network), examples, real, truth)
+    taking = UnrolledSteps(network, torch.zeros(1), torch.ones(1), softmax=False)
+    _, down = taking.gradient(copy_weights(network), examples, real, truth)
     for mine, theirs in zip(down, downs, strict=True):
         torch.testing.assert_close(mine, theirs)
 
 
 def test_a_network_takes_the_steps_that_were_unrolled():
     network, examples, _, _ = scene()
-    expected = weights_of(network)
+    expected = copy_weights(network)
     for i in range(len(examples.rates)):
         told = examples.images[i % 2], examples.labels[i % 2], examples.rates[i]
         expected = unroll(network).step(expected, *told)
     shown = (examples.images * network.std + network.mean).flatten(0, 1)
     sizes = nn.functional.softplus(examples.rates)
-    take_steps(network, Distilled(shown, examples.labels.flatten(0, 1), sizes), steps=2)
-    torch.testing.assert_close(weights_of(network), expected)
+    train_on_distilled(network, DistilledSet(shown, examples.labels.flatten(0, 1), sizes), steps=2)
+    torch.testing.assert_close(copy_weights(network), expected)
 
 
 def test_labels_count_as_they_stand():
@@ -171,8 +174,10 @@ def test_labels_count_as_they_stand():
     q = np.exp(weight @ x) / np.exp(weight @ x).sum()
     wanted = weight - rate * np.outer(y.sum() * q - y, x)
     images = torch.from_numpy(x).view(1, 2, 1, 1)
-    told = Distilled(images, torch.from_numpy(y)[None], torch.tensor([rate], dtype=torch.float64))
-    take_steps(network, told, steps=1)
+    told = DistilledSet(
+        images, torch.from_numpy(y)[None], torch.tensor([rate], dtype=torch.float64)
+    )
+    train_on_distilled(network, told, steps=1)
     np.testing.assert_allclose(network.blocks["head"].weight.detach().numpy(), wanted)
 
 
@@ -187,7 +192,7 @@ def test_the_rate_is_halved_after_a_full_share_and_no_earlier():
 @pytest.mark.parametrize("iterations", [1, 39, 100, 20_000])
 def test_reports_share_all_iterations(iterations):
     how = Distilling(iterations=iterations)
-    found = [i for report in range(how.reports) for i in how.share(report)]
+    found = [i for report in range(how.num_reports) for i in how.iterations_of(report)]
     assert found == list(range(iterations))
 
 
@@ -212,7 +217,7 @@ def two_classes():
 
 
 def begun(data, **told):
-    return begin(data, Distilling.parse(told), torch.Generator().manual_seed(0))
+    return initial_examples(data, Distilling.parse(told), torch.Generator().manual_seed(0))
 
 
 def test_examples_begin_with_the_classes_asked_for(digits):
@@ -293,14 +298,14 @@ def small(data):
         inputs = int(np.prod(data.shape))
         hidden = nn.Sequential(nn.Flatten(1), nn.Linear(inputs, 16), nn.Tanh())
         network = Network({"hidden": hidden, "head": nn.Linear(16, data.classes)})
-        return network.normalised_with(data.mean, data.std)
+        return network.with_normalisation(data.mean, data.std)
 
     return fresh
 
 
 def distilled(data, saves=None, **told):
     how = Distilling.parse({**SMALL, **told})
-    return drained(distil(small(data), data, how, seed=1, device=CPU, saves=saves))
+    return drained(distil(small(data), data, how, seed=1, device=CPU, checkpointer=saves))
 
 
 def trained(data, found):
@@ -308,7 +313,7 @@ def trained(data, found):
     with torch.random.fork_rng():
         torch.manual_seed(1)
         network = small(data)()
-    take_steps(network, found, steps=1)
+    train_on_distilled(network, found, steps=1)
     return network
 
 
@@ -382,16 +387,16 @@ class Kept:
     """Saves that store after ``number`` reports, once."""
 
     def __init__(self, number):
-        self.number, self.asked, self.stored = number, 0, None
+        self.number, self.option_counts, self.stored = number, 0, None
 
     def load(self):
         return self.stored
 
-    def due(self):
-        self.asked += 1
-        return self.asked == self.number
+    def is_due(self):
+        self.option_counts += 1
+        return self.option_counts == self.number
 
-    def store(self, tensors):
+    def save(self, tensors):
         self.stored = tensors
 
 
@@ -427,17 +432,17 @@ def test_it_resumes_with_the_same_bits(digits, told):
 def test_batch_norm_is_refused(digits):
     network = NetworkSpec.parse("cnn2").build(digits.shape, 10)
     with pytest.raises(ConfigError, match=r"network: has batch norm .* such as lenet5"):
-        Unroll(network, torch.zeros(1), torch.ones(1), softmax=False)
-    told = Distilled(torch.zeros(1, *digits.shape), torch.ones(1, 10), torch.ones(1))
+        UnrolledSteps(network, torch.zeros(1), torch.ones(1), softmax=False)
+    told = DistilledSet(torch.zeros(1, *digits.shape), torch.ones(1, 10), torch.ones(1))
     with pytest.raises(ConfigError, match="has batch norm"):
-        take_steps(network, told, steps=1)
+        train_on_distilled(network, told, steps=1)
 
 
 def test_batches_hold_soft_labels(digits):
     images, labels = torch.randn(6, *digits.shape), torch.randn(6, 10)
-    made = MadeData(digits, images, labels, "these")
+    made = ReplacedTrainSplit(digits, images, labels, "these")
     (batch,) = made.train_batches(batch_size=8, epoch=0, seed=0, device=CPU)
     assert torch.equal(batch.labels, labels[batch.indices])
     assert torch.equal(batch.images, images[batch.indices])
     with pytest.raises(ConfigError, match=r"soft labels need \[N, 10\] of float"):
-        MadeData(digits, images, labels[:, :9], "these")
+        ReplacedTrainSplit(digits, images, labels[:, :9], "these")

@@ -12,18 +12,21 @@ from torch import nn
 
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.data.dataset import open_data
-from stillhouse.methods.core.data.facts import lexicon
+from stillhouse.methods.core.data.facts import embedding_table
 from stillhouse.methods.core.synthesis.distilling.distil import distil
-from stillhouse.methods.core.synthesis.distilling.distilled_set import Distilled, take_steps
-from stillhouse.methods.core.synthesis.distilling.initial_examples import begin
+from stillhouse.methods.core.synthesis.distilling.distilled_set import (
+    DistilledSet,
+    train_on_distilled,
+)
+from stillhouse.methods.core.synthesis.distilling.initial_examples import initial_examples
 from stillhouse.methods.core.synthesis.distilling.settings import Distilling
 from stillhouse.methods.core.synthesis.distilling.unroll import (
     Examples,
-    Unroll,
-    stacked,
-    weights_of,
+    UnrolledSteps,
+    copy_weights,
+    stack_weights,
 )
-from stillhouse.spaces.modules.text_layers import LSTM, unfused
+from stillhouse.spaces.modules.text_layers import LSTM, without_fused_lstm
 from stillhouse.spaces.network_spec import NetworkSpec
 
 CPU = torch.device("cpu")
@@ -133,7 +136,7 @@ def scene(spec):
 
 
 def unroll(network):
-    return Unroll(network, torch.zeros(1), torch.ones(1), softmax=False, kept=1)
+    return UnrolledSteps(network, torch.zeros(1), torch.ones(1), softmax=False, num_kept_graphs=1)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +148,7 @@ def unroll(network):
 )
 def test_the_gradient_is_that_of_finite_differences(spec):
     network, examples, real, truth = scene(spec)
-    taking, start = unroll(network), weights_of(network)
+    taking, start = unroll(network), copy_weights(network)
     _, down = taking.gradient(start, examples, real, truth)
     step = 1e-6
     for place, part in enumerate(examples):
@@ -165,9 +168,9 @@ def test_several_networks_at_once_are_their_mean(spec):
     _, examples, real, truth = scene(spec)
     networks = [built(spec, seed=seed).double() for seed in range(3)]
     waiting = iter(networks)
-    weights = stacked(lambda: next(waiting), 3)
+    weights = stack_weights(lambda: next(waiting), 3)
     loss, down = unroll(built(spec).double()).gradients(weights, examples, real, truth)
-    alone = [unroll(n).gradient(weights_of(n), examples, real, truth) for n in networks]
+    alone = [unroll(n).gradient(copy_weights(n), examples, real, truth) for n in networks]
     torch.testing.assert_close(loss, torch.stack([one for one, _ in alone]).mean())
     for place, part in enumerate(down):
         torch.testing.assert_close(part, torch.stack([d[place] for _, d in alone]).mean(dim=0))
@@ -176,12 +179,14 @@ def test_several_networks_at_once_are_their_mean(spec):
 @pytest.mark.parametrize("spec", [SMALL_CNN, SMALL_LSTM])
 def test_a_network_takes_the_steps_that_were_unrolled(spec):
     network, examples, _, _ = scene(spec)
-    taking, expected = unroll(built(spec).double()), weights_of(network)
+    taking, expected = unroll(built(spec).double()), copy_weights(network)
     for rate in examples.rates:
         expected = taking.step(expected, examples.images[0], examples.labels[0], rate)
     sizes = nn.functional.softplus(examples.rates)
-    take_steps(network, Distilled(examples.images[0], examples.labels[0], sizes), steps=1)
-    torch.testing.assert_close(weights_of(network), expected)
+    train_on_distilled(
+        network, DistilledSet(examples.images[0], examples.labels[0], sizes), steps=1
+    )
+    torch.testing.assert_close(copy_weights(network), expected)
 
 
 def test_an_lstm_is_unfused_for_a_while_and_the_same_function():
@@ -189,7 +194,7 @@ def test_an_lstm_is_unfused_for_a_while_and_the_same_function():
     network.eval()
     lstms = [module for module in network.modules() if isinstance(module, LSTM)]
     fused = network(real, ()).logits
-    with unfused(network):
+    with without_fused_lstm(network):
         assert not any(lstm.fused for lstm in lstms)
         torch.testing.assert_close(network(real, ()).logits, fused)
     assert len(lstms) == 2
@@ -197,7 +202,7 @@ def test_an_lstm_is_unfused_for_a_while_and_the_same_function():
 
 
 def begun(data, **told):
-    return begin(data, Distilling.parse(told), torch.Generator().manual_seed(0))
+    return initial_examples(data, Distilling.parse(told), torch.Generator().manual_seed(0))
 
 
 def training(data):
@@ -208,7 +213,7 @@ def training(data):
 
 def test_noise_is_spread_as_the_words_are(two):
     """A file's vectors have any mean and deviation; padding, which is zeros, is no word."""
-    vectors = lexicon(two.config).vectors[1:]
+    vectors = embedding_table(two.config).vectors[1:]
     drawn = begun(two, examples=400).images[0].permute(0, 2, 3, 1).flatten(0, 2)
     error = vectors.std(dim=0) / len(drawn) ** 0.5
     assert ((drawn.mean(dim=0) - vectors.mean(dim=0)).abs() < 5 * error).all()
@@ -219,7 +224,7 @@ def test_noise_is_spread_as_the_words_are(two):
 
 def test_real_sentences_are_said_in_their_own_words(two):
     start = begun(two, examples=6, images="real")
-    known = lexicon(two.config)
+    known = embedding_table(two.config)
     images, labels = training(two)
     texts = known.nearest_words(images)
     said = known.nearest_words(start.images[0])
@@ -228,7 +233,7 @@ def test_real_sentences_are_said_in_their_own_words(two):
         assert texts.index(sentence) >= 0
         assert labels[texts.index(sentence)] == label
         assert TELLTALE[label] in sentence.split()
-    with (two.config.origin()[1].files()[0]).open(encoding="utf-8") as file:
+    with (two.config.named_source()[1].files()[0]).open(encoding="utf-8") as file:
         written = {row["text"] for row in csv.DictReader(file)}
     assert {sentence.replace(" <pad>", "") for sentence in said} <= written
 

@@ -11,13 +11,13 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from stillhouse.methods.core.data.replaced_train_split import MadeData
+from stillhouse.methods.core.data.replaced_train_split import ReplacedTrainSplit
 from stillhouse.methods.core.synthesis.inversion import (
     Inversion,
+    inversion_loss,
     invert,
-    objective,
     statistics_gap,
-    variation,
+    total_variation,
 )
 from stillhouse.methods.core.training.teachers import FrozenTeacher, Teachers
 from stillhouse.spaces.config.problems import ConfigError
@@ -31,21 +31,25 @@ class Memory:
     """Keeps what was stored last, as bytes of a safetensors file."""
 
     def __init__(self):
-        self.kept = None
+        self.selected_metrics = None
 
     def load(self):
-        return None if self.kept is None else safetensors.torch.load(self.kept)
+        return (
+            None if self.selected_metrics is None else safetensors.torch.load(self.selected_metrics)
+        )
 
-    def due(self):
+    def is_due(self):
         return True
 
-    def store(self, tensors):
-        self.kept = safetensors.torch.save(tensors)
+    def save(self, tensors):
+        self.selected_metrics = safetensors.torch.save(tensors)
 
 
 def made(teacher, how=FEW, saves=None, seed=0):
     """The reports, and the images that were returned."""
-    running = invert(teacher, SHAPE, 10, how, seed=seed, device=torch.device("cpu"), saves=saves)
+    running = invert(
+        teacher, SHAPE, 10, how, seed=seed, device=torch.device("cpu"), checkpointer=saves
+    )
     reports = []
     while True:
         try:
@@ -81,9 +85,9 @@ def test_a_batch_with_the_running_statistics_has_no_gap():
 def test_variation_is_the_mean_step_to_a_neighbour():
     x = np.random.RandomState(0).normal(size=(2, 3, 5, 4))
     expected = np.abs(np.diff(x, axis=2)).mean() + np.abs(np.diff(x, axis=3)).mean()
-    assert variation(torch.from_numpy(x)).item() == pytest.approx(expected, rel=1e-12)
-    assert variation(torch.ones(2, 3, 5, 4)).item() == 0.0
-    assert variation(torch.ones(2, 3, 1, 1)).item() == 0.0
+    assert total_variation(torch.from_numpy(x)).item() == pytest.approx(expected, rel=1e-12)
+    assert total_variation(torch.ones(2, 3, 5, 4)).item() == 0.0
+    assert total_variation(torch.ones(2, 3, 1, 1)).item() == 0.0
 
 
 def test_the_sum_counts_every_norm_once_and_leaves_nothing_behind(build):
@@ -92,7 +96,7 @@ def test_the_sum_counts_every_norm_once_and_leaves_nothing_behind(build):
     norms = [m for m in teacher.modules() if isinstance(m, nn.BatchNorm2d)]
     x, labels = torch.randn(6, *SHAPE, dtype=torch.float64), torch.arange(6)
     how = Inversion(norms=0.7, variation=0.2, l2=0.3)
-    total, parts = objective(teacher, x, labels, how)
+    total, parts = inversion_loss(teacher, x, labels, how)
     assert not any(norm._forward_pre_hooks for norm in norms)
     entered = {}
     hooks = [n.register_forward_hook(lambda m, i, _: entered.update({m: i[0]})) for n in norms]
@@ -102,7 +106,7 @@ def test_the_sum_counts_every_norm_once_and_leaves_nothing_behind(build):
     gaps = sum(statistics_gap(entered[norm], norm).item() for norm in norms)
     assert parts["norms"].item() == pytest.approx(gaps, rel=1e-9)
     cross = -logits.log_softmax(dim=1)[torch.arange(6), labels].mean().item()
-    rest = 0.2 * variation(x).item() + 0.3 * x.square().mean().item()
+    rest = 0.2 * total_variation(x).item() + 0.3 * x.square().mean().item()
     assert total.item() == pytest.approx(cross + 0.7 * gaps + rest, rel=1e-9)
 
 
@@ -117,7 +121,7 @@ def test_images_come_to_be_named_by_their_labels(build):
     assert torch.equal(labels.bincount(), torch.full((10,), 2))
     assert report["teacher_accuracy"] > 0.8
     noise = torch.rand(20, *SHAPE)
-    start, _ = objective(teacher, (noise - teacher.mean) / teacher.std, labels, how)
+    start, _ = inversion_loss(teacher, (noise - teacher.mean) / teacher.std, labels, how)
     assert report["loss"] < 0.8 * start.item()
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
 
@@ -129,7 +133,10 @@ def test_the_same_seed_makes_the_same_images_also_after_a_break(build):
     memory = Memory()
     list(
         itertools.islice(
-            invert(teacher, SHAPE, 10, FEW, seed=0, device=torch.device("cpu"), saves=memory), 1
+            invert(
+                teacher, SHAPE, 10, FEW, seed=0, device=torch.device("cpu"), checkpointer=memory
+            ),
+            1,
         )
     )
     again, resumed = made(teacher, saves=memory)
@@ -151,7 +158,7 @@ def test_made_data_trains_on_the_images_and_measures_on_the_real_ones(digits):
     data = digits()
     images = torch.randint(0, 256, (30, *SHAPE), dtype=torch.uint8)
     labels = torch.arange(30) % 10
-    shown = MadeData(data, images, labels, "a")
+    shown = ReplacedTrainSplit(data, images, labels, "a")
     batch = next(shown.train_batches(batch_size=30, epoch=0, seed=0, device="cpu"))
     torch.testing.assert_close(batch.images, images[batch.indices] / 255)
     assert torch.equal(batch.labels, labels[batch.indices])
@@ -163,14 +170,14 @@ def test_made_data_trains_on_the_images_and_measures_on_the_real_ones(digits):
 
 def test_floats_are_shown_as_they_are(digits):
     images = torch.rand(12, *SHAPE)
-    shown = MadeData(digits(), images, torch.arange(12) % 10, "a")
+    shown = ReplacedTrainSplit(digits(), images, torch.arange(12) % 10, "a")
     batch = next(shown.view_batches(0, batch_size=12, device="cpu"))
     assert torch.equal(batch.images.contiguous(), images)
 
 
 def test_augmentation_is_that_of_the_data_set(digits):
     images, labels = torch.rand(12, *SHAPE), torch.arange(12) % 10
-    shown = MadeData(digits(augment={"flip": True, "views": 1}), images, labels, "a")
+    shown = ReplacedTrainSplit(digits(augment={"flip": True, "views": 1}), images, labels, "a")
     batch = next(shown.view_batches(0, batch_size=12, device="cpu"))
     flipped = (batch.images == images.flip(3)).flatten(1).all(dim=1)
     assert 0 < flipped.sum() < 12
@@ -181,7 +188,10 @@ def test_what_a_teacher_says_of_one_set_is_not_taken_for_another(digits, build):
     """Its outputs are kept by the images' name, not by the data set's alone."""
     data, labels = digits(), torch.arange(200) % 10
     teacher = FrozenTeacher(build("cnn2").eval(), "test-made-data")
-    sets = [data, *(MadeData(data, torch.rand(200, *SHAPE), labels, n) for n in ("a", "b"))]
+    sets = [
+        data,
+        *(ReplacedTrainSplit(data, torch.rand(200, *SHAPE), labels, n) for n in ("a", "b")),
+    ]
     said = []
     for each in sets:
         batch = next(each.train_batches(batch_size=8, epoch=0, seed=0, device="cpu"))
@@ -203,4 +213,4 @@ def test_what_a_teacher_says_of_one_set_is_not_taken_for_another(digits, build):
 )
 def test_images_that_do_not_fit_are_refused(digits, shape, labels, message):
     with pytest.raises(ConfigError, match=message):
-        MadeData(digits(), torch.zeros(shape), torch.tensor(labels), "a")
+        ReplacedTrainSplit(digits(), torch.zeros(shape), torch.tensor(labels), "a")

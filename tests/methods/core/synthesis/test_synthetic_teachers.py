@@ -15,7 +15,7 @@ from torch import nn
 
 from stillhouse.methods.core.data.base.batch import Batch
 from stillhouse.methods.core.objective.objective import METHODS, Objective
-from stillhouse.methods.core.objective.soft_labels import joined, of_class, of_others
+from stillhouse.methods.core.objective.soft_labels import drop_class, join_class, select_class
 from stillhouse.spaces.config.problems import ConfigError
 from stillhouse.spaces.modules.network import Network, Output
 
@@ -106,10 +106,10 @@ def test_is_the_definition_of_the_paper(exact, progress, name, classes, t):
 
 def test_rows_taken_apart_are_joined_again():
     x, labels = torch.from_numpy(logits(0)), torch.from_numpy(LABELS)
-    own, others = of_class(x, labels), of_others(x, labels)
+    own, others = select_class(x, labels), drop_class(x, labels)
     wanted = [np.delete(row, label) for row, label in zip(x.numpy(), LABELS, strict=True)]
     np.testing.assert_array_equal(others, wanted)
-    assert torch.equal(joined(own, others, labels), x)
+    assert torch.equal(join_class(own, others, labels), x)
 
 
 @pytest.mark.parametrize("scale", [1.0, 10.0, 1e4])
@@ -120,8 +120,8 @@ def test_every_target_sums_to_one_and_keeps_the_true_class(pair, name, scale):
     z, labels = torch.from_numpy(logits(1) * scale).float(), torch.from_numpy(LABELS)
     rho = module.target(0, z, labels).exp()
     np.testing.assert_allclose(rho.sum(dim=1), 1, rtol=1e-5)
-    own = of_class((z / 2).softmax(dim=1), labels)
-    np.testing.assert_allclose(of_class(rho, labels), own, rtol=1e-5)
+    own = select_class((z / 2).softmax(dim=1), labels)
+    np.testing.assert_allclose(select_class(rho, labels), own, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", WITH_WEIGHTS)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from stillhouse.methods.core.data.base.batch import Batch
-from stillhouse.methods.core.objective.method import Pair
+from stillhouse.methods.core.objective.method import BuildContext
 from stillhouse.methods.core.objective.objective import Objective
 from stillhouse.methods.core.training.heads import train_heads
 from stillhouse.methods.core.training.train import Diverged, Training
@@ -34,7 +34,7 @@ def scene(build):
 
     def of(teachers=1, **settings):
         taught = [headed(build("cnn8", seed=i)) for i in range(teachers)]
-        pair = Pair(build("cnn2").eval(), taught, 10, 200, torch.rand(4, *SHAPE))
+        pair = BuildContext(build("cnn2").eval(), taught, 10, 200, torch.rand(4, *SHAPE))
         method = Heads(Heads.Config.parse(settings), pair)
 
         def loss(student, *said):
@@ -192,10 +192,10 @@ class Epochs:
     def load(self):
         return self._begin
 
-    def due(self):
+    def is_due(self):
         return True
 
-    def store(self, tensors):
+    def save(self, tensors):
         self.states.append(tensors)
 
 
@@ -204,7 +204,7 @@ def test_each_head_keeps_its_own_best_epoch(build, digits):
     network, saves, data = headed(build("cnn8")), Epochs(), digits(limit=150, validation=0.4)
     training = Training.parse({"epochs": 8, "batch_size": 32, "lr": 0.3, "schedule": "constant"})
     cpu = torch.device("cpu")
-    reports = list(train_heads(network, data, training, seed=0, device=cpu, saves=saves))
+    reports = list(train_heads(network, data, training, seed=0, device=cpu, checkpointer=saves))
     best = {}
     for name in network.heads:
         curve = [report[f"{name}_head_val_accuracy"] for report in reports]
@@ -244,10 +244,10 @@ def test_no_graph_grows_through_the_teacher(build, digits):
 
 def test_resumed_training_ends_with_the_same_bits(build, digits):
     whole, saves, cpu = headed(build("cnn8")), Epochs(), torch.device("cpu")
-    wanted = list(train_heads(whole, digits(), FAST, seed=0, device=cpu, saves=saves))
+    wanted = list(train_heads(whole, digits(), FAST, seed=0, device=cpu, checkpointer=saves))
     resumed = headed(build("cnn8"), seed=9)
     begin = Epochs(saves.states[1])
-    found = list(train_heads(resumed, digits(), FAST, seed=0, device=cpu, saves=begin))
+    found = list(train_heads(resumed, digits(), FAST, seed=0, device=cpu, checkpointer=begin))
     for key, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[key]), key
     timed = ("seconds",)

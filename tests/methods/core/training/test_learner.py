@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from stillhouse.methods.core.config.training import Training
-from stillhouse.methods.core.objective.method import Pair, Progress
+from stillhouse.methods.core.objective.method import BuildContext, Progress
 from stillhouse.methods.core.objective.objective import Objective
 from stillhouse.methods.core.training.learner import Learner
 from stillhouse.methods.core.training.teachers import Teachers
@@ -22,7 +22,9 @@ def learner_of(student, data, **settings):
     training = Training.parse({"epochs": 4, "schedule": "constant", "lr": 0.1, **settings})
     sample = next(iter(data.batches("train", batch_size=8, device="cpu"))).images
     student = student.to(memory_format=torch.channels_last)
-    objective = Objective.parse({"cross_entropy": {}}).build(Pair(student, [], 10, 200, sample))
+    objective = Objective.parse({"cross_entropy": {}}).build(
+        BuildContext(student, [], 10, 200, sample)
+    )
     teachers = Teachers([], data, sample, torch.float32)
     learner = Learner(student, teachers, objective, training, torch.float32, CPU)
     learner.train()

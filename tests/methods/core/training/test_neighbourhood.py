@@ -16,8 +16,16 @@ from stillhouse.methods.core.config.training import Training
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.data.dataset import open_data
 from stillhouse.methods.core.objective.objective import Objective
-from stillhouse.methods.core.training.neighbourhood import Distillation, Neighbourhood, recalibrate
-from stillhouse.methods.core.training.synthetic_inputs import gaussian, normed_by_batch, norms
+from stillhouse.methods.core.training.neighbourhood import (
+    Neighbourhood,
+    NeighbourhoodTraining,
+    recalibrate_batch_norm,
+)
+from stillhouse.methods.core.training.synthetic_inputs import (
+    batch_norms,
+    blocks_with_batch_statistics,
+    gaussian_images,
+)
 from stillhouse.methods.core.training.teachers import FrozenTeacher
 from stillhouse.methods.core.training.train import train
 from stillhouse.spaces.config.problems import ConfigError
@@ -39,8 +47,8 @@ def data():
 def teacher(data):
     torch.manual_seed(0)
     network = ResNet(depth=14, width=0.5).build(data.shape, data.classes)
-    network = network.normalised_with(data.mean, data.std)
-    recalibrate(network, data, CPU)
+    network = network.with_normalisation(data.mean, data.std)
+    recalibrate_batch_norm(network, data, CPU)
     return network
 
 
@@ -54,7 +62,7 @@ def small(start, stop, seed=0, inputs=8, outputs=8):
 
 def learn(teacher, data, some, epochs=2, inputs="data", **changes):
     settings = {"epochs": epochs, "batch_size": 32, "lr": 0.02, **changes}
-    learning = Distillation(
+    learning = NeighbourhoodTraining(
         teacher,
         some,
         data,
@@ -142,11 +150,11 @@ def test_it_goes_on_where_it_was_stopped(teacher, data, inputs):
     learn(teacher, data, [whole], epochs=4, inputs=inputs)
     settings = Training(epochs=4, batch_size=32, lr=0.02)
     args = {"inputs": inputs, "seed": 0, "device": CPU}
-    first = Distillation(teacher, [small(1, 2)], data, settings, **args)
+    first = NeighbourhoodTraining(teacher, [small(1, 2)], data, settings, **args)
     first.run_epoch()
     first.run_epoch()
     later = small(1, 2, seed=9)
-    second = Distillation(teacher, [later], data, settings, **args)
+    second = NeighbourhoodTraining(teacher, [later], data, settings, **args)
     second.load(first.state())
     second.run_epoch()
     second.run_epoch()
@@ -213,22 +221,22 @@ def test_drawn_activations_have_the_moments_that_norms_remember(teacher):
     """Mean beta and standard deviation |gamma| in every channel, whatever these are."""
     teacher, found = copy.deepcopy(teacher), []
     torch.manual_seed(1)
-    for norm in norms(teacher):
+    for norm in batch_norms(teacher):
         nn.init.normal_(norm.weight)
         nn.init.normal_(norm.bias)
     before = copy.deepcopy(teacher.state_dict())
-    drawing = normed_by_batch(teacher, 5)
+    drawing = blocks_with_batch_statistics(teacher, 5)
 
     def look(norm, _, output):
         mean, std = output.mean(dim=(0, 2, 3)), output.std(dim=(0, 2, 3), unbiased=False)
         found.append((norm.bias - mean).abs().max().item())
         found.append((norm.weight.abs() - std).abs().max().item())
 
-    for norm in norms(drawing):
+    for norm in batch_norms(drawing):
         norm.register_forward_hook(look)
     with torch.no_grad():
         drawing(torch.randn(64, 1, 8, 8))
-    assert len(found) == 2 * len(norms(drawing)) > 16
+    assert len(found) == 2 * len(batch_norms(drawing)) > 16
     assert max(found) < 2e-3
     for name, tensor in teacher.state_dict().items():
         assert torch.equal(tensor, before[name])
@@ -236,7 +244,7 @@ def test_drawn_activations_have_the_moments_that_norms_remember(teacher):
 
 def test_gaussian_images_are_normal_after_the_networks_normalisation(teacher):
     torch.manual_seed(0)
-    images = gaussian(torch.empty(400, 1, 8, 8), teacher)
+    images = gaussian_images(torch.empty(400, 1, 8, 8), teacher)
     x = (images - teacher.mean) / teacher.std
     assert x.mean().item() == pytest.approx(0.0, abs=0.02)
     assert x.std().item() == pytest.approx(1.0, abs=0.02)
@@ -253,7 +261,7 @@ def test_statistics_need_batch_norm(data):
 def test_recalibrated_statistics_are_the_batches_own(data):
     torch.manual_seed(0)
     network = ResNet(depth=8, width=0.25).build(data.shape, data.classes)
-    recalibrate(network, data, CPU, batches=1)
+    recalibrate_batch_norm(network, data, CPU, batches=1)
     batch = next(data.train_batches(batch_size=256, epoch=0, seed=0, device="cpu"))
     with torch.no_grad():
         x = (batch.images - network.mean) / network.std

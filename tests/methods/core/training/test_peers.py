@@ -33,7 +33,15 @@ def linear(seed):
 def run(student, peers, data, teachers=(), objective=MUTUAL, saves=None, **settings):
     training = Training.parse({"epochs": 1, "batch_size": 1000, "lr": 0.5, **settings})
     return train(
-        student, teachers, objective, data, training, seed=0, device="cpu", saves=saves, peers=peers
+        student,
+        teachers,
+        objective,
+        data,
+        training,
+        seed=0,
+        device="cpu",
+        checkpointer=saves,
+        peers=peers,
     )
 
 
@@ -111,16 +119,18 @@ class Memory:
     """Keeps what was stored last, as bytes of a safetensors file."""
 
     def __init__(self):
-        self.kept = None
+        self.selected_metrics = None
 
     def load(self):
-        return None if self.kept is None else safetensors.torch.load(self.kept)
+        return (
+            None if self.selected_metrics is None else safetensors.torch.load(self.selected_metrics)
+        )
 
-    def due(self):
+    def is_due(self):
         return True
 
-    def store(self, tensors):
-        self.kept = safetensors.torch.save(tensors)
+    def save(self, tensors):
+        self.selected_metrics = safetensors.torch.save(tensors)
 
 
 @pytest.mark.parametrize("settings", [{}, {"ema": 0.9, "keep": "best"}])

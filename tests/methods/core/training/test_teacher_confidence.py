@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from stillhouse.methods.core.objective.soft_labels import imitation
+from stillhouse.methods.core.objective.soft_labels import distillation_loss
 from stillhouse.methods.core.training.teacher_confidence import (
-    confidence,
-    geometry,
+    class_similarity_metrics,
     matching_sharpness,
+    teacher_confidence,
 )
 
 
@@ -27,7 +27,7 @@ def test_figures_are_those_of_their_definitions():
     z[np.arange(200), labels] += 8
     p = softmax(z)
     true = p[np.arange(200), labels]
-    found = confidence(torch.from_numpy(z), torch.from_numpy(labels), 4.0)
+    found = teacher_confidence(torch.from_numpy(z), torch.from_numpy(labels), 4.0)
     assert found["confidence"] == pytest.approx(true.mean())
     assert found["softened"] == pytest.approx(softmax(z / 4)[np.arange(200), labels].mean())
     assert found["entropy"] == pytest.approx(-(p * np.log(p)).sum(axis=1).mean())
@@ -42,22 +42,22 @@ def test_figures_are_those_of_their_definitions():
 
 def test_a_teacher_to_whom_all_wrong_classes_are_alike_relates_none():
     z = torch.zeros(4, 6).scatter(1, torch.arange(4)[:, None], 9.0)
-    assert confidence(z, torch.arange(4), 1.0)["relations"] == pytest.approx(0.0, abs=1e-12)
-    assert confidence(z[:, :2], torch.tensor([0, 1, 0, 1]), 1.0)["relations"] == 0.0
+    assert teacher_confidence(z, torch.arange(4), 1.0)["relations"] == pytest.approx(0.0, abs=1e-12)
+    assert teacher_confidence(z[:, :2], torch.tensor([0, 1, 0, 1]), 1.0)["relations"] == 0.0
 
 
 def test_equidistant_classes_are_erased_and_random_directions_are_chance():
     classes = 10
     simplex = torch.full((classes, classes), -1 / (classes - 1)).fill_diagonal_(1.0)
-    assert geometry(simplex, 64)["erased"] == 1.0
-    assert geometry(simplex, 64)["spread"] == pytest.approx(0.0, abs=1e-7)
+    assert class_similarity_metrics(simplex, 64)["erased"] == 1.0
+    assert class_similarity_metrics(simplex, 64)["spread"] == pytest.approx(0.0, abs=1e-7)
     generator = torch.Generator().manual_seed(0)
     rows = torch.nn.functional.normalize(torch.randn(400, 64, generator=generator), dim=1)
-    found = geometry(rows @ rows.T, 64)
+    found = class_similarity_metrics(rows @ rows.T, 64)
     assert found["spread"] == pytest.approx(found["chance"], rel=0.02)
     related = torch.eye(10)
     related[:5, :5] = related[5:, 5:] = 0.8
-    assert geometry(related.fill_diagonal_(1.0), 64)["erased"] == 0.0
+    assert class_similarity_metrics(related.fill_diagonal_(1.0), 64)["erased"] == 0.0
 
 
 @pytest.mark.parametrize("sure", [0.3, 0.7, 0.99])
@@ -79,7 +79,7 @@ def test_gradient_ratio_of_the_true_logit_by_finite_differences(share, temperatu
     def loss(student):
         logits = torch.from_numpy(student)
         labels = (torch.from_numpy(teacher) / temperature).log_softmax(dim=1)
-        term = imitation(logits, [labels], temperature) / temperature**2
+        term = distillation_loss(logits, [labels], temperature) / temperature**2
         hard = torch.nn.functional.cross_entropy(logits, torch.tensor([true]))
         return (1 - share) * hard.item() + share * term.item()
 

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from stillhouse.methods.core.runtime import tensor_cache
-from stillhouse.methods.core.runtime.folding import folded
-from stillhouse.methods.core.runtime.tensor_cache import Kept
+from stillhouse.methods.core.runtime.folding import fold_batch_norm
+from stillhouse.methods.core.runtime.tensor_cache import TensorCache
 from stillhouse.methods.core.training import teachers
 from stillhouse.methods.core.training.teachers import FrozenTeacher, Teachers
 from stillhouse.spaces.modules.network import Network
@@ -19,7 +19,7 @@ from stillhouse.spaces.modules.network import Network
 
 @pytest.fixture(autouse=True)
 def nothing_kept(monkeypatch):
-    monkeypatch.setattr(teachers, "SHARED", Kept(tensor_cache.LIMIT))
+    monkeypatch.setattr(teachers, "PROCESS_CACHE", TensorCache(tensor_cache.MAX_CACHE_BYTES))
 
 
 def with_statistics(network):
@@ -46,7 +46,7 @@ SMALL = ["resnet8", "cnn10", "wrn-10-1", "vgg8", "mobilenet_v2_x0_5", "lenet5", 
 def test_folding_changes_no_blocks_output(build, name):
     network = with_statistics(build(name, shape=(3, 32, 32)))
     images = torch.rand(4, 3, 32, 32)
-    fast = folded(network, torch.rand(4, 3, 32, 32))
+    fast = fold_batch_norm(network, torch.rand(4, 3, 32, 32))
     assert batch_norms(fast) == 0 or name.startswith("wrn"), "all of it can be folded"
     assert batch_norms(fast) < batch_norms(network) or name == "lenet5"
     with torch.no_grad():
@@ -88,7 +88,7 @@ def head():
 
 def test_a_block_that_cannot_be_traced_runs_as_it_is():
     network = with_statistics(Network({"odd": Forked(), "head": head()}))
-    fast = folded(network, torch.rand(4, 1, 8, 8))
+    fast = fold_batch_norm(network, torch.rand(4, 1, 8, 8))
     assert batch_norms(fast) == 1
     x = torch.rand(4, 1, 8, 8)
     torch.testing.assert_close(fast(x, ()).logits, network(x, ()).logits)
@@ -97,7 +97,7 @@ def test_a_block_that_cannot_be_traced_runs_as_it_is():
 def test_a_wrong_folding_is_never_used_and_always_said():
     network = with_statistics(Network({"odd": Counted(), "head": head()}))
     with pytest.warns(UserWarning, match="block 'odd' .* without folded batch norm"):
-        fast = folded(network, torch.rand(4, 1, 8, 8))
+        fast = fold_batch_norm(network, torch.rand(4, 1, 8, 8))
     x = torch.rand(4, 1, 8, 8)
     torch.testing.assert_close(fast(x, ()).logits, network(x, ()).logits)
 
@@ -121,7 +121,7 @@ def test_the_network_itself_is_never_touched(digits, build, training):
     for batch in data.train_batches(batch_size=32, epoch=0, seed=0, device="cpu"):
         (said,) = taught.outputs(batch, 0)
         assert not said.logits.requires_grad
-    taught.answers("validation")
+    taught.predicted_classes("validation")
     after = network.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert network.training is training
@@ -225,11 +225,11 @@ def test_frozen_copies_are_made_once(build):
     sample = torch.rand(4, 1, 8, 8)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert frozen.copies(sample)[1] is frozen.copies(sample)[1]
+        assert frozen.device_copies(sample)[1] is frozen.device_copies(sample)[1]
 
 
 def test_the_least_recently_used_goes_first():
-    held = Kept(limit=3 * 40)
+    held = TensorCache(limit=3 * 40)
     made = []
 
     def ask(key, size=10):
@@ -238,7 +238,7 @@ def test_the_least_recently_used_goes_first():
     for key in (1, 2, 3, 1, 4):
         assert ask(key).tolist() == [key] * 10
     assert made == [1, 2, 3, 4]
-    assert held.bytes == 120
+    assert held.num_bytes == 120
     ask(2)
     assert made == [1, 2, 3, 4, 2], "2 was the oldest when 4 came"
     ask(9, size=1000)

@@ -16,7 +16,7 @@ from torch import nn
 from stillhouse.methods.core.objective import objective as objectives
 from stillhouse.methods.core.objective.method import Method
 from stillhouse.methods.core.objective.objective import METHODS, Objective
-from stillhouse.methods.core.runtime.precision import native_bfloat16
+from stillhouse.methods.core.runtime.precision import has_native_bfloat16
 from stillhouse.methods.core.training.teachers import FrozenTeacher
 from stillhouse.methods.core.training.train import Diverged, Training, train
 from stillhouse.spaces.config.problems import ConfigError
@@ -29,7 +29,9 @@ TIMES = ("seconds", "images_per_second")
 
 def run(student, data, objective=LABELS, teachers=(), saves=None, seed=0, **settings):
     training = Training.parse({"epochs": 3, "batch_size": 32, "lr": 0.05, **settings})
-    return train(student, teachers, objective, data, training, seed=seed, device="cpu", saves=saves)
+    return train(
+        student, teachers, objective, data, training, seed=seed, device="cpu", checkpointer=saves
+    )
 
 
 def weights(network):
@@ -54,24 +56,26 @@ class Memory:
     """Keeps what was stored last, as bytes of a safetensors file."""
 
     def __init__(self, every=1):
-        self.kept, self.every, self.asked = None, every, 0
+        self.selected_metrics, self.interval_s, self.option_counts = None, every, 0
 
     def load(self):
-        return None if self.kept is None else safetensors.torch.load(self.kept)
+        return (
+            None if self.selected_metrics is None else safetensors.torch.load(self.selected_metrics)
+        )
 
-    def due(self):
-        self.asked += 1
-        return self.asked % self.every == 0
+    def is_due(self):
+        self.option_counts += 1
+        return self.option_counts % self.interval_s == 0
 
-    def store(self, tensors):
-        self.kept = safetensors.torch.save(tensors)
+    def save(self, tensors):
+        self.selected_metrics = safetensors.torch.save(tensors)
 
 
 class Translator(Method):
     """A method with weights of its own, between two maps of different width."""
 
-    def __init__(self, config, pair):
-        super().__init__(config, pair)
+    def __init__(self, config, context):
+        super().__init__(config, context)
         self.connector = nn.Conv2d(16, 32, 1, bias=False)
 
     def student_taps(self):
@@ -341,7 +345,7 @@ def test_auto_is_float32_where_images_are_tiny(digits, build):
         for precision in ("auto", "float32")
     )
     assert one == other
-    assert isinstance(native_bfloat16(torch.device("cpu")), bool)
+    assert isinstance(has_native_bfloat16(torch.device("cpu")), bool)
 
 
 @pytest.mark.parametrize(
@@ -363,5 +367,5 @@ def test_mistakes_in_settings(written, message):
 def test_defaults_lie_in_their_ranges_and_read_back():
     training = Training()
     assert Training.parse(training.plain()) == training
-    for name, domain in Training.space().items():
+    for name, domain in Training.search_space().items():
         assert domain.contains(getattr(training, name)), name
