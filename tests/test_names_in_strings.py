@@ -17,11 +17,11 @@ import stillhouse as public
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("search", "methods", "spaces", "benchmarks", "tests")
 NAME = re.compile(r"stillhouse(\.\w+)+")
-TAKES_NAMES = {"Folder", "import_module", "setattr", "delattr", "patch", "submit", "run_module"}
+TAKES_NAMES = {"PluginRegistry", "import_module", "setattr", "delattr", "patch", "submit", "run_module"}
 """Calls whose strings name a module, or something in one."""
 SETTINGS = {"preload_python_modules"}
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
-FILE = re.compile(r"[\w.-]+(?:/[\w.-]+)+\.(?:py|md|yaml|png|json|toml)\b")
+FILE = re.compile(r"(?<![~/\w.-])[\w.-]+(?:/[\w.-]+)+\.(?:py|md|yaml|png|json|toml)\b")
 
 
 def texts(node: ast.AST) -> Iterator[str]:
