@@ -127,7 +127,7 @@ class Machines:
         self.nodes.append(self.cluster.add_node(num_cpus=cpus, num_gpus=self.gpus))
         return self.nodes[-1]
 
-    def cancel(self, node):
+    def lose(self, node):
         """All its processes are killed at once, those that work too; nobody is told."""
         raylet = node.all_processes[ray_constants.PROCESS_TYPE_RAYLET][0].process.pid
         working = list(children(raylet))

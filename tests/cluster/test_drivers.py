@@ -76,7 +76,7 @@ def made_at(uri):
 
 
 def figures(trials):
-    return [(t.number, t.state, t.keys, t.figures.get("val_nll")) for t in trials]
+    return [(t.number, t.state, t.stage_keys, t.figures.get("val_nll")) for t in trials]
 
 
 def trials(run):

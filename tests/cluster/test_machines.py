@@ -25,10 +25,10 @@ def test_a_stage_goes_on_when_its_machine_is_lost(
     child = stage("Steady", "child", parent, length=8, gate=3)
     heard = []
     placed = orders(lambda event: heard.append((event.label, event.state, event.epoch)))
-    placed.place([parent, child])
+    placed.submit([parent, child])
     assert within(300, lambda: ("child", "running", 3) in heard)
     ((_, node),) = starts("child")
-    cluster.cancel(cluster.called(node))
+    cluster.lose(cluster.called(node))
     go()
     assert placed.build([child]) == {}
     assert len(starts("parent")) == 1
@@ -48,17 +48,17 @@ def test_a_trial_goes_on_when_its_machine_is_lost(machines, search, undisturbed)
     def lose(event):
         if not lost and isinstance(event, TrialReported) and event.epoch == 3:
             lost.append(next(node for node, _ in cluster.workers("ray::Trial")))
-            cluster.cancel(lost[0])
+            cluster.lose(lost[0])
 
     done = search(listen=lose)
     assert lost
     assert done.states() == {"finished": 4}
     assert len(done.of(StageChanged, label="teacher", state="made")) == 1
     for ours, theirs in zip(done.study.trials(), undisturbed(), strict=True):
-        assert ours.keys == theirs.keys
+        assert ours.stage_keys == theirs.stage_keys
         assert ours.figures["val_nll"] == theirs.figures["val_nll"]
         assert (
-            done.library.open(ours.keys["student"]).record.figures["val_accuracy"]
+            done.library.open_artifact(ours.stage_keys["student"]).record.figures["val_accuracy"]
             == (theirs.figures["val_accuracy"])
         )
 
@@ -72,14 +72,14 @@ def test_a_machine_that_will_be_taken_away_saves_every_epoch(
     later = [stage("Steady", f"later-{i}") for i in range(2)]
     epochs = [0]
     placed = orders(lambda event: event.label == "doomed" and epochs.append(event.epoch))
-    placed.place([doomed])
+    placed.submit([doomed])
     assert within(300, lambda: 2 in epochs)
     ((_, node),) = starts("doomed")
     assert library.load_scratch(doomed.key) is None
     cluster.warn(cluster.called(node), seconds=600)
     assert placed.build(later) == {}
     assert within(120, lambda: 8 in epochs)
-    cluster.cancel(cluster.called(node))
+    cluster.lose(cluster.called(node))
     go()
     assert placed.build([doomed]) == {}
     _, (resumed, other) = starts("doomed")
@@ -98,7 +98,7 @@ def test_a_trial_on_a_machine_that_was_taken_away_goes_on(machines, search, undi
             cluster.warn(taken[0], seconds=5)
         elif isinstance(event, TrialReported) and event.epoch == 10 and len(taken) == 1:
             taken.append(None)
-            cluster.cancel(taken[0])
+            cluster.lose(taken[0])
 
     done = search(listen=take)
     assert len(taken) == 2

@@ -33,4 +33,4 @@ def test_a_stage_that_fills_its_machine_is_ended_and_tried_again(machines, stage
     assert "\n" not in said
     # Ray itself may start a task that it ended for memory again, before it tells of an attempt.
     assert len(starts("greedy")) >= MAX_RETRIES + 1
-    assert placed.ready([sound])
+    assert placed.all_built([sound])

@@ -50,19 +50,19 @@ class Befalls:
     def __call__(self, event):
         if isinstance(event, StageChanged) and event.state == "running" and event.epoch:
             if event.label == "assistants/cnn6" and not self.lost:
-                self.cancel(event)
+                self.lose(event)
             elif event.label == "assistants/cnn4" and event.in_trial and not self.gained:
                 self.gained = self.cluster.gain(self.cpus)
         if isinstance(event, TrialReported) and self.gained:
             for title in ("ray::Trial", "ray::ResourceTrainable"):
                 self.trials_on |= {node for node, _ in self.cluster.workers(title)}
 
-    def cancel(self, event):
+    def lose(self, event):
         """The one that makes the stage, or the one on which no trial makes it."""
         here = [node for node in self.cluster.nodes if node.node_id[:6] in event.node]
         others = [node for node in self.cluster.nodes if node not in here]
         (self.lost,) = others if event.in_trial else here
-        self.cluster.cancel(self.lost)
+        self.cluster.lose(self.lost)
 
 
 @pytest.mark.usefixtures("assisted")

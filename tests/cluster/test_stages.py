@@ -96,7 +96,7 @@ def test_a_foundry_that_is_killed_is_replaced(stage, orders, starts, library, wi
     child = stage("Steady", "child", parent, length=8, gate=3)
     heard = []
     placed = orders(lambda event: heard.append((event.label, event.state, event.epoch)))
-    placed.place([parent, child])
+    placed.submit([parent, child])
     assert within(300, lambda: ("child", "running", 3) in heard)
     ray.kill(foundry(library))
     assert within(300, lambda: len(starts("child")) == 2)
@@ -127,7 +127,7 @@ def test_a_driver_that_was_silent_for_long_is_heard_again(
 
     placed = orders(sleep)
     wanted = stage("Steady", "wanted", length=4, gate=2)
-    placed.place([wanted])
+    placed.submit([wanted])
     assert within(300, lambda: 2 in heard)
     actor = foundry(library)
     ray.get(actor.poll_events.remote("another driver", 0))

@@ -47,7 +47,7 @@ class Steady(Operation):
         total = sum(float(parent.tensors["sum"]) for parent in parents) + 1
         return StageResult({"sum": torch.tensor(total)}, {"sum": total})
 
-    def saves_now(self, bench):
+    def saves_now(self, context):
         return True
 
     def happen(self, epoch):
@@ -63,8 +63,8 @@ class Steady(Operation):
 class Thrifty(Steady):
     """Saves only when it is time, as training does."""
 
-    def saves_now(self, bench):
-        return bench.saves.is_due()
+    def saves_now(self, context):
+        return context.checkpointer.is_due()
 
 
 class Killed(Steady):

@@ -46,23 +46,23 @@ from typing import ClassVar
 import ray
 import torch
 
-from stillhouse.search.stages.core.stage import Product, Work
+from stillhouse.search.stages.core.stage import Operation, StageResult
 
 
-class Sleeping(Work):
+class Sleeping(Operation):
     kind: ClassVar[str] = "sleeping"
     log: str
     number: int
     seconds: float
 
-    def run(self, data, parents, bench):
+    def run(self, data, parents, context):
         started = time.time()
         time.sleep(self.seconds)
         yield {"epoch": 1.0}
         node = ray.get_runtime_context().get_node_id()
         with open(self.log, "a", encoding="utf-8") as file:
             file.write(f"{node} {started} {time.time()}\\n")
-        return Product({"nothing": torch.zeros(1)}, {})
+        return StageResult({"nothing": torch.zeros(1)}, {})
 '''
 
 

@@ -190,7 +190,7 @@ class LibraryMachine(RuleBasedStateMachine):
     @rule(name=names)
     def remover(self, name):
         self.disturbed.add(name)
-        self.begin("remove", name, lambda library: library.remove(KEYS[name]))
+        self.begin("remove", name, lambda library: library.remove_artifact(KEYS[name]))
 
     @precondition(lambda self: len(self.busy) < 5 and "publish" not in self.at_work)
     @rule()

@@ -316,7 +316,7 @@ def test_a_cluster_tells_runs_of_one_name_apart(monkeypatch):
     }
     cluster = ClusterDashboard.__new__(ClusterDashboard)
     cluster.url = "http://head:8265"
-    monkeypatch.setattr(cluster, "_nodes", lambda: ["node"])
+    monkeypatch.setattr(cluster, "_alive_node_ids", lambda: ["node"])
 
     def get(what, **asked):
         listed = {"data": {"result": {"others": list(files)}}}
@@ -348,4 +348,4 @@ def test_a_driver_writes_under_its_id_where_the_dashboard_looks(folder, load, di
     told.close()
     assert (tmp_path / f"stillhouse-{folder.id}.json").exists()
     assert disk.references_of(folder.id).keys == {"a" * 64}
-    assert disk.references_of(folder.id).ended
+    assert disk.references_of(folder.id).is_finished

@@ -380,7 +380,7 @@ def test_a_half_written_file_is_never_seen(disk):
     library = disk
     first = publish(library)
     handler = Library(library.uri)
-    handler._files.filesystem = Torn(library._files.system)
+    handler._files.filesystem = Torn(library._files.filesystem)
     with pytest.raises(Down):
         publish(handler, seed=1)
     reader = Library(library.uri)
@@ -395,7 +395,7 @@ def test_a_half_written_file_is_never_seen(disk):
 def test_a_publisher_whose_half_file_is_collected_writes_it_again(disk):
     """The clock of a disk is coarse: what was written just now may look older than it is."""
     publisher = Library(disk.uri)
-    publisher._files.filesystem = Collected(disk._files.system)
+    publisher._files.filesystem = Collected(disk._files.filesystem)
     record = publish(publisher)
     assert publisher._files.filesystem.accepted == 1
     assert same_bits(Library(disk.uri).open_artifact(record.key).tensors, tensors())

@@ -48,15 +48,15 @@ print("ran", ray.get(ray.remote(lambda: 6 * 7).remote()))
 """
 LOOKS = """
 import os, sys
-from stillhouse.search.cluster.dashboard import Dashboard
+from stillhouse.search.cluster.dashboard import ClusterDashboard
 from stillhouse.spaces.config.problems import ConfigError
 
 try:
-    Dashboard(sys.argv[1])
+    ClusterDashboard(sys.argv[1])
 except ConfigError as error:
     print(error)
 del os.environ["RAY_AUTH_MODE"]
-print(Dashboard(sys.argv[1]).url)
+print(ClusterDashboard(sys.argv[1]).url)
 """
 SLOW = [pytest.mark.slow, pytest.mark.ray]
 FILE = """

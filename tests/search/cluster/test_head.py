@@ -9,20 +9,20 @@ import pytest
 
 from stillhouse.search.cluster.head import HeadMonitor
 
-SOON = {"patience": 0.3, "period": 0.05}
+SOON = {"timeout": 0.3, "interval": 0.05}
 LEAVES = """
 import threading
-from search import head
-from stillhouse.search.cluster.head import leave
-from stillhouse.search.core.errors import Lost
+from stillhouse.search.cluster import head
+from stillhouse.search.cluster.head import exit_process
+from stillhouse.search.core.errors import StorageUnavailable
 
 def broken():
     raise OSError("full")
 
-head._STEPS = 1.0
+head._SHUTDOWN_TIMEOUT_S = 1.0
 hang = threading.Event().wait
 threading.Thread(target=hang).start()
-leave(Lost("--address", "the cluster is lost"), [broken, lambda: print("noted"), hang])
+exit_process(StorageUnavailable("--address", "the cluster is lost"), [broken, lambda: print("noted"), hang])
 """
 
 

@@ -143,7 +143,7 @@ def connected(address):
 @pytest.mark.ray
 @pytest.mark.usefixtures("connected")
 def test_two_nodes_that_run_and_see_the_same(disk, monkeypatch):
-    check_nodes(disk.uri, disk.mark, disk.remove_file)
+    check_nodes(disk.uri, disk.write_marker, disk.remove_file)
     assert disk._files.list_files("") == []
 
     with pytest.raises(ConfigError) as caught:
@@ -157,7 +157,7 @@ def test_two_nodes_that_run_and_see_the_same(disk, monkeypatch):
     with pytest.raises(
         ConfigError, match=rf"torch is {runtime_versions()['torch']} on .* and 9\.9\.9 where"
     ):
-        check_nodes(disk.uri, disk.mark, disk.remove_file)
+        check_nodes(disk.uri, disk.write_marker, disk.remove_file)
     assert disk._files.list_files("") == []
 
 

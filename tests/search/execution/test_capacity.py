@@ -15,7 +15,7 @@ def held_at_once(room, tasks, stop=()):
     counts = []
 
     async def hold(number, go):
-        async with room.place(WISH):
+        async with room.slot(WISH):
             held.add(number)
             await go.wait()
         held.discard(number)

@@ -224,7 +224,7 @@ def test_what_was_removed_is_made_once_for_all_trials(talk):
     wanted = stage("wanted")
     talk.request(wanted)
     assert talk.trial(wanted).result(60) == ""
-    talk.library.remove(wanted.key)
+    talk.library.remove_artifact(wanted.key)
     trials = [talk.trial(wanted) for _ in range(3)]
     assert [each.result(60) for each in trials] == ["", "", ""]
     assert Noted.starts == [("wanted", 0)] * 2
@@ -235,7 +235,7 @@ def test_what_a_stage_rests_on_and_is_gone_is_made_again_first(talk):
     after = stage("after", first)
     talk.request(first)
     assert talk.trial(first).result(60) == ""
-    talk.library.remove(first.key)
+    talk.library.remove_artifact(first.key)
     making._OPEN_ARTIFACTS.clear()
     talk.request(after)
     assert talk.trial(after).result(60) == ""
@@ -294,7 +294,7 @@ def test_a_driver_that_leaves_stops_its_trial(talk):
     talk.request(wanted)
     reply = talk.wait_for_stages.remote(DRIVER, [wanted], Actor(talk.loop), "a node").result(60)
     assert talk.receive_report.remote(reply.ticket, {"epoch": 1.0}).result(60)
-    talk.ask(talk.foundry.leave(DRIVER)).result(60)
+    talk.ask(talk.foundry.unregister(DRIVER)).result(60)
     until = time.monotonic() + 60
     while talk.receive_report.remote(reply.ticket, {"epoch": 2.0}).result(60):
         assert time.monotonic() < until
