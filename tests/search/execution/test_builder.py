@@ -1,4 +1,4 @@
-"""Making stages: once, resumed at an epoch, and nothing left behind by what failed."""
+"""Stages are built once, resume at an epoch, and leave nothing behind when they fail."""
 
 import itertools
 import json
@@ -33,7 +33,7 @@ def _nothing_open():
 
 @pytest.fixture
 def work(monkeypatch):
-    """The network of every stage that is really run, and how many parents it has."""
+    """The network and the number of parents of every stage that really runs."""
     ran = []
     run = TrainNetwork.run
 
@@ -47,7 +47,7 @@ def work(monkeypatch):
 
 @pytest.fixture
 def chain(load):
-    """A teacher, an assistant and a student: three stages, each resting on the one before."""
+    """A teacher, an assistant and a student: three stages, each the parent of the next."""
     return load().stage_graph()
 
 
@@ -210,7 +210,7 @@ class Breaks(Operation):
 
 
 class Adds(Operation):
-    """A stage whose product is known: its parents' sums and one more."""
+    """A stage with a known result: the sum of its parents, and its amount."""
 
     kind: ClassVar[str] = "adds"
     amount: float = 1.0
@@ -229,7 +229,7 @@ def adding(amount, *parents):
 
 
 def test_a_clock_that_is_set_back_changes_nothing(chain, library, monkeypatch):
-    """Nor one that is set forward: seconds are measured by one that nobody sets."""
+    """Nor a clock that is set forward: a monotonic clock measures the seconds."""
     hours = itertools.cycle((0.0, 1e6, -1e6))
     monkeypatch.setattr(time, "time", lambda: 1.8e9 + next(hours))
     drain([chain.student], library)
@@ -298,7 +298,9 @@ def test_a_damaged_parent_is_made_again_and_what_rests_on_it_stays(load, library
         == library.record(teacher.key).payload.sha256
     )
     assert Library(library.uri).record(assistant.key).plain() == before
-    assert equal(fresh.open_artifact(assistant.key).tensors, library.open_artifact(assistant.key).tensors)
+    assert equal(
+        fresh.open_artifact(assistant.key).tensors, library.open_artifact(assistant.key).tensors
+    )
 
 
 def test_a_damaged_link_is_made_again_from_its_own_parents(library):
@@ -316,7 +318,7 @@ def test_a_damaged_link_is_made_again_from_its_own_parents(library):
 
 
 def test_a_whole_lineage_that_is_gone_is_made_again(library):
-    """The reader still remembers the records of what another process has removed."""
+    """The reader still caches the records of artifacts that another process has removed."""
     one = adding(1.0)
     two = adding(2.0, one)
     drain([two], library)

@@ -1,4 +1,4 @@
-"""A process whose work hangs ends itself, and says so where it still can."""
+"""A process whose work hangs ends itself, and notes that if it can."""
 
 import subprocess
 import sys
