@@ -30,7 +30,7 @@ pytestmark = [
 NODES, SLOTS = 4, 2
 HEAD = {"num_cpus": SLOTS, "include_dashboard": False}
 SLEEP = 5.0
-"""Seconds of a stage; what the foundry and Ray need between two is small beside it."""
+"""Seconds of a stage; what the scheduler and Ray need between two is small beside it."""
 ROUNDS = 4
 SAYS_WHERE = {"name", "library", "tracking"}
 """Parts of a recipe that say where it was found."""
