@@ -12,7 +12,6 @@ import importlib
 import platform
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,6 +24,7 @@ from stillhouse.search.cluster.connection import PACKAGES, connect, disconnect, 
 from stillhouse.search.cluster.diagnostics import Finding, check_worker
 from stillhouse.search.cluster.private_api import available_resources_by_node
 from stillhouse.search.core.addresses import for_display
+from stillhouse.search.core.provenance import versions
 from stillhouse.spaces.config.problems import ConfigError, Problem, first_line
 
 NODE_TIMEOUT_S = 120.0
@@ -48,7 +48,7 @@ def runtime_versions() -> dict[str, str]:
     """
     return {
         "python": ".".join(platform.python_version_tuple()[:2]),
-        **{name: _version(name) for name in ("torch", "ray")},
+        **{name: versions()[name].partition("+")[0] for name in ("torch", "ray")},
         "stillhouse": f"sources {_sources_digest()}",
     }
 
@@ -65,9 +65,9 @@ def version_differences(
     lines = []
     for name, driver_version in driver_versions.items():
         nodes_by_version = defaultdict(list)
-        for node, versions in node_versions.items():
-            if versions.get(name) != driver_version:
-                nodes_by_version[versions.get(name, "nothing")].append(node)
+        for node, its_versions in node_versions.items():
+            if its_versions.get(name) != driver_version:
+                nodes_by_version[its_versions.get(name, "nothing")].append(node)
         for version, nodes_with_it in nodes_by_version.items():
             node_list = ", ".join(sorted(nodes_with_it))
             lines.append(
@@ -95,7 +95,7 @@ def check_nodes(
     problems = [
         Problem("--address", f"{line}; {install_hint}")
         for line in version_differences(
-            runtime_versions(), {node: versions for node, (versions, _) in answers.items()}
+            runtime_versions(), {node: answer[0] for node, answer in answers.items()}
         )
     ]
     reason_by_node = {node: reason for node, (_, reason) in answers.items() if reason}
@@ -158,8 +158,8 @@ def check_cluster(address: str, library: str, tracking: str) -> dict[str, list[F
             remedy = "see its log below /tmp/ray/session_latest/logs"
             findings_by_node[node] = [Finding("worker", reason, False, remedy)]
             continue
-        versions, findings = answer
-        findings_by_node[node] = [*_version_findings(versions, driver_versions), *findings]
+        node_versions, findings = answer
+        findings_by_node[node] = [*_version_findings(node_versions, driver_versions), *findings]
     return findings_by_node
 
 
@@ -176,8 +176,8 @@ def _marker(
         remove_marker(path)
 
 
-def _version_findings(versions: Versions, driver_versions: Versions) -> Iterator[Finding]:
-    for name, version in versions.items():
+def _version_findings(node_versions: Versions, driver_versions: Versions) -> Iterator[Finding]:
+    for name, version in node_versions.items():
         is_same = version == driver_versions[name]
         remedy = f"{driver_versions[name]} here; install the same with constraints.txt on both"
         yield Finding(name, version, is_same, "" if is_same else remedy)
@@ -275,13 +275,6 @@ def _probe_from_node(library: str, path: str) -> tuple[dict[str, str], str]:
     except (OSError, ValueError) as error:
         reason = first_line(error)
     return runtime_versions(), reason
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package).partition("+")[0]
-    except metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _sources_digest() -> str:

@@ -104,10 +104,10 @@ class SchedulerClient:
             record = self._library.record(stage.key)
             if record is None:
                 missing.append(stage)
-                self._states[stage.key] = "wanted"
+                self._states[stage.key] = "requested"
                 self._requested[stage.key] = stage
             else:
-                self._states[stage.key] = "ready"
+                self._states[stage.key] = "built"
                 self._dispatch(StageChanged(stage.key, stage.label, "reused", record=record))
         if missing:
             self._ensure_connected()
@@ -127,7 +127,7 @@ class SchedulerClient:
             RuntimeError: the cluster was lost, or (``StorageUnavailable``) the library.
         """
         self._raise_if_lost()
-        return all(self._states.get(stage.key) == "ready" for stage in stages)
+        return all(self._states.get(stage.key) == "built" for stage in stages)
 
     def failure_reason(self, stages: Iterable[Stage]) -> str:
         """Why one of the stages failed; empty if none has failed.
@@ -152,7 +152,7 @@ class SchedulerClient:
         """
         self.submit(needed for stage in stages for needed in stage.ancestors())
         open_keys = {stage.key for stage in stages}
-        while any(self._states[key] == "wanted" for key in open_keys):
+        while any(self._states[key] == "requested" for key in open_keys):
             self._raise_if_lost()
             time.sleep(0.05)
         return {key: self._reasons[key] for key in open_keys if self._states[key] == "failed"}
@@ -198,7 +198,7 @@ class SchedulerClient:
             self._fail(f"the stage scheduler is lost: {first_line(error)}")
             return
         self._in_flight.clear()
-        self._request([s for key, s in self._requested.items() if self._states[key] == "wanted"])
+        self._request([s for key, s in self._requested.items() if self._states[key] == "requested"])
 
     def _fail(self, reason: str) -> None:
         self._error = RuntimeError(reason)
@@ -210,7 +210,7 @@ class SchedulerClient:
         else:
             self._in_flight.discard(change.key)
         if change.state in ("made", "reused"):
-            self._states[change.key] = "ready"
+            self._states[change.key] = "built"
         elif change.storage_unavailable:
             self._error = StorageUnavailable("library", change.reason)
         elif change.state == "failed":
