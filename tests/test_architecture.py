@@ -1,6 +1,7 @@
 """The rules of the house: who may import whom, and in which packages a library is used."""
 
 import ast
+import graphlib
 import sys
 from pathlib import Path
 
@@ -43,7 +44,8 @@ REGISTRIES = (
 MAX_MODULES = 16
 MAX_LINES = 400
 HOMES = {
-    "ray": ("search/cluster/", "search/execution/", "search/tuning/"),
+    "ray": ("search/cluster/", "search/execution/"),
+    "ray.tune": ("search/tuning/",),
     "optuna": ("search/tuning/",),
     "mlflow": ("search/monitoring/mlflow/",),
     "pyarrow": ("search/artifacts/", "methods/core/data/formats/"),
@@ -53,17 +55,30 @@ HOMES = {
     "rich": ("search/cli/",),
     "typer": ("search/cli/",),
 }
-"""Library -> the packages that may import it."""
+"""Library, or a part with a home of its own -> the packages that may import it."""
 FILES = sorted(file for package in PACKAGES for file in (ROOT / package).rglob("*.py"))
 
 
-def imported(file):
-    """The top-level names that a file imports, wherever in it."""
+def imported_names(file):
+    """The dotted names that a file imports, wherever in it."""
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            yield node.module.split(".")[0]
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imported(file):
+    """The top-level names that a file imports."""
+    return {name.split(".")[0] for name in imported_names(file)}
+
+
+def libraries(file):
+    """The entries of ``HOMES`` that a file imports, each name under the longest that fits."""
+    for name in imported_names(file):
+        parts = name.split(".")
+        prefixes = [".".join(parts[:i]) for i in range(len(parts), 0, -1)]
+        yield from [prefix for prefix in prefixes if prefix in HOMES][:1]
 
 
 def relative(file):
@@ -121,11 +136,8 @@ def test_imports_run_one_way(module):
 
 
 def test_no_import_runs_in_a_circle():
-    waiting = {module: set(targets) - {module} for module, targets in IMPORTS.items()}
-    while ready := [module for module, targets in waiting.items() if not targets & set(waiting)]:
-        for module in ready:
-            del waiting[module]
-    assert not waiting
+    others = {module: set(targets) - {module} for module, targets in IMPORTS.items()}
+    graphlib.TopologicalSorter(others).prepare()  # raises an error that names the circle
 
 
 def test_everything_is_imported_as_stillhouse():
@@ -143,9 +155,26 @@ def test_folders_stay_small(package):
 
 @pytest.mark.parametrize("library", HOMES)
 def test_a_library_is_used_in_few_packages(library):
-    users = {relative(file) for file in FILES if library in set(imported(file))}
+    users = {relative(file) for file in FILES if library in set(libraries(file))}
     assert not {user for user in users if not user.startswith(HOMES[library])}
     assert users, f"nothing imports {library}; strike it from the list"
+
+
+def test_private_parts_of_ray_are_used_in_one_file():
+    """Modules and attributes; only Tune's own are used where Tune is."""
+    users = {relative(file) for file in FILES if any(map(is_private_ray, ray_names(file)))}
+    assert users == {"search/cluster/private_api.py"}
+
+
+def ray_names(file):
+    """The names below ``ray`` that a file imports or reads."""
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    attributes = [ast.unparse(n) for n in ast.walk(tree) if isinstance(n, ast.Attribute)]
+    return [name for name in (*imported_names(file), *attributes) if name.startswith("ray.")]
+
+
+def is_private_ray(name):
+    return any(part.startswith("_") for part in name.split("."))
 
 
 @pytest.mark.parametrize("file", FILES, ids=relative)

@@ -1,1 +1,1 @@
-"""The content-addressed home of what stages made, on any file system pyarrow reaches."""
+"""The library: a content-addressed store of artifacts, on any file system of pyarrow."""

@@ -1,4 +1,4 @@
-"""An artifact: the record of a stage and the tensors that it made."""
+"""An artifact: the record and the tensors of a stage."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stillhouse.search.artifacts.record import Record
 
 @dataclass(frozen=True)
 class Artifact:
-    """What a stage left in the library: its record and its tensors."""
+    """The result of a stage in the library."""
 
     record: Record
     tensors: Mapping[str, Tensor]

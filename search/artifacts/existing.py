@@ -1,4 +1,4 @@
-"""A library that is there already: to look at one must not begin one."""
+"""Open an existing library: reading a library must not create one."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from stillhouse.spaces.config.problems import ConfigError, Problem
 
 
 def open_existing(address: str) -> Library:
-    """The library at ``address``; nothing is created.
+    """The library at ``address``; never creates one.
 
     Raises:
-        ConfigError: there is none, or its place cannot be reached.
-        Lost: an object store does not answer, or has no such bucket.
+        ConfigError: there is no library, or its address cannot be opened.
+        StorageUnavailable: an object store does not answer, or has no such bucket.
     """
     library = find_library(address)
     if library is None or not library.is_initialised:
@@ -26,9 +26,9 @@ def open_existing(address: str) -> Library:
 
 
 def find_library(uri: str) -> Library | None:
-    """The library at ``uri``; none where its folder is missing, or has nothing of a library.
+    """The library at ``uri``; None if the folder is missing or contains no library.
 
-    An object store is not asked whether it has something: one that is away would answer late.
+    This does not check an object store, since a store that is down answers late.
     """
     address = absolute_address(uri)
     if "://" in address:

@@ -1,7 +1,7 @@
-"""Whole files at a library's place: written, read, listed, moved and deleted.
+"""The files of a library: write, read, list, move and delete whole files.
 
-No link leads out of the place. What it does wrong itself (no room, no answer, no rights) is
-:class:`stillhouse.search.core.errors.StorageUnavailable`.
+No operation follows a link that leads out of the library. Errors of the storage (full, no answer,
+no permission) become ``StorageUnavailable``.
 """
 
 from __future__ import annotations
@@ -28,15 +28,14 @@ from stillhouse.spaces.config.problems import ConfigError, Problem, first_line
 
 
 class FileStore:
-    """The files below an address that :func:`stillhouse.search.artifacts.places.absolute_address`
-    gave.
+    """The files below the address of a library.
 
     Args:
-        uri: the address.
-        found: a folder must be there already.
+        uri: from ``absolute_address``.
+        must_exist: do not create the folder.
 
     Raises:
-        ConfigError: the place cannot be reached; later, ``StorageUnavailable``.
+        ConfigError: the address cannot be opened. Later errors are ``StorageUnavailable``.
     """
 
     def __init__(self, uri: str, must_exist: bool = False) -> None:
@@ -54,10 +53,10 @@ class FileStore:
         self.is_object_store = is_object_store(filesystem)
 
     def check_writable(self) -> None:
-        """Write and remove a small file; seconds where an object store does not answer.
+        """Write and delete a small file; gives up soon if an object store does not answer.
 
         Raises:
-            ConfigError: that failed.
+            ConfigError: the file could not be written or deleted.
         """
         try:
             filesystem = self._fail_fast_filesystem()
@@ -67,29 +66,27 @@ class FileStore:
             raise ConfigError([Problem("library", unusable_message(self._uri, error))]) from None
 
     def write(self, path: str, data: bytes, fail_fast: bool = False) -> None:
-        """A reader sees the whole file or none: written aside, then moved into place.
+        """Write a file atomically: a reader sees the whole file or none.
 
-        ``fail_fast`` gives up soon where an object store does not answer.
+        With ``fail_fast`` this gives up soon if an object store does not answer.
         """
         with self._translate_errors():
-            self._write_atomically(
-                path, data, self._fail_fast_filesystem() if fail_fast else self.filesystem
-            )
+            filesystem = self._fail_fast_filesystem() if fail_fast else self.filesystem
+            self._write_atomically(path, data, filesystem)
 
     def read(self, path: str, max_bytes: int | None = None) -> bytes | None:
-        """A file's bytes, or one more than ``max_bytes``; None where there is no such file in
-        here."""
+        """The first ``max_bytes`` + 1 bytes of a file; None if the library has no such file."""
         with self._translate_errors(), contextlib.suppress(FileNotFoundError):
             return self._read_bytes(path, max_bytes) if self._is_inside(path) else None
         return None
 
     def exists(self, path: str) -> bool:
-        """Whether there is such a file."""
+        """Whether the file exists."""
         with self._translate_errors():
             return bool(self.filesystem.get_file_info(path).type == fs.FileType.File)
 
     def list_files(self, folder: str) -> list[fs.FileInfo]:
-        """All files below a folder; none where it is not there."""
+        """All files below a folder, which may be missing."""
         selector = fs.FileSelector(folder, allow_not_found=True, recursive=True)
         with self._translate_errors():
             infos = self.filesystem.get_file_info(selector)
@@ -98,7 +95,7 @@ class FileStore:
         ]
 
     def has_any_folder(self, names: Iterable[str]) -> bool:
-        """Whether any folder of these names lies at the root."""
+        """Whether the root contains a folder with one of the names."""
         selector = fs.FileSelector("", allow_not_found=True)
         with self._translate_errors():
             infos = self.filesystem.get_file_info(selector)
@@ -106,20 +103,20 @@ class FileStore:
         return not folders.isdisjoint(names)
 
     def move(self, source: str, target: str) -> None:
-        """Move a file; nothing where another was faster."""
+        """Move a file; does nothing if another process has moved it."""
         with self._translate_errors():
             if not self.is_object_store:
                 self.filesystem.create_dir(target.rpartition("/")[0])
             try:
                 self.filesystem.move(source, target)
             except FileNotFoundError:
-                return  # even if there is another by now
-            except OSError:  # object stores have no name of their own for what is not there
+                return  # even if another process has written it again by now
+            except OSError:  # object stores have no special error for a missing file
                 if self.exists(source):
                     raise
 
     def delete(self, path: str, written_before: datetime.datetime | None = None) -> None:
-        """Delete a file; nothing where it is gone, or was written since ``written_before``."""
+        """Delete a file, unless it is gone or was written after ``written_before``."""
         with self._translate_errors():
             info = self.filesystem.get_file_info(path)
             if info.type != fs.FileType.File or (written_before and info.mtime >= written_before):
@@ -130,14 +127,14 @@ class FileStore:
                 self.filesystem.delete_file(path)
 
     def _fail_fast_filesystem(self) -> fs.FileSystem:
-        """The same place, where an object store that does not answer is soon given up."""
+        """The same file system, with few attempts for an object store that does not answer."""
         if not self.is_object_store:
             return self.filesystem
         filesystem, root = open_filesystem(self._uri, FAIL_FAST_ATTEMPTS)
         return fs.SubTreeFileSystem(root, filesystem)
 
     def _is_inside(self, path: str) -> bool:
-        """Whether no link leads out of the place."""
+        """Whether the path stays in the library when links are resolved."""
         return self._local_root is None or is_inside(self._local_root, path)
 
     def _read_bytes(self, path: str, max_bytes: int | None) -> bytes:
@@ -157,11 +154,11 @@ class FileStore:
             if temporary != path:
                 try:
                     filesystem.move(temporary, path)
-                except FileNotFoundError:  # a collector took it for a torn one
+                except FileNotFoundError:  # a collector has deleted it as an incomplete file
                     _write_bytes(temporary, data, filesystem)
                     filesystem.move(temporary, path)
         except OSError:
-            if temporary != path:  # a full disk needs no half of a file
+            if temporary != path:  # leave no incomplete file on a full disk
                 with contextlib.suppress(OSError):
                     filesystem.delete_file(temporary)
             raise
@@ -182,6 +179,6 @@ def _write_bytes(path: str, data: bytes, filesystem: fs.FileSystem) -> None:
 
 
 def unusable_message(uri: str, error: Exception) -> str:
-    """One line: the place, what it said, and what to do about it."""
+    """The address, the reason and a remedy, in one line."""
     reason = scrub(first_line(error), uri)
     return f"the library {for_display(uri)} cannot be used: {reason}; {storage_remedy(uri, reason)}"

@@ -1,4 +1,4 @@
-"""What may be a name in a library, and where in it a path leads. Others may have written there."""
+"""Validate the names and paths in a library, since other programs may have written there."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import re
 from typing import Any
 
 MAX_METADATA_BYTES = 32 * 2**20
-"""Of a record or a list of keys; a curve of 100,000 epochs takes less."""
+"""Size limit of a record or a list of keys; a curve of 100,000 epochs is smaller."""
 LIBRARY_FOLDERS = ("artifacts", "scratch", "damaged", "searches", "status")
-"""What lies at a library's root."""
+"""The folders at the root of a library."""
 _KEY = re.compile(r"[0-9a-f]{64}")
 _PAYLOAD = re.compile(r"[0-9a-f]{32}\.safetensors")
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
@@ -23,24 +23,24 @@ _LIBRARY_FILE = re.compile(
 
 
 class UnreadableFile(ValueError):
-    """A file that cannot have been written by any version of this library."""
+    """A file that no version of this program can have written."""
 
 
 def is_key(text: object) -> bool:
-    """Whether it has the form of a key: sha256, hexadecimal."""
+    """Whether it is a key: a sha256 digest in hexadecimal digits."""
     return isinstance(text, str) and _KEY.fullmatch(text) is not None
 
 
 def is_safe_name(name: str) -> bool:
-    """Whether it may be the id of a run, or the name of half-done work."""
+    """Whether it may be the id of a run, or the name of a checkpoint."""
     return _SAFE_NAME.fullmatch(name) is not None
 
 
 def require_safe_name(name: str) -> str:
-    """The id of a run, or the name of half-done work, as part of a path.
+    """The name, if it is safe as a part of a path.
 
     Raises:
-        ValueError: it holds anything but letters, digits, - and _.
+        ValueError: the name contains other characters than letters, digits, - and _.
     """
     if not is_safe_name(name):
         raise ValueError(f"{name!r} is no name: letters, digits, - and _")
@@ -48,10 +48,10 @@ def require_safe_name(name: str) -> str:
 
 
 def parse_json(data: bytes) -> Any:
-    """JSON of a bounded size.
+    """Parse JSON of limited size.
 
     Raises:
-        Unreadable: it is not that.
+        UnreadableFile: the data is too large, or is no JSON.
     """
     if len(data) > MAX_METADATA_BYTES:
         raise UnreadableFile("too large")
@@ -62,17 +62,16 @@ def parse_json(data: bytes) -> Any:
 
 
 def is_library_file(path: str) -> bool:
-    """Whether a library gives such a name to an artifact's file, whole or torn, or to a file of a
-    half-done stage."""
+    """Whether it is a library's path of an artifact's file or a checkpoint, complete or not."""
     return _LIBRARY_FILE.fullmatch(path) is not None
 
 
 def is_payload(name: object) -> bool:
-    """Whether it is how an artifact's own payload is called."""
+    """Whether it is the file name of a payload."""
     return isinstance(name, str) and _PAYLOAD.fullmatch(name) is not None
 
 
 def is_inside(root: str, path: str) -> bool:
-    """Whether ``path`` below the folder ``root`` lies there, whatever links are on the way."""
+    """Whether ``path`` stays below the folder ``root`` when links are resolved."""
     real_root = os.path.realpath(root)
     return os.path.realpath(os.path.join(real_root, path)).startswith(os.path.join(real_root, ""))

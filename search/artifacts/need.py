@@ -1,4 +1,4 @@
-"""What a search needs of a library, and which run a person means by a name."""
+"""The keys that a run needs in a library, and the look-up of a run by its name."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _ID_SUFFIX = re.compile(r"-[0-9a-f]{8}$")
 
 @dataclass(frozen=True)
 class RunRef:
-    """A run as a library knows it. ``id`` belongs to one run; several may share a ``name``.
+    """A run in a library; the ``id`` is unique, but several runs may share a ``name``.
 
-    ``host`` and ``folder`` say where it runs. Both are empty where an earlier version noted it.
+    ``host`` and ``folder`` locate the run. Both are empty if an earlier version has noted it.
     """
 
     id: str
@@ -26,16 +26,16 @@ class RunRef:
     folder: str = ""
 
     def __str__(self) -> str:
-        """How to name this run alone, and where it is."""
+        """A unique name of this run, and its location."""
         unique_name = f"{self.id}.json" if self.id == self.name else self.id
         return f"{unique_name} ({self.folder} on {self.host})" if self.host else unique_name
 
 
 @dataclass(frozen=True)
 class RunReferences:
-    """The keys that a run needs: of what it made or reused, and of what it makes just now.
+    """The keys of the artifacts that a run has built, reused or is building.
 
-    ``is_finished`` is true once the search has finished: it needs no half-done stage any more.
+    ``is_finished`` is true after the search: the run needs no checkpoints any more.
     """
 
     run: RunRef
@@ -44,7 +44,7 @@ class RunReferences:
 
 
 def dump_references(references: RunReferences) -> bytes:
-    """The text of a note."""
+    """The JSON of a run's references."""
     run_ref = references.run
     run_fields = {
         "run": run_ref.name,
@@ -56,10 +56,10 @@ def dump_references(references: RunReferences) -> bytes:
 
 
 def parse_references(run_id: str, text: bytes) -> RunReferences:
-    """The need that a note says; earlier versions wrote the list of keys alone.
+    """The references in a JSON text; earlier versions wrote only the list of keys.
 
     Raises:
-        Unreadable: it is no note.
+        UnreadableFile: the text has another form.
     """
     data = parse_json(text)
     if isinstance(data, list):
@@ -78,13 +78,13 @@ def name_of(run_id: str) -> str:
 
 
 def find_run(name_or_id: str, runs: Iterable[RunRef], field: str) -> RunRef:
-    """The run that ``name_or_id`` names, by its id, by its name, or by the file of its note.
+    """Find a run by its id, its name or the name of its references file.
 
     Args:
-        field: what the person gave ``name_or_id`` for; it begins the message.
+        field: the option or field that contains ``name_or_id``, for the message.
 
     Raises:
-        ConfigError: there is no such run, or several share the name.
+        ConfigError: there is no such run, or several runs share the name.
     """
     run_refs = list(runs)
     exact_matches = [

@@ -1,9 +1,9 @@
-"""Where a library lies: a folder, a bucket of an S3-compatible store, or what else pyarrow reaches.
+"""The address of a library: a folder, an S3-compatible store, or another file system of pyarrow.
 
-An S3 place is ``s3://BUCKET/PATH``, with ``?endpoint_override=URL&region=NAME`` behind it for a
-store that is not Amazon's. What the address leaves out comes from ``AWS_ENDPOINT_URL_S3`` or
-``AWS_ENDPOINT_URL``, and ``AWS_REGION`` or ``AWS_DEFAULT_REGION``; keys come from the environment,
-``~/.aws`` or the machine's role, never from the address, which is shown and written down.
+An S3 address is ``s3://BUCKET/PATH``, followed by ``?endpoint_override=URL&region=NAME`` for a
+store that is not Amazon's. Defaults come from ``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOINT_URL``, and
+from ``AWS_REGION`` or ``AWS_DEFAULT_REGION``. Keys come from the environment, ``~/.aws`` or the
+machine's role. They never come from the address, because it is displayed and stored.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from stillhouse.search.core.addresses import embedded_keys_message, for_display
 from stillhouse.spaces.config.problems import ConfigError, Problem, first_line
 
 CONNECT_TIMEOUT_S, REQUEST_TIMEOUT_S = 3.0, 30.0
-"""Seconds for a connection to an object store, and without a byte from it, before a retry."""
+"""Seconds to connect to an object store, and seconds without data, before a retry."""
 MAX_ATTEMPTS = 8
-"""Tries of a request that an object store did not answer or throttled, 1 to 20 seconds apart."""
+"""Attempts, 1 to 20 s apart, of a request that an object store throttles or does not answer."""
 FAIL_FAST_ATTEMPTS = 2
-"""Tries when all that is asked is whether the place can be used."""
+"""Attempts when the request only checks whether the address can be used."""
 STORAGE_FULL_MESSAGES = (
     "no space left",
     "quota exceeded",
@@ -31,7 +31,7 @@ STORAGE_FULL_MESSAGES = (
     "entitytoolarge",
     "errno 122",
 )
-"""What a place says that has no room left."""
+"""Parts of the error messages of a storage that is full."""
 _ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _REGION_VARIABLES = ("AWS_REGION", "AWS_DEFAULT_REGION")
 _ADDRESS_SETTINGS = ("endpoint_override", "region", "scheme")
@@ -39,11 +39,11 @@ _OBJECT_STORES = ("s3", "gcs", "abfs")
 
 
 def absolute_address(address: str) -> str:
-    """The address as it means the same on every machine: nothing left to the environment.
+    """The address with all defaults filled in, so that it means the same on every machine.
 
     Raises:
-        ConfigError: an address with keys in it; an S3 address without a bucket or with unknown
-            settings; a bucket whose region cannot be found out.
+        ConfigError: the address contains keys, an S3 address has no bucket or unknown settings, or
+            the region of a bucket is unknown.
     """
     if "://" not in address:
         return str(Path(address).expanduser().absolute())
@@ -58,7 +58,8 @@ def absolute_address(address: str) -> str:
     unknown_settings = sorted(given_settings.keys() - set(_ADDRESS_SETTINGS))
     if unknown_settings:
         _raise_config_error(
-            f"{for_display(address)} has the setting {unknown_settings[0]!r}; allowed are {', '.join(_ADDRESS_SETTINGS)}"
+            f"{for_display(address)} has the setting {unknown_settings[0]!r}; "
+            f"allowed are {', '.join(_ADDRESS_SETTINGS)}"
         )
     settings = _s3_settings(split_address.netloc, given_settings)
     path = split_address.path.rstrip("/")
@@ -66,10 +67,10 @@ def absolute_address(address: str) -> str:
 
 
 def open_filesystem(address: str, attempts: int = MAX_ATTEMPTS) -> tuple[fs.FileSystem, str]:
-    """The file system of an :func:`absolute_address` address, and the path in it.
+    """The file system of an absolute address, and the path in it.
 
     Raises:
-        OSError, ValueError: it cannot be had.
+        OSError, ValueError: the address cannot be opened.
     """
     if not address.startswith("s3://"):
         filesystem, root = fs.FileSystem.from_uri(address)
@@ -86,12 +87,12 @@ def open_filesystem(address: str, attempts: int = MAX_ATTEMPTS) -> tuple[fs.File
 
 
 def is_object_store(filesystem: fs.FileSystem) -> bool:
-    """Whether a file appears there whole, when its stream is closed, and folders need no making."""
+    """Whether files appear complete when their stream closes, and folders exist implicitly."""
     return filesystem.type_name in _OBJECT_STORES
 
 
 def storage_remedy(address: str, reason: str) -> str:
-    """What to do about an error of an object store's, or of a disk's."""
+    """The remedy for an error of an object store or a disk."""
     if any(phrase in reason.lower() for phrase in STORAGE_FULL_MESSAGES):
         command = f"stillhouse library collect --library {for_display(address)}"
         return f"make room there (`{command}` tells what nobody needs)"
@@ -100,7 +101,8 @@ def storage_remedy(address: str, reason: str) -> str:
     if "NO_SUCH_BUCKET" in reason or ("Bucket" in reason and "not found" in reason):
         return "make the bucket, or name another in `library:`"
     if "NETWORK_CONNECTION" in reason or "timed out" in reason.lower():
-        return f"does the store answer? {', '.join(_ENDPOINT_VARIABLES)} or ?endpoint_override= name it"
+        variables = ", ".join(_ENDPOINT_VARIABLES)
+        return f"does the store answer? {variables} or ?endpoint_override= name it"
     if any(
         phrase in reason for phrase in ("ACCESS_DENIED", "INVALID_ACCESS", "SIGNATURE", "TOKEN")
     ):
@@ -112,7 +114,7 @@ def storage_remedy(address: str, reason: str) -> str:
 
 
 def _s3_settings(bucket: str, given_settings: dict[str, str]) -> dict[str, str]:
-    """Endpoint, scheme and region: as given, else from the environment."""
+    """Endpoint, scheme and region from the address, else from the environment."""
     settings: dict[str, str] = {}
     endpoint = given_settings.get("endpoint_override") or _first_set_variable(_ENDPOINT_VARIABLES)
     if endpoint:

@@ -1,4 +1,4 @@
-"""The record beside each artifact: what it is, what it was made from, how it went."""
+"""The record of an artifact: its identity, its parents and its metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stillhouse.spaces.config.problems import ConfigError
 
 
 class Payload(Config):
-    """The file that holds an artifact's tensors."""
+    """The file of an artifact's tensors."""
 
     name: str = setting(..., "file name beside the record")
     sha256: str = setting(..., "digest of the file's bytes")
@@ -20,44 +20,41 @@ class Payload(Config):
 
 
 class Record(Config):
-    """Written last, so that an artifact is whole or absent."""
+    """The record of an artifact; it is written last, so that an artifact is complete or absent."""
 
-    key: str = setting(..., "sha256 of what decides the result")
-    name: str = setting(
-        ..., "what the stage was called where it was first made; not part of the key"
-    )
+    key: str = setting(..., "sha256 of the identity")
+    name: str = setting(..., "label of the stage in its first run; not part of the key")
     kind: str = setting(..., "kind of stage")
-    identity: dict[str, Any] = setting(..., "the plain data whose sha256 is the key")
-    parents: tuple[str, ...] = setting((), "keys of the artifacts it was made from")
+    identity: dict[str, Any] = setting(..., "plain data of the result; its sha256 is the key")
+    parents: tuple[str, ...] = setting((), "keys of the parents")
     payload: Payload = setting(..., "the tensors")
-    figures: dict[str, float] = setting(..., "final measures: val_accuracy, parameters, ...")
-    curve: tuple[dict[str, float], ...] = setting((), "one report an epoch")
+    figures: dict[str, float] = setting(..., "final metrics: val_accuracy, parameters, ...")
+    curve: tuple[dict[str, float], ...] = setting((), "metrics of each epoch")
     facts: dict[str, Any] = setting(
         ..., "device, versions, git revision, seeds, data digest, labels"
     )
-    seconds: float = setting(..., "wall time it took to make", ge=0.0)
+    seconds: float = setting(..., "wall time of the build", ge=0.0)
     made_at: str = setting(..., "UTC, ISO 8601")
 
 
 class CorruptRecord(ValueError):
-    """A record's text that does not say what was written."""
+    """The text of a record that differs from what was written."""
 
 
 def dump_record(record: Record) -> bytes:
-    """The text of a record, with a checksum over all it says."""
+    """The JSON of a record, with a checksum of its content."""
     record_data = json.loads(json.dumps(record.plain()))
     return _record_json({**record_data, "checksum": _checksum(record_data)}).encode()
 
 
 def parse_record(text: bytes, key: str, location: str) -> Record:
-    """The record of ``key`` that a file's bytes say.
+    """Parse the JSON of the record of ``key``.
 
-    Records of before there were checksums are held against their key: it is the fingerprint of
-    what decides the result.
+    The key of a record without a checksum, from an early version, is compared with its identity.
 
     Raises:
-        CorruptRecord: a torn text, another checksum, another key, a payload elsewhere.
-        ConfigError: it is whole, and has another form than this version writes.
+        CorruptRecord: the text is incomplete, or its checksum, key or payload name is wrong.
+        ConfigError: the text is intact, but not in the format of this version.
     """
     try:
         record_data = parse_json(text)

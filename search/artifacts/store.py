@@ -4,14 +4,13 @@ Layout below the root::
 
     artifacts/<2 of key>/<key>/<digest>.safetensors    the tensors, named by their content
     artifacts/<2 of key>/<key>/record.json             written last: no record, no artifact
-    scratch/<key>.safetensors                          a half-done stage, last saved epoch
-    damaged/<key>-<n>/                                 set aside by a failed digest
-    searches/<run id>.json                             the keys a search needs, for ``collect``
-    status/<run id>@<host>.json                        how a search stands
-    (search/monitoring/publisher.py)
+    scratch/<key>.safetensors                          the checkpoint of an unfinished stage
+    damaged/<key>-<n>/                                 quarantine of corrupt artifacts
+    searches/<run id>.json                             the keys a run needs, for ``collect``
+    status/<run id>@<host>.json                        the status of a run
 
-Nothing is ever unpickled, and no name and no link leads out of the root. Two publishers of one key
-are harmless: each payload has its own name and the record that lands last names one of them.
+The library never unpickles data, and no name or link leads out of the root. Two processes may
+publish the same key: each payload has its own name, and the last record refers to one of them.
 """
 
 from __future__ import annotations
@@ -52,20 +51,20 @@ from stillhouse.spaces.config.problems import ConfigError, Problem
 
 
 class CorruptArtifact(RuntimeError):
-    """A payload or a record that is not what was published; the artifact has been set aside."""
+    """A payload or a record that differs from what was published; it is now in quarantine."""
 
 
 class Library:
-    """A library at ``uri``: a folder, or what :mod:`stillhouse.search.artifacts.places` opens.
+    """The library at an address.
 
     Args:
-        uri: its address.
-        found: a folder must be there already. Workers ask for that: one on a machine that does
-            not see the driver's folder would else fill another of the same name.
+        uri: see ``stillhouse.search.artifacts.places``.
+        must_exist: do not create the folder. Workers set this: on a machine that does not share the
+            driver's folder, they would otherwise fill another folder of the same name.
 
     Raises:
-        ConfigError: the place cannot be reached.
-        Lost: it fails later (no room, no answer, no rights); so does every method.
+        ConfigError: the address cannot be opened.
+        StorageUnavailable: raised by every method if the storage fails.
     """
 
     def __init__(self, uri: str, must_exist: bool = False) -> None:
@@ -74,48 +73,48 @@ class Library:
         self._records: dict[str, Record] = {}
 
     def check_writable(self) -> None:
-        """Write and remove a small file; seconds where an object store does not answer.
+        """Write and delete a small file; gives up soon if an object store does not answer.
 
         Raises:
-            ConfigError: that failed.
+            ConfigError: the file could not be written or deleted.
         """
         self._files.check_writable()
 
     def filesystem_at(self, folder: str) -> tuple[fs.FileSystem, str]:
-        """The file system, and the path of a folder in here, for who keeps files of its own."""
+        """The file system, and the path of a folder in it for other files of a run."""
         filesystem = self._files.filesystem
         return filesystem.base_fs, f"{filesystem.base_path}{folder}"
 
     @property
     def is_object_store(self) -> bool:
-        """Whether it lies in an object store rather than a folder."""
+        """Whether the library is in an object store, not in a folder."""
         return self._files.is_object_store
 
     @property
     def is_initialised(self) -> bool:
-        """Whether anything of a library is there; a disk that is not mounted has nothing."""
+        """Whether the library contains any folder; a disk that is not mounted has none."""
         return self._files.has_any_folder(LIBRARY_FOLDERS)
 
     # Artifacts
 
     def has(self, key: str) -> bool:
-        """Whether a whole artifact is there."""
+        """Whether the library has the artifact."""
         return self.record(key) is not None
 
     def record(self, key: str) -> Record | None:
-        """The record of ``key``; none if there is no whole artifact.
+        """The record of ``key``, or None.
 
         Raises:
-            ConfigError: the record has another form than this version writes.
+            ConfigError: the record is not in the format of this version.
         """
         try:
             return self._load_record(key)
-        except CorruptRecord:  # damaged like a payload
+        except CorruptRecord:
             self.quarantine(key)
             return None
 
     def _load_record(self, key: str) -> Record | None:
-        """The record of ``key``; raises ``CorruptRecord`` where it is not what was written."""
+        """The record of ``key``; raises ``CorruptRecord`` if it differs from what was written."""
         if key not in self._records:
             record_path = f"{_artifact_folder(key)}/record.json"
             text = self._files.read(record_path, MAX_METADATA_BYTES) if is_key(key) else None
@@ -125,23 +124,22 @@ class Library:
         return self._records[key]
 
     def publish(self, record: Record, data: bytes) -> None:
-        """Keep the bytes that ``record.payload`` describes, and then the record."""
+        """Write the payload, and then the record."""
         payload_path = f"{_artifact_folder(record.key)}/{record.payload.name}"
         self._files.write(payload_path, data)
         self._files.write(f"{_artifact_folder(record.key)}/record.json", dump_record(record))
         if not self._files.exists(payload_path):
-            self._files.write(payload_path, data)  # a collector took it for the old one's
+            self._files.write(payload_path, data)  # a collector has deleted it as superseded
         self._records[record.key] = record
         self.clear_scratch(record.key)
 
     def open_artifact(self, key: str) -> Artifact:
-        """The artifact, its bytes checked against the record's digest.
+        """The artifact; its payload is verified with the record's digest.
 
         Raises:
-            KeyError: there is none.
-            Damaged: the bytes, or the record's, are not those that were published; the artifact
-                is set aside.
-            ConfigError: the record has another form than this version writes.
+            KeyError: there is no such artifact.
+            CorruptArtifact: the payload or the record is damaged; it is now in quarantine.
+            ConfigError: the record is not in the format of this version.
         """
         try:
             record = self._load_record(key)
@@ -152,7 +150,7 @@ class Library:
         if record is None:
             raise KeyError(key)
         data = self._read_payload(record)
-        if data is None:  # another may have published it anew since this record was read
+        if data is None:  # another process may have published it again since the record was read
             self._records.pop(key)
             newer_record = self.record(key)
             data = self._read_payload(newer_record) if newer_record else None
@@ -166,21 +164,21 @@ class Library:
         return Artifact(record, tensors)
 
     def _read_payload(self, record: Record) -> bytes | None:
-        """The bytes that the record describes, if they are there."""
+        """The payload; None if it is missing or damaged."""
         payload_path = f"{_artifact_folder(record.key)}/{record.payload.name}"
         data = self._files.read(payload_path, record.payload.size)
         is_intact = data is not None and hashlib.sha256(data).hexdigest() == record.payload.sha256
         return data if is_intact else None
 
     def quarantine(self, key: str) -> None:
-        """Move a damaged artifact out of the way, so that it is made again."""
+        """Move a damaged artifact to the quarantine, so that it is built again."""
         self._records.pop(key, None)
         quarantine_folder = f"damaged/{key}-{uuid.uuid4().hex[:8]}"
         for path in self._artifact_files(key):
             self._files.move(path, f"{quarantine_folder}/{path.rpartition('/')[2]}")
 
     def keys(self) -> Iterator[str]:
-        """The keys of all whole artifacts."""
+        """The keys of all artifacts."""
         for info in self._files.list_files("artifacts"):
             key = info.path.split("/")[-2]
             if is_key(key) and info.path == f"{_artifact_folder(key)}/record.json":
@@ -193,10 +191,10 @@ class Library:
         return sorted(records, key=lambda record: record.made_at, reverse=True)
 
     def find_by_prefix(self, key_prefix: str) -> Record:
-        """The one record whose key begins with ``key_prefix``.
+        """The only record whose key begins with ``key_prefix``.
 
         Raises:
-            ConfigError: none or several do.
+            ConfigError: no key or several keys begin with it.
         """
         matches = [key for key in self.keys() if key.startswith(key_prefix)]
         record = self.record(matches[0]) if len(matches) == 1 else None
@@ -208,67 +206,60 @@ class Library:
         return record
 
     def remove_artifact(self, key: str) -> None:
-        """Delete an artifact for good; the record goes first."""
+        """Delete an artifact, the record first."""
         self._records.pop(key, None)
         for path in self._artifact_files(key):
             self._files.delete(path)
 
     def _artifact_files(self, key: str) -> list[str]:
-        """An artifact's files, the record first, so that nobody finds it without its payload.
+        """The paths of an artifact's files, the record first: a record must have its payload.
 
-        One by one, as object stores do not move folders, and without what is being written just
-        now: a publisher is to find it where it put it.
+        Files that a publisher is writing are left out. The files are moved and deleted one by one,
+        as object stores cannot move folders.
         """
-        infos = [
-            info
-            for info in self._files.list_files(_artifact_folder(key))
-            if not info.base_name.startswith(".")
-        ]
-        return [
-            info.path for info in sorted(infos, key=lambda info: info.base_name != "record.json")
-        ]
+        infos = self._files.list_files(_artifact_folder(key))
+        infos.sort(key=lambda info: info.base_name != "record.json")
+        return [info.path for info in infos if not info.base_name.startswith(".")]
 
-    # Half-done stages
+    # Checkpoints of unfinished stages
 
     def save_scratch(self, key: str, tensors: Mapping[str, Tensor]) -> None:
-        """Replace the saved state of a half-done stage."""
+        """Write or replace a checkpoint."""
         _, data = serialise_tensors(tensors)
         self._files.write(_scratch_path(key), hashlib.sha256(data).digest() + data)
 
     def load_scratch(self, key: str) -> dict[str, Tensor] | None:
-        """The saved state, or none; a torn file counts as none."""
+        """The checkpoint, or None if it is missing or damaged."""
         data = self._files.read(_scratch_path(key))
         if data is None or hashlib.sha256(data[32:]).digest() != data[:32]:
             return None
         return _deserialise_tensors(data[32:])
 
     def clear_scratch(self, key: str) -> None:
-        """Forget the saved state, if there is any."""
+        """Delete the checkpoint, if there is one."""
         self._files.delete(_scratch_path(key))
 
-    # What searches need
+    # The references of runs
 
     def write_references(self, references: RunReferences, fail_fast: bool = False) -> None:
-        """Replace the note of what a run needs: ``collect`` keeps it. ``fail_fast`` gives up
-        soon."""
-        self._files.write(
-            _references_path(references.run.id), dump_references(references), fail_fast
-        )
+        """Write or replace the keys that a run needs; ``collect`` keeps these artifacts."""
+        path = _references_path(references.run.id)
+        self._files.write(path, dump_references(references), fail_fast)
 
     def references_of(self, run_id: str) -> RunReferences | None:
-        """What the run with this id has noted; none if it has no note.
+        """The references of a run, or None if it has written none.
 
         Raises:
-            Unreadable: its note is damaged.
+            UnreadableFile: the file is damaged.
         """
         text = self._files.read(_references_path(run_id), MAX_METADATA_BYTES)
         return None if text is None else parse_references(run_id, text)
 
     def all_references(self) -> dict[str, RunReferences]:
-        """Run id -> what the run needs. Files that are no notes are passed over.
+        """Run id -> references of the run; skips files with other names.
 
         Raises:
-            ConfigError: a note is damaged, and what it needs cannot be known.
+            ConfigError: a file is damaged, so that its keys are unknown.
         """
         by_run_id = {}
         for info in self._files.list_files("searches"):
@@ -279,39 +270,27 @@ class Library:
                 references = self.references_of(run_id)
             except UnreadableFile:
                 message = "is no list of keys; repair it, or delete it if its run may be forgotten"
-                raise ConfigError(
-                    [Problem(f"{for_display(self.uri)}/{info.path}", message)]
-                ) from None
+                path = f"{for_display(self.uri)}/{info.path}"
+                raise ConfigError([Problem(path, message)]) from None
             if references is not None:
                 by_run_id[run_id] = references
         return by_run_id
 
     def forget_run(self, run_id: str) -> None:
-        """The run with this id needs nothing any more."""
-        status_paths = [
-            info.path
-            for info in self._files.list_files("status")
-            if _run_id_of_status(info) == run_id
-        ]
-        for path in (_references_path(run_id), *status_paths):
-            self._files.delete(path)
+        """Delete the references and the statuses of a run."""
+        self._files.delete(_references_path(run_id))
+        for info in self._files.list_files("status"):
+            if _run_id_of_status(info) == run_id:
+                self._files.delete(info.path)
 
     def write_status(self, run_id: str, host: str, text: str) -> None:
-        """Replace what a driver on ``host`` tells of how a run stands; gives up soon.
-
-        Raises:
-            Lost: it cannot be written.
-        """
-        status_path = (
-            f"status/{require_safe_name(run_id)}@{re.sub('[^A-Za-z0-9.-]', '_', host)}.json"
-        )
-        self._files.write(status_path, text.encode(), fail_fast=True)
+        """Write or replace the status of a run by its driver on ``host``; gives up soon."""
+        safe_host = re.sub("[^A-Za-z0-9.-]", "_", host)
+        path = f"status/{require_safe_name(run_id)}@{safe_host}.json"
+        self._files.write(path, text.encode(), fail_fast=True)
 
     def statuses(self) -> dict[str, list[str]]:
-        """Run id -> what its drivers, one or on several machines, told last.
-
-        Files that are no statuses are passed over.
-        """
+        """Run id -> the newest status of each of its drivers; skips files with other names."""
         texts_by_run_id: dict[str, list[str]] = {}
         for info in self._files.list_files("status"):
             run_id = _run_id_of_status(info)
@@ -321,40 +300,40 @@ class Library:
         return texts_by_run_id
 
     def orphaned_files(self, cutoff: datetime.datetime) -> list[str]:
-        """Files of no artifact: torn writes, damaged copies, superseded payloads, half-done stages.
+        """Paths of incomplete files, damaged copies, superseded payloads and checkpoints.
 
-        Only those written ``cutoff`` a moment: what is being made just now looks the same. Files
-        of other names than a library gives are nobody's leftovers.
+        Only files older than ``cutoff``: files in progress look the same. Files with names that no
+        library gives are left out.
         """
-        records = self.records()
         referenced_paths = {
-            f"{_artifact_folder(record.key)}/{record.payload.name}" for record in records
+            f"{_artifact_folder(record.key)}/{name}"
+            for record in self.records()
+            for name in (record.payload.name, "record.json")
         }
-        referenced_paths |= {f"{_artifact_folder(record.key)}/record.json" for record in records}
         infos = [info for folder in LIBRARY_FOLDERS[:3] for info in self._files.list_files(folder)]
-        orphans = [
-            info
+        return [
+            info.path
             for info in infos
-            if is_library_file(info.path) and info.path not in referenced_paths
+            if is_library_file(info.path)
+            and info.path not in referenced_paths
+            and info.mtime < cutoff
         ]
-        return [info.path for info in orphans if info.mtime < cutoff]
 
     def write_marker(self, path: str) -> None:
-        """Write an empty file, by which others can tell that they see this library."""
+        """Write an empty file, so that other machines can check that they see this library."""
         self._files.write(path, b"")
 
     def has_marker(self, path: str) -> bool:
-        """Whether a :meth:`write_marker` is seen from here."""
+        """Whether this machine sees a file of ``write_marker``."""
         return self._files.exists(path)
 
     def remove_file(self, path: str, written_before: datetime.datetime | None = None) -> None:
-        """Delete a :meth:`write_marker`, or one of the :meth:`orphaned_files` if it is still
-        one."""
+        """Delete a marker, or an orphaned file unless it was written after ``written_before``."""
         self._files.delete(path, written_before)
 
 
 def serialise_tensors(tensors: Mapping[str, Tensor]) -> tuple[Payload, bytes]:
-    """Tensors as safetensors bytes, and what a record says of them."""
+    """The payload of tensors: its description for the record, and its bytes."""
     data = safetensors.torch.save(
         {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     )
@@ -363,12 +342,12 @@ def serialise_tensors(tensors: Mapping[str, Tensor]) -> tuple[Payload, bytes]:
 
 
 def _run_id_of_status(info: fs.FileInfo) -> str:
-    """The id of the run whose status a file is; empty where it is none."""
+    """The id of the run in the name of a status file; empty for other files."""
     return str(info.base_name.rpartition("@")[0]) if info.extension == "json" else ""
 
 
 def _deserialise_tensors(data: bytes) -> dict[str, Tensor] | None:
-    """The tensors; none if the bytes are no safetensors, whatever their digest says."""
+    """The tensors, or None if the bytes are not in the format of safetensors."""
     try:
         return safetensors.torch.load(data)
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError):

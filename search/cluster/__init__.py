@@ -1,1 +1,1 @@
-"""Ray itself: connecting, authentication, nodes, jobs and preemption."""
+"""Ray itself: connection, authentication, nodes, jobs, preemption and Ray's private API."""

@@ -1,9 +1,9 @@
-"""Who is let in: Ray's token. Whoever may speak to a Ray runs code on its machines.
+"""Authentication by Ray's token: whoever may speak to a Ray runs code on its machines.
 
-A Ray of our own asks for the token in ``~/.ray/auth_token``. A cluster is shown that token if it
-asks for one, and not otherwise: a driver that insists on tokens cannot talk to workers that have
-none. ``RAY_AUTH_MODE``, ``RAY_AUTH_TOKEN`` and ``RAY_AUTH_TOKEN_PATH`` mean what they mean to Ray;
-what the user has set stays.
+A Ray that the search starts requires the token in ``~/.ray/auth_token``. A driver presents the
+token to a cluster only if the cluster requires it: a driver in token mode cannot talk to workers
+that have no token. ``RAY_AUTH_MODE``, ``RAY_AUTH_TOKEN`` and ``RAY_AUTH_TOKEN_PATH`` have Ray's
+meaning, and a value of the user's is never replaced.
 """
 
 from __future__ import annotations
@@ -16,23 +16,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import ray
-from ray._private import services
-from ray._private.authentication.authentication_token_setup import ensure_token_if_auth_enabled
-from ray._raylet import (  # type: ignore[attr-defined]
-    AuthenticationTokenLoader,
-    Config,
-    GcsClient,
-)
+
+from stillhouse.search.cluster.private_api import has_token, load_token, ping_head, set_token_mode
 
 
 def ensure_token() -> None:
-    """Have a token for a Ray of our own, readable by this user alone.
+    """Create a token for a local Ray, readable by this user alone, unless there is one.
 
-    Ray would make one itself, in a file that all users of the machine may read.
+    Ray would create it in a file that all users of the machine may read.
     """
     if os.environ.get("RAY_AUTH_MODE", "token").lower() != "token":
         return
-    _set_token_mode()
+    set_token_mode()
     if os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH"):
         return
     path = Path.home() / ".ray" / "auth_token"
@@ -41,35 +36,35 @@ def ensure_token() -> None:
         _write_if_absent(path, secrets.token_hex(32))
         if path.stat().st_uid == os.getuid():
             path.chmod(0o600)
-    except OSError:  # a home that cannot be written: a token for this run alone
+    except OSError:  # the home cannot be written: use a token for this run only
         if not os.access(path, os.R_OK):
             os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
 
 
 def _write_if_absent(path: Path, text: str) -> None:
-    """Write a file of this user's only, whole or not at all, unless there is one with a token."""
+    """Write a private file atomically, unless a file with content exists."""
     if path.exists() and path.stat().st_size:
         return
     fd, temp_path = tempfile.mkstemp(prefix=".auth_token-", dir=path.parent)  # mode 0600
     try:
         with os.fdopen(fd, "w") as file:
             file.write(text)
-        path.unlink(missing_ok=True)  # an empty one
-        with contextlib.suppress(FileExistsError):  # another run was faster, and its token counts
+        path.unlink(missing_ok=True)  # it is empty
+        with contextlib.suppress(FileExistsError):  # another run was faster: use its token
             os.link(temp_path, path)
     finally:
         os.unlink(temp_path)
 
 
 def present_token(address: str) -> None:
-    """Have Ray show the token to the cluster at ``address`` if it asks for one.
+    """Present the token to the cluster at ``address`` if the cluster requires it.
 
-    Ray itself would try without one for twenty seconds, and then say that nobody answers.
+    Without this, Ray tries for twenty seconds and then reports that nothing answers.
 
     Raises:
-        ray.exceptions.AuthenticationError: it asks, and the token is missing or another's.
+        ray.exceptions.AuthenticationError: the token is missing or wrong.
     """
-    ensure_token_if_auth_enabled(None, create_token_if_missing=False)
+    load_token()
     if "/" in address or not _rejects_token(address):
         return
     if enable_token_auth() and not _rejects_token(address):
@@ -78,36 +73,29 @@ def present_token(address: str) -> None:
 
 
 def enable_token_auth() -> bool:
-    """Have Ray show the token to whoever it speaks to.
+    """Present the token on every connection from now on.
 
-    Returns False where there is no token, or the user has set ``RAY_AUTH_MODE``.
+    Returns False if there is no token, or if the user has set ``RAY_AUTH_MODE``.
     """
-    has_token = AuthenticationTokenLoader.instance().has_token(ignore_auth_mode=True)
-    if not has_token or "RAY_AUTH_MODE" in os.environ:
+    if not has_token() or "RAY_AUTH_MODE" in os.environ:
         return False
-    _set_token_mode()
+    set_token_mode()
     return True
 
 
-def _set_token_mode() -> None:
-    """Ray shows tokens and asks for them, in this process and those it starts."""
-    os.environ["RAY_AUTH_MODE"] = "token"
-    Config.initialize("")  # this process has read its environment before
-
-
 def _rejects_token(address: str) -> bool:
-    """Whether the cluster refuses this process for its token; False where nobody answers."""
+    """Whether the cluster rejects the token of this process; False if nothing answers."""
     try:
         with _silence_stderr():
-            GcsClient(address=services.canonicalize_bootstrap_address(address))
-    except Exception as error:  # what else is wrong, ray.init says
+            ping_head(address)
+    except Exception as error:  # ray.init reports every other error
         return "InvalidAuthToken" in str(error)
     return False
 
 
 @contextlib.contextmanager
 def _silence_stderr() -> Iterator[None]:
-    """Ray's C++ side says on the standard error stream what the exception says again."""
+    """Discard what Ray's C++ side prints: the exception repeats it."""
     saved_stderr = os.dup(2)
     try:
         with open(os.devnull, "wb") as devnull:

@@ -1,4 +1,7 @@
-"""Ray: started on this machine, or the cluster at an address. Imported before torch is."""
+"""Connect to Ray: start it on this machine, or join the cluster at an address.
+
+This module loads without torch, which takes seconds.
+"""
 
 from __future__ import annotations
 
@@ -15,34 +18,34 @@ from stillhouse.spaces.config.problems import ConfigError, Problem, first_line
 
 NAMESPACE = "stillhouse"
 PACKAGES = ("stillhouse.search", "stillhouse.methods", "stillhouse.spaces")
-"""The packages whose files must be the same on all nodes."""
+"""Packages whose source files must be identical on all nodes."""
 _LOCAL_RAY_CONFIG = {
-    # A worker that has loaded torch is kept for the next stage.
+    # Keep a worker that has loaded torch for the next stage.
     "idle_worker_killing_time_threshold_ms": 600_000,
-    # Loaded while the driver still connects, not when the first stage arrives. The second
-    # brings the work of every kind of stage with it.
+    # Load these while the driver connects, not when the first stage arrives. The second module
+    # imports the operations of every kind of stage.
     "preload_python_modules": [
         "stillhouse.search.execution.scheduler",
         "stillhouse.search.stages.assemble",
     ],
 }
-"""How workers are kept on a Ray of our own."""
+"""Settings of workers on a Ray that the search starts."""
 WORKER_ENV = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # glibc gives freed memory back at once and asks for it again in the next step: 15 % of a
-    # float32 step of a small network on a CPU.
+    # By default glibc returns freed memory at once and allocates it again in the next step.
+    # This costs 15 % of a float32 step of a small network on a CPU.
     "MALLOC_TRIM_THRESHOLD_": "1073741824",
     "MALLOC_MMAP_THRESHOLD_": "1073741824",
     "MALLOC_TOP_PAD_": "67108864",
 }
-"""What workers find in their environment."""
+"""Environment variables of workers."""
 
 
 def connect(address: str | None) -> None:
     """Start Ray on this machine, or connect to the cluster at ``address``.
 
-    One that was started here ahead of the search is taken as it is.
+    A local Ray that this process has started before is reused.
 
     Raises:
         ConfigError: there is no cluster at that address, or Ray does not start here.
@@ -67,7 +70,7 @@ def connect(address: str | None) -> None:
         else:
             ensure_token()
         ray.init(
-            # Never neither: a crashed run leaves an address behind that would be picked up.
+            # Always an address: otherwise Ray uses one that a crashed run has left behind.
             address=address or "local",
             namespace=NAMESPACE,
             log_to_driver=False,
@@ -76,47 +79,45 @@ def connect(address: str | None) -> None:
             runtime_env=runtime_env,
             _system_config=None if address else _LOCAL_RAY_CONFIG,
         )
-    except Exception as error:  # Ray raises bare ones, as where a start takes too long
+    except Exception as error:  # Ray raises plain ones, for example if a start takes too long
         if address:
             raise cluster_error(address, error) from None
         raise _start_error(error) from None
 
 
+def disconnect() -> None:
+    """Leave the cluster, or stop the local Ray."""
+    ray.shutdown()
+
+
 def package_folders() -> list[str]:
-    """The folder of the package here; not the module, which Ray cannot copy within a job."""
+    """The folder of this package: within a job, Ray cannot copy the module."""
     return [str(Path(stillhouse.__file__).parent)]
 
 
 def current_node_name() -> str:
-    """What the node of this process is called."""
+    """The name of this process's node."""
     address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
     return node_name(address, ray.get_runtime_context().get_node_id())
 
 
 def node_name(address: str, node_id: str) -> str:
-    """An address alone does not tell two nodes of one machine apart."""
+    """The address and the start of the id: two nodes of one machine share the address."""
     return f"{address} ({node_id[:6]})"
 
 
-def logs_folder() -> Path | None:
-    """Where the cluster keeps the logs of this node, which its dashboard shows to who asks."""
-    node = ray._private.worker._global_node
-    return Path(node.get_logs_dir_path()) if node is not None else None
-
-
-def head_address() -> str | None:
-    """Where the cluster's head listens; None where this process is on no node of it."""
-    node = ray._private.worker._global_node
-    return str(node.gcs_address) if node is not None else None
+def head_address() -> str:
+    """The ``HOST:PORT`` of the cluster's head."""
+    return str(ray.get_runtime_context().gcs_address)
 
 
 def cluster_error(address: str, error: Exception) -> ConfigError:
-    """Why the cluster at an address cannot be used, in one line."""
+    """The reason why the cluster at an address cannot be used, in one line."""
     return ConfigError([Problem("--address", _refusal_message(address, error))])
 
 
 def _start_error(error: Exception) -> ConfigError:
-    """Why there is no Ray on this machine, in one line with what helps."""
+    """The reason why Ray did not start on this machine, and a remedy, in one line."""
     message = (
         f"Ray did not start on this machine: {first_line(error).rstrip('.')}; its logs are in "
         "/tmp/ray/session_latest/logs; try again when the machine is less busy and has memory "
@@ -145,10 +146,10 @@ def _current_namespace() -> str:
 
 
 def check_listening(address: str | None) -> None:
-    """Ray itself tries a dead address for over a minute.
+    """Check that something answers at ``address``: Ray itself tries for over a minute.
 
     Raises:
-        ConfigError: nothing answers there.
+        ConfigError: nothing answers.
     """
     host, _, port = (address or "").rpartition(":")
     if not (host and port.isdigit()) or "/" in host:

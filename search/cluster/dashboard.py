@@ -1,7 +1,7 @@
-"""A cluster's dashboard: what can be asked of a cluster from a machine that is none of its nodes.
+"""The client of a cluster's dashboard, for machines that are no nodes of the cluster.
 
-Ray lets only nodes connect to it; its dashboard answers everybody who has the cluster's token. It
-takes searches in as jobs, and shows the folder of logs in which a driver leaves how it stands.
+Only nodes can connect to Ray itself, but its dashboard answers everyone with the cluster's token.
+The dashboard accepts searches as jobs, and serves the logs folder, where drivers put their status.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from stillhouse.search.cluster.connection import (
     package_folders,
 )
 from stillhouse.search.cluster.jobs import RayJob
+from stillhouse.search.cluster.private_api import dashboard_client, dashboard_get, dashboard_url
 from stillhouse.search.monitoring.publisher import DASHBOARD_PREFIX, DASHBOARD_SUFFIX
 from stillhouse.search.monitoring.statuses import latest_status, matching_run_ids
 from stillhouse.spaces.config.problems import ConfigError, Problem
@@ -33,24 +34,25 @@ if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
 HTTP_TIMEOUTS = (10.0, 120.0)
-"""Seconds within which a dashboard is reached, and then answers."""
+"""Seconds to connect to a dashboard, and to wait for its answer."""
 _LOG_TIMEOUT_S = 30
-"""Seconds a node has to show its logs."""
+"""Seconds that the dashboard waits for a node's logs."""
 _JOB_ENV = {
-    # The driver hands the packages on to workers; without this Ray finds them told twice.
+    # The driver passes the packages on to workers; Ray would otherwise reject the second setting.
     "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
-    # A driver that is stopped saves what runs, and has MLflow know.
+    # A stopped driver needs time to save running stages and to update MLflow.
     "RAY_JOB_STOP_WAIT_TIME_S": "60",
     "PYTHONUNBUFFERED": "1",
 }
-"""What a job finds in its environment."""
+"""Environment variables of a job."""
 
 
 class ClusterDashboard:
     """The dashboard of the cluster at ``address``: ``HOST:6379``, ``auto`` or ``http://HOST:8265``.
 
     Raises:
-        ConfigError: it does not answer, wants a token, or Ray's part for it is not installed.
+        ConfigError: the dashboard does not answer or requires a token, or Ray's dashboard client
+            is not installed.
     """
 
     def __init__(self, address: str) -> None:
@@ -58,10 +60,10 @@ class ClusterDashboard:
         self.client = _connect(self.url)
 
     def submit(self, job: RayJob) -> str:
-        """Have the head run a job, with the packages as they are here; returns the job's id.
+        """Submit a job together with the local packages; returns the job's id.
 
         Raises:
-            ConfigError: it is refused, or its files are more than Ray carries.
+            ConfigError: the dashboard rejects the job, or its files are too large for Ray.
         """
         runtime_env: dict[str, Any] = {
             "py_modules": package_folders(),
@@ -81,9 +83,9 @@ class ClusterDashboard:
             raise ConfigError([Problem("--submit", message)]) from None
 
     def wait_for_start(self, job_id: str, timeout: float) -> tuple[str, str]:
-        """What a job has come to after ``timeout`` seconds at most, and what it has printed.
+        """Wait until a job's search has started, or the job has ended.
 
-        Returns at once when its search has begun, which its lines tell, or when it ended.
+        Returns the job's state and its output, after ``timeout`` seconds at the latest.
 
         Raises:
             ConfigError: the dashboard does not answer any more.
@@ -91,28 +93,23 @@ class ClusterDashboard:
         deadline = time.monotonic() + timeout
         while True:
             try:
-                state, logs = (
-                    str(self.client.get_job_status(job_id)),
-                    self.client.get_job_logs(job_id),
-                )
+                state = str(self.client.get_job_status(job_id))
+                logs = self.client.get_job_logs(job_id)
             except (OSError, RuntimeError) as error:
                 raise cluster_error(self.url, error) from None
-            if (
-                run_name_in(logs)
-                or state not in ("PENDING", "RUNNING")
-                or time.monotonic() > deadline
-            ):
+            is_active = state in ("PENDING", "RUNNING") and time.monotonic() <= deadline
+            if run_name_in(logs) or not is_active:
                 return state, logs
             time.sleep(1.0)
 
     def status(self, name: str) -> dict[str, Any]:
-        """What the driver of the run ``name`` (or of that experiment's newest) told last.
+        """The newest status of a run, written by its driver.
 
-        ``name`` may also be the run's id.
+        Args:
+            name: a run's name or id, or the name of an experiment for its newest run.
 
         Raises:
-            ConfigError: no driver on this cluster told anything of it, or several runs share
-                the name.
+            ConfigError: the cluster has no status of such a run, or several runs share the name.
         """
         files_by_run: dict[str, list[tuple[str, str]]] = {}
         for node in self._alive_node_ids():
@@ -123,9 +120,8 @@ class ClusterDashboard:
                 timeout=_LOG_TIMEOUT_S,
             )
             for file in itertools.chain(*json.loads(listing)["data"]["result"].values()):
-                files_by_run.setdefault(
-                    file.removeprefix(DASHBOARD_PREFIX).removesuffix(DASHBOARD_SUFFIX), []
-                ).append((node, file))
+                run = file.removeprefix(DASHBOARD_PREFIX).removesuffix(DASHBOARD_SUFFIX)
+                files_by_run.setdefault(run, []).append((node, file))
         location = f"the cluster at {self.url}"
         runs = matching_run_ids(name, files_by_run, location)
         statuses = {
@@ -139,7 +135,7 @@ class ClusterDashboard:
         return str(self._get("logs/file", **params))
 
     def _alive_node_ids(self) -> list[str]:
-        """The ids of the nodes that are alive, the head first: drivers sit there."""
+        """The ids of the nodes that are alive; the head comes first, since drivers run there."""
         answer = json.loads(self._get("nodes", detail=1, timeout=_LOG_TIMEOUT_S))
         nodes = [n for n in answer["data"]["result"]["result"] if n["state"] == "ALIVE"]
         nodes.sort(key=lambda node: not node.get("is_head_node"))
@@ -147,37 +143,36 @@ class ClusterDashboard:
 
     def _get(self, resource: str, **params: Any) -> str:
         try:
-            reply = self.client._do_request("GET", f"/api/v0/{quote(resource)}?{urlencode(params)}")
+            path = f"/api/v0/{quote(resource)}?{urlencode(params)}"
+            status_code, text = dashboard_get(self.client, path)
         except OSError as error:
             raise cluster_error(self.url, error) from None
-        if reply.status_code != 200:
-            body = " ".join(reply.text.split())[:200]
-            message = f"the dashboard at {self.url} cannot tell {resource}: {body}"
+        if status_code != 200:
+            body = " ".join(text.split())[:200]
+            message = f"the dashboard at {self.url} cannot read {resource}: {body}"
             raise ConfigError([Problem("--address", message)])
-        return str(reply.text)
+        return text
 
 
 def run_name_in(logs: str) -> str:
-    """The run that a driver's lines tell of; empty before it has one."""
+    """The name of the run in a driver's output; empty before the search has started."""
     match = re.search(r"^ *[\d.]+ s  (\S+) (?:started|resumed): \d+ trials$", logs, re.MULTILINE)
     return match[1] if match else ""
 
 
 def _dashboard_url(address: str) -> str:
-    """The dashboard's own address.
+    """The URL of the dashboard of the cluster at ``address``.
 
     Raises:
-        ConfigError: no cluster answers there, or one without a dashboard.
+        ConfigError: no cluster answers, or the cluster has no dashboard.
     """
     if address.startswith(("http://", "https://")):
         return address.rstrip("/")
     check_listening(address)
-    from ray.dashboard.utils import ray_address_to_api_server_url
-
     try:
         present_token(address)
-        return str(ray_address_to_api_server_url(address))
-    except Exception as error:  # Ray's own, of many kinds
+        return dashboard_url(address)
+    except Exception as error:  # Ray raises errors of many types
         raise cluster_error(address, error) from None
 
 
@@ -193,9 +188,9 @@ def _connect(url: str) -> JobSubmissionClient:
             "ray[default] installed on the head?"
         )
         raise ConfigError([Problem("--address", message)]) from None
-    except Exception as error:  # Ray's own, of many kinds
+    except Exception as error:  # Ray raises errors of many types
         raise cluster_error(url, error) from None
-    # Ray sets them itself; of the first, its own level counts and not that of ray.dashboard.
+    # Ray sets these levels itself, and gives the first logger a level of its own.
     for name in (
         "ray.dashboard.modules.dashboard_sdk",
         "ray.dashboard",
@@ -206,18 +201,10 @@ def _connect(url: str) -> JobSubmissionClient:
 
 
 def _authenticated_client(url: str) -> JobSubmissionClient:
-    """A client that shows the token, if there is one and the dashboard asks for it."""
-    from ray.job_submission import JobSubmissionClient
-
-    class Client(JobSubmissionClient):
-        """Ray's own waits for ever where nothing comes back."""
-
-        def _do_request(self, *args: Any, **kwargs: Any) -> Any:
-            return super()._do_request(*args, **{"timeout": HTTP_TIMEOUTS, **kwargs})
-
+    """A client that presents the token if the dashboard requires it."""
     try:
-        return Client(url)
+        return dashboard_client(url, HTTP_TIMEOUTS)
     except ray.exceptions.AuthenticationError:
         if not enable_token_auth():
             raise
-        return Client(url)
+        return dashboard_client(url, HTTP_TIMEOUTS)

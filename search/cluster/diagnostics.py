@@ -1,6 +1,6 @@
-"""A machine's checkup: whether versions, devices, disk, library and tracking are fit for a search.
+"""Diagnostics of one machine: versions, devices, disk, library and tracking.
 
-The same on the machine of the driver and, as a task, on every node of a cluster.
+The same checks run on the machine of the driver and, in a task, on every node of a cluster.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ GIB = 1024.0**3
 
 @dataclass(frozen=True)
 class Finding:
-    """What was looked at, what was found, and what to do if that is not good."""
+    """The result of one check, with a remedy if the check failed."""
 
     subject: str
     value: str
@@ -47,7 +47,7 @@ class Finding:
 
 
 def check_driver(library: str, tracking: str) -> list[Finding]:
-    """This machine, as a driver of searches."""
+    """Check this machine as a driver of searches."""
     return [
         *(Finding(name, version) for name, version in versions().items()),
         *check_machine(),
@@ -58,33 +58,29 @@ def check_driver(library: str, tracking: str) -> list[Finding]:
 
 
 def check_machine(gpus: float | None = None) -> list[Finding]:
-    """What a search needs of any machine.
+    """Check what a search needs on any machine.
 
     Args:
-        gpus: how many Ray counts on this node; None where it does not count.
+        gpus: number of GPUs that Ray counts on this node; None without Ray.
     """
     findings = [Finding("processors", f"{os.cpu_count()} cores, {_memory():.1f} GiB of memory")]
     devices = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     descriptions = [f"{device.name}, {device.total_memory / GIB:.1f} GiB" for device in devices]
     lacks_gpus = gpus is not None and len(devices) < gpus
-    remedy = (
-        "torch sees fewer GPUs than Ray counts: driver, or a torch for CPUs" if lacks_gpus else ""
-    )
+    remedy = "torch sees fewer GPUs than Ray counts: check the driver, or torch is a build for CPUs"
+    remedy = remedy if lacks_gpus else ""
     findings.append(Finding("device", "; ".join(descriptions) or "cpu", not lacks_gpus, remedy))
     findings.append(_run_check("torchvision operators", _check_operators))
     free = shutil.disk_usage(tempfile.gettempdir()).free / GIB
     is_low = free < MIN_FREE_DISK_GIB
-    remedy = (
-        f"needs {MIN_FREE_DISK_GIB:g} GiB; remove old sessions and packages below /tmp/ray"
-        if is_low
-        else ""
-    )
+    remedy = f"needs {MIN_FREE_DISK_GIB:g} GiB; remove old sessions and packages below /tmp/ray"
+    remedy = remedy if is_low else ""
     findings.append(Finding("free disk", f"{free:.1f} GiB", not is_low, remedy))
     return findings
 
 
 def check_worker(library: str, marker: str, tracking: str, gpus: float) -> list[Finding]:
-    """This machine as a node: ``marker`` is a file that the driver left in the library."""
+    """Check this machine as a node; ``marker`` is a file that the driver has put in the library."""
     return [
         *check_machine(gpus),
         _run_check(f"library {for_display(library)}", lambda: _check_library(library, marker)),
@@ -93,7 +89,7 @@ def check_worker(library: str, marker: str, tracking: str, gpus: float) -> list[
 
 
 def _check_library(library: str, marker: str) -> None:
-    """See the driver's file, and write, read and delete one."""
+    """Find the driver's file; write, find and delete another file."""
     store = Library(library, must_exist=True)
     if not store.has_marker(marker):
         raise OSError(
@@ -103,12 +99,12 @@ def _check_library(library: str, marker: str) -> None:
     own_marker = f"scratch/.probe-{uuid.uuid4().hex[:8]}"
     store.write_marker(own_marker)
     if not store.has_marker(own_marker):
-        raise OSError("what was written is not there to be read")
+        raise OSError("a file that was written cannot be read")
     store.remove_file(own_marker)
 
 
 def _check_tracking(tracking: str) -> Finding:
-    """Whether MLflow answers here; nothing is wrong if not, since only drivers speak to it."""
+    """Whether MLflow answers this machine; a node may do without, since only drivers use it."""
     subject = f"tracking {for_display(tracking)}"
     if not is_server(tracking):
         return Finding(subject, "only the driver uses it")
@@ -131,7 +127,7 @@ def _memory() -> float:
 
 
 def _check_operators() -> None:
-    """torchvision's compiled operators load only beside the torch they were built with."""
+    """Run an operator of torchvision; it loads only with the torch that it was built for."""
     import torchvision
 
     boxes, scores = torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([1.0])

@@ -1,7 +1,7 @@
-"""Whether the head of a cluster still answers.
+"""Monitor whether the head of a cluster still answers.
 
-Ray itself tries for a minute, in calls that nothing interrupts, and then ends the driver's process
-without a word to the search. So a driver has to see it first.
+Ray itself retries for a minute, in calls that cannot be interrupted. It then ends the process of
+the driver without notice. The driver has to detect the loss before that.
 """
 
 from __future__ import annotations
@@ -18,22 +18,21 @@ from typing import NoReturn
 from stillhouse.search.core.errors import StorageUnavailable
 
 HEAD_TIMEOUT_S = 35.0
-"""Seconds of silence after which a head counts as lost: Ray would end the process after 60."""
+"""Seconds without an answer after which a head counts as lost; Ray ends the process after 60."""
 _PING_INTERVAL_S = 3.0
 _CONNECT_TIMEOUT_S = 5.0
 _SHUTDOWN_TIMEOUT_S = 10.0
-"""Seconds to put things in order before a process ends."""
+"""Seconds for the last steps of a process."""
 
 
 class HeadMonitor:
-    """Asks the head at ``HOST:PORT`` every few seconds, in a thread of its own.
+    """Connects to the head every few seconds, in a thread of its own.
 
     Args:
-        address: where Ray's database listens.
-        gone: called once, in that thread, with what is to be said of a head that has been silent
-            for ``patience`` seconds.
-        patience: seconds.
-        period: seconds between two questions.
+        address: ``HOST:PORT`` of the head's database.
+        on_lost: called once, in that thread, with a message for the user.
+        timeout: seconds without an answer after which the head counts as lost.
+        interval: seconds between two attempts to connect.
     """
 
     def __init__(
@@ -52,13 +51,13 @@ class HeadMonitor:
         self._thread.start()
 
     def close(self) -> None:
-        """Ask no more."""
+        """Stop the thread."""
         self._stop.set()
         if self._thread is not threading.current_thread():
             self._thread.join()
 
     def _watch(self) -> None:
-        silent_since: float | None = None  # the first question without an answer
+        silent_since: float | None = None  # the first attempt that failed
         while not self._stop.wait(self._interval):
             pinged_at = time.monotonic()
             if self._is_answering():
@@ -81,10 +80,10 @@ class HeadMonitor:
 
 
 def exit_process(error: StorageUnavailable, steps: Sequence[Callable[[], object]]) -> NoReturn:
-    """End this process, with a line and status 2, after ``steps``.
+    """Run ``steps`` and end this process with status 2 and one line.
 
-    Other threads hang in calls of Ray's; so they are not waited for. A step that fails holds none
-    up, and all of them together get some seconds: a store may have gone with the head.
+    Other threads may hang in calls of Ray, so this does not wait for them. A step that fails does
+    not stop the next one. All steps share a time limit: a store may be lost with the head.
     """
     print(f"error: {error}", file=sys.stderr, flush=True)
     thread = threading.Thread(target=_run_steps, args=(steps,), daemon=True)

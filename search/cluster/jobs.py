@@ -1,8 +1,8 @@
-"""A search as a job of the cluster: what goes along, and what the head is told to run.
+"""A search as a job of the cluster: its files and its command.
 
-The driver then runs on the head and outlives the machine that submitted it. With it travel the
-packages as they are here, the experiment and its files of weights; what the experiment says of
-other places must mean the same on the cluster.
+The driver of a job runs on the head, and goes on when the submitting machine is switched off. The
+job carries the local packages, the experiment and its weight files. Every other address in the
+experiment must mean the same on the cluster.
 """
 
 from __future__ import annotations
@@ -22,13 +22,12 @@ from stillhouse.spaces.config.problems import ConfigError, Problem
 
 EXPERIMENT_FILE = "experiment.yaml"
 RUNS_ON_HEAD = "$HOME/stillhouse-runs"
-"""Where runs are kept on a head that has no ``STILLHOUSE_RUNS``: never in a job's own folder, which
-Ray removes."""
+"""The folder of runs on a head without ``STILLHOUSE_RUNS``; Ray deletes a job's own folder."""
 
 
 @dataclass(frozen=True)
 class RayJob:
-    """What the head runs, in a folder with the files of ``folder``; ``name`` is for people."""
+    """A command for the head, and the folder whose files it needs; ``name`` is for display."""
 
     name: str
     entrypoint: str
@@ -36,11 +35,14 @@ class RayJob:
 
 
 def launch_job(experiment: Experiment, folder: Path) -> tuple[RayJob, str]:
-    """The job of a launch, its files put into ``folder``; and where MLflow's data will be.
+    """The job that launches a search, and the URI of its MLflow data.
+
+    Args:
+        folder: receives the files of the job.
 
     Raises:
-        ConfigError: library, tracking or data lie where only this machine finds them, or an
-            address holds a password, which is written into no file.
+        ConfigError: the library, the tracking data or the data set is local to this machine, or
+            an address contains a password.
     """
     problems = [
         *_check_library(experiment.library),
@@ -52,13 +54,13 @@ def launch_job(experiment: Experiment, folder: Path) -> tuple[RayJob, str]:
     document = _with_copied_weights(experiment.plain(), folder)
     tracking_uri = _tracking_on_head(document.pop("tracking", None))
     (folder / EXPERIMENT_FILE).write_text(to_yaml(document), encoding="utf-8")
-    # Double quotes: what the head's HOME is, its own shell knows.
+    # Double quotes: the shell of the head expands $HOME.
     entrypoint = f'{_entrypoint(["launch", EXPERIMENT_FILE])} --set "tracking={tracking_uri}"'
     return RayJob(experiment.name, entrypoint, folder), tracking_uri
 
 
 def resume_job(name: str, num_trials: int = 0) -> RayJob:
-    """The job of a resume, or of an extension by ``num_trials``, of a run that the head has."""
+    """The job that resumes a run of the head, or extends it by ``num_trials``."""
     words = ["extend", name, "--trials", str(num_trials)] if num_trials else ["resume", name]
     return RayJob(name, _entrypoint(words))
 
@@ -107,10 +109,10 @@ def _check_secrets(experiment: Experiment) -> list[Problem]:
 
 
 def _tracking_on_head(uri: str | None) -> str:
-    """MLflow's URI as the head takes it: a database in the head's home for one beside here.
+    """The MLflow URI for the head: a relative SQLite file moves to the head's home.
 
     Raises:
-        ConfigError: it cannot stand in a command.
+        ConfigError: the URI cannot be quoted in a command.
     """
     driver, _, file = (uri or "sqlite:///mlflow.db").partition(":///")
     if driver.startswith("sqlite") and not file.startswith(("/", "~")):
@@ -123,7 +125,7 @@ def _tracking_on_head(uri: str | None) -> str:
 
 
 def _with_copied_weights(document: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """The experiment with its files of weights in ``folder``, and named as they lie there."""
+    """Copy the experiment's weight files to ``folder``, and refer to the copies."""
     document["stages"] = _copy_weights_in(document["stages"], folder, False)
     if "search" in document:
         document["search"] = {
@@ -134,7 +136,7 @@ def _with_copied_weights(document: dict[str, Any], folder: Path) -> dict[str, An
 
 
 def _copy_weights_in(value: Any, folder: Path, is_weights: bool) -> Any:
-    """``is_weights`` says whether a text in here is the path of a file of weights."""
+    """Copy the weight files in ``value``; with ``is_weights`` a string is the path of one."""
     if isinstance(value, Mapping):
         return {
             key: _copy_weights_in(inner, folder, is_weights or key == "weights")
@@ -148,7 +150,7 @@ def _copy_weights_in(value: Any, folder: Path, is_weights: bool) -> Any:
 
 
 def _copy_weights_file(file: Path, folder: Path) -> str:
-    """Copied under a name of its own, so that two files of one name stay two."""
+    """Copy a file under a unique name, since two weight files may share theirs."""
     digest = hashlib.sha256(str(file.absolute()).encode()).hexdigest()[:8]
     name = f"weights/{digest}-{file.name}"
     (folder / "weights").mkdir(exist_ok=True)

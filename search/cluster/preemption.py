@@ -1,4 +1,4 @@
-"""Notice: whether this machine is about to be taken away, as clouds tell some time before."""
+"""Preemption: whether this machine is about to be taken away, as clouds announce beforehand."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import time
 
 import ray
 
+from stillhouse.search.cluster.private_api import draining_node_ids
+
 CHECK_INTERVAL_S = 2.0
-"""Seconds between two questions whether this machine will stay."""
 
 
 class _DrainingCheck:
-    """Whether this machine is about to be taken away, as clouds tell some time before."""
+    """Whether this node is draining; asks Ray at most every ``CHECK_INTERVAL_S`` seconds."""
 
     def __init__(self) -> None:
         self._checked_at = -math.inf
@@ -30,9 +31,7 @@ is_draining = _DrainingCheck()
 
 
 def _node_is_draining() -> bool:
-    # Ray has no public name for it; where this one is gone, only the warning is missed.
+    # The call is private to Ray; without it only the early warning is missing.
     with contextlib.suppress(Exception):
-        from ray._private.state import state
-
-        return ray.get_runtime_context().get_node_id() in state.get_draining_nodes()
+        return ray.get_runtime_context().get_node_id() in draining_node_ids()
     return False

@@ -1,1 +1,1 @@
-"""Building each stage once, on one machine or on a cluster."""
+"""Build each stage once, on one machine or on a cluster."""

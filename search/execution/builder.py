@@ -1,13 +1,14 @@
-"""Making a stage, wherever one is: here in this process, in a Ray task, or in a trial."""
+"""Build a stage: in this process, in a Ray task, or in a trial."""
 
 from __future__ import annotations
 
 import datetime
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from cachetools import LRUCache
 from torch import Tensor
 
 from stillhouse.methods.core.runtime.communication import SINGLE_PROCESS, Communicator
@@ -19,9 +20,9 @@ from stillhouse.search.stages.core.stage import EpochMetrics, Stage, StageContex
 from stillhouse.spaces.config.base import fingerprint
 
 SAVE_INTERVAL_S = 20.0
-"""Seconds between two saves of a half-done stage."""
+"""Seconds between two checkpoints of a stage."""
 MAX_BATCH_SIZE = 64
-"""Stages made in one pass."""
+"""Stages that are built in one pass."""
 
 
 def _never_draining() -> bool:
@@ -30,13 +31,13 @@ def _never_draining() -> bool:
 
 @dataclass
 class LibraryCheckpointer:
-    """Keeps a stage's half-done state in the library's scratch, every ``interval_s`` seconds."""
+    """Saves the state of an unfinished stage in the library, every ``interval_s`` seconds."""
 
     library: Library
     key: str
     interval_s: float = SAVE_INTERVAL_S
     is_draining: Callable[[], bool] = _never_draining
-    """Whether this machine is about to be taken away: every epoch is saved then."""
+    """Whether this machine is about to be taken away; if so, every epoch is saved."""
     _last_saved: float = field(default_factory=time.monotonic)
 
     def load(self) -> dict[str, Tensor] | None:
@@ -51,7 +52,7 @@ class LibraryCheckpointer:
 
 
 class MissingInput(RuntimeError):
-    """A parent that was in the library is there no more: ``key`` is to be made again."""
+    """A parent, ``key``, is no longer in the library and must be built again."""
 
     def __init__(self, key: str, reason: str) -> None:
         super().__init__(reason)
@@ -62,7 +63,7 @@ class MissingInput(RuntimeError):
 
 
 def pick_device() -> torch.device:
-    """The device this process was given."""
+    """The device that this process may use."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -73,34 +74,14 @@ def build_stage(
     is_draining: Callable[[], bool] = _never_draining,
     communicator: Communicator = SINGLE_PROCESS,
 ) -> Generator[EpochMetrics, None, Record]:
-    """Make one stage whose parents are in the library; yields its reports.
-
-    If the stage is there already, its last report comes again and nothing is run. ``communicator``
-    is one of those that make it together; the leading one publishes it.
-
-    Raises:
-        Missing: a parent is not in the library (any more).
-    """
-    record = communicator.broadcast(library.record(stage.key))
-    if record is not None:
-        yield dict(record.curve[-1]) if record.curve else {}
-        return record
-    started = time.monotonic()
-    parents = [_open_parent(parent, library) for parent in stage.parents]
-    context = StageContext(
-        pick_device(),
-        LibraryCheckpointer(library, stage.key, save_interval_s, is_draining),
-        communicator,
-    )
-    curve: list[EpochMetrics] = []
-    run = stage.operation.run(stage.data, parents, context)
-    try:
-        while True:
-            curve.append(next(run))
-            yield curve[-1]
-    except StopIteration as stop:
-        result: StageResult = stop.value
-    return _publish(stage, result, curve, context, time.monotonic() - started, library)
+    """Build one stage, as ``build_batch`` does; yields its metrics of each epoch."""
+    build = build_batch([stage], library, save_interval_s, is_draining, communicator)
+    while True:
+        try:
+            yield next(build)[0]
+        except StopIteration as stop:
+            record: Record = stop.value[0]
+            return record
 
 
 def build_batch(
@@ -108,25 +89,37 @@ def build_batch(
     library: Library,
     save_interval_s: float = SAVE_INTERVAL_S,
     is_draining: Callable[[], bool] = _never_draining,
+    communicator: Communicator = SINGLE_PROCESS,
 ) -> Generator[list[EpochMetrics], None, list[Record]]:
-    """Make stages of one group whose parents are in the library in one pass, none of them there.
+    """Build one stage, or several of one batch key in one pass; returns their records.
 
-    Yields their reports of an epoch, in their order. Each lands as an artifact of its own, with
-    its share of the seconds.
+    Yields the metrics of each epoch, in the order of the stages. If all stages are in the library,
+    it yields their last metrics and runs nothing. Several stages share the seconds equally.
+
+    Args:
+        stages: their parents are in the library.
+        communicator: of one of the processes that build a single stage together.
 
     Raises:
-        Missing: a parent is not in the library (any more).
+        MissingInput: a parent is not in the library.
     """
+    existing = communicator.broadcast(_existing_records(stages, library))
+    if existing:
+        yield [dict(record.curve[-1]) if record.curve else {} for record in existing]
+        return existing
     started = time.monotonic()
+    operation, data = stages[0].operation, stages[0].data
     parents = [[_open_parent(parent, library) for parent in stage.parents] for stage in stages]
-    # Begins with a key of the search, so that a collector sees whose half-done work it is.
-    batch_name = f"{stages[0].key}-{fingerprint([stage.key for stage in stages])[:16]}"
-    context = StageContext(
-        pick_device(), LibraryCheckpointer(library, batch_name, save_interval_s, is_draining)
-    )
+    scratch_key = stages[0].key  # a collector finds the run by this key
+    if len(stages) > 1:
+        scratch_key += f"-{fingerprint([stage.key for stage in stages])[:16]}"
+    checkpointer = LibraryCheckpointer(library, scratch_key, save_interval_s, is_draining)
+    context = StageContext(pick_device(), checkpointer, communicator)
+    if len(stages) > 1:
+        run = operation.run_batch([stage.operation for stage in stages], data, parents, context)
+    else:
+        run = _as_batch(operation.run(data, parents[0], context))
     curves: list[list[EpochMetrics]] = [[] for _ in stages]
-    first = stages[0].operation
-    run = first.run_batch([stage.operation for stage in stages], stages[0].data, parents, context)
     try:
         while True:
             reports = next(run)
@@ -140,8 +133,56 @@ def build_batch(
         _publish(stage, result, curve, context, seconds, library)
         for stage, result, curve in zip(stages, results, curves, strict=True)
     ]
-    library.clear_scratch(batch_name)
+    if len(stages) > 1:  # publishing a stage clears its own checkpoint only
+        library.clear_scratch(scratch_key)
     return records
+
+
+def build_messages(
+    stages: Sequence[Stage], library: Library, is_draining: Callable[[], bool]
+) -> Iterator[list[EpochMetrics] | list[Record]]:
+    """The metrics of each epoch, and last the records: Ray drops what a generator returns."""
+    yield (yield from build_batch(stages, library, SAVE_INTERVAL_S, is_draining))
+
+
+def build_stages(
+    stages: Iterable[Stage], library: Library, is_draining: Callable[[], bool] = _never_draining
+) -> Generator[tuple[Stage, EpochMetrics], None, None]:
+    """Build stages and their ancestors in this process, parents first; yields all metrics.
+
+    A parent that turns out to be damaged is built again.
+    """
+    for stage in stages:
+        for needed in stage.ancestors():
+            while True:
+                try:
+                    for report in build_stage(needed, library, is_draining=is_draining):
+                        yield needed, report
+                    break
+                except MissingInput as missing:
+                    lost_parents = [s for s in needed.ancestors() if s.key == missing.key]
+                    yield from build_stages(lost_parents, library, is_draining)
+
+
+def _existing_records(stages: Sequence[Stage], library: Library) -> list[Record]:
+    """The records of all stages; empty if one is missing."""
+    records: list[Record] = []
+    for stage in stages:
+        record = library.record(stage.key)
+        if record is None:
+            return []
+        records.append(record)
+    return records
+
+
+def _as_batch(
+    run: Generator[EpochMetrics, None, StageResult],
+) -> Generator[list[EpochMetrics], None, list[StageResult]]:
+    while True:
+        try:
+            yield [next(run)]
+        except StopIteration as stop:
+            return [stop.value]
 
 
 def _publish(
@@ -171,36 +212,15 @@ def _publish(
     return record
 
 
-# A worker's own copies of opened parents, so that trial after trial need not read them again.
-_OPEN_ARTIFACTS: dict[str, Artifact] = {}
-_MAX_OPEN_ARTIFACTS = 16
+_OPEN_ARTIFACTS: LRUCache[str, Artifact] = LRUCache(maxsize=16)
+"""The parents that this process has opened; the next trials often need the same."""
 
 
 def _open_parent(stage: Stage, library: Library) -> Artifact:
-    if stage.key not in _OPEN_ARTIFACTS:
+    artifact = _OPEN_ARTIFACTS.get(stage.key)
+    if artifact is None:
         try:
-            _OPEN_ARTIFACTS[stage.key] = library.open_artifact(stage.key)
+            artifact = _OPEN_ARTIFACTS[stage.key] = library.open_artifact(stage.key)
         except (CorruptArtifact, KeyError) as error:
             raise MissingInput(stage.key, f"{stage.label}: {error}") from None
-        while len(_OPEN_ARTIFACTS) > _MAX_OPEN_ARTIFACTS:
-            _OPEN_ARTIFACTS.pop(next(iter(_OPEN_ARTIFACTS)))
-    return _OPEN_ARTIFACTS[stage.key]
-
-
-def build_stages(
-    stages: Iterable[Stage], library: Library, is_draining: Callable[[], bool] = _never_draining
-) -> Generator[tuple[Stage, EpochMetrics], None, None]:
-    """Make stages in this process, each after all it rests on; yields every report.
-
-    A parent found damaged on the way is made again.
-    """
-    for stage in stages:
-        for needed in stage.ancestors():
-            while True:
-                try:
-                    for report in build_stage(needed, library, is_draining=is_draining):
-                        yield needed, report
-                    break
-                except MissingInput as missing:
-                    lost_parents = [s for s in needed.ancestors() if s.key == missing.key]
-                    yield from build_stages(lost_parents, library, is_draining)
+    return artifact

@@ -1,8 +1,8 @@
-"""Room: how much of the foundry's work is asked of the cluster at once.
+"""Limit how many tasks of a stage scheduler the cluster has at once.
 
-A task that waits for a processor is demand to an autoscaler, and every pending task costs Ray's
-scheduler. So of a thousand stages only as many are handed over as the searches can use; the rest
-wait in the foundry, in the order in which they came.
+An autoscaler takes a pending task for demand, and every pending task costs Ray's scheduler time.
+So the stage scheduler submits only as many tasks as the searches can use. The other stages wait in
+its queue, in the order of their requests.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from stillhouse.search.execution.builder import MAX_BATCH_SIZE
 from stillhouse.search.experiment.schema import ResourceSettings
 
 MIN_BATCH_SIZE = 4
-"""Stages of a pass; fewer would hardly share it."""
+"""Stages of a batch; a smaller batch saves little."""
 
 
 class TaskLimiter:
-    """Places for tasks that run, or wait for a processor.
+    """Slots for tasks that run or wait for a processor.
 
-    There are as many as the drivers say together, or as the cluster has room for now if that is
-    more: nodes that somebody else brought are used.
+    The number of slots is the sum of the drivers' requests, or the capacity of the cluster if that
+    is larger: nodes that are there anyway are used.
 
     Args:
-        fits: how many tasks of a size run at once on the nodes there are.
+        cluster_capacity: how many tasks with these resources the present nodes run at once.
     """
 
     def __init__(self, cluster_capacity: Callable[[ResourceSettings], int]) -> None:
@@ -38,25 +38,25 @@ class TaskLimiter:
 
     @property
     def num_requested(self) -> int:
-        """How many tasks at once the drivers can use, as they say."""
+        """The sum of the tasks that the drivers can use at once."""
         return sum(self._requested.values())
 
     def capacity(self, resources: ResourceSettings) -> int:
-        """How many tasks of a size there are places for."""
+        """The number of slots for tasks with these resources."""
         return max(1, self.num_requested, self._cluster_capacity(resources))
 
     def register(self, client: str, max_in_flight: int) -> None:
-        """A driver can use ``max_in_flight`` tasks at once."""
+        """Set how many tasks a driver can use at once."""
         self._requested[client] = max_in_flight
         self._grant()
 
     def unregister(self, client: str) -> None:
-        """A driver wants nothing any more."""
+        """Forget a driver's request."""
         self._requested.pop(client, None)
 
     @asynccontextmanager
     async def slot(self, resources: ResourceSettings) -> AsyncIterator[None]:
-        """Wait for a place, and hold it."""
+        """Wait for a slot, and keep it while the block runs."""
         admitted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._queue.append((resources, admitted))
         self._grant()
@@ -71,7 +71,7 @@ class TaskLimiter:
     def _grant(self) -> None:
         while self._queue:
             resources, admitted = self._queue[0]
-            if not admitted.done():  # else it was cancelled
+            if not admitted.done():  # otherwise it was cancelled
                 if not self._has_capacity(resources):
                     return
                 self._num_held += 1
@@ -79,25 +79,29 @@ class TaskLimiter:
             self._queue.popleft()
 
     def _has_capacity(self, resources: ResourceSettings) -> bool:
-        """Whether one more may be handed over; the cluster is asked only where that decides."""
-        return self._num_held < max(
-            1, self.num_requested
-        ) or self._num_held < self._cluster_capacity(resources)
+        """Whether a slot is free; asks the cluster only if the requests do not decide it."""
+        is_requested = self._num_held < max(1, self.num_requested)
+        return is_requested or self._num_held < self._cluster_capacity(resources)
 
 
 def capacity(resources: ResourceSettings, available: Mapping[str, float]) -> int:
-    """How many tasks of a size the processors and GPUs of a cluster have room for at once."""
+    """How many tasks the CPUs and GPUs of a node or a cluster can run at once.
+
+    Args:
+        resources: of one task.
+        available: Ray's resources, by their names ``CPU`` and ``GPU``.
+    """
     limits = [available.get("CPU", 0.0) / resources.cpu]
     if resources.gpu:
         limits.append(available.get("GPU", 0.0) / resources.gpu)
     return int(min(limits) + 1e-6)
 
 
-def passes(num_stages: int, num_slots: int) -> int:
-    """How many passes ``num_stages`` that could be made in one are shared out over.
+def num_batches(num_stages: int, num_slots: int) -> int:
+    """The number of batches for ``num_stages`` stages of one batch key.
 
-    As many as there are places for at once, of no fewer than ``MIN_BATCH_SIZE`` stages and no more
-    than ``MAX_BATCH_SIZE``.
+    It is the number of slots, limited so that a batch has ``MIN_BATCH_SIZE`` to ``MAX_BATCH_SIZE``
+    stages.
     """
     return max(
         1, min(num_slots, num_stages // MIN_BATCH_SIZE), math.ceil(num_stages / MAX_BATCH_SIZE)

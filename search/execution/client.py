@@ -1,4 +1,4 @@
-"""Orders: what one driver wants of the foundry, and how that stands."""
+"""The scheduler client: a driver's requests to the stage scheduler, and their states."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from stillhouse.search.stages.core.stage import Stage
 from stillhouse.spaces.config.problems import first_line
 
 CONNECT_ATTEMPTS = 10
-"""How often a foundry is asked for, a second apart, before the cluster counts as lost."""
+"""Attempts, a second apart, to reach a stage scheduler before the cluster counts as lost."""
 
 
 class SchedulerClient:
-    """One driver's dealings with the foundry: what it wants, and how that stands.
+    """One driver's client of the stage scheduler.
 
     Args:
-        library: where artifacts are kept.
-        resources: what each stage occupies.
-        announce: told of every change.
-        hang_after: seconds without a report after which a stage counts as lost; none: never.
-        most: how many stages at once are worth asking an autoscaler for.
+        library: receives the artifacts.
+        resources: of each stage.
+        dispatch: receives every event.
+        hang_after: seconds without a report after which a stage counts as lost; None: no limit.
+        max_in_flight: how many stages at once an autoscaler should find slots for.
     """
 
     def __init__(
@@ -61,16 +61,16 @@ class SchedulerClient:
         self._poll_thread: threading.Thread | None = None
 
     def _ensure_connected(self) -> None:
-        """The first order hires the foundry; a search without shared stages never needs one."""
+        """Connect on the first request: a search without shared stages needs no scheduler."""
         if self._poll_thread is None:
             self._connect_with_retries()
             self._poll_thread = threading.Thread(
-                target=self._poll_events, name="foundry", daemon=True
+                target=self._poll_events, name="stage events", daemon=True
             )
             self._poll_thread.start()
 
     def _connect(self) -> None:
-        """Find this library's foundry on the cluster, or set one up."""
+        """Find or create the actor that schedules the stages of this library."""
         node_id = ray.get_runtime_context().get_node_id()
         actor_class: Any = ray.remote(num_cpus=0, max_restarts=0)(StageScheduler)
         scheduler = actor_class.options(
@@ -79,15 +79,15 @@ class SchedulerClient:
             get_if_exists=True,
             lifetime="detached",
             max_concurrency=1000,
-            # Where the driver is: the machines that train may be taken away.
+            # On the driver's node: other machines may be taken away.
             scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
         ).remote(self._library.uri)
-        if scheduler != self._scheduler:  # of one that was out of reach only, no news is missed
+        if scheduler != self._scheduler:  # a scheduler out of reach has kept its events
             self._next_event = ray.get(scheduler.subscribe.remote(self._client_id))
             self._scheduler = scheduler
 
     def _connect_with_retries(self) -> None:
-        """As :meth:`_connect`; one that dies under our hands keeps its name for a moment."""
+        """Connect, repeatedly: an actor that has just died keeps its name for a moment."""
         for _ in range(CONNECT_ATTEMPTS - 1):
             try:
                 return self._connect()
@@ -96,34 +96,28 @@ class SchedulerClient:
         return self._connect()
 
     def submit(self, stages: Iterable[Stage]) -> None:
-        """Ask for stages; what is in the library already is announced as reused."""
+        """Request stages; a stage that is in the library is dispatched as reused."""
         missing = []
         for stage in stages:
-            if stage.key in self._states:  # what failed once in this search fails all who need it
+            if stage.key in self._states:  # within a search, a failed stage is not tried again
                 continue
             record = self._library.record(stage.key)
             if record is None:
                 missing.append(stage)
-                self._states[stage.key] = "wanted"
+                self._states[stage.key] = "requested"
                 self._requested[stage.key] = stage
             else:
-                self._states[stage.key] = "ready"
+                self._states[stage.key] = "built"
                 self._dispatch(StageChanged(stage.key, stage.label, "reused", record=record))
         if missing:
             self._ensure_connected()
             self._request(missing)
 
     def _request(self, stages: Sequence[Stage]) -> None:
-        arguments = (
-            self._client_id,
-            stages,
-            self._resources,
-            self._hang_after,
-            self._max_in_flight,
-        )
+        settings = (self._resources, self._hang_after, self._max_in_flight)
         try:
-            ray.get(self._scheduler.request.remote(*arguments))
-        except ray.exceptions.RayActorError:  # the listener tells it, or another, once more
+            ray.get(self._scheduler.request.remote(self._client_id, stages, *settings))
+        except ray.exceptions.RayActorError:  # the poll thread repeats it
             self._request_failed = True
 
     def all_built(self, stages: Iterable[Stage]) -> bool:
@@ -133,13 +127,13 @@ class SchedulerClient:
             RuntimeError: the cluster was lost, or (``StorageUnavailable``) the library.
         """
         self._raise_if_lost()
-        return all(self._states.get(stage.key) == "ready" for stage in stages)
+        return all(self._states.get(stage.key) == "built" for stage in stages)
 
     def failure_reason(self, stages: Iterable[Stage]) -> str:
-        """Why one of them cannot be had; empty if all can.
+        """Why one of the stages failed; empty if none has failed.
 
         Raises:
-            Lost: the library cannot be used.
+            RuntimeError: the cluster was lost, or (``StorageUnavailable``) the library.
         """
         self._raise_if_lost()
         failed = [s for s in stages if self._states.get(s.key) == "failed"]
@@ -147,29 +141,29 @@ class SchedulerClient:
 
     @property
     def num_in_flight(self) -> int:
-        """How many workers make stages, or would if there were room; trials are not counted."""
+        """How many workers build stages or wait for slots, trials excluded."""
         stages = (self._requested.get(key) for key in self._in_flight)
         return sum(stage.operation.workers if stage else 1 for stage in stages)
 
     def build(self, stages: Sequence[Stage]) -> dict[str, str]:
-        """Have stages made and wait for them; returns key -> reason for those that failed.
+        """Build stages and wait for them; returns key -> reason for each failed stage.
 
-        What they rest on is ordered by name too, so that it is announced like every stage.
+        Their ancestors are requested too, so that their events are dispatched.
         """
         self.submit(needed for stage in stages for needed in stage.ancestors())
         open_keys = {stage.key for stage in stages}
-        while any(self._states[key] == "wanted" for key in open_keys):
+        while any(self._states[key] == "requested" for key in open_keys):
             self._raise_if_lost()
             time.sleep(0.05)
         return {key: self._reasons[key] for key in open_keys if self._states[key] == "failed"}
 
     def close(self) -> None:
-        """Want nothing any more."""
+        """Withdraw all requests."""
         self._stopped.set()
         if self._poll_thread is None:
             return
         self._poll_thread.join(timeout=10)
-        with contextlib.suppress(ray.exceptions.RayError):  # gone already
+        with contextlib.suppress(ray.exceptions.RayError):  # the scheduler is gone
             ray.get(self._scheduler.unregister.remote(self._client_id))
 
     def _raise_if_lost(self) -> None:
@@ -179,7 +173,7 @@ class SchedulerClient:
     def _poll_events(self) -> None:
         is_stopped = False
         while not is_stopped:
-            is_stopped = self._stopped.wait(0.1)  # what was told meanwhile is still heard
+            is_stopped = self._stopped.wait(0.1)  # then poll once more for the last events
             try:
                 reply = self._scheduler.poll_events.remote(self._client_id, self._next_event)
                 self._next_event, changes, is_registered = ray.get(reply)
@@ -191,21 +185,20 @@ class SchedulerClient:
             except ray.exceptions.RayError:
                 if not self._stopped.is_set():
                     self._reconnect()
-            except Exception as error:  # of who listens: without this thread all would wait on
-                self._fail(f"what listens to the search broke: {type(error).__name__}: {error}")
+            except Exception as error:  # of a listener: without this thread the search would hang
+                self._fail(f"a listener of the search failed: {type(error).__name__}: {error}")
                 return
 
     def _reconnect(self) -> None:
-        """The foundry is gone, was out of reach or has dropped this driver: it, or another, is
-        told all that is still wanted."""
+        """Repeat the open requests: the scheduler was lost or out of reach, or evicted us."""
         self._request_failed = False
         try:
             self._connect_with_retries()
         except ray.exceptions.RayError as error:
-            self._fail(f"the foundry is lost: {first_line(error)}")
+            self._fail(f"the stage scheduler is lost: {first_line(error)}")
             return
         self._in_flight.clear()
-        self._request([s for key, s in self._requested.items() if self._states[key] == "wanted"])
+        self._request([s for key, s in self._requested.items() if self._states[key] == "requested"])
 
     def _fail(self, reason: str) -> None:
         self._error = RuntimeError(reason)
@@ -217,7 +210,7 @@ class SchedulerClient:
         else:
             self._in_flight.discard(change.key)
         if change.state in ("made", "reused"):
-            self._states[change.key] = "ready"
+            self._states[change.key] = "built"
         elif change.storage_unavailable:
             self._error = StorageUnavailable("library", change.reason)
         elif change.state == "failed":

@@ -1,10 +1,10 @@
-"""A stage that several workers make together, started by Ray Train.
+"""A stage that several workers build together, started by Ray Train.
 
-The foundry's task for such a stage occupies nothing itself: it has Train start the workers, each
-with the resources of an ordinary stage, hears from the first of them, and tells the foundry what
-that told. Train's own retries are off: the foundry starts the whole again after a lost worker, and
-all go on from the last epoch that the first one saved in the library. Never inside a trial: what
-Train starts there stays when Tune stops the trial.
+The task of such a stage occupies no resources itself. It lets Train start the workers, each with
+the resources of an ordinary stage, and forwards the messages of the first worker. Train's own
+retries are off: the stage scheduler repeats the task after a lost worker. All workers then resume
+from the last epoch that the first one saved in the library. This never runs inside a trial, where
+Train's workers would survive the trial.
 """
 
 from __future__ import annotations
@@ -26,32 +26,33 @@ from stillhouse.search.artifacts.record import Record
 from stillhouse.search.artifacts.store import Library
 from stillhouse.search.cluster.connection import current_node_name
 from stillhouse.search.cluster.preemption import is_draining
+from stillhouse.search.cluster.private_api import is_train_error
 from stillhouse.search.execution.builder import build_stage
 from stillhouse.search.experiment.schema import ResourceSettings
 from stillhouse.search.stages.core.stage import EpochMetrics, Stage
 from stillhouse.spaces.config.problems import first_line
 
 POLL_INTERVAL_S = 0.2
-"""Seconds between two looks at whether the workers are still at it."""
+"""Seconds between two checks whether the workers still run."""
 
 
 class WorkerLost(Exception):
-    """One of the workers is gone, and with it what they did since the last save."""
+    """One of the workers is lost, and with it all work since the last checkpoint."""
 
 
 def start_distributed_build(
     stage: Stage, library_uri: str, resources: ResourceSettings, num_workers: int
 ) -> Any:
-    """Start making a stage; yields references to its reports, and then to its record.
+    """Start the build of a stage; returns the generator of a Ray task.
 
     Args:
         stage: its parents are in the library.
-        library: where that is.
-        wish: what each worker occupies.
-        workers: how many make it.
+        library_uri: address of the library.
+        resources: of each worker.
+        num_workers: how many workers build the stage.
     """
     task: Any = _build_distributed
-    # Where several clusters are on a machine, Train's own watch over this one asks the newest.
+    # On a machine with several clusters, Train's own monitor would connect to the newest one.
     env_vars = {"RAY_ADDRESS": ray.get_runtime_context().gcs_address}
     name = f"{stage.label} x {num_workers}"
     options = {"name": name, "runtime_env": {"env_vars": env_vars}}
@@ -61,12 +62,12 @@ def start_distributed_build(
 @ray.remote(max_retries=0, num_cpus=0)
 def _build_distributed(
     stage: Stage, library_uri: str, resources: ResourceSettings, num_workers: int
-) -> Iterator[str | EpochMetrics | Record]:
+) -> Iterator[str | list[EpochMetrics] | list[Record]]:
     message_queue = Queue(actor_options={"num_cpus": 0})
     loop_config = {
         "stage": stage,
         "library": library_uri,
-        "news": message_queue,
+        "queue": message_queue,
         "threads": max(1, int(resources.cpu)),
     }
     with tempfile.TemporaryDirectory(prefix="stillhouse-train-") as folder:
@@ -85,28 +86,26 @@ def _build_distributed(
     record = Library(library_uri, must_exist=True).record(stage.key)
     if record is None:
         raise RuntimeError("ended without a record")
-    yield record
+    yield [record]
 
 
 def _make_trainer(
     num_workers: int, resources: ResourceSettings, storage_folder: str, loop_config: dict[str, Any]
 ) -> Any:
-    # Imported here: the loading of Train is for those to wait for who use it.
+    # Imported here: Train takes long to load, and most searches do not use it.
     from ray.train import FailureConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
 
-    resources_per_worker = {"CPU": resources.cpu} | (
-        {"GPU": resources.gpu} if resources.gpu else {}
-    )
+    amounts = {"CPU": resources.cpu, "GPU": resources.gpu}
     return TorchTrainer(
         _train_loop,
         train_loop_config=loop_config,
         scaling_config=ScalingConfig(
             num_workers=num_workers,
             use_gpu=resources.gpu > 0,
-            resources_per_worker=resources_per_worker,
+            resources_per_worker={name: amount for name, amount in amounts.items() if amount},
         ),
-        # Train wants a place for checkpoints; half-done stages are kept in the library instead.
+        # Train requires a folder for checkpoints, but those of stages are in the library.
         run_config=RunConfig(
             storage_path=storage_folder, failure_config=FailureConfig(max_failures=0)
         ),
@@ -114,7 +113,7 @@ def _make_trainer(
 
 
 def _fit_in_thread(trainer: Any) -> Future[None]:
-    """Have the workers work in a thread that the end of this process need not wait for."""
+    """Run the trainer in a daemon thread: the end of this process must not wait for it."""
     fit_result: Future[None] = Future()
 
     def fit() -> None:
@@ -130,32 +129,31 @@ def _fit_in_thread(trainer: Any) -> Future[None]:
 
 
 def _train_loop(config: dict[str, Any]) -> None:
-    """What each worker runs."""
+    """Runs in each worker."""
     torch.set_num_threads(config["threads"])
     communicator = DistributedCommunicator()
     library = Library(config["library"], must_exist=True)
     if communicator.is_rank_zero:
-        config["news"].put(current_node_name())  # begun: from here on silence counts
-        config["news"].put(get_current_placement_group())  # for who ends it from outside
+        config["queue"].put(current_node_name())  # the time limit of messages begins
+        config["queue"].put(get_current_placement_group())  # whoever cancels the task frees it
     for report in build_stage(
         config["stage"], library, is_draining=is_draining, communicator=communicator
     ):
         if communicator.is_rank_zero:
-            config["news"].put(report)
+            config["queue"].put([report])
 
 
 def _root_cause(error: Exception) -> Exception:
-    """Why the workers failed: a program's own error where there is one, else a lost worker."""
-    from ray.train.v2._internal.exceptions import RayTrainError
-    from ray.train.v2.api.exceptions import WorkerGroupError
+    """Why the workers failed: the program's own error if there is one, else a lost worker."""
+    from ray.train import WorkerGroupError
 
-    if isinstance(error, RayError):  # whoever stood between the foundry and the workers
+    if isinstance(error, RayError):  # an actor between this task and the workers is lost
         return WorkerLost(first_line(error))
     if not isinstance(error, WorkerGroupError):
         return RuntimeError(str(error).strip().splitlines()[-1])
     failures = error.worker_failures.values()
-    for failure in failures:  # what Ray and Train say is always of a process that is gone
-        if not isinstance(failure, PeerUnreachable | RayError | RayTrainError):
+    for failure in failures:  # errors of Ray and Train always mean a lost process
+        if not (isinstance(failure, PeerUnreachable | RayError) or is_train_error(failure)):
             return failure
     first = next(iter(failures), error)
     return WorkerLost(first_line(first))

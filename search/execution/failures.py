@@ -1,4 +1,4 @@
-"""Failures of a stage or a trial, in one line."""
+"""Describe the failure of a stage or a trial in one line."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from stillhouse.spaces.config.problems import plain_lines
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a program, not its machine, ran out of memory: torch on a CPU has no type for it."""
+    """Whether the program, not its machine, ran out of memory; torch has no type for it on CPUs."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
 
 
 def reason(error: BaseException) -> str:
-    """One line that says what went wrong, out-of-memory in plain words."""
+    """The error in one line, with a remedy if memory ran out."""
     lines = plain_lines(str(error))
     if is_out_of_memory(error):
         remedy = "a smaller batch_size or network, or fewer at once (run.concurrent), needs less"

@@ -1,4 +1,4 @@
-"""A flight: one stage on its way, as the foundry keeps it."""
+"""A job: the state of one requested stage in the stage scheduler."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from stillhouse.search.stages.core.stage import Stage
 
 @dataclass(eq=False)
 class StageJob:
-    """One stage on its way; ``clients`` are the drivers that want it.
+    """One requested stage; ``clients`` are the drivers that have requested it.
 
-    ``parent_tasks`` are the tasks of the stages it rests on, held here because a flight that failed
-    is forgotten by name.
+    ``parent_tasks`` are the tasks of its parents. The job keeps them, because the scheduler forgets
+    a job that failed.
     """
 
     stage: Stage
@@ -28,21 +28,21 @@ class StageJob:
     task: asyncio.Task[Record] | None = None
     stage_run: StageRun | None = None
     furthest_epoch: int = 0
-    """The furthest epoch that was reported, in any attempt."""
+    """The highest epoch that an attempt has reported, in the present batch or alone."""
     batch: tuple[StageJob, ...] = ()
-    """Who is made by the same running task."""
+    """The jobs that the same running task builds."""
     completed_as: Literal["made", "reused"] = "reused"
 
     @property
     def is_completed(self) -> bool:
-        """Whether the stage was made, or found."""
+        """Whether the stage was built, or was in the library."""
         task = self.task
         return task is not None and task.done() and not task.cancelled() and not task.exception()
 
     def failure_reason(self) -> str:
-        """Why the stage cannot be had, in one line; empty while it may be, or if it is there.
+        """Why the stage failed, in one line; empty if it has not failed.
 
-        A library that cannot be used is no failure of the stage.
+        An error of the library does not count as a failure of the stage.
         """
         task = self.task
         if task is None or not task.done() or task.cancelled():
@@ -54,11 +54,11 @@ class StageJob:
 
 
 async def await_parent(stage: Stage, task: asyncio.Task[Record]) -> None:
-    """Wait for a stage that another needs.
+    """Wait for a parent of another stage.
 
     Raises:
-        RuntimeError: it failed.
-        Lost: the library cannot be used.
+        RuntimeError: the parent failed.
+        StorageUnavailable: the library cannot be used.
     """
     try:
         await asyncio.shield(task)
@@ -71,6 +71,6 @@ async def await_parent(stage: Stage, task: asyncio.Task[Record]) -> None:
 
 
 def mark_exception_retrieved(task: asyncio.Task[Record]) -> None:
-    """A failure is told as news; asyncio need not warn that nobody awaited it."""
+    """Suppress asyncio's warning about an exception that nobody awaits: an event reports it."""
     if not task.cancelled():
         task.exception()

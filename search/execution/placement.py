@@ -1,4 +1,4 @@
-"""Placement: who makes a stage, a task that a worker takes up or a trial that waits for it."""
+"""Placement: decide whether a task or a waiting trial builds a stage."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from stillhouse.search.execution.tasks import StageRun, submit_stages
 from stillhouse.search.experiment.schema import ResourceSettings
 
 SHRINK_AFTER_S = 600.0
-"""Seconds that the workers of a stage wait for room before fewer of them make it."""
+"""Seconds that the workers of a stage wait for slots before fewer workers build it."""
 
 
 class StagePlacement:
-    """Finds someone who makes stages, for the foundry.
+    """Finds a task or a trial that builds the stages of the scheduler.
 
-    A stage of several workers is made by fewer if the cluster stays too small for all of them. Its
-    result is the same up to rounding. Some minutes pass first, as nodes may be on their way.
+    Fewer workers build a distributed stage if the cluster stays too small for all of them. The
+    result is the same up to rounding. Before that, new nodes get some minutes to join.
 
     Args:
-        library: where the stages will be.
-        fewer_after: seconds until then.
+        library: address of the library.
+        shrink_after: seconds until fewer workers build a stage.
     """
 
     def __init__(self, library: str, shrink_after: float = SHRINK_AFTER_S) -> None:
@@ -39,7 +39,7 @@ class StagePlacement:
 
     @asynccontextmanager
     async def run(self, jobs: Sequence[StageJob]) -> AsyncIterator[StageRun]:
-        """Wait until somebody makes the flights' stages in one pass; follow that in the block."""
+        """Wait until a task or a trial starts the jobs' stages; yields that run."""
         async with AsyncExitStack() as slot_stack:
             submission = asyncio.create_task(self._submit_when_free(jobs, slot_stack))
             with self.takeovers.request(jobs) as takeover:
@@ -59,11 +59,11 @@ class StagePlacement:
     async def _submit_when_free(
         self, jobs: Sequence[StageJob], slot_stack: AsyncExitStack
     ) -> StageRun:
-        """Start a task once there is room for it; returns when a worker has taken it up."""
+        """Submit a task once a slot is free; returns when a worker has started it."""
         job = jobs[0]
         await slot_stack.enter_async_context(self.limiter.slot(job.resources))
         if not any(other.clients for other in jobs):
-            raise RuntimeError("is not wanted any more")
+            raise RuntimeError("is not requested any more")
         stage_run = self._submit(jobs, job.stage.operation.workers)
         while not await self._wait_started(stage_run):
             num_slots = _cluster_slots(job.resources)
@@ -73,17 +73,16 @@ class StagePlacement:
         return stage_run
 
     async def _wait_started(self, stage_run: StageRun) -> bool:
-        """Wait until workers take a task up; False if several find no room for a long time."""
+        """Wait until workers start a task; False if several workers find no slots for long."""
+        shrink_after = self._shrink_after if stage_run.num_workers > 1 else None
         try:
-            async with asyncio.timeout(
-                self._shrink_after if stage_run.num_workers > 1 else None
-            ) as timeout:
+            async with asyncio.timeout(shrink_after) as timeout:
                 await stage_run.wait_started()
         except asyncio.CancelledError:
             self._cancel_in_background(stage_run)
             raise
         except TimeoutError:
-            if not timeout.expired():  # an error of the stage's own
+            if not timeout.expired():  # the stage itself raised it
                 raise
             return False
         return True
@@ -92,13 +91,13 @@ class StagePlacement:
         first_job = jobs[0]
         stages = [job.stage for job in jobs]
         stage_run = submit_stages(stages, self._library, first_job.resources, num_workers)
-        if stage_run.num_workers == 1:  # who leaves may end it before it has begun
+        if stage_run.num_workers == 1:  # a driver that leaves may cancel it before it starts
             for job in jobs:
                 job.stage_run = stage_run
         return stage_run
 
     async def _withdraw_submission(self, submission: asyncio.Task[StageRun]) -> None:
-        """Have no task make the stages, also if a worker has just taken it up."""
+        """Cancel the task, even if a worker has just started it."""
         submission.cancel()
         (outcome,) = await asyncio.gather(submission, return_exceptions=True)
         if isinstance(outcome, StageRun):
@@ -111,11 +110,11 @@ class StagePlacement:
 
 
 def _cluster_slots(resources: ResourceSettings) -> int:
-    """How many tasks the nodes that are there run at once."""
+    """How many tasks the present nodes run at once."""
     cluster: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return capacity(resources, cluster)
 
 
 def _lacks_slots(job: StageJob, num_waiting_trials: int) -> bool:
-    """Whether the nodes have too few slots for a flight's workers beside trials that wait."""
+    """Whether the slots do not suffice for the waiting trials and the job's workers."""
     return _cluster_slots(job.resources) - num_waiting_trials < job.stage.operation.workers

@@ -1,10 +1,11 @@
-"""The foundry: the one place on the cluster that has missing artifacts made, each once.
+"""The stage scheduler: one actor of a cluster that builds each missing stage of a library once.
 
-It is a named actor that occupies no processor and owns the tasks it starts: a task started inside
-a trial would be captured by that trial's placement group and die with it. Ray's own retries are
-off, because they lose reports of a generator; the foundry retries lost workers itself, and the
-stage goes on from its last saved epoch. A program error is neither retried nor kept: it fails all
-who wait, with the same reason.
+The named actor occupies no processor and owns the tasks that it submits. A task that a trial
+submitted would run in that trial's placement group, and die with it.
+
+Ray's own retries are off, because they lose messages of a generator. The scheduler itself repeats
+a stage after a lost worker, from the last saved epoch. It does not repeat a stage after an error
+of the program: every driver and trial that waits for the stage gets that error.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from ray.exceptions import OutOfMemoryError
 from stillhouse.search.artifacts.record import Record
 from stillhouse.search.artifacts.store import Library
 from stillhouse.search.execution.builder import MissingInput
-from stillhouse.search.execution.capacity import passes
+from stillhouse.search.execution.capacity import num_batches
 from stillhouse.search.execution.job import StageJob, await_parent, mark_exception_retrieved
 from stillhouse.search.execution.placement import StagePlacement
 from stillhouse.search.execution.takeover import WaitReply
@@ -41,13 +42,13 @@ from stillhouse.search.stages.core.stage import EpochMetrics, Stage
 
 MAX_RETRIES = 3
 BATCH_WINDOW_S = 0.5
-"""Seconds in which stages that can be made in one pass are gathered."""
+"""Seconds in which stages of one batch key are collected."""
 CLIENT_TIMEOUT_S = 60.0
-"""Seconds after which a driver that no longer asks counts as gone."""
+"""Seconds without a poll after which a driver counts as gone."""
 
 
 class StageScheduler:
-    """The actor's class; use it through :class:`SchedulerClient`."""
+    """The class of the actor; drivers use it through ``SchedulerClient``."""
 
     def __init__(self, library_uri: str) -> None:
         self._library_uri = library_uri
@@ -72,10 +73,11 @@ class StageScheduler:
         hang_after: float | None = None,
         max_in_flight: int | None = None,
     ) -> None:
-        """Have ``stages`` made, and before them all they rest on. Returns at once.
+        """Request stages and all their ancestors; returns at once.
 
-        A stage that gives no report for ``hang_after`` seconds counts as lost. ``max_in_flight`` is
-        how many tasks at once the driver can use, if it says so anew.
+        Args:
+            hang_after: seconds without a report after which a stage counts as lost.
+            max_in_flight: how many tasks at once the driver can use; None: unchanged.
         """
         self._last_heartbeat[client] = time.monotonic()
         self._client_settings[client] = (resources, hang_after)
@@ -92,24 +94,24 @@ class StageScheduler:
                     self._jobs[needed.key] = job
                     job.task = asyncio.create_task(self._run_job(job))
                     job.task.add_done_callback(mark_exception_retrieved)
-                elif job.is_completed and needed is stage:  # its news may be older than the driver
+                elif job.is_completed and needed is stage:  # its event may be older than the driver
                     is_known_client = client in job.clients
                     event_state = job.completed_as if is_known_client else "reused"
                     self._publish_event(stage, event_state, record=self._library.record(stage.key))
                 job.clients.add(client)
 
     async def subscribe(self, client: str) -> int:
-        """A driver wants to hear of changes from now on; how many there have been."""
+        """Register a driver for events from now on; returns the number of past events."""
         self._last_heartbeat[client] = time.monotonic()
         num_events = self._num_dropped_events + len(self._events)
         self._acknowledged.setdefault(client, num_events)
         return num_events
 
     async def poll_events(self, client: str, since: int) -> tuple[int, list[StageChanged], bool]:
-        """What has changed since the ``since``-th change; asking keeps a driver's wishes alive.
+        """The number of events so far, the events from number ``since`` on, and a flag.
 
-        Also whether the driver was known: one that was silent for long has been dropped, and must
-        say again what it wants. What all drivers know by now is forgotten.
+        The flag tells whether the driver was registered. A driver that did not poll for long is
+        evicted, and must repeat its requests. Events that all drivers know are dropped.
         """
         was_known = client in self._last_heartbeat
         self._last_heartbeat[client] = time.monotonic()
@@ -124,11 +126,11 @@ class StageScheduler:
     async def wait_for_stages(
         self, client: str, stages: list[Stage], trial_actor: Any, node: str
     ) -> WaitReply:
-        """A trial waits, in its slot, for ``stages`` that it does not find in the library.
+        """Called by a trial that waits, in its slot, for stages that are not in the library.
 
-        Returns when none of them is on its way any more, when one has failed, or when the trial is
-        to make some itself (:mod:`stillhouse.search.execution.takeover`). What was made and lost
-        since is made again.
+        Returns when all jobs have ended, when one has failed, or when the trial has to build
+        stages itself (see ``stillhouse.search.execution.takeover``). Stages that were built and
+        lost since are built again.
         """
         for stage in stages:
             if failure := self._failures.get(stage.key):
@@ -151,11 +153,11 @@ class StageScheduler:
         return WaitReply(failure=next(filter(None, (job.failure_reason() for job in jobs)), ""))
 
     async def receive_report(self, ticket: str, message: Any) -> bool:
-        """What a trial says of stages it makes; False if nobody wants them from it any more."""
+        """Pass on a trial's message about the stages it builds; False if it must stop."""
         return self._placement.takeovers.receive_report(ticket, message)
 
     async def unregister(self, client: str) -> None:
-        """A driver wants nothing any more: what only it wanted is stopped."""
+        """Remove a driver, and cancel the jobs that no other driver has requested."""
         self._last_heartbeat.pop(client, None)
         self._acknowledged.pop(client, None)
         self._client_settings.pop(client, None)
@@ -180,11 +182,10 @@ class StageScheduler:
             if existing is not None:
                 self._publish_event(stage, "reused", record=existing)
                 return existing
-            record = await (
-                self._join_batch(job) if stage.batch_key else self._run_with_retries(job)
-            )
+            run = self._join_batch if stage.batch_key else self._run_with_retries
+            record = await run(job)
         except Exception as error:
-            self._jobs.pop(stage.key, None)  # not kept: who asks again gets a new attempt
+            self._jobs.pop(stage.key, None)  # so that a new request makes a new attempt
             unavailable = storage_error_in(error)
             message = unavailable.problem.message if unavailable else task_error_line(error)
             if not unavailable:
@@ -203,10 +204,11 @@ class StageScheduler:
         return task
 
     async def _run_with_retries(self, job: StageJob) -> Record:
-        num_failures = last_epoch = 0
+        num_failures = last_epoch = job.furthest_epoch = 0
         while True:
             try:
-                return await self._run_once(job)
+                (record,) = await self._run_once((job,))
+                return record
             except Exception as error:
                 cause = unwrap_task_error(error)
                 if isinstance(cause, MissingInput):
@@ -214,29 +216,27 @@ class StageScheduler:
                     continue
                 if not is_retryable(error):
                     raise
-                # Only in a row without a further epoch: long stages may lose many machines.
+                # Only failures without progress count: a long stage may lose many machines.
                 num_failures = 1 if job.furthest_epoch > last_epoch else num_failures + 1
                 last_epoch = job.furthest_epoch
                 if num_failures > MAX_RETRIES:
                     raise RuntimeError(give_up_message(error, num_failures)) from None
                 self._publish_event(job.stage, "queued")
                 if isinstance(error, OutOfMemoryError):
-                    await asyncio.sleep(2.0**num_failures)  # others may end meanwhile
+                    await asyncio.sleep(2.0**num_failures)  # other tasks may end meanwhile
 
-    async def _run_once(self, job: StageJob) -> Record:
-        stage = job.stage
-        async with self._placement.run((job,)) as stage_run:
-            self._publish_event(stage, "running", stage_run=stage_run)
-            async for message in stream_reports(stage_run, job.hang_after):
-                if isinstance(message, Record):
-                    return message
-                epoch = int(message.get("epoch", 0))
-                job.furthest_epoch = max(job.furthest_epoch, epoch)
-                self._publish_event(stage, "running", epoch, stage_run=stage_run)
+    async def _run_once(self, jobs: tuple[StageJob, ...]) -> list[Record]:
+        """Have one task or trial build the stages of the jobs in one pass."""
+        async with self._placement.run(jobs) as stage_run:
+            self._publish_running(jobs, [{} for _ in jobs], stage_run)
+            async for messages in stream_reports(stage_run, jobs[0].hang_after):
+                if messages and isinstance(messages[0], Record):
+                    return list(messages)
+                self._publish_running(jobs, messages, stage_run)
         raise RuntimeError("ended without a record")
 
     async def _join_batch(self, job: StageJob) -> Record:
-        """Be made in one pass with all that ask for the same pass within a moment."""
+        """Build a stage in one pass with the stages of its batch key that arrive soon."""
         batch_key = job.stage.batch_key
         result: asyncio.Future[Record] = asyncio.get_running_loop().create_future()
         if batch_key not in self._pending_batches:
@@ -247,47 +247,44 @@ class StageScheduler:
 
     async def _dispatch_batches(self, batch_key: str) -> None:
         await asyncio.sleep(BATCH_WINDOW_S)
-        members = [
-            (job, result)
-            for job, result in self._pending_batches.pop(batch_key)
-            if not result.done()
-        ]
-        count = (
-            passes(len(members), self._placement.limiter.capacity(members[0][0].resources))
-            if members
-            else 0
-        )
+        members = [each for each in self._pending_batches.pop(batch_key) if not each[1].done()]
+        if not members:
+            return
+        num_slots = self._placement.limiter.capacity(members[0][0].resources)
+        count = num_batches(len(members), num_slots)
         for batch in [members[i::count] for i in range(count)]:
             self._hold_task(asyncio.create_task(self._run_batch_or_each(batch)))
 
     def _hold_task(self, task: asyncio.Task[None]) -> None:
-        """Hold a task that nobody awaits: asyncio itself does not."""
+        """Keep a reference to a task that nobody awaits: asyncio does not."""
         self._background_tasks.add(task)
         task.add_done_callback(self._background_tasks.discard)
 
     async def _run_batch_or_each(
         self, members: list[tuple[StageJob, asyncio.Future[Record]]]
     ) -> None:
-        """Make some stages in one task; if that is not to be, each alone."""
+        """Build stages in one task; if that fails, build each one alone."""
         jobs = tuple(job for job, _ in members)
         records: list[Record] = []
         for _ in range(MAX_RETRIES if len(members) > 1 else 0):
+            for job in jobs:
+                job.batch = jobs
             try:
-                records = await self._run_batch(jobs)
+                records = await self._run_once(jobs)
                 break
             except Exception as error:
-                if unavailable := storage_error_in(error):  # alone it would be no better
+                if unavailable := storage_error_in(error):  # each one alone would fail too
                     for _, result in members:
                         if not result.done():
                             result.set_exception(unavailable)
-                is_unwanted = all(result.done() for _, result in members)
-                if is_unwanted or not is_retryable(error):
-                    break  # alone, each says what is wrong with itself
+                is_unrequested = all(result.done() for _, result in members)
+                if is_unrequested or not is_retryable(error):
+                    break  # alone, each stage reports its own error
                 for job in jobs:
                     self._publish_event(job.stage, "queued")
         for i, (job, result) in enumerate(members):
             job.batch = ()
-            if result.done():  # its drivers left
+            if result.done():  # its drivers have left
                 continue
             try:
                 record = records[i] if records else await self._run_with_retries(job)
@@ -298,20 +295,8 @@ class StageScheduler:
                 if not result.done():
                     result.set_result(record)
 
-    async def _run_batch(self, jobs: tuple[StageJob, ...]) -> list[Record]:
-        for job in jobs:
-            job.batch = jobs
-        empty_reports: list[EpochMetrics] = [{} for _ in jobs]
-        async with self._placement.run(jobs) as stage_run:
-            self._publish_running(jobs, empty_reports, stage_run)
-            async for messages in stream_reports(stage_run, jobs[0].hang_after):
-                if messages and isinstance(messages[0], Record):
-                    return list(messages)
-                self._publish_running(jobs, messages, stage_run)
-        raise RuntimeError("ended without records")
-
     async def _rerequest_missing(self, client: str, stages: Sequence[Stage]) -> None:
-        """Have stages made that a trial misses though they were there; nothing for a stranger."""
+        """Request stages that a known driver's trial misses although they were built before."""
         completed = [s for s in stages if s.key not in self._jobs or self._jobs[s.key].is_completed]
         if completed and client in self._client_settings:
             for stage in completed:
@@ -320,7 +305,7 @@ class StageScheduler:
             await self.request(client, completed, *self._client_settings[client])
 
     async def _rebuild_parent(self, job: StageJob, key: str) -> None:
-        """A parent was damaged or removed: forget it, make it, then go on."""
+        """Build a damaged or removed parent of a job again."""
         parents = [stage for stage in job.stage.ancestors() if stage.key == key]
         self._jobs.pop(key, None)
         self._library = Library(self._library_uri, must_exist=True)
@@ -330,16 +315,13 @@ class StageScheduler:
             await await_parent(stage, self._task_of(stage))
 
     async def _evict_clients(self) -> None:
-        """Drop drivers that fell silent; go when there is nobody left."""
+        """Evict drivers that no longer poll; exit when no driver is left."""
         while True:
             await asyncio.sleep(CLIENT_TIMEOUT_S / 4)
             now = time.monotonic()
-            for client in [
-                c
-                for c, last_heartbeat in self._last_heartbeat.items()
-                if now - last_heartbeat > CLIENT_TIMEOUT_S
-            ]:
-                await self.unregister(client)
+            for client, last_heartbeat in list(self._last_heartbeat.items()):
+                if now - last_heartbeat > CLIENT_TIMEOUT_S:
+                    await self.unregister(client)
             if not self._last_heartbeat:
                 ray.actor.exit_actor()  # type: ignore[no-untyped-call]
 
@@ -347,9 +329,9 @@ class StageScheduler:
         self, jobs: Sequence[StageJob], reports: Sequence[EpochMetrics], stage_run: StageRun
     ) -> None:
         for job, report in zip(jobs, reports, strict=True):
-            self._publish_event(
-                job.stage, "running", int(report.get("epoch", 0)), stage_run=stage_run
-            )
+            epoch = int(report.get("epoch", 0))
+            job.furthest_epoch = max(job.furthest_epoch, epoch)
+            self._publish_event(job.stage, "running", epoch, stage_run=stage_run)
 
     def _publish_event(
         self,
@@ -369,17 +351,17 @@ class StageScheduler:
 
 
 def scheduler_actor_name(library: Library) -> str:
-    """What the one foundry of a library is called on a cluster."""
+    """The actor's name on a cluster; it is unique to the library."""
     return f"foundry-{hashlib.sha256(library.uri.encode()).hexdigest()[:16]}"
 
 
 async def _wait_for_jobs(jobs: Sequence[StageJob]) -> None:
-    """Return when all flights have ended, or one has failed."""
+    """Return when all jobs have ended, or one has failed."""
     if tasks := [job.task for job in jobs if job.task is not None]:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
 
 
 async def _wait_until_actor_free(trial_actor: Any) -> None:
-    """Return when a trial's actor is lost, or done with what it does now."""
+    """Return when a trial's actor is lost, or has finished its current call."""
     with contextlib.suppress(ray.exceptions.RayError):
         await trial_actor.__ray_ready__.remote()

@@ -1,18 +1,19 @@
-"""Takeover: a trial makes a stage itself when the trial waits for it and no slot is free.
+"""Takeover: a trial that waits for a stage builds the stage itself if no slot is free.
 
 A trial may wait in its actor, with its slot, for a stage whose task waits for a slot. If such
-trials hold every slot, nobody else can go on: the cluster shrank to one slot, or two searches
-share two slots. So each waiting trial offers its slot to the foundry. The foundry accepts for a
-stage that has waited some seconds. It withdraws its own task, and hears the trial's reports as it
-would hear the task's. The stage is still made once, and by another worker if the trial is lost.
+trials occupy every slot, the search would stop: the cluster has shrunk to one slot, or two
+searches share two slots. So each waiting trial offers its slot to the stage scheduler. The
+scheduler accepts the offer for a stage that has waited some seconds. It cancels its own task, and
+receives the trial's messages in place of the task's. The stage is still built once. If the trial
+is lost, another worker builds the stage.
 
-Nothing is lost by that: the slot was idle, and a trial has the resources that its search gives to
-a stage. Every trial that waits therefore waits for a stage that somebody makes, and the search
-goes on with any number of slots. A trial cannot give its slot back to Tune instead: Tune keeps the
-actor of a paused trial, with its slot, for the next trial.
+This costs nothing: the slot was idle, and a trial has the resources that its search gives to a
+stage. So every trial that waits does so for a stage in progress, and a search runs with any number
+of slots. A trial cannot return its slot to Tune instead: Tune keeps the actor of a paused trial,
+with its slot, for the next trial.
 
-A stage of several workers is different. It may wait for slots that others will free, so a trial
-makes it alone only if the cluster has too few slots for all its workers beside the waiting trials.
+A stage of several workers may wait for slots that others will free. A trial builds it alone only
+if the slots do not suffice for all its workers and the waiting trials.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ from stillhouse.search.execution.tasks import StageRun, TrialLost
 from stillhouse.search.stages.core.stage import Stage
 
 TAKEOVER_DELAY_S = 3.0
-"""Seconds that a stage waits for a processor before a waiting trial may make it."""
+"""Seconds that a stage waits for a processor before a waiting trial may build it."""
 
 
 @dataclass(frozen=True)
 class WaitReply:
-    """What the foundry tells a trial that waits.
+    """The stage scheduler's reply to a trial that waits.
 
-    The trial is to make ``stages`` itself, in one pass, and to report under ``ticket``; or one of
-    its stages ``failure``, in one line; or, if all is empty, none of them is on its way any more.
+    Either the trial has to build ``stages`` in one pass, and to report under ``ticket``. Or
+    ``failure`` describes in one line why a stage failed. If all is empty, no job is open.
     """
 
     stages: tuple[Stage, ...] = ()
@@ -46,7 +47,7 @@ class WaitReply:
 
 
 class InTrialRun(StageRun):
-    """Stages that a trial makes; the foundry passes the trial's reports to :meth:`put`."""
+    """Stages that a trial builds; the scheduler passes the trial's messages to ``put``."""
 
     def __init__(self, node: str) -> None:
         super().__init__(task=None, node=node, in_trial=True)
@@ -54,14 +55,14 @@ class InTrialRun(StageRun):
         self._messages: asyncio.Queue[Any] = asyncio.Queue()
 
     def put(self, message: Any) -> None:
-        """A report, a record or an error of the trial's."""
+        """Add a list of metrics, a list of records, or an error."""
         self._messages.put_nowait(message)
 
     async def next_message(self) -> Any:
-        """What the trial said next.
+        """The trial's next message.
 
         Raises:
-            TrialLost: the trial does not make the stages any more.
+            TrialLost: the trial does not build the stages any more.
         """
         message = await self._messages.get()
         if isinstance(message, BaseException):
@@ -69,13 +70,13 @@ class InTrialRun(StageRun):
         return message
 
     def cancel(self) -> None:
-        """Hear no more of the trial; its next report tells it so."""
+        """End the run; the trial learns this with its next message."""
         self.put(TrialLost("the trial that made it is gone"))
 
 
 @dataclass(eq=False)
 class _Offer:
-    """A trial that waits for the stages of ``keys``, for the driver ``client``."""
+    """A trial of the driver ``client`` that waits for the stages of ``keys``."""
 
     client: str
     keys: Collection[str]
@@ -85,24 +86,24 @@ class _Offer:
 
 @dataclass(eq=False)
 class _Request:
-    """Stages that wait for a processor; ``is_mature`` once a trial may make them."""
+    """Stages that wait for a processor; a trial may build them once ``is_mature`` is true."""
 
     jobs: Sequence[StageJob]
     accepted: asyncio.Future[InTrialRun]
     is_mature: bool = False
 
     def matches(self, offer: _Offer) -> bool:
-        """Whether the trial waits for one of the stages, and its driver has asked for it."""
+        """Whether the trial waits for one of the stages, and its driver has requested it."""
         return any(job.stage.key in offer.keys and offer.client in job.clients for job in self.jobs)
 
 
 @dataclass
 class TakeoverMatcher:
-    """Brings stages that wait for a processor and trials that wait for stages together.
+    """Matches stages that wait for a processor with trials that wait for stages.
 
     Args:
-        crowded: whether the cluster has too few slots for a flight's workers beside so many trials.
-        patience: seconds that a stage waits before a trial may make it.
+        lacks_slots: whether the slots do not suffice for a job's workers and that many trials.
+        delay_s: seconds that a stage waits before a trial may build it.
     """
 
     lacks_slots: Callable[[StageJob, int], bool]
@@ -115,12 +116,12 @@ class TakeoverMatcher:
     def offer(
         self, client: str, keys: Collection[str], node: str
     ) -> Iterator[asyncio.Future[WaitReply]]:
-        """A trial's offer, open while the block runs; the future tells what the trial is to make.
+        """Make a trial's offer while the block runs; the future is the reply to the trial.
 
         Args:
             client: the trial's driver.
-            keys: of the stages that the trial waits for, and of all that those rest on.
-            node: where the trial is.
+            keys: of the stages that the trial waits for, and of their ancestors.
+            node: the trial's node.
         """
         new_offer = _Offer(client, keys, node, asyncio.get_running_loop().create_future())
         self._offers.append(new_offer)
@@ -135,7 +136,7 @@ class TakeoverMatcher:
     def request(self, jobs: Sequence[StageJob]) -> Iterator[asyncio.Future[InTrialRun]]:
         """Look for a trial while the block runs, or until the future is cancelled.
 
-        The future is who makes the flights' stages; that ends with the block.
+        The future is the run in that trial; it ends with the block.
         """
         new_request = _Request(jobs, asyncio.get_running_loop().create_future())
         self._requests.append(new_request)
@@ -149,19 +150,19 @@ class TakeoverMatcher:
                 self._runs.pop(new_request.accepted.result().ticket)
 
     def receive_report(self, ticket: str, message: Any) -> bool:
-        """What a trial says of its stages; False if nobody wants them from it any more."""
+        """Pass a trial's message to its run; False if the run has ended."""
         run = self._runs.get(ticket)
         if run is not None:
             run.put(message)
         return run is not None
 
     def cancel(self, ticket: str) -> None:
-        """The trial of that ticket makes nothing any more."""
+        """End the run of a trial."""
         if ticket in self._runs:
             self._runs[ticket].cancel()
 
     def _schedule_maturity(self, request: _Request) -> None:
-        """Look again after some time: it is then mature, and later the cluster may have shrunk."""
+        """Match again after every delay: the request matures, and the cluster may shrink."""
         if request.accepted.done() or request not in self._requests:
             return
         asyncio.get_running_loop().call_later(self.delay_s, self._mark_mature, request)
@@ -178,7 +179,7 @@ class TakeoverMatcher:
                 self._hand_over(request, offer)
 
     def _is_allowed(self, request: _Request) -> bool:
-        """Whether it would wait longer elsewhere: for one slot, always, as the trial's is idle."""
+        """Whether a trial may build it: always with one worker, as the trial's slot is idle."""
         job = request.jobs[0]
         return job.stage.operation.workers == 1 or self.lacks_slots(job, len(self._offers))
 

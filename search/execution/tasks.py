@@ -1,12 +1,12 @@
-"""Stages in Ray tasks: started, followed while they report, and known when they are lost."""
+"""Stages in Ray tasks: start a task, follow its messages, and classify its errors."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import ray
 import torch
@@ -31,7 +31,7 @@ from stillhouse.search.artifacts.store import Library
 from stillhouse.search.cluster.connection import current_node_name
 from stillhouse.search.cluster.preemption import is_draining
 from stillhouse.search.core.errors import StorageUnavailable
-from stillhouse.search.execution.builder import SAVE_INTERVAL_S, build_batch, build_stage
+from stillhouse.search.execution.builder import build_messages
 from stillhouse.search.execution.distributed import WorkerLost, start_distributed_build
 from stillhouse.search.execution.failures import is_out_of_memory
 from stillhouse.search.execution.failures import reason as reason_of
@@ -39,16 +39,13 @@ from stillhouse.search.experiment.schema import ResourceSettings
 from stillhouse.search.stages.core.stage import EpochMetrics, Stage
 from stillhouse.spaces.config.problems import plain_lines
 
-_YieldT = TypeVar("_YieldT")
-_ReturnT = TypeVar("_ReturnT")
-
 
 class StageTimeout(RuntimeError):
-    """A task was silent for longer than it may be."""
+    """A task sent no message for longer than its limit."""
 
 
 class TrialLost(Exception):
-    """The trial that made a stage does so no more: its worker is lost, or it turned to others."""
+    """A trial has stopped building a stage: its worker is lost, or it does something else."""
 
 
 _RETRYABLE = (
@@ -57,7 +54,7 @@ _RETRYABLE = (
     LocalRayletDiedError,
     ObjectLostError,
     OutOfMemoryError,
-    # What else goes wrong on a machine, and may go right on another or a moment later.
+    # Other errors of a machine: another machine, or another moment, may do better.
     ObjectStoreFullError,
     OutOfDiskError,
     RaySystemError,
@@ -72,9 +69,9 @@ _RETRYABLE = (
 
 @dataclass
 class StageRun:
-    """A started task, on ``node`` once it has begun.
+    """A submitted task, on ``node`` once it has started.
 
-    ``placement_group`` is what Train's workers of it occupy together. ``in_trial``: a trial does
+    ``placement_group`` is the one that Ray Train's workers occupy. With ``in_trial`` a trial does
     the work, in its own slot.
     """
 
@@ -85,22 +82,22 @@ class StageRun:
     num_workers: int = 1
 
     async def wait_started(self) -> None:
-        """Wait until a worker takes the task up. This wait does not count as silence."""
+        """Wait until a worker starts the task; ``hang_after`` does not limit this wait."""
         node = await self.next_message()
         if node is None:
             raise RuntimeError("ended without a record")
         self.node = node
 
     async def next_message(self) -> Any:
-        """What the task says next; None after its end."""
+        """The task's next message; None after its end."""
         object_ref = await anext(self.task, None)
         return None if object_ref is None else await object_ref
 
     async def cancel_when_started(self) -> None:
-        """End it although it may not have begun.
+        """Cancel the task even if it has not started.
 
-        The group of Train's workers is not known before they begin. If the task were ended earlier,
-        that group would stay behind and take the slots of others, so the end waits for it.
+        The placement group of Train's workers is unknown before they start. If the task were
+        cancelled earlier, the group would keep its slots. So this waits for the group.
         """
         if self.num_workers > 1:
             with contextlib.suppress(Exception):
@@ -110,12 +107,12 @@ class StageRun:
         self.cancel()
 
     def cancel(self) -> None:
-        """End it, and all that works for it, at once."""
+        """Cancel the task and its workers at once."""
         ray.cancel(self.task, force=True)
         self.release_placement_group()
 
     def release_placement_group(self) -> None:
-        """Free what a group held: it outlives those who took it as long as the driver is there."""
+        """Free the slots of the placement group: it would exist as long as the driver."""
         if self.placement_group is not None:
             with contextlib.suppress(ray.exceptions.RayError):
                 remove_placement_group(self.placement_group)
@@ -128,63 +125,41 @@ def submit_stages(
     resources: ResourceSettings,
     num_workers: int | None = None,
 ) -> StageRun:
-    """Have one stage made in a task, or several in one pass; :func:`stream_reports` tells how it
-    goes.
+    """Submit a task that builds one stage, or several in one pass.
 
-    ``num_workers`` is how many make it together, if not as many as the stage asks for.
+    Args:
+        num_workers: how many workers build a stage together; None: as its settings say.
     """
     first, count = stages[0], len(stages)
     num_workers = num_workers or first.operation.workers
     name = first.label if count == 1 else f"{first.operation.kind} x {count}"
     options = {"num_cpus": resources.cpu, "num_gpus": resources.gpu, "name": name}
     num_threads = max(1, int(resources.cpu))
-    if num_workers > 1:  # such a stage is never made in one pass with others
+    if num_workers > 1:  # such a stage is never in a batch with others
         generator = start_distributed_build(first, library_uri, resources, num_workers)
         return StageRun(generator, num_workers=num_workers)
-    if count == 1:
-        return StageRun(
-            _build_stage_task.options(**options).remote(first, library_uri, num_threads)
-        )
-    task: Any = _build_batch_task
+    task: Any = _build_task
     return StageRun(task.options(**options).remote(list(stages), library_uri, num_threads))
 
 
 @ray.remote(max_retries=0)
-def _build_stage_task(
-    stage: Stage, library_uri: str, num_threads: int
-) -> Iterator[str | EpochMetrics | Record]:
-    yield current_node_name()  # begun: from here on silence counts
-    torch.set_num_threads(num_threads)
-    yield from yield_with_result(
-        build_stage(stage, Library(library_uri, must_exist=True), SAVE_INTERVAL_S, is_draining)
-    )
-
-
-@ray.remote(max_retries=0)
-def _build_batch_task(
+def _build_task(
     stages: list[Stage], library_uri: str, num_threads: int
 ) -> Iterator[str | list[EpochMetrics] | list[Record]]:
-    yield current_node_name()
+    yield current_node_name()  # the task has started: the time limit of messages begins
     torch.set_num_threads(num_threads)
-    library = Library(library_uri, must_exist=True)
-    yield from yield_with_result(build_batch(stages, library, SAVE_INTERVAL_S, is_draining))
-
-
-def yield_with_result(build: Generator[_YieldT, None, _ReturnT]) -> Iterator[_YieldT | _ReturnT]:
-    """What a generator yields, and then what it returns: Ray passes on the former only."""
-    result = yield from build
-    yield result
+    yield from build_messages(stages, Library(library_uri, must_exist=True), is_draining)
 
 
 async def stream_reports(stage_run: StageRun, hang_after: float | None) -> AsyncIterator[Any]:
-    """What a task says that has begun.
+    """The messages of a started task: lists of metrics, and last the list of records.
 
     Args:
-        running: from :func:`submit_stages`.
-        hang_after: seconds of silence after which it is stopped; none: never.
+        stage_run: from ``submit_stages``.
+        hang_after: seconds without a message after which the task is cancelled; None: no limit.
 
     Raises:
-        Hung: it was silent for longer.
+        StageTimeout: the task sent no message for longer.
     """
     try:
         async for message in _messages(stage_run, hang_after):
@@ -203,7 +178,7 @@ async def _messages(stage_run: StageRun, hang_after: float | None) -> AsyncItera
             async with asyncio.timeout(hang_after) as timeout:
                 message = await stage_run.next_message()
         except TimeoutError:
-            if not timeout.expired():  # an error of the stage's own
+            if not timeout.expired():  # the stage itself raised it
                 raise
             stage_run.cancel()
             raise StageTimeout(f"gave no report for {hang_after:g} s") from None
@@ -213,18 +188,18 @@ async def _messages(stage_run: StageRun, hang_after: float | None) -> AsyncItera
 
 
 def is_retryable(error: BaseException) -> bool:
-    """Whether a task ended by no fault of its program: another attempt may go well."""
+    """Whether the machine, not the program, ended a task: another attempt may succeed."""
     return isinstance(unwrap_task_error(error), _RETRYABLE)
 
 
 def storage_error_in(error: BaseException) -> StorageUnavailable | None:
-    """The library's failure that an error stands for, if it does."""
+    """The error of the library, if that is the cause of ``error``."""
     cause = unwrap_task_error(error)
     return cause if isinstance(cause, StorageUnavailable) else None
 
 
 def give_up_message(error: BaseException, attempts: int) -> str:
-    """Why a stage that was lost again and again is not tried any more; one line, with a remedy."""
+    """Why a stage is not tried again after so many lost attempts, in one line with a remedy."""
     cause = unwrap_task_error(error)
     if isinstance(cause, StageTimeout):
         return (
@@ -241,7 +216,7 @@ def give_up_message(error: BaseException, attempts: int) -> str:
 
 
 def task_error_line(error: BaseException) -> str:
-    """The program's own error in one line, not Ray's wrapping of it."""
+    """The program's own error in one line, without Ray's wrapper."""
     cause = unwrap_task_error(error)
     if isinstance(cause, RuntimeError) and not is_out_of_memory(cause):
         return next(iter(plain_lines(str(cause))), "no message")
@@ -249,5 +224,5 @@ def task_error_line(error: BaseException) -> str:
 
 
 def unwrap_task_error(error: BaseException) -> BaseException:
-    """The error that a task's program raised, if Ray wraps one."""
+    """The error of the task's program, without Ray's wrapper."""
     return error.cause if isinstance(error, RayTaskError) else error

@@ -1,4 +1,4 @@
-"""A trial that waits for the stages it rests on, and makes one itself where nobody else can."""
+"""A trial that waits for the stages it needs, and builds one itself if no slot is free."""
 
 from __future__ import annotations
 
@@ -12,24 +12,19 @@ from ray.exceptions import RayActorError
 from stillhouse.search.artifacts.store import Library
 from stillhouse.search.cluster.connection import NAMESPACE, current_node_name
 from stillhouse.search.core.errors import StorageUnavailable
-from stillhouse.search.execution.builder import (
-    SAVE_INTERVAL_S,
-    MissingInput,
-    build_batch,
-    build_stage,
-)
+from stillhouse.search.execution.builder import MissingInput, build_messages
 from stillhouse.search.execution.scheduler import scheduler_actor_name
 from stillhouse.search.execution.takeover import WaitReply
-from stillhouse.search.execution.tasks import task_error_line, yield_with_result
+from stillhouse.search.execution.tasks import task_error_line
 from stillhouse.search.execution.watchdog import Watchdog
 from stillhouse.search.stages.core.stage import Stage
 
 REQUEST_ATTEMPTS = 20
-"""How often a trial asks for the stages of a foundry that was lost, a second apart."""
+"""Attempts, one second apart, to find a new stage scheduler after the first one is lost."""
 
 
 class StageFailed(Exception):
-    """A stage that the trial rests on cannot be had; one line with its label and the reason."""
+    """A stage that the trial needs has failed; one line with its label and the reason."""
 
 
 def await_stages(
@@ -38,24 +33,24 @@ def await_stages(
     watchdog: Watchdog,
     is_draining: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Wait for stages that the library's foundry is making; at once where there is none.
+    """Wait for stages that the library's stage scheduler builds; return if there is no scheduler.
 
-    Where it is lost meanwhile its drivers set up another, which is waited for likewise. A stage
-    for which no slot is free is made here, see :mod:`stillhouse.search.execution.takeover`.
+    If the scheduler is lost, this waits for the next one that the drivers start. If no slot is free
+    for a stage, the trial builds it (see ``stillhouse.search.execution.takeover``).
 
     Args:
-        library: where the stages will be.
-        stages: what the trial rests on.
-        watchdog: watches over a stage that is made here.
-        leaving: whether this machine is about to be taken away.
+        library: receives the stages.
+        stages: what the trial needs.
+        watchdog: watches over a stage that is built here.
+        is_draining: whether this machine is about to be taken away.
 
     Raises:
         StageFailed: a stage failed.
-        Lost: the library cannot be used.
+        StorageUnavailable: the library cannot be used.
     """
     needed, attempts_left = list(stages), 1
     while missing := [stage for stage in needed if not library.has(stage.key)]:
-        if not attempts_left:  # nobody makes them: the trial does
+        if not attempts_left:  # nobody builds them: the trial does so later
             return
         attempts_left -= 1
         scheduler = _find_scheduler(library)
@@ -73,7 +68,7 @@ def await_stages(
 
 
 def _find_scheduler(library: Library) -> Any | None:
-    """The library's foundry; none if there is none, or not yet."""
+    """The library's stage scheduler, if there is one."""
     try:
         return ray.get_actor(scheduler_actor_name(library), namespace=NAMESPACE)
     except ValueError:
@@ -81,7 +76,7 @@ def _find_scheduler(library: Library) -> Any | None:
 
 
 def _wait_for_reply(scheduler: Any, missing: Sequence[Stage]) -> WaitReply:
-    """Wait until the foundry has something to say of the stages.
+    """Wait for the scheduler's reply about the stages.
 
     Raises:
         StageFailed: one of them failed.
@@ -101,15 +96,14 @@ def _build_for_scheduler(
     watchdog: Watchdog,
     is_draining: Callable[[], bool],
 ) -> None:
-    """Make stages for the foundry, and report to it, until it does not want them any more."""
-    build = _start_build(reply.stages, library, is_draining)
+    """Build stages and report to the scheduler, until it does not need them any more."""
     try:
         with watchdog:
-            for message in build:
+            for message in build_messages(reply.stages, library, is_draining):
                 watchdog.heartbeat()
                 if not ray.get(scheduler.receive_report.remote(reply.ticket, message)):
                     return
-    except RayActorError:  # the foundry is lost: another one says who goes on
+    except RayActorError:  # the scheduler is lost: the next one decides who continues
         raise
     except Exception as error:
         ray.get(scheduler.receive_report.remote(reply.ticket, _portable_error(error)))
@@ -117,18 +111,10 @@ def _build_for_scheduler(
             raise
         if len(reply.stages) == 1 and not isinstance(error, MissingInput):
             raise StageFailed(f"{reply.stages[0].label}: {task_error_line(error)}") from error
-    finally:
-        build.close()
-
-
-def _start_build(stages: Sequence[Stage], library: Library, is_draining: Callable[[], bool]) -> Any:
-    if len(stages) == 1:
-        return yield_with_result(build_stage(stages[0], library, SAVE_INTERVAL_S, is_draining))
-    return yield_with_result(build_batch(stages, library, SAVE_INTERVAL_S, is_draining))
 
 
 def _portable_error(error: Exception) -> Exception:
-    """An error that means the same to the foundry, and can be read in any process."""
+    """An error with the same meaning for the scheduler that every process can unpickle."""
     if isinstance(error, MissingInput | StorageUnavailable):
         return error
     return RuntimeError(task_error_line(error))

@@ -1,4 +1,4 @@
-"""The watchdog: ends a process whose work hangs, so that the work is started again in another."""
+"""The watchdog: end a process whose work hangs, so that another process repeats the work."""
 
 from __future__ import annotations
 
@@ -14,23 +14,22 @@ import torch
 from stillhouse.search.artifacts.store import Library
 
 EXIT_GRACE_S = 30.0
-"""Seconds after which a process goes that could not even end itself in order."""
+"""Seconds after which the process is ended if its watchdog thread cannot run."""
 ON_TIMEOUT_LIMIT_S = 10.0
-"""Seconds in which a process that hangs may still say so in the library."""
+"""Seconds for a process that hangs to note that in the library."""
 STDERR = 2
 
 
 class Watchdog:
-    """Watches this process while it is entered.
+    """Ends this process if the block gives no heartbeat for ``timeout`` seconds.
 
-    Whoever works says :meth:`heartbeat` after every epoch. ``patience`` seconds after the last time
-    the process writes where each of its threads stands to its standard error, and ends. That does
-    not depend on Python: work that holds the interpreter is ended a little later, without last
-    words.
+    The work calls ``heartbeat`` after every epoch. After the timeout the process prints the stack
+    of each thread to standard error, and exits. This does not depend on Python: if the work holds
+    the interpreter, the process ends a little later, without ``on_timeout``.
 
     Args:
-        patience: seconds of silence; none: never.
-        last_words: called before the end, in a thread that is not waited for long.
+        timeout: seconds without a heartbeat; None: no limit.
+        on_timeout: called before the exit, in a thread with a time limit.
     """
 
     def __init__(self, timeout: float | None, on_timeout: Callable[[], None]) -> None:
@@ -40,7 +39,7 @@ class Watchdog:
         self._exited = threading.Event()
 
     def heartbeat(self) -> None:
-        """The work goes on."""
+        """Restart the timeout."""
         if self._timeout is not None and self._deadline is not None:
             self._deadline = time.monotonic() + self._timeout
             exit_after = self._timeout + EXIT_GRACE_S
@@ -75,18 +74,18 @@ class Watchdog:
         faulthandler.dump_traceback(file=STDERR, all_threads=True)
         thread = threading.Thread(target=self._on_timeout, daemon=True)
         thread.start()
-        thread.join(ON_TIMEOUT_LIMIT_S)  # the library may be what hangs
+        thread.join(ON_TIMEOUT_LIMIT_S)  # the library itself may hang
         os._exit(1)
 
 
 def stage_watchdog(library: Library, key: str, timeout: float | None) -> Watchdog:
-    """A watchdog over the making of ``key``, which leaves word in the library's scratch."""
+    """A watchdog over the build of ``key``, which notes a timeout in the library's scratch."""
     tensors = {"seconds": torch.tensor(timeout or 0.0)}
     return Watchdog(timeout, lambda: library.save_scratch(_hang_key(key), tensors))
 
 
 def pop_hang_timeout(library: Library, key: str) -> float | None:
-    """After how much silence the making of ``key`` was ended, told once; none: it never was."""
+    """The timeout after which a build of ``key`` was ended, or None; forgets it."""
     tensors = library.load_scratch(_hang_key(key))
     library.clear_scratch(_hang_key(key))
     return None if tensors is None else float(tensors["seconds"])

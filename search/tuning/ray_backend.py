@@ -10,13 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.cluster.connection import connect, head_address, logs_folder
+from stillhouse.search.cluster.connection import connect, disconnect, head_address
 from stillhouse.search.cluster.head import HeadMonitor
-from stillhouse.search.cluster.nodes import check_nodes, check_stores, node_usage
+from stillhouse.search.cluster.nodes import (
+    alive_node_resources,
+    check_nodes,
+    check_stores,
+    node_usage,
+)
+from stillhouse.search.cluster.private_api import logs_folder
+from stillhouse.search.execution.capacity import capacity
 from stillhouse.search.execution.client import SchedulerClient
 from stillhouse.search.experiment.experiment import Experiment
 from stillhouse.search.experiment.schema import ResourceSettings
@@ -52,8 +58,8 @@ def num_slots(resources: ResourceSettings, autoscaled_slots: int = 0) -> int:
     Raises:
         ConfigError: not one fits on any node, and nobody says that others will come.
     """
-    nodes = _alive_node_resources()
-    slots_by_node = [_slots_on_node(node, resources) for node in nodes]
+    nodes = alive_node_resources()
+    slots_by_node = [capacity(resources, node) for node in nodes]
     if sum(slots_by_node) or autoscaled_slots:
         return max(sum(slots_by_node), autoscaled_slots)
     largest = ", ".join(
@@ -69,23 +75,8 @@ def num_slots(resources: ResourceSettings, autoscaled_slots: int = 0) -> int:
 
 def is_multi_node(resources: ResourceSettings, autoscaled_slots: int) -> bool:
     """Whether more than one machine works on the search, or will where the cluster grows."""
-    nodes = _alive_node_resources()
-    return len(nodes) > 1 or autoscaled_slots > sum(
-        _slots_on_node(node, resources) for node in nodes
-    )
-
-
-def _alive_node_resources() -> list[dict[str, Any]]:
-    """The resources of each node that is there."""
-    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return [node["Resources"] for node in nodes if node["Alive"]]
-
-
-def _slots_on_node(node: dict[str, float], resources: ResourceSettings) -> int:
-    limits = [node.get("CPU", 0.0) / resources.cpu]
-    if resources.gpu:
-        limits.append(node.get("GPU", 0.0) / resources.gpu)
-    return int(min(limits) + 1e-6)
+    nodes = alive_node_resources()
+    return len(nodes) > 1 or autoscaled_slots > sum(capacity(resources, node) for node in nodes)
 
 
 class RayBackend:
@@ -126,16 +117,15 @@ class RayBackend:
             self._num_slots = num_slots(experiment.run.resources, autoscaled_slots)
             check_worker_capacity(experiment, self._num_slots)
         except ConfigError:
-            ray.shutdown()
+            disconnect()
             raise
         run = experiment.run
         self._max_concurrent = run.concurrent or self._num_slots
         self._scheduler_client = SchedulerClient(
             library, run.resources, dispatch, run.hang_after, self._max_concurrent
         )
-        head_at = head_address() if address else None
         self._head_monitor = (
-            HeadMonitor(head_at, on_cluster_lost) if head_at and on_cluster_lost else None
+            HeadMonitor(head_address(), on_cluster_lost) if address and on_cluster_lost else None
         )
 
     def build(self, stages: Sequence[Stage]) -> dict[str, str]:
@@ -195,7 +185,7 @@ class RayBackend:
     def close(self) -> None:
         """Stop wanting anything, and leave the cluster (or end the one started here)."""
         self._scheduler_client.close()
-        ray.shutdown()
+        disconnect()
         if self._head_monitor:  # last: where the head is lost, the two above may never return
             self._head_monitor.close()
 
@@ -248,6 +238,7 @@ def _configure_tune(max_concurrent: int) -> None:
         RAY_AIR_NEW_OUTPUT="0",
         # Tune's own looks for Ctrl-C between two steps, and one may wait ten minutes for a stage.
         TUNE_DISABLE_SIGINT_HANDLER="1",
+        TUNE_PRINT_ALL_TRIAL_ERRORS="0",  # a lost worker is retried: its traceback only alarms
         # A search that waits for its first stages has no trial yet, and after half an hour Tune's
         # warning about that breaks on the missing one.
         TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S="inf",

@@ -1,4 +1,4 @@
-"""Clusters of several nodes on this machine, and searches on them that something befalls."""
+"""Clusters of several nodes on this machine, and searches on them with faults."""
 
 import collections
 import contextlib
@@ -30,6 +30,7 @@ from stillhouse.search.tuning.local_backend import LocalBackend
 from stillhouse.search.tuning.ray_backend import RayBackend
 from stillhouse.search.tuning.recorder import TrialRecorder
 from stillhouse.search.tuning.study import Study
+from tests.support.processes import children, parents, titled
 
 FAST = {"epochs": 2, "batch_size": 32, "lr": 0.05}
 TAUGHT = {"cross_entropy": {"weight": 0.5}, "soft_targets": {"weight": 0.5, "temperature": 2.0}}
@@ -62,19 +63,6 @@ NOTICED_SOON = {
 """A lost node is noticed in ten seconds instead of half a minute."""
 
 
-@pytest.fixture
-def within():
-    """Whether something comes to hold in time."""
-
-    def waited(seconds, holds):
-        until = time.monotonic() + seconds
-        while not holds() and time.monotonic() < until:
-            time.sleep(0.05)
-        return holds()
-
-    return waited
-
-
 @pytest.fixture(autouse=True, scope="session")
 def _one_thread():
     torch.set_num_threads(1)
@@ -82,7 +70,7 @@ def _one_thread():
 
 @pytest.fixture(scope="session")
 def works():
-    """Kinds of work that the workers can import too."""
+    """Operations that the workers can import too."""
     folder = str(Path(__file__).parent)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
@@ -93,16 +81,8 @@ def works():
         del sys.modules["works_for_faults"]
 
 
-def children(pid):
-    """The processes that a process has started."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            if int((folder / "stat").read_text().rpartition(")")[2].split()[1]) == pid:
-                yield int(folder.name)
-
-
 class Machines:
-    """A cluster: a head that only holds it together, and machines that work."""
+    """A cluster: a head without slots, and machines with slots."""
 
     def __init__(self, *cpus, head_cpus=0, gpus=0, **config):
         self.gpus = gpus
@@ -123,14 +103,14 @@ class Machines:
         ray.init(address=self.cluster.address, namespace=NAMESPACE, log_to_driver=False)
 
     def gain(self, cpus):
-        """A machine joins. Its GPUs are only counted: no device is needed."""
+        """Add a machine. Ray only counts its GPUs: no device is needed."""
         self.nodes.append(self.cluster.add_node(num_cpus=cpus, num_gpus=self.gpus))
         return self.nodes[-1]
 
-    def cancel(self, node):
-        """All its processes are killed at once, those that work too; nobody is told."""
+    def lose(self, node):
+        """Kill all processes of a machine at once, workers too, without notice."""
         raylet = node.all_processes[ray_constants.PROCESS_TYPE_RAYLET][0].process.pid
-        working = list(children(raylet))
+        working = children(raylet)
         self.nodes.remove(node)
         self.cluster.remove_node(node, allow_graceful=False)
         for pid in working:
@@ -138,7 +118,7 @@ class Machines:
                 os.kill(pid, signal.SIGKILL)
 
     def warn(self, node, seconds):
-        """The cloud will take the machine away so soon."""
+        """Announce, as a cloud does, that the machine will be taken away."""
         from ray.core.generated import autoscaler_pb2
 
         accepted, why = ray._private.worker.global_worker.gcs_client.drain_node(
@@ -153,19 +133,14 @@ class Machines:
         return next(node for node in self.nodes if node.node_id == node_id)
 
     def workers(self, title):
-        """The processes of that title, as (node, pid)."""
+        """The worker processes with that title, as (node, pid)."""
         raylets = {
             node.all_processes[ray_constants.PROCESS_TYPE_RAYLET][0].process.pid: node
             for node in self.cluster.list_all_nodes()
         }
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                named = (folder / "cmdline").read_bytes().startswith(title.encode())
-                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if named and parent in raylets:
-                yield raylets[parent], int(folder.name)
+        for pid, parent in parents().items():
+            if parent in raylets and titled(pid, title):
+                yield raylets[parent], pid
 
     def close(self):
         ray.shutdown()
@@ -174,7 +149,7 @@ class Machines:
 
 @pytest.fixture
 def machines(works, monkeypatch):
-    """Starts a cluster of so many machines with so many CPUs, and connects to it."""
+    """Starts a cluster of machines with the given CPUs, and connects to it."""
     assert works.Steady  # the nodes find it as their environment is set before they start
     started = []
 
@@ -192,7 +167,7 @@ def machines(works, monkeypatch):
 
 @pytest.fixture(scope="module")
 def machine(works):
-    """One machine with one slot, for all tests of a module; its workers are kept."""
+    """One machine with one slot, for all tests of a module; it keeps its workers."""
     assert works.Steady
     alone = Machines(head_cpus=1, **connection._LOCAL_RAY_CONFIG)
     alone.connect()
@@ -206,24 +181,24 @@ def library(tmp_path):
 
 
 @pytest.fixture
-def orders(library):
-    """Orders of a driver; each placed on the same library."""
-    placed = []
+def new_client(library):
+    """Clients of one driver for the same library."""
+    client = []
 
-    def open_orders(listen=lambda _: None, hang_after=None):
-        placed.append(
+    def connect(listen=lambda _: None, hang_after=None):
+        client.append(
             SchedulerClient(library, ResourceSettings(), EventDispatcher([listen]), hang_after)
         )
-        return placed[-1]
+        return client[-1]
 
-    yield open_orders
-    for each in placed:
+    yield connect
+    for each in client:
         each.close()
 
 
 @pytest.fixture
 def stage(works, tmp_path):
-    """A stage of a kind in ``works``; all note their starts in the same file."""
+    """A stage of an operation in ``works``; all log their starts in the same file."""
 
     def made(kind, name, *parents, **settings):
         work = getattr(works, kind)(log=str(tmp_path / "log"), name=name, **settings)
@@ -240,7 +215,7 @@ def go(tmp_path):
 
 @pytest.fixture
 def starts(tmp_path):
-    """The starts of a stage so far: the epoch it began after, and the node."""
+    """The starts of a stage so far: the epoch before the start, and the node."""
 
     def read(name):
         log = tmp_path / "log"
@@ -261,7 +236,7 @@ def plain(tmp_path):
 
 
 class Searched:
-    """One search on the cluster that this process is connected to, and all that was heard."""
+    """One search on the connected cluster, and its events."""
 
     def __init__(self, experiment, folder, listen=None):
         self.events = []
@@ -270,12 +245,12 @@ class Searched:
         self.study = Study(experiment, folder)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(ray, "shutdown", lambda: None)
-            workshop = RayBackend(experiment, self.library, self.dispatch, folder, None)
+            backend = RayBackend(experiment, self.library, self.dispatch, folder, None)
             try:
-                ledger = TrialRecorder(self.study, self.library, self.dispatch)
-                self.ended = workshop.run_trials(ledger, experiment.run.trials)
+                recorder = TrialRecorder(self.study, self.library, self.dispatch)
+                self.ended = backend.run_trials(recorder, experiment.run.trials)
             finally:
-                workshop.close()
+                backend.close()
 
     def of(self, kind, **fields):
         return [
@@ -301,16 +276,16 @@ def search(plain, tmp_path):
 
 @pytest.fixture
 def undisturbed(plain, tmp_path):
-    """The same trials in this process, where nothing happens to them."""
+    """The same trials in this process, without faults."""
 
     def searched(changes=None):
         making._OPEN_ARTIFACTS.clear()
         apart = {**(changes or {}), "library": str(tmp_path / "undisturbed")}
         experiment = load_experiment(plain, apart)
-        library, announce = Library(experiment.library), EventDispatcher([])
+        library, dispatch = Library(experiment.library), EventDispatcher([])
         study = Study(experiment, tmp_path / "undisturbed-run")
-        LocalBackend(experiment, library, announce).run_trials(
-            TrialRecorder(study, library, announce), experiment.run.trials
+        LocalBackend(experiment, library, dispatch).run_trials(
+            TrialRecorder(study, library, dispatch), experiment.run.trials
         )
         return study.trials()
 

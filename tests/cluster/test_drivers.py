@@ -17,6 +17,8 @@ from stillhouse.search.artifacts.store import Library
 from stillhouse.search.driver.launch import launch, resume
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.search.tuning.study_reading import StudyReader
+from tests.support.processes import descendants, is_alive, titled
+from tests.support.waiting import within
 
 pytestmark = [
     pytest.mark.slow,
@@ -34,7 +36,7 @@ def _here(tmp_path, monkeypatch):
 
 
 class Command:
-    """A running ``stillhouse`` and what it has printed."""
+    """A running ``stillhouse`` command and its output."""
 
     def __init__(self, name, *arguments, **environment):
         self.output = Path(f"output-{name}")
@@ -66,7 +68,7 @@ class Command:
 
 
 def written(plain, **changes):
-    """The experiment as a file."""
+    """Write the experiment's file; returns its name."""
     Path("faults.yaml").write_text(yaml.safe_dump({**plain, **changes}), encoding="utf-8")
     return "faults.yaml"
 
@@ -76,18 +78,18 @@ def made_at(uri):
 
 
 def figures(trials):
-    return [(t.number, t.state, t.keys, t.figures.get("val_nll")) for t in trials]
+    return [(t.number, t.state, t.stage_keys, t.figures.get("val_nll")) for t in trials]
 
 
 def trials(run):
-    """What became of each trial of a run."""
+    """The results of a run's trials."""
     folder = Path("stillhouse-runs", run).absolute()
     return figures(StudyReader(load_experiment(folder / "experiment.yaml"), folder).trials())
 
 
 @pytest.fixture
 def undisturbed(plain, tmp_path):
-    """What becomes of the trials where nothing happens."""
+    """The results of the trials without faults."""
 
     def found():
         apart = {**plain, "library": str(tmp_path / "undisturbed"), "name": "undisturbed"}
@@ -97,46 +99,26 @@ def undisturbed(plain, tmp_path):
     return found
 
 
-def children(pid):
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(parent) == pid:
-            yield int(folder.name)
-            yield from children(int(folder.name))
-
-
-def makes_teacher(pid):
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"ray::teacher")
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-
-
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
+def teacher_builders(pid):
+    """The processes below ``pid`` that build the teacher."""
+    return {each for each in descendants(pid) if titled(each, "ray::teacher")}
 
 
 @pytest.mark.parametrize("when", ["in a stage", "in a trial"])
-def test_a_driver_that_was_killed_is_resumed(plain, undisturbed, within, when):
-    """With SIGKILL, while it waits for a stage and while trials run: nothing is done again."""
+def test_a_driver_that_was_killed_is_resumed(plain, undisturbed, when):
+    """With SIGKILL, while it waits for a stage or runs trials: nothing is repeated."""
     plain["stages"]["teacher"]["training"] = {"epochs": 150, "batch_size": 32, "lr": 0.05}
     command = Command("killed", "launch", written(plain))
     if when == "in a stage":
-        assert within(300, lambda: any(map(makes_teacher, children(command.process.pid))))
+        assert within(300, lambda: teacher_builders(command.process.pid))
     else:
         command.printed(400, "[1/4]")
-    belonging = list(children(command.process.pid))
+    belonging = descendants(command.process.pid) - {command.process.pid}
     command.process.send_signal(signal.SIGKILL)
     assert command.ends() == -signal.SIGKILL
     assert belonging
     # Ray's agents first try to tell of it, for a minute or more.
-    assert within(300, lambda: not any(map(alive, belonging))), "Ray outlives its driver"
+    assert within(300, lambda: not any(map(is_alive, belonging))), "Ray outlives its driver"
     before = made_at(plain["library"])
 
     launched = resume("faults-1", inline=True)
@@ -175,7 +157,7 @@ def test_a_search_goes_on_when_the_head_was_started_anew(plain, undisturbed, wor
 
 
 def test_two_drivers_on_one_cluster_make_each_stage_once(plain, works):
-    """Both wait for the one task that makes the teacher, and both say that it was made."""
+    """Both wait for the one task that builds the teacher, and both report the teacher as built."""
     assert works.Steady
     cluster = Cluster(
         initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": False}
@@ -187,7 +169,7 @@ def test_two_drivers_on_one_cluster_make_each_stage_once(plain, works):
         ]
         makers = set()
         while any(command.process.poll() is None for command in both):
-            makers |= {pid for pid in children(os.getpid()) if makes_teacher(pid)}
+            makers |= teacher_builders(os.getpid())
             time.sleep(0.02)
         assert [command.ends(500) for command in both] == [0, 0], [c.text for c in both]
     finally:
@@ -199,7 +181,7 @@ def test_two_drivers_on_one_cluster_make_each_stage_once(plain, works):
 
 
 def test_two_drivers_in_processes_of_their_own_are_correct(plain, undisturbed):
-    """Nobody tells them of one another: what both make is the same, and lands whole."""
+    """They do not know each other: both build the same artifacts, and each is complete."""
     both = [Command(name, "launch", written(plain), "--inline") for name in ("one", "other")]
     assert [command.ends(500) for command in both] == [0, 0], [c.text for c in both]
     _agree(plain)
@@ -207,7 +189,7 @@ def test_two_drivers_in_processes_of_their_own_are_correct(plain, undisturbed):
 
 
 def _agree(plain):
-    """Both came to the same, and every artifact is whole."""
+    """Both have the same results, and every artifact is intact."""
     assert trials("faults-1") == trials("faults-2")
     assert Counter(state for _, state, _, _ in trials("faults-1")) == {"finished": 4}
     library = Library(plain["library"])

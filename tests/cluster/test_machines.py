@@ -1,4 +1,4 @@
-"""Machines that are lost, or announced to be: what was made stays, what was running goes on."""
+"""Machines that are lost, with or without notice: results stay, and running work goes on."""
 
 import pytest
 import ray
@@ -6,6 +6,7 @@ import ray
 from stillhouse.search.cluster.connection import NAMESPACE
 from stillhouse.search.execution.scheduler import scheduler_actor_name
 from stillhouse.search.monitoring.events import StageChanged, TrialReported
+from tests.support.waiting import within
 
 pytestmark = [
     pytest.mark.slow,
@@ -16,21 +17,19 @@ pytestmark = [
 ]
 
 
-def test_a_stage_goes_on_when_its_machine_is_lost(
-    machines, stage, orders, starts, library, within, go
-):
-    """On another one, from its last saved epoch; what was made before is not made again."""
+def test_a_stage_goes_on_when_its_machine_is_lost(machines, stage, new_client, starts, library, go):
+    """On another machine, from the last saved epoch; its parents are not built again."""
     cluster = machines(1, 1)
     parent = stage("Steady", "parent")
     child = stage("Steady", "child", parent, length=8, gate=3)
     heard = []
-    placed = orders(lambda event: heard.append((event.label, event.state, event.epoch)))
-    placed.place([parent, child])
+    client = new_client(lambda event: heard.append((event.label, event.state, event.epoch)))
+    client.submit([parent, child])
     assert within(300, lambda: ("child", "running", 3) in heard)
     ((_, node),) = starts("child")
-    cluster.cancel(cluster.called(node))
+    cluster.lose(cluster.called(node))
     go()
-    assert placed.build([child]) == {}
+    assert client.build([child]) == {}
     assert len(starts("parent")) == 1
     (began, first), (resumed, second) = starts("child")
     assert (began, first) == (0, node)
@@ -42,46 +41,46 @@ def test_a_stage_goes_on_when_its_machine_is_lost(
 
 
 def test_a_trial_goes_on_when_its_machine_is_lost(machines, search, undisturbed):
-    """The search comes to the same end, to the last bit of every figure."""
+    """The search has the same results, bit for bit."""
     cluster, lost = machines(2, 2), []
 
     def lose(event):
         if not lost and isinstance(event, TrialReported) and event.epoch == 3:
             lost.append(next(node for node, _ in cluster.workers("ray::Trial")))
-            cluster.cancel(lost[0])
+            cluster.lose(lost[0])
 
     done = search(listen=lose)
     assert lost
     assert done.states() == {"finished": 4}
     assert len(done.of(StageChanged, label="teacher", state="made")) == 1
     for ours, theirs in zip(done.study.trials(), undisturbed(), strict=True):
-        assert ours.keys == theirs.keys
+        assert ours.stage_keys == theirs.stage_keys
         assert ours.figures["val_nll"] == theirs.figures["val_nll"]
         assert (
-            done.library.open(ours.keys["student"]).record.figures["val_accuracy"]
+            done.library.open_artifact(ours.stage_keys["student"]).record.figures["val_accuracy"]
             == (theirs.figures["val_accuracy"])
         )
 
 
 def test_a_machine_that_will_be_taken_away_saves_every_epoch(
-    machines, stage, orders, starts, library, within, go
+    machines, stage, new_client, starts, library, go
 ):
-    """Else a stage is saved every 20 seconds; and nothing new is started on such a machine."""
+    """Otherwise a stage saves every 20 seconds. Ray starts nothing new on such a machine."""
     cluster = machines(1, 1)
     doomed = stage("Thrifty", "doomed", length=12, gate=8, pause=1.0)
     later = [stage("Steady", f"later-{i}") for i in range(2)]
     epochs = [0]
-    placed = orders(lambda event: event.label == "doomed" and epochs.append(event.epoch))
-    placed.place([doomed])
+    client = new_client(lambda event: event.label == "doomed" and epochs.append(event.epoch))
+    client.submit([doomed])
     assert within(300, lambda: 2 in epochs)
     ((_, node),) = starts("doomed")
     assert library.load_scratch(doomed.key) is None
     cluster.warn(cluster.called(node), seconds=600)
-    assert placed.build(later) == {}
+    assert client.build(later) == {}
     assert within(120, lambda: 8 in epochs)
-    cluster.cancel(cluster.called(node))
+    cluster.lose(cluster.called(node))
     go()
-    assert placed.build([doomed]) == {}
+    assert client.build([doomed]) == {}
     _, (resumed, other) = starts("doomed")
     assert resumed == 8
     assert other != node
@@ -89,7 +88,7 @@ def test_a_machine_that_will_be_taken_away_saves_every_epoch(
 
 
 def test_a_trial_on_a_machine_that_was_taken_away_goes_on(machines, search, undisturbed):
-    """Tune does not even count that as a failure."""
+    """Tune does not count this as a failure."""
     cluster, taken = machines(2, 2), []
 
     def take(event):
@@ -98,7 +97,7 @@ def test_a_trial_on_a_machine_that_was_taken_away_goes_on(machines, search, undi
             cluster.warn(taken[0], seconds=5)
         elif isinstance(event, TrialReported) and event.epoch == 10 and len(taken) == 1:
             taken.append(None)
-            cluster.cancel(taken[0])
+            cluster.lose(taken[0])
 
     done = search(listen=take)
     assert len(taken) == 2
@@ -108,12 +107,12 @@ def test_a_trial_on_a_machine_that_was_taken_away_goes_on(machines, search, undi
     ]
 
 
-def test_the_foundry_stays_with_the_driver(machines, stage, orders, library):
-    """Machines that work come and go; the one with the driver must stay anyway."""
+def test_the_scheduler_stays_with_the_driver(machines, stage, new_client, library):
+    """Other machines come and go, but the driver's machine must stay."""
     machines(1, 1, 1)
-    assert orders().build([stage("Steady", "any")]) == {}
-    foundry = ray.get_actor(scheduler_actor_name(library), namespace=NAMESPACE)
+    assert new_client().build([stage("Steady", "any")]) == {}
+    scheduler = ray.get_actor(scheduler_actor_name(library), namespace=NAMESPACE)
     (found,) = [
-        a for a in ray._private.state.actors().values() if a["ActorID"] == foundry._actor_id.hex()
+        a for a in ray._private.state.actors().values() if a["ActorID"] == scheduler._actor_id.hex()
     ]
     assert found["Address"]["NodeID"] == ray.get_runtime_context().get_node_id()

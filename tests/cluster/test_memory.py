@@ -1,4 +1,4 @@
-"""A machine that runs out of memory: Ray ends the stage, and the search says what helps."""
+"""A machine that runs out of memory: Ray ends the stage, and the message has a remedy."""
 
 from pathlib import Path
 
@@ -15,8 +15,10 @@ pytestmark = [
 ]
 
 
-def test_a_stage_that_fills_its_machine_is_ended_and_tried_again(machines, stage, orders, starts):
-    """Ray ends it before the machine suffers; in the end one line says what helps."""
+def test_a_stage_that_fills_its_machine_is_ended_and_tried_again(
+    machines, stage, new_client, starts
+):
+    """Ray ends it in time; the final message is one line with a remedy."""
     lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
     memory = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in lines}
     used = memory["MemTotal"] - memory["MemAvailable"]
@@ -26,11 +28,11 @@ def test_a_stage_that_fills_its_machine_is_ended_and_tried_again(machines, stage
         memory_monitor_refresh_ms=100,
     )
     greedy, sound = stage("Greedy", "greedy"), stage("Steady", "sound")
-    placed = orders()
-    (said,) = placed.build([greedy, sound]).values()
+    client = new_client()
+    (said,) = client.build([greedy, sound]).values()
     assert said.startswith(f"its machine ran out of memory in each of {MAX_RETRIES + 1} attempts")
     assert "run.concurrent" in said
     assert "\n" not in said
     # Ray itself may start a task that it ended for memory again, before it tells of an attempt.
     assert len(starts("greedy")) >= MAX_RETRIES + 1
-    assert placed.ready([sound])
+    assert client.all_built([sound])

@@ -40,7 +40,7 @@ def assisted(plain):
 
 
 class Befalls:
-    """Takes one of two machines away while an assistant is made, and brings another one later."""
+    """Removes one of two machines during the build of an assistant, and adds another one later."""
 
     def __init__(self, cluster, cpus):
         self.cluster, self.cpus = cluster, cpus
@@ -50,19 +50,19 @@ class Befalls:
     def __call__(self, event):
         if isinstance(event, StageChanged) and event.state == "running" and event.epoch:
             if event.label == "assistants/cnn6" and not self.lost:
-                self.cancel(event)
+                self.lose(event)
             elif event.label == "assistants/cnn4" and event.in_trial and not self.gained:
                 self.gained = self.cluster.gain(self.cpus)
         if isinstance(event, TrialReported) and self.gained:
             for title in ("ray::Trial", "ray::ResourceTrainable"):
                 self.trials_on |= {node for node, _ in self.cluster.workers(title)}
 
-    def cancel(self, event):
-        """The one that makes the stage, or the one on which no trial makes it."""
+    def lose(self, event):
+        """Remove the machine of the stage's task, or the one without the trial that builds it."""
         here = [node for node in self.cluster.nodes if node.node_id[:6] in event.node]
         others = [node for node in self.cluster.nodes if node not in here]
         (self.lost,) = others if event.in_trial else here
-        self.cluster.cancel(self.lost)
+        self.cluster.lose(self.lost)
 
 
 @pytest.mark.usefixtures("assisted")
@@ -70,7 +70,7 @@ class Befalls:
 def test_a_search_goes_on_when_one_slot_is_left_and_uses_a_machine_that_joins(
     machines, search, kind
 ):
-    """Two slots, one, and two again; the trial that waits makes the stages meanwhile."""
+    """Two slots, one, and two again; meanwhile the waiting trial builds the stages."""
     cpus, resources = (1, {"cpu": 1}) if kind == "cpu" else (2, {"cpu": 0.5, "gpu": 1})
     cluster = machines(cpus, cpus, gpus=int(kind == "gpu"))
     befalls = Befalls(cluster, cpus)

@@ -1,4 +1,4 @@
-"""Trials that hang: ended, started again, and told as what they are."""
+"""Trials that hang are ended, started again, and reported as hanging."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ pytestmark = [
 
 @pytest.fixture
 def hangs(works, plain, monkeypatch):
-    """Has the fourth epoch of any training in a trial stand still so many times."""
+    """Makes the fourth epoch of trials hang that many times."""
 
     def prepare(times):
         monkeypatch.setattr(ray_backend, "TrialTrainable", works.HangingTrial)

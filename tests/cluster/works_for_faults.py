@@ -1,4 +1,4 @@
-"""Kinds of work to which something happens; workers import them from this folder."""
+"""Operations with faults; workers import them from this folder."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from stillhouse.search.tuning.trial import TrialTrainable
 
 
 class Steady(Operation):
-    """Notes every start of its work, where it began and on which node; saves every epoch."""
+    """Logs every start with its epoch and its node; saves every epoch."""
 
     kind: ClassVar[str] = "steady"
     log: str
@@ -47,11 +47,11 @@ class Steady(Operation):
         total = sum(float(parent.tensors["sum"]) for parent in parents) + 1
         return StageResult({"sum": torch.tensor(total)}, {"sum": total})
 
-    def saves_now(self, bench):
+    def saves_now(self, context):
         return True
 
     def happen(self, epoch):
-        """What goes wrong, if anything."""
+        """The fault, if any."""
 
     @property
     def first(self):
@@ -61,14 +61,14 @@ class Steady(Operation):
 
 
 class Thrifty(Steady):
-    """Saves only when it is time, as training does."""
+    """Saves only when a checkpoint is due, as training does."""
 
-    def saves_now(self, bench):
-        return bench.saves.is_due()
+    def saves_now(self, context):
+        return context.checkpointer.is_due()
 
 
 class Killed(Steady):
-    """Its worker dies whenever it is in the third epoch."""
+    """Kills its worker in every third epoch."""
 
     def happen(self, epoch):
         if epoch == 2:
@@ -76,7 +76,7 @@ class Killed(Steady):
 
 
 class Unlucky(Steady):
-    """Each attempt loses its worker one epoch further on."""
+    """Each attempt kills its worker one epoch later."""
 
     def happen(self, epoch):
         starts = Path(self.log).read_text(encoding="utf-8").splitlines()
@@ -85,7 +85,7 @@ class Unlucky(Steady):
 
 
 class Greedy(Steady):
-    """Takes memory until it is stopped."""
+    """Allocates memory until Ray ends it."""
 
     gigabytes: int = 6
 
@@ -98,14 +98,14 @@ class Greedy(Steady):
 
 
 class TooLarge(Steady):
-    """Asks for more memory than there is at all."""
+    """Allocates more memory than the machine has."""
 
     def happen(self, epoch):
         torch.empty(2**50)
 
 
 class Hanging(Steady):
-    """Stands still in the third epoch, ``times`` times: asleep, or holding the interpreter."""
+    """Hangs in the third epoch: it sleeps, or holds the interpreter."""
 
     how: str = "sleep"
     always: bool = False
@@ -116,7 +116,7 @@ class Hanging(Steady):
 
 
 class StopsItself(Steady):
-    """Runs into a limit of its own."""
+    """Raises a timeout of its own."""
 
     def happen(self, epoch):
         raise TimeoutError("the data set did not answer")
@@ -129,7 +129,7 @@ def hang(how="sleep"):
 
 
 class HangingTrial(TrialTrainable):
-    """A trial whose fourth epoch stands still, once for every line of a file in the library."""
+    """A trial whose fourth epoch hangs, once for each line of a file in the library."""
 
     def setup(self, config, experiment, library):
         ran = train._TrainingRun.epoch
@@ -146,7 +146,7 @@ class HangingTrial(TrialTrainable):
 
 
 def _take(file):
-    """Whether there was a line left in the file, which is now gone."""
+    """Remove a line of the file; whether there was one."""
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     file.write_text("\n".join(lines[1:]), encoding="utf-8")
     return bool(lines)

@@ -1,19 +1,9 @@
 """A search so small that every test can afford one."""
 
-import contextlib
 import copy
-import os
-import pwd
-import shutil
-import socket
-import subprocess
-import tempfile
-import time
 import urllib.request
 import uuid
-from pathlib import Path
 
-import psycopg
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -21,6 +11,7 @@ from safetensors.torch import save_file
 from stillhouse.search.artifacts.store import Library
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.spaces.network_spec import NetworkSpec
+from tests.support.databases import PASSWORD, Postgres, postgres_programs
 
 FAST = {"epochs": 2, "batch_size": 32, "lr": 0.05}
 TAUGHT = {"cross_entropy": {"weight": 0.5}, "soft_targets": {"weight": 0.5, "temperature": 2.0}}
@@ -106,83 +97,10 @@ def s3_server():
     server.stop()
 
 
-PASSWORD = "geheim/w0rt@x?y#z%"
-"""Of the databases' user: whatever an address could stumble over."""
-
-
-class Postgres:
-    """A PostgreSQL of the tests' own on a free port; users have to give their password."""
-
-    def __init__(self, programs):
-        self.programs = programs
-        self.folder = tempfile.mkdtemp(prefix="stillhouse-postgres-")
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        secret = f"{self.folder}/secret"
-        with open(secret, "w", encoding="utf-8") as file:
-            file.write(PASSWORD)
-        if os.getuid() == 0:  # PostgreSQL refuses to be run by root
-            owner = pwd.getpwnam("postgres")
-            for path in (self.folder, secret):
-                os.chown(path, owner.pw_uid, owner.pw_gid)
-        told = ("--username", "stillhouse", "--pwfile", secret, "--auth", "scram-sha-256")
-        self._do("initdb", "-D", f"{self.folder}/data", "--no-sync", "-E", "UTF8", *told)
-
-    def start(self):
-        options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c fsync=off"
-        log = f"{self.folder}/log"
-        self._do("pg_ctl", "start", "-w", "-D", f"{self.folder}/data", "-l", log, "-o", options)
-
-    def stop(self, how="fast"):
-        self._do("pg_ctl", "stop", "-w", "-D", f"{self.folder}/data", "-m", how)
-
-    def restart(self, away=2.0):
-        """Away for some seconds, every connection broken."""
-        self.stop("immediate")
-        time.sleep(away)
-        self.start()
-
-    def remove(self):
-        with contextlib.suppress(subprocess.CalledProcessError):
-            self.stop("immediate")
-        shutil.rmtree(self.folder)
-
-    def connect(self, database="postgres"):
-        return psycopg.connect(
-            host="127.0.0.1",
-            port=self.port,
-            user="stillhouse",
-            password=PASSWORD,
-            dbname=database,
-            autocommit=True,
-        )
-
-    def database(self):
-        """The address of a new one, without the password."""
-        name = f"db_{uuid.uuid4().hex[:12]}"
-        with self.connect() as connection:
-            connection.execute(f"CREATE DATABASE {name}")
-        return f"postgresql+psycopg://stillhouse@127.0.0.1:{self.port}/{name}"
-
-    def _do(self, program, *words):
-        command = [os.path.join(self.programs, program), *words]
-        if os.getuid() == 0:
-            command = ["runuser", "-u", "postgres", "--", *command]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/", timeout=120)
-
-
-def _programs():
-    """The folder of initdb and postgres."""
-    found = shutil.which("initdb")
-    places = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True)
-    return os.path.dirname(found or next(iter(map(str, places)), ""))
-
-
 @pytest.fixture(scope="session")
 def postgres_server():
     """A PostgreSQL that runs as long as the tests do."""
-    programs = _programs()
+    programs = postgres_programs()
     if not programs:
         pytest.skip("needs PostgreSQL: apt-get install postgresql")
     server = Postgres(programs)

@@ -25,8 +25,8 @@ from stillhouse.search.runs.result import read_outcome
 run, place = sys.argv[1:]
 library = Library(place)
 outcome = read_outcome(RunFolder.find(run))
-trials = [[t.number, t.state, t.values, t.keys, t.figures] for t in outcome.trials]
-payloads = {key: library.open(key).record.payload.sha256 for key in library.keys()}
+trials = [[t.number, t.state, t.values, t.stage_keys, t.figures] for t in outcome.trials]
+payloads = {key: library.open_artifact(key).record.payload.sha256 for key in library.keys()}
 print("found", json.dumps({"trials": trials, "payloads": payloads}))
 """
 """Opening an artifact compares its bytes with the digest in its record."""

@@ -21,6 +21,9 @@ import yaml
 from ray.autoscaler.v2.sdk import get_cluster_status
 
 from stillhouse.search.artifacts.store import Library
+from tests.support.ports import free_port
+from tests.support.processes import descendants
+from tests.support.waiting import within
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
@@ -76,7 +79,7 @@ CLUSTER = {
 
 
 @pytest.fixture
-def address(tmp_path, family, free_port):
+def address(tmp_path):
     """A head without a processor, and an autoscaler that may bring workers."""
     file, log = tmp_path / "cluster.yaml", tmp_path / "head.log"
     file.write_text(yaml.safe_dump(CLUSTER))
@@ -102,7 +105,7 @@ def address(tmp_path, family, free_port):
                 pytest.fail(log.read_text())
             yield f"{ray.util.get_node_ip_address()}:{PORT}"
         finally:
-            for process in family(head.pid):
+            for process in descendants(head.pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
             head.wait()
@@ -128,7 +131,7 @@ class Watch:
             self._process = subprocess.Popen(
                 [sys.executable, __file__, address],
                 stdout=output,
-                env={**os.environ, **AS_SIMULATED},
+                env={**os.environ, **AS_SIMULATED, "PYTHONPATH": str(ROOT)},
             )
 
     @property
@@ -174,7 +177,7 @@ def _processors(node):
     return sum(use.total for use in node.resource_usage.usage if use.resource_name == "CPU")
 
 
-def test_grows_with_the_work_and_shrinks_after_it(address, watch, within, tracking, tmp_path):
+def test_grows_with_the_work_and_shrinks_after_it(address, watch, tracking, tmp_path):
     experiment = {
         "name": "growing",
         "data": {"source": "digits", "limit": 100},

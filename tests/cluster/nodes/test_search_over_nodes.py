@@ -30,7 +30,7 @@ pytestmark = [
 NODES, SLOTS = 4, 2
 HEAD = {"num_cpus": SLOTS, "include_dashboard": False}
 SLEEP = 5.0
-"""Seconds of a stage; what the foundry and Ray need between two is small beside it."""
+"""Seconds of a stage; what the scheduler and Ray need between two is small beside it."""
 ROUNDS = 4
 SAYS_WHERE = {"name", "library", "tracking"}
 """Parts of a recipe that say where it was found."""
@@ -46,23 +46,23 @@ from typing import ClassVar
 import ray
 import torch
 
-from stillhouse.search.stages.core.stage import Product, Work
+from stillhouse.search.stages.core.stage import Operation, StageResult
 
 
-class Sleeping(Work):
+class Sleeping(Operation):
     kind: ClassVar[str] = "sleeping"
     log: str
     number: int
     seconds: float
 
-    def run(self, data, parents, bench):
+    def run(self, data, parents, context):
         started = time.time()
         time.sleep(self.seconds)
         yield {"epoch": 1.0}
         node = ray.get_runtime_context().get_node_id()
         with open(self.log, "a", encoding="utf-8") as file:
             file.write(f"{node} {started} {time.time()}\\n")
-        return Product({"nothing": torch.zeros(1)}, {})
+        return StageResult({"nothing": torch.zeros(1)}, {})
 '''
 
 

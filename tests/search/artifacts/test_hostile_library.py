@@ -1,4 +1,4 @@
-"""Who can write a library, or a run's folder, cannot run code by it nor reach beyond it."""
+"""Write access to a library or a run's folder neither runs code nor reaches other files."""
 
 import builtins
 import datetime
@@ -52,7 +52,7 @@ class Trap:
 
 @pytest.fixture
 def sprung(tmp_path):
-    """The file that a sprung trap leaves."""
+    """The file that a trap creates when its code runs."""
     mark = tmp_path / "sprung"
     pickle.loads(pickle.dumps(Trap(mark))).close()
     assert mark.exists()  # so it works where somebody falls for it
@@ -84,7 +84,7 @@ def publish(library, data=None, **changed):
 
 
 def rewrite(library, change):
-    """Change the record of KEY as somebody else could, and read the library anew."""
+    """Change the record of KEY as another program could, and open the library again."""
     file = Path(library.uri, "artifacts", KEY[:2], KEY, "record.json")
     told = json.loads(file.read_text(encoding="utf-8"))
     change(told)
@@ -96,7 +96,7 @@ def rewrite(library, change):
 
 
 def test_a_pickle_in_an_artifacts_place_is_damage(disk, sprung):
-    """Its record agrees with it in size and digest: only the format stands against it."""
+    """Its size and digest are right: only the format is wrong."""
     publish(disk, pickle.dumps(Trap(sprung)))
     reader = Library(disk.uri)
     with pytest.raises(CorruptArtifact, match="was set aside"):

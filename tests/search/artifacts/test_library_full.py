@@ -1,4 +1,4 @@
-"""A library without room, and damage under a search: one line, nothing torn, and it goes on."""
+"""A full library, and damage during a search: one line, no incomplete file, and a resume."""
 
 import contextlib
 import resource
@@ -19,7 +19,7 @@ CLOCKS = ("seconds", "images_per_second")
 
 
 def learned(launched):
-    """Every trial's state and figures, without those of a clock."""
+    """Every trial's state and metrics, without timings."""
     return [
         (trial.state, {k: v for k, v in trial.figures.items() if k not in CLOCKS})
         for trial in launched.outcome.trials
@@ -28,7 +28,7 @@ def learned(launched):
 
 @pytest.fixture
 def search(load, tmp_path, monkeypatch):
-    """A search of three trials over some library, its teachers read anew."""
+    """A search of three trials with a given library and an empty cache of parents."""
     monkeypatch.setenv("STILLHOUSE_RUNS", str(tmp_path / "runs"))
     tracking = f"sqlite:///{tmp_path}/mlflow.db"
 
@@ -57,7 +57,7 @@ def small(tmp_path):
 
 
 def check_nothing_torn(place):
-    """Every record has its payload, and no half of a file lies about."""
+    """Every record has its payload, and no file is incomplete."""
     library = Library(str(place))
     for record in library.records():
         library.open_artifact(record.key)
@@ -86,7 +86,7 @@ def test_a_full_file_system(search, small, tmp_path):
 
 
 def test_a_limit_on_the_size_of_files(tmp_path):
-    """As a quota says it, and without root."""
+    """The same error as that of a quota, without root."""
     library = Library(str(tmp_path / "library"))
     with (
         limited(4096),
@@ -131,7 +131,7 @@ DAMAGE = {
 
 
 def test_damage_to_every_artifact_changes_no_result(search, tmp_path):
-    """Whatever is damaged is set aside and made again, and the search finds what it found."""
+    """Damaged artifacts are built again, and the results of the search stay the same."""
     first = tmp_path / "library"
     plain = search(first)
     for name, (pattern, damage) in DAMAGE.items():

@@ -48,7 +48,7 @@ def publish(library, name, seed):
 
 
 def right(artifact, name):
-    """Whether it is what somebody published under that name, record and tensors together."""
+    """Whether the record and the tensors belong to one publication of that name."""
     wanted = tensors(name, int(artifact.record.figures["seed"]))
     return artifact.record.key == KEYS[name] and torch.equal(
         artifact.tensors["weights"], wanted["weights"]
@@ -56,7 +56,7 @@ def right(artifact, name):
 
 
 class Actor:
-    """A process at work on the library; it does one file operation when it is told to."""
+    """A process that uses the library, one file operation at a time."""
 
     def __init__(self, root, what, work):
         self.what, self.found, self.error = what, None, None
@@ -100,14 +100,14 @@ class Actor:
 
 
 class Serial(Library):
-    """Without threads of its own."""
+    """Without threads."""
 
     def records(self):
         return [record for record in map(self.record, list(self.keys())) if record]
 
 
 class Gated:
-    """A file system that asks before each operation."""
+    """A file system that calls ``gate`` before each operation."""
 
     def __init__(self, inner, gate):
         self._inner, self._gate = inner, gate
@@ -125,7 +125,7 @@ class Gated:
 
 
 class GatedStream:
-    """A file that is there, empty, before it is written to."""
+    """A file that exists, empty, before its content is written."""
 
     def __init__(self, stream, gate):
         self._stream, self._gate = stream, gate
@@ -190,12 +190,12 @@ class LibraryMachine(RuleBasedStateMachine):
     @rule(name=names)
     def remover(self, name):
         self.disturbed.add(name)
-        self.begin("remove", name, lambda library: library.remove(KEYS[name]))
+        self.begin("remove", name, lambda library: library.remove_artifact(KEYS[name]))
 
     @precondition(lambda self: len(self.busy) < 5 and "publish" not in self.at_work)
     @rule()
     def collector(self):
-        """Leaves alone what was written since it began: what is older was left by a crash."""
+        """Deletes only files from before its start: a crash has left these."""
         before = datetime.datetime.now(datetime.UTC)
 
         def collect(library):
@@ -247,7 +247,7 @@ class LibraryMachine(RuleBasedStateMachine):
             self._temporary.cleanup()
 
     def made_once_more(self, name):
-        """Whatever was left behind: one who needs it finds it or makes it, and then it is there."""
+        """After all actors, the artifact can be read, or published and read."""
         library = Serial(self.root)
         try:
             found = library.open_artifact(KEYS[name])

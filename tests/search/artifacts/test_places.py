@@ -1,4 +1,4 @@
-"""Where a library may lie, and what is said when it cannot be used."""
+"""The addresses of a library, and the messages when it cannot be used."""
 
 import http.server
 import socket
@@ -110,7 +110,7 @@ def test_a_server_that_never_answers_is_noticed_in_seconds():
 
 
 class Guarded(http.server.BaseHTTPRequestHandler):
-    """Answers as Amazon's store does whoever signs nothing, or signs with keys it does not know."""
+    """Answers as Amazon's store does to requests without a signature, or with unknown keys."""
 
     def do_PUT(self):
         self.rfile.read(int(self.headers.get("Content-Length", 0)))

@@ -1,4 +1,4 @@
-"""Runs of one name in one library: each keeps what it needs, whatever became of it."""
+"""Runs of one name in one library: each keeps its artifacts, whatever its state."""
 
 import datetime
 import json
@@ -35,12 +35,12 @@ FAST = {"epochs": 1, "batch_size": 32, "lr": 0.05}
 
 
 class Broken(Exception):
-    """What a search failed of."""
+    """The error of a search."""
 
 
 @pytest.fixture
 def small(tmp_path, monkeypatch):
-    """A search of three trials; what it needs is noted at once, and no file is too young."""
+    """A search of three trials; its references are written at once, and no file is too young."""
     monkeypatch.setattr(publisher, "NEEDS_INTERVAL", 0.02)
     monkeypatch.setattr(garbage, "NEED_WRITE_GRACE", datetime.timedelta(0))
     return {
@@ -73,7 +73,7 @@ def called(*words):
 
 
 def collected(library, *words):
-    """The keys that a collector deletes who finds nothing too young."""
+    """The keys that a collector deletes if no file is too young."""
     asked = ("library", "collect", "--library", library, "--older", "0", "--yes", "--json", *words)
     result = called(*asked)
     assert result.exit_code == 0, result.output
@@ -81,7 +81,7 @@ def collected(library, *words):
 
 
 def wait_for_note(library, keys):
-    """Until one note holds them all; returns it."""
+    """Wait for references with all keys."""
     until = time.monotonic() + 60
     while True:
         for need in Library(library).all_references().values():
@@ -92,7 +92,7 @@ def wait_for_note(library, keys):
 
 
 class Heard:
-    """An observer: the keys of trials so far. At the start of trial 1 it does something."""
+    """An observer that collects the keys of trials, and calls ``then`` when trial 1 starts."""
 
     def __init__(self, then):
         self.keys = set()
@@ -191,7 +191,7 @@ def test_a_killed_search_keeps_its_own_and_goes_on(small, tmp_path, monkeypatch)
 
 
 def test_a_run_of_an_earlier_version_finds_its_own_note(small, tmp_path, monkeypatch):
-    """It has no id, and its keys were noted under its name."""
+    """It has no id: its references are under its name."""
     first = launched(small, tmp_path / "runs", monkeypatch)
     library = Library(small["library"])
     library.forget_run(first.folder.id)
@@ -266,7 +266,7 @@ def test_what_is_half_done_stays_as_long_as_its_search_may_go_on(disk):
 
 
 def test_beside_a_running_search_what_is_young_is_left_alone(disk):
-    """Its needs may be a second old: only a minute's age, or its end, makes a file a leftover."""
+    """Its references may be a second old: a file is orphaned after a minute, or after the run."""
     told = {"state": "running", "at": time.time(), "every": 15.0}
     disk.save_scratch("c" * 64, {"epoch": torch.tensor(1)})
     disk.write_status("fresh-1-0badcafe", "laptop", json.dumps(told))
@@ -302,7 +302,7 @@ def test_a_damaged_status_is_one_line(disk):
 
 
 def test_a_cluster_tells_runs_of_one_name_apart(monkeypatch):
-    """Their drivers write beside each other where the dashboard looks."""
+    """Their drivers write to the same folder of the dashboard."""
 
     def told(name, folder):
         driver = {"host": "head", "folder": folder}
@@ -316,7 +316,7 @@ def test_a_cluster_tells_runs_of_one_name_apart(monkeypatch):
     }
     cluster = ClusterDashboard.__new__(ClusterDashboard)
     cluster.url = "http://head:8265"
-    monkeypatch.setattr(cluster, "_nodes", lambda: ["node"])
+    monkeypatch.setattr(cluster, "_alive_node_ids", lambda: ["node"])
 
     def get(what, **asked):
         listed = {"data": {"result": {"others": list(files)}}}
@@ -348,4 +348,4 @@ def test_a_driver_writes_under_its_id_where_the_dashboard_looks(folder, load, di
     told.close()
     assert (tmp_path / f"stillhouse-{folder.id}.json").exists()
     assert disk.references_of(folder.id).keys == {"a" * 64}
-    assert disk.references_of(folder.id).ended
+    assert disk.references_of(folder.id).is_finished

@@ -1,6 +1,6 @@
-"""The library: whole artifacts or none, checked whenever they are read.
+"""The library: artifacts are complete or absent, and verified whenever they are read.
 
-What holds for a folder holds for a bucket: the same tests run over both.
+The same tests run with a folder and with a bucket.
 """
 
 import contextlib
@@ -31,14 +31,14 @@ LONG_AGO = NOW - datetime.timedelta(days=1, hours=1)
 
 @pytest.fixture(params=["disk", "s3"])
 def library(request):
-    """One on this disk, one on a server that speaks S3."""
+    """A library on this disk, and one on an S3 server."""
     if request.param == "disk":
         return request.getfixturevalue("disk")
     return Library(request.getfixturevalue("bucket"))
 
 
 class Down(Exception):
-    """The machine went down."""
+    """The machine has crashed."""
 
 
 def key(name):
@@ -46,7 +46,7 @@ def key(name):
 
 
 def tensors(seed=0):
-    """Every type that a stage may leave behind."""
+    """Tensors of every type that a stage may return."""
     chance = torch.Generator().manual_seed(seed)
     weights = torch.randn(3, 4, 2, 2, generator=chance)
     return {
@@ -97,7 +97,7 @@ def record_path(record):
 
 
 def read(library, path):
-    """The bytes that lie there, past the library's own reading."""
+    """The file's bytes, read without the library."""
     with library._files.filesystem.open_input_stream(path) as stream:
         return stream.read()
 
@@ -181,7 +181,7 @@ def test_a_library_may_be_a_uri(tmp_path):
 
 
 def test_any_file_system_of_pyarrow_will_do():
-    """One in memory, reached by its URI; what this library remembers of it is forgotten."""
+    """A file system in memory with an address of its own."""
     library = Library("mock:///bucket/library")
     library.check_writable()
     record = publish(library)
@@ -272,7 +272,7 @@ def test_a_record_that_is_none_is_set_aside(library, text):
 
 
 def test_no_bit_of_a_record_flips_unnoticed(disk):
-    """The text is refused, or it says what was written (a space became a tab)."""
+    """The text is rejected, or means what was written (a space became a tab)."""
     record = publish(disk)
     text = dump_record(record)
     assert parse_record(text, record.key, "") == record
@@ -331,7 +331,7 @@ def test_a_record_of_before_there_were_checksums_is_held_against_its_key(library
 
 
 def test_a_reader_with_an_old_record_finds_the_new_artifact(library):
-    """Made again with other bits, and the old payload collected meanwhile."""
+    """Published again with other bits, while the old payload was collected."""
     record = publish(library)
     reader = Library(library.uri)
     assert reader.has(record.key)
@@ -376,11 +376,11 @@ def test_a_payload_without_a_record_is_no_artifact(library, monkeypatch):
 
 
 def test_a_half_written_file_is_never_seen(disk):
-    """A reader meets the old file or the new one, whole."""
+    """A reader sees the old file or the new one, complete."""
     library = disk
     first = publish(library)
     handler = Library(library.uri)
-    handler._files.filesystem = Torn(library._files.system)
+    handler._files.filesystem = Torn(library._files.filesystem)
     with pytest.raises(Down):
         publish(handler, seed=1)
     reader = Library(library.uri)
@@ -393,9 +393,9 @@ def test_a_half_written_file_is_never_seen(disk):
 
 
 def test_a_publisher_whose_half_file_is_collected_writes_it_again(disk):
-    """The clock of a disk is coarse: what was written just now may look older than it is."""
+    """The clock of a disk is coarse: a new file may look older than it is."""
     publisher = Library(disk.uri)
-    publisher._files.filesystem = Collected(disk._files.system)
+    publisher._files.filesystem = Collected(disk._files.filesystem)
     record = publish(publisher)
     assert publisher._files.filesystem.accepted == 1
     assert same_bits(Library(disk.uri).open_artifact(record.key).tensors, tensors())
@@ -419,7 +419,7 @@ class Collected:
 
 
 class Torn:
-    """A file system whose machine goes down before a file is moved into place."""
+    """A file system whose machine crashes before a file is moved into place."""
 
     def __init__(self, files):
         self._files = files
@@ -450,7 +450,7 @@ def _open_often(uri, times, found):
 
 
 def test_publishers_of_one_key_do_not_harm_each_other(disk):
-    """Four processes write two contents under one key while another reads all the time."""
+    """Four processes write two contents under one key while another process reads."""
     library = disk
     spawn = multiprocessing.get_context("fork")
     found = spawn.Queue()
@@ -471,7 +471,7 @@ def test_publishers_of_one_key_do_not_harm_each_other(disk):
 
 
 def test_publishers_at_the_same_time_leave_one_whole_artifact(library):
-    """On any store; a fork would not survive the threads of an object store's client."""
+    """On every store; threads, as the client of an object store does not survive a fork."""
     writers = [
         threading.Thread(target=_publish_often, args=(library.uri, seed, 5)) for seed in (0, 1)
     ]
@@ -567,7 +567,7 @@ def test_a_list_of_keys_of_an_earlier_version_is_read(library):
 
 
 def test_what_others_left_in_a_library_is_passed_over(library):
-    """Torn writes, and names that no library gives."""
+    """Incomplete files, and names that no library gives."""
     record = publish(library)
     need = RunReferences(RunRef("run-1-0badcafe", "run-1"), frozenset({record.key}))
     library.write_references(need)

@@ -1,4 +1,4 @@
-"""An object store that throttles, fails, hangs and cuts connections; one that stays away."""
+"""An object store that throttles, fails, hangs and cuts connections, or is down."""
 
 import contextlib
 import http.client
@@ -29,9 +29,9 @@ BROKEN = b"<Error><Code>InternalError</Code><Message>We encountered one.</Messag
 
 
 class Proxy(http.server.ThreadingHTTPServer):
-    """In front of a store; a seeded share of the requests goes wrong, each kind of fault in turn.
+    """A proxy of a store; a seeded share of the requests fails, with each kind of fault in turn.
 
-    ``share`` 1 means that the store is away: nothing comes back at all.
+    With ``share`` 1 the store is down: no request is answered.
     """
 
     daemon_threads = True
@@ -53,7 +53,7 @@ class Proxy(http.server.ThreadingHTTPServer):
             return kind
 
     def handle_error(self, request, client_address):
-        """A client that had enough is none."""
+        """A client that closes the connection is no error."""
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -113,7 +113,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def behind(bucket, s3_server, monkeypatch):
-    """A library's address behind a proxy, and the proxy; a hanging request is given up soon."""
+    """A library's address behind a proxy, and the proxy; request time-outs are short."""
     monkeypatch.setattr(places, "REQUEST_TIMEOUT_S", 1.5)
     proxy = Proxy(s3_server, seed=7)
     thread = threading.Thread(target=proxy.serve_forever, args=(0.05,))
@@ -144,7 +144,7 @@ def stage(name, size=50_000):
 
 
 def test_the_library_over_a_store_in_trouble(behind, bucket):
-    """Publish, read, list, save and load half-done states, collect: as if nothing were wrong."""
+    """Publish, read, list, save and load checkpoints, collect: all operations succeed."""
     uri, proxy = behind
     library = Library(uri)
     proxy.share = 0.25
@@ -193,7 +193,7 @@ def test_a_search_over_a_store_in_trouble_finds_what_it_finds_without(
 
 
 def test_a_store_that_stays_away_ends_the_search_in_one_line(behind, load, tmp_path, monkeypatch):
-    """In bounded time; when it is back, a resume goes on with the trial that was running."""
+    """In bounded time; after that, a resume goes on with the open trial."""
     monkeypatch.setenv("STILLHOUSE_RUNS", str(tmp_path / "runs"))
     monkeypatch.setattr(places, "MAX_ATTEMPTS", 3)
     uri, proxy = behind

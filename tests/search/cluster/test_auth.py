@@ -1,4 +1,4 @@
-"""Real Rays, and strangers before them: who has no token is told so and gets nothing."""
+"""Authentication of real Rays: a process without the token gets one line and no access."""
 
 import http.server
 import os
@@ -16,6 +16,7 @@ import pytest
 from stillhouse.search.cluster.auth import ensure_token
 from stillhouse.search.cluster.dashboard import ClusterDashboard
 from stillhouse.spaces.config.problems import ConfigError
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[3]
 HOST = """
@@ -48,15 +49,15 @@ print("ran", ray.get(ray.remote(lambda: 6 * 7).remote()))
 """
 LOOKS = """
 import os, sys
-from stillhouse.search.cluster.dashboard import Dashboard
+from stillhouse.search.cluster.dashboard import ClusterDashboard
 from stillhouse.spaces.config.problems import ConfigError
 
 try:
-    Dashboard(sys.argv[1])
+    ClusterDashboard(sys.argv[1])
 except ConfigError as error:
     print(error)
 del os.environ["RAY_AUTH_MODE"]
-print(Dashboard(sys.argv[1]).url)
+print(ClusterDashboard(sys.argv[1]).url)
 """
 SLOW = [pytest.mark.slow, pytest.mark.ray]
 FILE = """
@@ -68,14 +69,14 @@ stages:
 
 
 def surroundings(home, **more):
-    """The environment of somebody whose home is ``home``."""
+    """The environment of a user with the given home."""
     home.mkdir(parents=True, exist_ok=True)
     told = {n: v for n, v in os.environ.items() if not n.startswith(("RAY_", "STILLHOUSE_"))}
     return {**told, "HOME": str(home), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **more}
 
 
 def python(code, *words, home, **more):
-    """What a program of somebody's says; whether it went well."""
+    """Run a program as that user."""
     return subprocess.run(
         [sys.executable, "-c", code, *words],
         env=surroundings(home, **more),
@@ -84,15 +85,6 @@ def python(code, *words, home, **more):
         text=True,
         timeout=240,
     )
-
-
-def free_port():
-    """Beyond the ports that Ray keeps for workers."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            if probe.getsockname()[1] > 20_000:
-                return probe.getsockname()[1]
 
 
 def refused(found):
@@ -104,7 +96,7 @@ def refused(found):
 
 
 def stranger(address, home, **more):
-    """A launch from a home that has no token, or another's."""
+    """A launch by a user without the token, or with a wrong one."""
     home.mkdir(parents=True, exist_ok=True)
     (home / "tiny.yaml").write_text(FILE, encoding="utf-8")
     return python(LAUNCH, "launch", "tiny.yaml", "--address", address, home=home, **more)
@@ -112,7 +104,7 @@ def stranger(address, home, **more):
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory):
-    """A Ray that stillhouse started by itself: the home it did that in, and what it told."""
+    """A Ray that stillhouse has started: its home and its addresses."""
     import json
 
     home = tmp_path_factory.mktemp("host")
@@ -131,11 +123,11 @@ def local(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory):
-    """A head as cluster.yaml starts one, on a free port: its home and its address."""
+    """A head as in cluster.yaml, on a free port: its home and its address."""
     home = tmp_path_factory.mktemp("head")
     (home / ".ray").mkdir()
     (home / ".ray" / "auth_token").write_text("a1" * 32, encoding="utf-8")
-    port = free_port()
+    port = free_port(above=20_000)  # Ray keeps lower ones for workers
     command = [
         *(sys.executable, "-m", "ray.scripts.scripts", "start", "--head", f"--port={port}"),
         *("--dashboard-host=127.0.0.1", "--num-cpus=1", "--block", "--include-dashboard=false"),
@@ -223,7 +215,7 @@ def test_a_user_may_do_without_tokens(tmp_path):
 
 
 class Doorkeeper(http.server.BaseHTTPRequestHandler):
-    """A dashboard that answers who has the token, as far as a client's first question goes."""
+    """A dashboard that answers the first request of a client with the token."""
 
     token = "a1" * 32
 
@@ -240,7 +232,7 @@ class Doorkeeper(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def url():
-    """Of a dashboard that asks for its token."""
+    """The URL of a dashboard that requires its token."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Doorkeeper)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
@@ -251,7 +243,7 @@ def url():
 
 
 class TestDashboard:
-    """From a machine that is no node."""
+    """Access from a machine that is no node."""
 
     def test_the_token_in_its_place_is_enough_unless_the_user_wants_none(self, url, tmp_path):
         (tmp_path / ".ray").mkdir()
@@ -272,13 +264,13 @@ class TestDashboard:
 
 
 class TestToken:
-    """What keep_token leaves in a home."""
+    """The file that ``ensure_token`` creates."""
 
     @pytest.fixture
     def home(self, tmp_path, monkeypatch):
         for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):
             monkeypatch.delenv(name, raising=False)
-        monkeypatch.setattr("stillhouse.search.cluster.auth._set_token_mode", lambda: None)
+        monkeypatch.setattr("stillhouse.search.cluster.auth.set_token_mode", lambda: None)
         monkeypatch.setenv("HOME", str(tmp_path))
         return tmp_path
 

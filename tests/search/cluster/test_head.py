@@ -1,4 +1,4 @@
-"""A cluster's head that falls silent: seen before Ray ends the process, and told in one line."""
+"""A head that stops answering is detected before Ray ends the process."""
 
 import socket
 import subprocess
@@ -9,33 +9,34 @@ import pytest
 
 from stillhouse.search.cluster.head import HeadMonitor
 
-SOON = {"patience": 0.3, "period": 0.05}
+SOON = {"timeout": 0.3, "interval": 0.05}
 LEAVES = """
 import threading
-from search import head
-from stillhouse.search.cluster.head import leave
-from stillhouse.search.core.errors import Lost
+from stillhouse.search.cluster import head
+from stillhouse.search.cluster.head import exit_process
+from stillhouse.search.core.errors import StorageUnavailable
 
 def broken():
     raise OSError("full")
 
-head._STEPS = 1.0
+head._SHUTDOWN_TIMEOUT_S = 1.0
 hang = threading.Event().wait
 threading.Thread(target=hang).start()
-leave(Lost("--address", "the cluster is lost"), [broken, lambda: print("noted"), hang])
+error = StorageUnavailable("--address", "the cluster is lost")
+exit_process(error, [broken, lambda: print("noted"), hang])
 """
 
 
 @pytest.fixture
 def head():
-    """Something that listens, as Ray's database does."""
+    """A listening socket, in place of Ray's database."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server
 
 
 @pytest.fixture
 def watched(head):
-    """What is told of it, once something is, and the watch itself."""
+    """The messages of a monitor, and an event for the first one."""
     told, heard = [], threading.Event()
 
     def gone(said):
@@ -76,7 +77,7 @@ def test_a_short_silence_is_none(head):
 
 
 def test_leaving_waits_for_nobody():
-    """Neither for a thread that hangs, nor for a step that fails or never ends."""
+    """Neither a hanging thread nor a failing or endless step delays the exit."""
     done = subprocess.run(
         [sys.executable, "-c", LEAVES], capture_output=True, text=True, timeout=60, check=False
     )

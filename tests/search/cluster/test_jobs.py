@@ -1,4 +1,4 @@
-"""What goes along with a search that is submitted, and what the head is told to run."""
+"""The files and the command of a search that is submitted as a job."""
 
 import shlex
 

@@ -1,4 +1,4 @@
-"""Nodes are asked what they run and see before a search starts on them."""
+"""The versions of nodes, and their access to the library, are checked before a search."""
 
 import copy
 from types import SimpleNamespace
@@ -53,7 +53,7 @@ def test_facts_are_those_of_this_process():
 
 @pytest.mark.parametrize("lost", [True, False])
 def test_a_node_that_is_lost_while_it_is_asked_is_none(monkeypatch, lost):
-    """Ray may list it for half a minute longer; a node that is there and fails is told of."""
+    """Ray may list it for half a minute longer; a present node that fails is reported."""
 
     def node(name, alive=True):
         return {"NodeID": name * 56, "NodeManagerAddress": name, "Alive": alive}
@@ -109,7 +109,7 @@ def test_a_token_that_is_missing_is_told_with_the_remedy():
 
 
 def test_a_worker_fills_no_folder_of_its_own(tmp_path):
-    """On a machine that does not see the driver's folder, a worker makes no other."""
+    """A worker does not create the driver's folder on a machine that lacks it."""
     with pytest.raises(ConfigError, match="does not see that folder"):
         Library(str(tmp_path / "library"), must_exist=True)
     assert not (tmp_path / "library").exists()
@@ -143,7 +143,7 @@ def connected(address):
 @pytest.mark.ray
 @pytest.mark.usefixtures("connected")
 def test_two_nodes_that_run_and_see_the_same(disk, monkeypatch):
-    check_nodes(disk.uri, disk.mark, disk.remove_file)
+    check_nodes(disk.uri, disk.write_marker, disk.remove_file)
     assert disk._files.list_files("") == []
 
     with pytest.raises(ConfigError) as caught:
@@ -157,7 +157,7 @@ def test_two_nodes_that_run_and_see_the_same(disk, monkeypatch):
     with pytest.raises(
         ConfigError, match=rf"torch is {runtime_versions()['torch']} on .* and 9\.9\.9 where"
     ):
-        check_nodes(disk.uri, disk.mark, disk.remove_file)
+        check_nodes(disk.uri, disk.write_marker, disk.remove_file)
     assert disk._files.list_files("") == []
 
 
@@ -176,8 +176,8 @@ def test_a_cluster_may_grow_as_far_as_the_user_says():
 @pytest.mark.usefixtures("connected")
 def test_whether_more_than_one_machine_works_on_it(monkeypatch):
     assert is_multi_node(ResourceSettings(cpu=1), 0)
-    alive = ray_backend._alive_node_resources()
-    monkeypatch.setattr(ray_backend, "_alive_node_resources", lambda: alive[:1])
+    alive = ray_backend.alive_node_resources()
+    monkeypatch.setattr(ray_backend, "alive_node_resources", lambda: alive[:1])
     assert not is_multi_node(ResourceSettings(cpu=1), 0)
     assert not is_multi_node(ResourceSettings(cpu=1), 1)
     assert is_multi_node(
@@ -219,7 +219,7 @@ def test_a_search_over_two_nodes_is_not_begun_with_a_file(
 def test_a_search_over_two_nodes_with_its_library_in_a_bucket(
     address, bucket, postgres, tiny, tmp_path, monkeypatch
 ):
-    """Code, stages, trials and Tune's own results: nothing lies in a folder that nodes share."""
+    """Code, stages, trials and Tune's own results need no folder that nodes share."""
     monkeypatch.setenv("STILLHOUSE_RUNS", str(tmp_path / "runs"))
     told = copy.deepcopy(tiny)
     told["library"] = bucket

@@ -4,33 +4,23 @@ seen from a folder that knows nothing of it."""
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
 
 import pytest
 import yaml
 
 from stillhouse.search.artifacts.store import Library
+from tests.support.ports import free_ports
+from tests.support.waiting import within
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 PROGRAM = [sys.executable, "-m", "stillhouse.search.cli"]
 
 
-def free_ports(count):
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
-
-
 @pytest.fixture(scope="module")
 def head(tmp_path_factory):
-    """A head with a dashboard and a token; its home, the dashboard's address, and Ray's."""
+    """A head with a dashboard and a token: its home, two addresses and its environment."""
     home = tmp_path_factory.mktemp("head")
     (home / ".ray").mkdir()
     (home / ".ray" / "auth_token").write_text("0123456789abcdef" * 4)
@@ -64,7 +54,7 @@ def head(tmp_path_factory):
             command, env=env, cwd=home, stdout=log, stderr=log, start_new_session=True
         )
     try:
-        wait_for(lambda: "Ray runtime started" in (home / "head.log").read_text(), 180)
+        assert within(180, lambda: "Ray runtime started" in (home / "head.log").read_text())
         yield home, f"http://127.0.0.1:{dashboard}", f"127.0.0.1:{gcs}", env
     finally:
         os.killpg(process.pid, signal.SIGTERM)
@@ -72,14 +62,6 @@ def head(tmp_path_factory):
             process.wait(60)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
-
-
-def wait_for(condition, seconds):
-    start = time.monotonic()
-    while not (found := condition()):
-        assert time.monotonic() - start < seconds
-        time.sleep(1.0)
-    return found
 
 
 @pytest.fixture
@@ -120,7 +102,7 @@ def test_a_search_outlives_who_submitted_it(head, call, tiny):
         seen = json.loads(call("status", "tiny", "--address", dashboard, "--json"))
         return seen if seen["state"] != "running" else None
 
-    seen = wait_for(ended, 400)
+    seen = within(400, ended)
     assert (seen["state"], seen["name"]) == ("finished", "tiny-1")
     assert seen["trials"]["ended"] == {"finished": 3}
     assert seen["driver"]["folder"] == str(home / "stillhouse-runs" / "tiny-1")
@@ -140,13 +122,12 @@ def test_a_search_outlives_who_submitted_it(head, call, tiny):
         call(*("extend", "tiny-1", "--trials", "1", "--address", dashboard), "--submit", "--json")
     )
     assert again["run"] in ("tiny-1", "")  # a driver that is fast has ended before it was asked
-    wait_for(
-        lambda: (
-            json.loads(call("status", "tiny", "--address", dashboard, "--json"))["trials"]["ended"]
-            == {"finished": 4}
-        ),
-        300,
-    )
+
+    def ended_trials():
+        status = json.loads(call("status", "tiny", "--address", dashboard, "--json"))
+        return status["trials"]["ended"]
+
+    assert within(300, lambda: ended_trials() == {"finished": 4})
 
 
 def test_every_node_is_looked_at(head, call, tmp_path):

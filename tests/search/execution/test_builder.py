@@ -1,4 +1,4 @@
-"""Making stages: once, resumed at an epoch, and nothing left behind by what failed."""
+"""Stages are built once, resume at an epoch, and leave nothing behind when they fail."""
 
 import itertools
 import json
@@ -33,7 +33,7 @@ def _nothing_open():
 
 @pytest.fixture
 def work(monkeypatch):
-    """The network of every stage that is really run, and how many parents it has."""
+    """The network and the number of parents of every stage that really runs."""
     ran = []
     run = TrainNetwork.run
 
@@ -47,7 +47,7 @@ def work(monkeypatch):
 
 @pytest.fixture
 def chain(load):
-    """A teacher, an assistant and a student: three stages, each resting on the one before."""
+    """A teacher, an assistant and a student: three stages, each the parent of the next."""
     return load().stage_graph()
 
 
@@ -75,7 +75,7 @@ def test_a_chain_is_made_parents_first(chain, library, work):
         for label in ("teacher", "assistants/cnn6", "student")
         for epoch in (1.0, 2.0)
     ]
-    assert set(library.keys()) == set(chain.keys.values())
+    assert set(library.keys()) == set(chain.keys_by_label.values())
 
 
 def test_a_second_run_trains_nothing(chain, library, work):
@@ -88,10 +88,10 @@ def test_a_second_run_trains_nothing(chain, library, work):
 
 
 def test_what_another_chain_shares_is_not_made_again(load, library, work):
-    drain([load({"assistants.networks": ["cnn6"]}).recipe().student], library)
-    drain([load({"assistants.networks": ["cnn6", "cnn4"]}).recipe().student], library)
+    drain([load({"assistants.networks": ["cnn6"]}).stage_graph().student], library)
+    drain([load({"assistants.networks": ["cnn6", "cnn4"]}).stage_graph().student], library)
     assert len(work) == 3 + 2
-    drain([load({"assistants.networks": []}).recipe().student], library)
+    drain([load({"assistants.networks": []}).stage_graph().student], library)
     assert len(work) == 3 + 2 + 1
 
 
@@ -127,7 +127,7 @@ def test_the_same_stage_made_twice_is_the_same_to_the_last_bit(chain, tmp_path):
     drain([chain.student], one)
     making._OPEN_ARTIFACTS.clear()
     drain([chain.student], two)
-    for key in chain.keys.values():
+    for key in chain.keys_by_label.values():
         assert equal(one.open_artifact(key).tensors, two.open_artifact(key).tensors)
         assert one.record(key).payload == two.record(key).payload
         assert untimed(one.record(key).figures) == untimed(two.record(key).figures)
@@ -210,7 +210,7 @@ class Breaks(Operation):
 
 
 class Adds(Operation):
-    """A stage whose product is known: its parents' sums and one more."""
+    """A stage with a known result: the sum of its parents, and its amount."""
 
     kind: ClassVar[str] = "adds"
     amount: float = 1.0
@@ -229,7 +229,7 @@ def adding(amount, *parents):
 
 
 def test_a_clock_that_is_set_back_changes_nothing(chain, library, monkeypatch):
-    """Nor one that is set forward: seconds are measured by one that nobody sets."""
+    """Nor a clock that is set forward: a monotonic clock measures the seconds."""
     hours = itertools.cycle((0.0, 1e6, -1e6))
     monkeypatch.setattr(time, "time", lambda: 1.8e9 + next(hours))
     drain([chain.student], library)
@@ -298,7 +298,9 @@ def test_a_damaged_parent_is_made_again_and_what_rests_on_it_stays(load, library
         == library.record(teacher.key).payload.sha256
     )
     assert Library(library.uri).record(assistant.key).plain() == before
-    assert equal(fresh.open_artifact(assistant.key).tensors, library.open(assistant.key).tensors)
+    assert equal(
+        fresh.open_artifact(assistant.key).tensors, library.open_artifact(assistant.key).tensors
+    )
 
 
 def test_a_damaged_link_is_made_again_from_its_own_parents(library):
@@ -316,7 +318,7 @@ def test_a_damaged_link_is_made_again_from_its_own_parents(library):
 
 
 def test_a_whole_lineage_that_is_gone_is_made_again(library):
-    """The reader still remembers the records of what another process has removed."""
+    """The reader still caches the records of artifacts that another process has removed."""
     one = adding(1.0)
     two = adding(2.0, one)
     drain([two], library)

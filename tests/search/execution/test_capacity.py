@@ -1,4 +1,4 @@
-"""No more tasks are handed to the cluster at once than the searches can use."""
+"""The cluster never has more tasks at once than the searches can use."""
 
 import asyncio
 
@@ -7,15 +7,15 @@ import pytest
 from stillhouse.search.execution.capacity import TaskLimiter
 from stillhouse.search.experiment.schema import ResourceSettings
 
-WISH = ResourceSettings()
+RESOURCES = ResourceSettings()
 
 
-def held_at_once(room, tasks, stop=()):
-    """Have so many tasks ask for a place; how many held one, before and after some are let go."""
+def held_at_once(limiter, tasks, stop=()):
+    """The tasks with a slot, before and after some of them are cancelled."""
     counts = []
 
     async def hold(number, go):
-        async with room.place(WISH):
+        async with limiter.slot(RESOURCES):
             held.add(number)
             await go.wait()
         held.discard(number)
@@ -50,27 +50,27 @@ def held_at_once(room, tasks, stop=()):
     ],
 )
 def test_as_many_as_drivers_can_use_or_as_nodes_have_room_for(drivers, there, at_once):
-    room = TaskLimiter(lambda _: there)
+    limiter = TaskLimiter(lambda _: there)
     for client, most in drivers.items():
-        room.register(client, most)
-    (first, _) = held_at_once(room, 20)
+        limiter.register(client, most)
+    (first, _) = held_at_once(limiter, 20)
     assert first == list(range(at_once))
-    assert held_at_once(room, 20)[0] == list(range(at_once)), "places were not given back"
+    assert held_at_once(limiter, 20)[0] == list(range(at_once)), "places were not given back"
 
 
 def test_who_leaves_makes_room_for_the_next_in_turn():
-    room = TaskLimiter(lambda _: 0)
-    room.register("a", 3)
-    before, after = held_at_once(room, 10, stop=(1, 4))
+    limiter = TaskLimiter(lambda _: 0)
+    limiter.register("a", 3)
+    before, after = held_at_once(limiter, 10, stop=(1, 4))
     assert before == [0, 1, 2]
     assert after == [0, 2, 3]
-    room.register("a", 1)
-    room.unregister("a")
-    assert held_at_once(room, 10)[0] == [0]
+    limiter.register("a", 1)
+    limiter.unregister("a")
+    assert held_at_once(limiter, 10)[0] == [0]
 
 
 def test_a_pass_is_planned_for_what_there_may_be():
-    room = TaskLimiter(lambda _: 2)
-    assert room.capacity(WISH) == 2
-    room.register("a", 8)
-    assert room.capacity(WISH) == 8
+    limiter = TaskLimiter(lambda _: 2)
+    assert limiter.capacity(RESOURCES) == 2
+    limiter.register("a", 8)
+    assert limiter.capacity(RESOURCES) == 8

@@ -1,4 +1,4 @@
-"""Which trial makes which stage: one that waits for it, of a driver that asked for it, once."""
+"""A trial builds a stage if it waits for the stage and its driver has requested it."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from stillhouse.search.experiment.schema import ResourceSettings
 from stillhouse.search.stages.core.stage import Operation, Stage
 
 
-def flight(name, workers=1, clients=("driver",)):
+def job(name, workers=1, clients=("driver",)):
     class Wide(Operation):
         @property
         def workers(self):
@@ -20,7 +20,7 @@ def flight(name, workers=1, clients=("driver",)):
 
 
 def handed_over(wanted, *offers, crowded=lambda *_: True, patience=0.02):
-    """Which trials are asked to make a flight's stage within some time, by their clients."""
+    """The clients of the trials that have to build a job's stage within some time."""
 
     async def main():
         takeovers = TakeoverMatcher(crowded, patience)
@@ -41,25 +41,25 @@ def handed_over(wanted, *offers, crowded=lambda *_: True, patience=0.02):
 
 
 def test_one_trial_that_waits_for_a_stage_is_asked():
-    assert handed_over(flight("a"), ("driver", flight("a")), ("driver", flight("a"))) == ["driver"]
+    assert handed_over(job("a"), ("driver", job("a")), ("driver", job("a"))) == ["driver"]
 
 
 def test_a_trial_makes_nothing_that_it_does_not_wait_for():
-    assert handed_over(flight("a"), ("driver", flight("other"))) == []
+    assert handed_over(job("a"), ("driver", job("other"))) == []
 
 
 def test_a_trial_makes_nothing_that_its_own_driver_did_not_ask_for():
     """Another driver may give a stage other resources, such as a GPU."""
-    offers = [("stranger", flight("a")), ("driver", flight("a"))]
-    assert handed_over(flight("a"), *offers) == ["driver"]
+    offers = [("stranger", job("a")), ("driver", job("a"))]
+    assert handed_over(job("a"), *offers) == ["driver"]
 
 
 def test_a_task_gets_some_time_to_begin():
-    assert handed_over(flight("a"), ("driver", flight("a")), patience=60.0) == []
+    assert handed_over(job("a"), ("driver", job("a")), patience=60.0) == []
 
 
 def test_several_workers_are_waited_for_while_they_may_find_room():
-    room, wide = [3], flight("a", workers=2)
+    room, wide = [3], job("a", workers=2)
 
     def crowded(which, trials):
         assert (which, trials) == (wide, 1)

@@ -1,4 +1,4 @@
-"""What the foundry and a trial say to each other where no slot is ever free; without Ray."""
+"""The protocol between the scheduler and a trial when no slot is free; without Ray."""
 
 import asyncio
 import threading
@@ -24,7 +24,7 @@ DRIVER = "driver"
 
 
 class Noted(Operation):
-    """Notes every start, and the epoch that it begins after."""
+    """Logs every start with its epoch."""
 
     kind: ClassVar[str] = "noted"
     starts: ClassVar[list[tuple[str, int]]] = []
@@ -49,7 +49,7 @@ class Noted(Operation):
 
 
 class Carried(Noted):
-    """Made in one pass with others of its kind."""
+    """Built in one pass with others of its kind."""
 
     kind: ClassVar[str] = "carried"
 
@@ -65,7 +65,7 @@ class Carried(Noted):
 
 
 class NoSlot(StageRun):
-    """A task that no worker takes up."""
+    """A task that no worker starts."""
 
     async def next_message(self):
         await asyncio.Event().wait()
@@ -75,7 +75,7 @@ class NoSlot(StageRun):
 
 
 class Actor:
-    """A trial's actor; what Ray is asked of it ends with the trial."""
+    """A trial's actor; its call to Ray ends with the trial."""
 
     def __init__(self, loop):
         self._loop, self._left = loop, asyncio.Event()
@@ -97,24 +97,24 @@ class Method:
 
 
 class Talk:
-    """A foundry in a thread of its own, and trials in others."""
+    """A scheduler in a thread of its own, and trials in others."""
 
     def __init__(self, library):
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
         self._thread.start()
         self.library = library
-        self.foundry = StageScheduler(library.uri)
-        self.foundry._placement.takeovers.delay_s = 0.05
+        self.scheduler = StageScheduler(library.uri)
+        self.scheduler._placement.takeovers.delay_s = 0.05
         self.actors = threading.local()
         self.trials = ThreadPoolExecutor(4)
-        self.ask(self.foundry.subscribe(DRIVER)).result(60)
+        self.ask(self.scheduler.subscribe(DRIVER)).result(60)
 
     def ask(self, coroutine):
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
 
     def __getattr__(self, name):
-        return Method(self, getattr(self.foundry, name))
+        return Method(self, getattr(self.scheduler, name))
 
     # What a trial asks of Ray
 
@@ -131,10 +131,10 @@ class Talk:
     # What a test asks
 
     def request(self, *stages):
-        self.ask(self.foundry.request(DRIVER, list(stages), ResourceSettings())).result(60)
+        self.ask(self.scheduler.request(DRIVER, list(stages), ResourceSettings())).result(60)
 
     def trial(self, *stages):
-        """A trial that waits for stages: why it failed, empty if it did not."""
+        """A trial that waits for stages; its result is the failure, or empty."""
 
         def waits():
             self.actors.here = Actor(self.loop)
@@ -150,10 +150,10 @@ class Talk:
         return self.trials.submit(waits)
 
     def told(self):
-        return self.ask(self.foundry.poll_events(DRIVER, 0)).result(60)[1]
+        return self.ask(self.scheduler.poll_events(DRIVER, 0)).result(60)[1]
 
     def close(self):
-        self.ask(self.foundry.unregister(DRIVER)).result(60)
+        self.ask(self.scheduler.unregister(DRIVER)).result(60)
         self.trials.shutdown()
         self.ask(self._end()).result(60)
         self.loop.call_soon_threadsafe(self.loop.stop)
@@ -224,7 +224,7 @@ def test_what_was_removed_is_made_once_for_all_trials(talk):
     wanted = stage("wanted")
     talk.request(wanted)
     assert talk.trial(wanted).result(60) == ""
-    talk.library.remove(wanted.key)
+    talk.library.remove_artifact(wanted.key)
     trials = [talk.trial(wanted) for _ in range(3)]
     assert [each.result(60) for each in trials] == ["", "", ""]
     assert Noted.starts == [("wanted", 0)] * 2
@@ -235,7 +235,7 @@ def test_what_a_stage_rests_on_and_is_gone_is_made_again_first(talk):
     after = stage("after", first)
     talk.request(first)
     assert talk.trial(first).result(60) == ""
-    talk.library.remove(first.key)
+    talk.library.remove_artifact(first.key)
     making._OPEN_ARTIFACTS.clear()
     talk.request(after)
     assert talk.trial(after).result(60) == ""
@@ -251,11 +251,11 @@ def test_a_trial_that_is_lost_is_followed_by_the_next_that_waits(talk):
     reply = waits.result(60)
     assert reply.stages == (wanted,)
     talk.library.save_scratch(wanted.key, {"epoch": torch.tensor(2)})
-    assert talk.receive_report.remote(reply.ticket, {"epoch": 2.0}).result(60)
+    assert talk.receive_report.remote(reply.ticket, [{"epoch": 2.0}]).result(60)
     actor.leave()
     assert talk.trial(wanted).result(60) == ""
     assert Noted.starts == [("wanted", 2)]
-    assert not talk.receive_report.remote(reply.ticket, {"epoch": 3.0}).result(60), (
+    assert not talk.receive_report.remote(reply.ticket, [{"epoch": 3.0}]).result(60), (
         "it is told to stop"
     )
 
@@ -293,8 +293,8 @@ def test_a_driver_that_leaves_stops_its_trial(talk):
     wanted = stage("wanted")
     talk.request(wanted)
     reply = talk.wait_for_stages.remote(DRIVER, [wanted], Actor(talk.loop), "a node").result(60)
-    assert talk.receive_report.remote(reply.ticket, {"epoch": 1.0}).result(60)
-    talk.ask(talk.foundry.leave(DRIVER)).result(60)
+    assert talk.receive_report.remote(reply.ticket, [{"epoch": 1.0}]).result(60)
+    talk.ask(talk.scheduler.unregister(DRIVER)).result(60)
     until = time.monotonic() + 60
-    while talk.receive_report.remote(reply.ticket, {"epoch": 2.0}).result(60):
+    while talk.receive_report.remote(reply.ticket, [{"epoch": 2.0}]).result(60):
         assert time.monotonic() < until

@@ -1,4 +1,4 @@
-"""What of Ray's errors is a lost worker, and what is said in the end."""
+"""Which of Ray's errors are retried, and the final messages."""
 
 import inspect
 import pickle
@@ -75,7 +75,7 @@ def blank(kind):
 
 
 def test_every_error_of_ray_is_one_or_the_other():
-    """One that a later Ray adds must be looked at."""
+    """A new error of a later Ray must be classified here."""
     assert kinds().keys() <= LOST | NOT_LOST
     assert {
         name for name, kind in kinds().items() if is_retryable(blank(kind))

@@ -1,4 +1,4 @@
-"""A process whose work hangs ends itself, and says so where it still can."""
+"""A process whose work hangs ends itself, and notes that if it can."""
 
 import subprocess
 import sys
@@ -10,14 +10,14 @@ from stillhouse.search.execution.watchdog import Watchdog, pop_hang_timeout, sta
 
 HANGS = """
 import re, sys, time
-from search import watchdog
+from stillhouse.search.execution import watchdog
 from stillhouse.search.artifacts.store import Library
 
-watchdog.GRACE = 1.0
-with watchdog.watchdog(Library(sys.argv[1]), "key", 2.0) as watched:
+watchdog.EXIT_GRACE_S = 1.0
+with watchdog.stage_watchdog(Library(sys.argv[1]), "key", 2.0) as watched:
     for _ in range(5):
         time.sleep(0.6)
-        watched.heard()
+        watched.heartbeat()
     print("still here", flush=True)
     {work}
 """
@@ -47,7 +47,7 @@ def test_work_that_holds_the_interpreter_is_ended_too(library):
 @pytest.mark.slow
 def test_a_library_that_hangs_as_well_delays_the_end_only(library):
     code = HANGS.format(work="Library.save_scratch = lambda *_: time.sleep(3600); time.sleep(3600)")
-    code = code.replace("watchdog.GRACE = 1.0", "watchdog.LAST_WORDS = 1.0")
+    code = code.replace("watchdog.EXIT_GRACE_S = 1.0", "watchdog.ON_TIMEOUT_LIMIT_S = 1.0")
     run = [sys.executable, "-c", code, library.uri]
     assert subprocess.run(run, capture_output=True, timeout=300).returncode == 1
 

@@ -268,7 +268,7 @@ def test_trials_that_hold_every_slot_make_what_they_wait_for(orders, trial, stag
     makers = {name: process for name, _, process in starts()}
     assert makers["left"] in (first, second)
     assert makers["right"] in (first, second)
-    assert within(60, lambda: orders.ready([both, left, right]))
+    assert within(60, lambda: orders.all_built([both, left, right]))
     assert orders.num_in_flight == 0
 
 
@@ -319,7 +319,7 @@ def test_fewer_workers_make_a_stage_where_the_cluster_stays_too_small(
         placement = StagePlacement(library.uri, shrink_after=3.0)
         async with placement.run([wide]) as running:
             said = [said async for said in stream_reports(running, 300.0)]
-        return running.num_workers, said[-1]
+        return running.num_workers, said[-1][0]
 
     workers, record = asyncio.run(make())
     assert workers == 2

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from ray.tune.schedulers import TrialScheduler
 
-from stillhouse.search.execution.capacity import capacity, passes
+from stillhouse.search.execution.capacity import capacity, num_batches
 from stillhouse.search.experiment import max_epochs
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.search.experiment.max_epochs import most_epochs
@@ -193,4 +193,4 @@ def test_no_trial_is_held_for_long(patient, clock):
     ],
 )
 def test_a_group_is_shared_out_over_what_the_cluster_has(stages, wish, cluster, count):
-    assert passes(stages, capacity(wish, cluster)) == count
+    assert num_batches(stages, capacity(wish, cluster)) == count
