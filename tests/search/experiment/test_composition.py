@@ -51,7 +51,9 @@ def composed(of=("soft_targets", "attention", "relations"), **limits):
 
 def drawn(experiment, points=1):
     found = []
-    for _ in enumerate_suggestions(lambda chooser: found.append(experiment.draw(chooser)), points):
+    for _ in enumerate_suggestions(
+        lambda chooser: found.append(experiment.suggest(chooser)), points
+    ):
         yield from found
         found.clear()
 

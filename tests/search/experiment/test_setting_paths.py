@@ -39,7 +39,7 @@ def enumerated(domains, points=3):
     found = []
 
     def draw(chooser):
-        found.append(tuple(d.draw(name, chooser) for name, d in domains.items()))
+        found.append(tuple(d.suggest(name, chooser) for name, d in domains.items()))
 
     names = [tuple(leaf) for leaf in enumerate_suggestions(draw, points)]
     return found, names

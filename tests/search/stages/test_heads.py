@@ -37,8 +37,8 @@ def loaded(told, changes=None, **top):
 
 def made(experiment, library, entry=None):
     """The artifacts of an experiment's stages by label."""
-    recipe = experiment.recipe()
-    stages = recipe.entries[entry].members if entry else [recipe.student]
+    recipe = experiment.stage_graph()
+    stages = recipe.expanded_stages[entry].teaching_stages if entry else [recipe.student]
     list(build_stages(stages, library))
     found = {s.label: library.open_artifact(s.key) for stage in stages for s in stage.ancestors()}
     assert all(isinstance(artifact, Artifact) for artifact in found.values())

@@ -28,7 +28,7 @@ def loaded(told, changes=None, **top):
 
 
 def labels(experiment, values=None):
-    return [stage.label for stage in experiment.recipe(values).student.parents]
+    return [stage.label for stage in experiment.stage_graph(values).student.parents]
 
 
 # Several teachers

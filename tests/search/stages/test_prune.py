@@ -28,7 +28,7 @@ def told(tiny):
 
 
 def make(experiment, library, values=None):
-    recipe = experiment.recipe(values)
+    recipe = experiment.stage_graph(values)
     for _ in build_stages([recipe.student], library):
         pass
     return recipe, {s.label: library.open_artifact(s.key) for s in recipe.student.ancestors()}

@@ -220,7 +220,7 @@ def made(two):
 def test_what_is_made_is_rebuilt_and_measured(made):
     stage, library = made
     for each in stage.ancestors():
-        artifact = library.open(each.key)
+        artifact = library.open_artifact(each.key)
         network = load_network(artifact)
         assert num_subclasses(network) == 3
         assert network.blocks["head"](torch.zeros(1, *_entering(network))).shape[1] == 6
