@@ -15,7 +15,13 @@ from stillhouse.search.artifacts.artifact import Artifact
 from stillhouse.search.artifacts.record import Record
 from stillhouse.search.artifacts.store import CorruptArtifact, Library, serialise_tensors
 from stillhouse.search.core.provenance import _here
-from stillhouse.search.stages.core.stage import EpochMetrics, Stage, StageContext, StageResult
+from stillhouse.search.stages.core.stage import (
+    BatchOperation,
+    EpochMetrics,
+    Stage,
+    StageContext,
+    StageResult,
+)
 from stillhouse.spaces.config.base import fingerprint
 
 SAVE_INTERVAL_S = 20.0
@@ -126,6 +132,7 @@ def build_batch(
     )
     curves: list[list[EpochMetrics]] = [[] for _ in stages]
     first = stages[0].operation
+    assert isinstance(first, BatchOperation)
     run = first.run_batch([stage.operation for stage in stages], stages[0].data, parents, context)
     try:
         while True:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def build_stage_graph(
         ConfigError: a reference to nothing, a cycle, or entries that cannot be laid out.
     """
     expanded_stages: dict[str, ExpandedStage] = {}
-    problems: list[Problem] = []
+    problems_by_name: dict[str, tuple[Problem, ...]] = {}
     for name in topological_order(stage_configs):
         if not expanded_stages.keys() >= set(stage_configs[name].dependencies()):
             continue  # what it rests on is wrong already
@@ -97,12 +98,13 @@ def build_stage_graph(
                 name, stage_configs[name], expanded_dependencies, stage_data
             )
         except ConfigError as error:
-            problems.extend(error.with_prefix(name).problems)
+            problems_by_name[name] = error.with_prefix(name).problems
         else:
             expanded_stages[name] = expanded
-    if problems:
-        raise ConfigError(problems)
-    return StageGraph(expanded_stages, expanded_stages[final_name].stage)
+    if problems_by_name:
+        raise ConfigError(p for name in stage_configs for p in problems_by_name.get(name, ()))
+    in_file_order = {name: expanded_stages[name] for name in stage_configs}
+    return StageGraph(in_file_order, expanded_stages[final_name].stage)
 
 
 def _expand_checked(
@@ -188,28 +190,20 @@ def data_config_for(stage_config: StageConfig, data: DataConfig) -> DataConfig:
     return stage_data
 
 
-def topological_order(stage_configs: Mapping[str, StageConfig]) -> Iterator[str]:
-    """The entries' names, each after those it needs.
+def topological_order(stage_configs: Mapping[str, StageConfig]) -> tuple[str, ...]:
+    """Names of the entries, each after its dependencies.
 
     Raises:
-        ConfigError: a needed entry does not exist, or entries need each other in a circle.
+        ConfigError: an unknown dependency, or a cycle.
     """
-    visited: set[str] = set()
-
-    def visit(name: str, trail: tuple[str, ...]) -> Iterator[str]:
-        if name in trail:
-            cycle = " -> ".join((*trail[trail.index(name) :], name))
-            raise ConfigError([Problem(name, f"stages need each other in a circle: {cycle}")])
-        if name in visited:
-            return
-        for dependency in stage_configs[name].dependencies():
-            if dependency not in stage_configs:
-                raise ConfigError(
-                    [Problem(name, unknown_message("stage", dependency, stage_configs))]
-                )
-            yield from visit(dependency, (*trail, name))
-        visited.add(name)
-        yield name
-
-    for name in stage_configs:
-        yield from visit(name, ())
+    dependencies = {name: config.dependencies() for name, config in stage_configs.items()}
+    for name, names in dependencies.items():
+        for unknown in names:
+            if unknown not in stage_configs:
+                raise ConfigError([Problem(name, unknown_message("stage", unknown, stage_configs))])
+    try:
+        return tuple(TopologicalSorter(dependencies).static_order())
+    except CycleError as error:
+        cycle = error.args[1][::-1]
+        message = f"stages need each other in a circle: {' -> '.join(cycle)}"
+        raise ConfigError([Problem(cycle[0], message)]) from None

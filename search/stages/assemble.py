@@ -9,139 +9,34 @@ parts add up to.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, field_validator
 
 from stillhouse.methods.core.data.config import DataConfig
-from stillhouse.methods.core.data.dataset import open_data
 from stillhouse.methods.core.data.facts import facts
-from stillhouse.methods.core.training.evaluation import evaluate_validation, validation_metric_names
-from stillhouse.methods.core.training.neighbourhood import recalibrate_batch_norm
-from stillhouse.search.artifacts.artifact import Artifact
 from stillhouse.search.assembly.calibration import MIN_MEASURED_ASSEMBLIES
-from stillhouse.search.assembly.cost_model import AssemblyCostModel, fit_cost_model
-from stillhouse.search.assembly.network import load_network, network_description
-from stillhouse.search.assembly.planner import Assembly
 from stillhouse.search.assembly.pool import (
     BUDGET_COSTS,
     LATENCY_METRIC,
-    BlockPool,
     ScoreName,
     end_label,
-    replacement_of,
 )
 from stillhouse.search.stages.core.config import ExpandedStage, StageConfig
 from stillhouse.search.stages.core.stage import (
-    COST_NAMES,
-    EpochMetrics,
-    Operation,
     Stage,
-    StageContext,
-    StageResult,
 )
 from stillhouse.search.stages.neighbourhoods import require_named_network
-from stillhouse.search.stages.ops.latency import LATENCY_METRICS, MeasureLatency
+from stillhouse.search.stages.ops.assemble import AssembleNetwork
+from stillhouse.search.stages.ops.latency import MeasureLatency
 from stillhouse.search.stages.ops.neighbourhood import DistilNeighbourhood
 from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Choice, Domain, Integers
 from stillhouse.spaces.config.limits import Limit, as_limit
 from stillhouse.spaces.config.problems import ConfigError, Problem, unknown_message
-from stillhouse.spaces.cost import compute_costs
 from stillhouse.spaces.latency import LatencySettings
 from stillhouse.spaces.network_spec import NetworkSpec
-
-
-class AssembleNetwork(Operation):
-    """Plan, put together, recalibrate, evaluate, time as a whole."""
-
-    version: ClassVar[int] = 3
-    kind: ClassVar[str] = "assemble"
-    makes_network: ClassVar[bool] = True
-
-    budgets: dict[str, Limit] = setting({}, "cost -> the range it must keep")
-    score: ScoreName = setting("kl", "what is added up and minimised")
-    rank: int = setting(0, "0 the best plan, 1 the second best, ...", ge=0)
-    apart: int = setting(1, "places in which two plans differ at least", ge=1)
-    recalibrate: int = setting(20, "training batches of 256 for batch-norm statistics", ge=0)
-    latency: LatencySettings | None = setting(None, "how it is timed, if it is")
-    timed: dict[str, str] = setting({}, "label of a part -> key of its latency")
-    along: str = setting("parameters", "cost by which assemblies to calibrate by are spread")
-    share: float | None = setting(None, "of the way from the least of that cost to the best score")
-
-    def identity(self) -> dict[str, Any]:
-        """``timed`` says what the parents do."""
-        latency = self.latency.identity() if self.latency else None
-        return {k: v for k, v in self.plain().items() if k != "timed"} | {"latency": latency}
-
-    def metric_names(self, stage: Stage) -> frozenset[str]:
-        """Without ``planned_loss``, which takes first assemblies that differ enough."""
-        names = (
-            COST_NAMES | validation_metric_names(stage.data, stage.subclasses) | {"planned_score"}
-        )
-        latency_names = {*LATENCY_METRICS, "summed_latency_ms", "planned_latency_ms"}
-        return names | (latency_names if self.latency else frozenset())
-
-    def run(
-        self, data: DataConfig, parents: Sequence[Artifact], context: StageContext
-    ) -> Generator[EpochMetrics, None, StageResult]:
-        dataset, teacher = open_data(data), load_network(parents[0])
-        pool = BlockPool(teacher, dataset.shape, parents[1:], self.timed)
-        cost_model = fit_cost_model(pool, self.score, [parent.record for parent in parents])
-        plan = self._choose_plan(cost_model)
-        neighbourhoods = pool.neighbourhoods_on(plan.edges)
-        network = pool.build_network(neighbourhoods)
-        if self.recalibrate:
-            recalibrate_batch_norm(network, dataset, context.device, self.recalibrate)
-        epoch_metrics = {"epoch": 1.0} | evaluate_validation(network, dataset, context.device)
-        yield epoch_metrics
-        metrics = {k: v for k, v in epoch_metrics.items() if k != "epoch"}
-        metrics |= compute_costs(network.cpu(), dataset.shape).plain() | _expected_metrics(
-            cost_model, plan
-        )
-        if self.latency:
-            metrics |= self.latency.measure(network, dataset.shape)
-        replacements = [replacement_of(artifact) for artifact in neighbourhoods]
-        metadata = {
-            "data": facts(data).plain(),
-            "assembly": {
-                "teacher": network_description(parents[0])["teacher"],
-                "pieces": [replacement.plain() for replacement in replacements],
-            },
-            "chosen": [replacement.label for replacement in replacements],
-            "parts": list(pool.describe_parts(plan.edges, cost_model.additive_edges)),
-            "over": dict(self._exceeded_budgets(metrics)),
-        }
-        metadata |= (
-            {"calibration": cost_model.calibration_summary()}
-            if cost_model.calibration_summary()
-            else {}
-        )
-        return StageResult(network.state_dict(), metrics, metadata)
-
-    def _choose_plan(self, cost_model: AssemblyCostModel) -> Assembly:
-        if self.share is not None:
-            return cost_model.plan_at_share(self.along, self.share)
-        return cost_model.best_plans(self.budgets, self.rank + 1, self.apart)[-1]
-
-    def _exceeded_budgets(self, metrics: Mapping[str, float]) -> Iterator[tuple[str, Any]]:
-        """Budgets that the whole network was found not to keep, as a latency may."""
-        for cost, limit in self.budgets.items():
-            if limit.violation(metrics[cost]) > 0:
-                yield cost, {"found": metrics[cost], "most": limit.max, "least": limit.min}
-
-
-def _expected_metrics(cost_model: AssemblyCostModel, plan: Assembly) -> dict[str, float]:
-    """What the planner expects of a plan."""
-    score, latency = cost_model.additive_sums(plan.edges)
-    metrics = {
-        "planned_score": score,
-        "planned_loss": cost_model.expected_loss(plan),
-        "summed_latency_ms": latency,
-        "planned_latency_ms": plan.costs.get(LATENCY_METRIC),
-    }
-    return {name: value for name, value in metrics.items() if value is not None}
 
 
 class Assemble(StageConfig):

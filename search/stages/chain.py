@@ -19,7 +19,7 @@ from stillhouse.methods.core.training.train import Training
 from stillhouse.search.stages.core.config import ExpandedStage, StageConfig
 from stillhouse.search.stages.core.stage import Stage
 from stillhouse.search.stages.core.weights import WeightsSettings, as_weights
-from stillhouse.search.stages.expansion.prerequisites import expand_teachers
+from stillhouse.search.stages.expansion import prerequisites
 from stillhouse.search.stages.expansion.teachers import (
     require_matching_teachers,
     training_field_domain,
@@ -81,7 +81,7 @@ class Chain(StageConfig):
             if operation.weights:
                 _require_weights_fit(operation.weights, spec, data)
             link_teachers = (
-                expand_teachers(operation.objective, teachers) if operation.objective else ()
+                prerequisites.expand(operation.objective, teachers) if operation.objective else ()
             )
             link = Stage(f"{name}/{spec.label}", operation, data, link_teachers)
             _require_smaller(link, chain_stages[-1])

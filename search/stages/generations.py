@@ -14,7 +14,7 @@ from stillhouse.methods.core.objective.objective import Objective
 from stillhouse.methods.core.training.train import Training
 from stillhouse.search.stages.core.config import ExpandedStage, StageConfig
 from stillhouse.search.stages.core.stage import REPLICA_SEED_OFFSET, Stage
-from stillhouse.search.stages.expansion.prerequisites import expand_teachers
+from stillhouse.search.stages.expansion import prerequisites
 from stillhouse.search.stages.expansion.teachers import (
     require_matching_teachers,
     training_field_domain,
@@ -66,7 +66,8 @@ class Generations(StageConfig):
                 seed=self.seed + REPLICA_SEED_OFFSET * number,
             )
             label = f"{name}/{number + 1}"
-            generations.append(Stage(label, operation, data, expand_teachers(objective, teachers)))
+            parents = prerequisites.expand(objective, teachers)
+            generations.append(Stage(label, operation, data, parents))
         return ExpandedStage(tuple(generations) if self.ensemble else (generations[-1],))
 
     def _labels_only(self) -> Objective:

@@ -47,7 +47,7 @@ class Prune(PruningConfig, CompressionConfig):
             about = facts(data)
             sketch = spec.build_for_shapes(about.shape, about.classes)
             check_prunable(sketch)
-            if start_stage.operation.kind == "train" and not start_stage.operation.continues_parent:
+            if start_stage.operation.kind == "train" and not start_stage.continues_parent:
                 self._require_remaining_channels(start_stage.label, sketch)
         return PruneNetwork(
             how=self.how, sparsity=self.sparsity, scope=self.scope, recalibrate=self.recalibrate

@@ -13,9 +13,9 @@ from stillhouse.methods.core.objective.objective import Objective
 from stillhouse.methods.core.synthesis.distilling.unroll import require_no_batch_norm
 from stillhouse.methods.core.training.train import Training
 from stillhouse.search.stages.core.config import ExpandedStage, StageConfig
-from stillhouse.search.stages.core.stage import Stage
+from stillhouse.search.stages.core.stage import ImageOperation, Stage
 from stillhouse.search.stages.core.weights import WeightsSettings, as_weights
-from stillhouse.search.stages.expansion.prerequisites import expand_teachers
+from stillhouse.search.stages.expansion import prerequisites
 from stillhouse.search.stages.expansion.teachers import (
     require_matching_teachers,
     training_field_domain,
@@ -97,7 +97,9 @@ class Train(StageConfig):
         if self.weights and network:
             self.weights.with_absolute_path().require_fit(network, data)
         start_stages = (
-            _require_network("start", expanded_dependencies[self.start]) if self.start else ()
+            (expanded_dependencies[self.start].stage.require_network("start", "to go on from"),)
+            if self.start
+            else ()
         )
         if start_stages and self.anew:
             _refuse_quantised(start_stages[0])
@@ -117,7 +119,7 @@ class Train(StageConfig):
             few_steps=self.few_steps,
             seed=self.seed,
         )
-        parents = (*start_stages, *image_stages, *expand_teachers(self.objective, teachers))
+        parents = (*start_stages, *image_stages, *prerequisites.expand(self.objective, teachers))
         return ExpandedStage((Stage(name, operation, data, parents),))
 
     def _contradictions(self) -> Iterator[Problem]:
@@ -155,14 +157,19 @@ class Train(StageConfig):
         Raises:
             ConfigError: a method that needs hard labels, or steps where none were distilled.
         """
-        if not image_stage.operation.makes_soft_labels and self.few_steps:
-            message = f"{image_stage.label} is a {image_stage.operation.kind}, which distils no steps to take"
+        has_soft_labels = (
+            isinstance(image_stage.operation, ImageOperation)
+            and image_stage.operation.has_soft_labels
+        )
+        if not has_soft_labels and self.few_steps:
+            kind = image_stage.operation.kind
+            message = f"{image_stage.label} is a {kind}, which distils no steps to take"
             raise ConfigError([Problem("few_steps", message)])
         if self.few_steps and self.network:
             about = facts(image_stage.data)
             require_no_batch_norm(self.network.build_for_shapes(about.shape, about.classes))
         hard_label_methods = self.objective.methods_needing_hard_labels if self.objective else ()
-        if image_stage.operation.makes_soft_labels and hard_label_methods:
+        if has_soft_labels and hard_label_methods:
             message = (
                 f"needs hard labels, and those of {image_stage.label} are soft; use cross_entropy"
             )
@@ -170,15 +177,6 @@ class Train(StageConfig):
 
     def declared_domain(self, path: tuple[str, ...]) -> Domain | None:
         return training_field_domain(self, path)
-
-
-def _require_network(field: str, expanded: ExpandedStage) -> tuple[Stage, ...]:
-    if not expanded.stage.operation.makes_network:
-        message = (
-            f"{expanded.stage.label} is a {expanded.stage.operation.kind}, no network to go on from"
-        )
-        raise ConfigError([Problem(field, message)])
-    return (expanded.stage,)
 
 
 def _refuse_quantised(stage: Stage) -> None:
@@ -198,8 +196,9 @@ def _refuse_quantised(stage: Stage) -> None:
 def _require_images(expanded: ExpandedStage, data: DataConfig) -> tuple[Stage, ...]:
     """The stage whose images take the place of the training split of ``data``."""
     image_stage = expanded.stage
-    if not image_stage.operation.makes_images:
-        message = f"{image_stage.label} is a {image_stage.operation.kind}, which makes no images to learn on"
+    if not isinstance(image_stage.operation, ImageOperation):
+        kind = image_stage.operation.kind
+        message = f"{image_stage.label} is a {kind}, which makes no images to learn on"
         raise ConfigError([Problem("images", message)])
     if data.augment.noise:
         raise ConfigError([Problem("images", "has no place beside data.augment.noise: true")])
@@ -208,6 +207,9 @@ def _require_images(expanded: ExpandedStage, data: DataConfig) -> tuple[Stage, .
         ("classes", facts(image_stage.data).classes, facts(data).classes),
     ):
         if image_value != data_value:
-            message = f"the {property_name} of {image_stage.label}'s images, {image_value}, is not this stage's, {data_value}"
+            message = (
+                f"the {property_name} of {image_stage.label}'s images, {image_value}, "
+                f"is not this stage's, {data_value}"
+            )
             raise ConfigError([Problem("images", message)])
     return (image_stage,)

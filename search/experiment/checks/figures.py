@@ -77,7 +77,7 @@ def check_metrics(experiment: Experiment, graph: StageGraph) -> Iterator[Problem
 def _goal_metrics(student: Stage) -> set[str]:
     """Figures of a student that a goal can name: a latency is measured beside its record."""
     names = {*STATIC_METRICS, *MEASURED_METRICS} & student.metric_names
-    return names | ({"latency_ms"} if student.operation.makes_network else set())
+    return names | ({"latency_ms"} if student.makes_network else set())
 
 
 def _metrics_of_searched_values(experiment: Experiment) -> set[str]:
@@ -99,7 +99,7 @@ def _missing_metric_problems(metric: str, student: Stage) -> Iterator[Problem]:
         yield Problem(
             "data.validation", f"holds nothing out, and {metric} is measured there; set 0.1"
         )
-    elif metric == "val_agreement" and student.operation.makes_network:
+    elif metric == "val_agreement" and student.makes_network:
         yield Problem("goal", "val_agreement compares with a teacher, and the student has none")
     elif "subclass" in metric and student.subclasses == 1:
         message = f"{metric} needs a network that splits classes; set subclasses beside it"

@@ -12,7 +12,7 @@ from stillhouse.methods.core.objective.objective import Objective
 from stillhouse.methods.core.training.train import Training
 from stillhouse.search.stages.core.config import ExpandedStage, StageConfig
 from stillhouse.search.stages.core.stage import Operation, Stage
-from stillhouse.search.stages.expansion.prerequisites import expand_teachers
+from stillhouse.search.stages.expansion import prerequisites
 from stillhouse.search.stages.expansion.teachers import (
     require_matching_teachers,
     training_field_domain,
@@ -64,11 +64,7 @@ class CompressionConfig(FineTuningConfig, StageConfig):
             message = f"{self.do} needs {self.required_package}; pip install 'stillhouse[compress]'"
             raise ConfigError([Problem("do", message)])
         start_stage = expanded_dependencies[self.start].stage
-        if not start_stage.operation.makes_network:
-            message = (
-                f"{start_stage.label} is a {start_stage.operation.kind}, no network to compress"
-            )
-            raise ConfigError([Problem("start", message)])
+        start_stage.require_network("start", "to compress")
         operation = self.compression_operation(start_stage, data)
         compressed = Stage(f"{name}/{operation.kind}d", operation, data, (start_stage,))
         objective = self.fine_tuning_objective
@@ -85,7 +81,7 @@ class CompressionConfig(FineTuningConfig, StageConfig):
         fine_tuning = TrainNetwork(
             network=None, objective=objective, training=self.training, seed=self.seed
         )
-        parents = (compressed, *expand_teachers(objective, teachers))
+        parents = (compressed, *prerequisites.expand(objective, teachers))
         return ExpandedStage((compressed, Stage(name, fine_tuning, data, parents)))
 
     def compression_operation(self, start_stage: Stage, data: DataConfig) -> Operation:

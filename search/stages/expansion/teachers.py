@@ -26,9 +26,7 @@ def require_matching_teachers(objective: Objective | None, teachers: Sequence[St
         message = "has a method that needs a teacher, and `teachers:` names none"
         raise ConfigError([Problem("objective", message)])
     for teacher in teachers:
-        if not teacher.operation.makes_network:
-            message = f"{teacher.label} is a {teacher.operation.kind}, no network that could teach"
-            raise ConfigError([Problem("teachers", message)])
+        teacher.require_network("teachers", "that could teach")
     if teachers and not uses_teachers(objective):
         raise ConfigError([Problem("teachers", UNUSED_TEACHERS_MESSAGE)])
 
@@ -51,7 +49,10 @@ def with_subclasses(
         network.subclasses if network.subclasses > 1 else asked_by_objective
     )
     if asked_by_objective not in (1, num_subclasses):
-        message = f"is {num_subclasses}, and the objective asks for {asked_by_objective}; give both the same"
+        message = (
+            f"is {num_subclasses}, and the objective asks for {asked_by_objective}; "
+            "give both the same"
+        )
         raise ConfigError([Problem("subclasses", message)])
     if num_subclasses == 1 and objective and objective.methods_needing_subclasses:
         message = "splits no class, and the network has none either; set subclasses: 5 beside it"

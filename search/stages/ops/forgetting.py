@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -22,8 +22,8 @@ def earlier_data(start: Stage, data: DataConfig) -> tuple[DataConfig, ...]:
     what such a network cannot be asked about: images of another shape, other classes, no split.
     """
     by_fingerprint = {fingerprint(data.validation_identity()): data}
-    for earlier in _training_data_of(start):
-        by_fingerprint.setdefault(fingerprint(earlier.validation_identity()), earlier)
+    for stage in start.warm_start_chain():
+        by_fingerprint.setdefault(fingerprint(stage.data.validation_identity()), stage.data)
     about = facts(data)
     return tuple(
         candidate
@@ -32,13 +32,6 @@ def earlier_data(start: Stage, data: DataConfig) -> tuple[DataConfig, ...]:
         and earlier_facts.classes == about.classes
         and earlier_facts.sizes["validation"]
     )
-
-
-def _training_data_of(stage: Stage) -> Iterator[DataConfig]:
-    yield stage.data
-    while stage.operation.continues_parent:
-        stage = stage.parents[0]
-        yield stage.data
 
 
 def forgetting_metrics(

@@ -21,7 +21,7 @@ from stillhouse.search.stages.core.stage import (
     COST_NAMES,
     REPLICA_SEED_OFFSET,
     EpochMetrics,
-    Operation,
+    NetworkOperation,
     Stage,
     StageContext,
     StageResult,
@@ -34,12 +34,11 @@ from stillhouse.spaces.modules.heads import maps, stage_ends, with_linear_heads
 from stillhouse.spaces.modules.network import Shape, head_tap
 
 
-class AttachHeads(Operation):
+class AttachHeads(NetworkOperation):
     """The first parent's network as it is, with a linear head on some blocks, taught together."""
 
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "heads"
-    makes_network: ClassVar[bool] = True
 
     at: HeadPlacement = setting("stages", "blocks that get one, or stages for the end of each")
     training: Training = setting(Training(), "how all of them are trained")
@@ -126,9 +125,7 @@ def make_heads_stage(label: str, teacher: Stage, operation: AttachHeads, data: D
     Raises:
         ConfigError: it is no network, has no such block, or ``data`` has no labels.
     """
-    if not teacher.operation.makes_network:
-        message = f"{teacher.label} is a {teacher.operation.kind}, no network that could have heads"
-        raise ConfigError([Problem("teacher", message)])
+    teacher.require_network("teacher", "that could have heads")
     if data.augment.noise:
         message = "heads learn from labels, and data.augment.noise leaves none; give them images"
         raise ConfigError([Problem("teacher", message)])

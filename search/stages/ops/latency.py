@@ -22,8 +22,8 @@ from stillhouse.search.assembly.network import (
     stem_module,
 )
 from stillhouse.search.stages.core.stage import (
+    BatchOperation,
     EpochMetrics,
-    Operation,
     Stage,
     StageContext,
     StageResult,
@@ -40,7 +40,7 @@ LATENCY_METRICS = frozenset(("latency_ms", "latency_spread_ms"))
 """Figures of what is timed."""
 
 
-class MeasureLatency(Operation):
+class MeasureLatency(BatchOperation):
     """The latency of a teacher's stem, its head, or a replacement for a run of its blocks."""
 
     version: ClassVar[int] = 1

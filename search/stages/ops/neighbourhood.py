@@ -25,6 +25,7 @@ from stillhouse.search.artifacts.artifact import Artifact
 from stillhouse.search.assembly.network import BlockReplacement, load_network
 from stillhouse.search.stages.core.stage import (
     COST_NAMES,
+    BatchOperation,
     EpochMetrics,
     Operation,
     Stage,
@@ -89,7 +90,7 @@ class LearnBoundary(Operation):
         return StageResult(tensors, {"variance_in_half": float(explained_by_half)})
 
 
-class DistilNeighbourhood(Operation):
+class DistilNeighbourhood(BatchOperation):
     """One replacement, distilled on the teacher's features at its two ends."""
 
     version: ClassVar[int] = 1

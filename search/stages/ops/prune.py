@@ -16,7 +16,7 @@ from stillhouse.search.assembly.network import load_network, network_description
 from stillhouse.search.stages.core.stage import (
     COST_NAMES,
     EpochMetrics,
-    Operation,
+    NetworkOperation,
     Stage,
     StageContext,
     StageResult,
@@ -32,7 +32,7 @@ from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.cost import compute_costs
 
 
-class PruneNetwork(Operation):
+class PruneNetwork(NetworkOperation):
     """Prune the first parent's network, take its statistics anew, evaluate it.
 
     Statistics are those of batch norm, and the ranges and scales of quantised layers.
@@ -40,7 +40,6 @@ class PruneNetwork(Operation):
 
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "prune"
-    makes_network: ClassVar[bool] = True
 
     how: Literal["channels", "weights"] = setting("channels", "what is taken out")
     sparsity: float = setting(0.5, "share that is taken out", gt=0.0, lt=1.0)

@@ -16,7 +16,7 @@ from stillhouse.search.assembly.network import load_network, network_description
 from stillhouse.search.stages.core.stage import (
     COST_NAMES,
     EpochMetrics,
-    Operation,
+    NetworkOperation,
     Stage,
     StageContext,
     StageResult,
@@ -30,12 +30,11 @@ from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.cost import compute_costs
 
 
-class QuantiseNetwork(Operation):
+class QuantiseNetwork(NetworkOperation):
     """Fold the first parent's batch norm, quantise it, take ranges, evaluate it."""
 
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "quantise"
-    makes_network: ClassVar[bool] = True
 
     bits: int = setting(8, "of each weight", ge=2, le=8)
     batches: int = setting(20, "training batches of 256 from which ranges are taken", ge=1)

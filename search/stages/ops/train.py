@@ -30,7 +30,7 @@ from stillhouse.search.stages.core.stage import (
     COST_NAMES,
     REPLICA_SEED_OFFSET,
     EpochMetrics,
-    Operation,
+    NetworkOperation,
     Stage,
     StageContext,
     StageResult,
@@ -45,12 +45,11 @@ from stillhouse.spaces.network_spec import NetworkSpec
 from stillhouse.spaces.weights import load_published, read_state
 
 
-class TrainNetwork(Operation):
+class TrainNetwork(NetworkOperation):
     """Build a network, start it from its seed or from weights, and teach it."""
 
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "train"
-    makes_network: ClassVar[bool] = True
 
     network: NetworkSpec | None = setting(
         None, "the network; none: the first parent's, to go on from"

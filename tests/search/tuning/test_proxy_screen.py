@@ -41,7 +41,7 @@ from stillhouse.search.results.screening import (
     weighted_spearman,
 )
 from stillhouse.search.runs.result import read_outcome
-from stillhouse.search.stages.distil_data import DistilData
+from stillhouse.search.stages.ops.distil_data import DistilData
 from stillhouse.search.tuning.local_backend import LocalBackend
 from stillhouse.search.tuning.proxy_screen import ProxyScreen
 from stillhouse.search.tuning.recorder import TrialRecorder
