@@ -10,7 +10,7 @@ from typing import Any
 from stillhouse.search.core.addresses import scrub
 from stillhouse.search.experiment.checks import check_experiment, parse_search_space
 from stillhouse.search.experiment.experiment import Experiment, to_yaml
-from stillhouse.search.experiment.schema import ExperimentFile
+from stillhouse.search.experiment.schema import TOP_LEVEL_FIELDS, ExperimentFile
 from stillhouse.search.experiment.setting_paths import SearchSpace, get_value, set_value, split_path
 from stillhouse.search.experiment.stage_graph import parse_stages
 from stillhouse.search.experiment.yaml_source import (
@@ -23,9 +23,6 @@ from stillhouse.search.experiment.yaml_source import (
 from stillhouse.search.stages.core.config import StageConfig
 from stillhouse.spaces.config.domains import ConditionalDomain
 from stillhouse.spaces.config.problems import ConfigError, Problem
-
-TOP_LEVEL = tuple(ExperimentFile.model_fields)
-"""Fields of an experiment file, which a path that is laid over it reaches first."""
 
 
 def load_experiment(
@@ -70,7 +67,7 @@ def _apply_overrides(document: Document, overrides: Mapping[str, Any]) -> None:
     for path, value in overrides.items():
         top_name = split_path(path)[0]
         is_shorthand = (
-            isinstance(stages, Mapping) and top_name in stages and top_name not in TOP_LEVEL
+            isinstance(stages, Mapping) and top_name in stages and top_name not in TOP_LEVEL_FIELDS
         )
         full_path = f"stages.{path}" if is_shorthand else path
         if len(split_path(full_path)) > MAX_DEPTH:

@@ -8,12 +8,32 @@ from typing import Any
 from stillhouse.methods.core.objective.objective import METHODS, Objective
 from stillhouse.methods.core.training.train import Training
 from stillhouse.search.stages.core.stage import Stage
+from stillhouse.search.stages.ops.train import TrainNetwork
 from stillhouse.spaces.config.domains import Domain
 from stillhouse.spaces.config.problems import ConfigError, Problem
 from stillhouse.spaces.modules.image_view import ImageView
 from stillhouse.spaces.network_spec import NetworkSpec
 
-UNUSED_TEACHERS_MESSAGE = "names teachers, but no method of the objective listens to them"
+UNUSED_TEACHERS_MESSAGE = "names teachers, but no method of the objective uses them"
+_FIRST_PARENT_TEACHES = {"boundary", "neighbourhood", "heads", "invert"}
+"""Kinds of stage whose first parent teaches."""
+
+
+def direct_teachers(student: Stage) -> tuple[Stage, ...]:
+    """The parents that a trained network learns from."""
+    if not isinstance(student.operation, TrainNetwork):
+        return ()
+    return student.parents[student.operation.num_leading_parents :]
+
+
+def teachers_of(student: Stage) -> dict[str, Stage]:
+    """Key -> stage of every network that teaches the student or one of its ancestors."""
+    by_key: dict[str, Stage] = {}
+    for stage in student.ancestors():
+        is_taught = stage.operation.kind in _FIRST_PARENT_TEACHES
+        teachers = stage.parents[:1] if is_taught else direct_teachers(stage)
+        by_key |= {teacher.key: teacher for teacher in teachers}
+    return by_key
 
 
 def require_matching_teachers(objective: Objective | None, teachers: Sequence[Stage]) -> None:

@@ -7,24 +7,13 @@ import pytest
 from stillhouse.search.experiment.checks.ending import require_test_split
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.spaces.config.problems import ConfigError
+from tests.support.experiments import FAST, LABELS, taught_student
 
-FAST = {"epochs": 1, "batch_size": 32, "lr": 0.05}
-LABELS = {"cross_entropy": {}}
-TAUGHT = {"cross_entropy": {}, "soft_targets": {}}
-TOLD = {
-    "name": "checked",
-    "data": {"source": "digits", "limit": 200, "validation": 0.2},
-    "stages": {
-        "teacher": {"network": "cnn4", "objective": LABELS, "training": FAST},
-        "student": {
-            "network": "cnn2",
-            "teachers": ["teacher"],
-            "objective": TAUGHT,
-            "training": FAST,
-        },
-    },
-    "goal": {"maximize": "student.val_accuracy"},
-}
+TOLD = taught_student(
+    "checked",
+    training=FAST,
+    limit=200,
+)
 READY = {"do": "prune", "start": "teacher", "training": FAST}
 
 
