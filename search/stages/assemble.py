@@ -1,10 +1,10 @@
-"""``do: assemble``: the best student that a teacher's neighbourhoods make under budgets.
+"""``do: assemble``: the best student that can be assembled from neighbourhoods under budgets.
 
-The planner picks cuts, candidates and widths at once from what the library knows of each;
-batch-norm statistics are taken anew; the result is an ordinary network that trials go on from.
-``rank`` takes the second best plan, the third best and so on, so that a search chooses among them
-by what they really reach. ``calibrate`` has a few assemblies made first, and corrects by them what
-parts add up to.
+The planner chooses cuts, candidates and widths together, from the records in the library. The
+assembly recalibrates its batch-norm statistics. The result is an ordinary network, and trials train
+it further. ``rank`` selects the second best plan, the third best and so on, so that a search can
+compare what they really reach. ``calibrate`` builds a few assemblies first, and corrects the
+additive cost model by them.
 """
 
 from __future__ import annotations
@@ -40,30 +40,36 @@ from stillhouse.spaces.network_spec import NetworkSpec
 
 
 class Assemble(StageConfig):
-    """An entry that makes the best student of a teacher's neighbourhoods."""
+    """An entry that assembles a student from the neighbourhoods of a teacher."""
 
     neighbourhoods: str = setting(..., "the entry that distils them")
     budgets: dict[str, Annotated[Limit, BeforeValidator(as_limit)]] = setting(
-        {}, "parameters, flops, bytes or latency_ms -> the most, or {min: ..., max: ...}"
+        {}, "parameters, flops, bytes or latency_ms -> the maximum, or {min: ..., max: ...}"
     )
     score: ScoreName = setting(
-        "kl", "what is added up and minimised", Choice(("kl", "nmse", "accuracy_drop"))
+        "kl",
+        "score that is summed over the parts and minimised",
+        Choice(("kl", "nmse", "accuracy_drop")),
     )
-    rank: int = setting(0, "0 the best plan, 1 the second best, ...", Integers(0, 7), ge=0)
-    apart: int = setting(1, "places in which two plans differ at least", Integers(1, 3), ge=1)
+    rank: int = setting(0, "0: the best plan, 1: the second best, ...", Integers(0, 7), ge=0)
+    apart: int = setting(
+        1, "minimum number of positions in which two plans differ", Integers(1, 3), ge=1
+    )
     recalibrate: int | None = setting(
         None,
-        "training batches of 256 for batch-norm statistics; none means 20, or 0 where parts were "
-        "learnt from drawn statistics, which fit as they are",
+        "training batches of 256 that recalibrate batch-norm statistics; none: 20, or 0 if the "
+        "parts were trained with inputs: statistics",
         ge=0,
     )
     calibrate: int = setting(
-        0, "assemblies made first, by which sums of scores and latencies are corrected", ge=0
+        0, "assemblies built first to correct the summed scores and latencies", ge=0
     )
     latency: LatencySettings | None = setting(
-        None, "time every part and the whole, as run.latency says or as is said here"
+        None, "measure every part and the whole, as in run.latency or as set here"
     )
-    chosen: tuple[str, ...] = setting((), "these parts, like `3-5 ghost`, instead of planning")
+    chosen: tuple[str, ...] = setting(
+        (), "assemble these parts, such as `3-5 ghost`, without planning"
+    )
 
     @field_validator("calibrate")
     @classmethod
@@ -82,7 +88,7 @@ class Assemble(StageConfig):
         return False
 
     def with_latency_settings(self, latency: LatencySettings) -> Assemble:
-        """Where a budget asks for latency and nothing is said here of how, as ``latency`` says."""
+        """With ``latency``, if a budget needs latency and the entry has no settings for it."""
         is_timed = self.latency is not None or LATENCY_METRIC in self.budgets
         has_own_settings = self.latency is not None and self.latency.model_fields_set
         return (
@@ -96,7 +102,10 @@ class Assemble(StageConfig):
     ) -> ExpandedStage:
         neighbourhoods = expanded_dependencies[self.neighbourhoods].teaching_stages
         if any(stage.operation.kind != "neighbourhood" for stage in neighbourhoods):
-            message = f"{self.neighbourhoods} distils none; name an entry with do: neighbourhoods"
+            message = (
+                f"{self.neighbourhoods} distils no neighbourhoods; "
+                "name an entry with do: neighbourhoods"
+            )
             raise ConfigError([Problem("neighbourhoods", message)])
         for cost in self.budgets:
             if cost not in BUDGET_COSTS:
@@ -132,7 +141,7 @@ class Assemble(StageConfig):
     def _calibration_stages(
         self, name: str, operation: AssembleNetwork, data: DataConfig, parents: tuple[Stage, ...]
     ) -> Iterator[Stage]:
-        """Assemblies to calibrate by: spread from the cheapest to the best, whatever the budget."""
+        """Assemblies for calibration, spread from the cheapest to the best, without budgets."""
         spread_cost = next(iter(self.budgets), "parameters")
         changes = {"budgets": {}, "rank": 0, "apart": 1, "along": spread_cost}
         for i in range(self.calibrate):
@@ -143,7 +152,7 @@ class Assemble(StageConfig):
     def _latency_stages(
         self, name: str, neighbourhoods: Sequence[Stage], spec: NetworkSpec, data: DataConfig
     ) -> Iterator[tuple[str, Stage]]:
-        """The latency of each part by its label; parts of one structure share theirs."""
+        """Label of each part -> its latency stage; parts of one structure share a stage."""
         assert self.latency is not None
         about = facts(data)
         stem_operation = MeasureLatency(
@@ -177,7 +186,7 @@ class Assemble(StageConfig):
 
 
 def _timed_parts(neighbourhoods: Iterable[Stage]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Label and settings of every part that an assembly may be made of."""
+    """Label and settings of every part that an assembly may contain."""
     operations = [
         stage.operation
         for stage in neighbourhoods

@@ -1,10 +1,10 @@
-"""``do: distil_data``: a few synthetic examples with soft labels, in place of a training split.
+"""``do: distil_data``: a few synthetic examples that replace a training split.
 
 Soft-label dataset distillation (Sucholutsky and Schonlau 2021), and with ``labels: hard`` the
-original (Wang et al. 2018); see :mod:`stillhouse.methods.core.synthesis.distilling`. A ``train``
-entry learns on the examples with ``data: {distilled: ENTRY}``: by ordinary epochs, or with
-``few_steps: true`` by the very steps that were distilled. Examples of texts are points in the space
-of word vectors; their record holds the nearest words.
+original (Wang et al. 2018); see ``stillhouse.methods.core.synthesis.distilling``. A ``train`` entry
+trains on the examples with ``data: {distilled: ENTRY}``, in ordinary epochs. With
+``few_steps: true`` it takes exactly the distilled steps. Examples of texts are points in the space
+of word vectors; their record contains the nearest words.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from stillhouse.spaces.network_spec import NetworkSpec
 
 
 class Distil(StageConfig, Distilling):
-    """An entry that makes a small data set for one kind of network."""
+    """An entry that distils a small data set for one network."""
 
     network: NetworkSpec = setting(
         ..., "name of a network without batch norm, or {name: {settings}}"
@@ -35,7 +35,7 @@ class Distil(StageConfig, Distilling):
 
     @property
     def is_reseeded(self) -> bool:
-        return True  # the first network is the student's, so both go by one seed
+        return True  # its first network is that of the student, with the same seed
 
     def expand(
         self, name: str, expanded_dependencies: Mapping[str, ExpandedStage], data: DataConfig
@@ -45,11 +45,13 @@ class Distil(StageConfig, Distilling):
         if unknown_labels := [
             label for label in self.classes or () if not 0 <= label < about.classes
         ]:
-            message = f"has {unknown_labels[0]}, and classes go from 0 to {about.classes - 1}"
+            message = f"contains {unknown_labels[0]}, but classes are 0 to {about.classes - 1}"
             raise ConfigError([Problem("classes", message)])
         if data.augment.noise and self.initial_images != "noise":
             field = "image_start" if self.images == "learnt" else "images"
-            raise ConfigError([Problem(field, "noise has none of a class; leave it out")])
+            raise ConfigError(
+                [Problem(field, "needs images, but data.augment.noise leaves none; remove it")]
+            )
         self.check_split(about.sizes["validation"])
         settings = {field: getattr(self, field) for field in Distilling.model_fields}
         operation = DistilData(**settings, network=self.network, seed=self.seed)

@@ -1,8 +1,8 @@
-"""``do: invert``: images from a teacher alone, to train on where its data is gone.
+"""``do: invert``: training images synthesised from a teacher, for use without its data.
 
-DeepInversion (Yin et al. 2020); see :mod:`stillhouse.methods.core.synthesis.inversion`. A ``train``
-entry learns on them with ``images: ENTRY``. Of the experiment's data the shape, the classes and the
-normalisation are used, and no image.
+DeepInversion (Yin et al. 2020); see ``stillhouse.methods.core.synthesis.inversion``. A ``train``
+entry trains on them with ``images: ENTRY``. The data of the experiment provides shape, classes and
+normalisation, but no image.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from stillhouse.spaces.config.domains import Domain
 
 
 class Invert(StageConfig, Inversion):
-    """An entry that makes images from a teacher."""
+    """An entry that synthesises images from a teacher."""
 
     teacher: str = setting(..., "the entry whose network is inverted; it needs batch norm")
 
@@ -35,7 +35,7 @@ class Invert(StageConfig, Inversion):
 
     @property
     def is_reseeded(self) -> bool:
-        return False  # what students are taught with is kept, as their teacher is
+        return False  # repetitions share the images as they share the teacher
 
     def expand(
         self, name: str, expanded_dependencies: Mapping[str, ExpandedStage], data: DataConfig

@@ -1,8 +1,8 @@
-"""``do: peers``: networks that learn together and from one another (online distillation).
+"""``do: peers``: networks that are trained together and teach one another (online distillation).
 
-Deep mutual learning (Zhang et al. 2018) where the objective is cross entropy and soft targets at
-temperature 1; see :mod:`stillhouse.methods.core.training.peers`. The first network is the student
-and the result; the others' figures come beside its own, as ``peer1_val_accuracy`` and so on.
+Deep mutual learning (Zhang et al. 2018) if the objective is cross entropy and soft targets at
+temperature 1; see ``stillhouse.methods.core.training.peers``. The first network is the student and
+the result. The record contains the metrics of the others, such as ``peer1_val_accuracy``.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class Peers(StageConfig):
     """An entry that trains a student and its peers in one stage."""
 
     network: NetworkSpec = setting(..., "the student: a name, or {name: {settings}}")
-    peers: tuple[NetworkSpec, ...] = setting(..., "networks that learn beside it, of any sizes")
-    teachers: tuple[str, ...] = setting((), "entries that all of them learn from as well")
-    objective: Objective = setting(..., "what each learns by; all others are its teachers")
-    training: Training = setting(Training(), "how each is trained")
+    peers: tuple[NetworkSpec, ...] = setting(..., "networks that are trained with it, of any size")
+    teachers: tuple[str, ...] = setting((), "entries that also teach all of them")
+    objective: Objective = setting(..., "objective of each network; all others are its teachers")
+    training: Training = setting(Training(), "training of each network")
 
     def dependencies(self) -> tuple[str, ...]:
         return self.teachers
@@ -44,10 +44,10 @@ class Peers(StageConfig):
         self, name: str, expanded_dependencies: Mapping[str, ExpandedStage], data: DataConfig
     ) -> ExpandedStage:
         if not self.peers:
-            message = "names none; a network without peers is an ordinary entry (do: train)"
+            message = "is empty; use do: train for a network without peers"
             raise ConfigError([Problem("peers", message)])
         if not any(METHODS.load(method).needs_teacher for method in self.objective.terms):
-            message = "has no method that listens to the peers; add one, like soft_targets"
+            message = "has no method that uses the peers; add one, such as soft_targets"
             raise ConfigError([Problem("objective", message)])
         teachers = [
             member
@@ -57,7 +57,7 @@ class Peers(StageConfig):
         if teachers:
             require_matching_teachers(self.objective, teachers)
         about = facts(data)
-        for peer in self.peers:  # what does not fit the images is to be known now
+        for peer in self.peers:  # fails now if a network does not fit the images
             network_costs(peer.plain(), about.shape, about.classes)
         operation = TrainPeers(
             network=with_subclasses(self.network, self.objective),

@@ -93,8 +93,8 @@ def replica_of(stage: Stage, index: int) -> Stage:
         parents = tuple(replica_of(parent, index) for parent in parents)
     if operation is None:
         message = (
-            f"{stage.label} is ready-made and would be the same each time; name as many entries "
-            "under teachers, or leave it at 1"
+            f"{stage.label} is pretrained, so every replica would be equal; name as many entries "
+            "under teachers, or set 1"
         )
         raise ConfigError([Problem("teachers", message)])
     return replace(stage, label=f"{stage.label}/{index + 1}", operation=operation, parents=parents)
@@ -113,8 +113,8 @@ def _with_subclasses(stage: Stage, subclasses: int, extra_methods: Mapping[str, 
     if stage.subclasses == subclasses:
         return stage
     if stage.subclasses > 1:
-        message = f"is {subclasses}, and {stage.label} splits every class into {stage.subclasses}"
-        raise ConfigError([Problem("subclasses", f"{message}; give both the same")])
+        message = f"is {subclasses}, but {stage.label} splits every class into {stage.subclasses}"
+        raise ConfigError([Problem("subclasses", f"{message}; set both to the same number")])
     operation = (
         stage.operation.split_classes(subclasses, extra_methods)
         if isinstance(stage.operation, TrainNetwork)
@@ -122,8 +122,8 @@ def _with_subclasses(stage: Stage, subclasses: int, extra_methods: Mapping[str, 
     )
     if operation is None:
         message = (
-            f"{stage.label} is ready-made or goes on from another, so its classes stay whole; name "
-            "a teacher that is trained here from its seed, or teach by soft_targets"
+            f"{stage.label} is pretrained or starts from another network, so its classes cannot be "
+            "split; name a teacher that is trained here from its seed, or use soft_targets"
         )
         raise ConfigError([Problem("subclasses", message)])
     return replace(stage, label=f"{stage.label}/subclasses{subclasses}", operation=operation)

@@ -36,28 +36,30 @@ from stillhouse.spaces.latency import LatencySettings
 
 
 class AssembleNetwork(NetworkOperation):
-    """Plan, put together, recalibrate, evaluate, time as a whole."""
+    """Plan an assembly, build it, recalibrate it, and measure accuracy and latency."""
 
     version: ClassVar[int] = 3
     kind: ClassVar[str] = "assemble"
 
-    budgets: dict[str, Limit] = setting({}, "cost -> the range it must keep")
-    score: ScoreName = setting("kl", "what is added up and minimised")
-    rank: int = setting(0, "0 the best plan, 1 the second best, ...", ge=0)
-    apart: int = setting(1, "places in which two plans differ at least", ge=1)
+    budgets: dict[str, Limit] = setting({}, "cost -> the allowed range")
+    score: ScoreName = setting("kl", "score that is summed over the parts and minimised")
+    rank: int = setting(0, "0: the best plan, 1: the second best, ...", ge=0)
+    apart: int = setting(1, "minimum number of positions in which two plans differ", ge=1)
     recalibrate: int = setting(20, "training batches of 256 for batch-norm statistics", ge=0)
-    latency: LatencySettings | None = setting(None, "how it is timed, if it is")
+    latency: LatencySettings | None = setting(None, "how latency is measured; none: not at all")
     timed: dict[str, str] = setting({}, "label of a part -> key of its latency")
-    along: str = setting("parameters", "cost by which assemblies to calibrate by are spread")
-    share: float | None = setting(None, "of the way from the least of that cost to the best score")
+    along: str = setting("parameters", "cost along which calibration assemblies are spread")
+    share: float | None = setting(
+        None, "position between the minimum of that cost and the best score"
+    )
 
     def identity(self) -> dict[str, Any]:
-        """``timed`` says what the parents do."""
+        """Without ``timed``, which the parents decide."""
         latency = self.latency.identity() if self.latency else None
         return {k: v for k, v in self.plain().items() if k != "timed"} | {"latency": latency}
 
     def metric_names(self, stage: Stage) -> frozenset[str]:
-        """Without ``planned_loss``, which takes first assemblies that differ enough."""
+        """Without ``planned_loss``, which needs calibration assemblies that differ enough."""
         names = (
             COST_NAMES | validation_metric_names(stage.data, stage.subclasses) | {"planned_score"}
         )
@@ -107,14 +109,14 @@ class AssembleNetwork(NetworkOperation):
         return cost_model.best_plans(self.budgets, self.rank + 1, self.apart)[-1]
 
     def _exceeded_budgets(self, metrics: Mapping[str, float]) -> Iterator[tuple[str, Any]]:
-        """Budgets that the whole network was found not to keep, as a latency may."""
+        """Budgets that the built network exceeds, as latency may."""
         for cost, limit in self.budgets.items():
             if limit.violation(metrics[cost]) > 0:
                 yield cost, {"found": metrics[cost], "most": limit.max, "least": limit.min}
 
 
 def _expected_metrics(cost_model: AssemblyCostModel, plan: Assembly) -> dict[str, float]:
-    """What the planner expects of a plan."""
+    """Metrics that the planner predicts for a plan."""
     score, latency = cost_model.additive_sums(plan.edges)
     metrics = {
         "planned_score": score,

@@ -27,18 +27,18 @@ from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.network_spec import NetworkSpec
 
 MAX_RECORDED_WORDS = 30
-"""Of every distilled sentence that its record holds."""
+"""Maximum number of words of a distilled sentence in the record."""
 
 
 class DistilData(ImageOperation, Distilling):
-    """Learn examples, labels and step sizes by which networks of one kind are trained."""
+    """Distil examples, labels and step sizes that train networks of one architecture."""
 
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "distil_data"
     has_soft_labels: ClassVar[bool] = True
 
-    network: NetworkSpec = setting(..., "that is trained in a few steps")
-    seed: int = setting(0, "of the examples' noise and the networks", ge=0)
+    network: NetworkSpec = setting(..., "network that the examples train")
+    seed: int = setting(0, "seed of the noise and of the networks", ge=0)
 
     @property
     def epochs(self) -> int:
@@ -81,7 +81,7 @@ class DistilData(ImageOperation, Distilling):
 
 
 def _nearest_sentences(data: DataConfig, images: Tensor) -> dict[str, list[str]]:
-    """The first words of each example, in the nearest words; nothing of images."""
+    """The nearest words of each example, up to a maximum; empty for images."""
     if embedding_space(data) is None:
         return {}
     return {"sentences": embedding_table(data).nearest_words(images[:, :, :MAX_RECORDED_WORDS])}

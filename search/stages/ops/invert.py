@@ -23,16 +23,16 @@ from stillhouse.search.stages.core.stage import (
 from stillhouse.spaces.config.base import setting
 
 METRIC_NAMES = ("loss", "cross_entropy", "norms", "teacher_accuracy")
-"""Of the images; means over the batches."""
+"""Metrics of the images, averaged over the batches."""
 
 
 class InvertTeacher(ImageOperation, Inversion):
-    """Descend from noise to images that a teacher takes for its classes."""
+    """Optimise noise into images that the teacher assigns to its classes."""
 
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "invert"
 
-    seed: int = setting(0, "of the noise", ge=0)
+    seed: int = setting(0, "seed of the noise", ge=0)
 
     @property
     def epochs(self) -> int:

@@ -18,12 +18,12 @@ from stillhouse.spaces.network_spec import NetworkSpec
 
 
 class TrainPeers(TrainNetwork):
-    """Train a network beside others that are teachers and students at once."""
+    """Train a network together with peers; each is student and teacher."""
 
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "peers"
 
-    peers: tuple[NetworkSpec, ...] = setting((), "the networks beside it")
+    peers: tuple[NetworkSpec, ...] = setting((), "the other networks")
 
     @property
     def peer_networks(self) -> tuple[NetworkSpec, ...]:
@@ -53,7 +53,7 @@ class TrainPeers(TrainNetwork):
         return [self._build_peer(index, data) for index in range(len(self.peers))]
 
     def _build_peer(self, index: int, data: DataConfig) -> Network:
-        """The peer at a place, from a seed of its own: equal networks must not start equal."""
+        """The peer at ``index``, with a seed of its own: equal networks must start differently."""
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(self.seed, index + 1))
             return new_network(self.peers[index], data)

@@ -1,4 +1,4 @@
-"""Quantising as a stage: a trained network whose layers compute with few bits."""
+"""Quantisation as a stage: a trained network with low-precision arithmetic."""
 
 from __future__ import annotations
 
@@ -31,13 +31,15 @@ from stillhouse.spaces.cost import compute_costs
 
 
 class QuantiseNetwork(NetworkOperation):
-    """Fold the first parent's batch norm, quantise it, take ranges, evaluate it."""
+    """Fold the batch norm of the first parent's network, quantise, calibrate and evaluate it."""
 
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "quantise"
 
-    bits: int = setting(8, "of each weight", ge=2, le=8)
-    batches: int = setting(20, "training batches of 256 from which ranges are taken", ge=1)
+    bits: int = setting(8, "bits of each weight", ge=2, le=8)
+    batches: int = setting(
+        20, "training batches of 256 that calibrate the ranges of activations", ge=1
+    )
 
     @property
     def continues_parent(self) -> bool:

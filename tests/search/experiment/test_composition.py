@@ -230,16 +230,22 @@ def test_check_and_plan_know_compositions(tmp_path):
 @pytest.mark.parametrize(
     ("search", "message"),
     [
-        ({"student.network": {"methods": {"of": ["hints"]}}}, "methods: is for an objective"),
-        ({"student.objectiv": {"methods": {"of": ["hints"]}}}, "methods: is for an objective"),
+        (
+            {"student.network": {"methods": {"of": ["hints"]}}},
+            "methods: needs the path of an objective",
+        ),
+        (
+            {"student.objectiv": {"methods": {"of": ["hints"]}}},
+            "methods: needs the path of an objective",
+        ),
         ({OBJECTIVE: {"methods": {"of": ["hint"]}}}, "unknown method 'hint'; did you mean 'hints'"),
         (
             {**composed(), f"{OBJECTIVE}.hints.weight": "declared"},
-            "no range is declared beside this field",
+            "this field declares no range",
         ),
         (
             {**composed(), f"{OBJECTIVE}.hints.weight": {"uniform": [1, 2]}},
-            "leads nowhere: unknown field 'hints'",
+            "does not exist: unknown field 'hints'",
         ),
     ],
 )

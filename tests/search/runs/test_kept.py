@@ -230,7 +230,7 @@ def test_a_run_that_searched_the_validation_images_is_shown_and_not_resumed(run)
     assert "best student" in call("best", "tiny").stdout
     assert call("report", "tiny").exit_code == 0
     refused = str(call("resume", "tiny", "--inline").exception)
-    assert "search.data.split_seed: decides by which images students are judged" in refused
+    assert "search.data.split_seed: decides the validation images of students" in refused
 
 
 SAID = {

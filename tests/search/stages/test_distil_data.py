@@ -172,12 +172,15 @@ def test_a_plan_knows_how_long_it_takes(tmp_path):
     ("changes", "message"),
     [
         ({"few": {"network": "cnn2"}}, "few.network: has batch norm .*such as lenet5"),
-        ({"few": {"classes": [10]}}, "few.classes: has 10, and classes go from 0 to 9"),
+        ({"few": {"classes": [10]}}, "few.classes: contains 10, but classes are 0 to 9"),
         ({"few": {"iterations": 0}}, "few.iterations"),
         ({"student": {"few_steps": "False"}}, "student.few_steps: .*boolean"),
-        ({"student": {"images": "few"}}, "images: has no place beside data.distilled"),
+        ({"student": {"images": "few"}}, "images: cannot be combined with data.distilled"),
         ({"student": {"data": None}}, "few_steps: needs data: {distilled: ENTRY}"),
-        ({"student": {"objective": {"cross_entropy": {}}}}, "objective: has no place beside few"),
+        (
+            {"student": {"objective": {"cross_entropy": {}}}},
+            "objective: cannot be combined with few",
+        ),
         ({"student": {"data": {"distilled": "nobody"}}}, "nobody"),
         ({"student": {"network": "cnn2"}}, "student.network: has batch norm"),
         (

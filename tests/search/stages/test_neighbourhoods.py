@@ -209,9 +209,9 @@ def test_a_diverging_candidate_is_left_out(load, make, monkeypatch):
         ({"parts.candidates": ["kept", "gost"]}, "ghost"),
         ({"assembled.budgets": {"parameter": 3}}, "parameters"),
         ({"assembled.neighbourhoods": "teacher"}, "do: neighbourhoods"),
-        ({"parts.data": {"validation": 0.0}}, "neighbourhoods are scored there"),
-        ({"student.start": "parts"}, "no network to go on from"),
-        ({"student.network": "cnn2"}, "has no place beside start"),
+        ({"parts.data": {"validation": 0.0}}, "has no validation split, which scores"),
+        ({"student.start": "parts"}, "no network to start from"),
+        ({"student.network": "cnn2"}, "cannot be combined with start"),
         ({"student.teachers": ["parts"]}, "no network that could teach"),
     ],
 )

@@ -102,7 +102,7 @@ def test_who_goes_on_from_it_sees_the_same(made):
     [
         ({"sees": {"grey": True}}, "stages.student.*grey: needs images of 3 channels, found 1"),
         ({"sees": {"size": 9}}, "must be at most the images' 8x8"),
-        ({"network": None, "start": "teacher"}, "sees: is for a new network"),
+        ({"network": None, "start": "teacher"}, "sees: needs a new network"),
     ],
 )
 def test_mistakes_are_told_before_anything_runs(changes, message):

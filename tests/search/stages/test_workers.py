@@ -340,7 +340,7 @@ def test_all_workers_must_find_room_at_once(load):
     early = {"student.training.lr": {"choice": [0.1, 0.2]}}
     experiment = load({"teacher.training.workers": 3}, search=early)
     check_worker_capacity(experiment, 3)
-    with pytest.raises(ConfigError, match="teacher asks for 3 workers at once, and the nodes"):
+    with pytest.raises(ConfigError, match="teacher needs 3 workers at once, but the nodes"):
         check_worker_capacity(experiment, 2)
     late = load({"assistants.training.workers": 3})  # which assistants there are is searched
     check_worker_capacity(late, 4)
