@@ -154,7 +154,7 @@ def test_a_ready_made_teacher_cannot_be_split(two, tmp_path, published):
     told = problems(two)
     assert "student.objective.subclasses.subclasses" in told
     assert "teacher is pretrained" in told
-    assert "teach by soft_targets" in told
+    assert "use soft_targets" in told
 
 
 def test_unequal_numbers_are_refused_before_anything_runs(two):

@@ -344,5 +344,5 @@ def test_all_workers_must_find_room_at_once(load):
         check_worker_capacity(experiment, 2)
     late = load({"assistants.training.workers": 3})  # which assistants there are is searched
     check_worker_capacity(late, 4)
-    with pytest.raises(ConfigError, match="beside a trial that waits for them"):
+    with pytest.raises(ConfigError, match="and a trial waits for them"):
         check_worker_capacity(late, 3)
