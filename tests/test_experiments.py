@@ -109,7 +109,7 @@ def shipped(request, load):
 
 
 def parameters(stage):
-    return int(stage.work.costs(stage.data)["parameters"])
+    return int(stage.operation.costs(stage.data)["parameters"])
 
 
 def test_all_are_there():
@@ -139,7 +139,7 @@ def test_whatever_is_searched_lays_out_within_its_limits(shipped):
     walk = enumerate_suggestions(lambda chooser: drawn.append(shipped.suggest(chooser)), 2)
     for _ in itertools.islice(walk, 64):
         student = shipped.stage_graph(drawn[-1]).student
-        costs = student.work.costs(student.data)
+        costs = student.operation.costs(student.data)
         assert student.parents
         assert all(limit.violation(costs[figure]) <= 0 for figure, limit in shipped.limits.items())
     assert drawn
@@ -174,7 +174,10 @@ def test_the_published_cnn_study(load):
     recipes = [experiment.stage_graph({"assistants.networks": path}) for path in paths]
     assert len(paths) == 8
     assert len({stage.key for recipe in recipes for stage in recipe.student.ancestors()}) == 16
-    longest = [stage.work for stage in max(recipes, key=lambda r: len(r.keys)).student.ancestors()]
+    longest = [
+        stage.operation
+        for stage in max(recipes, key=lambda r: len(r.keys_by_label)).student.ancestors()
+    ]
     assert [work.network.label for work in longest] == ["cnn10", "cnn8", "cnn6", "cnn4", "cnn2"]
     for work in longest:
         training = work.training
@@ -190,7 +193,8 @@ def test_the_published_resnet_study(load):
     experiment = load(RESNET)
     longest = [f"resnet{depth}" for depth in (56, 20)]
     works = [
-        s.work for s in experiment.stage_graph({"assistants.networks": longest}).student.ancestors()
+        s.operation
+        for s in experiment.stage_graph({"assistants.networks": longest}).student.ancestors()
     ]
     assert [w.network.label for w in works] == ["resnet110", "resnet56", "resnet20", "resnet8"]
     for work in works:
@@ -250,7 +254,9 @@ def test_budgets_and_ranks_share_all_neighbourhoods(load):
     keys = set()
     for values in experiment.configurations(2):
         student = experiment.stage_graph(values).student
-        keys.add(frozenset(s.key for s in student.ancestors() if s.work.kind == "neighbourhood"))
+        keys.add(
+            frozenset(s.key for s in student.ancestors() if s.operation.kind == "neighbourhood")
+        )
     (shared,) = keys
     assert len(shared) > 60
 
@@ -265,10 +271,10 @@ def test_what_learns_without_data_is_held_against_as_much_noise(load):
     student = whole.stage_graph().student
     assert parts.key in {stage.key for stage in student.ancestors()}
     assert student.data.augment.noise
-    assert student.work.anew
-    seen = {s.work.epochs * facts(s.data).sizes["train"] for s in (student, parts.parents[1])}
+    assert student.operation.anew
+    seen = {s.operation.epochs * facts(s.data).sizes["train"] for s in (student, parts.parents[1])}
     assert seen == {15_000}
-    assert parts.work.recalibrate == 0
+    assert parts.operation.recalibrate == 0
 
 
 COMMON = [MUTUAL, GREY, DREAMT, CHANNELS, COMPRESSED, FEW_DIGITS, FEW_CLOTHES, FEW_QUESTIONS]
@@ -289,13 +295,13 @@ def test_students_of_texts_are_a_fraction_of_their_teachers(load, name, times):
     (teacher,) = student.parents
     assert parameters(teacher) > times * parameters(student)
     assert parameters(student) <= experiment.limits["parameters"].max
-    assert student.work.network.settings.input_form == "text"
+    assert student.operation.network.settings.input_form == "text"
 
 
 def test_mutual_learning_is_published_cross_entropy_and_soft_targets(load):
     student = load(MUTUAL).stage_graph().student
     assert not student.parents
-    terms = student.work.objective.terms
+    terms = student.operation.objective.terms
     assert {name: term.weight for name, term in terms.items()} == {
         "cross_entropy": 1.0,
         "soft_targets": 1.0,
@@ -307,15 +313,15 @@ def test_across_modalities_the_student_sees_less_than_its_teacher(load):
     experiment = load(GREY)
     student = experiment.stage_graph().student
     (teacher,) = student.parents
-    assert student.work.network.sees.shape(facts(student.data).shape) == (1, 16, 16)
-    assert teacher.work.network.sees is None
+    assert student.operation.network.sees.shape(facts(student.data).shape) == (1, 16, 16)
+    assert teacher.operation.network.sees is None
 
 
 def test_without_data_the_student_learns_on_what_the_teacher_dreamt(load):
     student = load(DREAMT).stage_graph().student
     dreamt, teacher = student.parents
-    assert (dreamt.work.kind, dreamt.parents) == ("invert", (teacher,))
-    assert not student.work.objective.needs_labels
+    assert (dreamt.operation.kind, dreamt.parents) == ("invert", (teacher,))
+    assert not student.operation.objective.needs_labels
 
 
 @pytest.mark.parametrize("name", [FEW_DIGITS, FEW_CLOTHES])
@@ -325,11 +331,19 @@ def test_a_few_examples_train_lenet_as_published(load, name):
     for examples in experiment.search["distilled.examples"].grid(1):
         student = experiment.stage_graph({"distilled.examples": examples}).student
         (few,) = student.parents
-        assert (few.work.examples, few.work.steps, few.work.passes) == (examples, 1, 3)
-        assert (few.work.start, few.work.labels, few.work.images) == ("fixed", "soft", "learnt")
-        assert few.work.network == student.work.network
-        assert few.work.seed == student.work.seed
-        assert student.work.few_steps
+        assert (few.operation.examples, few.operation.steps, few.operation.passes) == (
+            examples,
+            1,
+            3,
+        )
+        assert (few.operation.start, few.operation.labels, few.operation.images) == (
+            "fixed",
+            "soft",
+            "learnt",
+        )
+        assert few.operation.network == student.operation.network
+        assert few.operation.seed == student.operation.seed
+        assert student.operation.few_steps
         assert few.data.validation > 0
 
 
@@ -354,18 +368,18 @@ def test_a_few_sentences_train_a_network_as_published(load, name, counts, classe
     experiment = load(name)
     students = [experiment.stage_graph(v).student for v in experiment.configurations(2)]
     made = [student.parents[0] for student in students]
-    assert {few.work.examples for few in made} == counts
+    assert {few.operation.examples for few in made} == counts
     for student, few in zip(students, made, strict=True):
-        assert (few.work.steps, few.work.passes, few.work.start) == (1, 5, "fixed")
-        assert few.work.network == student.work.network
-        assert few.work.network.settings.input_form == "text"
-        assert student.work.few_steps
+        assert (few.operation.steps, few.operation.passes, few.operation.start) == (1, 5, "fixed")
+        assert few.operation.network == student.operation.network
+        assert few.operation.network.settings.input_form == "text"
+        assert student.operation.few_steps
         assert facts(few.data).classes == classes
 
 
 def test_early_decay_is_the_published_one_scaled(load):
     """Epoch e of 10 stands for epochs 20 e - 19 .. 20 e of the published 200."""
-    terms = load(CHANNELS).stage_graph().student.work.objective.terms
+    terms = load(CHANNELS).stage_graph().student.operation.objective.terms
     for epoch in range(1, 11):
         last = 20 * epoch
         decay = 6 if last <= 60 else 5.4 if last <= 160 else 4.86
@@ -378,7 +392,7 @@ def test_early_decay_is_the_published_one_scaled(load):
 def test_neighbourhoods_alone_need_no_search(load):
     experiment = load(ALONE)
     assert not experiment.search
-    kinds = {stage.work.kind for stage in experiment.stage_graph().student.ancestors()}
+    kinds = {stage.operation.kind for stage in experiment.stage_graph().student.ancestors()}
     assert kinds == {"train", "neighbourhood", "assemble"}
 
 
@@ -394,10 +408,10 @@ def test_a_search_over_methods_begins_with_what_was_published(load):
 def test_every_part_of_what_a_teacher_says_is_tried_on_one_budget(load):
     experiment = load(PARTS_OF_IT)
     students = [experiment.stage_graph(v).student for v in experiment.configurations(1)]
-    terms = [set(student.work.objective.terms) for student in students]
+    terms = [set(student.operation.objective.terms) for student in students]
     parts = {"partial_teacher", "class_similarity", "top_classes", "partial_similarity"}
     assert set().union(*terms) == {"cross_entropy", "soft_targets", *parts}
-    assert len({student.work.training.fingerprint() for student in students}) == 1
+    assert len({student.operation.training.fingerprint() for student in students}) == 1
     assert len({student.parents[0].key for student in students}) == 1
     assert experiment.run.repeats.top == len(students) == experiment.run.trials
 
@@ -408,5 +422,5 @@ def test_both_orders_of_compressing_begin_with_one_teacher(load):
     stages = {s.key: s for student in students for s in student.ancestors()}
     assert [s.label for s in stages.values()].count("teacher") == 1
     first = [s for s in stages.values() if [p.label for p in s.parents] == ["teacher"]]
-    assert sorted(s.work.kind for s in first) == ["prune"] * 3 + ["quantise"] * 2
+    assert sorted(s.operation.kind for s in first) == ["prune"] * 3 + ["quantise"] * 2
     assert {student.parents[-1].label for student in students} == {"teacher"}

@@ -18,9 +18,9 @@ from stillhouse.search.cli.show import (
 )
 from stillhouse.search.core.formatting import PART_NAMES, format_compact, format_duration
 from stillhouse.search.driver.assembly_proposals import propose_assemblies, write_proposals
-from stillhouse.search.driver.cautions import setup_warnings
 from stillhouse.search.driver.plan import Plan, PlannedStage
 from stillhouse.search.driver.plan import plan_search as make_plan
+from stillhouse.search.experiment.checks.cautions import setup_warnings
 from stillhouse.search.experiment.experiment import Experiment
 from stillhouse.search.experiment.initial_points import initial_points
 from stillhouse.search.experiment.loading import load_experiment
@@ -41,7 +41,7 @@ def check(file: File, changes: SetOption = None, json: JsonOption = False) -> No
     experiment = load_experiment(file, parse_overrides(changes))
     if json:
         warned = [
-            {"path": warning.source, "message": warning.message}
+            {"path": warning.path, "message": warning.message}
             for warning in setup_warnings(experiment)
         ]
         result = {"valid": True, "name": experiment.name, "searched": list(experiment.search)}

@@ -16,8 +16,8 @@ from stillhouse.search.assembly.pool import LATENCY_METRIC, BlockPool, replaceme
 from stillhouse.search.core.addresses import for_display
 from stillhouse.search.experiment.experiment import Experiment, to_yaml
 from stillhouse.search.experiment.stage_graph import StageGraph
-from stillhouse.search.stages.assemble import AssembleNetwork
 from stillhouse.search.stages.core.stage import Stage
+from stillhouse.search.stages.ops.assemble import AssembleNetwork
 from stillhouse.spaces.config.limits import Limit
 from stillhouse.spaces.config.problems import ConfigError, Problem
 

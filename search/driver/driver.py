@@ -23,7 +23,6 @@ from stillhouse.search.assembly.network import load_network
 from stillhouse.search.cluster.head import exit_process
 from stillhouse.search.core.errors import StorageUnavailable
 from stillhouse.search.core.provenance import versions
-from stillhouse.search.driver.cautions import setup_warnings
 from stillhouse.search.driver.ending import FinalSteps, StateFile, failure_reason, no_result_reason
 from stillhouse.search.driver.launched import LaunchRequest, LaunchResult
 from stillhouse.search.driver.stopping import StopSignal
@@ -33,9 +32,15 @@ from stillhouse.search.evaluation.finalists import Finalist, select_finalists
 from stillhouse.search.evaluation.seed_variance import variance_stages
 from stillhouse.search.evaluation.test_split import test_accuracies
 from stillhouse.search.execution.builder import build_stages
+from stillhouse.search.experiment.checks.cautions import setup_warnings
 from stillhouse.search.experiment.checks.ending import untestable_reason
 from stillhouse.search.monitoring.dispatcher import EventDispatcher
-from stillhouse.search.monitoring.events import SearchEnded, SearchStarted, SearchState
+from stillhouse.search.monitoring.events import (
+    SearchEnded,
+    SearchStarted,
+    SearchState,
+    WarningIssued,
+)
 from stillhouse.search.monitoring.mlflow import Tracker, is_prepared, prepare_store, resolve_uri
 from stillhouse.search.monitoring.mlflow.model import check_name
 from stillhouse.search.monitoring.publisher import MonitoredBackend, StatusPublisher
@@ -120,7 +125,7 @@ class Driver:
         try:
             self.dispatch(self._start_event())
             for warning in setup_warnings(self.experiment):
-                self.dispatch(warning)
+                self.dispatch(WarningIssued(warning.path, warning.message))
             finalists = self._search(address, inline, recorder)
             if finalists is not None:
                 with self.stop.handling_sigterm():

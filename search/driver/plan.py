@@ -24,10 +24,10 @@ from stillhouse.search.experiment.experiment import Experiment
 from stillhouse.search.experiment.screen_student import screen_student
 from stillhouse.search.experiment.stage_graph import StageGraph
 from stillhouse.search.results.outcome import TrialResult
-from stillhouse.search.stages.assemble import AssembleNetwork
 from stillhouse.search.stages.core.stage import Stage
-from stillhouse.search.stages.distil_data import DistilData
 from stillhouse.search.stages.neighbourhoods import require_named_network
+from stillhouse.search.stages.ops.assemble import AssembleNetwork
+from stillhouse.search.stages.ops.distil_data import DistilData
 from stillhouse.search.stages.ops.heads import AttachHeads
 from stillhouse.search.stages.ops.neighbourhood import DistilNeighbourhood
 from stillhouse.search.stages.ops.prune import PruneNetwork

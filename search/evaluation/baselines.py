@@ -16,9 +16,9 @@ from stillhouse.search.experiment.schema import STATIC_METRICS
 from stillhouse.search.experiment.stage_graph import StageGraph
 from stillhouse.search.experiment.variants import labels_only
 from stillhouse.search.results.outcome import SeedRuns
-from stillhouse.search.stages.assemble import AssembleNetwork
 from stillhouse.search.stages.chain import Chain
 from stillhouse.search.stages.core.stage import Stage
+from stillhouse.search.stages.ops.assemble import AssembleNetwork
 from stillhouse.search.stages.ops.train import TrainNetwork
 from stillhouse.search.stages.train import Train
 from stillhouse.spaces.config.limits import Limit

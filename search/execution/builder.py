@@ -16,7 +16,13 @@ from stillhouse.search.artifacts.artifact import Artifact
 from stillhouse.search.artifacts.record import Record
 from stillhouse.search.artifacts.store import CorruptArtifact, Library, serialise_tensors
 from stillhouse.search.core.provenance import _here
-from stillhouse.search.stages.core.stage import EpochMetrics, Stage, StageContext, StageResult
+from stillhouse.search.stages.core.stage import (
+    BatchOperation,
+    EpochMetrics,
+    Stage,
+    StageContext,
+    StageResult,
+)
 from stillhouse.spaces.config.base import fingerprint
 
 SAVE_INTERVAL_S = 20.0
@@ -116,6 +122,7 @@ def build_batch(
     checkpointer = LibraryCheckpointer(library, scratch_key, save_interval_s, is_draining)
     context = StageContext(pick_device(), checkpointer, communicator)
     if len(stages) > 1:
+        assert isinstance(operation, BatchOperation)
         run = operation.run_batch([stage.operation for stage in stages], data, parents, context)
     else:
         run = _as_batch(operation.run(data, parents[0], context))

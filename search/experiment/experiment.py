@@ -1,4 +1,4 @@
-"""Experiment: a recipe, which of its values may move, what to look for and how to run."""
+"""Experiment: stages, the searched values, the goal and how to run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from stillhouse.spaces.config.limits import Limit
 
 @dataclass(frozen=True)
 class Experiment:
-    """An experiment as its file says it, checked. ``stages`` holds the entries as written."""
+    """A checked experiment file. ``stages`` contains the entries as written."""
 
     name: str
     data: DataConfig
@@ -52,19 +52,19 @@ class Experiment:
 
     @property
     def final_name(self) -> str:
-        """The entry that trials make: the goal's, or else the last one."""
+        """The entry that trials build: the one that the goal names, or the last one."""
         if self.goal:
             return split_path((self.goal.maximize + self.goal.minimize)[0])[0]
         return list(self.stages)[-1]
 
     @property
     def trials(self) -> int:
-        """How many configurations are tried; one where nothing is searched."""
+        """Number of trials; 1 if nothing is searched."""
         return self.run.trials if self.search else 1
 
     @property
     def goals(self) -> tuple[Goal, ...]:
-        """What to drive where; validation accuracy upwards if nothing is said."""
+        """The metrics to optimise; by default validation accuracy is maximised."""
         if not self.goal:
             return (Goal("val_accuracy", True),)
         maximized = [Goal(_metric_name(path), True) for path in self.goal.maximize]
@@ -72,26 +72,26 @@ class Experiment:
 
     @property
     def limits(self) -> dict[str, Limit]:
-        """Figure of the student -> the range it must keep."""
+        """Metric of the student -> its allowed range."""
         paths_to_limits = self.goal.subject_to if self.goal else {}
         return {_metric_name(path): limit for path, limit in paths_to_limits.items()}
 
     @cached_property
     def stage_configs(self) -> dict[str, StageConfig]:
-        """The entries with the values they have in the file."""
+        """The parsed entries with the values of the file."""
         return parse_stages(self.stages)
 
     def stage_graph(
         self, values: Mapping[str, Any] | None = None, seed_offset: int = 0
     ) -> StageGraph:
-        """The recipe with ``values`` in place.
+        """The stage graph with ``values`` applied.
 
-        ``seed_offset`` is added to the seed of the student and of every entry that learns from
-        another: a repetition trains assistants and student anew, and keeps the teacher and what
-        was cut from it.
+        Args:
+            seed_offset: added to the seed of the student and of every reseeded entry. A repetition
+                retrains assistants and student, and shares the teacher and its neighbourhoods.
 
         Raises:
-            ConfigError: a value does not fit.
+            ConfigError: a value is not allowed.
         """
         stages, data = self.with_values(values or {})
         stage_configs = parse_stages(stages)
@@ -115,10 +115,10 @@ class Experiment:
         )
 
     def suggest(self, suggester: Suggester) -> dict[str, Any]:
-        """Ask ``suggester`` for every searched value that applies, given those drawn before it.
+        """Ask ``suggester`` for every searched value that applies, given the earlier ones.
 
         Raises:
-            ConfigError: values that do not go together.
+            ConfigError: the values contradict each other.
         """
         values: dict[str, Any] = {}
         stage_configs = dict(self.stage_configs)
@@ -138,7 +138,7 @@ class Experiment:
         return values
 
     def _conditional_domains(self, path: str, domain: Domain, value: Any) -> dict[str, Domain]:
-        """What a drawn value asks on, without what ``search:`` asks by itself."""
+        """Domains that a suggested value opens, without those that ``search:`` contains."""
         if not isinstance(domain, ConditionalDomain):
             return {}
         domains = {
@@ -148,16 +148,16 @@ class Experiment:
         return {p: d for p, d in domains.items() if not {p, with_wildcard(p)} & self.search.keys()}
 
     def configurations(self, points: int) -> Iterator[dict[str, Any]]:
-        """All there are, with ranges at ``points`` places; what does not fit is left out."""
+        """All valid configurations, with ``points`` values per range."""
         suggested: list[dict[str, Any]] = []
         for _ in enumerate_suggestions(
-            lambda chooser: suggested.append(self.suggest(chooser)), points
+            lambda suggester: suggested.append(self.suggest(suggester)), points
         ):
             yield from suggested
             suggested.clear()
 
     def plain(self) -> dict[str, Any]:
-        """The experiment as its file would say it, without passwords in its addresses."""
+        """The experiment as plain data of a file, without passwords in addresses."""
         file_data: dict[str, Any] = {
             "name": self.name,
             "data": self.data.model_dump(mode="json", exclude_defaults=True),
@@ -184,9 +184,10 @@ class Experiment:
     def fixed_configuration(
         self, values: Mapping[str, Any], name: str, first_seed: int | None = None
     ) -> dict[str, Any]:
-        """The file of one configuration: ``values`` in place, and nothing searched.
+        """Plain data of a file with ``values`` applied and nothing searched.
 
-        ``first_seed`` is the first seed it was repeated over; launched, the file repeats those.
+        Args:
+            first_seed: first seed of the repetitions; a launch of the file repeats these seeds.
         """
         omitted_fields = ("search", "factorial")
         file_data = {key: value for key, value in self.plain().items() if key not in omitted_fields}
@@ -201,7 +202,7 @@ class Experiment:
         return file_data
 
     def with_values(self, values: Mapping[str, Any]) -> tuple[dict[str, Any], DataConfig]:
-        """The entries as written and the data, with ``values`` in place."""
+        """The entries as written and the data, with ``values`` applied."""
         stages_data: dict[str, Any] = copy.deepcopy(dict(self.stages))
         stages_data["data"] = self.data.plain()
         for path, value in sorted(values.items(), key=lambda item: len(split_path(item[0]))):
@@ -214,13 +215,16 @@ class Experiment:
         return stages_data, DataConfig.parse(stages_data.pop("data"), "data")
 
     def _conditional_domain_at(self, path: str) -> ConditionalDomain | None:
-        """The domain of ``path`` where its values are not what stands there, but decide it."""
+        """The domain of ``path`` if its values change the setting instead of replacing it."""
         for searched_path, domain in self.search.items():
             if searched_path in (path, with_wildcard(path)) and isinstance(
                 domain, ConditionalDomain
             ):
                 return domain
-        for searched_path, domain in self.search.items():  # what all links may be given in common
+        for (
+            searched_path,
+            domain,
+        ) in self.search.items():  # the wildcard path also covers the chain itself
             if without_wildcard(searched_path) == path and isinstance(domain, ConditionalDomain):
                 return domain
         return None
@@ -229,7 +233,7 @@ class Experiment:
 def _apply_conditional(
     conditional: ConditionalDomain, stages_data: Mapping[str, Any], path: str, value: Any
 ) -> Any:
-    """What stands at ``path`` with ``value``; a link names what it leaves out of its chain's."""
+    """The setting at ``path`` with ``value``; a link sets removed methods of its chain to null."""
     applied = conditional.with_value(get_value(stages_data, path), value)
     name, *steps = split_path(path)
     if steps[0] != "links":
@@ -245,5 +249,5 @@ def _metric_name(path: str) -> str:
 
 
 def to_yaml(file_data: Mapping[str, Any]) -> str:
-    """An experiment file's text."""
+    """The text of an experiment file."""
     return dump(file_data)

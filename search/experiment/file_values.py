@@ -1,7 +1,7 @@
-"""The values that an experiment's file holds where its search asks for one.
+"""The values of an experiment file at its searched paths.
 
-A value can be written in several forms: ``cosine`` and ``{cosine: {}}``, ``1`` and ``1.0``. So two
-values of a path are compared by what the file means with each of them in place.
+A value has several notations: ``cosine`` and ``{cosine: {}}``, ``1`` and ``1.0``. Two values of a
+path are therefore equal if the parsed file is the same with either of them.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from stillhouse.spaces.config.problems import ConfigError
 
 @dataclass(frozen=True)
 class FileValues:
-    """The values of an experiment's file, by path."""
+    """Values of an experiment file, by path."""
 
     experiment: Experiment
 
     @cached_property
     def plain(self) -> dict[str, Any]:
-        """Data and every entry as plain data, with all that the file leaves out."""
+        """Data and every entry as plain data, with all defaults."""
         entries = {name: entry.plain() for name, entry in self.experiment.stage_configs.items()}
         return {**entries, "data": self.experiment.data.plain()}
 
     def value(self, path: str) -> Any:
-        """What stands at ``path``; none if it leads nowhere.
+        """The value at ``path``; None if the path does not exist.
 
-        A link of a chain holds what the chain holds, except for what it does differently.
+        A link of a chain has the settings of the chain, except for its own changes.
         """
         name, *steps = split_path(path)
         entry = self.experiment.stage_configs.get(name)
@@ -49,7 +49,7 @@ class FileValues:
         return get_value(self.plain, ".".join((name, *steps[2:])))
 
     def has_same_meaning(self, path: str, value: Any, *other: Any) -> bool:
-        """Whether ``value`` at ``path`` means what the file means, or what ``other`` means there.
+        """Whether ``value`` at ``path`` equals the value of the file, or ``other``.
 
         False for a value that is not allowed.
         """
@@ -60,16 +60,19 @@ class FileValues:
             return False
 
     def members(self, path: str) -> tuple[str, ...]:
-        """Of a searched chain, cuts or methods at ``path``, those members that the file holds."""
-        held_members, domain = get_value(self.plain, path) or (), self.experiment.search.get(path)
+        """The members of a searched chain, cuts or methods at ``path`` that the file contains."""
+        members_in_file, domain = (
+            get_value(self.plain, path) or (),
+            self.experiment.search.get(path),
+        )
         if not isinstance(domain, OrderedSubset):
-            return tuple(held_members)
+            return tuple(members_in_file)
         return tuple(
-            member for member in domain.of if self._plain_member(path, member) in held_members
+            member for member in domain.of if self._plain_member(path, member) in members_in_file
         )
 
     def options(self, path: str) -> tuple[Any, ...]:
-        """The values among which a choice at ``path`` is; none where they are not known."""
+        """The options of a choice at ``path``; empty if ``path`` is no choice."""
         matched: Domain | None = self.experiment.search.get(path)
         for outer, domain in self.experiment.search.items():
             if isinstance(domain, Composition) and path.startswith(f"{outer}."):
@@ -89,7 +92,7 @@ class FileValues:
         return {**meanings, "data": _data_meaning(data)}
 
     def _plain_member(self, path: str, member: str) -> Any:
-        """A member of a chain as plain data, as the field of the entry has it."""
+        """A member of a chain in the notation of the parsed entry."""
         try:
             stages, _ = self.experiment.with_values({path: (member,)})
             entries = parse_stages(stages)
@@ -112,7 +115,7 @@ def _data_meaning(data: DataConfig) -> dict[str, Any]:
 
 
 def _matches_pattern(pattern: str, path: str) -> bool:
-    """Whether ``path`` is among those that a path with a ``*`` for one step stands for."""
+    """Whether ``path`` matches a path with a wildcard."""
     pattern_steps, steps = split_path(pattern), split_path(path)
     return len(pattern_steps) == len(steps) and all(
         pattern_step in ("*", step) for pattern_step, step in zip(pattern_steps, steps, strict=True)

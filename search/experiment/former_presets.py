@@ -1,4 +1,4 @@
-"""Presets of earlier versions that are gone, as files of runs may still name them."""
+"""Removed presets, which files of earlier runs may still name."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ REMOVED_PRESETS = {
     "flow": "tian2020",
     "instance_graph": "liu2019_port",
 }
-"""Method -> a preset that said what the method's defaults say."""
+"""Method -> a removed preset, equal to the defaults of the method."""
 
 
 def without_removed_presets(data: Any) -> Any:
-    """A run's plain data in which a method without a preset stands for one with a former preset."""
+    """Plain data of a run without removed presets."""
     if isinstance(data, list):
         return [without_removed_presets(item) for item in data]
     if not isinstance(data, Mapping):
@@ -27,7 +27,7 @@ def without_removed_presets(data: Any) -> Any:
 
 
 def _without_removed_preset(name: str, settings: Any) -> Any:
-    """The settings of a method, less its former preset; anything else as it is."""
+    """The settings of a method without its removed preset; other data unchanged."""
     removed_preset = REMOVED_PRESETS.get(name)
     if (
         removed_preset is None

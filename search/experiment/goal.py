@@ -1,4 +1,4 @@
-"""The goal of a search: a figure and its direction."""
+"""The goal of a search: a metric and its direction."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Goal:
-    """One figure of the student to drive up or down."""
+    """One metric of the student, and whether to maximise or minimise it."""
 
     figure: str
     maximize: bool

@@ -1,7 +1,7 @@
-"""Starting points: what a search tries before its sampler proposes anything.
+"""Initial points: the first trials of a search, before its sampler proposes any.
 
-Published settings, or what the file itself holds, which may have won on other data, and its
-neighbours: in each of them one value is another one.
+They are published presets, or the values of the file and their neighbours. The values of a file may
+have won on other data. A neighbour differs in one value.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from stillhouse.spaces.config.problems import ConfigError
 
 
 def initial_points(experiment: Experiment) -> dict[str, dict[str, Any]]:
-    """Name of a starting point -> the answers it gives to what a sampler would be asked.
+    """Name of an initial point -> its values of the sampler's parameters.
 
-    Taken of a preset, or of the file, is what is searched. What a preset says nothing of has the
-    value of the file, and is the sampler's where that is not among those searched. A preset with
-    a value beyond the searched ones is left out.
+    Only searched values are taken from a preset or from the file. A parameter that a preset does
+    not set has the value of the file; the sampler decides it if that value is not searched. A
+    preset with a value outside the search space is skipped.
     """
     propose = _file_points if experiment.run.start == "file" else _preset_points
     points: dict[str, dict[str, Any]] = {}
@@ -36,7 +36,7 @@ def initial_points(experiment: Experiment) -> dict[str, dict[str, Any]]:
 
 
 def _file_points(experiment: Experiment) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The file's own values, and as many of their neighbours as are asked for."""
+    """The values of the file, and ``run.neighbours`` neighbours."""
     file_values = FileValues(experiment)
     file_suggester = _FixedSuggester(file_values, {}, {})
     experiment.suggest(file_suggester)
@@ -48,7 +48,7 @@ def _file_points(experiment: Experiment) -> Iterator[tuple[str, dict[str, Any]]]
         if not remaining:
             return
         suggester = _FixedSuggester(file_values, {}, {}, {name: value})
-        with contextlib.suppress(ConfigError):  # values that do not go together
+        with contextlib.suppress(ConfigError):  # the values contradict each other
             experiment.suggest(suggester)
             if suggester.answers not in known_answers:
                 known_answers.append(suggester.answers)
@@ -57,14 +57,14 @@ def _file_points(experiment: Experiment) -> Iterator[tuple[str, dict[str, Any]]]
 
 
 def values_outside_space(experiment: Experiment) -> dict[str, Any]:
-    """Searched path -> the value that the file holds there, where it is none of those searched.
+    """Searched path -> the value of the file, where it is outside the domain.
 
-    With these the first trial of ``start: file`` is another configuration than the file's.
+    Because of these the first trial of ``start: file`` differs from the file.
     """
     file_values = FileValues(experiment)
     try:
         values = experiment.suggest(_FixedSuggester(file_values, {}, {}))
-    except ConfigError:  # what takes the place of a value outside does not go with the rest
+    except ConfigError:  # a replacement contradicts the other values
         return {
             p: file_values.value(p)
             for p, d in experiment.search.items()
@@ -85,13 +85,12 @@ def _is_in_domain(file_values: FileValues, path: str, domain: Domain) -> bool:
 
 
 def _single_changes(file_suggester: _FixedSuggester) -> Iterator[tuple[str, Any]]:
-    """Every question that was answered with one of the answers beside it: first the nearest of
-    each question, then the next."""
+    """Every parameter with each of its alternatives: first the nearest of each, then the next."""
     alternatives = {name: file_suggester.alternatives[name] for name in file_suggester.answers}
-    for round_of_changes in itertools.zip_longest(
+    for changes in itertools.zip_longest(
         *([(question, value) for value in values] for question, values in alternatives.items())
     ):
-        yield from filter(None, round_of_changes)
+        yield from filter(None, changes)
 
 
 def _preset_points(experiment: Experiment) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -116,7 +115,7 @@ def _preset_points(experiment: Experiment) -> Iterator[tuple[str, dict[str, Any]
 def _searched_objectives(
     experiment: Experiment, stages_data: Mapping[str, Any]
 ) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Every searched objective's path, with the methods that it holds or may be given."""
+    """Path of every searched objective, with its present and possible methods."""
     for stage_name in stages_data:
         path = f"{stage_name}.objective"
         objective, domain = get_value(stages_data, path), experiment.search.get(path)
@@ -126,7 +125,7 @@ def _searched_objectives(
 
 
 def _preset_values(path: str, preset: str, methods: Sequence[str]) -> dict[str, Any]:
-    """Path -> value of all fields that the preset of these methods names."""
+    """Path -> value of all fields that the preset sets for these methods."""
     values: dict[str, Any] = {}
     for method in methods:
         if preset in METHODS.load(method).presets:
@@ -137,15 +136,14 @@ def _preset_values(path: str, preset: str, methods: Sequence[str]) -> dict[str, 
 
 
 NEIGHBOUR_STEPS = 8
-"""Into how many steps a range is divided: the next one is a neighbour."""
+"""Number of steps that divide a range; neighbours differ by one step."""
 
 
 class _FixedSuggester:
-    """A chooser that answers with what is wished, or else with what the file holds.
+    """A suggester that answers with ``overrides``, else preset values, else values of the file.
 
-    ``answers`` holds those of them that are among the values searched, ``alternatives`` what else
-    each could have been, the nearest first; ``is_in_space`` is false once a wish is not among those
-    searched. ``turned`` are answers given whatever is wished.
+    ``answers`` contains the answers inside the search space, and ``alternatives`` the other values
+    of each, nearest first. ``is_in_space`` is False after a preset value outside the space.
     """
 
     def __init__(
@@ -201,7 +199,7 @@ class _FixedSuggester:
         )
 
     def _label(self, name: str, labels: Sequence[str]) -> str:
-        """The label of the option that means the same as the value; else the value as text."""
+        """The label of the option that equals the value; else the value as text."""
         value = str(self._value(name))
         if name in self._overrides or value in labels:
             return value
@@ -212,7 +210,7 @@ class _FixedSuggester:
         return value
 
     def _membership_label(self, name: str) -> str:
-        """Of a composition: the preset's methods; of a chain: what the file holds."""
+        """Whether a member is in: by the preset for a composition, by the file for a chain."""
         if name in self._overrides:
             return str(self._overrides[name])
         composition_path, _, member = name.rpartition(".")
@@ -223,7 +221,7 @@ class _FixedSuggester:
 
 
 def _neighbours_in_range(value: float, low: float, high: float, log: bool) -> list[float]:
-    """One step up and one down, where the range has room for them."""
+    """One step up and one step down, if inside the range."""
     if log:
         factor = (high / low) ** (1 / NEIGHBOUR_STEPS)
         candidates = [value * factor, value / factor]

@@ -1,4 +1,4 @@
-"""From a file to a checked experiment."""
+"""Load and check an experiment file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from stillhouse.search.core.addresses import scrub
 from stillhouse.search.experiment.checks import check_experiment, parse_search_space
 from stillhouse.search.experiment.experiment import Experiment, to_yaml
-from stillhouse.search.experiment.schema import ExperimentFile
+from stillhouse.search.experiment.schema import TOP_LEVEL_FIELDS, ExperimentFile
 from stillhouse.search.experiment.setting_paths import SearchSpace, get_value, set_value, split_path
 from stillhouse.search.experiment.stage_graph import parse_stages
 from stillhouse.search.experiment.yaml_source import (
@@ -24,9 +24,6 @@ from stillhouse.search.stages.core.config import StageConfig
 from stillhouse.spaces.config.domains import ConditionalDomain
 from stillhouse.spaces.config.problems import ConfigError, Problem
 
-TOP_LEVEL = tuple(ExperimentFile.model_fields)
-"""Fields of an experiment file, which a path that is laid over it reaches first."""
-
 
 def load_experiment(
     source: str | Path | Mapping[str, Any],
@@ -37,15 +34,14 @@ def load_experiment(
     """Read and check an experiment.
 
     Args:
-        file: path of the YAML file, or the same as plain data.
-        changes: dotted path -> value, laid over the file first (``run.trials``: 5;
-            ``student.training.lr`` is short for ``stages.student.training.lr``). Where a stage is
-            called like a top-level field, the short path means that field.
-        only_read: nothing of it will run, see
-        :func:`stillhouse.search.experiment.checks.check_experiment`.
+        source: path of the YAML file, or its plain data.
+        overrides: dotted path -> value, applied to the file first (``run.trials``: 5).
+            ``student.training.lr`` is short for ``stages.student.training.lr``. If a stage has the
+            name of a top-level field, the short path means the field.
+        read_only: nothing will run, see ``check_experiment``.
 
     Raises:
-        ConfigError: everything that is wrong, one line each, with file, line and path.
+        ConfigError: all problems, one line each, with file, line and path.
     """
     if isinstance(source, Mapping):
         document = parse_document(to_yaml(_tuples_to_lists(source)), "experiment")
@@ -61,7 +57,7 @@ def load_experiment(
 
 
 def _scrub_messages(error: ConfigError) -> ConfigError:
-    """What was found in the place of an address may hold a password as well."""
+    """Remove passwords: a value at the place of an address may contain one."""
     return ConfigError(Problem(problem.path, scrub(problem.message)) for problem in error.problems)
 
 
@@ -70,7 +66,7 @@ def _apply_overrides(document: Document, overrides: Mapping[str, Any]) -> None:
     for path, value in overrides.items():
         top_name = split_path(path)[0]
         is_shorthand = (
-            isinstance(stages, Mapping) and top_name in stages and top_name not in TOP_LEVEL
+            isinstance(stages, Mapping) and top_name in stages and top_name not in TOP_LEVEL_FIELDS
         )
         full_path = f"stages.{path}" if is_shorthand else path
         if len(split_path(full_path)) > MAX_DEPTH:
@@ -101,7 +97,7 @@ def _build_checked(document: Document, read_only: bool) -> Experiment:
 
 
 def _with_initial_values(stages: dict[str, Any], space: SearchSpace) -> dict[str, Any]:
-    """The entries runnable as they stand, also where only a search says what they learn from."""
+    """The entries, runnable also if only the search decides their objective."""
     for path, domain in space.items():
         if isinstance(domain, ConditionalDomain) and "*" not in path:
             set_value(stages, path, domain.initial_value(get_value(stages, path)))
@@ -109,7 +105,7 @@ def _with_initial_values(stages: dict[str, Any], space: SearchSpace) -> dict[str
 
 
 def _parse_file(data: Mapping[str, Any]) -> tuple[ExperimentFile, dict[str, StageConfig]]:
-    """The file and its stages, each as settings; what is wrong with both is told together."""
+    """Parse the file and its stages; problems of both are raised together."""
     problems: list[Problem] = []
     stage_configs: dict[str, StageConfig] = {}
     try:
@@ -133,7 +129,7 @@ def _parse_file(data: Mapping[str, Any]) -> tuple[ExperimentFile, dict[str, Stag
 
 
 def _tuples_to_lists(data: Any) -> Any:
-    """Tuples as lists again, as YAML writes them."""
+    """Convert tuples to lists, as YAML writes them."""
     if isinstance(data, Mapping):
         return {key: _tuples_to_lists(value) for key, value in data.items()}
     return [_tuples_to_lists(item) for item in data] if isinstance(data, list | tuple) else data

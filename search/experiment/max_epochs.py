@@ -1,4 +1,4 @@
-"""The most epochs that any student of a search can train for."""
+"""The maximum number of epochs of a student in a search."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _FIELDS_WITHOUT_EPOCHS = {
     "teachers",
     "weights",
 }
-"""Fields of an entry that decide no number of epochs."""
+"""Fields of an entry that do not affect its number of epochs."""
 _MAX_CONFIGURATIONS = 512
-"""Configurations that are laid out; of a larger space, the numbers of epochs alone are read."""
+"""Maximum number of expanded configurations; beyond it, only searched ``epochs`` are read."""
 
 
 def most_epochs(experiment: Experiment) -> int:
-    """The most epochs over all values that the search can draw.
+    """The maximum number of epochs over all configurations of the search.
 
-    Only values that can decide it are tried: those of the final entry, less its network, its data,
-    its teachers, the settings of its objective and those of its training except ``epochs``. In a
-    space with more than 512 such configurations the answer may be too large, and is not too small.
+    Only values that can affect it are tried: those of the final entry without network, data,
+    teachers, settings of the objective, and settings of the training except ``epochs``. With more
+    than 512 such configurations the result may be too large, but never too small.
     """
     deciding_space = {
         path: _range_ends(domain)
@@ -57,7 +57,7 @@ def _epochs_of(
     experiment: Experiment, configurations: Iterable[Mapping[str, Any]]
 ) -> Iterator[int]:
     for values in configurations:
-        with contextlib.suppress(ConfigError):  # the search refuses it too
+        with contextlib.suppress(ConfigError):  # the search skips it, too
             yield experiment.stage_graph(values).student.operation.epochs
 
 
@@ -71,7 +71,7 @@ def _may_decide(path: str, domain: Domain, final: str) -> bool:
 
 
 def _range_ends(domain: Domain) -> Domain:
-    """The domain less what lies between the ends of a range."""
+    """The domain reduced to the ends of a range."""
     match domain:
         case Integers(low, high, step):
             ends = (low, range(low, high + 1, step)[-1])
@@ -80,7 +80,7 @@ def _range_ends(domain: Domain) -> Domain:
 
 
 def _epochs_in_space(search: Mapping[str, Domain]) -> Iterator[int]:
-    """Every number of epochs among searched values, at whatever depth."""
+    """Every number of epochs among searched values, at any depth."""
     for path, domain in search.items():
         for value in domain.grid(2):
             yield from _epochs_in({split_path(path)[-1]: value})

@@ -259,3 +259,7 @@ class ExperimentFile(Config):
         if fault := embedded_keys_message(library):
             raise ValueError(fault)
         return library
+
+
+TOP_LEVEL_FIELDS = frozenset(ExperimentFile.model_fields)
+"""Names that ``--set`` resolves to the top level of the file before it looks for a stage."""

@@ -1,4 +1,4 @@
-"""The student a configuration is screened by, and what must hold for there to be one."""
+"""The student that screens a configuration, and checks of ``run.screen``."""
 
 from __future__ import annotations
 
@@ -19,17 +19,15 @@ from stillhouse.spaces.config.problems import ConfigError, Problem, unknown_mess
 
 
 def screen_student(experiment: Experiment, values: Mapping[str, Any]) -> Stage:
-    """The student of ``values``, trained on the screen's distilled data instead.
+    """The student of ``values``, trained on the distilled data of the screen.
 
-    Its network, optimiser and objective are as drawn. Laid aside are methods that take no soft
-    labels, and those for which something is trained first. Teachers are kept where no searched
-    value changes them: then they are made once for the whole search, answer on distilled images
-    as on any, and recipes of distillation can be told apart. Where something searched does
-    (assistants), each would be trained for real before the screen could say that it was not worth
-    it; there the student learns from labels alone.
+    Network, optimiser and objective are those of ``values``, without methods that need hard labels
+    or prerequisites. Teachers stay if no searched value changes them: they are built once for the
+    search and teach on distilled images, too. Otherwise each (an assistant, say) would be trained
+    before the screen could reject it, so the student learns from labels only.
 
     Raises:
-        ConfigError: it cannot be laid out, with paths into the file.
+        ConfigError: there is no such student, with paths into the file.
     """
     settings, final_name = experiment.run.screen, experiment.final_name
     assert settings is not None
@@ -45,7 +43,7 @@ def screen_student(experiment: Experiment, values: Mapping[str, Any]) -> Stage:
 
 
 def _soft_label_objective(stage_data: Mapping[str, Any], keeps_teachers: bool) -> dict[str, Any]:
-    """Objective and teachers of an entry that learns from soft labels."""
+    """Objective and teachers of an entry that trains on soft labels."""
     objective = Objective.parse(stage_data["objective"], "objective")
     hard_label_methods, methods_with_requirements = (
         objective.methods_needing_hard_labels,
@@ -67,7 +65,7 @@ def _soft_label_objective(stage_data: Mapping[str, Any], keeps_teachers: bool) -
 
 
 def _teachers_are_fixed(experiment: Experiment) -> bool:
-    """Whether no searched value decides who teaches, or what they are."""
+    """Whether no searched value changes the teachers."""
     pending = list(experiment.stage_configs[experiment.final_name].plain().get("teachers") or ())
     visited: set[str] = set()
     while pending:
@@ -81,7 +79,7 @@ def _teachers_are_fixed(experiment: Experiment) -> bool:
 
 
 def check_screen(experiment: Experiment) -> Iterator[Problem]:
-    """What of a screen cannot be."""
+    """Problems of ``run.screen``."""
     screen_settings = experiment.run.screen
     if screen_settings is None:
         return
@@ -90,7 +88,7 @@ def check_screen(experiment: Experiment) -> Iterator[Problem]:
 
 
 def check_screen_student(experiment: Experiment) -> Iterator[Problem]:
-    """Why the student of the file's own values cannot be screened, where the rest is sound."""
+    """Why the values of the file cannot be screened, if ``run.screen`` itself is valid."""
     if experiment.run.screen is None or any(check_screen(experiment)):
         return
     try:
@@ -102,21 +100,22 @@ def check_screen_student(experiment: Experiment) -> Iterator[Problem]:
 def _check_use(experiment: Experiment) -> Iterator[Problem]:
     metric = experiment.goals[0].figure
     if not experiment.search:
-        yield Problem("run.screen", "has nothing to choose from without search; leave it out")
+        yield Problem("run.screen", "needs a search; remove it")
     if len(experiment.goals) > 1:
-        yield Problem("run.screen", "needs a single goal; with several, leave it out")
+        yield Problem("run.screen", "needs a single goal; with several, remove it")
     elif "val_" not in metric:
-        message = f"ranks by what a student reaches in validation, not by {metric}; leave it out"
+        message = f"ranks students by a validation metric, not by {metric}; remove it"
         yield Problem("run.screen", message)
     stage_config = experiment.stage_configs.get(experiment.final_name)
     if stage_config is not None and not isinstance(stage_config, Train):
         message = (
-            f"trains students on other data, and {experiment.final_name!r} is a {stage_config.do}"
+            f"needs a student with do: train, but {experiment.final_name!r} is a {stage_config.do}"
         )
         yield Problem("run.screen", message)
     elif stage_config is not None and stage_config.images:
         message = (
-            f"has nothing to spare: {experiment.final_name!r} learns on {stage_config.images} alone"
+            f"saves nothing: {experiment.final_name!r} trains only on {stage_config.images}; "
+            "remove it"
         )
         yield Problem("run.screen", message)
 
@@ -141,7 +140,8 @@ def _check_stage(experiment: Experiment, screen_settings: ScreenSettings) -> Ite
     for path in experiment.search:
         if split_path(path)[0] in ("data", screen_settings.stage):
             message = (
-                f"is made once for the whole search, and {path} is searched; search "
-                f"{experiment.final_name}.data instead of data, and nothing of {screen_settings.stage}"
+                f"is built once for the whole search, but {path} is searched; search "
+                f"{experiment.final_name}.data instead of data, and no setting of "
+                f"{screen_settings.stage}"
             )
             yield Problem(location, message)

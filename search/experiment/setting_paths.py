@@ -1,4 +1,4 @@
-"""Dotted paths into an experiment's stages, and walking the searched ones in a fixed order."""
+"""Dotted paths to settings of stages, and the enumeration of a search space."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def split_path(path: str) -> tuple[str, ...]:
     return tuple(path.split("."))
 
 
-# Fields that may be given by name alone, and what the name is called among the settings.
+# Fields that accept a bare name, and the setting that the name stands for.
 _SHORTHAND_KEYS = {"network": "family", "schedule": "kind", "scheduler": "kind", "weights": "path"}
 
 
 def set_value(data: dict[str, Any], path: str, value: Any) -> None:
-    """Set the value at ``path``; what was given by name opens up into its settings."""
+    """Set the value at ``path``; a bare name on the way is expanded to settings."""
     steps = split_path(path)
     for step, next_step in itertools.pairwise(steps):
         data[step] = child = _expand_shorthand(step, data.get(step), next_step)
@@ -45,7 +45,7 @@ def _expand_shorthand(field: str, value: Any, next_step: str) -> dict[str, Any]:
 
 
 def has_path(data: Any, path: str) -> bool:
-    """Whether ``path`` names a value (perhaps none) in plain data with all defaults stated."""
+    """Whether ``path`` exists in plain data with all defaults; its value may be None."""
     for step in split_path(path):
         if not (isinstance(data, Mapping) and step in data):
             return False
@@ -59,7 +59,7 @@ def by_depth(space: SearchSpace) -> list[tuple[str, Domain]]:
 
 
 def get_value(data: Any, path: str) -> Any:
-    """The value at ``path`` in plain data; none if it leads nowhere."""
+    """The value at ``path`` in plain data; None if the path does not exist."""
     for step in split_path(path):
         data = data.get(step) if isinstance(data, Mapping) else None
     return data
@@ -72,7 +72,7 @@ def with_wildcard(path: str) -> str:
 
 
 def split_compositions(values: Mapping[str, Any], search: Mapping[str, Any]) -> dict[str, Any]:
-    """Drawn values with each method of a composition by itself, as ``with`` or ``without``.
+    """Suggested values with one value per method of a composition: ``with`` or ``without``.
 
     ``search`` holds the domains as an experiment file writes them.
     """
@@ -93,12 +93,12 @@ def split_compositions(values: Mapping[str, Any], search: Mapping[str, Any]) -> 
 
 
 def without_wildcard(path: str) -> str:
-    """``chain.links.*.training.lr`` as the chain's own ``chain.training.lr``."""
+    """``chain.links.*.training.lr`` as ``chain.training.lr``."""
     return path.replace(".links.*", "")
 
 
 def expand_wildcard(path: str, stage_configs: Mapping[str, Any]) -> Iterator[str]:
-    """The paths that ``path`` stands for, given the entries as they have been drawn so far."""
+    """The paths that ``path`` stands for, with the entries as suggested so far."""
     if ".links.*." not in path:
         if has_path({name: chain.plain() for name, chain in stage_configs.items()}, path):
             yield path
@@ -115,10 +115,10 @@ def expand_wildcard(path: str, stage_configs: Mapping[str, Any]) -> Iterator[str
 
 
 class RecordingSuggester:
-    """A chooser that answers with the first option and remembers what was asked: a grid's walk.
+    """A suggester that answers with given option indices, then with first options.
 
-    Feed it the answers decided so far; ``option_counts`` then holds the number of options of every
-    question on the way, so that :func:`enumerate_suggestions` can step through all of them.
+    ``option_counts`` has the number of options of every parameter, so that
+    :func:`enumerate_suggestions` can step through all of them.
     """
 
     def __init__(self, answers: tuple[int, ...], points: int) -> None:
@@ -152,10 +152,10 @@ class RecordingSuggester:
 def enumerate_suggestions(
     suggest: Callable[[Suggester], Any], points: int
 ) -> Iterator[dict[str, Any]]:
-    """Every way to answer the questions that ``suggest(chooser)`` asks, as name -> answer.
+    """Every assignment of the parameters that ``suggest(suggester)`` asks for, as name -> value.
 
-    Questions may depend on earlier answers, so this is a walk through a tree, not a product.
-    Answers that do not go together end a way early; it is a way none the less.
+    Parameters may depend on earlier values, so this walks a tree and not a product. Contradictory
+    values end an assignment early; it is yielded all the same.
     """
     answers: tuple[int, ...] = ()
     while True:

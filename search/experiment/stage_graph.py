@@ -1,9 +1,10 @@
-"""Recipe: the entries of an experiment with every value decided, laid out as a graph of stages."""
+"""Stage graph: the entries of an experiment, all values decided, expanded to stages."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +17,19 @@ from stillhouse.search.stages.ops.train import TrainNetwork
 from stillhouse.spaces.config.problems import ConfigError, Problem, unknown_message
 
 StageExpander = Callable[[str, StageConfig, Mapping[str, ExpandedStage], DataConfig], ExpandedStage]
-"""Lays out one entry: its name, what it says, the entries that it needs, and its data."""
+"""Expands one entry: its name, its settings, its expanded dependencies, and its data."""
 
 
 @dataclass(frozen=True)
 class StageGraph:
-    """A small named graph of stages that ends in ``student``, runnable as it stands."""
+    """The stages of every entry by name, and the final stage ``student``."""
 
     expanded_stages: Mapping[str, ExpandedStage]
     student: Stage
 
     @property
     def prerequisites(self) -> tuple[Stage, ...]:
-        """All the student rests on, parents first."""
+        """All ancestors of the student, parents first."""
         return tuple(stage for stage in self.student.ancestors() if stage is not self.student)
 
     @property
@@ -38,10 +39,10 @@ class StageGraph:
 
 
 def parse_stages(stages: Mapping[str, Any]) -> dict[str, StageConfig]:
-    """The entries as settings.
+    """Parse the entries.
 
     Raises:
-        ConfigError: every problem of every entry, with paths from the stages' names on.
+        ConfigError: all problems of all entries, with paths that begin with the name.
     """
     stage_configs: dict[str, StageConfig] = {}
     problems: list[Problem] = []
@@ -56,7 +57,7 @@ def parse_stages(stages: Mapping[str, Any]) -> dict[str, StageConfig]:
 
 
 def parse_stage(stage_data: Mapping[str, Any], name: str) -> StageConfig:
-    """One entry: ``kind_name:`` names its kind, a file of ``search/stages``."""
+    """Parse one entry; ``do:`` names its kind, a file of ``search/stages``."""
     kind_name = stage_data.get("do", "train")
     if kind_name not in STAGE_KINDS.names():
         raise ConfigError(
@@ -75,18 +76,19 @@ def build_stage_graph(
     final_name: str,
     expand_one: StageExpander | None = None,
 ) -> StageGraph:
-    """The stages that ``stage_configs`` stand for.
+    """Expand all entries.
 
-    ``expand_one`` lays out one entry; without it, an entry is laid out and checked.
+    Args:
+        expand_one: expands one entry; by default the entry is also checked.
 
     Raises:
-        ConfigError: a reference to nothing, a cycle, or entries that cannot be laid out.
+        ConfigError: an unknown dependency, a cycle, or entries that cannot be expanded.
     """
     expanded_stages: dict[str, ExpandedStage] = {}
-    problems: list[Problem] = []
+    problems_by_name: dict[str, tuple[Problem, ...]] = {}
     for name in topological_order(stage_configs):
         if not expanded_stages.keys() >= set(stage_configs[name].dependencies()):
-            continue  # what it rests on is wrong already
+            continue  # a dependency has problems already
         try:
             expanded_dependencies = {
                 dependency: expanded_stages[dependency]
@@ -97,12 +99,13 @@ def build_stage_graph(
                 name, stage_configs[name], expanded_dependencies, stage_data
             )
         except ConfigError as error:
-            problems.extend(error.with_prefix(name).problems)
+            problems_by_name[name] = error.with_prefix(name).problems
         else:
             expanded_stages[name] = expanded
-    if problems:
-        raise ConfigError(problems)
-    return StageGraph(expanded_stages, expanded_stages[final_name].stage)
+    if problems_by_name:
+        raise ConfigError(p for name in stage_configs for p in problems_by_name.get(name, ()))
+    in_file_order = {name: expanded_stages[name] for name in stage_configs}
+    return StageGraph(in_file_order, expanded_stages[final_name].stage)
 
 
 def _expand_checked(
@@ -121,28 +124,28 @@ def _expand_checked(
 
 
 def _require_usable_labels(stage: Stage) -> None:
-    """Noise in an image's place has nothing to do with its label, and mixed images have soft ones.
+    """Check that the labels fit the augmentation: noise has none, mixed images have soft ones.
 
     Raises:
-        ConfigError: labels are learnt from all the same, or by a method that takes no soft ones.
+        ConfigError: the objective needs labels on noise, or hard labels on mixed images.
     """
     learns = isinstance(stage.operation, TrainNetwork) and stage.operation.objective
     if learns and learns.needs_labels and stage.data.augment.noise:
-        message = "learns from labels, and data.augment.noise leaves none; keep to the teachers"
+        message = "needs labels, but data.augment.noise leaves none; use only methods with teachers"
         raise ConfigError([Problem("objective", message)])
     if learns and learns.methods_needing_hard_labels and stage.data.augment.is_mixing:
         name = learns.methods_needing_hard_labels[0]
         message = (
-            f"needs hard labels, and data.augment.mixup or cutmix makes them soft; leave {name} out"
+            f"needs hard labels, but data.augment.mixup or cutmix makes them soft; remove {name}"
         )
         raise ConfigError([Problem(f"objective.{name}", message)])
 
 
 def _require_validation_for_best(stage: Stage) -> None:
-    """The best epoch is told by the validation split.
+    """Check that there is a validation split if the best epoch is kept.
 
     Raises:
-        ConfigError: it is to be kept, and nothing is held out.
+        ConfigError: there is none.
     """
     training = (
         isinstance(stage.operation, TrainNetwork)
@@ -150,66 +153,58 @@ def _require_validation_for_best(stage: Stage) -> None:
         and stage.operation.training
     )
     if training and training.keep == "best" and not facts(stage.data).sizes["validation"]:
-        message = "best needs a validation split, and data.validation is 0; set last, or 0.1 there"
+        message = "best needs a validation split; set last, or data.validation: 0.1"
         raise ConfigError([Problem("training.keep", message)])
 
 
 def _require_same_word_vectors(stage: Stage) -> None:
-    """What networks see of a text depends on the words of its data set and on their vectors.
+    """Check that a stage and its parents have the same word vectors.
 
     Raises:
-        ConfigError: a stage rests on one that lives among other word vectors.
+        ConfigError: a parent has other words or vectors.
     """
     for parent in stage.parents:
         if parent.data != stage.data and embedding_space(parent.data) != embedding_space(
             stage.data
         ):
             message = (
-                f"has other words or word vectors than {parent.label}, on which it rests; keep "
+                f"has other words or word vectors than its parent {parent.label}; use the same "
                 "source, validation and split_seed, or read vectors from one file"
             )
             raise ConfigError([Problem("data", message)])
 
 
 def data_config_for(stage_config: StageConfig, data: DataConfig) -> DataConfig:
-    """The experiment's data with the changes that ``stage_config`` wants.
+    """The data of the experiment with the changes of ``stage_config``.
 
     Raises:
-        ConfigError: they do not fit, with paths from ``data`` on.
+        ConfigError: the changes do not fit, with paths that begin with ``data``.
     """
     stage_data = (
         DataConfig.parse(merge_settings(data.plain(), stage_config.data), "data")
         if stage_config.data
         else data
     )
-    if stage_data.root is not None:  # workers have working directories of their own
+    if stage_data.root is not None:  # workers have their own working directories
         absolute_root = str(Path(stage_data.root).expanduser().absolute())
         stage_data = stage_data.model_copy(update={"root": absolute_root})
     return stage_data
 
 
-def topological_order(stage_configs: Mapping[str, StageConfig]) -> Iterator[str]:
-    """The entries' names, each after those it needs.
+def topological_order(stage_configs: Mapping[str, StageConfig]) -> tuple[str, ...]:
+    """Names of the entries, each after its dependencies.
 
     Raises:
-        ConfigError: a needed entry does not exist, or entries need each other in a circle.
+        ConfigError: an unknown dependency, or a cycle.
     """
-    visited: set[str] = set()
-
-    def visit(name: str, trail: tuple[str, ...]) -> Iterator[str]:
-        if name in trail:
-            cycle = " -> ".join((*trail[trail.index(name) :], name))
-            raise ConfigError([Problem(name, f"stages need each other in a circle: {cycle}")])
-        if name in visited:
-            return
-        for dependency in stage_configs[name].dependencies():
-            if dependency not in stage_configs:
-                raise ConfigError(
-                    [Problem(name, unknown_message("stage", dependency, stage_configs))]
-                )
-            yield from visit(dependency, (*trail, name))
-        visited.add(name)
-        yield name
-
-    for name in stage_configs:
-        yield from visit(name, ())
+    dependencies = {name: config.dependencies() for name, config in stage_configs.items()}
+    for name, names in dependencies.items():
+        for unknown in names:
+            if unknown not in stage_configs:
+                raise ConfigError([Problem(name, unknown_message("stage", unknown, stage_configs))])
+    try:
+        return tuple(TopologicalSorter(dependencies).static_order())
+    except CycleError as error:
+        cycle = error.args[1][::-1]
+        message = f"stages depend on each other in a cycle: {' -> '.join(cycle)}"
+        raise ConfigError([Problem(cycle[0], message)]) from None

@@ -12,18 +12,18 @@ from stillhouse.search.stages.train import Train
 from stillhouse.spaces.config.problems import ConfigError, Problem
 
 BASELINES = ("assembled", "plain", "direct", "scratch", "end to end", "uniform")
-"""The roles of baselines, in the order in which they are reported."""
+"""Roles of baselines, in the order of the report."""
 PLAIN, DISTILLED = "plain", "trial 0"
-"""The roles of the student as written, taught by labels alone and as it says."""
+"""Roles of the student as written: trained on labels only, and with its teachers."""
 
 
 def distilled_role(technique: str) -> str:
-    """The role of a technique's student that has a teacher; its name alone is that without."""
+    """Role of the student of a technique with teachers; without, the role is ``technique``."""
     return f"{technique} + teacher" if technique else DISTILLED
 
 
 def labels_only(stage_data: Mapping[str, Any]) -> dict[str, Any]:
-    """What an entry says otherwise where it learns from labels alone."""
+    """Changes that make an entry learn from labels only."""
     cross_entropy = stage_data["objective"].get("cross_entropy") or {}
     return {"objective": {"cross_entropy": {**cross_entropy, "weight": 1.0}}, "teachers": []}
 
@@ -46,7 +46,7 @@ def factorial_variants(experiment: Experiment) -> dict[str, Experiment]:
 
 
 def _with_changes(experiment: Experiment, changes: Mapping[str, Any]) -> Experiment:
-    """The experiment with ``changes`` in place."""
+    """The experiment with ``changes`` applied."""
     stages, data = experiment.with_values(changes)
     return replace(experiment, stages=stages, data=data)
 
@@ -58,12 +58,12 @@ def _without_teachers(experiment: Experiment) -> Experiment:
 
 
 def check_factorial(experiment: Experiment) -> Iterator[Problem]:
-    """What of a factorial cannot be."""
+    """Problems of ``factorial:``."""
     settings = experiment.factorial
     if settings is None:
         return
     if experiment.search:
-        message = "has no place beside search; give the values, or leave it out"
+        message = "cannot be combined with search; write single values, or remove it"
         yield Problem("factorial", message)
     stage_config = experiment.stage_configs.get(experiment.final_name)
     if (
@@ -71,13 +71,15 @@ def check_factorial(experiment: Experiment) -> Iterator[Problem]:
         or not stage_config.teachers
         or stage_config.objective is None
     ):
-        message = f"asks whether teachers help, and {experiment.final_name!r} is not taught by any"
+        message = (
+            f"compares with and without teachers, but {experiment.final_name!r} has no teacher"
+        )
         yield Problem("factorial", message)
         return
 
     for name, changes in settings.techniques.items():
         if name in BASELINES:
-            message = "is how a baseline is called; choose another name"
+            message = "is the name of a baseline; choose another name"
             yield Problem(f"factorial.techniques.{name}", message)
         try:
             _require_setting_paths(changes, experiment)
@@ -89,10 +91,10 @@ def check_factorial(experiment: Experiment) -> Iterator[Problem]:
 
 
 def _require_setting_paths(changes: Mapping[str, Any], experiment: Experiment) -> None:
-    """Every change is of a setting of an entry, or of the data.
+    """Check that every change names a setting of an entry or of the data.
 
     Raises:
-        ConfigError: one is not.
+        ConfigError: one does not.
     """
     known_roots = ("data", *experiment.stages)
     unknown_paths = [
@@ -101,5 +103,5 @@ def _require_setting_paths(changes: Mapping[str, Any], experiment: Experiment) -
         if split_path(path)[0] not in known_roots or len(split_path(path)) < 2
     ]
     if unknown_paths:
-        message = f"names no setting; needs a path like {experiment.final_name}.training.lr"
+        message = f"names no setting; needs a path such as {experiment.final_name}.training.lr"
         raise ConfigError([Problem(path, message) for path in unknown_paths])

@@ -1,4 +1,4 @@
-"""YAML's plain values as people expect them: the core schema of YAML 1.2, and what writes it.
+"""Reader and writer of YAML values by the core schema of YAML 1.2.
 
 ``0100`` is a hundred, ``0o10`` is octal, ``0x1f`` hexadecimal, ``1e-4`` a number, and ``1:30`` or a
 date is text. Two things go beyond the schema. ``yes``, ``no``, ``on`` and ``off`` are truth values,
@@ -24,7 +24,7 @@ _NUMERIC = list("-+.0123456789")
 _INHERITED_TAGS = ("bool", "null")
 
 MERGE_KEY = "<<"
-"""The key whose mapping, or list of mappings, is laid under the one it stands in."""
+"""The key whose mapping, or list of mappings, provides defaults for the mapping around it."""
 
 
 class CoreSchemaLoader(yaml.SafeLoader):
@@ -32,8 +32,7 @@ class CoreSchemaLoader(yaml.SafeLoader):
 
 
 class _CoreSchemaDumper(yaml.SafeDumper):
-    """Quotes every text that :class:`CoreSchemaLoader` or a reader of YAML 1.1 would take for a
-    value."""
+    """Quotes every text that YAML 1.1 or 1.2 would read as another value."""
 
 
 def _install_resolvers(cls: Any, resolvers: Mapping[str, Any]) -> None:

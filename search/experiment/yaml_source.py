@@ -1,4 +1,4 @@
-"""A YAML document as plain data that remembers on which line each value stands."""
+"""A YAML document as plain data, with the line of each value."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ _HEADER, _END_MARK = "# Whole only if its last line is three dots.\n", "\n..."
 class Document:
     """``data`` as plain values; ``lines`` maps a dotted path to its line, counted from 1.
 
-    ``overridden`` holds the paths whose values were not read from the file, but given with --set;
-    ``text`` is what was read.
+    ``overridden`` has the paths whose values come from --set; ``text`` is the text of the file.
     """
 
     file: str
@@ -51,7 +50,7 @@ class Document:
         return f"{self.file}:{line}" if line else self.file
 
     def locate(self, error: ConfigError) -> ConfigError:
-        """The same problems, each beginning with the file and line it stands on."""
+        """The same problems, each with its file and line."""
         return ConfigError(Problem(self.location(_full_path(p)), str(p)) for p in error.problems)
 
 
@@ -60,7 +59,7 @@ def _dot_positions(path: str) -> list[int]:
 
 
 def _full_path(problem: Problem) -> str:
-    """The path, down to the field where one that does not exist is told at its owner."""
+    """The path of a problem, extended by the name of an unknown field."""
     match = re.match(r"unknown field '(.+?)'", problem.message)
     return f"{problem.path}.{match[1]}".removeprefix(".") if match else problem.path
 
@@ -69,8 +68,8 @@ def read_document(file: Path) -> Document:
     """Read a YAML file.
 
     Raises:
-        ConfigError: unreadable, not YAML, a key given twice, a tag, several documents, too large,
-            its end is missing.
+        ConfigError: unreadable, invalid YAML, a duplicate key, a tag, several documents, too
+            large, incomplete.
     """
     try:
         with file.open("rb") as stream:
@@ -91,7 +90,7 @@ def with_end_mark(text: str) -> str:
 
 
 def without_end_mark(text: str) -> str:
-    """The text as it was before :func:`with_end_mark`."""
+    """The text before :func:`with_end_mark`."""
     return text.removeprefix(_HEADER).removesuffix("\n").removesuffix(_END_MARK) + "\n"
 
 
@@ -105,7 +104,7 @@ def _check_end_mark(text: str, file: str) -> None:
 
 
 def parse_document(text: str, file: str = "<text>") -> Document:
-    """Like :func:`read_document`, for text that is already here."""
+    """Like :func:`read_document`, for text."""
     if len(text) > MAX_BYTES or len(text.encode(errors="replace")) > MAX_BYTES:
         raise _too_large(file)
     try:
@@ -131,7 +130,7 @@ def parse_document(text: str, file: str = "<text>") -> Document:
 
 
 def is_encodable(value: str) -> bool:
-    """Whether it can be written to a file: no half of a surrogate pair in it."""
+    """Whether the text can be written to a file: it has no half of a surrogate pair."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -145,14 +144,14 @@ def _too_large(file: str) -> ConfigError:
 
 
 class _KeyValue(NamedTuple):
-    """A key of a mapping and its value, with the places where they stand."""
+    """The nodes of a key and its value."""
 
     key: yaml.ScalarNode
     value: yaml.Node
 
 
 class _Reader:
-    """Turns composed nodes into values, collecting lines and problems on the way."""
+    """Converts composed nodes to values, and collects lines and problems."""
 
     def __init__(self, file: str) -> None:
         self.file_name = file
@@ -196,7 +195,7 @@ class _Reader:
         return mapping
 
     def _pairs(self, node: yaml.MappingNode, path: str, depth: int) -> dict[str, _KeyValue]:
-        """A mapping's own keys, over those that ``<<`` lays under them."""
+        """The keys of a mapping, including those that ``<<`` merges into it."""
         own = self._keys(node, path)
         merged: dict[str, _KeyValue] = {}
         for key, pair in list(own.items()):
@@ -205,7 +204,7 @@ class _Reader:
         return {**merged, **own}
 
     def _merged_pairs(self, node: yaml.Node, path: str, depth: int) -> dict[str, _KeyValue]:
-        """The keys that ``<<: node`` brings; of several mappings the first that has a key."""
+        """The keys that ``<<: node`` merges; the first mapping with a key wins."""
         self._count(node, depth)
         merged: dict[str, _KeyValue] = {}
         for mapping in node.value if isinstance(node, yaml.SequenceNode) else [node]:
@@ -219,7 +218,7 @@ class _Reader:
         return merged
 
     def _keys(self, node: yaml.MappingNode, path: str) -> dict[str, _KeyValue]:
-        """The keys that stand in a mapping itself, each with its place and its value."""
+        """The keys of a mapping without merged ones."""
         keys: dict[str, _KeyValue] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
@@ -239,7 +238,7 @@ class _Reader:
         return keys
 
     def _count(self, node: yaml.Node, depth: int, values: int = 1) -> None:
-        """Bound the work: an alias may name what it stands in, or double what it names."""
+        """Limit depth and size: an alias may contain itself or double its content."""
         self.values += values
         if self.values > MAX_VALUES or depth > MAX_DEPTH:
             message = "is too deep or too large; does an alias (*name) contain itself?"
@@ -251,7 +250,7 @@ class _Reader:
 
 
 def _is_merge(key: yaml.ScalarNode) -> bool:
-    """Whether it is the bare word ``<<``; in quotes it is a key like others."""
+    """Whether the key is a bare ``<<``; in quotes it is an ordinary key."""
     return key.value == MERGE_KEY and key.style is None
 
 

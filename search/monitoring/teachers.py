@@ -23,23 +23,10 @@ from stillhouse.search.monitoring.events import (
     WarningIssued,
 )
 from stillhouse.search.stages.core.stage import Stage
-from stillhouse.search.stages.ops.train import TrainNetwork
+from stillhouse.search.stages.expansion.teachers import teachers_of
 
 SUSPICIOUS_ACCURACY = 0.998
 """Validation accuracy above which weights from elsewhere have probably seen the split."""
-_FIRST_PARENT_TEACHES = {"boundary", "neighbourhood", "heads", "invert"}
-"""Kinds of stage whose first parent teaches."""
-
-
-def teachers_of(student: Stage) -> dict[str, Stage]:
-    """Key -> stage of every network that teaches the student, or anything it rests on."""
-    by_key: dict[str, Stage] = {}
-    for stage in student.ancestors():
-        teaching_stages = stage.parents[:1] if stage.operation.kind in _FIRST_PARENT_TEACHES else ()
-        if isinstance(stage.operation, TrainNetwork):
-            teaching_stages = stage.parents[stage.operation.num_leading_parents :]
-        by_key |= {teacher.key: teacher for teacher in teaching_stages}
-    return by_key
 
 
 def majority_accuracies(student: Stage) -> dict[str, float]:

@@ -1,8 +1,8 @@
-"""``do: chain``: teacher assistants, each taught by the one before it (TAKD, Mirzadeh et al. 2020).
+"""``do: chain``: teacher assistants, each taught by its predecessor (TAKD, Mirzadeh et al. 2020).
 
-Every link is an ordinary ``train`` stage whose key holds the keys of all before it: chains with a
-common beginning share those links, in one search and between searches. With ``dense`` every link
-learns from the teacher and all larger links at once (DGKD, Son et al. 2021).
+Every link is an ordinary ``train`` stage, and its key contains the keys of all links before it.
+Chains with a common beginning therefore share these links, within a search and between searches.
+With ``dense`` the teacher and all larger links teach every link (DGKD, Son et al. 2021).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from stillhouse.methods.core.training.train import Training
 from stillhouse.search.stages.core.config import ExpandedStage, StageConfig
 from stillhouse.search.stages.core.stage import Stage
 from stillhouse.search.stages.core.weights import WeightsSettings, as_weights
-from stillhouse.search.stages.expansion.prerequisites import expand_teachers
+from stillhouse.search.stages.expansion import prerequisites
 from stillhouse.search.stages.expansion.teachers import (
     require_matching_teachers,
     training_field_domain,
@@ -33,37 +33,37 @@ from stillhouse.spaces.network_spec import NetworkSpec
 
 
 class Link(Config):
-    """What one link does differently from the chain's common settings.
+    """Changes of one link to the settings of its chain.
 
-    A link with weights is a ready network: nothing teaches it, and it teaches the next.
+    A link with weights is pretrained: it is not trained here, and it teaches the next link.
     """
 
     objective: dict[str, Any] = setting(
-        {}, "changes to the chain's objective; null: not this method"
+        {}, "changes to the chain's objective; null removes a method"
     )
     training: dict[str, Any] = setting({}, "changes to the chain's training")
     weights: Annotated[WeightsSettings | None, BeforeValidator(as_weights)] = setting(
-        None, "file of published weights, or {path, mean, std}: the link is used as it is"
+        None, "file of published weights, or {path, mean, std}; the link is not trained"
     )
 
     @model_validator(mode="after")
     def _require_ready_or_trained(self) -> Self:
         if self.weights and (self.objective or self.training):
             field = "objective" if self.objective else "training"
-            raise ValueError(f"a link with weights is not trained; leave {field} out")
+            raise ValueError(f"a link with weights is not trained; remove {field}")
         return self
 
 
 class Chain(StageConfig):
-    """An entry that makes a chain of assistants, largest first. An empty chain is its teacher."""
+    """An entry that trains assistants, largest first. An empty chain stands for its teacher."""
 
     teacher: str = setting(..., "the entry at the head of the chain")
     networks: tuple[NetworkSpec, ...] = setting((), "assistants, largest first")
-    objective: Objective = setting(..., "what every link learns from")
-    training: Training = setting(Training(), "how every link is trained")
-    links: dict[str, Link] = setting({}, "network name -> what that link does differently")
+    objective: Objective = setting(..., "objective of every link")
+    training: Training = setting(Training(), "training of every link")
+    links: dict[str, Link] = setting({}, "network name -> changes of that link")
     dense: bool = setting(
-        False, "every link, and who learns from the chain, has all before it teach"
+        False, "all earlier links teach every link, and all links teach the student"
     )
 
     def dependencies(self) -> tuple[str, ...]:
@@ -81,7 +81,7 @@ class Chain(StageConfig):
             if operation.weights:
                 _require_weights_fit(operation.weights, spec, data)
             link_teachers = (
-                expand_teachers(operation.objective, teachers) if operation.objective else ()
+                prerequisites.expand(operation.objective, teachers) if operation.objective else ()
             )
             link = Stage(f"{name}/{spec.label}", operation, data, link_teachers)
             _require_smaller(link, chain_stages[-1])
@@ -91,14 +91,14 @@ class Chain(StageConfig):
         return ExpandedStage((chain_stages[-1],))
 
     def has_weights(self, spec: NetworkSpec) -> bool:
-        """Whether a link has weights of its own, and so no training that could be searched."""
+        """Whether a link is pretrained, so that no training of it can be searched."""
         return spec.label in self.links and self.links[spec.label].weights is not None
 
     def link_operation(self, spec: NetworkSpec) -> TrainNetwork:
-        """The work of one link, with what it does differently.
+        """The operation of one link, with its own changes.
 
         Raises:
-            ConfigError: with paths from ``links`` on.
+            ConfigError: with paths that begin with ``links``.
         """
         link = self.links.get(spec.label, Link())
         if link.weights:
@@ -135,7 +135,7 @@ class Chain(StageConfig):
 
 
 def _require_weights_fit(weights: WeightsSettings, spec: NetworkSpec, data: DataConfig) -> None:
-    """A ready link's file holds its network.
+    """Check that the file of a pretrained link fits its network.
 
     Raises:
         ConfigError: with paths from ``links`` on.
@@ -147,7 +147,7 @@ def _require_weights_fit(weights: WeightsSettings, spec: NetworkSpec, data: Data
 
 
 def merge_settings(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``base`` with ``changes`` laid over it, mapping by mapping."""
+    """``base`` updated by ``changes``, recursively for mappings."""
     result = dict(base)
     for key, value in changes.items():
         base_value = result.get(key)

@@ -1,6 +1,6 @@
-"""``do: compress``: pruned and quantised one after the other, in an order that can be searched.
+"""``do: compress``: prune and quantise a network, in an order that can be searched.
 
-Every step is followed by a fine-tuning in which the network as it was at first teaches.
+The original network teaches in the fine-tuning after every step.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ Step = Literal["prune", "quantise"]
 STEP_CONFIGS: Mapping[Step, type[CompressionConfig]] = {"prune": Prune, "quantise": Quantise}
 ORDERS = (("prune", "quantise"), ("quantise", "prune"))
 _PREVIOUS_STEP = "the step before"
-"""What a step calls the one whose network it goes on from."""
+"""Name of the previous step among the dependencies of a step."""
 
 
 class Compress(StageConfig):
     """An entry that compresses a network in several steps."""
 
-    start: str = setting(..., "the entry whose network is compressed, and which teaches it")
-    order: tuple[Step, ...] = setting(ORDERS[0], "what is done first", Choice(ORDERS))
+    start: str = setting(
+        ..., "the entry whose network is compressed, and which teaches the fine-tuning"
+    )
+    order: tuple[Step, ...] = setting(ORDERS[0], "order of the steps", Choice(ORDERS))
     prune: PruningConfig = setting(PruningConfig(), "settings of do: prune")
     quantise: QuantisingConfig = setting(QuantisingConfig(), "settings of do: quantise")
 
@@ -73,7 +75,7 @@ class Compress(StageConfig):
 
 
 def _under_step(error: ConfigError, step: Step) -> ConfigError:
-    """A step's problems with their places in the entry, whose own ``start`` is everybody's."""
+    """The problems of a step with their paths in the entry; all steps share ``start``."""
     shared_fields = {"do", "start"}
     paths = {
         problem.path: problem.path if problem.path in shared_fields else f"{step}.{problem.path}"

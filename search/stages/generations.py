@@ -1,8 +1,8 @@
-"""``do: generations``: a chain of equals, each taught by the one before it.
+"""``do: generations``: one network trained several times, each time by its predecessor.
 
-Furlanello et al. 2018, "Born-again neural networks", with ``soft_targets``; sequential FEED (Park
-and Kwak 2020) with ``factors``. Every generation is an ordinary ``train`` stage of one network with
-a seed of its own, so that one more generation later leaves those that are there untouched.
+"Born-again neural networks" (Furlanello et al. 2018) with ``soft_targets``; sequential FEED (Park
+and Kwak 2020) with ``factors``. Every generation is an ordinary ``train`` stage with its own seed.
+A larger ``count`` therefore reuses the generations in the library.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from stillhouse.methods.core.objective.objective import Objective
 from stillhouse.methods.core.training.train import Training
 from stillhouse.search.stages.core.config import ExpandedStage, StageConfig
 from stillhouse.search.stages.core.stage import REPLICA_SEED_OFFSET, Stage
-from stillhouse.search.stages.expansion.prerequisites import expand_teachers
+from stillhouse.search.stages.expansion import prerequisites
 from stillhouse.search.stages.expansion.teachers import (
     require_matching_teachers,
     training_field_domain,
@@ -26,29 +26,27 @@ from stillhouse.spaces.network_spec import NetworkSpec
 
 
 class Generations(StageConfig):
-    """An entry that makes one network again and again, the last of which is its result.
+    """An entry that trains one network several times; the last generation is its result.
 
-    The first learns from ``teacher``, or from the labels alone where there is none: by the
-    objective's cross entropy with a weight of 1.
+    ``teacher`` teaches the first generation. Without a teacher the first generation learns from
+    labels only, by the cross entropy of the objective with a weight of 1.
     """
 
     network: NetworkSpec = setting(..., "the network of every generation")
     teacher: str | None = setting(
-        None, "an entry that teaches the first; none: the labels alone do"
+        None, "an entry that teaches the first generation; none: labels only"
     )
-    count: int = setting(3, "generations", Integers(1, 5), ge=1)
-    objective: Objective = setting(..., "what each learns from the one before it")
-    training: Training = setting(Training(), "how each is trained")
-    ensemble: bool = setting(
-        False, "all generations teach who learns from them, not the last alone"
-    )
+    count: int = setting(3, "number of generations", Integers(1, 5), ge=1)
+    objective: Objective = setting(..., "objective of every generation")
+    training: Training = setting(Training(), "training of every generation")
+    ensemble: bool = setting(False, "all generations teach the student, not only the last")
 
     def dependencies(self) -> tuple[str, ...]:
         return (self.teacher,) if self.teacher else ()
 
     @property
     def is_reseeded(self) -> bool:
-        return True  # also without a teacher all but the first learn from another
+        return True  # without a teacher, too, all but the first have a teacher
 
     def expand(
         self, name: str, expanded_dependencies: Mapping[str, ExpandedStage], data: DataConfig
@@ -66,7 +64,8 @@ class Generations(StageConfig):
                 seed=self.seed + REPLICA_SEED_OFFSET * number,
             )
             label = f"{name}/{number + 1}"
-            generations.append(Stage(label, operation, data, expand_teachers(objective, teachers)))
+            parents = prerequisites.expand(objective, teachers)
+            generations.append(Stage(label, operation, data, parents))
         return ExpandedStage(tuple(generations) if self.ensemble else (generations[-1],))
 
     def _labels_only(self) -> Objective:

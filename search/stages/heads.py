@@ -1,8 +1,8 @@
-"""``do: heads``: classifiers on the inner blocks of a teacher (DIH, arXiv 2103.00497).
+"""``do: heads``: classifiers on intermediate blocks of a teacher (DIH, arXiv 2103.00497).
 
-The teacher stays as it is, bit for bit; all heads learn together, and each keeps the epoch that
-was its own best on the validation split, whatever ``training.keep`` says. The entry is the teacher
-with heads: it teaches like any other network, and by all its heads where ``heads`` is a method.
+The teacher does not change. All heads are trained together, and each keeps its own best epoch on
+the validation split, whatever ``training.keep`` says. The result is the teacher with heads. It
+teaches like any other network, and with all its heads if the objective has the method ``heads``.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ class Heads(StageConfig):
     """An entry that gives its teacher a head on the end of each stage, or on named blocks."""
 
     teacher: str = setting(..., "the entry whose network gets heads")
-    at: HeadPlacement = setting("stages", "blocks that get one, or stages for the end of each")
-    training: Training = setting(Training(epochs=20, lr=0.01), "how all of them are trained")
+    at: HeadPlacement = setting(
+        "stages", "blocks that get a head; stages: the last block of each stage"
+    )
+    training: Training = setting(Training(epochs=20, lr=0.01), "training of all heads")
 
     def dependencies(self) -> tuple[str, ...]:
         return (self.teacher,)
 
     @property
     def is_reseeded(self) -> bool:
-        return False  # with its heads it is a teacher as before
+        return False  # it is a teacher, and repetitions share teachers
 
     def expand(
         self, name: str, expanded_dependencies: Mapping[str, ExpandedStage], data: DataConfig

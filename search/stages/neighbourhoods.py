@@ -1,8 +1,8 @@
-"""``do: neighbourhoods``: replacements for runs of a teacher's blocks, each distilled alone.
+"""``do: neighbourhoods``: replacements for intervals of a teacher's blocks, distilled one by one.
 
-Every interval of blocks between two cuts, with every candidate and every pair of widths, is a stage
-of its own (Shao et al. 2020; widths by principal channels). One more candidate, a longer interval
-or another budget later leaves all that are there untouched.
+Each interval between two cuts, with each candidate and each pair of widths, is a stage of its own
+(Shao et al. 2020; widths by PCA projection). More candidates, longer intervals or other budgets
+therefore reuse the stages in the library.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ class Neighbourhoods(StageConfig):
 
     teacher: str = setting(..., "the entry whose network is cut")
     candidates: tuple[BlockSpec, ...] = setting(..., "kinds of block: names, or {name: {settings}}")
-    longest: int = setting(2, "blocks an interval may have", Integers(1, 4), ge=1)
-    cuts: tuple[int, ...] | None = setting(
-        None, "where it may be cut; none means between all blocks"
+    longest: int = setting(2, "maximum number of blocks in an interval", Integers(1, 4), ge=1)
+    cuts: tuple[int, ...] | None = setting(None, "positions of the cuts; none: between all blocks")
+    widths: tuple[float, ...] = setting(
+        (1.0,), "widths at a cut, as shares of the teacher's channels"
     )
-    widths: tuple[float, ...] = setting((1.0,), "shares of the teacher's channels at a cut")
-    training: Training = setting(Training(epochs=4, lr=0.02), "how each is distilled")
+    training: Training = setting(Training(epochs=4, lr=0.02), "training of every replacement")
     inputs: InputKind = setting("data", INPUTS_HELP, Choice(("data", "noise", "statistics")))
 
     @field_validator("training")
     @classmethod
     def _require_one_worker(cls, training: Training) -> Training:
-        return training.require_single_worker("neighbourhoods of one pass learn")
+        return training.require_single_worker("neighbourhoods of one batch learn")
 
     def dependencies(self) -> tuple[str, ...]:
         return (self.teacher,)
@@ -76,7 +76,7 @@ class Neighbourhoods(StageConfig):
     def _expand_uncached(self, name: str, teacher: Stage, data: DataConfig) -> ExpandedStage:
         spec, about = require_named_network(teacher), facts(data)
         if not about.sizes["validation"]:
-            message = "holds nothing out, and neighbourhoods are scored there; set validation: 0.1"
+            message = "has no validation split, which scores neighbourhoods; set validation: 0.1"
             raise ConfigError([Problem("data", message)])
         if self.inputs == "statistics":
             require_batch_norm(
@@ -96,7 +96,7 @@ class Neighbourhoods(StageConfig):
         )
         cuts = {interval.start for interval in block_intervals}
         for interval in block_intervals:
-            # Blocks kept one by one are the same network as a run of them kept.
+            # An interval of kept blocks is the same network as its blocks kept one by one.
             contains_cut = any(interval.start < cut < interval.stop for cut in cuts)
             for enter, leave in itertools.product(self.widths, repeat=2):
                 for block in self.candidates:
@@ -143,20 +143,22 @@ _EXPANSION_CACHE: dict[tuple[str, ...], ExpandedStage] = {}
 
 
 def require_named_network(teacher: Stage) -> NetworkSpec:
-    """The network of a teacher that is to be cut.
+    """The network of a teacher, whose blocks are replaced.
 
     Raises:
-        ConfigError: its structure is not known before it is made.
+        ConfigError: its structure is not known before it is built.
     """
     if isinstance(teacher.operation, TrainNetwork) and teacher.operation.network is not None:
         return teacher.operation.network
-    message = f"{teacher.label} is no network that an experiment names; cut one that is"
+    message = (
+        f"{teacher.label} has no network that the experiment names; choose a teacher that has one"
+    )
     raise ConfigError([Problem("teacher", message)])
 
 
 @lru_cache(maxsize=16384)
 def _fits(spec_json: str, shape: Shape, classes: int, replacement_json: str) -> bool:
-    """Whether a kind of block fits a place; tried once in this process, without weights."""
+    """Whether a block fits its interval; cached in this process, built without weights."""
     network, cut_shapes = sketch_and_cuts(spec_json, shape, classes)
     try:
         with on_device_of(network):

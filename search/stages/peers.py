@@ -1,22 +1,17 @@
-"""``do: peers``: networks that learn together and from one another (online distillation).
+"""``do: peers``: networks that are trained together and teach one another (online distillation).
 
-Deep mutual learning (Zhang et al. 2018) where the objective is cross entropy and soft targets at
-temperature 1; see :mod:`stillhouse.methods.core.training.peers`. The first network is the student
-and the result; the others' figures come beside its own, as ``peer1_val_accuracy`` and so on.
+Deep mutual learning (Zhang et al. 2018) if the objective is cross entropy and soft targets at
+temperature 1; see ``stillhouse.methods.core.training.peers``. The first network is the student and
+the result. The record contains the metrics of the others, such as ``peer1_val_accuracy``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
-
-import torch
 
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.data.facts import facts
 from stillhouse.methods.core.objective.objective import METHODS, Objective
-from stillhouse.methods.core.runtime.seeding import derive_seed
-from stillhouse.methods.core.training.evaluation import validation_metric_names
 from stillhouse.methods.core.training.train import Training
 from stillhouse.search.stages.core.config import ExpandedStage, StageConfig
 from stillhouse.search.stages.core.stage import Stage
@@ -25,65 +20,22 @@ from stillhouse.search.stages.expansion.teachers import (
     training_field_domain,
     with_subclasses,
 )
-from stillhouse.search.stages.ops.train import TrainNetwork, new_network
+from stillhouse.search.stages.ops.peers import TrainPeers
 from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.config.domains import Domain
 from stillhouse.spaces.config.problems import ConfigError, Problem
 from stillhouse.spaces.cost import network_costs
-from stillhouse.spaces.modules.network import Network
 from stillhouse.spaces.network_spec import NetworkSpec
-
-
-class TrainPeers(TrainNetwork):
-    """Train a network beside others that are teachers and students at once."""
-
-    version: ClassVar[int] = 1
-    kind: ClassVar[str] = "peers"
-
-    peers: tuple[NetworkSpec, ...] = setting((), "the networks beside it")
-
-    @property
-    def peer_networks(self) -> tuple[NetworkSpec, ...]:
-        return self.peers
-
-    def identity(self) -> dict[str, Any]:
-        return {**super().identity(), "peers": [peer.identity() for peer in self.peers]}
-
-    def split_classes(
-        self, subclasses: int, extra_methods: Mapping[str, Any]
-    ) -> TrainNetwork | None:
-        operation = super().split_classes(subclasses, extra_methods)
-        peers = tuple(peer.with_num_subclasses(subclasses) for peer in self.peers)
-        return operation and operation.model_copy(update={"peers": peers})
-
-    def metric_names(self, stage: Stage) -> frozenset[str]:
-        names_of_all = super().metric_names(stage)
-        for number, peer in enumerate(self.peers, start=1):
-            names = validation_metric_names(stage.data, peer.subclasses)
-            names_of_all |= {
-                f"train_peer{number}_loss",
-                *(f"peer{number}_{name}" for name in names),
-            }
-        return names_of_all
-
-    def _build_peers(self, data: DataConfig) -> list[Network]:
-        return [self._build_peer(index, data) for index in range(len(self.peers))]
-
-    def _build_peer(self, index: int, data: DataConfig) -> Network:
-        """The peer at a place, from a seed of its own: equal networks must not start equal."""
-        with torch.random.fork_rng():
-            torch.manual_seed(derive_seed(self.seed, index + 1))
-            return new_network(self.peers[index], data)
 
 
 class Peers(StageConfig):
     """An entry that trains a student and its peers in one stage."""
 
     network: NetworkSpec = setting(..., "the student: a name, or {name: {settings}}")
-    peers: tuple[NetworkSpec, ...] = setting(..., "networks that learn beside it, of any sizes")
-    teachers: tuple[str, ...] = setting((), "entries that all of them learn from as well")
-    objective: Objective = setting(..., "what each learns by; all others are its teachers")
-    training: Training = setting(Training(), "how each is trained")
+    peers: tuple[NetworkSpec, ...] = setting(..., "networks that are trained with it, of any size")
+    teachers: tuple[str, ...] = setting((), "entries that also teach all of them")
+    objective: Objective = setting(..., "objective of each network; all others are its teachers")
+    training: Training = setting(Training(), "training of each network")
 
     def dependencies(self) -> tuple[str, ...]:
         return self.teachers
@@ -92,10 +44,10 @@ class Peers(StageConfig):
         self, name: str, expanded_dependencies: Mapping[str, ExpandedStage], data: DataConfig
     ) -> ExpandedStage:
         if not self.peers:
-            message = "names none; a network without peers is an ordinary entry (do: train)"
+            message = "is empty; use do: train for a network without peers"
             raise ConfigError([Problem("peers", message)])
         if not any(METHODS.load(method).needs_teacher for method in self.objective.terms):
-            message = "has no method that listens to the peers; add one, like soft_targets"
+            message = "has no method that uses the peers; add one, such as soft_targets"
             raise ConfigError([Problem("objective", message)])
         teachers = [
             member
@@ -105,7 +57,7 @@ class Peers(StageConfig):
         if teachers:
             require_matching_teachers(self.objective, teachers)
         about = facts(data)
-        for peer in self.peers:  # what does not fit the images is to be known now
+        for peer in self.peers:  # fails now if a network does not fit the images
             network_costs(peer.plain(), about.shape, about.classes)
         operation = TrainPeers(
             network=with_subclasses(self.network, self.objective),

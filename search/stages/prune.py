@@ -21,24 +21,26 @@ from stillhouse.spaces.modules.network import Network
 
 
 class PruningConfig(FineTuningConfig):
-    """What is taken out, and how it is tuned afterwards."""
+    """Settings of pruning and of the fine-tuning afterwards."""
 
     how: Literal["channels", "weights"] = setting(
         "channels",
-        "channels, with all that reads them, which makes it faster; or single weights, as zeros",
+        "channels: remove channels and their readers, for speed; weights: set single weights to 0",
         Choice(("channels", "weights")),
     )
-    sparsity: float = setting(0.5, "share that is taken out", Uniform(0.1, 0.9), gt=0.0, lt=1.0)
+    sparsity: float = setting(0.5, "share that is removed", Uniform(0.1, 0.9), gt=0.0, lt=1.0)
     scope: Scope = setting(
         "layer",
-        "of weights: the smallest of each layer, or of the network",
+        "of weights: prune the smallest of each layer, or of the network",
         Choice(("layer", "network")),
     )
-    recalibrate: int = setting(20, "training batches of 256 for statistics", ge=0)
+    recalibrate: int = setting(
+        20, "training batches of 256 that recalibrate batch-norm statistics", ge=0
+    )
 
 
 class Prune(PruningConfig, CompressionConfig):
-    """An entry that prunes a network; it needs the packages of the extra ``compress``."""
+    """An entry that prunes a network; needs the extra ``compress``."""
 
     required_package = "torch_pruning"
 
@@ -47,18 +49,18 @@ class Prune(PruningConfig, CompressionConfig):
             about = facts(data)
             sketch = spec.build_for_shapes(about.shape, about.classes)
             check_prunable(sketch)
-            if start_stage.operation.kind == "train" and not start_stage.operation.continues_parent:
+            if start_stage.operation.kind == "train" and not start_stage.continues_parent:
                 self._require_remaining_channels(start_stage.label, sketch)
         return PruneNetwork(
             how=self.how, sparsity=self.sparsity, scope=self.scope, recalibrate=self.recalibrate
         )
 
     def _require_remaining_channels(self, label: str, sketch: Network) -> None:
-        """Before anything is trained: something stays of every layer that has channels."""
+        """Check that every layer keeps a channel."""
         path, count = narrowest_layer(sketch)
         if self.how == "channels" and count * (1 - self.sparsity) < 1:
             message = (
-                f"{self.sparsity:g} would leave nothing of {label}'s {path}, which has "
-                f"{count} channels; take at most {1 - 1 / count:.2f}"
+                f"{self.sparsity:g} would remove every channel of {path} in {label}, which has "
+                f"{count}; set at most {1 - 1 / count:.2f}"
             )
             raise ConfigError([Problem("sparsity", message)])

@@ -1,4 +1,4 @@
-"""``do: quantise``: a network whose layers compute with integers, and a fine-tuning as such."""
+"""``do: quantise``: a network with integer arithmetic, and quantisation-aware fine-tuning."""
 
 from __future__ import annotations
 
@@ -20,15 +20,19 @@ from stillhouse.spaces.config.domains import Choice
 
 
 class QuantisingConfig(FineTuningConfig):
-    """With how many bits it computes, and whether it is tuned as such."""
+    """Settings of quantisation and of the fine-tuning."""
 
     how: Literal["ptq", "qat"] = setting(
         "qat",
-        "ptq: as it is, after training; qat: and fine-tuned behind rounding",
+        "ptq: after training; qat: and fine-tuned with fake quantisation",
         Choice(("ptq", "qat")),
     )
-    bits: int = setting(8, "of each weight; what enters a layer has 8", Choice((8, 4)), ge=2, le=8)
-    batches: int = setting(20, "training batches of 256 from which ranges are taken", ge=1)
+    bits: int = setting(
+        8, "bits of each weight; inputs of a layer have 8", Choice((8, 4)), ge=2, le=8
+    )
+    batches: int = setting(
+        20, "training batches of 256 that calibrate the ranges of activations", ge=1
+    )
 
     @property
     def fine_tuning_objective(self) -> Objective | None:
@@ -36,7 +40,7 @@ class QuantisingConfig(FineTuningConfig):
 
 
 class Quantise(QuantisingConfig, CompressionConfig):
-    """An entry that quantises a network; it needs the packages of the extra ``compress``."""
+    """An entry that quantises a network; needs the extra ``compress``."""
 
     required_package = "torchao"
 

@@ -1,4 +1,4 @@
-"""``do: train``: one network, learning from labels, from teachers, or ready-made from a file."""
+"""``do: train``: one network, trained on labels or by teachers, or pretrained from a file."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from stillhouse.methods.core.objective.objective import Objective
 from stillhouse.methods.core.synthesis.distilling.unroll import require_no_batch_norm
 from stillhouse.methods.core.training.train import Training
 from stillhouse.search.stages.core.config import ExpandedStage, StageConfig
-from stillhouse.search.stages.core.stage import Stage
+from stillhouse.search.stages.core.stage import ImageOperation, Stage
 from stillhouse.search.stages.core.weights import WeightsSettings, as_weights
-from stillhouse.search.stages.expansion.prerequisites import expand_teachers
+from stillhouse.search.stages.expansion import prerequisites
 from stillhouse.search.stages.expansion.teachers import (
     require_matching_teachers,
     training_field_domain,
@@ -32,33 +32,31 @@ from stillhouse.spaces.network_spec import NetworkSpec
 
 
 class Train(StageConfig):
-    """An entry that makes one network."""
+    """An entry that builds one network."""
 
     network: NetworkSpec | None = setting(None, "name of a network, or {name: {settings}}")
     sees: ImageView | None = setting(
-        None, "the view it is given of images its teachers see whole: {grey: true, size: 16}"
+        None, "view of the images, which its teachers see whole: {grey: true, size: 16}"
     )
     start: str | None = setting(
-        None, "an entry whose network it goes on from, instead of one of its own"
+        None, "an entry whose trained network it starts from, instead of `network`"
     )
-    anew: bool = setting(
-        False, "of the entry it starts from, take the architecture alone, and new weights"
-    )
+    anew: bool = setting(False, "take only the architecture of `start`, with new weights")
     images: str | None = setting(
         None,
-        "an entry that makes the images it learns on (do: invert); of do: distil_data said as "
-        "data: {distilled: ENTRY} too",
+        "an entry that makes the training images (do: invert, or do: distil_data, for which "
+        "data: {distilled: ENTRY} means the same)",
     )
     few_steps: bool = setting(
-        False, "of distilled data, take the very steps that were distilled, and learn nothing else"
+        False, "with distilled data: take exactly the distilled steps, without other training"
     )
     subclasses: int | None = setting(
         None,
-        "into how many every class is split; none: as its objective asks, else into none",
+        "subclasses per class; none: as many as the objective requires, or no split",
         Choice((2, 5, 10)),
         ge=1,
     )
-    teachers: tuple[str, ...] = setting((), "entries it learns from")
+    teachers: tuple[str, ...] = setting((), "entries that teach it")
     objective: Objective | None = setting(None, "weighted sum of methods")
     training: Training = setting(Training(), "optimiser, epochs, schedule")
     weights: Annotated[WeightsSettings | None, BeforeValidator(as_weights)] = setting(
@@ -68,12 +66,14 @@ class Train(StageConfig):
     @model_validator(mode="before")
     @classmethod
     def _move_distilled_to_images(cls, entry_data: Any) -> Any:
-        """``data: {distilled: ENTRY}`` is ``images: ENTRY``, said where data is said."""
+        """``data: {distilled: ENTRY}`` means ``images: ENTRY``."""
         data = entry_data.get("data") if isinstance(entry_data, Mapping) else None
         if not isinstance(data, Mapping) or data.get("distilled") is None:
             return entry_data
         if entry_data.get("images"):
-            raise ConfigError([Problem("images", "has no place beside data.distilled; keep one")])
+            raise ConfigError(
+                [Problem("images", "cannot be combined with data.distilled; keep one")]
+            )
         remaining_data = {name: value for name, value in data.items() if name != "distilled"}
         return {**entry_data, "data": remaining_data or None, "images": data["distilled"]}
 
@@ -85,7 +85,7 @@ class Train(StageConfig):
     ) -> ExpandedStage:
         if problems := tuple(self._contradictions()):
             raise ConfigError(problems)
-        # A search may choose an objective without any method that has a teacher.
+        # A search may choose an objective in which no method uses a teacher.
         teacher_names = self.teachers if uses_teachers(self.objective) else ()
         teachers = [
             member
@@ -97,7 +97,9 @@ class Train(StageConfig):
         if self.weights and network:
             self.weights.with_absolute_path().require_fit(network, data)
         start_stages = (
-            _require_network("start", expanded_dependencies[self.start]) if self.start else ()
+            (expanded_dependencies[self.start].stage.require_network("start", "to start from"),)
+            if self.start
+            else ()
         )
         if start_stages and self.anew:
             _refuse_quantised(start_stages[0])
@@ -117,54 +119,64 @@ class Train(StageConfig):
             few_steps=self.few_steps,
             seed=self.seed,
         )
-        parents = (*start_stages, *image_stages, *expand_teachers(self.objective, teachers))
+        parents = (*start_stages, *image_stages, *prerequisites.expand(self.objective, teachers))
         return ExpandedStage((Stage(name, operation, data, parents),))
 
     def _contradictions(self) -> Iterator[Problem]:
-        """Fields that are missing, or do not go together."""
+        """Fields that are missing or contradict each other."""
         if self.objective is None and self.weights is None and not self.few_steps:
             yield Problem("objective", "is missing; name methods, or give weights")
         if self.few_steps and (self.objective or self.weights):
             field = "objective" if self.objective else "weights"
             yield Problem(
-                field, "has no place beside few_steps: true, which takes given steps alone"
+                field,
+                "cannot be combined with few_steps: true, which takes only the distilled steps",
             )
         if self.few_steps and not self.images:
-            yield Problem("few_steps", "needs data: {distilled: ENTRY}, whose steps it takes")
+            yield Problem("few_steps", "needs data: {distilled: ENTRY} for the steps")
         if self.network is None and not self.start:
             yield Problem("network", "is missing; name one, or an entry to start from")
         if self.network is not None and self.start:
-            message = f"has no place beside start: {self.start}, whose network it goes on from"
+            message = (
+                f"cannot be combined with start: {self.start}, whose network it trains further"
+            )
             yield Problem("network", message)
         if self.anew and not self.start:
             message = "needs start: <an entry>, whose architecture gets new weights"
             yield Problem("anew", message)
         if self.anew and self.weights is not None:
-            yield Problem("weights", "has no place beside anew: true; leave one out")
+            yield Problem("weights", "cannot be combined with anew: true; remove one")
         view = self.sees or (self.network and self.network.sees)
         if (self.sees and self.start) or (view and self.weights):
-            message = "is for a new network; leave it out beside weights and beside start"
+            message = (
+                "needs a new network, so it cannot be combined with weights or start; remove one"
+            )
             yield Problem("sees", message)
         if self.subclasses and self.start:
-            message = "has no place beside start, whose network has its own; leave it out"
+            message = "cannot be combined with start, whose network decides it; remove it"
             yield Problem("subclasses", message)
 
     def _require_label_kind(self, image_stage: Stage) -> None:
-        """What goes with soft labels and steps, or without.
+        """Check that objective and ``few_steps`` fit the labels of the images.
 
         Raises:
-            ConfigError: a method that needs hard labels, or steps where none were distilled.
+            ConfigError: a method needs hard labels, or there are no distilled steps.
         """
-        if not image_stage.operation.makes_soft_labels and self.few_steps:
-            message = f"{image_stage.label} is a {image_stage.operation.kind}, which distils no steps to take"
+        has_soft_labels = (
+            isinstance(image_stage.operation, ImageOperation)
+            and image_stage.operation.has_soft_labels
+        )
+        if not has_soft_labels and self.few_steps:
+            kind = image_stage.operation.kind
+            message = f"{image_stage.label} is a {kind}, which has no distilled steps"
             raise ConfigError([Problem("few_steps", message)])
         if self.few_steps and self.network:
             about = facts(image_stage.data)
             require_no_batch_norm(self.network.build_for_shapes(about.shape, about.classes))
         hard_label_methods = self.objective.methods_needing_hard_labels if self.objective else ()
-        if image_stage.operation.makes_soft_labels and hard_label_methods:
+        if has_soft_labels and hard_label_methods:
             message = (
-                f"needs hard labels, and those of {image_stage.label} are soft; use cross_entropy"
+                f"needs hard labels, but {image_stage.label} has soft labels; use cross_entropy"
             )
             raise ConfigError([Problem(f"objective.{hard_label_methods[0]}", message)])
 
@@ -172,42 +184,37 @@ class Train(StageConfig):
         return training_field_domain(self, path)
 
 
-def _require_network(field: str, expanded: ExpandedStage) -> tuple[Stage, ...]:
-    if not expanded.stage.operation.makes_network:
-        message = (
-            f"{expanded.stage.label} is a {expanded.stage.operation.kind}, no network to go on from"
-        )
-        raise ConfigError([Problem(field, message)])
-    return (expanded.stage,)
-
-
 def _refuse_quantised(stage: Stage) -> None:
-    """A quantised network's architecture has lost its batch norm, and is none to begin with.
+    """Refuse a quantised network: its architecture has lost its batch norm.
 
     Raises:
-        ConfigError: the stage makes one.
+        ConfigError: the stage or one in its warm-start chain quantises.
     """
     if any(ancestor.operation.kind == "quantise" for ancestor in stage.warm_start_chain()):
         message = (
-            f"has no place beside start: {stage.label}, which is quantised; "
-            "start from what was quantised there"
+            f"cannot be combined with start: {stage.label}, which is quantised; "
+            "start from the network before quantisation"
         )
         raise ConfigError([Problem("anew", message)])
 
 
 def _require_images(expanded: ExpandedStage, data: DataConfig) -> tuple[Stage, ...]:
-    """The stage whose images take the place of the training split of ``data``."""
+    """The stage whose images replace the training split of ``data``."""
     image_stage = expanded.stage
-    if not image_stage.operation.makes_images:
-        message = f"{image_stage.label} is a {image_stage.operation.kind}, which makes no images to learn on"
+    if not isinstance(image_stage.operation, ImageOperation):
+        kind = image_stage.operation.kind
+        message = f"{image_stage.label} is a {kind}, which makes no training images"
         raise ConfigError([Problem("images", message)])
     if data.augment.noise:
-        raise ConfigError([Problem("images", "has no place beside data.augment.noise: true")])
+        raise ConfigError([Problem("images", "cannot be combined with data.augment.noise: true")])
     for property_name, image_value, data_value in (
         ("shape", facts(image_stage.data).shape, facts(data).shape),
         ("classes", facts(image_stage.data).classes, facts(data).classes),
     ):
         if image_value != data_value:
-            message = f"the {property_name} of {image_stage.label}'s images, {image_value}, is not this stage's, {data_value}"
+            message = (
+                f"the {property_name} of {image_stage.label}'s images, {image_value}, "
+                f"is not this stage's, {data_value}"
+            )
             raise ConfigError([Problem("images", message)])
     return (image_stage,)

@@ -35,7 +35,7 @@ from stillhouse.search.evaluation.seed_variance import MeasureVariance
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.search.experiment.screen_student import screen_student
 from stillhouse.search.stages.core.config import STAGE_KINDS
-from stillhouse.search.stages.core.stage import Operation, Stage
+from stillhouse.search.stages.core.stage import Operation, Replicable, Stage
 from stillhouse.search.stages.expansion.prerequisites import replica_of
 from stillhouse.search.stages.ops.latency import MeasureLatency
 from stillhouse.search.stages.ops.train import TrainNetwork
@@ -165,7 +165,7 @@ def _screened() -> Iterator[Stage]:
 def _again() -> Iterator[Stage]:
     for name in ("heads", "distil data", "peers"):
         for stage in of_recipe(name):
-            if stage.operation.replica(1) is not None:
+            if isinstance(stage.operation, Replicable) and stage.operation.replica(1):
                 yield replica_of(stage, 1)
 
 

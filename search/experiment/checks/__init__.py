@@ -1,4 +1,4 @@
-"""What must hold before anything runs; every violation is one line that names its remedy."""
+"""Checks of an experiment before anything runs; every problem is one line with its remedy."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ __all__ = ["check_experiment", "parse_search_space"]
 def check_experiment(
     experiment: Experiment, earlier_problems: Iterable[Problem] = (), read_only: bool = False
 ) -> None:
-    """Everything about an experiment that can be known before it runs.
+    """Check everything about an experiment that is known before it runs.
 
     Args:
-        known: problems that were found on the way here, to be told with the others.
-        only_read: the experiment ran before and nothing of it will run. Earlier versions let a
-            search decide the validation images, and its figures stay readable.
+        earlier_problems: problems found while reading, reported with the others.
+        read_only: nothing will run. Results of earlier versions, which let a search decide the
+            validation images, stay readable.
 
     Raises:
-        ConfigError: all that is wrong, with paths into the file.
+        ConfigError: all problems, with paths into the file.
     """
     problems = [with_nearest_name(problem, experiment) for problem in earlier_problems]
     problems.extend(check_names(experiment))
@@ -59,7 +59,7 @@ def check_experiment(
 
 
 def _check_expanded(experiment: Experiment, read_only: bool) -> Iterator[Problem]:
-    """What can be told only of an experiment whose own values can be laid out."""
+    """Checks that need the stage graph of the values in the file."""
     yield from check_searched_values(experiment)
     if not read_only:
         yield from check_comparable(experiment)

@@ -1,8 +1,8 @@
-"""Whether all students of an experiment are judged by the same validation images.
+"""Check that all students of an experiment are validated on the same images.
 
-Figures of different images do not compare. So nothing that decides the validation images may be
-searched or be a technique of a factorial: the source and its settings, the split and its seed, the
-classes that are left, how classes are merged, the size of images.
+Metrics of different images are not comparable. So neither a search nor a technique of a factorial
+may change what decides the validation images: the source and its settings, the split and its seed,
+the selected and merged classes, the size of images.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from stillhouse.spaces.config.base import canonical_json
 from stillhouse.spaces.config.problems import ConfigError, Problem
 
 _INCOMPARABLE_MESSAGE = (
-    "decides by which images students are judged, and figures of different images do not compare; "
-    "set one value in {place}, and leave it out here"
+    "decides the validation images of students, and metrics of different images are not "
+    "comparable; set one value in {place}, and remove it here"
 )
 
 
 def check_comparable(experiment: Experiment) -> Iterator[Problem]:
-    """One problem for each searched path, and each technique, that changes these images."""
+    """One problem for each searched path and each technique that changes these images."""
     for path, domain in experiment.search.items():
         if _may_change_data(path, experiment) and path_exists(path, experiment):
             plain_path = without_wildcard(path)
@@ -71,7 +71,7 @@ def _check_techniques(experiment: Experiment, settings: FactorialSettings) -> It
 
 
 def _may_change_data(path: str, experiment: Experiment) -> bool:
-    """Whether a path may change the images. What the start learnt from counts for forgetting."""
+    """Whether a path may change the images; for forgetting, earlier training data counts too."""
     steps = split_path(path)
     return steps[0] == "data" or steps[1] == "data" or _uses_earlier_data(experiment)
 
@@ -82,7 +82,7 @@ def _uses_earlier_data(experiment: Experiment) -> bool:
 
 
 def _validation_identity(experiment: Experiment, values: Mapping[str, Any]) -> str:
-    """What decides the images that the student is judged by; empty where values do not fit."""
+    """What decides the validation images of the student; empty if the values do not fit."""
     try:
         student = experiment.stage_graph(values).student
         identities = [student.data.validation_identity()]
@@ -90,4 +90,4 @@ def _validation_identity(experiment: Experiment, values: Mapping[str, Any]) -> s
             identities += [data.validation_identity() for data in student.operation.before]
         return canonical_json(identities)
     except ConfigError:
-        return ""  # the other checks say why
+        return ""  # other checks report it

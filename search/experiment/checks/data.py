@@ -1,4 +1,4 @@
-"""What must hold of the data of an experiment and of its stages."""
+"""Checks of the data of an experiment and of its stages."""
 
 from __future__ import annotations
 

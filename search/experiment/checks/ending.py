@@ -1,4 +1,4 @@
-"""What would only fail at the end of a run, after all training."""
+"""Checks of what would otherwise fail at the end of a run, after all training."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from stillhouse.spaces.config.problems import ConfigError, Problem
 
 
 def require_test_split(experiment: Experiment) -> None:
-    """A winner that is made again is measured on the test split, so there has to be one.
+    """Check that there is a test split, on which a repeated winner is measured.
 
     Raises:
         ConfigError: the student's data has no test split.
     """
     if reason := untestable_reason(experiment.stage_graph().student.data):
         message = (
-            f"{reason}, and reuse measures the winner there; name data with one "
-            "(--data, --set data.source=...), or search on with --trials"
+            f"{reason}, but reuse measures the winner there; use data with a test split "
+            "(--data, --set data.source=...), or continue the search with --trials"
         )
         raise ConfigError([Problem("data.source", message)])
 
 
 def untestable_reason(data: DataConfig) -> str:
-    """Why nothing can be measured on the test split of ``data``; empty where it can.
+    """Why ``data`` has no usable test split; empty if it has one.
 
-    Test labels that are kept to themselves, as -1, are refused where the data is opened.
+    Opening the data refuses hidden test labels, which are -1.
     """
     name, _ = data.named_source()
     return "" if facts(data).sizes["test"] else f"{name} has no test split"

@@ -1,4 +1,4 @@
-"""Limits on costs that no network of a search can keep: found before anything is trained."""
+"""Find limits on costs that no network of a search satisfies, without training anything."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from stillhouse.spaces.config.limits import Limit
 from stillhouse.spaces.config.problems import ConfigError, Problem
 
 _MAX_CONFIGURATIONS = 4096
-"""Configurations that are looked at; in a larger space nothing is said."""
+"""Maximum number of configurations; a larger space is not checked."""
 
 CostValues = Mapping[str, float]
 
 
 def unreachable_limits(experiment: Experiment) -> Iterator[Problem]:
-    """The limits on costs that not even the cheapest (or the dearest) configuration keeps."""
+    """Limits on costs that no configuration satisfies."""
     limits = {
         metric_name: limit
         for metric_name, limit in experiment.limits.items()
@@ -43,13 +43,13 @@ def unreachable_limits(experiment: Experiment) -> Iterator[Problem]:
         values = [student_costs[unreachable_metric] for student_costs in costs]
         yield Problem(
             f"goal.subject_to.{experiment.final_name}.{unreachable_metric}",
-            f"no network of this search keeps it ({limit}): they have "
+            f"no network of this search satisfies it ({limit}): they have "
             f"{min(values):,.0f} to {max(values):,.0f}",
         )
 
 
 def _is_unreachable(metric: str, limit: Limit, costs: Sequence[CostValues]) -> bool:
-    """Whether all costs lie on one side of the limit; between the ends of a range lies the rest."""
+    """Whether all costs are on one side of the limit; the ends of ranges bound the rest."""
     values = [student_costs[metric] for student_costs in costs]
     is_above = limit.max is not None and min(values) > limit.max
     return is_above or (limit.min is not None and max(values) < limit.min)
@@ -60,7 +60,7 @@ def _all_kept(limits: Mapping[str, Limit], costs: CostValues) -> bool:
 
 
 def _student_costs(experiment: Experiment) -> list[CostValues]:
-    """The costs of every student there can be; none where there are too many to look at."""
+    """The costs of every possible student; empty if there are too many."""
     size_domains = {
         p: experiment.search[p] for p in experiment.search if _decides_size(p, experiment)
     }
@@ -76,9 +76,9 @@ def _student_costs(experiment: Experiment) -> list[CostValues]:
             student = experiment.stage_graph(values).student
             costs = student.operation.costs(student.data)
         except ConfigError:
-            continue  # the search refuses it too
+            continue  # the search skips it, too
         if not costs:
-            return []  # what an assembly costs is known when it is made
+            return []  # costs of an assembly are unknown until it is built
         all_costs.append(costs)
     return all_costs
 

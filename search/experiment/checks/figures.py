@@ -1,4 +1,4 @@
-"""What must hold of the figures that a goal or a limit names."""
+"""Checks of the metrics that a goal or a limit names."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def check_goal(experiment: Experiment) -> Iterator[Problem]:
 
 
 def _duplicate_goals(goal: GoalSettings) -> Iterator[Problem]:
-    """A figure that is named twice has one direction at most, and no more weight than once."""
+    """A metric may be named only once, with one direction."""
     for path in sorted(set(goal.maximize) & set(goal.minimize)):
         yield Problem("goal.minimize", f"{path} is to be maximized too; name it once")
     for field, paths in (("maximize", goal.maximize), ("minimize", goal.minimize)):
@@ -56,10 +56,12 @@ def _duplicate_goals(goal: GoalSettings) -> Iterator[Problem]:
 
 
 def check_metrics(experiment: Experiment, graph: StageGraph) -> Iterator[Problem]:
-    """Figures that are asked for, and that no student of the search will have."""
-    asked_metrics = dict.fromkeys((*(goal.figure for goal in experiment.goals), *experiment.limits))
+    """Required metrics that no student of the search has."""
+    required_metrics = dict.fromkeys(
+        (*(goal.figure for goal in experiment.goals), *experiment.limits)
+    )
     known_metrics = [
-        metric for metric in asked_metrics if metric in STATIC_METRICS + MEASURED_METRICS
+        metric for metric in required_metrics if metric in STATIC_METRICS + MEASURED_METRICS
     ]
     missing = set(known_metrics) - _goal_metrics(graph.student)
     if missing:
@@ -75,13 +77,13 @@ def check_metrics(experiment: Experiment, graph: StageGraph) -> Iterator[Problem
 
 
 def _goal_metrics(student: Stage) -> set[str]:
-    """Figures of a student that a goal can name: a latency is measured beside its record."""
+    """Metrics of a student that a goal can name; latency is measured separately."""
     names = {*STATIC_METRICS, *MEASURED_METRICS} & student.metric_names
-    return names | ({"latency_ms"} if student.operation.makes_network else set())
+    return names | ({"latency_ms"} if student.makes_network else set())
 
 
 def _metrics_of_searched_values(experiment: Experiment) -> set[str]:
-    """Figures that some value of a single searched path brings."""
+    """Metrics that students with one other searched value have."""
     names: set[str] = set()
     for path, domain in experiment.search.items():
         plain_path = without_wildcard(path)
@@ -92,26 +94,26 @@ def _metrics_of_searched_values(experiment: Experiment) -> set[str]:
 
 
 def _missing_metric_problems(metric: str, student: Stage) -> Iterator[Problem]:
-    """Why a student has no such figure, and what helps."""
+    """Why a student lacks a metric, and the remedy."""
     num_validation = facts(student.data).sizes["validation"]
     uses_earlier_data = metric.endswith(("before", "forgetting"))
     if "val_" in metric and not num_validation:
         yield Problem(
-            "data.validation", f"holds nothing out, and {metric} is measured there; set 0.1"
+            "data.validation", f"leaves no validation split, on which {metric} is measured; set 0.1"
         )
-    elif metric == "val_agreement" and student.operation.makes_network:
-        yield Problem("goal", "val_agreement compares with a teacher, and the student has none")
+    elif metric == "val_agreement" and student.makes_network:
+        yield Problem("goal", "val_agreement needs a teacher, and the student has none")
     elif "subclass" in metric and student.subclasses == 1:
-        message = f"{metric} needs a network that splits classes; set subclasses beside it"
+        message = f"{metric} needs a network that splits classes; set subclasses in its entry"
         yield Problem("goal", message)
     elif metric.endswith(("recovery", "majority")) and student.data.merge is None:
-        yield Problem("goal", f"{metric} asks for hidden classes, and data.merge hides none")
+        yield Problem("goal", f"{metric} needs merged classes; set data.merge")
     elif metric == "val_task_accuracy" and student.data.classes is None:
-        yield Problem("goal", f"{metric} is that among some classes, and data.classes leaves all")
+        yield Problem("goal", f"{metric} needs a subset of the classes; set data.classes")
     elif uses_earlier_data and not (
         isinstance(student.operation, TrainNetwork) and student.operation.before
     ):
-        yield Problem("goal", f"{metric} asks for start: <an entry> that learnt from other data")
+        yield Problem("goal", f"{metric} needs start: <an entry> that was trained on other data")
     else:
         available_text = ", ".join(sorted(_goal_metrics(student))) or "none that a goal can name"
         message = (
@@ -121,13 +123,13 @@ def _missing_metric_problems(metric: str, student: Stage) -> Iterator[Problem]:
 
 
 def _check_factorial_metric(experiment: Experiment) -> Iterator[Problem]:
-    """A factorial compares its first goal over all its students, with and without a teacher."""
+    """All students of a factorial, with and without a teacher, need its first goal."""
     metric = experiment.goals[0].figure
     for role, cell in factorial_variants(experiment).items():
         if metric not in _goal_metrics(cell.stage_graph().student):
             message = (
-                f"{metric} is no figure of the student {role!r}, and a factorial compares all "
-                "its students by it; choose one that students without a teacher have as well"
+                f"the student {role!r} has no {metric}, by which the factorial compares all "
+                "students; choose a figure that students without a teacher have, too"
             )
             yield Problem("goal", message)
             return

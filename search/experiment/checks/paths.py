@@ -1,4 +1,4 @@
-"""Where searched paths lead, and under which other searched values they exist."""
+"""Check that searched paths exist, perhaps only with other searched values."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def check_searched_paths(experiment: Experiment) -> Iterator[Problem]:
 
 
 def with_nearest_name(problem: Problem, experiment: Experiment) -> Problem:
-    """The problem of a field without a declared range; of one that is not there, the nearest name.
+    """Replace the problem of an undeclared range by the nearest name, if the field does not exist.
 
-    A method that the objective lacks is no wrong name, and keeps its problem.
+    A method that the objective lacks is not a wrong name and keeps its problem.
     """
     path = problem.path.removeprefix("search.")
     if problem.message != UNDECLARED_MESSAGE or path_exists(path, experiment):
@@ -37,7 +37,7 @@ def with_nearest_name(problem: Problem, experiment: Experiment) -> Problem:
 
 
 def searched_lists(path: str, experiment: Experiment) -> tuple[Any, ...]:
-    """All lists that a searched field with a list may hold."""
+    """All lists that a searched field may take as its value."""
     domain = experiment.search.get(path)
     values = domain.grid(1) if isinstance(domain, OrderedSubset | Choice) else ()
     return tuple(value for value in values if isinstance(value, list | tuple))
@@ -57,7 +57,7 @@ def path_exists(path: str, experiment: Experiment) -> bool:
 
 
 def surroundings(path: str, experiment: Experiment, existence_only: bool = False) -> Any:
-    """Values of other searched paths under which ``path`` exists; none if it never does."""
+    """Values of other searched paths with which ``path`` exists; None if it never does."""
     plain_path = without_wildcard(path)
     candidates: list[dict[str, Any]] = [{}]
     for outer_path, domain in experiment.search.items():
@@ -78,13 +78,13 @@ def surroundings(path: str, experiment: Experiment, existence_only: bool = False
 
 
 def _unknown_path_message(path: str, experiment: Experiment) -> str:
-    """Where a path stops being known, and what could follow."""
+    """The message for a path that does not exist: the first unknown step and the nearest name."""
     if "*" in path:
         link_wildcard = f"{split_path(path)[0]}.links.*"
         if not isinstance(experiment.stage_configs[split_path(path)[0]], ChainEntry):
-            return "leads nowhere: only a chain has links"
+            return "does not exist: only a chain has links"
         if split_path(path)[:3] != split_path(link_wildcard) or not split_path(path)[3:]:
-            return f"leads nowhere: * stands for a link's name, like {link_wildcard}.training.lr"
+            return f"does not exist: * stands for a link's name, like {link_wildcard}.training.lr"
     current: Any = {
         name: stage_config.plain() for name, stage_config in experiment.stage_configs.items()
     }
@@ -92,10 +92,10 @@ def _unknown_path_message(path: str, experiment: Experiment) -> str:
     known_steps: list[str] = []
     for step in split_path(without_wildcard(path)):
         if not isinstance(current, Mapping):
-            return f"leads nowhere: {'.'.join(known_steps)} has no settings inside"
+            return f"does not exist: {'.'.join(known_steps)} has no settings inside"
         if step not in current:
             message = unknown_message("field", step, map(str, current))
-            return f"leads nowhere: {message} at {'.'.join(known_steps) or 'the top'}"
+            return f"does not exist: {message} at {'.'.join(known_steps) or 'the top'}"
         current = current[step]
         known_steps.append(step)
-    return "leads nowhere"
+    return "does not exist"

@@ -1,4 +1,4 @@
-"""Reads `search:`: each searched path and the values that it may take."""
+"""Read ``search:``: each searched path and its domain."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from stillhouse.search.stages.core.config import StageConfig
 from stillhouse.spaces.config.domains import Domain, parse_domain
 from stillhouse.spaces.config.problems import ConfigError, Problem, unknown_message
 
-UNDECLARED_MESSAGE = "no range is declared beside this field; write one, like {uniform: [0, 1]}"
+UNDECLARED_MESSAGE = "this field declares no range; write one, such as {uniform: [0, 1]}"
 
 
 def parse_search_space(
     settings: ExperimentFile, stage_configs: Mapping[str, StageConfig]
 ) -> tuple[SearchSpace, tuple[Problem, ...]]:
-    """The searched paths with their domains, and what is wrong with the others.
+    """The searched paths with their domains, and the problems of the others.
 
-    ``declared`` takes the domain that is written beside the field.
+    ``declared`` stands for the domain that the field declares.
     """
     space: dict[str, Domain] = {}
     problems: list[Problem] = []
-    # Last what is declared, perhaps by a method that another path may choose.
+    # ``declared`` last: the field may belong to a method that another path adds.
     for path, domain_data in sorted(
         settings.search.items(), key=lambda item: item[1] == "declared"
     ):
@@ -44,7 +44,7 @@ def _parse_searched_domain(
     if name != "data" and name not in stage_configs:
         raise ConfigError([Problem(path, unknown_message("stage", name, stage_configs))])
     if not inner_steps:
-        message = f"names all of {name!r}; say which of its settings, like {name}.seed"
+        message = f"names the whole stage {name!r}; name one of its settings, such as {name}.seed"
         raise ConfigError([Problem(path, message)])
     if domain_data != "declared":
         domain = parse_domain(domain_data, path, DOMAIN_PARSERS)
@@ -66,7 +66,7 @@ def _parse_searched_domain(
 def _require_objective_path(
     path: str, inner_steps: Sequence[str], stage_config: StageConfig | None
 ) -> None:
-    """Methods make up an objective and nothing else.
+    """Check that a composition of methods is the domain of an objective.
 
     Raises:
         ConfigError: ``path`` leads to another field.
@@ -80,7 +80,7 @@ def _require_objective_path(
         and "objective" in type(stage_config).model_fields
     )
     if inner_steps[-1] != "objective" or not (is_link or is_objective_field):
-        message = "methods: is for an objective, like student.objective"
+        message = "methods: needs the path of an objective, such as student.objective"
         raise ConfigError([Problem(path, message)])
 
 

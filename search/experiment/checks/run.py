@@ -1,4 +1,4 @@
-"""What must hold of an experiment's ``run:`` before anything runs."""
+"""Checks of ``run:``."""
 
 from __future__ import annotations
 
@@ -15,34 +15,36 @@ from stillhouse.spaces.config.problems import ConfigError, Problem, unknown_mess
 
 
 def check_run(experiment: Experiment) -> Iterator[Problem]:
-    """Whatever of it does not go together, or with the rest."""
+    """Settings that contradict each other or the rest of the experiment."""
     run, is_multi_objective = experiment.run, len(experiment.goals) > 1
     yield from _check_of_each(run.repeats.of_each, experiment)
     yield from _check_start(experiment)
     yield from _check_from_random(run.repeats.from_random)
     if run.scheduler.kind != "none":
         if is_multi_objective:
-            yield Problem("run.scheduler", "needs a single goal; with several, leave it out")
+            yield Problem("run.scheduler", "needs a single goal; with several, remove it")
         elif experiment.goals[0].figure in (*STATIC_METRICS, "latency_ms"):
             figure = experiment.goals[0].figure
-            yield Problem("run.scheduler", f"{figure} is not reported by epoch; leave it out")
+            yield Problem("run.scheduler", f"{figure} is not reported by epoch; remove it")
 
 
 def _check_start(experiment: Experiment) -> Iterator[Problem]:
     start = experiment.run.start
     if experiment.run.neighbours and start != "file":
-        yield Problem("run.neighbours", "are those of the file's values; set start: file beside it")
+        yield Problem(
+            "run.neighbours", "are neighbours of the values in the file; set start: file, too"
+        )
     if start == "sampler":
         return
     if experiment.run.sampler == "grid":
-        yield Problem("run.start", "a grid tries its own values only; leave it out")
+        yield Problem("run.start", "a grid tries only its own values; remove it")
     elif not initial_points(experiment):
         yield Problem("run.start", _NO_START[start])
 
 
 _NO_START = {
-    "file": "no value that the file holds lies within the searched ranges; leave it out",
-    "presets": "no searched method has presets within the searched ranges; leave it out "
+    "file": "no value of the file is within the searched ranges; remove it",
+    "presets": "no searched method has presets within the searched ranges; remove it "
     "(stillhouse methods NAME shows them)",
 }
 
@@ -53,10 +55,12 @@ def _check_from_random(changes: Mapping[str, Any]) -> Iterator[Problem]:
     except ConfigError as error:
         yield from error.problems
     if "epochs" in changes:
-        message = "is as many as see the images that the student and its neighbourhoods saw"
+        message = (
+            "is computed: as many images as the student and its neighbourhoods were trained on"
+        )
         yield Problem("run.repeats.from_random.epochs", message)
     if "workers" in changes:
-        message = "changes no result; baselines have as many workers as the student"
+        message = "does not change results; baselines have as many workers as the student"
         yield Problem("run.repeats.from_random.workers", message)
 
 

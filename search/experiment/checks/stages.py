@@ -1,4 +1,4 @@
-"""What must hold of the stages of an experiment and of how they hang together."""
+"""Checks of the stages of an experiment and of their graph."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check_names(experiment: Experiment) -> Iterator[Problem]:
 
 
 def check_link_names(experiment: Experiment) -> Iterator[Problem]:
-    """What ``links`` names can be in the chain, as written or as searched."""
+    """Check that ``links`` names networks of the chain, as written or as searched."""
     for name, stage_config in experiment.stage_configs.items():
         if isinstance(stage_config, ChainEntry):
             network_labels = [spec.label for spec in stage_config.networks]
@@ -56,22 +56,24 @@ def check_stage_graph(experiment: Experiment) -> Iterator[Problem]:
             expanded.stage.operation.identity()
         except ConfigError as error:
             yield from error.with_prefix(f"stages.{name}").problems
-            return  # without what decides it there are no keys to go by
+            return  # the other checks need keys
     yield from check_metrics(experiment, graph)
     yield from check_workers(experiment, graph)
     if experiment.run.baselines and graph.student.data.augment.noise:
-        message = "hold the student against one taught by labels, and noise has none; set false"
+        message = (
+            "baselines train a labels-only student, which data.augment.noise cannot do; set false"
+        )
         yield Problem("run.baselines", message)
     if experiment.search:
         expanded_dependencies = _needed_stages(experiment)
         for name in experiment.stages:
             if name not in expanded_dependencies and name != "data":
-                message = f"nothing that leads to {experiment.final_name!r} needs it"
+                message = f"{experiment.final_name!r} does not depend on it; remove it"
                 yield Problem(f"stages.{name}", message)
 
 
 def _needed_stages(experiment: Experiment) -> set[str]:
-    """The stages that lead to the final one, as written or as searched."""
+    """The final stage and its dependencies, as written or as searched."""
     needed: set[str] = set()
     pending = [experiment.final_name]
     if experiment.run.screen:

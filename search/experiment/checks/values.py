@@ -1,4 +1,4 @@
-"""Whether every value that a searched path may take is allowed there."""
+"""Check that a searched path may take every value of its domain."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stillhouse.spaces.config.problems import ConfigError, Problem
 def check_searched_values(experiment: Experiment) -> Iterator[Problem]:
     for path, domain in experiment.search.items():
         if path_exists(path, experiment):
-            # What all links may be given in common, each may be given alone.
+            # A value that is valid for the whole chain is valid for each link.
             plain_path = without_wildcard(path)
             messages = list(_unfit_messages(plain_path, boundary_values(domain), experiment))
             if isinstance(domain, OrderedSubset) and not messages:
@@ -32,7 +32,7 @@ def _unfit_messages(path: str, values: Iterable[Any], experiment: Experiment) ->
 
 
 def boundary_values(domain: Domain) -> Sequence[Any]:
-    """The values whose fitness vouches for the rest: all of a few, the ends of a range."""
+    """Values that represent the domain: all options, or the ends of a range."""
     match domain:
         case OrderedSubset(of):
             return [(member,) for member in of]

@@ -1,1 +1,1 @@
-"""What every kind of stage rests on: the stage, its key and the configuration of a kind."""
+"""The base of all kinds of stage: stage, key, operation and configuration."""

@@ -1,4 +1,4 @@
-"""The kinds of entry under ``stages:`` in an experiment; each is one file in ``search/stages``."""
+"""Configuration of a stage: an entry of ``stages:``; each kind is a file in ``search/stages``."""
 
 from __future__ import annotations
 
@@ -17,42 +17,44 @@ from stillhouse.spaces.latency import LatencySettings
 
 @dataclass(frozen=True)
 class ExpandedStage:
-    """An entry of an experiment, laid out: the stages that whoever names it learns from."""
+    """The stages of one entry that teach whoever names the entry as a teacher."""
 
     teaching_stages: tuple[Stage, ...]
 
     @property
     def stage(self) -> Stage:
-        """The last one, the entry's own result."""
+        """The last one, which has the result of the entry."""
         return self.teaching_stages[-1]
 
 
 class StageConfig(Config):
-    """What an entry says. Subclasses lay it out as one stage or several."""
+    """Settings of an entry. Each subclass expands to one stage or several."""
 
     do: str = setting("train", "kind of stage")
     data: dict[str, Any] | None = setting(
-        None, "changes to the experiment's data for this stage alone"
+        None, "changes to the experiment's data for this stage only"
     )
-    seed: int = setting(0, "initialisation, order of examples, dropout", ge=0, lt=SEED_LIMIT)
+    seed: int = setting(
+        0, "seed of initialisation, order of examples, dropout", ge=0, lt=SEED_LIMIT
+    )
 
     def dependencies(self) -> tuple[str, ...]:
-        """Names of the entries it refers to."""
+        """Names of the entries that it refers to."""
         return ()
 
     @property
     def is_reseeded(self) -> bool:
-        """Whether a repetition over seeds makes it anew: what learns does, a teacher stays."""
+        """True if repetitions retrain this entry with a new seed; teachers are shared."""
         return bool(self.dependencies())
 
     def with_latency_settings(self, latency: LatencySettings) -> StageConfig:
-        """The entry with how the experiment measures latency, where that is its business."""
+        """The entry with the latency settings of the experiment, if it measures latency."""
         return self
 
     def expand(
         self, name: str, expanded_dependencies: Mapping[str, ExpandedStage], data: DataConfig
     ) -> ExpandedStage:
-        """The stages this entry stands for.
+        """Expand the entry to its stages.
 
         Raises:
             ConfigError: with paths relative to the entry.
@@ -60,7 +62,7 @@ class StageConfig(Config):
         raise NotImplementedError
 
     def declared_domain(self, path: tuple[str, ...]) -> Domain | None:
-        """The domain written beside the field at ``path`` (relative to the entry), if any."""
+        """The domain declared for the field at ``path`` (relative to the entry), if any."""
         return None
 
 

@@ -1,118 +1,131 @@
-"""A stage: one expensive step, fully decided, with the key under which its result is kept."""
+"""A stage: one expensive step with all its settings, and the key of its result."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from stillhouse.methods.core.data.config import DataConfig
+from stillhouse.methods.core.runtime.checkpointing import Checkpointer
+from stillhouse.methods.core.runtime.checkpointing import EpochMetrics as EpochMetrics
 from stillhouse.methods.core.runtime.communication import SINGLE_PROCESS, Communicator
 from stillhouse.search.artifacts.artifact import Artifact
 from stillhouse.spaces.config.base import Config, fingerprint
-
-EpochMetrics = dict[str, float]
-"""One epoch's figures, flat: ``epoch``, ``train_loss``, ``val_accuracy``, ..."""
-
+from stillhouse.spaces.config.problems import ConfigError, Problem
 
 COST_NAMES = frozenset(("parameters", "flops", "bytes"))
-"""Figures of every network."""
+"""Metrics of every network."""
 REPLICA_SEED_OFFSET = 1000
-"""Between the seeds of works made again: repetitions over seeds take those right beside."""
+"""Seed offset between replicas; larger than any repetition index, so the two never collide."""
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage hands over when it is done."""
+    """Tensors, metrics and metadata that a finished stage stores."""
 
     tensors: Mapping[str, Tensor]
     metrics: Mapping[str, float]
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Checkpointer(Protocol):
-    """Where a stage keeps its half-done state, so that it resumes at an epoch."""
-
-    def load(self) -> dict[str, Tensor] | None: ...
-
-    def is_due(self) -> bool: ...
-
-    def save(self, tensors: dict[str, Tensor]) -> None: ...
-
-
 @dataclass(frozen=True)
 class StageContext:
-    """Where a stage works: nothing here may change its result beyond the device's rounding."""
+    """Device, checkpoints and processes of a run; they change a result by rounding at most."""
 
     device: torch.device
     checkpointer: Checkpointer | None = None
     communicator: Communicator = SINGLE_PROCESS
-    """One of the :attr:`Operation.workers` that make it together."""
+    """Connects the :attr:`Operation.workers` processes of the run."""
 
 
 class Operation(Config):
-    """What a stage does: its settings, and how it runs. ``version`` rises with its mathematics."""
+    """What a stage does: its settings, and how it runs. ``version`` rises with its mathematics.
+
+    The subclasses below add what only some operations can do.
+    """
 
     version: ClassVar[int] = 1
     kind: ClassVar[str] = ""
-    makes_network: ClassVar[bool] = False
-    """Whether what is made can teach, be cut, or be started from."""
-    makes_images: ClassVar[bool] = False
-    """Whether what is made can be trained on: ``images`` and ``labels`` among its tensors."""
-    makes_soft_labels: ClassVar[bool] = False
-    """Whether those labels are soft, and steps to take on them come along: ``rates``."""
     uses_data: ClassVar[bool] = True
-    """Whether the data set has a part in the result."""
+    """Whether the result depends on the data set."""
 
     def identity(self) -> dict[str, Any]:
-        """The plain data that decides the result, parents and data set apart.
+        """Plain data that decides the result, without the parents and the data set.
 
         Raises:
-            ConfigError: a file that belongs to it is missing.
+            ConfigError: a file that the operation reads is missing.
         """
         return self.plain()
 
-    def replica(self, index: int) -> Operation | None:
-        """The same work from other random choices, others for every ``index`` from 1 up; none
-        where it makes no choice at random."""
-        return None
-
-    def split_classes(self, subclasses: int, extra_methods: Mapping[str, Any]) -> Operation | None:
-        """The same work on a network that splits every class into so many, with methods
-        ``extra_methods`` to its objective; none where it has no such network of its own to
-        teach."""
-        return None
-
-    @property
-    def subclasses(self) -> int | None:
-        """Into how many subclasses its network splits every class; none: as its first parent's."""
-        return None
-
-    @property
-    def continues_parent(self) -> bool:
-        """Whether it goes on from the weights of its first parent."""
-        return False
-
     @property
     def epochs(self) -> int:
-        """How many reports the work yields."""
+        """Number of epochs whose metrics :meth:`run` yields."""
         return 1
 
     @property
     def workers(self) -> int:
-        """Over how many processes it is spread; the result is that of one."""
+        """Number of processes that run the operation; the result does not depend on it."""
         return 1
+
+    def metrics_so_far(self, curve: Sequence[EpochMetrics]) -> EpochMetrics:
+        """The epoch whose metrics the record would hold if the run ended now.
+
+        Args:
+            curve: metrics of the epochs so far, at least one.
+        """
+        return curve[-1]
+
+    def metric_names(self, stage: Stage) -> frozenset[str]:
+        """Names of the metrics in the record of ``stage``, which runs this operation.
+
+        Known before anything runs. A goal or a limit can name those of the last stage.
+        """
+        raise NotImplementedError
+
+    def costs(self, data: DataConfig) -> dict[str, float]:
+        """Costs that are known before the run: ``parameters``, ``flops``, ``bytes``."""
+        return {}
+
+    def run(
+        self, data: DataConfig, parents: Sequence[Artifact], context: StageContext
+    ) -> Generator[EpochMetrics, None, StageResult]:
+        """Yield the metrics of each epoch, then return the result."""
+        raise NotImplementedError
+
+
+class NetworkOperation(Operation):
+    """Builds a network, which can teach, be cut into blocks or be trained further."""
+
+    @property
+    def subclasses(self) -> int | None:
+        """Number of subclasses per class; None: as in the network of the first parent."""
+        return None
+
+    @property
+    def continues_parent(self) -> bool:
+        """Whether the network starts from the weights of the first parent."""
+        return False
+
+
+class ImageOperation(Operation):
+    """Synthesises training data: ``images`` and ``labels`` are among its tensors."""
+
+    has_soft_labels: ClassVar[bool] = False
+    """Whether the labels are soft and ``rates``, the step sizes to train with, come with them."""
+
+
+class BatchOperation(Operation):
+    """Can be built in one batch with others of its kind that share first parent and data set."""
 
     @property
     def batch_key(self) -> str:
-        """Stages of one kind, with the same first parent and data set if they have any, that say
-        the same here may be made in one pass by :meth:`run_batch`; empty where each is made
-        alone."""
-        return ""
+        """Operations with equal keys may share a batch."""
+        raise NotImplementedError
 
     @classmethod
     def run_batch(
@@ -122,9 +135,9 @@ class Operation(Config):
         parents: Sequence[Sequence[Artifact]],
         context: StageContext,
     ) -> Generator[list[EpochMetrics], None, list[StageResult]]:
-        """:meth:`run` for several: yield their reports of an epoch, then return their products.
+        """:meth:`run` for several: yield their metrics of each epoch, then return their results.
 
-        One after the other, with one report at the end, where a kind knows nothing better.
+        By default they run one after the other and yield once, at the end.
         """
         results = [
             run_to_end(operation.run(data, operation_parents, context))
@@ -133,34 +146,18 @@ class Operation(Config):
         yield [last_metrics for last_metrics, _ in results]
         return [result for _, result in results]
 
-    def metrics_so_far(self, curve: Sequence[EpochMetrics]) -> EpochMetrics:
-        """The report that holds the figures of what would be kept if it ended now.
 
-        Args:
-            curve: the reports so far, one at least.
-        """
-        return curve[-1]
+@runtime_checkable
+class Replicable(Protocol):
+    """Can be repeated with other random choices."""
 
-    def metric_names(self, stage: Stage) -> frozenset[str]:
-        """Names of the figures that the record of ``stage``, whose work this is, will hold.
-
-        Known before anything runs. A goal or a limit can name those of the last stage.
-        """
-        raise NotImplementedError
-
-    def costs(self, data: DataConfig) -> dict[str, float]:
-        """What is known before running: ``parameters``, ``flops``, ``bytes``."""
-        return {}
-
-    def run(
-        self, data: DataConfig, parents: Sequence[Artifact], context: StageContext
-    ) -> Generator[EpochMetrics, None, StageResult]:
-        """Yield a report an epoch, then return what was made."""
-        raise NotImplementedError
+    def replica(self, index: int) -> Operation | None:
+        """The operation with another seed for each ``index`` >= 1; None if nothing is random."""
+        ...
 
 
 def run_to_end(run: Generator[EpochMetrics, None, StageResult]) -> tuple[EpochMetrics, StageResult]:
-    """The last report of a work, and what it made."""
+    """The metrics of the last epoch of a run, and its result."""
     metrics: EpochMetrics = {}
     while True:
         try:
@@ -171,7 +168,10 @@ def run_to_end(run: Generator[EpochMetrics, None, StageResult]) -> tuple[EpochMe
 
 @dataclass(frozen=True)
 class Stage:
-    """Work on data with the results of other stages. ``label`` is for people, not in the key."""
+    """An operation on data and on the results of other stages.
+
+    ``label`` is for people and not part of the key.
+    """
 
     label: str
     operation: Operation
@@ -195,35 +195,56 @@ class Stage:
         return fingerprint(self.identity)
 
     @property
+    def makes_network(self) -> bool:
+        """Whether the result is a network."""
+        return isinstance(self.operation, NetworkOperation)
+
+    @property
+    def continues_parent(self) -> bool:
+        """Whether its network starts from the weights of the first parent."""
+        return isinstance(self.operation, NetworkOperation) and self.operation.continues_parent
+
+    @property
     def subclasses(self) -> int:
-        """Into how many subclasses its network splits every class; 1: into none."""
-        subclasses_of_operation = self.operation.subclasses
-        if subclasses_of_operation is None:
+        """Number of subclasses per class of its network; 1: classes are not split."""
+        own = self.operation.subclasses if isinstance(self.operation, NetworkOperation) else None
+        if own is None:
             return self.parents[0].subclasses if self.parents else 1
-        return subclasses_of_operation
+        return own
 
     @property
     def metric_names(self) -> frozenset[str]:
-        """Names of the figures that its record will hold."""
+        """Names of the metrics that its record will hold."""
         return self.operation.metric_names(self)
 
     @property
     def batch_key(self) -> str:
-        """Stages that say the same here may be made in one pass; empty where made alone."""
-        if not self.operation.batch_key:
+        """Stages with equal keys may be built in one batch; empty if it is built alone."""
+        if not isinstance(self.operation, BatchOperation):
             return ""
         first_parent = self.parents[0].key if self.parents else ""
         data_fingerprint = fingerprint(self.data.identity()) if self.operation.uses_data else ""
         return f"{self.operation.kind} {first_parent} {data_fingerprint} {self.operation.batch_key}"
 
+    def require_network(self, field: str, purpose: str) -> Stage:
+        """The stage itself, if its result is a network; ``purpose`` completes "no network ...".
+
+        Raises:
+            ConfigError: at ``field``; the result is something else.
+        """
+        if not self.makes_network:
+            message = f"{self.label} is a {self.operation.kind}, no network {purpose}"
+            raise ConfigError([Problem(field, message)])
+        return self
+
     def warm_start_chain(self) -> Iterator[Stage]:
-        """This stage, the one whose network it goes on from, that one's, and so on."""
+        """This stage, the stage whose weights it starts from, and so on."""
         yield self
-        if self.operation.continues_parent:
+        if self.continues_parent:
             yield from self.parents[0].warm_start_chain()
 
     def ancestors(self) -> Iterator[Stage]:
-        """This stage and all it rests on, each once, parents first."""
+        """This stage and all its ancestors, each once, parents first."""
         seen: set[str] = set()
         yield from self._parents_first(seen)
 

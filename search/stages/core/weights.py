@@ -1,4 +1,4 @@
-"""Weights: a file of published weights, as an entry of an experiment names it."""
+"""Published weights: the file that an entry of an experiment names."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class WeightsSettings(Config):
         return self
 
     def require_fit(self, network: NetworkSpec, data: DataConfig) -> None:
-        """Read the file and hold its tensors against a network; seconds for a large one, once.
+        """Read the file and compare its tensors with a network; cached, as it may take seconds.
 
         Raises:
-            ConfigError: it cannot be read, does not fit the network, or normalises images of
-                another number of channels.
+            ConfigError: the file is unreadable, does not fit the network, or normalises another
+                number of channels.
         """
         about = facts(data)
         channels = about.shape[0]
@@ -55,15 +55,15 @@ class WeightsSettings(Config):
             raise ConfigError([Problem("weights.path", fault)])
 
     def with_absolute_path(self) -> WeightsSettings:
-        """With an absolute path: workers have working directories of their own."""
+        """With an absolute path: workers have their own working directories."""
         absolute_path = str(Path(self.path).expanduser().absolute())
         return self.model_copy(update={"path": absolute_path})
 
     def file_sha256(self) -> str:
-        """sha256 of the file; read once in this process while its size and time stay the same.
+        """sha256 of the file; cached in this process while its size and time do not change.
 
         Raises:
-            ConfigError: it cannot be read.
+            ConfigError: the file is unreadable.
         """
         return _file_sha256(self._file_stamp())
 
@@ -91,7 +91,7 @@ def _file_sha256(file: _FileStamp) -> str:
 
 @lru_cache(maxsize=256)
 def _misfit_reason(file: _FileStamp, network_json: str, shape: Shape, classes: int) -> str:
-    """Why a file's tensors are no weights of a network; empty where they are."""
+    """Why the tensors of a file do not fit a network; empty if they fit."""
     spec = NetworkSpec.parse(json.loads(network_json))
     try:
         match_state(
@@ -103,5 +103,5 @@ def _misfit_reason(file: _FileStamp, network_json: str, shape: Shape, classes: i
 
 
 def as_weights(data: Any) -> Any:
-    """A bare path is a file whose inputs are the data set's."""
+    """Accept a bare path: a file whose inputs are normalised like the data set."""
     return {"path": data} if isinstance(data, str) else data

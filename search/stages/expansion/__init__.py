@@ -1,1 +1,1 @@
-"""What several kinds of stage share when an entry of an experiment becomes stages."""
+"""Expansion of entries to stages, as far as several kinds share it."""

@@ -1,5 +1,4 @@
-"""What kinds of entry have in common that make a trained network smaller: a step without training,
-and then a fine-tuning in which the network as it was teaches."""
+"""Compression entries: a step without training, then fine-tuning with the original as teacher."""
 
 from __future__ import annotations
 
@@ -12,7 +11,7 @@ from stillhouse.methods.core.objective.objective import Objective
 from stillhouse.methods.core.training.train import Training
 from stillhouse.search.stages.core.config import ExpandedStage, StageConfig
 from stillhouse.search.stages.core.stage import Operation, Stage
-from stillhouse.search.stages.expansion.prerequisites import expand_teachers
+from stillhouse.search.stages.expansion import prerequisites
 from stillhouse.search.stages.expansion.teachers import (
     require_matching_teachers,
     training_field_domain,
@@ -30,16 +29,17 @@ DEFAULT_FINE_TUNING_OBJECTIVE = {
 
 
 class FineTuningConfig(Config):
-    """The fine-tuning of a network that was made smaller."""
+    """Fine-tuning of a compressed network."""
 
     objective: Objective | None = setting(
-        Objective.parse(DEFAULT_FINE_TUNING_OBJECTIVE), "of the fine-tuning; none leaves it out"
+        Objective.parse(DEFAULT_FINE_TUNING_OBJECTIVE),
+        "objective of the fine-tuning; none: no fine-tuning",
     )
-    training: Training = setting(Training(epochs=5, lr=0.01), "of the fine-tuning")
+    training: Training = setting(Training(epochs=5, lr=0.01), "training of the fine-tuning")
 
     @property
     def fine_tuning_objective(self) -> Objective | None:
-        """What the fine-tuning learns from; none where there is none."""
+        """Objective of the fine-tuning; None without fine-tuning."""
         return self.objective
 
 
@@ -47,12 +47,10 @@ class CompressionConfig(FineTuningConfig, StageConfig):
     """An entry that compresses the network of another."""
 
     required_package: ClassVar[str]
-    """What does it, to be installed with the extra ``compress``."""
+    """Package that compresses; the extra ``compress`` installs it."""
 
     start: str = setting(..., "the entry whose network is compressed")
-    teachers: tuple[str, ...] = setting(
-        (), "entries it is fine-tuned from; none means `start` itself"
-    )
+    teachers: tuple[str, ...] = setting((), "teachers of the fine-tuning; none: the entry `start`")
 
     def dependencies(self) -> tuple[str, ...]:
         return (self.start, *self.teachers)
@@ -64,11 +62,7 @@ class CompressionConfig(FineTuningConfig, StageConfig):
             message = f"{self.do} needs {self.required_package}; pip install 'stillhouse[compress]'"
             raise ConfigError([Problem("do", message)])
         start_stage = expanded_dependencies[self.start].stage
-        if not start_stage.operation.makes_network:
-            message = (
-                f"{start_stage.label} is a {start_stage.operation.kind}, no network to compress"
-            )
-            raise ConfigError([Problem("start", message)])
+        start_stage.require_network("start", "to compress")
         operation = self.compression_operation(start_stage, data)
         compressed = Stage(f"{name}/{operation.kind}d", operation, data, (start_stage,))
         objective = self.fine_tuning_objective
@@ -85,14 +79,14 @@ class CompressionConfig(FineTuningConfig, StageConfig):
         fine_tuning = TrainNetwork(
             network=None, objective=objective, training=self.training, seed=self.seed
         )
-        parents = (compressed, *expand_teachers(objective, teachers))
+        parents = (compressed, *prerequisites.expand(objective, teachers))
         return ExpandedStage((compressed, Stage(name, fine_tuning, data, parents)))
 
     def compression_operation(self, start_stage: Stage, data: DataConfig) -> Operation:
-        """The step itself, for the network that ``start_stage`` makes.
+        """The operation that compresses the network of ``start_stage``.
 
         Raises:
-            ConfigError: it is known already that it cannot be.
+            ConfigError: the network cannot be compressed.
         """
         raise NotImplementedError
 
@@ -102,7 +96,7 @@ class CompressionConfig(FineTuningConfig, StageConfig):
 
 
 def original_spec(stage: Stage) -> NetworkSpec | None:
-    """The named network that a stage's own began as; none where it was assembled."""
+    """The named network at the start of the warm-start chain; None for an assembly."""
     *_, first_stage = stage.warm_start_chain()
     return (
         first_stage.operation.network if isinstance(first_stage.operation, TrainNetwork) else None

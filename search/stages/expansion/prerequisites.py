@@ -1,15 +1,15 @@
-"""What the methods of an objective need first, turned into stages of the recipe.
+"""Prerequisites of methods: the teachers of an objective become what its methods require.
 
-A method says what it needs as a plain value
-(:class:`stillhouse.methods.core.config.requirements.TeacherRequirement`, from ``brings()`` of its
-settings); here each kind of value has its way: from the teachers there are to those the method
-learns from. What is brought are ordinary stages, with labels below their teacher's: planned, shared
-through the library and made once like any other.
+The settings of a method return the requirement as a plain value from ``requirements()``, see
+``stillhouse.methods.core.config.requirements``. ``_EXPANDERS`` maps the type of a requirement to a
+function from the teachers to the teachers that the method learns from. New teachers are ordinary
+stages with labels below the label of their teacher: planned, shared through the library and built
+once.
 
-A new need takes three steps: a frozen dataclass in ``methods/core/config/requirements.py``,
-``brings()`` of the method's settings returning it, and a line in ``_EXPANDERS`` here. A way takes
-the value and the teachers and returns teachers; it finds what is there already and then brings
-nothing. Its mistakes are :class:`ConfigError` with paths from the method's fields on.
+A new requirement takes three steps: a frozen dataclass in
+``methods/core/config/requirements.py``, the method's settings that return it, and an entry in
+``_EXPANDERS``. An expander adds nothing if the teachers already meet the requirement. It raises
+``ConfigError`` with paths relative to the method.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from stillhouse.methods.core.config.requirements import (
     TeacherRequirement,
 )
 from stillhouse.methods.core.objective.objective import Objective
-from stillhouse.search.stages.core.stage import Stage
+from stillhouse.search.stages.core.stage import Replicable, Stage
 from stillhouse.search.stages.ops.heads import (
     AttachHeads,
     has_heads,
@@ -33,32 +33,32 @@ from stillhouse.search.stages.ops.heads import (
     make_heads_stage,
     require_known_blocks,
 )
+from stillhouse.search.stages.ops.train import TrainNetwork
 from stillhouse.spaces.config.problems import ConfigError, Problem
 
 Teachers = tuple[Stage, ...]
 TeacherExpander = Callable[[Any, Teachers], Teachers]
 
 
-def expand_teachers(objective: Objective | None, teachers: Sequence[Stage]) -> Teachers:
-    """The teachers as the methods of ``objective`` want them; the same ones where none asks.
+def expand(objective: Objective | None, teachers: Sequence[Stage]) -> Teachers:
+    """The teachers after every requirement of the methods of ``objective`` is met.
 
     Raises:
-        ConfigError: what is needed cannot be made of these teachers.
+        ConfigError: these teachers cannot meet a requirement.
     """
     expanded = tuple(teachers)
     requirements = objective.requirements() if objective and expanded else ()
-    for requirement_type, expander in _EXPANDERS:
-        for method, requirement in requirements:
-            if type(requirement) is requirement_type:
-                try:
-                    expanded = expander(requirement, expanded)
-                except ConfigError as error:
-                    raise error.with_prefix(f"objective.{method}") from None
+    order = list(_EXPANDERS)
+    for method, requirement in sorted(requirements, key=lambda item: order.index(type(item[1]))):
+        try:
+            expanded = _EXPANDERS[type(requirement)](requirement, expanded)
+        except ConfigError as error:
+            raise error.with_prefix(f"objective.{method}") from None
     return expanded
 
 
 def _expand_several(requirement: SeveralTeachers, teachers: Teachers) -> Teachers:
-    """The teachers in turn made again, each time from other seeds."""
+    """Replicas of the teachers in turn, each with other seeds, until there are enough."""
     return (*teachers, *_replicas(teachers, requirement.count - len(teachers)))
 
 
@@ -69,7 +69,7 @@ def _replicas(teachers: Teachers, count: int) -> Iterator[Stage]:
 
 
 def _attach_heads(requirement: HeadedTeachers, teachers: Teachers) -> Teachers:
-    """Every teacher with heads; those that have some stay as they are."""
+    """Every teacher with heads; a teacher that has some stays as it is."""
     settings = {"at": requirement.at, "training": requirement.training, "seed": requirement.seed}
     operation = AttachHeads.parse(settings)
     headed_teachers = []
@@ -82,25 +82,26 @@ def _attach_heads(requirement: HeadedTeachers, teachers: Teachers) -> Teachers:
 
 
 def replica_of(stage: Stage, index: int) -> Stage:
-    """``stage`` from other random choices: ``teacher/2`` is the first made again.
+    """``stage`` with other seeds: ``teacher/2`` is the first replica.
 
     Raises:
-        ConfigError: it draws nothing at random, like a network that is ready-made.
+        ConfigError: it makes no random choice, like a pretrained network.
     """
-    parents, operation = stage.parents, stage.operation.replica(index)
+    parents = stage.parents
+    operation = stage.operation.replica(index) if isinstance(stage.operation, Replicable) else None
     if isinstance(operation, AttachHeads):
         parents = tuple(replica_of(parent, index) for parent in parents)
     if operation is None:
         message = (
-            f"{stage.label} is ready-made and would be the same each time; name as many entries "
-            "under teachers, or leave it at 1"
+            f"{stage.label} is pretrained, so every replica would be equal; name as many entries "
+            "under teachers, or set 1"
         )
         raise ConfigError([Problem("teachers", message)])
     return replace(stage, label=f"{stage.label}/{index + 1}", operation=operation, parents=parents)
 
 
 def _split_teachers(requirement: SplitTeachers, teachers: Teachers) -> Teachers:
-    """Teachers whose classes are whole made again with every class split."""
+    """Teachers that split no class are replaced by teachers that split every class."""
     settings = {"weight": requirement.contrast, "tau": requirement.tau}
     extra_methods = {"subclass_contrast": settings} if requirement.contrast else {}
     return tuple(
@@ -112,21 +113,25 @@ def _with_subclasses(stage: Stage, subclasses: int, extra_methods: Mapping[str, 
     if stage.subclasses == subclasses:
         return stage
     if stage.subclasses > 1:
-        message = f"is {subclasses}, and {stage.label} splits every class into {stage.subclasses}"
-        raise ConfigError([Problem("subclasses", f"{message}; give both the same")])
-    operation = stage.operation.split_classes(subclasses, extra_methods)
+        message = f"is {subclasses}, but {stage.label} splits every class into {stage.subclasses}"
+        raise ConfigError([Problem("subclasses", f"{message}; set both to the same number")])
+    operation = (
+        stage.operation.split_classes(subclasses, extra_methods)
+        if isinstance(stage.operation, TrainNetwork)
+        else None
+    )
     if operation is None:
         message = (
-            f"{stage.label} is ready-made or goes on from another, so its classes stay whole; name "
-            "a teacher that is trained here from its seed, or teach by soft_targets"
+            f"{stage.label} is pretrained or starts from another network, so its classes cannot be "
+            "split; name a teacher that is trained here from its seed, or use soft_targets"
         )
         raise ConfigError([Problem("subclasses", message)])
     return replace(stage, label=f"{stage.label}/subclasses{subclasses}", operation=operation)
 
 
-# In the order in which they are gone: there are several teachers before each gets something.
-_EXPANDERS: tuple[tuple[type[TeacherRequirement], TeacherExpander], ...] = (
-    (SeveralTeachers, _expand_several),
-    (SplitTeachers, _split_teachers),
-    (HeadedTeachers, _attach_heads),
-)
+# In the order of application: first the number of teachers, then what each of them gets.
+_EXPANDERS: dict[type[TeacherRequirement], TeacherExpander] = {
+    SeveralTeachers: _expand_several,
+    SplitTeachers: _split_teachers,
+    HeadedTeachers: _attach_heads,
+}

@@ -1,8 +1,8 @@
-"""Forgetting: what a network that goes on learning on other data still knows of the earlier."""
+"""Forgetting: accuracy on earlier training data after training on other data."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
@@ -16,14 +16,14 @@ from stillhouse.spaces.modules.network import Network
 
 
 def earlier_data(start: Stage, data: DataConfig) -> tuple[DataConfig, ...]:
-    """The data that ``start``, and what it went on from, learnt from; latest first.
+    """Training data of the warm-start chain of ``start``, latest first.
 
-    Left out is what is judged by the same validation split as ``data`` or as a later one, and
-    what such a network cannot be asked about: images of another shape, other classes, no split.
+    Skips data with the validation split of ``data`` or of later data. Also skips data that cannot
+    be evaluated: another image shape, other classes, no validation split.
     """
     by_fingerprint = {fingerprint(data.validation_identity()): data}
-    for earlier in _training_data_of(start):
-        by_fingerprint.setdefault(fingerprint(earlier.validation_identity()), earlier)
+    for stage in start.warm_start_chain():
+        by_fingerprint.setdefault(fingerprint(stage.data.validation_identity()), stage.data)
     about = facts(data)
     return tuple(
         candidate
@@ -34,24 +34,16 @@ def earlier_data(start: Stage, data: DataConfig) -> tuple[DataConfig, ...]:
     )
 
 
-def _training_data_of(stage: Stage) -> Iterator[DataConfig]:
-    yield stage.data
-    while stage.operation.continues_parent:
-        stage = stage.parents[0]
-        yield stage.data
-
-
 def forgetting_metrics(
     earlier_data: Sequence[DataConfig], start: Network, continued: Network, device: torch.device
 ) -> dict[str, float]:
-    """How far ``continued`` falls behind ``start``, which it went on from, on earlier data.
+    """How far ``continued`` falls behind ``start``, from which it was trained, on earlier data.
 
     Returns:
-        ``val_accuracy_before``, on the earlier validation splits, averaged over them, and
-        ``forgetting``: the start's accuracy there less that, negative where it has even gained.
-        Where the earlier data has some classes only, ``val_task_accuracy_before`` and
-        ``task_forgetting``: the same among the answers that are classes of that data (Li and Hoiem
-        2017 measure so, with a head for each task).
+        ``val_accuracy_before``, the mean accuracy of ``continued`` on the earlier validation
+        splits, and ``forgetting``, the mean accuracy of ``start`` minus that; negative for a gain.
+        If the earlier data has only some classes, also ``val_task_accuracy_before`` and
+        ``task_forgetting``: the same among predictions of these classes (Li and Hoiem 2017).
     """
     scores = [
         [_validation_scores(network, data, device) for data in earlier_data]
@@ -72,7 +64,7 @@ def forgetting_metrics(
 
 
 def forgetting_metric_names(earlier_data: Sequence[DataConfig]) -> frozenset[str]:
-    """Names of the figures of :func:`forgetting_metrics`, known before anything is measured."""
+    """Names of the metrics of :func:`forgetting_metrics`, known before they are measured."""
     names = {"val_accuracy_before", "forgetting"}
     if any(data.classes is not None for data in earlier_data):
         names |= {"val_task_accuracy_before", "task_forgetting"}

@@ -1,4 +1,4 @@
-"""The work behind heads: a trained network gets classifiers on its inner blocks."""
+"""Heads as a stage: a trained network gets classifiers on intermediate blocks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from stillhouse.search.stages.core.stage import (
     COST_NAMES,
     REPLICA_SEED_OFFSET,
     EpochMetrics,
-    Operation,
+    NetworkOperation,
     Stage,
     StageContext,
     StageResult,
@@ -34,22 +34,23 @@ from stillhouse.spaces.modules.heads import maps, stage_ends, with_linear_heads
 from stillhouse.spaces.modules.network import Shape, head_tap
 
 
-class AttachHeads(Operation):
-    """The first parent's network as it is, with a linear head on some blocks, taught together."""
+class AttachHeads(NetworkOperation):
+    """Add linear heads to blocks of the first parent's network, and train only the heads."""
 
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "heads"
-    makes_network: ClassVar[bool] = True
 
-    at: HeadPlacement = setting("stages", "blocks that get one, or stages for the end of each")
-    training: Training = setting(Training(), "how all of them are trained")
-    seed: int = setting(0, "initialisation and order of examples", ge=0)
+    at: HeadPlacement = setting(
+        "stages", "blocks that get a head; stages: the last block of each stage"
+    )
+    training: Training = setting(Training(), "training of all heads")
+    seed: int = setting(0, "seed of initialisation and order of examples", ge=0)
 
     @field_validator("training")
     @classmethod
     def _refuse_ema(cls, training: Training) -> Training:
         if training.ema is not None:
-            raise ValueError("each head keeps its own best epoch, no average; leave ema out")
+            raise ValueError("each head keeps its own best epoch, without averaging; remove ema")
         return training.require_single_worker("heads learn")
 
     def identity(self) -> dict[str, Any]:
@@ -63,7 +64,7 @@ class AttachHeads(Operation):
         return self.training.epochs
 
     def metric_names(self, stage: Stage) -> frozenset[str]:
-        """Those of single heads only where it is known beforehand which blocks get one."""
+        """With metrics of single heads only if their blocks are known before the run."""
         names = COST_NAMES | validation_metric_names(stage.data, stage.subclasses)
         heads = [head_tap(block) for block in head_blocks_of(stage) or ()]
         if names - COST_NAMES:
@@ -74,8 +75,8 @@ class AttachHeads(Operation):
         self, data: DataConfig, parents: Sequence[Artifact], context: StageContext
     ) -> Generator[EpochMetrics, None, StageResult]:
         dataset, network = open_data(data), load_network(parents[0])
-        there = maps(network, dataset.shape)
-        at = stage_ends(there) if self.at == "stages" else self.at
+        map_shapes = maps(network, dataset.shape)
+        at = stage_ends(map_shapes) if self.at == "stages" else self.at
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             network = with_linear_heads(network, dataset.shape, dataset.classes, at)
@@ -97,7 +98,7 @@ class AttachHeads(Operation):
 
 
 def _final_metrics(epoch_metrics: EpochMetrics) -> dict[str, float]:
-    """An epoch's figures, with each head's as it was kept."""
+    """The metrics of the last epoch, with the best accuracy of each head."""
     best_suffix = "_best_val_accuracy"
     metrics = {
         k: v for k, v in epoch_metrics.items() if k != "epoch" and not k.endswith(best_suffix)
@@ -121,16 +122,14 @@ def has_heads(stage: Stage) -> bool:
 
 
 def make_heads_stage(label: str, teacher: Stage, operation: AttachHeads, data: DataConfig) -> Stage:
-    """The stage that gives heads to what ``teacher`` makes.
+    """The stage that adds heads to the network of ``teacher``.
 
     Raises:
-        ConfigError: it is no network, has no such block, or ``data`` has no labels.
+        ConfigError: no network, an unknown block, or ``data`` without labels.
     """
-    if not teacher.operation.makes_network:
-        message = f"{teacher.label} is a {teacher.operation.kind}, no network that could have heads"
-        raise ConfigError([Problem("teacher", message)])
+    teacher.require_network("teacher", "that could have heads")
     if data.augment.noise:
-        message = "heads learn from labels, and data.augment.noise leaves none; give them images"
+        message = "heads need labels, but data.augment.noise leaves none; set it to false"
         raise ConfigError([Problem("teacher", message)])
     if operation.at != "stages":
         require_known_blocks("at", operation.at, map_shapes_of(teacher))
@@ -138,7 +137,7 @@ def make_heads_stage(label: str, teacher: Stage, operation: AttachHeads, data: D
 
 
 def map_shapes_of(stage: Stage) -> Mapping[str, Shape] | None:
-    """The blocks of a teacher that give maps; none where they are known when it is made."""
+    """Shapes of the blocks with feature maps; None if they are unknown before the run."""
     spec: Any = getattr(stage.operation, "network", None)
     if isinstance(stage.operation, AttachHeads):
         return map_shapes_of(stage.parents[0])
@@ -150,7 +149,7 @@ def map_shapes_of(stage: Stage) -> Mapping[str, Shape] | None:
 
 
 def head_blocks_of(stage: Stage) -> Sequence[str] | None:
-    """The blocks with heads of what ``stage`` makes; none where they are known when it is made."""
+    """Blocks with heads in the network of ``stage``; None if unknown before the run."""
     if isinstance(stage.operation, AttachHeads):
         map_shapes = map_shapes_of(stage)
         at = stage.operation.at
@@ -161,12 +160,12 @@ def head_blocks_of(stage: Stage) -> Sequence[str] | None:
 def require_known_blocks(
     field: Literal["at", "weights"], names: Sequence[str], available: Collection[str] | None
 ) -> None:
-    """Refuse names that are not among ``available``, where that is known.
+    """Refuse names that are not among ``available``, if that is known.
 
     Raises:
-        ConfigError: one problem for each.
+        ConfigError: one problem per name.
     """
-    noun = "block that gives a map" if field == "at" else "head"
+    noun = "block with a feature map" if field == "at" else "head"
     problems = [
         Problem(field, unknown_message(noun, name, available))
         for name in names

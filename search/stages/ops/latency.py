@@ -1,7 +1,7 @@
-"""Latency of a part: measured once for each structure, shape and device, whoever uses it.
+"""Latency of a part as a stage: measured once per structure, input shape and device.
 
-Weights do not matter, so no teacher and no data set is in the key: parts of the same layers for the
-same feature are one measurement, also across teachers and searches.
+Weights do not matter, so the key contains no teacher and no data set. Parts with the same layers
+and input shape share one measurement, also across teachers and searches.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from stillhouse.search.assembly.network import (
     stem_module,
 )
 from stillhouse.search.stages.core.stage import (
+    BatchOperation,
     EpochMetrics,
-    Operation,
     Stage,
     StageContext,
     StageResult,
@@ -37,25 +37,27 @@ from stillhouse.spaces.network_spec import NetworkSpec
 from stillhouse.spaces.stored_names import stored_name
 
 LATENCY_METRICS = frozenset(("latency_ms", "latency_spread_ms"))
-"""Figures of what is timed."""
+"""Metrics of a latency measurement."""
 
 
-class MeasureLatency(Operation):
-    """The latency of a teacher's stem, its head, or a replacement for a run of its blocks."""
+class MeasureLatency(BatchOperation):
+    """Measure the stem or head of a teacher, or a replacement for an interval of its blocks."""
 
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "latency"
     uses_data: ClassVar[bool] = False
 
     network: NetworkSpec = setting(..., "the teacher")
-    shape: tuple[int, int, int] = setting(..., "of its images")
-    classes: int = setting(..., "it tells apart", ge=1)
-    part: Literal["stem", "piece", "head"] = setting(..., "what is measured")
+    shape: tuple[int, int, int] = setting(..., "shape of its images [C, H, W]")
+    classes: int = setting(..., "number of classes", ge=1)
+    part: Literal["stem", "piece", "head"] = setting(..., "part to measure")
     start: int = setting(0, "first block of a piece")
     stop: int = setting(0, "first block after it")
-    block: BlockSpec | None = setting(None, "what takes their place")
-    enter: float = setting(1.0, "share of the teacher's channels that enter", gt=0.0, le=1.0)
-    leave: float = setting(1.0, "share of the teacher's channels that leave", gt=0.0, le=1.0)
+    block: BlockSpec | None = setting(None, "block that replaces them")
+    enter: float = setting(1.0, "input width, as a share of the teacher's channels", gt=0.0, le=1.0)
+    leave: float = setting(
+        1.0, "output width, as a share of the teacher's channels", gt=0.0, le=1.0
+    )
     how: LatencySettings = setting(LatencySettings(), "how it is measured")
 
     @property
@@ -85,7 +87,7 @@ class MeasureLatency(Operation):
     def _build_part(
         self, teacher: Network, cut_shapes: Mapping[int, Shape]
     ) -> tuple[nn.Module, Shape]:
-        """The part without anything learnt, and the shape of what enters it."""
+        """The untrained part and its input shape."""
         if self.part == "stem":
             return stem_module(teacher, cut_shapes, self.leave), self.shape
         if self.part == "head":
@@ -101,7 +103,7 @@ class MeasureLatency(Operation):
 
 @lru_cache(maxsize=16384)
 def _structure_fingerprint(structure_json: str) -> tuple[str, Shape]:
-    """Fingerprint of a part's layers and the sizes of its weights, and what enters it."""
+    """Fingerprint of a part's layers and weight shapes, and its input shape."""
     operation = MeasureLatency.parse(json.loads(structure_json))
     teacher, cut_shapes = sketch_and_cuts(
         canonical_json(operation.network.plain()), operation.shape, operation.classes

@@ -1,4 +1,4 @@
-"""The works behind neighbourhoods: a cut's principal channels, and one replacement distilled."""
+"""Neighbourhoods as stages: PCA at a cut, and the distillation of one replacement."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from stillhouse.search.artifacts.artifact import Artifact
 from stillhouse.search.assembly.network import BlockReplacement, load_network
 from stillhouse.search.stages.core.stage import (
     COST_NAMES,
+    BatchOperation,
     EpochMetrics,
     Operation,
     Stage,
@@ -40,18 +41,18 @@ from stillhouse.spaces.modules.pca import PCAExpand, PCAProject, RunningCovarian
 
 
 class LearnBoundary(Operation):
-    """The principal channels of a teacher's feature at one cut, from what it looks at."""
+    """Compute the principal components of a teacher's feature at one cut."""
 
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "boundary"
 
-    cut: int = setting(..., "between which blocks: the number of blocks before it", ge=1)
-    images: int = setting(1024, "training images looked at", ge=1)
+    cut: int = setting(..., "position of the cut: number of blocks before it", ge=1)
+    images: int = setting(1024, "number of training images", ge=1)
     inputs: InputKind = setting("data", INPUTS_HELP)
 
     def identity(self) -> dict[str, Any]:
         identity = self.plain()
-        if self.inputs == "data":  # as it was called when there was nothing else
+        if self.inputs == "data":  # older keys have no such field
             del identity["inputs"]
         return identity
 
@@ -89,24 +90,26 @@ class LearnBoundary(Operation):
         return StageResult(tensors, {"variance_in_half": float(explained_by_half)})
 
 
-class DistilNeighbourhood(Operation):
-    """One replacement, distilled on the teacher's features at its two ends."""
+class DistilNeighbourhood(BatchOperation):
+    """Distil one replacement on the teacher's features at its two ends."""
 
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "neighbourhood"
 
-    start: int = setting(..., "first block replaced", ge=1)
+    start: int = setting(..., "first replaced block", ge=1)
     stop: int = setting(..., "first block after it", ge=2)
-    block: BlockSpec = setting(..., "what takes their place")
-    enter: float = setting(1.0, "share of the teacher's channels that enter it", gt=0.0, le=1.0)
-    leave: float = setting(1.0, "share of the teacher's channels that leave it", gt=0.0, le=1.0)
-    training: Training = setting(Training(), "how it is distilled")
+    block: BlockSpec = setting(..., "block that replaces them")
+    enter: float = setting(1.0, "input width, as a share of the teacher's channels", gt=0.0, le=1.0)
+    leave: float = setting(
+        1.0, "output width, as a share of the teacher's channels", gt=0.0, le=1.0
+    )
+    training: Training = setting(Training(), "training of the replacement")
     inputs: InputKind = setting("data", INPUTS_HELP)
-    seed: int = setting(0, "initialisation and order of examples", ge=0)
+    seed: int = setting(0, "seed of initialisation and order of examples", ge=0)
 
     @property
     def replacement(self) -> BlockReplacement:
-        """Where it goes and what it is."""
+        """The replacement and its interval."""
         return BlockReplacement(self.start, self.stop, self.block, self.enter, self.leave)
 
     @property
@@ -174,7 +177,7 @@ class DistilNeighbourhood(Operation):
             metrics_of_all = distillation.run_epoch()
             for curve, metrics in zip(curves, metrics_of_all, strict=True):
                 curve.append({k: v for k, v in metrics.items() if math.isfinite(v)})
-            # Many stages at once are a lot to lose: they are saved after every epoch.
+            # A batch is expensive to lose, so it is saved after every epoch.
             if context.checkpointer is not None and distillation.epoch < operations[0].epochs:
                 context.checkpointer.save(
                     {**distillation.state(), "curves": json_to_tensor(curves)}
@@ -238,7 +241,7 @@ class DistilNeighbourhood(Operation):
             reason = (
                 f"diverged in epoch {diverged_epochs[0]}"
                 if diverged_epochs
-                else "its scores are no finite numbers"
+                else "its scores are not finite"
             )
             return StageResult({}, metrics, {"diverged": f"{reason}; lower the learning rate"})
         last_metrics = {k: v for k, v in (curve[-1] if curve else {}).items() if k != "epoch"}
@@ -252,7 +255,7 @@ def make_projection(
     cut_shapes: Mapping[int, Shape],
     width: float,
 ) -> nn.Module | None:
-    """The projection onto (or back from) a share of the principal channels; none at full width."""
+    """Projection onto (or back from) the leading components; None at full width."""
     if width >= 1.0:
         return None
     tensors = bases_by_cut[cut]

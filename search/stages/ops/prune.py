@@ -1,4 +1,4 @@
-"""Pruning as a stage: a trained network less what matters least in it."""
+"""Pruning as a stage: a trained network without its least important channels or weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stillhouse.search.assembly.network import load_network, network_description
 from stillhouse.search.stages.core.stage import (
     COST_NAMES,
     EpochMetrics,
-    Operation,
+    NetworkOperation,
     Stage,
     StageContext,
     StageResult,
@@ -32,20 +32,19 @@ from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.cost import compute_costs
 
 
-class PruneNetwork(Operation):
-    """Prune the first parent's network, take its statistics anew, evaluate it.
+class PruneNetwork(NetworkOperation):
+    """Prune the first parent's network, recalibrate its statistics, evaluate it.
 
-    Statistics are those of batch norm, and the ranges and scales of quantised layers.
+    Recalibration covers batch norm, and the ranges and scales of quantised layers.
     """
 
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "prune"
-    makes_network: ClassVar[bool] = True
 
-    how: Literal["channels", "weights"] = setting("channels", "what is taken out")
-    sparsity: float = setting(0.5, "share that is taken out", gt=0.0, lt=1.0)
-    scope: Scope = setting("layer", "of weights: among which the smallest are sought")
-    recalibrate: int = setting(20, "training batches of 256 for statistics", ge=0)
+    how: Literal["channels", "weights"] = setting("channels", "what is removed")
+    sparsity: float = setting(0.5, "share that is removed", gt=0.0, lt=1.0)
+    scope: Scope = setting("layer", "of weights: the smallest of each layer, or of the network")
+    recalibrate: int = setting(20, "training batches of 256 that recalibrate statistics", ge=0)
 
     @property
     def continues_parent(self) -> bool:
@@ -92,5 +91,5 @@ class PruneNetwork(Operation):
 
 
 def count_nonzero(network: Any) -> int:
-    """How many parameters are not 0."""
+    """Number of parameters that are not 0."""
     return sum(int((parameter != 0).sum()) for parameter in network.parameters())

@@ -1,4 +1,4 @@
-"""Quantising as a stage: a trained network whose layers compute with few bits."""
+"""Quantisation as a stage: a trained network with low-precision arithmetic."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stillhouse.search.assembly.network import load_network, network_description
 from stillhouse.search.stages.core.stage import (
     COST_NAMES,
     EpochMetrics,
-    Operation,
+    NetworkOperation,
     Stage,
     StageContext,
     StageResult,
@@ -30,15 +30,16 @@ from stillhouse.spaces.config.base import setting
 from stillhouse.spaces.cost import compute_costs
 
 
-class QuantiseNetwork(Operation):
-    """Fold the first parent's batch norm, quantise it, take ranges, evaluate it."""
+class QuantiseNetwork(NetworkOperation):
+    """Fold the batch norm of the first parent's network, quantise, calibrate and evaluate it."""
 
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "quantise"
-    makes_network: ClassVar[bool] = True
 
-    bits: int = setting(8, "of each weight", ge=2, le=8)
-    batches: int = setting(20, "training batches of 256 from which ranges are taken", ge=1)
+    bits: int = setting(8, "bits of each weight", ge=2, le=8)
+    batches: int = setting(
+        20, "training batches of 256 that calibrate the ranges of activations", ge=1
+    )
 
     @property
     def continues_parent(self) -> bool:

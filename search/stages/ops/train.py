@@ -1,4 +1,4 @@
-"""Training as a stage: a network from its seed, from weights or from another stage, and taught."""
+"""Training as a stage: a network from its seed, from weights or from another stage."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from stillhouse.search.stages.core.stage import (
     COST_NAMES,
     REPLICA_SEED_OFFSET,
     EpochMetrics,
-    Operation,
+    NetworkOperation,
     Stage,
     StageContext,
     StageResult,
@@ -45,28 +45,27 @@ from stillhouse.spaces.network_spec import NetworkSpec
 from stillhouse.spaces.weights import load_published, read_state
 
 
-class TrainNetwork(Operation):
-    """Build a network, start it from its seed or from weights, and teach it."""
+class TrainNetwork(NetworkOperation):
+    """Build a network from its seed, weights or the first parent, and train it."""
 
     version: ClassVar[int] = 1
     kind: ClassVar[str] = "train"
-    makes_network: ClassVar[bool] = True
 
     network: NetworkSpec | None = setting(
-        None, "the network; none: the first parent's, to go on from"
+        None, "the network; none: the network of the first parent"
     )
-    anew: bool = setting(False, "the first parent's architecture alone, its weights from the seed")
-    before: tuple[DataConfig, ...] = setting(
-        (), "what the first parent learnt from, where other data"
+    anew: bool = setting(
+        False, "only the architecture of the first parent, with weights from the seed"
     )
-    objective: Objective | None = setting(None, "what it learns from; none with weights alone")
-    training: Training = setting(Training(), "how it is trained")
+    before: tuple[DataConfig, ...] = setting((), "earlier training data of the first parent")
+    objective: Objective | None = setting(None, "objective; none: not trained here")
+    training: Training = setting(Training(), "training")
     weights: WeightsSettings | None = setting(
-        None, "published weights to start from, or to use as they are"
+        None, "published weights to start from, or to use without training"
     )
-    images: bool = setting(False, "on the images of a parent, the one before the teachers")
-    few_steps: bool = setting(False, "only the steps that were distilled with those images")
-    seed: int = setting(0, "initialisation, order of examples, dropout", ge=0)
+    images: bool = setting(False, "train on the images of the parent before the teachers")
+    few_steps: bool = setting(False, "take only the steps that were distilled with these images")
+    seed: int = setting(0, "seed of initialisation, order of examples, dropout", ge=0)
 
     @property
     def epochs(self) -> int:
@@ -78,7 +77,7 @@ class TrainNetwork(Operation):
 
     @property
     def peer_networks(self) -> tuple[NetworkSpec, ...]:
-        """Networks that are trained along."""
+        """Other networks in the same training."""
         return ()
 
     def identity(self) -> dict[str, Any]:
@@ -92,7 +91,7 @@ class TrainNetwork(Operation):
                 "training": self.training.identity(),
             }
             if self.training.keep == "best":
-                # Records made without this hold the figures of the last epoch.
+                # Records of older versions have the metrics of the last epoch.
                 training_identity["figures"] = "of the best epoch"
         identity: dict[str, Any] = {
             "network": self.network.identity() if self.network else None,
@@ -108,7 +107,7 @@ class TrainNetwork(Operation):
 
     @property
     def num_leading_parents(self) -> int:
-        """How many parents come before the teachers."""
+        """Number of parents before the teachers."""
         return (self.network is None) + self.images
 
     def replica(self, index: int) -> TrainNetwork | None:
@@ -119,6 +118,10 @@ class TrainNetwork(Operation):
     def split_classes(
         self, subclasses: int, extra_methods: Mapping[str, Any]
     ) -> TrainNetwork | None:
+        """The same training of a network with ``subclasses`` per class, and more methods.
+
+        None if the network is pretrained or belongs to another stage.
+        """
         if self.objective is None or self.network is None or self.weights is not None:
             return None
         objective = Objective.parse({**extra_methods, **self.objective.plain()})
@@ -203,7 +206,7 @@ class TrainNetwork(Operation):
         return StageResult(packed_state_dict(network), metrics, metadata)
 
     def _build_peers(self, data: DataConfig) -> list[Network]:
-        """The networks that learn beside it, as they start."""
+        """The other networks of the training, in their initial state."""
         return []
 
     def _continue_from(self, parent: Artifact) -> Network:
@@ -222,21 +225,21 @@ class TrainNetwork(Operation):
 
 
 def new_network(spec: NetworkSpec, data: DataConfig) -> Network:
-    """A network for a data set, normalising as that says, from torch's global generator."""
+    """An initialised network with the normalisation of a data set; uses torch's global RNG."""
     about = facts(data)
     mean, std = spec.normalisation(about.mean, about.std)
     return spec.build(about.shape, about.classes).with_normalisation(mean, std)
 
 
 def with_made_images(dataset: Dataset, artifact: Artifact) -> Dataset:
-    """The data set with images that a stage made in place of its training split."""
+    """The data set with the images of an artifact as its training split."""
     return ReplacedTrainSplit(
         dataset, artifact.tensors["images"], artifact.tensors["labels"], artifact.record.key
     )
 
 
 def distilled_examples(artifact: Artifact, context: StageContext) -> tuple[DistilledSet, int]:
-    """The examples that a stage distilled, and how many steps a pass over them has."""
+    """The distilled examples of an artifact, and the number of steps in a pass over them."""
     names = DistilledSet._fields
     examples = DistilledSet(*(artifact.tensors[name].to(context.device) for name in names))
     return examples, int(artifact.record.facts["steps"])

@@ -12,27 +12,12 @@ from typer.testing import CliRunner
 from stillhouse.search.cli.app import app, main
 from stillhouse.search.driver.launch import launch
 from stillhouse.search.experiment.loading import load_experiment
+from tests.support.experiments import tiny_experiment
 
-TINY = {
-    "name": "tiny",
-    "data": {"source": "digits", "limit": 60, "validation": 0.2},
-    "stages": {
-        "teacher": {
-            "network": "cnn4",
-            "objective": {"cross_entropy": {}},
-            "training": {"epochs": 1},
-        },
-        "student": {
-            "network": {"cnn2": {"width": 0.25}},
-            "teachers": ["teacher"],
-            "objective": {"cross_entropy": {}, "soft_targets": {}},
-            "training": {"epochs": 1},
-        },
-    },
-    "search": {"student.training.lr": "declared"},
-    "goal": {"maximize": "student.val_accuracy"},
-    "run": {"trials": 3, "repeats": {"top": 1, "seeds": 2}},
-}
+TINY = tiny_experiment(
+    search={"student.training.lr": "declared"},
+    run={"trials": 3, "repeats": {"top": 1, "seeds": 2}},
+)
 
 
 @pytest.fixture(scope="module")

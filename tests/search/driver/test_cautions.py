@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.search.artifacts.store import Library
 from stillhouse.search.cli.live import LiveView
-from stillhouse.search.driver.cautions import setup_warnings
 from stillhouse.search.execution.builder import build_stages
+from stillhouse.search.experiment.checks.cautions import setup_warnings
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.search.monitoring.dispatcher import EventDispatcher
 from stillhouse.search.monitoring.events import (
@@ -24,32 +24,21 @@ from stillhouse.search.monitoring.teachers import (
     TeacherMonitor,
     majority_accuracies,
     majority_accuracy,
-    teachers_of,
 )
+from stillhouse.search.stages.expansion.teachers import teachers_of
 from stillhouse.search.tuning.local_backend import LocalBackend
 from stillhouse.search.tuning.recorder import TrialRecorder
 from stillhouse.search.tuning.study import Study
 from stillhouse.spaces.network_spec import NetworkSpec
+from tests.support.experiments import FAST, LABELS, taught_student
 
-FAST = {"epochs": 1, "batch_size": 32, "lr": 0.05}
-LABELS = {"cross_entropy": {}}
-TAUGHT = {"cross_entropy": {}, "soft_targets": {}}
 GUESSING = {**FAST, "lr": 1e-9}
-TOLD = {
-    "name": "doubtful",
-    "data": {"source": "digits", "limit": 200, "validation": 0.2},
-    "stages": {
-        "teacher": {"network": "cnn4", "objective": LABELS, "training": FAST},
-        "student": {
-            "network": "cnn2",
-            "teachers": ["teacher"],
-            "objective": TAUGHT,
-            "training": FAST,
-        },
-    },
-    "goal": {"maximize": "student.val_accuracy"},
-    "run": {"repeats": {"top": 0}, "baselines": False},
-}
+TOLD = taught_student(
+    "doubtful",
+    training=FAST,
+    limit=200,
+    run={"repeats": {"top": 0}, "baselines": False},
+)
 
 
 def told(changes=None, **top):
@@ -80,7 +69,7 @@ def test_an_ordinary_experiment_gives_no_cause():
 def test_a_student_that_is_larger_than_its_teacher_is_named():
     (line,) = told({"student.network": "cnn8", "teacher.network": "cnn2"})
     assert line.startswith("stages.student.network: has ")
-    assert "and 'teacher', which teaches it, has " in line
+    assert "and its teacher 'teacher' has " in line
 
 
 def test_so_is_one_that_only_a_searched_value_makes_larger():
@@ -99,8 +88,8 @@ def test_a_normalisation_for_other_numbers_is_named(weights):
     teacher = {"network": "cnn4", "weights": given}
     (line,) = told(stages={**TOLD["stages"], "teacher": teacher})
     assert line == (
-        "stages.teacher.weights.mean: found mean [123.0] and std [58.0], and images here are in "
-        "0..1; values for images in 0..255 have to be divided by 255"
+        "stages.teacher.weights.mean: found mean [123.0] and std [58.0], but images are in "
+        "0..1; divide values for images in 0..255 by 255"
     )
     (line,) = told({"data.normalise": {"mean": [33.3], "std": [78.6]}})
     assert line.startswith("data.normalise.mean: found mean [33.3]")
@@ -124,7 +113,7 @@ def test_one_value_for_three_channels_is_named(weights, tmp_path):
     teacher = {"network": "cnn4", "weights": given}
     (line,) = told(data=colours(tmp_path), stages={**TOLD["stages"], "teacher": teacher})
     assert line == (
-        "stages.teacher.weights.mean: gives one value for 3 channels; each of them gets it"
+        "stages.teacher.weights.mean: has one value for 3 channels; all channels use it"
     )
 
 
@@ -132,8 +121,8 @@ def test_one_value_for_three_channels_is_named(weights, tmp_path):
 def test_a_teacher_that_learns_from_what_judges_its_student_is_named(own):
     stages = {**TOLD["stages"], "teacher": {**TOLD["stages"]["teacher"], "data": own}}
     (line,) = told({"data.limit": None}, stages=stages)
-    assert line.startswith("stages.teacher: this teacher learns from ")
-    assert " of the 288 images by which 'student' is judged" in line
+    assert line.startswith("stages.teacher: this teacher trains on ")
+    assert " of the 288 validation images of 'student'" in line
 
 
 def test_a_teacher_of_fewer_or_other_examples_is_not():
@@ -148,8 +137,7 @@ def test_a_stage_called_like_a_field_of_the_file_is_named():
     stages = {"run": TOLD["stages"]["teacher"]}
     goal = {"maximize": "run.val_accuracy"}
     assert told(stages=stages, goal=goal) == [
-        "stages.run: is called like the file's own field 'run'; with --set it is reached as "
-        "stages.run alone"
+        "stages.run: has the name of the top-level field 'run'; --set reaches it only as stages.run"
     ]
 
 
@@ -160,7 +148,7 @@ def test_a_value_of_the_file_that_is_not_searched_is_named():
     }
     (line,) = told({"search": search, "run.start": "file", "run.trials": 2})
     assert line.startswith(
-        "search.student.training.lr: the file holds 0.05, which is not among the searched values "
+        "search.student.training.lr: the file contains 0.05, which is not among the searched values "
         "(uniform [0.1, 0.2])"
     )
 

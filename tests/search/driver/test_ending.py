@@ -29,32 +29,14 @@ from stillhouse.search.monitoring.events import (
 )
 from stillhouse.search.results.run_folder import RunFolder
 from stillhouse.spaces.config.problems import ConfigError, Problem
+from tests.support.experiments import tiny_experiment
 
-TINY = {
-    "name": "tiny",
-    "data": {"source": "digits", "limit": 60, "validation": 0.25},
-    "stages": {
-        "teacher": {
-            "network": "cnn4",
-            "objective": {"cross_entropy": {}},
-            "training": {"epochs": 1},
-        },
-        "student": {
-            "network": {"cnn2": {"width": 0.25}},
-            "teachers": ["teacher"],
-            "objective": {"soft_targets": {}},
-            "training": {"epochs": 1},
-        },
-    },
-    "search": {"student.training.lr": {"choice": [0.02, 0.1]}},
-    "goal": {"maximize": "student.val_accuracy"},
-    "run": {
-        "trials": 2,
-        "sampler": "grid",
-        "repeats": {"top": 1, "seeds": 1},
-        "baselines": False,
-    },
-}
+TINY = tiny_experiment(
+    objective={"soft_targets": {}},
+    validation=0.25,
+    search={"student.training.lr": {"choice": [0.02, 0.1]}},
+    run={"trials": 2, "sampler": "grid", "repeats": {"top": 1, "seeds": 1}, "baselines": False},
+)
 
 
 @pytest.fixture(scope="module")

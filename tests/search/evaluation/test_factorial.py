@@ -189,27 +189,30 @@ def test_every_technique_without_and_with_a_teacher_over_the_same_seeds(told):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"search": {"student.seed": {"choice": [0, 1]}}}, "factorial: has no place beside search"),
+        (
+            {"search": {"student.seed": {"choice": [0, 1]}}},
+            "factorial: cannot be combined with search",
+        ),
         (
             {"factorial.techniques.smoothing": {"student.trainin.lr": 1}},
             "factorial.techniques.smoothing.student: unknown field 'trainin'",
         ),
         (
             {"factorial.techniques.smoothing": {"student": 0.1}},
-            "factorial.techniques.smoothing.student: names no setting; needs a path like",
+            "factorial.techniques.smoothing.student: names no setting; needs a path such as",
         ),
         (
             {"factorial.techniques.smoothing": {"student.objective": 3}},
             "factorial.techniques.smoothing.student.objective: ",
         ),
         ({"factorial.techniques": {}}, "factorial.techniques: "),
-        ({"factorial.techniques": {"plain": {}}}, "plain: is how a baseline is called"),
-        ({"factorial.techniques": {"direct": {}}}, "direct: is how a baseline is called"),
+        ({"factorial.techniques": {"plain": {}}}, "plain: is the name of a baseline"),
+        ({"factorial.techniques": {"direct": {}}}, "direct: is the name of a baseline"),
         ({"factorial.techniques": {"a/b": {}}}, "needs letters, digits, - and _"),
         ({"factorial.seeds": 1}, "factorial.seeds: "),
         (
             {"student.teachers": [], "student.objective": {"cross_entropy": {}}},
-            "factorial: asks whether teachers help, and 'student' is not taught by any",
+            "factorial: compares with and without teachers, but 'student' has no teacher",
         ),
     ],
 )

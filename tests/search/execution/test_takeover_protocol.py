@@ -18,7 +18,7 @@ from stillhouse.search.execution.tasks import StageRun, TrialLost
 from stillhouse.search.execution.waiting import StageFailed, await_stages
 from stillhouse.search.execution.watchdog import stage_watchdog
 from stillhouse.search.experiment.schema import ResourceSettings
-from stillhouse.search.stages.core.stage import Operation, Stage, StageResult
+from stillhouse.search.stages.core.stage import BatchOperation, Operation, Stage, StageResult
 
 DRIVER = "driver"
 
@@ -48,7 +48,7 @@ class Noted(Operation):
         return StageResult({"sum": torch.ones(1)}, {"sum": 1.0})
 
 
-class Carried(Noted):
+class Carried(Noted, BatchOperation):
     """Built in one pass with others of its kind."""
 
     kind: ClassVar[str] = "carried"

@@ -7,24 +7,13 @@ import pytest
 from stillhouse.search.experiment.checks.ending import require_test_split
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.spaces.config.problems import ConfigError
+from tests.support.experiments import FAST, LABELS, taught_student
 
-FAST = {"epochs": 1, "batch_size": 32, "lr": 0.05}
-LABELS = {"cross_entropy": {}}
-TAUGHT = {"cross_entropy": {}, "soft_targets": {}}
-TOLD = {
-    "name": "checked",
-    "data": {"source": "digits", "limit": 200, "validation": 0.2},
-    "stages": {
-        "teacher": {"network": "cnn4", "objective": LABELS, "training": FAST},
-        "student": {
-            "network": "cnn2",
-            "teachers": ["teacher"],
-            "objective": TAUGHT,
-            "training": FAST,
-        },
-    },
-    "goal": {"maximize": "student.val_accuracy"},
-}
+TOLD = taught_student(
+    "checked",
+    training=FAST,
+    limit=200,
+)
 READY = {"do": "prune", "start": "teacher", "training": FAST}
 
 
@@ -55,7 +44,7 @@ YARDSTICK = {
 def test_what_decides_the_validation_images_cannot_be_searched(path):
     own = {"student.data": {"validation": 0.2}} if path.startswith("student.data.") else {}
     (line,) = refused({"search": {path: YARDSTICK[path]}, **own})
-    assert line.startswith(f"search.{path}: decides by which images students are judged")
+    assert line.startswith(f"search.{path}: decides the validation images of students")
 
 
 @pytest.mark.parametrize(
@@ -84,7 +73,7 @@ def test_what_the_start_learnt_from_is_settled_where_forgetting_is_asked_for():
     search = {"first.data.classes": {"choice": [[0, 1], [4, 5]]}}
     assert refused(stages=stages, search=search) == []
     (line,) = refused(stages=stages, search=search, goal={"minimize": "student.forgetting"})
-    assert line.startswith("search.first.data.classes: decides by which images")
+    assert line.startswith("search.first.data.classes: decides the validation images")
 
 
 def test_techniques_are_judged_by_the_same_images():
@@ -106,14 +95,14 @@ def test_techniques_are_judged_by_the_same_images():
 READY_MADE = {"network": "cnn2", "objective": LABELS, "training": FAST}
 FIGURES = [
     ("nonzero", {}, "a stage of kind 'train' has no nonzero; it has best_val_accuracy, bytes"),
-    ("forgetting", {}, "forgetting asks for start: <an entry> that learnt from other data"),
-    ("val_task_accuracy", {}, "val_task_accuracy is that among some classes, and data.classes"),
-    ("val_agreement", {"student": READY_MADE}, "val_agreement compares with a teacher"),
+    ("forgetting", {}, "forgetting needs start: <an entry> that was trained on other data"),
+    ("val_task_accuracy", {}, "val_task_accuracy needs a subset of the classes; set data.classes"),
+    ("val_agreement", {"student": READY_MADE}, "val_agreement needs a teacher"),
     ("nonzero", {"student": READY}, "a stage of kind 'train' has no nonzero; it has best"),
     (
         "val_agreement",
         {"student": {"do": "quantise", "start": "teacher", "how": "ptq"}},
-        "val_agreement compares with a teacher, and the student has none",
+        "val_agreement needs a teacher, and the student has none",
     ),
     (
         "train_loss",
@@ -176,7 +165,7 @@ def test_a_factorial_compares_by_what_all_its_students_have():
     changes = {"factorial": {"techniques": {"mixup": {"student.data.augment.mixup": 0.2}}}}
     assert refused(changes) == []
     (line,) = refused(changes, goal={"maximize": "student.val_agreement"})
-    assert "val_agreement is no figure of the student 'plain'" in line
+    assert "the student 'plain' has no val_agreement" in line
 
 
 # The test split
@@ -201,5 +190,5 @@ def sentences(tmp_path):
 
 def test_a_winner_is_made_again_only_where_there_is_a_test_split(sentences):
     require_test_split(sentences([0, 1]))
-    with pytest.raises(ConfigError, match=r"data\.source: text has no test split, and reuse meas"):
+    with pytest.raises(ConfigError, match=r"data\.source: text has no test split, but reuse meas"):
         require_test_split(sentences([]))

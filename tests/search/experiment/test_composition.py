@@ -51,7 +51,9 @@ def composed(of=("soft_targets", "attention", "relations"), **limits):
 
 def drawn(experiment, points=1):
     found = []
-    for _ in enumerate_suggestions(lambda chooser: found.append(experiment.draw(chooser)), points):
+    for _ in enumerate_suggestions(
+        lambda chooser: found.append(experiment.suggest(chooser)), points
+    ):
         yield from found
         found.clear()
 
@@ -228,16 +230,22 @@ def test_check_and_plan_know_compositions(tmp_path):
 @pytest.mark.parametrize(
     ("search", "message"),
     [
-        ({"student.network": {"methods": {"of": ["hints"]}}}, "methods: is for an objective"),
-        ({"student.objectiv": {"methods": {"of": ["hints"]}}}, "methods: is for an objective"),
+        (
+            {"student.network": {"methods": {"of": ["hints"]}}},
+            "methods: needs the path of an objective",
+        ),
+        (
+            {"student.objectiv": {"methods": {"of": ["hints"]}}},
+            "methods: needs the path of an objective",
+        ),
         ({OBJECTIVE: {"methods": {"of": ["hint"]}}}, "unknown method 'hint'; did you mean 'hints'"),
         (
             {**composed(), f"{OBJECTIVE}.hints.weight": "declared"},
-            "no range is declared beside this field",
+            "this field declares no range",
         ),
         (
             {**composed(), f"{OBJECTIVE}.hints.weight": {"uniform": [1, 2]}},
-            "leads nowhere: unknown field 'hints'",
+            "does not exist: unknown field 'hints'",
         ),
     ],
 )

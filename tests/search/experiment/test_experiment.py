@@ -159,7 +159,7 @@ GRAPH = {
     ),
     "a teacher nobody listens to": (
         ("soft_targets: {weight: 0.9}", "cross_entropy: {}"),
-        "e.yaml:15: stages.student.teachers: names teachers, but no method of the objective listen",
+        "e.yaml:15: stages.student.teachers: names teachers, but no method of the objective uses",
     ),
     "a teacher that does not exist": (
         ("teachers: [assistants]", "teachers: [asistants]"),
@@ -167,12 +167,12 @@ GRAPH = {
     ),
     "a circle": (
         ("    training: {epochs: 2}", "    teachers: [student]"),
-        "e.yaml:4: stages.teacher: stages need each other in a circle: "
+        "e.yaml:4: stages.teacher: stages depend on each other in a cycle: "
         "teacher -> student -> assistants -> teacher",
     ),
     "a stage that is its own teacher": (
         ("teachers: [assistants]", "teachers: [student]"),
-        "e.yaml:13: stages.student: stages need each other in a circle: student -> student",
+        "e.yaml:13: stages.student: stages depend on each other in a cycle: student -> student",
     ),
     "a chain that does not shrink": (
         ("networks: [cnn6]", "networks: [cnn4, cnn6]"),
@@ -192,7 +192,7 @@ GRAPH = {
     ),
     "a stage nobody needs": (
         ("search:\n", "  more: {network: cnn2, objective: {cross_entropy: {}}}\nsearch:\n"),
-        "e.yaml:21: stages.more: nothing that leads to 'student' needs it",
+        "e.yaml:21: stages.more: 'student' does not depend on it",
     ),
     "a stage named data": (
         ("search:\n", "  data: {network: cnn2, objective: {cross_entropy: {}}}\nsearch:\n"),
@@ -230,7 +230,7 @@ DATA = {
     ),
     "nothing held out": (
         ("limit: 100", "limit: 100, validation: 0.0"),
-        "e.yaml:2: data.validation: holds nothing out, and val_accuracy is measured there",
+        "e.yaml:2: data.validation: leaves no validation split, on which val_accuracy is measured",
     ),
     "files missing for one stage": (
         ("    network: cnn8", "    network: cnn8\n    data: {source: mnist}"),
@@ -244,27 +244,27 @@ DATA = {
 SEARCH = {
     "a path to a field that does not exist": (
         "student.training.lrr: {choice: [1]}",
-        "search.student.training.lrr: leads nowhere: unknown field 'lrr'; did you mean 'lr'? allow",
+        "search.student.training.lrr: does not exist: unknown field 'lrr'; did you mean 'lr'?",
     ),
     "a declared range of a field that does not exist": (
         "student.training.lrr: declared",
-        "search.student.training.lrr: leads nowhere: unknown field 'lrr'; did you mean 'lr'? allow",
+        "search.student.training.lrr: does not exist: unknown field 'lrr'; did you mean 'lr'?",
     ),
     "a declared range of a part that does not exist": (
         "student.trainin.lr: declared",
-        "search.student.trainin.lr: leads nowhere: unknown field 'trainin'; did you mean 'trainin",
+        "search.student.trainin.lr: does not exist: unknown field 'trainin'; did you mean 'trainin",
     ),
     "a declared range of data that does not exist": (
         "data.augment.flp: declared",
-        "search.data.augment.flp: leads nowhere: unknown field 'flp'; did you mean 'flip'? allowed",
+        "search.data.augment.flp: does not exist: unknown field 'flp'; did you mean 'flip'?",
     ),
     "a declared range of a method's field that does not exist": (
         "student.objective.soft_targets.temprature: declared",
-        "search.student.objective.soft_targets.temprature: leads nowhere: unknown field 'temprat",
+        "search.student.objective.soft_targets.temprature: does not exist: unknown field 'temprat",
     ),
     "a declared range of links that does not exist": (
         "assistants.links.*.training.lrr: declared",
-        "search.assistants.links.*.training.lrr: leads nowhere: unknown field 'lrr'; did you mean",
+        "search.assistants.links.*.training.lrr: does not exist: unknown field 'lrr'; did you mean",
     ),
     "a path to a stage that does not exist": (
         "studnt.training.lr: {choice: [1]}",
@@ -272,27 +272,27 @@ SEARCH = {
     ),
     "a path beyond a value": (
         "student.training.lr.x: {choice: [1]}",
-        "search.student.training.lr.x: leads nowhere: student.training.lr has no settings inside",
+        "search.student.training.lr.x: does not exist: student.training.lr has no settings inside",
     ),
     "a path to a method that is not used": (
         "student.objective.cross_entropy.weight: declared",
-        "search.student.objective.cross_entropy.weight: no range is declared beside this field",
+        "search.student.objective.cross_entropy.weight: this field declares no range",
     ),
     "a whole stage": (
         "student: {choice: [a, b]}",
-        "search.student: names all of 'student'; say which of its settings, like student.seed",
+        "search.student: names the whole stage 'student'; name one of its settings",
     ),
     "links of a stage that has none": (
         "student.links.*.training.lr: {choice: [0.1]}",
-        "search.student.links.*.training.lr: leads nowhere: only a chain has links",
+        "search.student.links.*.training.lr: does not exist: only a chain has links",
     ),
     "all of a link": (
         "assistants.links.*: {choice: [0.1]}",
-        "search.assistants.links.*: leads nowhere: * stands for a link's name, like assistants.",
+        "search.assistants.links.*: does not exist: * stands for a link's name, like assistants.",
     ),
     "a field that links do not have": (
         "assistants.links.*.training.lrr: {choice: [0.1]}",
-        "search.assistants.links.*.training.lrr: leads nowhere: unknown field 'lrr'; did you mean",
+        "search.assistants.links.*.training.lrr: does not exist: unknown field 'lrr'; did you mean",
     ),
     "a value that links may not have": (
         "assistants.links.*.training.lr: {choice: [-0.1]}",
@@ -300,11 +300,11 @@ SEARCH = {
     ),
     "a star elsewhere": (
         "assistants.*.lr: {choice: [0.1]}",
-        "search.assistants.*.lr: leads nowhere: * stands for a link's name, like assistants.links",
+        "search.assistants.*.lr: does not exist: * stands for a link's name, like assistants.links",
     ),
     "data settings that do not exist": (
         "data.augment.flp: {choice: [true]}",
-        "search.data.augment.flp: leads nowhere: unknown field 'flp'; did you mean 'flip'? allowed",
+        "search.data.augment.flp: does not exist: unknown field 'flp'; did you mean 'flip'?",
     ),
     "data values that do not fit": (
         "data.limit: {integers: [10, 5000]}",
@@ -376,7 +376,7 @@ SEARCH = {
     ),
     "declared where nothing is declared": (
         "student.training.ema: declared",
-        "search.student.training.ema: no range is declared beside this field; write one, like {uni",
+        "search.student.training.ema: this field declares no range; write one, such as {uni",
     ),
 }
 GOALS = {
@@ -414,7 +414,7 @@ GOALS = {
     ),
     "a limit no network can meet": (
         "{maximize: student.val_accuracy, subject_to: {student.parameters: 100}}",
-        "goal.subject_to.student.parameters: no network of this search keeps it (at most 100): th",
+        "goal.subject_to.student.parameters: no network of this search satisfies it (at most 100)",
     ),
     "no goal": (
         "{subject_to: {student.parameters: 1000}}",
@@ -431,7 +431,7 @@ GOALS = {
     "nothing to search for": ("~", "goal: is missing: say what to maximize, like student.val_acc"),
     "agreement with nobody": (
         "{maximize: teacher.val_agreement}",
-        "goal: val_agreement compares with a teacher, and the student has none",
+        "goal: val_agreement needs a teacher, and the student has none",
     ),
 }
 
@@ -469,8 +469,8 @@ def test_a_goal_that_cannot_be_reached_for(tmp_path, case):
     ("goal", "expected"),
     [
         ("{maximize: [student.val_accuracy], minimize: [student.flops]}", "needs a single goal"),
-        ("{minimize: student.flops}", "flops is not reported by epoch; leave it out"),
-        ("{minimize: student.latency_ms}", "latency_ms is not reported by epoch; leave it out"),
+        ("{minimize: student.flops}", "flops is not reported by epoch; remove it"),
+        ("{minimize: student.latency_ms}", "latency_ms is not reported by epoch; remove it"),
     ],
 )
 @pytest.mark.parametrize("scheduler", ["asha", "median"])
@@ -698,7 +698,7 @@ def test_a_limit_between_the_ends_of_a_range_can_be_met(tmp_path):
     assert load_experiment(written(tmp_path), changes).limits
     changes["goal.subject_to"] = {"student.parameters": {"min": 10**7}}
     (line,) = refused(written(tmp_path), changes)
-    assert "no network of this search keeps it (at least 1e+07): they have " in line
+    assert "no network of this search satisfies it (at least 1e+07): they have " in line
 
 
 def test_limits_that_exclude_each_other_are_found_where_all_can_be_tried(tmp_path):

@@ -105,7 +105,7 @@ def test_presets_of_methods_that_are_always_in(tmp_path):
 @pytest.mark.parametrize(
     ("search", "run", "message"),
     [
-        (COMPOSED, {"sampler": "grid"}, "run.start: a grid tries its own values only"),
+        (COMPOSED, {"sampler": "grid"}, "run.start: a grid tries only its own values"),
         (
             {"student.training.lr": {"uniform": [0.01, 0.1]}},
             {},
@@ -191,8 +191,11 @@ def test_a_chain_gains_or_loses_one_assistant(tiny):
 @pytest.mark.parametrize(
     ("run", "message"),
     [
-        ({"start": "sampler", "neighbours": 2}, "run.neighbours: are those of the file's values"),
-        ({"start": "file", "sampler": "grid"}, "run.start: a grid tries its own values only"),
+        (
+            {"start": "sampler", "neighbours": 2},
+            "run.neighbours: are neighbours of the values in the file",
+        ),
+        ({"start": "file", "sampler": "grid"}, "run.start: a grid tries only its own values"),
     ],
 )
 def test_neighbours_of_nothing_are_refused(run, message):
@@ -202,7 +205,7 @@ def test_neighbours_of_nothing_are_refused(run, message):
 
 
 def test_a_file_outside_all_ranges_is_no_start():
-    with pytest.raises(ConfigError, match="no value that the file holds lies within the searched"):
+    with pytest.raises(ConfigError, match="no value of the file is within the searched"):
         load_experiment(held({"student.training.lr": {"uniform": [0.1, 0.2]}}, start="file"))
 
 

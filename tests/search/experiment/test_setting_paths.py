@@ -39,7 +39,7 @@ def enumerated(domains, points=3):
     found = []
 
     def draw(chooser):
-        found.append(tuple(d.draw(name, chooser) for name, d in domains.items()))
+        found.append(tuple(d.suggest(name, chooser) for name, d in domains.items()))
 
     names = [tuple(leaf) for leaf in enumerate_suggestions(draw, points)]
     return found, names
@@ -70,9 +70,9 @@ def test_leaves_are_the_product_of_the_grids_each_once(domains):
 
 def test_questions_may_depend_on_answers():
     def draw(chooser):
-        kind = chooser.choice("kind", 3, ["none", "one", "two"])
+        kind = chooser.suggest_index("kind", 3, ["none", "one", "two"])
         for i in range(kind):
-            chooser.integer(f"size{i}", 1, 2, 1)
+            chooser.suggest_int(f"size{i}", 1, 2, 1)
 
     assert list(enumerate_suggestions(draw, 3)) == [
         {"kind": "none"},
@@ -99,10 +99,10 @@ def test_answers_are_named_as_optuna_names_them():
 
 def test_a_way_that_ends_early_is_a_leaf_and_hides_no_other():
     def draw(chooser):
-        a = chooser.choice("a", 3, ["0", "1", "2"])
+        a = chooser.suggest_index("a", 3, ["0", "1", "2"])
         if a == 1:
             raise ConfigError("1 does not go with anything")
-        chooser.choice("b", 2, ["0", "1"])
+        chooser.suggest_index("b", 2, ["0", "1"])
 
     found = [tuple(leaf.values()) for leaf in enumerate_suggestions(draw, 3)]
     assert found == [("0", "0"), ("0", "1"), ("1",), ("2", "0"), ("2", "1")]

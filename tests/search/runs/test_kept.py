@@ -26,32 +26,14 @@ from stillhouse.search.runs.kept import load_run
 from stillhouse.search.runs.result import read_run
 from stillhouse.search.runs.results import write_outcome_data
 from stillhouse.spaces.config.problems import ConfigError
+from tests.support.experiments import tiny_experiment
 
-TINY = {
-    "name": "tiny",
-    "data": {"source": "digits", "limit": 60, "validation": 0.25},
-    "stages": {
-        "teacher": {
-            "network": "cnn4",
-            "objective": {"cross_entropy": {}},
-            "training": {"epochs": 1},
-        },
-        "student": {
-            "network": {"cnn2": {"width": 0.25}},
-            "teachers": ["teacher"],
-            "objective": {"soft_targets": {}},
-            "training": {"epochs": 1},
-        },
-    },
-    "search": {"student.training.lr": {"choice": [0.02, 0.1]}},
-    "goal": {"maximize": "student.val_accuracy"},
-    "run": {
-        "trials": 2,
-        "sampler": "grid",
-        "repeats": {"top": 2, "seeds": 1},
-        "baselines": False,
-    },
-}
+TINY = tiny_experiment(
+    objective={"soft_targets": {}},
+    validation=0.25,
+    search={"student.training.lr": {"choice": [0.02, 0.1]}},
+    run={"trials": 2, "sampler": "grid", "repeats": {"top": 2, "seeds": 1}, "baselines": False},
+)
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +230,7 @@ def test_a_run_that_searched_the_validation_images_is_shown_and_not_resumed(run)
     assert "best student" in call("best", "tiny").stdout
     assert call("report", "tiny").exit_code == 0
     refused = str(call("resume", "tiny", "--inline").exception)
-    assert "search.data.split_seed: decides by which images students are judged" in refused
+    assert "search.data.split_seed: decides the validation images of students" in refused
 
 
 SAID = {

@@ -22,30 +22,15 @@ from stillhouse.search.runs.result import read_outcome, split_repeats
 from stillhouse.search.tuning.study import Study
 from stillhouse.search.tuning.study_reading import StudyReader
 from stillhouse.spaces.config.problems import ConfigError
+from tests.support.experiments import tiny_experiment
 
 NO_ANSWER = "http://127.0.0.1:9"
 REBUILT = ("best.yaml", "outcome.json", "state.json")
 TRACKING = ("operations.jsonl", "runs.jsonl", "search.json", "sent.json")
-TINY = {
-    "name": "tiny",
-    "data": {"source": "digits", "limit": 60, "validation": 0.2},
-    "stages": {
-        "teacher": {
-            "network": "cnn4",
-            "objective": {"cross_entropy": {}},
-            "training": {"epochs": 1},
-        },
-        "student": {
-            "network": {"cnn2": {"width": 0.25}},
-            "teachers": ["teacher"],
-            "objective": {"cross_entropy": {}, "soft_targets": {}},
-            "training": {"epochs": 1},
-        },
-    },
-    "search": {"student.training.lr": "declared"},
-    "goal": {"maximize": "student.val_accuracy"},
-    "run": {"trials": 3, "repeats": {"top": 1, "seeds": 2}, "sampler": "random"},
-}
+TINY = tiny_experiment(
+    search={"student.training.lr": "declared"},
+    run={"trials": 3, "repeats": {"top": 1, "seeds": 2}, "sampler": "random"},
+)
 CUTS = {"nothing": 0, "one byte": 1, "half": None, "all but one": -1}
 
 

@@ -70,11 +70,11 @@ def made(tmp_path_factory):
 def test_a_student_takes_the_steps_that_were_distilled(made):
     student, library = made
     (few,) = student.parents
-    found = library.open(few.key)
+    found = library.open_artifact(few.key)
     assert found.tensors["images"].shape == (5, 1, 12, 12)
     assert found.tensors["labels"].shape == (5, 10)
     assert found.tensors["rates"].shape == (2,)
-    assert len(found.record.curve) == few.work.epochs == 6
+    assert len(found.record.curve) == few.operation.epochs == 6
     # The same seed starts the same network, so it comes to what distilling said.
     figures = library.record(student.key).figures
     for name in ("val_accuracy", "val_nll"):
@@ -84,12 +84,12 @@ def test_a_student_takes_the_steps_that_were_distilled(made):
 
 def test_on_the_test_split_it_is_the_same_network(made):
     student, library = made
-    few = library.open(student.parents[0].key).tensors
+    few = library.open_artifact(student.parents[0].key).tensors
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = new_network(student.operation.network, student.data)
     train_on_distilled(network, DistilledSet(few["images"], few["labels"], few["rates"]), steps=1)
-    learnt = library.open(student.key).tensors
+    learnt = library.open_artifact(student.key).tensors
     for name, weight in network.state_dict().items():
         torch.testing.assert_close(learnt[name], weight)
     assert evaluate(network, open_data(student.data), "test", device="cpu")["accuracy"] >= 0
@@ -172,12 +172,15 @@ def test_a_plan_knows_how_long_it_takes(tmp_path):
     ("changes", "message"),
     [
         ({"few": {"network": "cnn2"}}, "few.network: has batch norm .*such as lenet5"),
-        ({"few": {"classes": [10]}}, "few.classes: has 10, and classes go from 0 to 9"),
+        ({"few": {"classes": [10]}}, "few.classes: contains 10, but classes are 0 to 9"),
         ({"few": {"iterations": 0}}, "few.iterations"),
         ({"student": {"few_steps": "False"}}, "student.few_steps: .*boolean"),
-        ({"student": {"images": "few"}}, "images: has no place beside data.distilled"),
+        ({"student": {"images": "few"}}, "images: cannot be combined with data.distilled"),
         ({"student": {"data": None}}, "few_steps: needs data: {distilled: ENTRY}"),
-        ({"student": {"objective": {"cross_entropy": {}}}}, "objective: has no place beside few"),
+        (
+            {"student": {"objective": {"cross_entropy": {}}}},
+            "objective: cannot be combined with few",
+        ),
         ({"student": {"data": {"distilled": "nobody"}}}, "nobody"),
         ({"student": {"network": "cnn2"}}, "student.network: has batch norm"),
         (
@@ -231,7 +234,7 @@ def outcome_of(stages, library):
 def test_the_report_shows_examples_and_labels(made, tmp_path):
     student, library = made
     outcome, few = outcome_of(student, library), student.parents[0]
-    tensors = library.open(few.key).tensors
+    tensors = library.open_artifact(few.key).tensors
     picture = drawn.draw(outcome, {few.key: tensors})
     images, bars = picture.figure.axes[0::2], picture.figure.axes[1::2]
     assert len(images) == len(bars) == 5
@@ -279,7 +282,7 @@ def read(tmp_path, monkeypatch):
 
 def test_sentences_are_kept_and_shown_in_the_nearest_words(read, tmp_path):
     student, ordinary, library = read
-    few = library.open(student.parents[0].key)
+    few = library.open_artifact(student.parents[0].key)
     assert ordinary.parents[0].key == student.parents[0].key
     assert "train_cross_entropy" in library.record(ordinary.key).figures
     tensors, said = few.tensors, few.record.facts["sentences"]

@@ -44,7 +44,7 @@ def life(tmp_path):
 
 def made(experiment):
     library = Library(experiment.library)
-    stage = experiment.recipe().student
+    stage = experiment.stage_graph().student
     for _ in build_stages([stage], library):
         pass
     return stage, library

@@ -114,7 +114,7 @@ def test_a_repetition_makes_all_of_them_anew(equals):
     ("changes", "message"),
     [
         ({"count": 0}, "generations.count"),
-        ({"objective": {"cross_entropy": {}}}, "no method of the objective listens"),
+        ({"objective": {"cross_entropy": {}}}, "no method of the objective uses"),
         ({"teacher": "nobody"}, "unknown stage 'nobody'"),
     ],
 )

@@ -37,8 +37,8 @@ def loaded(told, changes=None, **top):
 
 def made(experiment, library, entry=None):
     """The artifacts of an experiment's stages by label."""
-    recipe = experiment.recipe()
-    stages = recipe.entries[entry].members if entry else [recipe.student]
+    recipe = experiment.stage_graph()
+    stages = recipe.expanded_stages[entry].teaching_stages if entry else [recipe.student]
     list(build_stages(stages, library))
     found = {s.label: library.open_artifact(s.key) for stage in stages for s in stage.ancestors()}
     assert all(isinstance(artifact, Artifact) for artifact in found.values())
@@ -148,7 +148,10 @@ def test_the_plan_knows_them(taught):
     ("changes", "message"),
     [
         ({"student.objective.heads.weights": {"conv2": 1.0}}, "weights: unknown head 'conv2'"),
-        ({"student.objective.heads.at": ["conv99"]}, "at: unknown block that gives a map 'conv99'"),
+        (
+            {"student.objective.heads.at": ["conv99"]},
+            "at: unknown block with a feature map 'conv99'",
+        ),
         ({"student.objective.heads.training.ema": 0.9}, "training: each head keeps its own best"),
     ],
 )
@@ -159,10 +162,10 @@ def test_mistakes_are_told_before_anything_runs(taught, changes, message):
 
 
 def test_mistakes_of_the_entry_are_told_at_the_entry(named):
-    with pytest.raises(ConfigError, match=r"heads.at: unknown block that gives a map 'last'"):
+    with pytest.raises(ConfigError, match=r"heads.at: unknown block with a feature map 'last'"):
         loaded(named, {"heads.at": ["last"]})
 
 
 def test_heads_want_labels(named):
-    with pytest.raises(ConfigError, match=r"heads.teacher: heads learn from labels"):
+    with pytest.raises(ConfigError, match=r"heads.teacher: heads need labels"):
         loaded(named, {"heads.data": {"augment": {"noise": True}}})

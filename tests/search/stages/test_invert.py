@@ -98,11 +98,14 @@ BARE = {
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"student": {"images": "teacher"}}, "images: teacher is a train, which makes no images"),
+        (
+            {"student": {"images": "teacher"}},
+            "images: teacher is a train, which makes no training images",
+        ),
         ({"student": {"teachers": ["dreamt"]}}, "teachers: dreamt is a invert, no network"),
         (
             {"student": {"data": {"augment": {"noise": True}}, "objective": {"soft_targets": {}}}},
-            "images: has no place beside data.augment.noise",
+            "images: cannot be combined with data.augment.noise",
         ),
         ({"student": {"data": {"resize": 10}}}, "images: the shape of dreamt's images"),
         (

@@ -61,7 +61,7 @@ def changes(config, base=None, apart=frozenset()):
     for name, field in config.model_fields.items():
         if name in {"kind", *apart}:
             continue
-        declared = config.space()[name].grid(2) if name in config.space() else ()
+        declared = config.search_space()[name].grid(2) if name in config.search_space() else ()
         sizes = [size[name] for size in getattr(config, "sizes", {}).values() if name in size]
         for value in (*declared, *sizes, *VALUES, *NAMES, *get_args(field.annotation)):
             try:
@@ -304,7 +304,7 @@ def test_each_link_learns_from_the_one_before(load):
     for before, after in itertools.pairwise(lineage):
         assert after.parents == (before,)
     assert recipe.prerequisites == tuple(lineage[:-1])
-    assert list(recipe.keys.items()) == [(s.label, s.key) for s in lineage]
+    assert list(recipe.keys_by_label.items()) == [(s.label, s.key) for s in lineage]
 
 
 def test_in_a_dense_chain_all_that_are_larger_teach(load):
@@ -343,8 +343,8 @@ def test_a_link_is_a_stage_like_any_other(load):
             "assistants.teacher": "other",
         },
     ).stage_graph()
-    assert list(apart.keys) == ["teacher", "other", "assistants/cnn6", "student"]
-    assert list(apart.keys.values()) == list(chain.keys.values())
+    assert list(apart.keys_by_label) == ["teacher", "other", "assistants/cnn6", "student"]
+    assert list(apart.keys_by_label.values()) == list(chain.keys_by_label.values())
 
 
 def test_a_link_may_have_settings_of_its_own(load):
@@ -356,22 +356,28 @@ def test_a_link_may_have_settings_of_its_own(load):
     }
     for path, value in own.items():
         recipe = chained(load, **{"assistants.networks": networks, path: value}).stage_graph()
-        same = [recipe.keys[label] == common.keys[label] for label in common.keys]
+        same = [
+            recipe.keys_by_label[label] == common.keys_by_label[label]
+            for label in common.keys_by_label
+        ]
         assert same == [True, True, False, False, False]
         link = next(s for s in recipe.prerequisites if s.label == "assistants/cnn6")
-        rate = link.work.training.lr
-        terms = link.work.objective.terms
+        rate = link.operation.training.lr
+        terms = link.operation.objective.terms
         assert (rate, terms["soft_targets"].temperature) == (
             (0.3, 2.0) if "lr" in path else (0.05, 9.0)
         )
-        assert link.work.training.epochs == 2
+        assert link.operation.training.epochs == 2
         assert terms["cross_entropy"].weight == 0.5
 
 
 def test_a_links_common_settings_said_again_change_nothing(load):
     networks = {"assistants.networks": ["cnn8", "cnn6"]}
     said = {**networks, "assistants.links": {"cnn8": {"training": {"epochs": 2}}}}
-    assert chained(load, **said).stage_graph().keys == chained(load, **networks).stage_graph().keys
+    assert (
+        chained(load, **said).stage_graph().keys_by_label
+        == chained(load, **networks).stage_graph().keys_by_label
+    )
 
 
 # Graphs
@@ -400,10 +406,15 @@ def test_shared_ancestors_come_once_and_first(load):
 
 def test_data_of_one_stage_changes_it_and_those_it_teaches(load):
     before, after = load().stage_graph(), load({"teacher.data": {"limit": 50}}).stage_graph()
-    assert all(before.keys[label] != after.keys[label] for label in before.keys)
+    assert all(
+        before.keys_by_label[label] != after.keys_by_label[label] for label in before.keys_by_label
+    )
     assert before.student.data == after.student.data
     changed = load({"student.data": {"augment": {"flip": True}}}).stage_graph()
-    assert [before.keys[label] == changed.keys[label] for label in before.keys] == [
+    assert [
+        before.keys_by_label[label] == changed.keys_by_label[label]
+        for label in before.keys_by_label
+    ] == [
         True,
         True,
         False,
@@ -414,9 +425,11 @@ def test_data_of_one_stage_changes_it_and_those_it_teaches(load):
 def test_a_repetition_keeps_the_teacher_and_reseeds_who_learns(load):
     experiment = load({"student.seed": 3})
     first, again = experiment.stage_graph(), experiment.stage_graph(seed_offset=2)
-    assert [first.keys[name] == again.keys[name] for name in first.keys] == [True, False, False]
-    assert [stage.work.seed for stage in again.student.ancestors()] == [0, 2, 5]
-    assert experiment.stage_graph(seed_offset=0).keys == first.keys
+    assert [
+        first.keys_by_label[name] == again.keys_by_label[name] for name in first.keys_by_label
+    ] == [True, False, False]
+    assert [stage.operation.seed for stage in again.student.ancestors()] == [0, 2, 5]
+    assert experiment.stage_graph(seed_offset=0).keys_by_label == first.keys_by_label
 
 
 def test_a_repetition_reseeds_a_student_without_a_teacher(load):
@@ -431,7 +444,7 @@ def test_working_folders_do_not_matter(load, tmp_path, monkeypatch, published):
     published(tmp_path / "w.safetensors", "cnn8")
     changes = {"teacher.weights": "w.safetensors", "data.root": "files"}
     stage = next(load(changes).stage_graph().student.ancestors())
-    assert stage.work.weights.path == str(tmp_path / "w.safetensors")
+    assert stage.operation.weights.path == str(tmp_path / "w.safetensors")
     assert stage.data.root == str(tmp_path / "files")
 
 

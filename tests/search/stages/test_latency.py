@@ -81,7 +81,7 @@ def make():
     def made(experiment):
         making._OPEN_ARTIFACTS.clear()
         library, events = Library(experiment.library), []
-        stage = experiment.recipe().entries["assembled"].stage
+        stage = experiment.stage_graph().expanded_stages["assembled"].stage
         failed = LocalBackend(experiment, library, EventDispatcher([events.append])).build([stage])
         assert failed == {}
         labels = [e.label for e in events if getattr(e, "state", "") == "made"]
@@ -92,12 +92,12 @@ def make():
 
 def timed(experiment):
     """Label -> stage of every part's latency."""
-    lineage = experiment.recipe().student.ancestors()
-    return {s.label.partition("time ")[2]: s for s in lineage if s.work.kind == "latency"}
+    lineage = experiment.stage_graph().student.ancestors()
+    return {s.label.partition("time ")[2]: s for s in lineage if s.operation.kind == "latency"}
 
 
 def test_one_structure_for_one_feature_is_one_measurement(load):
-    work = load().stage_graph().entries["assembled"].stage.work
+    work = load().stage_graph().expanded_stages["assembled"].stage.operation
     keys = work.timed
     # Blocks 1 and 2 keep four channels on the whole map; block 3 halves the map.
     assert keys["1-2 kept"] == keys["2-3 kept"]
@@ -109,10 +109,10 @@ def test_one_structure_for_one_feature_is_one_measurement(load):
 
 
 def test_weights_and_data_are_not_in_its_key_but_device_and_batch_are(load):
-    keys = load().stage_graph().entries["assembled"].stage.work.timed
+    keys = load().stage_graph().expanded_stages["assembled"].stage.operation.timed
 
     def other(changes):
-        return load(changes).stage_graph().entries["assembled"].stage.work.timed
+        return load(changes).stage_graph().expanded_stages["assembled"].stage.operation.timed
 
     assert other({"teacher.seed": 5, "data.limit": 100}) == keys
     assert other({"assembled.latency.hardware": "another"}).values() != keys.values()
@@ -138,14 +138,16 @@ def test_a_device_that_a_worker_lacks_is_one_line_with_its_remedy(monkeypatch):
 
 def test_latency_says_how_it_is_measured_in_one_place(load):
     """``run.latency`` is what a goal, a limit and a budget mean, unless an entry says otherwise."""
-    batched = load({"run.latency.batch": 8}).stage_graph().entries["assembled"].stage.work
+    batched = (
+        load({"run.latency.batch": 8}).stage_graph().expanded_stages["assembled"].stage.operation
+    )
     assert batched.latency.batch == 8
     own = load({"run.latency.batch": 8, "assembled.latency.batch": 2})
-    assert own.stage_graph().entries["assembled"].stage.work.latency.batch == 2
+    assert own.stage_graph().expanded_stages["assembled"].stage.operation.latency.batch == 2
     bare = {"assembled.latency": None, "assembled.calibrate": 0}
-    assert load(bare).stage_graph().entries["assembled"].stage.work.latency is None
+    assert load(bare).stage_graph().expanded_stages["assembled"].stage.operation.latency is None
     asked = load({**bare, "assembled.budgets.latency_ms": 1.0, "run.latency.batch": 3})
-    assert asked.stage_graph().entries["assembled"].stage.work.latency.batch == 3
+    assert asked.stage_graph().expanded_stages["assembled"].stage.operation.latency.batch == 3
 
 
 def test_parts_are_timed_added_up_and_corrected_by_whole_networks(load, make):
@@ -153,7 +155,7 @@ def test_parts_are_timed_added_up_and_corrected_by_whole_networks(load, make):
     labels = [label for label in made if "time " in label]
     assert len(labels) == len(timed(load()))
     library = Library(load().library)
-    times = load().stage_graph().entries["assembled"].stage.work.timed
+    times = load().stage_graph().expanded_stages["assembled"].stage.operation.timed
     parts = record.facts["parts"]
     assert [p["name"] for p in parts] == ["stem", *record.facts["chosen"], "head"]
     assert (parts[0]["start"], parts[-1]["stop"]) == (0, 8)
@@ -183,16 +185,16 @@ def test_parts_are_timed_added_up_and_corrected_by_whole_networks(load, make):
 
 
 def _first_paths(library, experiment):
-    parents = experiment.recipe().entries["assembled"].stage.parents
+    parents = experiment.stage_graph().expanded_stages["assembled"].stage.parents
     first = [parent for parent in parents if "first" in parent.label]
     return [tuple(library.record(stage.key).facts["chosen"]) for stage in first]
 
 
 def test_assemblies_to_calibrate_by_are_spread_and_shared_by_all_budgets(load, make):
     make(load())
-    entry = load().stage_graph().entries["assembled"].stage
+    entry = load().stage_graph().expanded_stages["assembled"].stage
     first = [p for p in entry.parents if "first" in p.label]
-    assert [p.work.share for p in first] == [0.2, 0.4, 0.6, 0.8]
+    assert [p.operation.share for p in first] == [0.2, 0.4, 0.6, 0.8]
     sizes = [Library(load().library).record(p.key).figures["parameters"] for p in first]
     assert sizes == sorted(sizes)
     assert len(set(sizes)) > 2
@@ -221,7 +223,7 @@ def smallest(load):
     budget tells it."""
     experiment = load({"assembled.budgets.latency_ms": 1e-6})
     library = Library(experiment.library)
-    stage = experiment.stage_graph().entries["assembled"].stage
+    stage = experiment.stage_graph().expanded_stages["assembled"].stage
     (reason,) = LocalBackend(experiment, library, EventDispatcher([])).build([stage]).values()
     assert "the budget of latency_ms (at most 1e-06) cannot be met" in reason
     return float(re.search(r"smallest feasible value is ([0-9.e-]+)", reason).group(1))

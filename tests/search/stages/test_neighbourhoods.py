@@ -77,7 +77,7 @@ def make():
         making._OPEN_ARTIFACTS.clear()
         library, events = Library(experiment.library), []
         shop = LocalBackend(experiment, library, EventDispatcher([events.append]))
-        student = experiment.recipe().student
+        student = experiment.stage_graph().student
         failed = shop.build([student])
         assert failed == {}
         labels = [e.label for e in events if getattr(e, "state", "") == "made"]
@@ -87,14 +87,16 @@ def make():
 
 
 def stages(experiment, kind):
-    return [s for s in experiment.recipe().student.ancestors() if s.work.kind == kind]
+    return [s for s in experiment.stage_graph().student.ancestors() if s.operation.kind == kind]
 
 
 def test_every_interval_has_every_candidate_that_fits(load):
     experiment = load()
     made = stages(experiment, "neighbourhood")
     assert len(made) == 6 * 3
-    assert {(s.work.start, s.work.stop) for s in made} == {(i, i + 1) for i in range(1, 7)}
+    assert {(s.operation.start, s.operation.stop) for s in made} == {
+        (i, i + 1) for i in range(1, 7)
+    }
     assert len({s.label for s in made}) == len(made)
     longer = stages(load({"parts.longest": 2}), "neighbourhood")
     assert {s.key for s in made} < {s.key for s in longer}
@@ -107,7 +109,7 @@ def test_budgets_do_not_touch_neighbourhoods_and_a_candidate_adds_its_own(load):
     assert {s.key for s in stages(other, "neighbourhood")} == keys
     more = load({"parts.candidates": ["kept", "depthwise", "identity", "ghost"]})
     new = [s for s in stages(more, "neighbourhood") if s.key not in keys]
-    assert {s.work.block.kind for s in new} == {"ghost"}
+    assert {s.operation.block.kind for s in new} == {"ghost"}
     assert {s.key for s in stages(more, "neighbourhood")} > keys
 
 
@@ -133,7 +135,7 @@ def test_a_budget_is_kept_and_another_makes_no_neighbourhood(load, make):
     assert made == ["assembled", "student"]
     library = Library(experiment.library)
     record = library.record(stages(experiment, "assemble")[0].key)
-    teacher = library.record(experiment.recipe().entries["teacher"].stage.key)
+    teacher = library.record(experiment.stage_graph().expanded_stages["teacher"].stage.key)
     assert record.figures["parameters"] <= 5000 < teacher.figures["parameters"]
     assert record.figures["planned_score"] >= library.record(whole.key).figures["planned_score"]
     network = load_network(student)
@@ -207,9 +209,9 @@ def test_a_diverging_candidate_is_left_out(load, make, monkeypatch):
         ({"parts.candidates": ["kept", "gost"]}, "ghost"),
         ({"assembled.budgets": {"parameter": 3}}, "parameters"),
         ({"assembled.neighbourhoods": "teacher"}, "do: neighbourhoods"),
-        ({"parts.data": {"validation": 0.0}}, "neighbourhoods are scored there"),
-        ({"student.start": "parts"}, "no network to go on from"),
-        ({"student.network": "cnn2"}, "has no place beside start"),
+        ({"parts.data": {"validation": 0.0}}, "has no validation split, which scores"),
+        ({"student.start": "parts"}, "no network to start from"),
+        ({"student.network": "cnn2"}, "cannot be combined with start"),
         ({"student.teachers": ["parts"]}, "no network that could teach"),
     ],
 )
@@ -292,11 +294,11 @@ def test_inputs_without_data_are_stages_of_their_own(load):
     for inputs in ("data", "noise", "statistics"):
         experiment = load({**narrow, "parts.inputs": inputs})
         found = [s for kind in ("neighbourhood", "boundary") for s in stages(experiment, kind)]
-        assert {stage.work.inputs for stage in found} == {inputs}
+        assert {stage.operation.inputs for stage in found} == {inputs}
         keys.append({stage.key for stage in found})
     assert len(set.union(*keys)) == sum(map(len, keys))
     bases = stages(load(narrow), "boundary")
-    assert all("inputs" not in base.work.identity() for base in bases)
+    assert all("inputs" not in base.operation.identity() for base in bases)
 
 
 @pytest.mark.parametrize("inputs", ["noise", "statistics"])
@@ -345,7 +347,7 @@ def test_a_group_that_is_lost_goes_on_from_its_last_whole_epoch(load, make):
     teacher = library.open_artifact(experiment.stage_graph().expanded_stages["teacher"].stage.key)
 
     def run(notes):
-        works, ready = [part.work for part in parts], [[teacher]] * len(parts)
+        works, ready = [part.operation for part in parts], [[teacher]] * len(parts)
         bench = StageContext(torch.device("cpu"), notes)
         making = DistilNeighbourhood.run_batch(works, parts[0].data, ready, bench)
         reports = []
@@ -412,8 +414,8 @@ def test_what_a_launch_would_make_is_told_with_parts_together(load):
 def test_parts_of_drawn_statistics_are_left_with_theirs(load):
     """Their moments are the teacher's, and taking them anew would take training images."""
     bare = {"assembled.recalibrate": None}
-    assert stages(load(bare), "assemble")[0].work.recalibrate == 20
+    assert stages(load(bare), "assemble")[0].operation.recalibrate == 20
     drawn = {**bare, "parts.inputs": "statistics"}
-    assert stages(load(drawn), "assemble")[0].work.recalibrate == 0
+    assert stages(load(drawn), "assemble")[0].operation.recalibrate == 0
     said = load({**drawn, "assembled.recalibrate": 5})
-    assert stages(said, "assemble")[0].work.recalibrate == 5
+    assert stages(said, "assemble")[0].operation.recalibrate == 5

@@ -98,8 +98,8 @@ def test_a_frozen_teacher_teaches_all_of_them(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"peers": []}, "peers: names none"),
-        ({"objective": {"cross_entropy": {}}}, "objective: has no method that listens"),
+        ({"peers": []}, "peers: is empty"),
+        ({"objective": {"cross_entropy": {}}}, "objective: has no method that uses"),
         ({"peers": ["cnn3"]}, "unknown network 'cnn3'"),
         ({"peers": ["resnet18"]}, "needs images of at least|resnet18"),
         ({"teachers": ["nobody"]}, "unknown stage 'nobody'"),

@@ -28,7 +28,7 @@ def loaded(told, changes=None, **top):
 
 
 def labels(experiment, values=None):
-    return [stage.label for stage in experiment.recipe(values).student.parents]
+    return [stage.label for stage in experiment.stage_graph(values).student.parents]
 
 
 # Several teachers
@@ -96,7 +96,7 @@ def test_a_ready_made_teacher_cannot_be_made_again(parallel, tmp_path, published
         "network": "cnn8",
         "weights": str(tmp_path / "weights.safetensors"),
     }
-    with pytest.raises(ConfigError, match="ready-made") as caught:
+    with pytest.raises(ConfigError, match="pretrained") as caught:
         loaded(parallel)
     (problem,) = caught.value.problems
     assert "student.objective.factors.teachers" in str(problem)

@@ -28,7 +28,7 @@ def told(tiny):
 
 
 def make(experiment, library, values=None):
-    recipe = experiment.recipe(values)
+    recipe = experiment.stage_graph(values)
     for _ in build_stages([recipe.student], library):
         pass
     return recipe, {s.label: library.open_artifact(s.key) for s in recipe.student.ancestors()}
@@ -93,7 +93,10 @@ def test_sparsity_is_searched_and_the_teacher_shared(told):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"student.sparsity": 0.95}, "0.95 would leave nothing of teacher's blocks.stem.conv, "),
+        (
+            {"student.sparsity": 0.95},
+            "0.95 would remove every channel of blocks.stem.conv in teacher, ",
+        ),
         ({"student.sparsity": 1.0}, "student.sparsity: "),
         ({"student.start": "teachr"}, "unknown stage 'teachr'; did you mean 'teacher'?"),
         ({"student.how": "rows"}, "student.how: "),

@@ -45,7 +45,7 @@ def both(told):
 
 
 def make(experiment, library, values=None):
-    recipe = experiment.recipe(values)
+    recipe = experiment.stage_graph(values)
     for _ in build_stages([recipe.student], library):
         pass
     return recipe, {s.label: library.open_artifact(s.key) for s in recipe.student.ancestors()}
@@ -121,7 +121,7 @@ def test_training_resumes_from_float_weights_bit_for_bit(told, library):
     for _ in range(2):
         network = load_network(made["student/quantised"])
         teacher = frozen_teacher(made["teacher"], torch.device("cpu"))
-        common = {"seed": work.seed, "device": "cpu", "saves": saves}
+        common = {"seed": work.seed, "device": "cpu", "checkpointer": saves}
         for _ in train(
             network, [teacher], work.objective, open_data(experiment.data), work.training, **common
         ):

@@ -153,13 +153,13 @@ def test_a_ready_made_teacher_cannot_be_split(two, tmp_path, published):
     }
     told = problems(two)
     assert "student.objective.subclasses.subclasses" in told
-    assert "teacher is ready-made" in told
-    assert "teach by soft_targets" in told
+    assert "teacher is pretrained" in told
+    assert "use soft_targets" in told
 
 
 def test_unequal_numbers_are_refused_before_anything_runs(two):
     assert "teacher splits every class into 2" in problems(two, {"teacher.subclasses": 2})
-    assert "is 2, and the objective asks for 3" in problems(two, {"student.subclasses": 2})
+    assert "is 2, but the objective requires 3" in problems(two, {"student.subclasses": 2})
 
 
 def test_an_auxiliary_loss_without_subclasses_is_refused(two):
@@ -180,8 +180,8 @@ def test_a_network_gone_on_from_has_its_own(two):
     ("figure", "changes", "message"),
     [
         ("val_subclass_usage", {"student.objective": {"soft_targets": {}}}, "splits classes"),
-        ("val_subclass_recovery", {"data.merge": None}, "data.merge hides none"),
-        ("val_task_accuracy", {}, "data.classes leaves all"),
+        ("val_subclass_recovery", {"data.merge": None}, "needs merged classes; set data.merge"),
+        ("val_task_accuracy", {}, "needs a subset of the classes"),
         ("forgetting", {}, "start: <an entry>"),
     ],
 )
@@ -220,7 +220,7 @@ def made(two):
 def test_what_is_made_is_rebuilt_and_measured(made):
     stage, library = made
     for each in stage.ancestors():
-        artifact = library.open(each.key)
+        artifact = library.open_artifact(each.key)
         network = load_network(artifact)
         assert num_subclasses(network) == 3
         assert network.blocks["head"](torch.zeros(1, *_entering(network))).shape[1] == 6

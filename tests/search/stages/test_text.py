@@ -82,9 +82,7 @@ def refused(told):
 def test_stages_rest_on_the_same_words(told):
     told["stages"]["student"]["data"] = {"split_seed": 1}
     message = refused(told)
-    assert (
-        "student.data: has other words or word vectors than teacher, on which it rests" in message
-    )
+    assert "student.data: has other words or word vectors than its parent teacher" in message
     assert "\n" not in message
     told["stages"]["student"]["data"] = {"limit": 100}
     assert load_experiment(told).stage_graph().student.data.limit == 100

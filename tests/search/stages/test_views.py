@@ -58,7 +58,7 @@ def test_what_was_made_is_rebuilt_with_its_view(made):
     x = torch.rand(3, 1, 8, 8)
     torch.testing.assert_close(network(shown(x)).logits, network(x).logits)
     figures = library.record(student.key).figures
-    costs = student.work.costs(student.data)
+    costs = student.operation.costs(student.data)
     assert {name: figures[name] for name in costs} == costs
     whole = recipe(sees=None).student
     assert costs["flops"] < whole.operation.costs(whole.data)["flops"]
@@ -71,7 +71,7 @@ def test_the_teacher_goes_on_seeing_the_whole_image(made):
     """Its part in the student's agreement is what it says of full images."""
     student, library = made
     (parent,) = student.parents
-    artifact = library.open(parent.key)
+    artifact = library.open_artifact(parent.key)
     teacher, network = load_network(artifact), load_network(library.open_artifact(student.key))
     x = next(open_data(student.data).batches("validation", batch_size=500, device="cpu")).images
     assert not torch.equal(teacher(x).logits, teacher(shown(x)).logits)
@@ -102,7 +102,7 @@ def test_who_goes_on_from_it_sees_the_same(made):
     [
         ({"sees": {"grey": True}}, "stages.student.*grey: needs images of 3 channels, found 1"),
         ({"sees": {"size": 9}}, "must be at most the images' 8x8"),
-        ({"network": None, "start": "teacher"}, "sees: is for a new network"),
+        ({"network": None, "start": "teacher"}, "sees: needs a new network"),
     ],
 )
 def test_mistakes_are_told_before_anything_runs(changes, message):

@@ -36,10 +36,10 @@ from typing import ClassVar
 
 import torch
 
-from stillhouse.search.stages.core.stage import Product, Work
+from stillhouse.search.stages.core.stage import Operation, StageResult
 
 
-class Shared(Work):
+class Shared(Operation):
     """Adds up, in every epoch, what all its workers give; notes each worker's start."""
 
     kind: ClassVar[str] = "shared"
@@ -54,9 +54,10 @@ class Shared(Work):
     def epochs(self):
         return 4
 
-    def run(self, data, parents, bench):
-        worker, saves = bench.worker, bench.worker.saves(bench.saves)
-        saved = saves.load()
+    def run(self, data, parents, context):
+        worker = context.communicator
+        checkpointer = worker.shared_checkpointer(context.checkpointer)
+        saved = checkpointer.load()
         done, total = (int(saved["epoch"]), float(saved["sum"])) if saved else (0, 0.0)
         with open(f"{self.log}.{worker.rank}", "a", encoding="utf-8") as file:
             file.write(f"{os.getpid()} from {done}\\n")
@@ -64,12 +65,12 @@ class Shared(Work):
             self.happen(epoch, worker, first=not saved)
             given = torch.nn.Parameter(torch.zeros(1))
             given.grad = torch.ones(1)
-            worker.sum_gradients([given])
+            worker.all_reduce_gradients([given])
             total += float(given.grad)
-            if worker.leads:
-                saves.store({"epoch": torch.tensor(epoch + 1), "sum": torch.tensor(total)})
+            if worker.is_rank_zero:
+                checkpointer.save({"epoch": torch.tensor(epoch + 1), "sum": torch.tensor(total)})
             yield {"epoch": epoch + 1.0}
-        return Product({"sum": torch.tensor(total)}, {"sum": total})
+        return StageResult({"sum": torch.tensor(total)}, {"sum": total})
 
     def happen(self, epoch, worker, first):
         """What goes wrong, if anything."""
@@ -294,14 +295,17 @@ def test_workers_are_in_no_key(load):
     changes = {"teacher.training.workers": 4, "assistants.training.workers": 2}
     plain, spread = load().stage_graph().student, load(changes).stage_graph().student
     assert [s.key for s in spread.ancestors()] == [s.key for s in plain.ancestors()]
-    assert [s.work.workers for s in spread.ancestors()] == [4, 2, 1]
+    assert [s.operation.workers for s in spread.ancestors()] == [4, 2, 1]
 
 
 def test_a_trial_is_of_one_worker(load):
     said = refused(load, {"student.training.workers": 2})
     assert "stages.student.training.workers" in said
     assert "a trial runs on one worker" in said
-    assert load({"student.training.workers": 2}, search={}).stage_graph().student.work.workers == 2
+    assert (
+        load({"student.training.workers": 2}, search={}).stage_graph().student.operation.workers
+        == 2
+    )
 
 
 def test_workers_are_nothing_to_search(load):
@@ -336,9 +340,9 @@ def test_all_workers_must_find_room_at_once(load):
     early = {"student.training.lr": {"choice": [0.1, 0.2]}}
     experiment = load({"teacher.training.workers": 3}, search=early)
     check_worker_capacity(experiment, 3)
-    with pytest.raises(ConfigError, match="teacher asks for 3 workers at once, and the nodes"):
+    with pytest.raises(ConfigError, match="teacher needs 3 workers at once, but the nodes"):
         check_worker_capacity(experiment, 2)
     late = load({"assistants.training.workers": 3})  # which assistants there are is searched
     check_worker_capacity(late, 4)
-    with pytest.raises(ConfigError, match="beside a trial that waits for them"):
+    with pytest.raises(ConfigError, match="and a trial waits for them"):
         check_worker_capacity(late, 3)

@@ -41,7 +41,7 @@ from stillhouse.search.results.screening import (
     weighted_spearman,
 )
 from stillhouse.search.runs.result import read_outcome
-from stillhouse.search.stages.distil_data import DistilData
+from stillhouse.search.stages.ops.distil_data import DistilData
 from stillhouse.search.tuning.local_backend import LocalBackend
 from stillhouse.search.tuning.proxy_screen import ProxyScreen
 from stillhouse.search.tuning.recorder import TrialRecorder
@@ -601,24 +601,28 @@ def test_methods_that_need_hard_labels_are_laid_aside(loaded):
         ({"run.screen.check": 1.0}, {}, "run.screen.check"),
         ({"run.screen.trust": 1.5}, {}, "run.screen.trust"),
         ({"run.screen.often": 1}, {}, "run.screen.*often"),
-        ({}, {"search": {}}, "run.screen: has nothing to choose from without search"),
+        ({}, {"search": {}}, "run.screen: needs a search"),
         (
             {},
             {"goal": {"maximize": "student.val_accuracy", "minimize": "student.flops"}},
             "run.screen: needs a single goal",
         ),
-        ({}, {"goal": {"minimize": "student.flops"}}, "run.screen: ranks by .* not by flops"),
+        (
+            {},
+            {"goal": {"minimize": "student.flops"}},
+            "run.screen: ranks students by .* not by flops",
+        ),
         (
             {},
             {"search": {"few.examples": {"choice": [1, 2]}}},
-            "run.screen.stage: is made once .* few.examples is searched",
+            "run.screen.stage: is built once .* few.examples is searched",
         ),
         (
             {},
             {"search": {"data.augment.flip": {"choice": [True, False]}}},
-            "run.screen.stage: is made once .* data.augment.flip is searched",
+            "run.screen.stage: is built once .* data.augment.flip is searched",
         ),
-        ({"student.images": "few"}, {}, "run.screen: has nothing to spare"),
+        ({"student.images": "few"}, {}, "run.screen: saves nothing"),
         ({"student.data": {"resize": 16}}, {}, "run.screen: its student: .*shape of few's images"),
     ],
 )

@@ -1,8 +1,8 @@
-"""What looks wrong in an experiment, and may be meant: warnings, known before anything runs.
+"""Warnings about the setup of a valid experiment, known before anything runs.
 
-Whatever certainly fails is refused by :mod:`stillhouse.search.experiment.checks`. ``stillhouse
-check`` and ``launch`` show these warnings, one line each. What is known of teachers only once they
-are made is the matter of :mod:`stillhouse.search.monitoring.teachers`.
+The other checks refuse what certainly fails. ``stillhouse check`` and ``launch`` show these
+warnings, one line each. Warnings about a teacher that has been built are in
+``stillhouse.search.monitoring.teachers``.
 """
 
 from __future__ import annotations
@@ -18,20 +18,18 @@ from stillhouse.search.experiment.checks.paths import surroundings
 from stillhouse.search.experiment.checks.values import boundary_values
 from stillhouse.search.experiment.experiment import Experiment
 from stillhouse.search.experiment.initial_points import values_outside_space
-from stillhouse.search.experiment.loading import TOP_LEVEL
+from stillhouse.search.experiment.schema import TOP_LEVEL_FIELDS
 from stillhouse.search.experiment.setting_paths import split_path, without_wildcard
 from stillhouse.search.experiment.stage_graph import StageGraph
-from stillhouse.search.monitoring.events import WarningIssued
-from stillhouse.search.monitoring.teachers import teachers_of
 from stillhouse.search.stages.core.stage import Stage
-from stillhouse.search.stages.ops.train import TrainNetwork
-from stillhouse.spaces.config.problems import ConfigError
+from stillhouse.search.stages.expansion.teachers import direct_teachers, teachers_of
+from stillhouse.spaces.config.problems import ConfigError, Problem
 
 _SIZE_FIELDS = {"network", "networks", "teacher", "teachers"}
-"""Fields that decide how large a student is, and who teaches it."""
+"""Fields that decide the size of a student or its teachers."""
 
 
-def setup_warnings(experiment: Experiment) -> tuple[WarningIssued, ...]:
+def setup_warnings(experiment: Experiment) -> tuple[Problem, ...]:
     """All warnings about a valid experiment, each once."""
     graph = experiment.stage_graph()
     warnings = [
@@ -45,49 +43,49 @@ def setup_warnings(experiment: Experiment) -> tuple[WarningIssued, ...]:
     return tuple(dict.fromkeys(warnings))
 
 
-def _data_warnings(experiment: Experiment, graph: StageGraph) -> Iterator[WarningIssued]:
-    """What is left out of data sets, and classes that have no example."""
+def _data_warnings(experiment: Experiment, graph: StageGraph) -> Iterator[Problem]:
+    """Notes of the data sets: examples left out, classes without an example."""
     for note in facts(experiment.data).notes:
-        yield WarningIssued("data", note)
+        yield Problem("data", note)
     for name, expanded in graph.expanded_stages.items():
         if experiment.stage_configs[name].data:
             for note in facts(expanded.stage.data).notes:
-                yield WarningIssued(f"stages.{name}.data", note)
+                yield Problem(f"stages.{name}.data", note)
 
 
-def _name_warnings(experiment: Experiment) -> Iterator[WarningIssued]:
+def _name_warnings(experiment: Experiment) -> Iterator[Problem]:
     for name in experiment.stages:
-        if name in TOP_LEVEL:
+        if name in TOP_LEVEL_FIELDS:
             message = (
-                f"is called like the file's own field {name!r}; with --set it is reached as "
-                f"stages.{name} alone"
+                f"has the name of the top-level field {name!r}; --set reaches it only as "
+                f"stages.{name}"
             )
-            yield WarningIssued(f"stages.{name}", message)
+            yield Problem(f"stages.{name}", message)
 
 
-def _initial_point_warnings(experiment: Experiment) -> Iterator[WarningIssued]:
-    """Values of the file that its first trial will not have."""
+def _initial_point_warnings(experiment: Experiment) -> Iterator[Problem]:
+    """Values of the file that the first trial cannot take."""
     if experiment.run.start == "file":
         for path, value in values_outside_space(experiment).items():
             domain = experiment.search.get(path)
             domain_text = f" ({domain})" if domain else ""
             message = (
-                f"the file holds {value!r}, which is not among the searched values{domain_text}; the "
-                "first trial takes one of these instead"
+                f"the file contains {value!r}, which is not among the searched values"
+                f"{domain_text}; the first trial takes one of these instead"
             )
-            yield WarningIssued(f"search.{path}", message)
+            yield Problem(f"search.{path}", message)
 
 
-def _normalisation_warnings(graph: StageGraph) -> Iterator[WarningIssued]:
-    """Means and deviations that are not those of images in 0..1, a value a channel."""
+def _normalisation_warnings(graph: StageGraph) -> Iterator[Problem]:
+    """Means and deviations that do not fit images in 0..1 with one value per channel."""
     for name, expanded in graph.expanded_stages.items():
         weights = getattr(expanded.stage.operation, "weights", None)
         if weights is not None and weights.mean and weights.std:
             location, channels = f"stages.{name}.weights", facts(expanded.stage.data).shape[0]
             yield from _scale_warnings(f"{location}.mean", weights.mean, weights.std)
             if len(weights.mean) == 1 < channels:
-                message = f"gives one value for {channels} channels; each of them gets it"
-                yield WarningIssued(f"{location}.mean", message)
+                message = f"has one value for {channels} channels; all channels use it"
+                yield Problem(f"{location}.mean", message)
     normalise = graph.student.data.normalise
     if normalise is not None:
         yield from _scale_warnings("data.normalise.mean", normalise.mean, normalise.std)
@@ -95,35 +93,30 @@ def _normalisation_warnings(graph: StageGraph) -> Iterator[WarningIssued]:
 
 def _scale_warnings(
     location: str, mean: Sequence[float], std: Sequence[float]
-) -> Iterator[WarningIssued]:
+) -> Iterator[Problem]:
     if max((*map(abs, mean), *std)) > 1:
         message = (
-            f"found mean {list(mean)} and std {list(std)}, and images here are in 0..1; values "
-            "for images in 0..255 have to be divided by 255"
+            f"found mean {list(mean)} and std {list(std)}, but images are in 0..1; divide "
+            "values for images in 0..255 by 255"
         )
-        yield WarningIssued(location, message)
+        yield Problem(location, message)
 
 
-def _size_warnings(experiment: Experiment, graph: StageGraph) -> Iterator[WarningIssued]:
-    """Students that are larger than a teacher of theirs, as written or as searched."""
+def _size_warnings(experiment: Experiment, graph: StageGraph) -> Iterator[Problem]:
+    """Students that are larger than one of their teachers, as written or as searched."""
     largest: dict[tuple[str, str], tuple[float, float]] = {}
     for student in (graph.student, *_students_of_searched_sizes(experiment)):
-        if isinstance(student.operation, TrainNetwork):
-            student_size = _num_parameters(student)
-            for teacher in student.parents[student.operation.num_leading_parents :]:
-                pair, size = (student.label, teacher.label), _num_parameters(teacher)
-                if (
-                    student_size
-                    and size
-                    and student_size > max(size, largest.get(pair, (0.0, 0.0))[0])
-                ):
-                    largest[pair] = (student_size, size)
+        student_size = _num_parameters(student)
+        for teacher in direct_teachers(student):
+            pair, size = (student.label, teacher.label), _num_parameters(teacher)
+            if size and student_size > max(size, largest.get(pair, (0.0, 0.0))[0]):
+                largest[pair] = (student_size, size)
     for (student_name, teacher_name), (student_size, size) in largest.items():
         message = (
-            f"has {student_size:,.0f} parameters, and {teacher_name!r}, which teaches it, has {size:,.0f}; "
-            "are the two networks exchanged?"
+            f"has {student_size:,.0f} parameters, and its teacher {teacher_name!r} has "
+            f"{size:,.0f}; are the two networks exchanged?"
         )
-        yield WarningIssued(f"stages.{student_name}.network", message)
+        yield Problem(f"stages.{student_name}.network", message)
 
 
 def _students_of_searched_sizes(experiment: Experiment) -> Iterator[Stage]:
@@ -141,8 +134,8 @@ def _num_parameters(stage: Stage) -> float:
     return stage.operation.costs(stage.data).get("parameters", 0.0)
 
 
-def _overlap_warnings(student: Stage) -> Iterator[WarningIssued]:
-    """Stages that learn from images by which the student is judged."""
+def _overlap_warnings(student: Stage) -> Iterator[Problem]:
+    """Stages that train on validation images of the student."""
     validation_rows, teaching_keys = _validation_rows(student.data), teachers_of(student)
     for stage in student.ancestors():
         is_trained = getattr(stage.operation, "objective", None) or getattr(
@@ -162,10 +155,10 @@ def _overlap_warnings(student: Stage) -> Iterator[WarningIssued]:
         if overlap:
             role = "teacher" if stage.key in teaching_keys else "stage"
             message = (
-                f"this {role} learns from {overlap} of the {len(validation_rows)} images by which "
-                f"{student.label!r} is judged; give both the same validation and split_seed"
+                f"this {role} trains on {overlap} of the {len(validation_rows)} validation images "
+                f"of {student.label!r}; give both the same validation and split_seed"
             )
-            yield WarningIssued(f"stages.{stage.label}", message)
+            yield Problem(f"stages.{stage.label}", message)
 
 
 def _validation_rows(data: DataConfig) -> np.ndarray:
