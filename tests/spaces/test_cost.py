@@ -64,11 +64,11 @@ def test_flops_are_those_of_torchs_own_counter(name):
 def test_costs_of_a_network_that_is_there_need_no_compiler():
     """It takes over a second to load, and every worker asks for costs."""
     program = (
-        "import sys, torch; from stillhouse.spaces.cost import costs; "
-        "from stillhouse.spaces.modules.cuts import positions; "
+        "import sys, torch; from stillhouse.spaces.cost import compute_costs; "
+        "from stillhouse.spaces.modules.cuts import cut_positions; "
         "from stillhouse.spaces.network_spec import NetworkSpec; "
         "network = NetworkSpec.parse('resnet8').build((3, 8, 8), 10); "
-        "costs(network, (3, 8, 8)); positions(network, (3, 8, 8)); "
+        "compute_costs(network, (3, 8, 8)); cut_positions(network, (3, 8, 8)); "
         "assert 'torch._dynamo' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
