@@ -1,10 +1,10 @@
-"""Network families, one a file; ``resolve`` turns what an experiment says into one of them."""
+"""Network families, one a file; ``resolve`` finds the one that an experiment names."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
+from stillhouse.spaces.config.named import split_named
 from stillhouse.spaces.config.plugins import PluginRegistry
 from stillhouse.spaces.config.problems import ConfigError, Problem, unknown_message
 from stillhouse.spaces.modules.network import Family
@@ -30,7 +30,7 @@ def resolve(spec: Any, path: str = "") -> tuple[str, Family]:
     Raises:
         ConfigError: no such family or size (the nearest is named), or settings it does not have.
     """
-    name, overrides = _split_spec(spec, path)
+    name, overrides = split_named(spec, path, tag="family")
     known_sizes = sizes()
     if name in known_sizes:
         family, settings = known_sizes[name]
@@ -40,16 +40,3 @@ def resolve(spec: Any, path: str = "") -> tuple[str, Family]:
         message = unknown_message("network", name, [*known_sizes, *FAMILIES.names()])
         raise ConfigError([Problem(path, message)])
     return family, FAMILIES.load(family).parse({**settings, **overrides}, path)
-
-
-def _split_spec(spec: Any, path: str) -> tuple[str, dict[str, Any]]:
-    if isinstance(spec, str):
-        return spec, {}
-    if isinstance(spec, Mapping) and isinstance(spec.get("family"), str):
-        return spec["family"], {k: v for k, v in spec.items() if k != "family"}
-    if isinstance(spec, Mapping) and len(spec) == 1:
-        name, overrides = next(iter(spec.items()))
-        if isinstance(overrides, Mapping):
-            return str(name), dict(overrides)
-    message = f"needs a name or {{name: {{settings}}}}, found {spec!r}"
-    raise ConfigError([Problem(path, message)])
