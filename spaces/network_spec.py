@@ -1,4 +1,4 @@
-"""NetworkSpec: which network an experiment means, as a value that settings can hold."""
+"""The specification of a network: its family and settings, as an experiment file writes them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from stillhouse.spaces.modules.subclasses import with_subclasses
 from stillhouse.spaces.networks import FAMILIES, resolve
 
 _MAX_MATERIALISED_PARAMETERS = 10_000_000
-"""Parameters that are drawn in a fraction of a second."""
+"""Networks up to this size are initialised in a fraction of a second."""
 
 
 @dataclass(frozen=True)
 class NetworkSpec(Named[Family]):
-    """A family with its settings. ``label`` is what the experiment called it.
+    """A family with its settings. ``label`` is the network's name in the experiment.
 
-    ``sees`` is the view of images that it is given; none means all of them. ``subclasses`` is how
-    many each class is split into (see :mod:`stillhouse.spaces.modules.subclasses`). At their
-    defaults, no form of the network mentions them.
+    ``sees`` is the image view that the network takes; None means the full image. ``subclasses`` is
+    the number of subclasses of each class, see ``stillhouse.spaces.modules.subclasses``. Both are
+    absent from the plain form at their defaults.
     """
 
     registry: ClassVar[PluginRegistry[Family]] = FAMILIES
@@ -38,7 +38,7 @@ class NetworkSpec(Named[Family]):
     def parse(cls, data: Any) -> NetworkSpec:
         """From ``resnet20``, ``{resnet20: {...}}`` or ``{family: resnet, depth: 20, ...}``.
 
-        ``sees: {...}`` and ``subclasses: 5`` may stand among the settings.
+        The settings may contain ``sees: {...}`` and ``subclasses: 5``.
 
         Raises:
             ConfigError: no such network, or settings it does not have.
@@ -57,13 +57,13 @@ class NetworkSpec(Named[Family]):
         return spec.with_num_subclasses(subclasses)
 
     def with_view(self, view: ImageView | None) -> NetworkSpec:
-        """The same network, given a view of images; unchanged if None."""
+        """The same network on a view of images; unchanged if None."""
         if view is None:
             return self
         return replace(self, label=f"{self.label}-{view.label}", sees=view)
 
     def with_num_subclasses(self, subclasses: int) -> NetworkSpec:
-        """The same network with every class split into so many, and labelled accordingly."""
+        """The same network with this number of subclasses, also in its label."""
         if subclasses == self.subclasses:
             return self
         label = self.label.removesuffix(f"-subclasses{self.subclasses}")
@@ -77,10 +77,10 @@ class NetworkSpec(Named[Family]):
         return {**super().plain(), **sees, **split}
 
     def build(self, shape: Shape, classes: int) -> Network:
-        """A fresh network for images of ``shape``, initialised from torch's global generator.
+        """A new network for images of ``shape``, initialised from torch's global generator.
 
         Raises:
-            ConfigError: it does not fit these images, or is for texts.
+            ConfigError: it does not fit these images, or takes texts.
         """
         require_input_form(shape, self.settings.input_form, self.label or self.name)
         if self.sees and input_form(shape) == "text":
@@ -94,13 +94,13 @@ class NetworkSpec(Named[Family]):
         return with_subclasses(network, self.subclasses) if self.subclasses > 1 else network
 
     def build_for_shapes(self, shape: Shape, classes: int) -> Network:
-        """A network in eval mode of which only the shapes matter.
+        """A network in evaluation mode, for its shapes only.
 
-        A large one has no weights (on the meta device). A small one has: a pass of one image
-        through it takes less time than torch needs to get ready for passes without.
+        A large network is on the meta device. A small one has weights, because a pass of one image
+        takes less time than torch needs to prepare for the meta device.
 
         Raises:
-            ConfigError: it does not fit these images, or is beyond any size.
+            ConfigError: it does not fit these images, or is too large for any machine.
         """
         try:
             with torch.device("meta"):
@@ -118,7 +118,7 @@ class NetworkSpec(Named[Family]):
     def normalisation(
         self, mean: ChannelValues, std: ChannelValues
     ) -> tuple[ChannelValues, ChannelValues]:
-        """What it subtracts from images and divides them by, where images need these."""
+        """Mean and std of the network's input, from mean and std of the full image."""
         return self.sees.normalisation(mean, std) if self.sees else (mean, std)
 
 

@@ -1,4 +1,4 @@
-"""Network families, one a file; ``resolve`` finds the one that an experiment names."""
+"""Network families, one a file; ``resolve`` returns the family that an experiment names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FAMILIES: PluginRegistry[Family] = PluginRegistry(
 
 
 def sizes() -> dict[str, tuple[str, dict[str, Any]]]:
-    """Every ready-made size: name -> (family, settings)."""
+    """Every named size: name -> (family, settings)."""
     return {
         name: (family, dict(settings))
         for family in FAMILIES.names()
@@ -28,7 +28,7 @@ def resolve(spec: Any, path: str = "") -> tuple[str, Family]:
     or the flat form ``{family: resnet, depth: 20}``.
 
     Raises:
-        ConfigError: no such family or size (the nearest is named), or settings it does not have.
+        ConfigError: no such family or size, or settings that the family does not have.
     """
     name, overrides = split_named(spec, path, tag="family")
     known_sizes = sizes()
