@@ -21,11 +21,11 @@ from stillhouse.spaces.network_spec import NetworkSpec
 
 @dataclass(frozen=True)
 class Costs:
-    """``parameters``, ``flops`` of one image's forward pass, ``bytes`` of all stored tensors, as
-    integers where they are quantised.
+    """Parameters, FLOPs of one image's forward pass, and bytes of all stored tensors.
 
-    FLOPs are torch's: a multiplication and its addition count as two, and only convolutions and
-    matrix products count. What papers call FLOPs or MAdds is often half of it.
+    Quantised weights are stored as integers. FLOPs are counted as in torch: a multiplication and
+    its addition count as two, and only convolutions and matrix products count. FLOPs or MAdds of
+    papers are often half of it.
     """
 
     parameters: int
@@ -33,15 +33,15 @@ class Costs:
     bytes: int
 
     def plain(self) -> dict[str, float]:
-        """As the figures of a record."""
+        """The metrics of a record."""
         return {name: float(value) for name, value in asdict(self).items()}
 
 
 def compute_costs(network: nn.Module, shape: Shape) -> Costs:
     """The costs of a network for images of ``shape``, or of some of its blocks for a feature.
 
-    Where there are no weights (on the meta device) shapes alone pass through; else one blank image
-    does. Heads beside a network's chain teach others, and are no part of what it costs.
+    One blank image passes through; on the meta device only its shape does. Heads of a network are
+    not counted, because only training uses them.
     """
     if isinstance(network, Network) and network.heads:
         network = network.with_heads({})
@@ -58,10 +58,10 @@ def compute_costs(network: nn.Module, shape: Shape) -> Costs:
 
 
 class _FlopCounter(TorchDispatchMode):
-    """Sums torch's own formulas over all that runs inside.
+    """Sums torch's FLOP formulas over all operators that run inside the context.
 
-    ``torch.utils.flop_counter.FlopCounterMode`` gives the same sums, and loads torch's compiler
-    for it: a second or more, of every process that starts.
+    ``torch.utils.flop_counter.FlopCounterMode`` gives the same sums, but loads torch's compiler,
+    which takes a second or more in every process.
     """
 
     def __init__(self) -> None:
@@ -70,7 +70,7 @@ class _FlopCounter(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Torch asks, and loads its compiler to keep it away if told so."""
+        """Without this, torch loads its compiler in order to bypass it."""
         return False
 
     def __torch_dispatch__(
@@ -85,13 +85,13 @@ class _FlopCounter(TorchDispatchMode):
 
 
 _RECURRENT_KERNELS = ("mkldnn_rnn_layer", "_cudnn_rnn")
-"""Kernels of a whole recurrent layer, for which torch has no formula."""
+"""Kernels of whole recurrent layers, for which torch has no formula."""
 
 
 def _recurrent_flops(args: Any) -> int:
-    """Every weight matrix meets every step once. The input is [steps, N, features]."""
+    """One product with each weight matrix in each step; the input is [steps, N, features]."""
     steps, batch, _ = args[0].shape
-    # cuDNN takes one list of tensors, oneDNN the weights of inputs and states by themselves.
+    # cuDNN takes one list of tensors, oneDNN the weights of inputs and states separately.
     tensors = args[1] if isinstance(args[1], list | tuple) else args[1:3]
     weights = sum(tensor.numel() for tensor in tensors if tensor.dim() == 2)
     return int(2 * steps * batch * weights)

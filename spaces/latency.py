@@ -1,4 +1,4 @@
-"""How latency is measured, as an experiment file asks for it."""
+"""Latency of networks: the settings of an experiment file, and the measurement."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LatencyPrecision = Literal["float32", "bfloat16", "float16"]
 
 
 class LatencySettings(Config):
-    """How latency is measured, where a goal, a limit or a budget asks for it."""
+    """How latency is measured for a goal, a limit or a budget."""
 
     device: str = setting("cpu", "torch device on the worker: cpu, cuda")
     batch: int = setting(1, "images at once", ge=1)
@@ -34,8 +34,7 @@ class LatencySettings(Config):
     )
 
     def identity(self) -> dict[str, Any]:
-        """What decides a measured latency, apart from the network: figures of different hardware
-        or versions do not compare."""
+        """Everything besides the network that decides a latency, hardware and versions included."""
         return {
             **self.plain(),
             "threads": self.threads if self.device == "cpu" else None,
@@ -44,8 +43,9 @@ class LatencySettings(Config):
         }
 
     def measure(self, network: nn.Module, shape: Shape) -> dict[str, float]:
-        """``latency_ms`` of a network, or of some blocks for a feature of ``shape``, and its
-        interquartile range, ``latency_spread_ms``.
+        """``latency_ms`` and its interquartile range ``latency_spread_ms``.
+
+        ``network`` is a network, or some blocks for a feature of ``shape``.
 
         Raises:
             RuntimeError: this worker has no such device.
@@ -68,7 +68,7 @@ class LatencySettings(Config):
 
 
 def _hardware_name(device: str) -> str:
-    """The hardware's name; the device's own where this machine has none."""
+    """The hardware's name; the device string if this machine has no such device."""
     is_available = not device.startswith("cuda") or torch.cuda.is_available()
     return device_name(device) if is_available else device
 
@@ -82,7 +82,7 @@ class Latency:
     batch: int
     precision: LatencyPrecision
     device: str
-    """The hardware's name: figures from different hardware do not compare."""
+    """The hardware's name: latencies of different hardware are not comparable."""
     repeats: int
 
 
@@ -99,9 +99,9 @@ def measure_latency(
 ) -> Latency:
     """Time a network, or some of its blocks, for images (or a feature) of ``shape``.
 
-    A copy is measured, in evaluation mode and without gradients, weights and images in
-    ``precision``; on a GPU by its own clock, on a processor by so many ``threads`` (none: as many
-    as torch has now). ``warmup`` passes are not counted.
+    A copy is measured in evaluation mode without gradients, with weights and images in
+    ``precision``. A GPU uses its own clock. A CPU uses ``threads`` threads (None: torch's present
+    number). ``warmup`` passes are not counted.
     """
     if repeats < 2:
         raise ValueError(f"quartiles need 2 or more repeats, found {repeats}")
@@ -118,15 +118,17 @@ def measure_latency(
 def time_calls(
     run: Callable[[], Any], threads: int = 1, warmup: int = 10, repeats: int = 50
 ) -> float:
-    """Median milliseconds of a call on a processor, with so many of torch's threads; ``warmup``
-    calls are not counted."""
+    """Median milliseconds of a call on a CPU with ``threads`` of torch's threads.
+
+    ``warmup`` calls are not counted.
+    """
     with torch.no_grad(), _num_threads(threads):
         return statistics.median(_measure_times(run, torch.empty(0), warmup, repeats))
 
 
 @contextmanager
 def _num_threads(threads: int | None) -> Iterator[None]:
-    """So many threads for a while."""
+    """Set torch's number of threads inside the context; None leaves it."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:
@@ -159,7 +161,7 @@ def _measure_times_on_gpu(
         for _ in range(repeats):
             start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
             stop = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-            # Without it the queue hides what the processor spends on launching kernels.
+            # Without it the queue hides the time that the CPU needs to launch kernels.
             torch.cuda.synchronize()
             start.record()
             run()

@@ -82,7 +82,7 @@ def _in_inverted_residual(block: InvertedResidual) -> Iterator[PrunableChannels]
 
 
 def _in_residual_block(block: nn.Module) -> Iterator[PrunableChannels]:
-    """Channels between ``conv1``, ``bn1``, ``conv2``, ... of residual blocks, also torchvision's."""
+    """Channels between ``conv1``, ``conv2``, ... of residual blocks, also torchvision's."""
     parts = dict(block.named_children())
     layers: list[PrunableConv] = []
     while (conv := parts.get(f"conv{len(layers) + 1}")) is not None:
@@ -96,7 +96,7 @@ def _in_residual_block(block: nn.Module) -> Iterator[PrunableChannels]:
 
 
 def _only_convolution(block: nn.Module) -> PrunableConv | None:
-    """The convolution of a block that has no other layer that mixes or scales channels."""
+    """The convolution of a block; None if other layers mix or scale channels."""
     layers = [m for m in block.children() if not isinstance(m, _ELEMENTWISE)]
     match layers:
         case [nn.Conv2d(groups=1) as conv]:

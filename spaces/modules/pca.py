@@ -33,7 +33,7 @@ class PCAProject(nn.Module):
 
 
 class PCAExpand(PCAProject):
-    """Expands c principal channels to all C: B^T z + m. The inverse of the projection where c = C."""
+    """Expands c principal channels to all C: B^T z + m. The inverse of the projection if c = C."""
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.basis.t().to(x.dtype)[:, :, None, None]
