@@ -82,7 +82,7 @@ def test_a_family_is_complete(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES.names())
-def test_every_knob_says_what_it_means_and_holds_its_own_range(family):
+def test_every_setting_says_what_it_means_and_holds_its_own_range(family):
     cls = FAMILIES.load(family)
     assert all(field.description for field in cls.model_fields.values())
     assert cls.search_space()
