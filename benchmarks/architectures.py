@@ -258,7 +258,7 @@ class Counted:
         """The pass, or as many as it takes, and the scores."""
         told, teacher = self._setting, sum(self._blocks)
         passes = -(-len(self.pieces) // MAX_BATCH_SIZE)
-        taught = sum(self._flops(p) * (1 if p.block.kind == "kept" else 3) for p in self.pieces)
+        taught = sum(self._flops(p) * (1 if p.block.name == "kept" else 3) for p in self.pieces)
         scored = sum(self._flops(p) + sum(self._blocks[p.stop :]) for p in self.pieces)
         learning = told.epochs * told.images * (passes * teacher + taught)
         return learning + told.held_out * (passes * teacher + scored)

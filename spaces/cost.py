@@ -1,21 +1,15 @@
-"""What a network costs: parameters, FLOPs, bytes, and its measured latency."""
+"""The static costs of a network: parameters, FLOPs and bytes."""
 
 from __future__ import annotations
 
-import platform
-import statistics
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from copy import deepcopy
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from itertools import chain
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -24,16 +18,14 @@ from stillhouse.spaces.modules.cuts import blank_input
 from stillhouse.spaces.modules.network import Network, Shape, eval_mode
 from stillhouse.spaces.network_spec import NetworkSpec
 
-LatencyPrecision = Literal["float32", "bfloat16", "float16"]
-
 
 @dataclass(frozen=True)
 class Costs:
-    """``parameters``, ``flops`` of one image's forward pass, ``bytes`` of all stored tensors, as
-    integers where they are quantised.
+    """Parameters, FLOPs of one image's forward pass, and bytes of all stored tensors.
 
-    FLOPs are torch's: a multiplication and its addition count as two, and only convolutions and
-    matrix products count. What papers call FLOPs or MAdds is often half of it.
+    Quantised weights are stored as integers. FLOPs are counted as in torch: a multiplication and
+    its addition count as two, and only convolutions and matrix products count. FLOPs or MAdds of
+    papers are often half of it.
     """
 
     parameters: int
@@ -41,15 +33,15 @@ class Costs:
     bytes: int
 
     def plain(self) -> dict[str, float]:
-        """As the figures of a record."""
+        """The metrics of a record."""
         return {name: float(value) for name, value in asdict(self).items()}
 
 
 def compute_costs(network: nn.Module, shape: Shape) -> Costs:
     """The costs of a network for images of ``shape``, or of some of its blocks for a feature.
 
-    Where there are no weights (on the meta device) shapes alone pass through; else one blank image
-    does. Heads beside a network's chain teach others, and are no part of what it costs.
+    One blank image passes through; on the meta device only its shape does. Heads of a network are
+    not counted, because only training uses them.
     """
     if isinstance(network, Network) and network.heads:
         network = network.with_heads({})
@@ -66,10 +58,10 @@ def compute_costs(network: nn.Module, shape: Shape) -> Costs:
 
 
 class _FlopCounter(TorchDispatchMode):
-    """Sums torch's own formulas over all that runs inside.
+    """Sums torch's FLOP formulas over all operators that run inside the context.
 
-    ``torch.utils.flop_counter.FlopCounterMode`` gives the same sums, and loads torch's compiler
-    for it: a second or more, of every process that starts.
+    ``torch.utils.flop_counter.FlopCounterMode`` gives the same sums, but loads torch's compiler,
+    which takes a second or more in every process.
     """
 
     def __init__(self) -> None:
@@ -78,7 +70,7 @@ class _FlopCounter(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Torch asks, and loads its compiler to keep it away if told so."""
+        """Without this, torch loads its compiler in order to bypass it."""
         return False
 
     def __torch_dispatch__(
@@ -93,13 +85,13 @@ class _FlopCounter(TorchDispatchMode):
 
 
 _RECURRENT_KERNELS = ("mkldnn_rnn_layer", "_cudnn_rnn")
-"""Kernels of a whole recurrent layer, for which torch has no formula."""
+"""Kernels of whole recurrent layers, for which torch has no formula."""
 
 
 def _recurrent_flops(args: Any) -> int:
-    """Every weight matrix meets every step once. The input is [steps, N, features]."""
+    """One product with each weight matrix in each step; the input is [steps, N, features]."""
     steps, batch, _ = args[0].shape
-    # cuDNN takes one list of tensors, oneDNN the weights of inputs and states by themselves.
+    # cuDNN takes one list of tensors, oneDNN the weights of inputs and states separately.
     tensors = args[1] if isinstance(args[1], list | tuple) else args[1:3]
     weights = sum(tensor.numel() for tensor in tensors if tensor.dim() == 2)
     return int(2 * steps * batch * weights)
@@ -118,111 +110,3 @@ def network_costs(spec: Any, shape: Shape, classes: int) -> Costs:
 @lru_cache(maxsize=4096)
 def _spec_costs(spec: NetworkSpec, shape: Shape, classes: int) -> Costs:
     return compute_costs(spec.build_for_shapes(shape, classes), shape)
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Time of one forward pass of ``batch`` images: median and interquartile range."""
-
-    median_ms: float
-    spread_ms: float
-    batch: int
-    precision: LatencyPrecision
-    device: str
-    """The hardware's name: figures from different hardware do not compare."""
-    repeats: int
-
-
-def measure_latency(
-    network: nn.Module,
-    shape: Shape,
-    *,
-    device: str = "cpu",
-    batch: int = 1,
-    precision: LatencyPrecision = "float32",
-    threads: int | None = None,
-    warmup: int = 10,
-    repeats: int = 50,
-) -> Latency:
-    """Time a network, or some of its blocks, for images (or a feature) of ``shape``.
-
-    A copy is measured, in evaluation mode and without gradients, weights and images in
-    ``precision``; on a GPU by its own clock, on a processor by so many ``threads`` (none: as many
-    as torch has now). ``warmup`` passes are not counted.
-    """
-    if repeats < 2:
-        raise ValueError(f"quartiles need 2 or more repeats, found {repeats}")
-    dtype = getattr(torch, precision)
-    model = deepcopy(network).to(device=device, dtype=dtype).eval()
-    images = torch.rand((batch, *shape), device=device, dtype=dtype)
-    forward_kwargs = {"taps": ()} if isinstance(model, Network) else {}
-    with torch.no_grad(), _num_threads(threads):
-        times = _measure_times(partial(model, images, **forward_kwargs), images, warmup, repeats)
-    low, median, high = statistics.quantiles(times, n=4, method="inclusive")
-    return Latency(median, high - low, batch, precision, device_name(device), repeats)
-
-
-def time_calls(
-    run: Callable[[], Any], threads: int = 1, warmup: int = 10, repeats: int = 50
-) -> float:
-    """Median milliseconds of a call on a processor, with so many of torch's threads; ``warmup``
-    calls are not counted."""
-    with torch.no_grad(), _num_threads(threads):
-        return statistics.median(_measure_times(run, torch.empty(0), warmup, repeats))
-
-
-@contextmanager
-def _num_threads(threads: int | None) -> Iterator[None]:
-    """So many threads for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def _measure_times(
-    run: Callable[[], Any], reference: Tensor, warmup: int, repeats: int
-) -> list[float]:
-    """Milliseconds of each repeat."""
-    for _ in range(warmup):
-        run()
-    if reference.is_cuda:
-        return _measure_times_on_gpu(run, reference.device, repeats)
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        run()
-        times.append((time.perf_counter() - start) * 1e3)
-    return times
-
-
-def _measure_times_on_gpu(
-    run: Callable[[], Any], device: torch.device, repeats: int
-) -> list[float]:
-    times = []
-    with torch.cuda.device(device):
-        for _ in range(repeats):
-            start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-            stop = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-            # Without it the queue hides what the processor spends on launching kernels.
-            torch.cuda.synchronize()
-            start.record()
-            run()
-            stop.record()
-            torch.cuda.synchronize()
-            times.append(start.elapsed_time(stop))
-    return times
-
-
-def device_name(device: str | torch.device) -> str:
-    """The name of the hardware behind a torch device."""
-    if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

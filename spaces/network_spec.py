@@ -1,37 +1,36 @@
-"""NetworkSpec: which network an experiment means, as a value that settings can hold."""
+"""The specification of a network: its family and settings, as an experiment file writes them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from pydantic import GetCoreSchemaHandler
-from pydantic_core import CoreSchema, core_schema
 
+from stillhouse.spaces.config.named import Named, default_label, split_named
+from stillhouse.spaces.config.plugins import PluginRegistry
 from stillhouse.spaces.config.problems import ConfigError, Problem
 from stillhouse.spaces.modules.image_view import ChannelValues, ImageView
 from stillhouse.spaces.modules.network import Family, Network, Shape, input_form, require_input_form
 from stillhouse.spaces.modules.subclasses import with_subclasses
-from stillhouse.spaces.networks import resolve
+from stillhouse.spaces.networks import FAMILIES, resolve
 
 _MAX_MATERIALISED_PARAMETERS = 10_000_000
-"""Parameters that are drawn in a fraction of a second."""
+"""Networks up to this size are initialised in a fraction of a second."""
 
 
 @dataclass(frozen=True)
-class NetworkSpec:
-    """A family with its settings. ``label`` is what the experiment called it.
+class NetworkSpec(Named[Family]):
+    """A family with its settings. ``label`` is the network's name in the experiment.
 
-    ``sees`` is the view of images that it is given; none means all of them. ``subclasses`` is how
-    many each class is split into (see :mod:`stillhouse.spaces.modules.subclasses`). At their
-    defaults, no form of the network mentions them.
+    ``sees`` is the image view that the network takes; None means the full image. ``subclasses`` is
+    the number of subclasses of each class, see ``stillhouse.spaces.modules.subclasses``. Both are
+    absent from the plain form at their defaults.
     """
 
-    label: str
-    family: str
-    settings: Family
+    registry: ClassVar[PluginRegistry[Family]] = FAMILIES
+    tag: ClassVar[str] = "family"
+
     sees: ImageView | None = None
     subclasses: int = 1
 
@@ -39,27 +38,32 @@ class NetworkSpec:
     def parse(cls, data: Any) -> NetworkSpec:
         """From ``resnet20``, ``{resnet20: {...}}`` or ``{family: resnet, depth: 20, ...}``.
 
-        ``sees: {...}`` and ``subclasses: 5`` may stand among the settings.
+        The settings may contain ``sees: {...}`` and ``subclasses: 5``.
 
         Raises:
             ConfigError: no such network, or settings it does not have.
         """
         if isinstance(data, NetworkSpec):
             return data
-        network, sees, subclasses = _split_settings(data)
-        family, settings = resolve(network)
-        spec = cls(_network_label(network, family, settings), family, settings)
+        name, values = split_named(data, tag=cls.tag)
+        sees, subclasses = values.pop("sees", None), values.pop("subclasses", 1)
+        if not isinstance(subclasses, int) or isinstance(subclasses, bool) or subclasses < 1:
+            message = f"needs a whole number of 1 or more, found {subclasses!r}"
+            raise ConfigError([Problem("subclasses", message)])
+        family, settings = resolve({name: values})
+        label = data if isinstance(data, str) else _network_label(family, settings)
+        spec = cls(label, family, settings)
         spec = spec.with_view(ImageView.parse(sees, "sees")) if sees is not None else spec
         return spec.with_num_subclasses(subclasses)
 
     def with_view(self, view: ImageView | None) -> NetworkSpec:
-        """The same network, given a view of images; unchanged if None."""
+        """The same network on a view of images; unchanged if None."""
         if view is None:
             return self
         return replace(self, label=f"{self.label}-{view.label}", sees=view)
 
     def with_num_subclasses(self, subclasses: int) -> NetworkSpec:
-        """The same network with every class split into so many, and labelled accordingly."""
+        """The same network with this number of subclasses, also in its label."""
         if subclasses == self.subclasses:
             return self
         label = self.label.removesuffix(f"-subclasses{self.subclasses}")
@@ -70,19 +74,15 @@ class NetworkSpec:
         """The flat form, every setting stated; :meth:`parse` reads it back."""
         sees = {"sees": self.sees.plain()} if self.sees else {}
         split = {"subclasses": self.subclasses} if self.subclasses > 1 else {}
-        return {"family": self.family, **self.settings.plain(), **sees, **split}
-
-    def identity(self) -> dict[str, Any]:
-        """What decides the network: the plain form and the family's version."""
-        return {**self.plain(), "version": self.settings.version}
+        return {**super().plain(), **sees, **split}
 
     def build(self, shape: Shape, classes: int) -> Network:
-        """A fresh network for images of ``shape``, initialised from torch's global generator.
+        """A new network for images of ``shape``, initialised from torch's global generator.
 
         Raises:
-            ConfigError: it does not fit these images, or is for texts.
+            ConfigError: it does not fit these images, or takes texts.
         """
-        require_input_form(shape, self.settings.input_form, self.label or self.family)
+        require_input_form(shape, self.settings.input_form, self.label or self.name)
         if self.sees and input_form(shape) == "text":
             raise ConfigError([Problem("sees", "is a view of images, and texts have none")])
         input_shape, logits = (
@@ -94,13 +94,13 @@ class NetworkSpec:
         return with_subclasses(network, self.subclasses) if self.subclasses > 1 else network
 
     def build_for_shapes(self, shape: Shape, classes: int) -> Network:
-        """A network in eval mode of which only the shapes matter.
+        """A network in evaluation mode, for its shapes only.
 
-        A large one has no weights (on the meta device). A small one has: a pass of one image
-        through it takes less time than torch needs to get ready for passes without.
+        A large network is on the meta device. A small one has weights, because a pass of one image
+        takes less time than torch needs to prepare for the meta device.
 
         Raises:
-            ConfigError: it does not fit these images, or is beyond any size.
+            ConfigError: it does not fit these images, or is too large for any machine.
         """
         try:
             with torch.device("meta"):
@@ -108,7 +108,7 @@ class NetworkSpec:
         except (OverflowError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and "overflow" not in str(error):
                 raise
-            name = self.label or self.family
+            name = self.label or self.name
             raise ConfigError(f"{name} is larger than any machine holds; make it smaller") from None
         if sum(p.numel() for p in network.parameters()) <= _MAX_MATERIALISED_PARAMETERS:
             with torch.random.fork_rng(devices=[]):
@@ -118,46 +118,13 @@ class NetworkSpec:
     def normalisation(
         self, mean: ChannelValues, std: ChannelValues
     ) -> tuple[ChannelValues, ChannelValues]:
-        """What it subtracts from images and divides them by, where images need these."""
+        """Mean and std of the network's input, from mean and std of the full image."""
         return self.sees.normalisation(mean, std) if self.sees else (mean, std)
 
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            cls.parse,
-            serialization=core_schema.plain_serializer_function_ser_schema(
-                lambda spec: spec.plain()
-            ),
-        )
 
-
-def _split_settings(data: Any) -> tuple[Any, Any, int]:
-    """What names a network; which view it is given; and into how many its classes are split."""
-    if not isinstance(data, Mapping):
-        return data, None, 1
-    is_named = len(data) == 1 and isinstance(next(iter(data.values())), Mapping)
-    name, settings = next(iter(data.items())) if is_named else ("", data)
-    network_settings = {k: v for k, v in settings.items() if k not in ("sees", "subclasses")}
-    subclasses = settings.get("subclasses", 1)
-    if not isinstance(subclasses, int) or isinstance(subclasses, bool) or subclasses < 1:
-        message = f"needs a whole number of 1 or more, found {subclasses!r}"
-        raise ConfigError([Problem("subclasses", message)])
-    return (
-        ({name: network_settings} if is_named else network_settings),
-        settings.get("sees"),
-        subclasses,
-    )
-
-
-def _network_label(data: Any, family: str, settings: Family) -> str:
-    """The name people gave; for settings of their own, the family and what sets it apart.
-
-    Without dots, as dots separate the steps of a path to one of several networks.
-    """
-    if isinstance(data, str):
-        return data
+def _network_label(family: str, settings: Family) -> str:
+    """The name of the size with these settings; the default label where no size has them."""
     for name, size in type(settings).sizes.items():
         if type(settings).parse(dict(size)) == settings:
             return name
-    non_defaults = settings.model_dump(mode="json", exclude_defaults=True)
-    return "-".join([family, *(f"{k}{v}" for k, v in non_defaults.items())]).replace(".", "_")
+    return default_label(family, settings)

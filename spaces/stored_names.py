@@ -1,8 +1,8 @@
-"""Names of layer classes as stored identities have them, wherever the classes lie today.
+"""Names of layer classes in stored identities, independent of the present modules.
 
-The latency of a part is kept under a fingerprint of its layers. The fingerprint holds the dotted
-name of each class as it was when the first latencies were measured, so that no class may move out
-of reach of them.
+The latency of a part is stored under a fingerprint of its layers. The fingerprint contains the
+dotted name of each class at the time of the first measurements. So measured latencies stay valid
+when a class moves.
 """
 
 from __future__ import annotations

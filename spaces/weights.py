@@ -1,4 +1,4 @@
-"""Weights that others published: renamed, checked, and loaded whole or not."""
+"""Published weights: renamed, checked, and loaded completely or not at all."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class MatchedState(NamedTuple):
-    """Tensors under the network's names, and the normalisation they were trained with, if known."""
+    """Tensors with the network's names, and the normalisation of their training, if known."""
 
     state: StateDict
     mean: tuple[float, ...] | None
@@ -35,10 +35,10 @@ class MatchedState(NamedTuple):
 def load_published(
     network: Network, family: Family, state: Mapping[str, Tensor], path: str = ""
 ) -> Network:
-    """Put ``state`` into ``network``, and the normalisation it was trained with before it.
+    """Load ``state`` into ``network``, and set the normalisation of its training.
 
-    That normalisation is the state's own if it has one, else the family's published one, else
-    the network's as it is.
+    This is the normalisation of the state if it has one, else the family's published one, else
+    that of ``network``.
 
     Args:
         path: the file, or the experiment's field, for messages.
@@ -47,7 +47,7 @@ def load_published(
         A network that shares its blocks with ``network``.
 
     Raises:
-        ConfigError: as :func:`match_state`; nothing was loaded then.
+        ConfigError: as :func:`match_state`; nothing is loaded then.
     """
     matched = match_state(network, family, state, path)
     own_normalisation = {name: getattr(network, name) for name in _NORMALISATION}
@@ -60,13 +60,13 @@ def load_published(
 def match_state(
     network: Network, family: Family, state: Mapping[str, Tensor], path: str = ""
 ) -> MatchedState:
-    """``state`` as ``network`` can load it; of ``network`` only names and shapes are read.
+    """``state`` in the form that ``network`` loads; only names and shapes of ``network`` are read.
 
-    A prefix that all names share, such as ``model.``, is taken off where that makes them fit.
+    A prefix that all names share, such as ``model.``, is removed if the names fit without it.
 
     Raises:
-        ConfigError: a tensor is missing, left over, of another shape, or holds no weights:
-            integers, complex numbers, NaN; a normalisation of other channels, or by 0.
+        ConfigError: a tensor is missing, unexpected, has another shape or is invalid (integers,
+            complex numbers, NaN); or the normalisation has other channels or a std of 0.
     """
     expected = {k: t for k, t in network.state_dict().items() if k not in _NORMALISATION}
     messages = []
@@ -89,13 +89,13 @@ def match_state(
 
 
 def _batch_counters(expected: Mapping[str, Tensor]) -> StateDict:
-    """Counters of batches seen; files from before torch 0.4 lack them, and nothing reads them."""
+    """Batch counters of batch norms: unused, and absent in files from before torch 0.4."""
     names = [name for name in expected if name.endswith(".num_batches_tracked")]
     return {name: torch.zeros((), dtype=torch.long) for name in names}
 
 
 def _prefix_variants(state: Mapping[str, Tensor]) -> Iterator[Mapping[str, Tensor]]:
-    """``state`` as it is, and then without one more step that all its names share."""
+    """``state``, then ``state`` without the first common step of its names, and so on."""
     remaining: Mapping[str, Tensor] | None = state
     while remaining:
         yield remaining
@@ -103,7 +103,7 @@ def _prefix_variants(state: Mapping[str, Tensor]) -> Iterator[Mapping[str, Tenso
 
 
 def _invalid_tensor_message(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
-    """What is no weight among tensors of the right names and shapes, or nothing."""
+    """The first invalid tensor among tensors of correct names and shapes, or nothing."""
     for name, tensor in state.items():
         if tensor.layout != torch.strided or tensor.is_quantized:
             return f"{name} is sparse or quantised; needs plain tensors"
@@ -123,10 +123,10 @@ def _invalid_tensor_message(expected: Mapping[str, Tensor], state: Mapping[str, 
 def _read_normalisation(
     mean: Tensor | None, std: Tensor | None, expected: Mapping[str, Tensor], path: str
 ) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """The normalisation that a state holds; none where it holds none.
+    """The normalisation of a state; None if it has none.
 
     Raises:
-        ConfigError: it is of another number of channels, not finite, or divides by 0.
+        ConfigError: its number of channels is wrong, it is not finite, or std is 0.
     """
     if mean is None or std is None:
         return None
@@ -140,7 +140,7 @@ def _read_normalisation(
 
 
 def _mismatch_message(expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> str:
-    """What is missing, left over and mis-shaped, with an example of either's names; or nothing."""
+    """The tensors that are missing, unexpected or of another shape; empty if there are none."""
     shapes = [
         f"{name} is {_format_shape(state[name])} and should be {_format_shape(expected[name])}"
         for name in expected

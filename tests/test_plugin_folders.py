@@ -1,4 +1,4 @@
-"""Whatever lies in a plug-in folder can be loaded, and says what it is."""
+"""Whatever lies in a plug-in folder can be loaded, and describes itself."""
 
 import inspect
 
@@ -15,7 +15,7 @@ PLUGINS = [(folder, name) for folder in FOLDERS for name in folder.names()]
 MOST_LINES = 300
 
 
-@pytest.mark.parametrize(("folder", "name"), PLUGINS, ids=lambda part: getattr(part, "what", part))
+@pytest.mark.parametrize(("folder", "name"), PLUGINS, ids=lambda part: getattr(part, "label", part))
 def test_a_file_is_a_plugin(folder, name):
     plugin = folder.load(name)
     assert issubclass(plugin, folder.base)
@@ -26,6 +26,6 @@ def test_a_file_is_a_plugin(folder, name):
     assert len(source.splitlines()) <= MOST_LINES
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.what)
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.label)
 def test_no_folder_is_empty(folder):
     assert folder.names()

@@ -1,1 +1,1 @@
-"""Networks put together from blocks: loaded, pooled, costed and planned."""
+"""Assembled networks: loading, the block pool, the cost model and the planner."""

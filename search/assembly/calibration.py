@@ -1,8 +1,8 @@
-"""Correcting the additive model of the planner by what whole assemblies were measured at.
+"""Calibration of the planner's additive model by measurements of whole assemblies.
 
-A sum over neighbourhoods predicts how good (or how slow) an assembly is; once some have been
-evaluated end to end, regression tells how the parts really add (the idea of DONNA, Moons et al.
-2021, section 3.3: a linear model from block metrics, fitted on a few tens of whole networks).
+A sum over neighbourhoods predicts the score or the latency of an assembly. A regression on measured
+assemblies corrects this sum. DONNA (Moons et al. 2021, section 3.3) fits such a linear model of
+block metrics on a few tens of whole networks.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from functools import partial
 from typing import TypeVar
 
 import numpy as np
-import scipy  # its parts when they are first used: a second, which a search need not wait for
+import scipy  # loads its parts at first use, which saves a second at the start
 from numpy.typing import NDArray
 
 from stillhouse.search.assembly.planner import Edge
 
 MIN_MEASURED_ASSEMBLIES = 3
-"""Measured assemblies; with fewer, none can be left out to try a line on it."""
+"""With fewer measured assemblies, leave-one-out predictions are impossible."""
 
 GroupSums = Mapping[str, float]
-"""What an assembly's neighbourhoods of each kind are predicted to add up to."""
+"""Group of edges -> predicted sum over an assembly's edges of this group."""
 EdgeGrouping = Callable[[Edge], str]
 _Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
 class LinearCorrection:
-    """measured = intercept + the sum over kinds of factor x predicted.
+    """measured = intercept + the sum over groups of factor x predicted.
 
-    ``slope`` is the common factor, ``factors`` those of the kinds that were measured, and
-    ``residual`` the root mean square of what is left, in units of what was measured.
+    ``slope`` is the common factor, ``factors`` those of the measured groups. ``residual`` is the
+    root mean square error, in units of the measurement.
     """
 
     slope: float
@@ -42,7 +42,7 @@ class LinearCorrection:
     residual: float
 
     def factor_of(self, group: str) -> float:
-        """What the predictions of a kind are multiplied by; an unseen kind gets the slope."""
+        """The factor of a group; the slope for a group that was not measured."""
         return self.factors.get(group, self.slope)
 
     def predict(self, group_sums: GroupSums) -> float:
@@ -57,9 +57,9 @@ class LinearCorrection:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far predictions are from the truth, and how alike both rank the assemblies.
+    """Error and rank correlations of predictions and measurements.
 
-    The correlations are NaN where all predictions (or all measurements) are equal.
+    The correlations are NaN if all predictions or all measurements are equal.
     """
 
     mean_absolute_error: float
@@ -69,11 +69,11 @@ class Agreement:
 
 @dataclass(frozen=True)
 class CalibrationResult:
-    """Corrected edges and how good the model was and is.
+    """Calibrated edges, and the agreement of the model before and after calibration.
 
-    ``intercept`` is the intercept, which no edge carries: the planner's ``intercept`` where a cost
-    was corrected; it ranks nothing where the score was. ``agreement_after`` is on the assemblies
-    the model was fitted to, ``agreement_left_out`` on each by a model fitted to the others.
+    ``intercept`` belongs to no edge. For a cost it is a fixed cost of the planner; for the score it
+    changes no ranking. ``agreement_after`` is on the fitted assemblies; ``agreement_left_out`` is
+    on each assembly by a model fitted to the others.
     """
 
     edges: tuple[Edge, ...]
@@ -85,14 +85,14 @@ class CalibrationResult:
 
     @property
     def is_helpful(self) -> bool:
-        """Whether what was left out is foretold better than by the plain sum, in the same unit."""
+        """Whether leave-one-out predictions have a smaller error than the plain sum."""
         return (
             self.agreement_left_out.mean_absolute_error < self.agreement_before.mean_absolute_error
         )
 
 
 def single_group(_: Edge) -> str:
-    """The default: one factor for all."""
+    """The default grouping: one factor for all edges."""
     return "all"
 
 
@@ -105,15 +105,15 @@ def calibrate(
     grouping: EdgeGrouping = single_group,
     ridge: float = 1.0,
 ) -> CalibrationResult:
-    """Edges whose sums fit what assemblies were measured at.
+    """Edges whose sums fit the measurements of assemblies.
 
     Args:
-        edges: those the planner was given.
-        measured: what was measured, by the indices of an assembly's edges: smaller is better for
-            the score (accuracy lost, say, not accuracy), the same unit as the cost for a cost.
-        cost: which cost to correct; None is the score.
-        fixed: what the prediction has on top of the edges' sum, as the planner was told.
-        kind: which edges share a factor, such as those of one candidate name.
+        edges: the edges of the planner.
+        measured: indices of an assembly's edges -> measured value. Smaller is better for the score
+            (lost accuracy, for example); for a cost the unit is that of the cost.
+        cost: the cost to correct; None is the score.
+        fixed: the planner's fixed cost, which the prediction adds to the edges' sum.
+        grouping: edges of one group share a factor.
         ridge: see :func:`fit`.
 
     Raises:
@@ -121,7 +121,7 @@ def calibrate(
     """
     group_sums = [_group_sums([edges[i] for i in path], cost, grouping) for path in measured]
     measured_values = list(measured.values())
-    # What a network costs besides its parts is nothing or something: no less.
+    # The fixed cost of a network besides its parts is never negative.
     fit_model = partial(fit, ridge=ridge, min_intercept=-math.inf if cost is None else 0.0)
     model = fit_model(group_sums, measured_values)
     left_out_predictions = [
@@ -150,12 +150,12 @@ def fit(
     min_intercept: float = -math.inf,
     min_measured: int = MIN_MEASURED_ASSEMBLIES,
 ) -> LinearCorrection:
-    """The line of least squares, with a factor of its own for each kind as far as data tell.
+    """The least-squares line with a factor for each group, regularised towards a common factor.
 
-    Minimises the squared errors plus ``ridge`` x (variance of the predicted sums) x the
-    squared differences of the factors from the slope: the more assemblies, the more the factors may
-    differ; with one kind it is the ordinary line. No factor falls below 0, which would have the
-    planner seek what was measured to be bad, and the intercept not below ``min_intercept``.
+    Minimises the squared errors plus ``ridge`` x (variance of the predicted sums) x the squared
+    differences of the factors from the slope. So more assemblies allow larger differences. With
+    one group it is the ordinary line. Factors are 0 or more, because the planner would prefer bad
+    parts otherwise. The intercept is ``min_intercept`` or more.
 
     Raises:
         ValueError: fewer than ``min_measured`` assemblies, or a value that is not finite.
@@ -188,13 +188,14 @@ def fit(
 def _solve_factors(
     sums: NDArray[np.float64], measured_values: NDArray[np.float64], ridge: float
 ) -> tuple[float, NDArray[np.float64]]:
-    """Slope and factors, all of them 0 or more, of a line through the origin; of columns that are
-    centred, the line with a free intercept."""
+    """Slope and factors, all 0 or more, of a line through the origin.
+
+    For centred columns this is the line with a free intercept.
+    """
     count = sums.shape[1]
     scale = float(np.std(sums.sum(axis=1))) or 1.0
-    ridge_weight = (
-        math.sqrt(ridge) if count > 1 else 1.0
-    )  # of one kind, factor and slope are the same
+    # With one group, factor and slope are the same.
+    ridge_weight = math.sqrt(ridge) if count > 1 else 1.0
     differences = ridge_weight * np.hstack([-np.ones((count, 1)), np.eye(count)])
     errors = np.hstack([np.zeros((len(sums), 1)), sums / scale])
     rows, targets = (
@@ -206,7 +207,7 @@ def _solve_factors(
 
 
 def agreement(predicted: Sequence[float], measured: Sequence[float]) -> Agreement:
-    """Mean absolute error and rank correlations of predictions with measurements."""
+    """Mean absolute error and rank correlations of predictions and measurements."""
     error = float(np.mean(np.abs(np.subtract(predicted, measured))))
     if len(set(predicted)) < 2 or len(set(measured)) < 2:
         return Agreement(error, math.nan, math.nan)
@@ -233,4 +234,4 @@ def _scale_edge(edge: Edge, factor: float, cost: str | None) -> Edge:
 
 
 def _without_index(items: Sequence[_Item], index: int) -> list[_Item]:
-    return [item for i, item in enumerate(items) if i != index]
+    return [*items[:index], *items[index + 1 :]]

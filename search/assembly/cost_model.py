@@ -1,10 +1,11 @@
-"""The estimate: what the planner expects of assemblies, corrected by those measured before."""
+"""The assembly cost model: predictions for assemblies, calibrated by measured assemblies."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from stillhouse.search.artifacts.record import Record
@@ -38,11 +39,11 @@ Budgets = Mapping[str, Limit]
 
 @dataclass(frozen=True)
 class AssemblyCostModel:
-    """Sums over parts, and how assemblies that were measured correct them (DONNA, section 3.3).
+    """An additive model over parts, calibrated by measured assemblies (DONNA, section 3.3).
 
-    ``loss_calibration`` turns summed scores into accuracy lost and ``latency_calibration`` summed
-    latencies into a whole network's, which counts only if that helps; none where fewer than three
-    assemblies were measured. ``measured_assemblies`` are those.
+    ``loss_calibration`` maps summed scores to lost accuracy. ``latency_calibration`` maps summed
+    latencies to that of the whole network, and is used only if it helps. Both are None if fewer
+    than three assemblies were measured.
     """
 
     additive_edges: tuple[Edge, ...]
@@ -53,91 +54,71 @@ class AssemblyCostModel:
 
     @property
     def calibrated_edges(self) -> list[Edge]:
-        """The parts as the planner takes them."""
+        """The parts with calibrated scores and latencies, as edges for the planner."""
         scored_edges = self.loss_calibration.edges if self.loss_calibration else self.additive_edges
         if self._useful_latency_calibration is None:
             return list(scored_edges)
         latencies = [edge.costs[LATENCY_METRIC] for edge in self._useful_latency_calibration.edges]
         return [
-            Edge(
-                scored_edge.tail,
-                scored_edge.head,
-                scored_edge.name,
-                scored_edge.score,
-                {**scored_edge.costs, LATENCY_METRIC: latency},
-            )
-            for scored_edge, latency in zip(scored_edges, latencies, strict=True)
+            replace(edge, costs={**edge.costs, LATENCY_METRIC: latency})
+            for edge, latency in zip(scored_edges, latencies, strict=True)
         ]
 
     def best_plans(
         self, budgets: Budgets, count: int = 1, min_difference: int = 1, allow_fewer: bool = False
     ) -> list[Assembly]:
-        """The ``count`` plans in order; with ``allow_fewer``, all there are if they are not so
-        many.
+        """The ``count`` best plans in order; ``allow_fewer`` accepts fewer plans.
 
         Raises:
-            ConfigError: a budget that cannot be kept, with what can; cuts with a gap; too few.
+            ConfigError: a budget that cannot be met, with its nearest feasible value; cuts with a
+                gap; fewer plans than ``count``.
         """
-        edges, limits = (
-            self.calibrated_edges,
-            {cost: Budget(limit.max, limit.min) for cost, limit in budgets.items()},
-        )
         self._require_known_costs(budgets, "budgets")
-        try:
+        with _planner_errors():
             plans = assemblies(
-                edges,
+                self.calibrated_edges,
                 SOURCE,
                 SINK,
-                limits,
+                _planner_budgets(budgets),
                 fixed_costs=self._fixed_offsets(),
                 count=count,
                 min_difference=min_difference,
             )
-        except (InfeasibleBudgets, DisconnectedGraph) as error:
-            raise ConfigError([Problem("budgets", str(error))]) from None
         if len(plans) < count and not allow_fewer:
             message = f"the budgets leave {len(plans)} plans, ranks 0 to {len(plans) - 1}"
             raise ConfigError([Problem("rank", message)])
         return plans
 
     def pareto_front(self, cost: str, budgets: Budgets, points: int) -> list[Assembly]:
-        """Plans that none beats in both score and ``cost``, the best score first.
+        """The Pareto front of score and ``cost``, the best score first.
 
         Raises:
             ConfigError: as :meth:`best_plans`.
         """
-        limits = {name: Budget(limit.max, limit.min) for name, limit in budgets.items()}
         self._require_known_costs([cost, *budgets], "budgets")
-        try:
+        with _planner_errors():
             return pareto_front(
                 self.calibrated_edges,
                 SOURCE,
                 SINK,
                 cost,
-                limits,
+                _planner_budgets(budgets),
                 fixed_costs=self._fixed_offsets(),
                 points=points,
             )
-        except (InfeasibleBudgets, DisconnectedGraph) as error:
-            raise ConfigError([Problem("budgets", str(error))]) from None
 
     def plan_at_share(self, cost: str, share: float) -> Assembly:
-        """The best plan within a share of the way from the least ``cost`` to the best score's.
+        """The best plan up to least cost + ``share`` * (cost of the best plan - least cost).
 
         Raises:
             ConfigError: as :meth:`best_plans`.
         """
         cost_of_best = self.best_plans({})[0].costs[cost]
-        edges = [
-            Edge(edge.tail, edge.head, edge.name, edge.costs[cost], edge.costs)
-            for edge in self.calibrated_edges
-        ]
-        least_cost = assemblies(edges, SOURCE, SINK, {}, fixed_costs=self._fixed_offsets())[
-            0
-        ].costs[cost]
-        return self.best_plans(
-            {cost: Limit(max=least_cost + share * max(cost_of_best - least_cost, 0.0))}
-        )[0]
+        edges = [replace(edge, score=edge.costs[cost]) for edge in self.calibrated_edges]
+        (cheapest,) = assemblies(edges, SOURCE, SINK, {}, fixed_costs=self._fixed_offsets())
+        least_cost = cheapest.costs[cost]
+        limit = Limit(max=least_cost + share * max(cost_of_best - least_cost, 0.0))
+        return self.best_plans({cost: limit})[0]
 
     def additive_sums(self, path: EdgePath) -> tuple[float, float | None]:
         """The plain sums of score and latency over an assembly."""
@@ -148,18 +129,15 @@ class AssemblyCostModel:
         return math.fsum(edge.score for edge in edges), total_latency
 
     def expected_loss(self, plan: Assembly) -> float | None:
-        """Accuracy an assembly is expected to lose, where assemblies were measured; the line goes
-        on where no accuracy is left."""
-        return (
-            min(max(plan.score + self.loss_calibration.intercept, 0.0), 1.0)
-            if self.loss_calibration
-            else None
-        )
+        """The predicted loss of accuracy, clamped to 0..1; None without a calibration."""
+        if self.loss_calibration is None:
+            return None
+        return min(max(plan.score + self.loss_calibration.intercept, 0.0), 1.0)
 
     def calibration_summary(self) -> dict[str, Any]:
-        """How far prediction and truth are apart, before and after, as JSON types.
+        """Agreement of prediction and measurement before and after calibration, as JSON types.
 
-        Of too few measured assemblies, only how many there are; of none, nothing.
+        With too few measured assemblies only their number; without any, nothing.
         """
         if not self.measured_assemblies:
             return {}
@@ -176,23 +154,15 @@ class AssemblyCostModel:
         return {"assemblies": len(self.measured_assemblies), **summaries}
 
     def _fixed_offsets(self) -> dict[str, float]:
-        return {
-            **self.fixed_costs,
-            **(
-                {LATENCY_METRIC: self._useful_latency_calibration.intercept}
-                if self._useful_latency_calibration
-                else {}
-            ),
-        }
+        calibration = self._useful_latency_calibration
+        latency = {LATENCY_METRIC: calibration.intercept} if calibration else {}
+        return {**self.fixed_costs, **latency}
 
     @property
     def _useful_latency_calibration(self) -> CalibrationResult | None:
-        """The latencies' correction, where it helps."""
-        return (
-            self.latency_calibration
-            if self.latency_calibration and self.latency_calibration.is_helpful
-            else None
-        )
+        """The calibration of latencies if it helps, else None."""
+        calibration = self.latency_calibration
+        return calibration if calibration and calibration.is_helpful else None
 
     def _require_known_costs(self, costs: Sequence[str] | Budgets, field: str) -> None:
         known_costs = set.intersection(*(set(edge.costs) for edge in self.additive_edges))
@@ -209,10 +179,23 @@ class AssemblyCostModel:
                 )
 
 
+def _planner_budgets(budgets: Budgets) -> dict[str, Budget]:
+    return {cost: Budget(limit.max, limit.min) for cost, limit in budgets.items()}
+
+
+@contextmanager
+def _planner_errors() -> Iterator[None]:
+    """The planner's errors as problems of the field ``budgets``."""
+    try:
+        yield
+    except (InfeasibleBudgets, DisconnectedGraph) as error:
+        raise ConfigError([Problem("budgets", str(error))]) from None
+
+
 def fit_cost_model(
     pool: BlockPool, score: ScoreName, records: Sequence[Record]
 ) -> AssemblyCostModel:
-    """What is known of a pool's parts, and of assemblies of them among ``records``."""
+    """The cost model of a pool, calibrated by the assemblies of its parts among ``records``."""
     edges, measured = pool.edges(score), pool.measured_paths(records)
     losses = {path: 1.0 - record.figures["val_accuracy"] for path, record in measured.items()}
     latencies = {
@@ -235,24 +218,21 @@ def fit_cost_model(
 
 
 def _calibrate_loss(edges: Sequence[Edge], losses: Mapping[EdgePath, float]) -> CalibrationResult:
-    """One factor for all, or one for each kind of candidate where that ranks assemblies better
-    that were left out of the fit: a plan is a choice, and a rank decides it."""
-    common, per_candidate = (
-        calibrate(edges, losses),
-        calibrate(edges, losses, grouping=_candidate_name),
-    )
-    return (
-        per_candidate
-        if per_candidate.agreement_left_out.spearman > common.agreement_left_out.spearman
-        else common
-    )
+    """One common factor, or one factor per candidate if its leave-one-out ranking is better.
+
+    The ranking decides, because a plan is chosen by rank.
+    """
+    common = calibrate(edges, losses)
+    per_candidate = calibrate(edges, losses, grouping=_candidate_name)
+    is_better = per_candidate.agreement_left_out.spearman > common.agreement_left_out.spearman
+    return per_candidate if is_better else common
 
 
 def _candidate_name(edge: Edge) -> str:
-    """Candidates of one kind share a correction: ``3-5 ghost`` is a ghost."""
+    """The group of an edge: ``ghost`` for ``3-5 ghost``."""
     return edge.name.partition(" ")[2] or edge.name
 
 
 def _finite_or_none(agreement: Any) -> dict[str, float | None]:
-    """Without what is no number, which JSON has no word for."""
+    """The values, with None for numbers that JSON does not have."""
     return {k: v if math.isfinite(v) else None for k, v in asdict(agreement).items()}

@@ -1,4 +1,4 @@
-"""Frozen teachers of this process, kept from one stage to the next."""
+"""Cache of the frozen teachers of this process."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from stillhouse.methods.core.training.teachers import FrozenTeacher
 from stillhouse.search.artifacts.artifact import Artifact
 from stillhouse.search.assembly.network import load_network
 
-# Frozen teachers stay on the device for the next trial of this worker.
+# Frozen teachers stay on the device for the next stage of this process.
 _TEACHER_CACHE: OrderedDict[tuple[str, str], FrozenTeacher] = OrderedDict()
 _MAX_CACHED_TEACHERS = 8
 
 
 def frozen_teacher(artifact: Artifact, device: torch.device) -> FrozenTeacher:
-    """The network of a stage as a teacher; the last few of this process are kept."""
+    """The network of a stage as a frozen teacher, from the cache if it is there."""
     cache_key = (artifact.record.key, str(device))
     if cache_key not in _TEACHER_CACHE:
         _TEACHER_CACHE[cache_key] = FrozenTeacher(

@@ -1,4 +1,4 @@
-"""Assembly: a network put together from a teacher's ends and replacements between its cuts."""
+"""Loading networks from artifacts, and assembling them from a teacher and replacements."""
 
 from __future__ import annotations
 
@@ -25,8 +25,10 @@ from stillhouse.spaces.network_spec import NetworkSpec
 
 @dataclass(frozen=True)
 class BlockReplacement:
-    """A replacement for blocks ``start`` .. ``stop`` - 1; ``enter`` and ``leave`` are the shares
-    of the teacher's channels at its ends."""
+    """A replacement for blocks ``start`` .. ``stop`` - 1 of a teacher.
+
+    ``enter`` and ``leave`` are the shares of the teacher's channels at its two ends.
+    """
 
     start: int
     stop: int
@@ -36,28 +38,26 @@ class BlockReplacement:
 
     @property
     def label(self) -> str:
-        """``3-5 ghost``: where it goes and what it is; the widths as well where it is narrow."""
+        """Position and block, such as ``3-5 ghost``, and the widths if one is below 1."""
         is_narrow = self.enter < 1.0 or self.leave < 1.0
         widths = f" {self.enter:g}-{self.leave:g}" if is_narrow else ""
         return f"{self.start}-{self.stop} {self.block.label}{widths}"
 
     def build(self, teacher: Network, cut_shapes: Mapping[int, Shape]) -> nn.Module:
-        """The replacement, before it has learnt anything.
+        """The replacement without training.
 
         Args:
-            at: the teacher's :func:`stillhouse.spaces.modules.cuts.cut_positions`.
+            cut_shapes: the teacher's ``cut_positions``.
 
         Raises:
             ConfigError: this kind of block does not fit there.
         """
-        input_shape, output_shape = (
-            narrowed_shape(cut_shapes[self.start], self.enter),
-            narrowed_shape(cut_shapes[self.stop], self.leave),
-        )
+        input_shape = narrowed_shape(cut_shapes[self.start], self.enter)
+        output_shape = narrowed_shape(cut_shapes[self.stop], self.leave)
         return self.block.build(teacher.span(self.start, self.stop), input_shape, output_shape)
 
     def plain(self) -> dict[str, Any]:
-        """As JSON types."""
+        """The replacement as JSON types."""
         cut_fields = {
             "start": self.start,
             "stop": self.stop,
@@ -79,17 +79,17 @@ def assemble_network(
     replacements: Sequence[BlockReplacement],
     modules: Sequence[nn.Module] = (),
 ) -> Network:
-    """The teacher's stem, the pieces in order, the teacher's head.
+    """A network of the teacher's stem, the replacements in order, and the teacher's head.
 
     Args:
-        teacher: gives stem and head, which are shared, and what ``replacements`` are built from.
-        modules: the pieces as they have learnt; built anew, for weights to be loaded, without.
+        teacher: its stem and head are shared; ``replacements`` are built for its blocks.
+        modules: the trained replacements; without them, untrained ones are built.
 
     Returns:
-        Blocks are named after the teacher's: a piece of one block as that, a longer one as
-        ``<first>_to_<last>``. Where the first or last width is narrow, the stem ends in a fixed
-        :class:`PCAProject` and the head begins with a :class:`PCAExpand`, both empty without
-        ``modules``.
+        A network whose blocks have the teacher's names. A replacement of one block has its name, a
+        longer one ``<first>_to_<last>``. If the first or last width is below 1, the stem ends in a
+        :class:`PCAProject` and the head begins with a :class:`PCAExpand`, whose tensors are loaded
+        later.
     """
     names, cut_shapes = teacher.names, cut_positions(teacher, shape)
     built_modules = list(modules) or [
@@ -109,16 +109,16 @@ def assemble_network(
 
 
 def stem_module(teacher: Network, cut_shapes: Mapping[int, Shape], width: float) -> nn.Module:
-    """A teacher's first block, projected onto a share of its channels."""
+    """A teacher's first block, followed by a projection if ``width`` is below 1."""
     block, channels = teacher.blocks[teacher.names[0]], cut_shapes[min(cut_shapes)][0]
     num_kept = narrowed_shape(cut_shapes[min(cut_shapes)], width)[0]
     return nn.Sequential(block, PCAProject.empty(num_kept, channels)) if width < 1.0 else block
 
 
 def head_module(teacher: Network, cut_shapes: Mapping[int, Shape], width: float) -> nn.Module:
-    """A teacher's head behind the projection from a share of the channels.
+    """A teacher's head, after an expansion if ``width`` is below 1.
 
-    What may follow it sums subclasses up, and neither learns nor costs anything.
+    A block that sums subclasses may follow it; that block has no weights and no cost.
     """
     block, channels = teacher.blocks[teacher.names[max(cut_shapes)]], cut_shapes[max(cut_shapes)][0]
     num_kept = narrowed_shape(cut_shapes[max(cut_shapes)], width)[0]
@@ -131,18 +131,17 @@ def _block_name(names: Sequence[str], replacement: BlockReplacement) -> str:
 
 
 def load_network(artifact: Artifact) -> Network:
-    """The network that a stage left in the library, in eval mode on the CPU."""
+    """The network of an artifact, in evaluation mode on the CPU."""
     network = _build_structure(artifact)
     network.load_state_dict(dict(artifact.tensors))
     return network.eval()
 
 
 def reinitialise(artifact: Artifact) -> Network:
-    """The same architecture with weights from torch's global generator: nothing learnt is in it.
+    """The same architecture with new weights from torch's global generator.
 
-    All convolutions start as those of a new network do, also where a piece would take over some
-    of its teacher's. What no training changes is part of the architecture and stays: the images'
-    normalisation, and the projections onto a teacher's principal channels.
+    All convolutions are initialised, also in replacements that copy the teacher's blocks. Tensors
+    that training does not change stay: the normalisation of images and the PCA projections.
     """
     network = _build_structure(artifact)
     initialise(network)
@@ -157,7 +156,7 @@ def reinitialise(artifact: Artifact) -> Network:
 
 
 def _build_structure(artifact: Artifact) -> Network:
-    """A stage's network with its normalisation, before it has learnt anything."""
+    """The network of an artifact with its normalisation, but without its weights."""
     metadata = artifact.record.facts
     channels, height, width = metadata["data"]["shape"]
     shape, classes = (channels, height, width), metadata["data"]["classes"]
@@ -185,10 +184,13 @@ def _build_structure(artifact: Artifact) -> Network:
 
 
 def network_description(artifact: Artifact) -> dict[str, Any]:
-    """A network's structure as plain data: the named network, the pieces put into it, and where
-    there are some the blocks with ``heads``, layers ``trimmed`` to other sizes, whether its
-    zeros are to stay (``sparse``), and the ``bits`` of its weights with the blocks that were
-    ``folded`` for it and the layers with a rounding of what is ``leaving`` (``quantised``)."""
+    """The structure of a network as plain data.
+
+    ``teacher`` is the named network and ``pieces`` are its replacements. Optional fields: blocks
+    with ``heads``; layers ``trimmed`` to other sizes; ``sparse`` if zero weights stay 0;
+    ``quantised`` with ``bits``, the ``folded`` blocks and the layers with quantised outputs
+    (``leaving``).
+    """
     description: dict[str, Any] = artifact.record.facts.get("assembly") or {
         "teacher": network_spec_of(artifact).plain(),
         "pieces": [],
@@ -197,7 +199,7 @@ def network_description(artifact: Artifact) -> dict[str, Any]:
 
 
 def network_spec_of(artifact: Artifact) -> NetworkSpec:
-    """The named network that a ``train`` stage made."""
+    """The named network of a ``train`` stage."""
     spec_data = artifact.record.identity["work"]["network"]
     return NetworkSpec.parse({k: v for k, v in spec_data.items() if k != "version"})
 
@@ -206,6 +208,6 @@ def network_spec_of(artifact: Artifact) -> NetworkSpec:
 def sketch_and_cuts(
     spec_json: str, shape: Shape, classes: int
 ) -> tuple[Network, Mapping[int, Shape]]:
-    """A network's sketch, and where it may be cut; ``spec_json`` is a network's JSON."""
+    """A network built for its shapes only, and its cuts, from the JSON of its specification."""
     network = NetworkSpec.parse(json.loads(spec_json)).build_for_shapes(shape, classes)
     return network, cut_positions(network, shape)

@@ -1,4 +1,4 @@
-"""The pool: one teacher's neighbourhoods as the library has them, for the planner."""
+"""The block pool: one teacher's trained neighbourhoods, as edges for the planner."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ ScoreName = Literal["kl", "nmse", "accuracy_drop"]
 COST_NAMES = ("parameters", "flops", "bytes")
 LATENCY_METRIC = "latency_ms"
 BUDGET_COSTS = (*COST_NAMES, LATENCY_METRIC)
-"""Costs that a budget may be on."""
+"""Costs that a budget may limit."""
 SOURCE, SINK = ("in", 0.0), ("out", 0.0)
-"""Where an assembly's path begins and ends: before the stem, behind the head."""
+"""The ends of an assembly's path: before the stem and after the head."""
 EdgePath = tuple[int, ...]
-"""An assembly as the places of its edges."""
+"""An assembly as the indices of its edges."""
 
 
 class BlockPool:
-    """What assemblies can be made of: neighbourhoods, and stems and heads for their widths.
+    """The parts of assemblies: neighbourhoods, and stems and heads for their widths.
 
     Args:
-        teacher: whose blocks they replace.
-        shape: of its images.
-        made: the artifacts an assemble stage rests on, the teacher's apart.
-        timed: label of a part -> key of its latency among ``made``.
+        teacher: the network whose blocks are replaced.
+        shape: the shape of its images.
+        artifacts: the parents of an assemble stage, without the teacher.
+        latency_keys: label of a part -> key of its latency among ``artifacts``.
     """
 
     def __init__(
@@ -74,17 +74,17 @@ class BlockPool:
 
     @property
     def fixed_costs(self) -> dict[str, float]:
-        """What every assembly costs besides its parts: the mean and deviation of its images."""
+        """The costs of every assembly besides its parts: mean and std of its images."""
         return {"bytes": 8.0 * len(self._teacher.mean.flatten())}
 
     def edges(self, score: ScoreName) -> list[Edge]:
-        """Everything a plan may be made of: the neighbourhoods first, then stems and heads."""
+        """All parts of plans: the neighbourhoods first, then stems and heads."""
         return [
             self._block_edge(artifact, score) for artifact in self._neighbourhoods
         ] + self._end_edges()
 
     def measured_paths(self, records: Iterable[Record]) -> dict[EdgePath, Record]:
-        """Assemblies of these neighbourhoods that were made before, by their edges."""
+        """Records of the assemblies of these neighbourhoods, by their edges."""
         end_edges = self._end_edges()
         records_by_path: dict[EdgePath, Record] = {}
         index_of_key = {artifact.record.key: i for i, artifact in enumerate(self._neighbourhoods)}
@@ -120,7 +120,7 @@ class BlockPool:
         return records_by_path
 
     def describe_parts(self, path: EdgePath, edges: Sequence[Edge]) -> Iterator[dict[str, Any]]:
-        """Each part of an assembly, from the stem to the head: where it stands, what it costs."""
+        """Position, score and costs of each part of an assembly, from the stem to the head."""
         end_positions: dict[Any, Any] = {SOURCE: (0, 1.0), SINK: (len(self._teacher.names), 1.0)}
         for edge in (edges[index] for index in path):
             start, enter = end_positions.get(edge.tail, edge.tail)
@@ -133,7 +133,7 @@ class BlockPool:
         return [self._neighbourhoods[i] for i in path if i < len(self._neighbourhoods)]
 
     def build_network(self, neighbourhoods: Sequence[Artifact]) -> Network:
-        """The network they make, with what they learnt."""
+        """The assembly of trained neighbourhoods."""
         replacements = [replacement_of(artifact) for artifact in neighbourhoods]
         modules = []
         for replacement, artifact in zip(replacements, neighbourhoods, strict=True):
@@ -141,20 +141,17 @@ class BlockPool:
             module.load_state_dict(dict(artifact.tensors))
             modules.append(module.eval())
         network = assemble_network(self._teacher, self._shape, replacements, modules)
-        stem_cut, head_cut = (
-            (network.names[0], min(self._cut_shapes)),
-            (subclass_logits_block(network), max(self._cut_shapes)),
-        )
-        for (name, cut), width in (
-            (stem_cut, replacements[0].enter),
-            (head_cut, replacements[-1].leave),
+        first_cut, last_cut = min(self._cut_shapes), max(self._cut_shapes)
+        for name, cut, width in (
+            (network.names[0], first_cut, replacements[0].enter),
+            (subclass_logits_block(network), last_cut, replacements[-1].leave),
         ):
-            if width < 1.0:  # a projection beside the teacher's own block
+            if width < 1.0:
                 self._load_projection(network.blocks[name], cut, width)
         return network
 
     def _load_projection(self, end_module: nn.Module, cut: int, width: float) -> None:
-        """Load the principal channels at a cut into a stem or head."""
+        """Load the principal channels at a cut into the projection of a stem or head."""
         tensors, num_kept = self._bases_by_cut[cut], narrowed_shape(self._cut_shapes[cut], width)[0]
         state = {"basis": tensors["basis"][:num_kept], "mean": tensors["mean"]}
         projection = next(
@@ -175,7 +172,7 @@ class BlockPool:
         )
 
     def _end_edges(self) -> list[Edge]:
-        """Stem and head at each width that occurs there."""
+        """Stems and heads for each width of the neighbourhoods there."""
         replacements = [replacement_of(artifact) for artifact in self._neighbourhoods]
         first_cut, last_cut = min(self._cut_shapes), max(self._cut_shapes)
         edges = []
@@ -204,8 +201,7 @@ class BlockPool:
 
 
 def end_label(end: str, width: float) -> str:
-    """``stem_module``, ``head_module 0.5``: a teacher's end and its share of channels where that is
-    narrow."""
+    """The label of a teacher's stem or head: ``stem``, or ``head 0.5`` if the width is below 1."""
     return end if width >= 1.0 else f"{end} {width:g}"
 
 
@@ -218,7 +214,7 @@ def _exit_node(replacements: Sequence[Mapping[str, Any]]) -> tuple[int, float]:
 
 
 def replacement_of(artifact: Artifact) -> BlockReplacement:
-    """What a neighbourhood's artifact is, and where it goes."""
+    """The replacement that a neighbourhood's artifact holds."""
     operation_identity = artifact.record.identity["work"]
     block_data = {k: v for k, v in operation_identity["block"].items() if k != "version"}
     return BlockReplacement.parse({**operation_identity, "block": block_data})

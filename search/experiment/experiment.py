@@ -31,7 +31,7 @@ from stillhouse.search.experiment.stage_graph import (
 )
 from stillhouse.search.experiment.yaml_schema import dump
 from stillhouse.search.stages.core.config import StageConfig
-from stillhouse.spaces.config.domains import ConditionalDomain, Domain, Suggester, domain_to_dict
+from stillhouse.spaces.config.domains import ConditionalDomain, Domain, Suggester
 from stillhouse.spaces.config.limits import Limit
 
 
@@ -165,7 +165,7 @@ class Experiment:
         }
         if self.search:
             file_data["search"] = {
-                path: domain_to_dict(domain) for path, domain in self.search.items()
+                path: domain.plain() for path, domain in self.search.items()
             }
         if self.factorial:
             file_data["factorial"] = self.factorial.model_dump(mode="json", exclude_defaults=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -13,7 +12,7 @@ from stillhouse.search.core.model_name import name_problem
 from stillhouse.search.core.study_uri import check_study_uri
 from stillhouse.spaces.config.base import Config, setting
 from stillhouse.spaces.config.limits import Limit, as_limit
-from stillhouse.spaces.config.problems import ConfigError, unknown_message
+from stillhouse.spaces.config.named import to_flat_form
 from stillhouse.spaces.latency import LatencySettings
 
 STATIC_METRICS = ("parameters", "flops", "bytes")
@@ -87,27 +86,10 @@ class NoSchedulerSettings(Config):
 _SCHEDULER_KINDS = ("none", "asha", "median")
 
 
-def _normalise_scheduler(data: Any) -> Any:
-    if isinstance(data, Config):
-        return data
-    if isinstance(data, str):
-        data = {"kind": data}
-    if isinstance(data, Mapping) and len(data) == 1 and "kind" not in data:
-        ((kind, settings),) = data.items()
-        if not isinstance(settings, Mapping | None):
-            raise ConfigError(f"needs {{{kind}: {{settings}}}}, found {data!r}")
-        data = {"kind": kind, **(settings or {})}
-    if not (isinstance(data, Mapping) and "kind" in data):
-        raise ConfigError(f"needs a name or {{name: {{settings}}}}, found {data!r}")
-    if data["kind"] not in _SCHEDULER_KINDS:
-        raise ConfigError(unknown_message("scheduler", data["kind"], _SCHEDULER_KINDS))
-    return data
-
-
 SchedulerSettings = Annotated[
     NoSchedulerSettings | AshaSettings | MedianSettings,
     Field(discriminator="kind"),
-    BeforeValidator(_normalise_scheduler),
+    BeforeValidator(to_flat_form("scheduler", _SCHEDULER_KINDS, allow_none=True)),
 ]
 
 

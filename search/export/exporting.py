@@ -20,7 +20,7 @@ from stillhouse.search.export.format import ExportSource, Format, Predictor
 from stillhouse.search.export.formats import FORMATS
 from stillhouse.spaces.compression.quantisation import exportable, quantised_layers
 from stillhouse.spaces.config.problems import ConfigError, Problem, first_line
-from stillhouse.spaces.cost import time_calls
+from stillhouse.spaces.latency import time_calls
 from stillhouse.spaces.modules.classifier import Classifier
 
 NUM_COMPARED_IMAGES = 512

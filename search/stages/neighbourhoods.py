@@ -103,7 +103,7 @@ class Neighbourhoods(StageConfig):
                     replacement = BlockReplacement(
                         interval.start, interval.stop, block, enter, leave
                     )
-                    is_redundant = block.kind == "kept" and contains_cut
+                    is_redundant = block.name == "kept" and contains_cut
                     if not is_redundant and _fits(
                         spec_json, shape, classes, canonical_json(replacement.plain())
                     ):

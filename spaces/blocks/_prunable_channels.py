@@ -1,4 +1,4 @@
-"""Channels that live inside a run of blocks only, where they can be pruned."""
+"""Channels that only a run of blocks itself uses, so that they can be pruned."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _ELEMENTWISE = (nn.ReLU, nn.ReLU6, nn.MaxPool2d, nn.AvgPool2d, nn.Dropout, nn.Id
 
 @dataclass(frozen=True)
 class PrunableConv:
-    """A convolution and the batch norm (where there is one) that scales its outputs."""
+    """A convolution and the batch norm on its outputs, if there is one."""
 
     conv: nn.Conv2d
     norm: nn.BatchNorm2d | None
 
     def channel_importance(self) -> Tensor:
-        """Of each output channel: the L1 norm of its filter, times its scale in the batch norm."""
+        """For each output channel, the L1 norm of its filter times its scale in the batch norm."""
         norms = self.conv.weight.detach().abs().sum((1, 2, 3))
         return norms if self.norm is None else norms * self.norm.weight.detach().abs()
 
     def select_channels(self, indices: Tensor) -> None:
-        """Only these output channels; of a depthwise convolution also only these inputs."""
+        """Keep only these output channels; for a depthwise convolution also only these inputs."""
         _index_tensors(self.conv, indices, "weight", "bias")
         self.conv.out_channels = len(indices)
         if self.conv.groups > 1:
@@ -39,13 +39,13 @@ class PrunableConv:
 
 @dataclass(frozen=True)
 class PrunableChannels:
-    """Channels that pass through ``filters`` one by one, and are read by ``reader`` alone."""
+    """Channels that pass through ``filters`` separately and are the inputs of ``reader`` only."""
 
     filters: tuple[PrunableConv, ...]
     reader: nn.Conv2d
 
     def prune(self, count: int) -> None:
-        """Keep the ``count`` most important channels, in their old order."""
+        """Keep the ``count`` most important channels, in their present order."""
         importance = torch.stack([f.channel_importance() for f in self.filters]).prod(0)
         indices = importance.topk(count).indices.sort().values
         for layer in self.filters:
@@ -56,12 +56,12 @@ class PrunableChannels:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of channels."""
         return self.reader.in_channels
 
 
 def find_prunable_channels(span: nn.Sequential) -> Iterator[PrunableChannels]:
-    """Every place in a run of blocks where channels can be pruned."""
+    """All groups of channels in a run of blocks that can be pruned."""
     for block in span:
         if isinstance(block, PreactivationBlock):
             yield PrunableChannels((PrunableConv(block.conv1, block.bn2),), block.conv2)
@@ -75,14 +75,14 @@ def find_prunable_channels(span: nn.Sequential) -> Iterator[PrunableChannels]:
 
 
 def _in_inverted_residual(block: InvertedResidual) -> Iterator[PrunableChannels]:
-    """The expanded channels; without an expansion they are the block's input."""
+    """The expanded channels; a block without expansion has none."""
     if len(block.layers) == 3:
         expand, filters, project = (PrunableConv(unit.conv, unit.bn) for unit in block.layers)  # type: ignore[arg-type]
         yield PrunableChannels((expand, filters), project.conv)
 
 
 def _in_residual_block(block: nn.Module) -> Iterator[PrunableChannels]:
-    """Between ``conv1``, ``bn1``, ``conv2``, ... of residual blocks, torchvision's as well."""
+    """Channels between ``conv1``, ``conv2``, ... of residual blocks, also torchvision's."""
     parts = dict(block.named_children())
     layers: list[PrunableConv] = []
     while (conv := parts.get(f"conv{len(layers) + 1}")) is not None:
@@ -96,7 +96,7 @@ def _in_residual_block(block: nn.Module) -> Iterator[PrunableChannels]:
 
 
 def _only_convolution(block: nn.Module) -> PrunableConv | None:
-    """The only convolution of a block that does nothing else to whole channels."""
+    """The convolution of a block; None if other layers mix or scale channels."""
     layers = [m for m in block.children() if not isinstance(m, _ELEMENTWISE)]
     match layers:
         case [nn.Conv2d(groups=1) as conv]:
@@ -107,7 +107,7 @@ def _only_convolution(block: nn.Module) -> PrunableConv | None:
 
 
 def _index_tensors(module: nn.Module, indices: Tensor, *names: str) -> None:
-    """Keep the chosen entries of each tensor that the module has."""
+    """Keep the entries ``indices`` of each named tensor that is not None."""
     for name in names:
         tensor = getattr(module, name)
         if tensor is not None:

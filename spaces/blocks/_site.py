@@ -1,4 +1,4 @@
-"""The place that a replacement block is built for, and what most kinds are put together from."""
+"""The site of a replacement block, and the units that most kinds of blocks are built from."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ _NON_COMPUTING_LAYERS = (nn.Identity, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvg
 
 @dataclass(frozen=True)
 class Site:
-    """A span of a teacher's blocks, as its replacement meets it.
+    """The shapes and properties at the two ends of a span of a teacher's blocks.
 
-    ``is_full_width`` says whether both ends have all the teacher's channels; ``is_activated``
-    whether what the replacement should say is never negative, being the output of a ReLU at full
-    width.
+    ``is_full_width``: both ends have all the teacher's channels. ``is_activated``: the output is
+    that of a ReLU at full width, so it is never negative.
     """
 
     inputs: Shape
@@ -38,7 +37,7 @@ class Site:
         """The site of ``span`` between features of these shapes.
 
         Raises:
-            ConfigError: the shapes are not the span's, nor the same with fewer channels.
+            ConfigError: the shapes are neither those of the span nor the same with fewer channels.
         """
         convolutions = (m for m in span.modules() if isinstance(m, nn.Conv2d))
         channels = next((c.in_channels for c in convolutions), inputs[0])
@@ -48,26 +47,27 @@ class Site:
         )
         if not fits_width or outputs[1:] != output_shape[1:]:
             raise ConfigError(
-                f"these blocks lead from {_format_shape((channels, *inputs[1:]))} to {_format_shape(output_shape)}, "
-                f"which does not allow a replacement from {_format_shape(inputs)} to {_format_shape(outputs)}"
+                f"these blocks lead from {_format_shape((channels, *inputs[1:]))} "
+                f"to {_format_shape(output_shape)}, which does not allow a replacement "
+                f"from {_format_shape(inputs)} to {_format_shape(outputs)}"
             )
         full = inputs[0] == channels and outputs[0] == output_shape[0]
         return cls(inputs, outputs, full, activated and outputs[0] == output_shape[0])
 
     @property
     def is_aligned(self) -> bool:
-        """Whether a channel means the same at both ends, so that it may be passed on as it is.
+        """Whether the channels correspond at both ends, so that a shortcut may be the identity.
 
-        At a narrower boundary each end has principal channels of its own.
+        At a narrower boundary each end has its own principal channels.
         """
         return self.is_full_width and self.inputs == self.outputs
 
     @property
     def stride(self) -> Stride:
-        """The stride, down and across, that leads from one size to the other, rounding up.
+        """The vertical and horizontal stride between the two sizes, which are rounded up.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: no stride leads from one size to the other.
         """
         height, width = (
             -(-before // after)
@@ -76,7 +76,8 @@ class Site:
         output_size = (-(-self.inputs[1] // height), -(-self.inputs[2] // width))
         if output_size != self.outputs[1:]:
             raise ConfigError(
-                f"no stride leads from {_format_shape(self.inputs[1:])} to {_format_shape(self.outputs[1:])}"
+                f"no stride leads from {_format_shape(self.inputs[1:])} "
+                f"to {_format_shape(self.outputs[1:])}"
             )
         return height, width
 
@@ -94,7 +95,7 @@ class Site:
 
 
 class BranchUnit(nn.Module):
-    """A branch beside a shortcut (where there is one), then an activation."""
+    """The sum of a branch and a shortcut (if there is one), then an activation."""
 
     def __init__(self, branch: nn.Module, shortcut: nn.Module | None, activated: bool) -> None:
         super().__init__()
@@ -114,11 +115,11 @@ def stack_units(
     branch: Callable[[int, int, Stride], nn.Module],
     project: bool = False,
 ) -> nn.Sequential:
-    """``depth`` units in a row, freshly initialised; the first leads to the outputs' shape.
+    """``depth`` newly initialised units in a row; the first changes the shape to the outputs'.
 
-    ``branch`` makes a unit's layers, not activated, from input channels, output channels and
-    stride. A unit has its input added where channels correspond; ``project`` adds a projection
-    of it where they do not. The last unit is activated only if the span's own blocks are.
+    ``branch`` makes a unit's layers, without activation, from input channels, output channels and
+    stride. A unit adds its input where channels correspond; elsewhere it adds a projection of the
+    input if ``project``. The last unit has an activation only if the span ends in one.
     """
     units = []
     channels = site.outputs[0]
@@ -137,7 +138,7 @@ def stack_units(
 def projection(site: Site) -> nn.Sequential:
     """Average pooling to the outputs' size, then a 1x1 convolution with batch norm.
 
-    A strided 1x1 convolution would not look at most of the pixels (He et al. 2019, figure 2c).
+    A strided 1x1 convolution would skip most of the pixels (He et al. 2019, figure 2c).
     """
     pool = nn.AvgPool2d(site.stride, ceil_mode=True)
     unit = ConvUnit(site.inputs[0], site.outputs[0], kernel=1, activation=None)
@@ -145,12 +146,12 @@ def projection(site: Site) -> nn.Sequential:
 
 
 def make_trainable(copies: nn.Sequential) -> nn.Sequential:
-    """Copies of a frozen teacher's blocks, ready to learn."""
+    """Copies of a frozen teacher's blocks, with gradients and in training mode."""
     return copies.requires_grad_(True).train()
 
 
 def _trace_output(span: nn.Sequential, inputs: Shape) -> tuple[tuple[int, ...], bool]:
-    """The shape of the span's output, and whether a ReLU made it; pooling keeps the sign."""
+    """The shape of the span's output, and whether its last computing layer is a ReLU."""
     executed: list[nn.Module] = []
     copy = deepcopy(span).eval()
     for module in copy.modules():

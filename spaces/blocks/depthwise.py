@@ -17,7 +17,7 @@ from stillhouse.spaces.modules.network import Shape
 class Depthwise(Block):
     """A k x k filter for each channel, then a 1x1 convolution that mixes them.
 
-    The input is added where its shape allows.
+    The input is added where shapes and channels allow it.
     """
 
     kernel: Literal[3, 5, 7] = setting(3, "pixels of the filters' side", Choice((3, 5, 7)))

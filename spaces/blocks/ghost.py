@@ -1,4 +1,4 @@
-"""Ghost modules: cheap features made from a few dear ones (Han et al. 2020, section 3.1)."""
+"""Ghost modules: cheap features from a few expensive ones (Han et al. 2020, section 3.1)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from stillhouse.spaces.modules.network import Shape
 class Ghost(Block):
     """One channel in ``ratio`` from a 1x1 convolution, the others from k x k filters of those.
 
-    Where the size changes, a strided filter of each channel comes first (there, section 3.2);
-    the input is added where its shape allows.
+    Where the size changes, a strided filter of each channel comes first (section 3.2). The input
+    is added where shapes and channels allow it.
     """
 
     ratio: int = setting(2, "channels for each that is convolved in full", Integers(2, 4), ge=2)

@@ -18,8 +18,8 @@ from stillhouse.spaces.modules.network import Shape
 class Grouped(Block):
     """A k x k convolution within groups of channels, then a 1x1 convolution across them.
 
-    With ``shuffle`` the 1x1 convolution is grouped too, after the channels have been dealt out
-    anew. The input is added where its shape allows.
+    With ``shuffle`` the 1x1 convolution is grouped too, after a shuffle of the channels. The input
+    is added where shapes and channels allow it.
     """
 
     groups: int = setting(4, "groups of channels; divides their number", Choice((2, 4, 8)), ge=2)

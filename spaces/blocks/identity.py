@@ -1,4 +1,4 @@
-"""Nothing at all, or as little as leads from one shape to the other."""
+"""The identity, or a linear projection where shapes differ."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stillhouse.spaces.modules.network import Shape
 
 
 class Identity(Block):
-    """The input as it is; where shapes or principal channels differ, a linear projection.
+    """The unchanged input; a linear projection where shapes or principal channels differ.
 
     The projection is an average pooling and a 1x1 convolution with batch norm.
     """

@@ -1,4 +1,4 @@
-"""The teacher's own blocks, kept."""
+"""The teacher's own blocks, unchanged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stillhouse.spaces.modules.network import Shape
 
 
 class Kept(Block):
-    """A copy of the teacher's blocks: nothing saved, nothing lost. At full width only."""
+    """A trainable copy of the teacher's blocks. At full width only."""
 
     def build(self, span: nn.Sequential, inputs: Shape, outputs: Shape) -> nn.Module:
         Site.from_span(span, inputs, outputs).require_full("kept")

@@ -17,10 +17,10 @@ from stillhouse.spaces.modules.network import Shape
 
 
 class Pruned(Block):
-    """The teacher's blocks and weights, less the channels inside that matter least.
+    """The teacher's blocks and weights without their least important inner channels.
 
-    A channel matters as the L1 norm of its filter times its scale in the batch norm says. Pruned
-    are channels inside residual blocks and between plain convolutions. At full width only.
+    The importance of a channel is the L1 norm of its filter times its scale in the batch norm.
+    Channels inside residual blocks and between plain convolutions are pruned. At full width only.
     """
 
     ratio: float = setting(

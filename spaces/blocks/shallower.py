@@ -17,9 +17,9 @@ from stillhouse.spaces.modules.network import Shape
 
 
 class Shallower(Block):
-    """Copies of ``depth`` of the teacher's blocks: all that change the shape, and others.
+    """Copies of ``depth`` of the teacher's blocks: all that change the shape, and some others.
 
-    The others are evenly spread over those that could be left out. At full width only.
+    The others are evenly spread over the blocks that keep the shape. At full width only.
     """
 
     depth: int = setting(1, "how many of the teacher's blocks stay", Integers(1, 3), ge=1)
@@ -35,7 +35,7 @@ class Shallower(Block):
         return make_trainable(nn.Sequential(*(deepcopy(span[index]) for index in chosen)))
 
     def _kept_indices(self, span: nn.Sequential, inputs: Shape) -> list[int]:
-        """The places of the blocks that stay."""
+        """The indices of the blocks that stay."""
         shape_pairs = pairwise((inputs, *output_shapes(list(span), inputs)))
         changing = [index for index, (before, after) in enumerate(shape_pairs) if before != after]
         others = [index for index in range(len(span)) if index not in changing]

@@ -1,4 +1,4 @@
-"""Trimming: layers of a network made narrower, as pruning leaves them."""
+"""Resizing layers of a network to the sizes that pruning leaves."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Layer = WeightedLayer | _BatchNorm
 def check_weighted_layers(
     network: nn.Module, is_supported: Callable[[nn.Module], bool], action: str
 ) -> None:
-    """Whether all weights, but those of batch norms, belong to layers that fit.
+    """Check that all weights, except those of batch norms, belong to supported layers.
 
-    ``action`` says for what: ``pruned``.
+    ``action`` is the word for messages, for example ``pruned``.
 
     Raises:
-        ConfigError: others have some, or nothing has.
+        ConfigError: another layer has weights, or no layer is supported.
     """
     any_supported = False
     for path, module in network.named_modules():
@@ -40,14 +40,14 @@ def check_weighted_layers(
 
 
 def weight_shapes(network: nn.Module) -> dict[str, list[int]]:
-    """Of every convolution, linear layer and batch norm with weights."""
+    """The weight shapes of all convolutions, linear layers and batch norms."""
     return {path: list(layer.weight.shape) for path, layer in _resizable_layers(network)}
 
 
 def resize_layers(network: nn.Module, shapes: WeightShapes) -> None:
-    """Give layers weights of other shapes, in place; what is in them is to be loaded.
+    """Give layers zero weights of other shapes, in place; the values are loaded later.
 
-    A depthwise convolution stays one: its groups are its channels.
+    A depthwise convolution stays depthwise: its groups are its channels.
     """
     for path, layer in _resizable_layers(network):
         shape = shapes.get(path)
@@ -78,7 +78,7 @@ def _resizable_layers(network: nn.Module) -> Iterator[tuple[str, Layer]]:
 
 
 def freeze_zero_weights(network: nn.Module) -> None:
-    """Weights that are 0 stay 0 in training: no gradient reaches them, and 0 decays to 0."""
+    """Keep zero weights at 0 in training: their gradient is set to 0, and weight decay keeps 0."""
     for _, layer in _resizable_layers(network):
         if not isinstance(layer, _BatchNorm):
             layer.weight.register_hook(  # type: ignore[no-untyped-call]

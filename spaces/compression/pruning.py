@@ -1,8 +1,8 @@
-"""Pruning: channels or weights that matter least are taken out of a trained network.
+"""Pruning: the least important channels or weights of a trained network are removed.
 
-Channels go together with all that reads them: torch-pruning follows the dependencies (Fang et al.
-2023, "DepGraph", section 3), and importance is the norm of a whole group (section 3.3). Weights
-go one by one, the smallest first (Han et al. 2015, section 3), and leave zeros.
+Channels are removed together with the weights that depend on them. torch-pruning follows the
+dependencies (Fang et al. 2023, "DepGraph", section 3), and importance is the norm of a whole group
+(section 3.3). Single weights are set to 0, the smallest first (Han et al. 2015, section 3).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Scope = Literal["layer", "network"]
 
 
 def prune_channels(network: Network, shape: Shape, sparsity: float) -> None:
-    """Take the share ``sparsity`` of the channels out of every layer, in place.
+    """Remove the share ``sparsity`` of the channels of every layer, in place.
 
-    The network's inputs and its classes stay. Heads beside the chain must have been removed.
+    Inputs and classes stay. The network must have no heads.
 
     Raises:
-        ConfigError: nothing can be taken out of this network, or a layer would be left empty.
+        ConfigError: no channel can be removed, or a layer would be empty.
     """
     import torch_pruning as tp
 
@@ -35,7 +35,7 @@ def prune_channels(network: Network, shape: Shape, sparsity: float) -> None:
     classes = network(blank_input(shape, [network]), ()).logits.shape[1]
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of parameters that belong to no layer
+            warnings.simplefilter("ignore")  # about parameters that belong to no layer
             pruner = tp.pruner.BasePruner(
                 network,
                 blank_input(shape, [network]),
@@ -47,7 +47,7 @@ def prune_channels(network: Network, shape: Shape, sparsity: float) -> None:
             pruner.step()
         with torch.no_grad():
             classes_left = network(blank_input(shape, [network]), ()).logits.shape[1]
-    except Exception as error:  # whatever it is that its tracing cannot follow
+    except Exception as error:  # its tracing fails with any exception
         reason = first_line(error)
         message = f"the channels of this network cannot be pruned: {reason}; use how: weights"
         raise ConfigError([Problem("how", message)]) from None
@@ -69,10 +69,10 @@ def prune_channels(network: Network, shape: Shape, sparsity: float) -> None:
 def prune_weights(network: Network, sparsity: float, scope: Scope) -> None:
     """Set the share ``sparsity`` of the weights of convolutions and linear layers to 0, in place.
 
-    ``scope`` says among which the smallest are sought: in each layer, or in the whole network.
+    ``scope``: the smallest weights of each layer, or of the whole network.
 
     Raises:
-        ConfigError: a whole layer would be left empty.
+        ConfigError: a layer would have only zeros.
     """
     weights = {path: layer.weight for path, layer in _weighted_layers(network)}
     if scope == "network":
@@ -94,25 +94,25 @@ def prune_weights(network: Network, sparsity: float, scope: Scope) -> None:
 
 
 def check_prunable(network: nn.Module) -> None:
-    """Whether all that has weights is a convolution or a linear layer.
+    """Check that only convolutions and linear layers have weights, except batch norms.
 
     Raises:
-        ConfigError: something else has, an LSTM say, or nothing.
+        ConfigError: another layer has weights, for example an LSTM, or no layer has.
     """
     check_weighted_layers(network, lambda layer: isinstance(layer, WeightedLayer), "pruned")
 
 
 def narrowest_layer(network: nn.Module) -> tuple[str, int]:
-    """The layer with the fewest channels or features of its own, and how many they are.
+    """The path of the layer with the fewest output channels or features, and their number.
 
-    The network is one that :func:`check_prunable` lets pass.
+    :func:`check_prunable` must accept the network.
     """
     widths = [(path, layer.weight.shape[0]) for path, layer in _weighted_layers(network)]
     return min(widths[:-1] or widths, key=lambda one: one[1])
 
 
 def _magnitude_threshold(magnitudes: Tensor, sparsity: float) -> float:
-    """The size up to which weights go: so many of them that are smallest."""
+    """The magnitude up to which weights are removed for this sparsity."""
     count = int(sparsity * magnitudes.numel())
     return float(magnitudes.kthvalue(count).values) if count else -1.0
 
@@ -122,5 +122,5 @@ def _weighted_layers(network: nn.Module) -> list[tuple[str, WeightedLayer]]:
 
 
 def _output_layers(network: Network) -> list[nn.Module]:
-    """The layer that gives the logits: the last with weights."""
+    """The layer that returns the logits: the last with weights."""
     return [_weighted_layers(network)[-1][1]]

@@ -1,4 +1,4 @@
-"""Quantising: what a whole network needs whose layers are to compute with few bits."""
+"""Quantisation of whole networks: convolutions and linear layers compute with few bits."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from stillhouse.spaces.modules.network import Network
 def quantise(network: nn.Module, bits: int, quantise_outputs_of: Collection[str] = ()) -> None:
     """Quantise all convolutions and linear layers, in place.
 
-    What enters them, and what leaves those with the paths ``quantise_outputs_of``, is to be
-    calibrated. Batch norm stays as it is: fold it first.
+    Their inputs, and the outputs of the layers ``quantise_outputs_of`` (paths), are quantised too
+    and must be calibrated. Batch norm is not quantised: fold it first.
 
     Raises:
         ConfigError: the network has other layers with weights, or none at all.
@@ -42,9 +42,9 @@ def quantise(network: nn.Module, bits: int, quantise_outputs_of: Collection[str]
 def insert_quantised_layers(
     network: nn.Module, bits: int, quantise_outputs_of: Collection[str] = ()
 ) -> None:
-    """Put quantised layers in place of convolutions and linear layers; ranges are to be loaded.
+    """Replace convolutions and linear layers by quantised ones, whose ranges are loaded later.
 
-    Those that are quantised already get so many bits.
+    Layers that are already quantised get ``bits``.
     """
     for path, layer in list(network.named_modules()):
         if isinstance(layer, QuantisedLayer):
@@ -58,10 +58,10 @@ def insert_quantised_layers(
 
 
 def check_quantisable(network: nn.Module) -> None:
-    """Whether all that has weights is a convolution of images or a linear layer.
+    """Check that only 2D convolutions and linear layers have weights, except batch norms.
 
     Raises:
-        ConfigError: something else, or nothing is.
+        ConfigError: another layer has weights, or no layer has.
     """
     check_weighted_layers(
         network,
@@ -74,16 +74,16 @@ _SUM_FUNCTIONS = {operator.add, operator.iadd, torch.add, torch.cat, "add", "add
 
 
 def layers_feeding_sums(network: Network) -> list[str]:
-    """Paths of the layers whose output is summed up, or put beside something else.
+    """Paths of the layers whose output is an operand of a sum or a concatenation.
 
-    No other layer's rounding reaches it there, and kernels for integers need one. Blocks that
-    torch.fx cannot trace have none.
+    No following layer quantises this output, but integer kernels need quantised operands. Blocks
+    that torch.fx cannot trace are skipped.
     """
     paths = []
     for name, block in network.blocks.items():
         try:
             graph = fx.symbolic_trace(block).graph
-        except Exception:  # whatever it is that tracing cannot follow
+        except Exception:  # tracing fails with any exception
             continue
         for node in graph.nodes:
             layer = node.op == "call_module" and block.get_submodule(node.target)
@@ -95,13 +95,13 @@ def layers_feeding_sums(network: Network) -> list[str]:
 
 
 def quantised_layers(network: nn.Module) -> list[tuple[str, QuantisedLayer]]:
-    """All quantised layers with their paths."""
+    """All quantised layers, each with its path."""
     return [(path, m) for path, m in network.named_modules() if isinstance(m, QuantisedLayer)]
 
 
 @contextmanager
 def bypass_quantisation(network: nn.Module) -> Iterator[None]:
-    """For a while quantised layers compute as if they were not."""
+    """Inside the context quantised layers compute in float."""
     parts = [part for part in network.modules() if isinstance(part, QuantisedLayer | FakeQuantize)]
     for part in parts:
         part.bypassed = True
@@ -114,9 +114,9 @@ def bypass_quantisation(network: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def calibration(network: nn.Module) -> Iterator[None]:
-    """Have every rounding take the range of what passes there meanwhile.
+    """On exit, every fake quantisation takes the range of the tensors that passed inside.
 
-    The network computes in float for as long.
+    The network computes in float inside the context.
     """
     quantizers = [part for part in network.modules() if isinstance(part, FakeQuantize)]
     observers = [minmax_observer(quantizer.scale) for quantizer in quantizers]
@@ -138,9 +138,10 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def exportable(network: ModuleT, emit_operators: bool = False) -> ModuleT:
-    """A network whose quantised layers can be exported, see :meth:`QuantisedLayer.make_exportable`;
-    the network
-    itself where it has none."""
+    """A copy whose quantised layers can be exported; ``network`` itself if it has none.
+
+    See :meth:`QuantisedLayer.make_exportable`.
+    """
     if not quantised_layers(network):
         return network
     if emit_operators:
@@ -152,8 +153,10 @@ def exportable(network: ModuleT, emit_operators: bool = False) -> ModuleT:
 
 
 def packed_state_dict(network: nn.Module) -> dict[str, Tensor]:
-    """The network's tensors as they are kept: of quantised layers integers, two to a byte where
-    4 bits or fewer hold one. ``load_state_dict`` of a network with such layers takes them."""
+    """The network's tensors in stored form, which ``load_state_dict`` reads.
+
+    Weights of quantised layers are integers, two in each byte for 4 bits or fewer.
+    """
     tensors = dict(network.state_dict())
     for path, layer in quantised_layers(network):
         integers = layer.integer_weight().contiguous()
@@ -162,8 +165,8 @@ def packed_state_dict(network: nn.Module) -> dict[str, Tensor]:
 
 
 def _observe_input(observer: nn.Module) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    def hook(_: nn.Module, given: tuple[Tensor, ...]) -> None:
-        observer(given[0].float())
+    def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        observer(inputs[0].float())
 
     return hook
 

@@ -1,9 +1,9 @@
 """Quantised layers: convolutions and linear layers that compute with integers of few bits.
 
-Weights are symmetric, with a scale for each output channel; what passes between layers is affine,
-with one scale and zero point, 8 bits (Jacob et al. 2018, section 2.1; Krishnamoorthi 2018, section
-2). Training goes on in float behind rounding, whose gradient is taken as 1 within the range and 0
-outside (Bengio et al. 2013; Jacob et al. 2018, section 3.2). Scales come from torchao.
+Weights are symmetric, with a scale for each output channel. Activations are affine with 8 bits, one
+scale and one zero point (Jacob et al. 2018, section 2.1; Krishnamoorthi 2018, section 2). Training
+continues in float with fake quantisation, whose gradient is 1 inside the range and 0 outside
+(Bengio et al. 2013; Jacob et al. 2018, section 3.2). Scales come from torchao.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 INT8_MIN, INT8_MAX = -128, 127
-"""What passes between layers lies between them as an integer."""
+"""The range of quantised activations."""
 
 
 class FakeQuantize(nn.Module):
-    """What passes becomes integers times ``scale``, ``zero`` standing for 0; it stays float.
+    """Rounds activations to multiples of ``scale`` with zero point ``zero``; they stay float.
 
-    The range is fixed once it is taken: what lies outside is cut off, and teaches nothing.
+    The range is fixed after calibration. Values outside are clamped and have no gradient.
     """
 
     scale: Tensor
@@ -47,10 +47,10 @@ class FakeQuantize(nn.Module):
         return floats
 
     def set_range(self, scale: Tensor, zero: Tensor) -> None:
-        """Round by these from now on, one value each."""
+        """Use this scale and zero point, one value each."""
         self.scale.copy_(scale.squeeze())
         self.zero.copy_(zero.squeeze())
-        # As plain numbers graphs can hold them, and no step waits for the device to tell them.
+        # Plain numbers: graphs can hold them, and no step waits for the device.
         self._range = (self.scale.item(), int(self.zero), INT8_MIN, INT8_MAX)
 
     def make_exportable(self, emit_operators: bool) -> None:
@@ -63,11 +63,11 @@ class FakeQuantize(nn.Module):
 
 
 class QuantisedLayer(nn.Module):
-    """What both kinds of layer have: ``scale`` [channels] of the weight, the rounding of what
-    ``enters``, and of what ``leaves`` where that is summed up with something else.
+    """Base of both kinds of layers.
 
-    ``weight`` stays float, for training to go on; :meth:`integer_weight` is what counts. In
-    training mode the scale follows the weight, in evaluation mode it stays as it was last.
+    ``scale`` [channels] belongs to the weight. ``enters`` quantises the input; ``leaves`` quantises
+    the output if it is an operand of a sum. ``weight`` stays float for training, but the layer
+    computes with :meth:`integer_weight`. The scale follows the weight in training mode only.
     """
 
     weight: Tensor
@@ -76,13 +76,13 @@ class QuantisedLayer(nn.Module):
     leaves: FakeQuantize | None
     bits: int
     bypassed: bool
-    """Whether it computes as if it were not quantised."""
+    """Whether the layer computes in float."""
     is_exportable: bool
-    """Whether ``weight`` is int8, which nothing trains any more, and graphs can hold."""
+    """Whether ``weight`` is int8, which can be exported but not trained."""
     emit_operators: bool
 
     def _adopt(self, layer: nn.Conv2d | nn.Linear, bits: int, quantise_output: bool) -> None:
-        """Take over the weight and the mode of a layer."""
+        """Share the weight of ``layer`` and take its mode."""
         self.weight, self.training = layer.weight, layer.training
         self.bits, self.bypassed, self.is_exportable, self.emit_operators = (
             bits,
@@ -105,7 +105,7 @@ class QuantisedLayer(nn.Module):
             return y if self.leaves is None else self.leaves(y)
 
     def compute(self, x: Tensor, weight: Tensor) -> Tensor:
-        """The layer's own function, of a weight in float."""
+        """The layer's function with a float weight."""
         raise NotImplementedError
 
     def dequantised_weight(self) -> Tensor:
@@ -135,7 +135,7 @@ class QuantisedLayer(nn.Module):
         return int(2 ** (self.bits - 1)) - 1
 
     def integer_weight(self) -> Tensor:
-        """The weight as int8, of its own shape."""
+        """The weight as int8, in its own shape."""
         if self.is_exportable:
             return self.weight
         with torch.no_grad():
@@ -143,14 +143,14 @@ class QuantisedLayer(nn.Module):
             return (dequantised / _broadcast_scale(self.scale, dequantised)).round().to(torch.int8)
 
     def update_scale(self) -> None:
-        """Take the scale anew from a weight that has changed, in shape as well."""
+        """Recompute the scale after a change of the weight or its shape."""
         self.scale = channel_scale(self.weight, self.bits)
 
     def make_exportable(self, emit_operators: bool) -> None:
-        """Keep the weight as integers alone: it can be exported, and not be trained.
+        """Keep only the integer weight: the layer can be exported, but not trained.
 
-        ``emit_operators`` leaves quantising and dequantising as operators in the graph, for those
-        who know them and have kernels for integers; else they are written out in plain ones.
+        ``emit_operators`` keeps quantise and dequantise as single operators in the graph, for
+        runtimes with integer kernels. Otherwise they are expanded into plain operators.
         """
         self.emit_operators = emit_operators
         for quantizer in filter(None, (self.enters, self.leaves)):
@@ -164,7 +164,7 @@ class QuantisedLayer(nn.Module):
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        """Integers, as :meth:`integer_weight` tells them, become the weight that they stand for."""
+        """Also loads integers of :meth:`integer_weight`, as the float weight they represent."""
         name = f"{prefix}weight"
         stored_weight = state_dict.get(name)
         if (
@@ -183,7 +183,7 @@ class QuantisedLayer(nn.Module):
 
 
 class QuantisedConv(QuantisedLayer, nn.Conv2d):
-    """A convolution of images."""
+    """A quantised 2D convolution."""
 
     def __init__(self, layer: nn.Conv2d, bits: int, quantise_output: bool) -> None:
         nn.Conv2d.__init__(
@@ -208,7 +208,7 @@ class QuantisedConv(QuantisedLayer, nn.Conv2d):
 
 
 class QuantisedLinear(QuantisedLayer, nn.Linear):
-    """A linear layer."""
+    """A quantised linear layer."""
 
     def __init__(self, layer: nn.Linear, bits: int, quantise_output: bool) -> None:
         nn.Linear.__init__(
@@ -222,7 +222,7 @@ class QuantisedLinear(QuantisedLayer, nn.Linear):
 
 
 def channel_scale(weight: Tensor, bits: int) -> Tensor:
-    """[channels]: the largest size of a weight in each, over the largest integer of ``bits``."""
+    """For each output channel, the largest absolute weight over the largest integer of ``bits``."""
     with _silence_pytree_log():
         from torchao.quantization.quant_primitives import MappingType, choose_qparams_affine
 
@@ -236,12 +236,14 @@ def channel_scale(weight: Tensor, bits: int) -> Tensor:
         highest,
         eps=torch.finfo(torch.float32).eps,
     )[0]
-    return scale.reshape(len(weight))  # sides of length 1 were kept
+    return scale.reshape(len(weight))  # torchao keeps dimensions of length 1
 
 
 def minmax_observer(reference: Tensor) -> Any:
-    """What sees tensors and then tells, by ``calculate_qparams``, scale and zero point of what was
-    between the smallest and the largest value, with 0 among them, spread over 256 integers."""
+    """An observer of tensors; its ``calculate_qparams`` returns scale and zero point.
+
+    They map the range of all observed values, extended to contain 0, to 256 integers.
+    """
     with _silence_pytree_log():
         from torchao.quantization.pt2e.observer import MinMaxObserver
 
@@ -252,7 +254,7 @@ def minmax_observer(reference: Tensor) -> Any:
 
 @contextmanager
 def _silence_pytree_log() -> Iterator[None]:
-    """While torchao is imported, torch's log tells what torchao's authors should change."""
+    """Hide the deprecation messages in torch's log during the import of torchao."""
     logger = logging.getLogger("torch.utils._pytree")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -263,31 +265,31 @@ def _silence_pytree_log() -> Iterator[None]:
 
 
 def _broadcast_scale(scale: Tensor, reference: Tensor) -> Tensor:
-    """[channels, 1, ...], to be multiplied with a weight."""
+    """``scale`` as [channels, 1, ...], for a product with a weight."""
     return scale.float().view(-1, *[1] * (reference.dim() - 1))
 
 
 def quantized_ops() -> Any:
-    """``torch.ops.quantized_decomposed``, by which exported graphs tell of integers."""
+    """``torch.ops.quantized_decomposed``, the operators of integers in exported graphs."""
     import torch.ao.quantization.fx._decomposed
 
     return torch.ops.quantized_decomposed
 
 
 def _quantized_functions(emit_operators: bool) -> Any:
-    """``quantize_per_tensor`` and its like: torch's operators, or what they are made of."""
+    """``quantize_per_tensor`` and so on: torch's operators, or functions of plain operators."""
     from torch.ao.quantization.fx import _decomposed
 
     return quantized_ops() if emit_operators else _decomposed
 
 
 def pack_int4(integers: Tensor) -> Tensor:
-    """int8 of -8..7 as uint8 [half as many, rounded up], two in each."""
+    """int8 values of -8..7 as uint8 [half as many, rounded up], two in each byte."""
     flat = F.pad(integers.flatten(), (0, integers.numel() % 2)).view(-1, 2) + 8
     return (flat[:, 0] + 16 * flat[:, 1].to(torch.uint8)).to(torch.uint8)
 
 
 def _unpack_int4(packed: Tensor, shape: torch.Size) -> Tensor:
-    """What :func:`pack_int4` was given, of a shape."""
+    """The inverse of :func:`pack_int4` for a weight of this shape."""
     nibbles = torch.stack([packed % 16, packed // 16], dim=1).to(torch.int8) - 8
     return nibbles.flatten()[: shape.numel()].view(shape)

@@ -10,22 +10,19 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from stillhouse.spaces.config.domains import Domain, domain_to_dict, parse_domain
+from stillhouse.spaces.config.domains import Domain, parse_domain
 from stillhouse.spaces.config.problems import ConfigError, Problem, unknown_message
 
 
 def setting(
     default: Any, description: str, domain: Domain | None = None, **constraints: Any
 ) -> Any:
-    """A field that says everything about itself in one line.
+    """A field with its default, its description and its domain.
 
-    ``domain`` is the range that ``declared`` stands for in an experiment's ``search:``;
-    ``constraints`` are pydantic's (``ge``, ``gt``, ``le``, ``lt``). A default of ``...`` means
-    required.
+    ``declared`` in an experiment's ``search:`` stands for ``domain``. ``constraints`` are those of
+    pydantic (``ge``, ``gt``, ``le``, ``lt``). A default of ``...`` makes the field required.
     """
-    schema_extra: dict[str, Any] | None = (
-        {"domain": domain_to_dict(domain)} if domain is not None else None
-    )
+    schema_extra: dict[str, Any] | None = {"domain": domain.plain()} if domain is not None else None
     return Field(default, description=description, json_schema_extra=schema_extra, **constraints)
 
 
@@ -38,10 +35,10 @@ class Config(BaseModel):
 
     @classmethod
     def parse(cls, data: Any, path: str = "") -> Self:
-        """Settings from plain data (what YAML gives).
+        """Settings from plain data, as YAML gives it.
 
         Raises:
-            ConfigError: one problem for each thing wrong, each with its dotted path.
+            ConfigError: one problem for each mistake, with its dotted path.
         """
         try:
             return cls.model_validate(_lists_to_tuples(data))
@@ -51,7 +48,7 @@ class Config(BaseModel):
 
     @classmethod
     def search_space(cls) -> dict[str, Domain]:
-        """The fields that declare a domain, with it."""
+        """The domains of the fields that declare one."""
         domains = {}
         for name, field in cls.model_fields.items():
             extra = field.json_schema_extra
@@ -64,17 +61,17 @@ class Config(BaseModel):
         return self.model_dump(mode="json")
 
     def fingerprint(self) -> str:
-        """sha256 over the canonical JSON: equal settings, equal fingerprint."""
+        """sha256 of the canonical JSON: equal settings have equal fingerprints."""
         return fingerprint(self.plain())
 
 
 def canonical_json(data: Any) -> str:
-    """One text for one value: sorted keys, no spaces, no NaN."""
+    """JSON with sorted keys and no spaces: equal values have equal texts. NaN is refused."""
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def fingerprint(data: Any) -> str:
-    """sha256 (hexadecimal) over the canonical JSON of plain data."""
+    """sha256 (hexadecimal) of the canonical JSON of plain data."""
     return hashlib.sha256(canonical_json(data).encode()).hexdigest()
 
 
@@ -102,7 +99,7 @@ def _to_problems(cls: type[BaseModel], path: str, detail: Any) -> tuple[Problem,
 
 
 def _lists_to_tuples(data: Any) -> Any:
-    """Lists as tuples: YAML knows lists only, and strict validation keeps the two apart."""
+    """Lists as tuples: YAML has lists only, and strict validation does not convert them."""
     if isinstance(data, Mapping):
         return {key: _lists_to_tuples(value) for key, value in data.items()}
     return (

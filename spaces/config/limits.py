@@ -1,4 +1,4 @@
-"""Limits on figures, as an experiment file gives them."""
+"""Limits on metrics, as an experiment file gives them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stillhouse.spaces.config.base import Config, setting
 
 
 class Limit(Config):
-    """The range in which a figure must lie."""
+    """The range in which a metric must lie."""
 
     min: float | None = setting(None, "smallest allowed value")
     max: float | None = setting(None, "largest allowed value")
@@ -24,7 +24,7 @@ class Limit(Config):
         return self
 
     def violation(self, value: float) -> float:
-        """How far ``value`` lies outside; zero or less when it is allowed."""
+        """The distance of ``value`` from the range; zero or less where it is allowed."""
         above_max = value - self.max if self.max is not None else float("-inf")
         below_min = self.min - value if self.min is not None else float("-inf")
         return max(above_max, below_min)
@@ -39,6 +39,6 @@ class Limit(Config):
 
 
 def as_limit(data: Any) -> Any:
-    """A bare number is the most that is allowed."""
+    """A plain number as ``{max: number}``; other data unchanged."""
     is_number = isinstance(data, int | float) and not isinstance(data, bool)
     return {"max": data} if is_number else data

@@ -1,4 +1,4 @@
-"""Whether mean and standard deviation can normalise images: each one value, or one a channel."""
+"""Check of a normalisation: mean and std have one value each, or one for each channel."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections.abc import Sequence
 def normalisation_error(
     mean: Sequence[float], std: Sequence[float], channels: int | None = None
 ) -> str:
-    """What is wrong with a normalisation, as the rest of a line; empty if nothing is.
+    """The mistake in a normalisation, as the rest of a message; empty if there is none.
 
     Args:
-        channels: of the images, where that is known.
+        channels: channels of the images, if known.
     """
     if len(mean) != len(std):
         return f"needs as many of mean ({len(mean)}) as of std ({len(std)})"

@@ -1,4 +1,4 @@
-"""A folder is a registry: ``methods/soft_targets.py`` is the method ``soft_targets``."""
+"""Registries of plug-ins: the file ``methods/soft_targets.py`` is the method ``soft_targets``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PluginRegistry(Generic[Base]):
     label: str
 
     def names(self) -> tuple[str, ...]:
-        """All plug-ins, sorted; sub-packages and files that begin with ``_`` are machinery."""
+        """All plug-ins, sorted. Sub-packages and files that begin with ``_`` are not plug-ins."""
         paths = tuple(importlib.import_module(self.package).__path__)
         return _module_names(paths, tuple(os.stat(path).st_mtime_ns for path in paths))
 
@@ -34,7 +34,7 @@ class PluginRegistry(Generic[Base]):
         """The class that the file ``name`` defines.
 
         Raises:
-            ConfigError: there is no such file; the message names the nearest.
+            ConfigError: there is no such file; the message gives the nearest name.
         """
         if name not in self.names():
             raise ConfigError(unknown_message(self.label, name, self.names()))
@@ -54,6 +54,6 @@ class PluginRegistry(Generic[Base]):
 
 @lru_cache
 def _module_names(paths: tuple[str, ...], _modification_times: tuple[int, ...]) -> tuple[str, ...]:
-    """Read again only when a folder has changed: a search asks with every proposal."""
+    """Cached until a folder changes, because a search reads the names with every proposal."""
     modules = pkgutil.iter_modules(paths)
     return tuple(sorted(m.name for m in modules if not m.ispkg and not m.name.startswith("_")))

@@ -1,4 +1,4 @@
-"""A user's mistake, said in one line: where it is, what was found, what is allowed."""
+"""Mistakes of users: each message states the place, the value found and the values allowed."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 _TERMINAL_CODES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
-"""What colours a terminal; libraries put it into their errors."""
+"""Terminal colour codes, which some libraries put into their errors."""
 MAX_LISTED_NAMES = 24
-"""Of more names than these a message lists the nearest half as many."""
+"""A message with more names than this lists only the nearest ones, half as many."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake. ``path`` is the dotted place in the experiment (or the file) it concerns."""
+    """One mistake. ``path`` is the dotted path of the setting, or the path of the file."""
 
     path: str
     message: str
@@ -25,7 +25,7 @@ class Problem:
 
 
 class ConfigError(ValueError):
-    """Raised for what a user wrote wrongly; holds every problem found, one line each."""
+    """Raised for mistakes in a user's input; holds every problem, one line each."""
 
     def __init__(self, problems: Iterable[Problem] | str) -> None:
         if isinstance(problems, str):
@@ -37,24 +37,24 @@ class ConfigError(ValueError):
         return type(self), (self.problems,)
 
     def with_prefix(self, path: str) -> ConfigError:
-        """The same problems, seen from one level further out."""
+        """The same problems, with ``path`` put before the path of each."""
         return ConfigError(
             Problem(".".join(filter(None, (path, p.path))), p.message) for p in self.problems
         )
 
 
 def plain_lines(text: str) -> list[str]:
-    """The lines of another library's message, without terminal codes; none of an empty one."""
+    """The lines of another library's message, without terminal codes."""
     return _TERMINAL_CODES.sub("", text).strip().splitlines()
 
 
 def first_line(error: BaseException) -> str:
-    """What another library's error says first, without terminal codes; its type if it is mute."""
+    """The first line of another library's error, without terminal codes; else its type."""
     return next(iter(plain_lines(str(error))), type(error).__name__)
 
 
 def unknown_message(kind: str, name: object, allowed: Iterable[str]) -> str:
-    """The message for a name that does not exist: nearest match first, then what there is."""
+    """The message for a name that does not exist: the nearest match, then the allowed names."""
     names = sorted(allowed)
     nearest = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f"did you mean {nearest[0]!r}? " if nearest else ""

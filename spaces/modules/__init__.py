@@ -1,1 +1,1 @@
-"""Networks, layers, cuts, heads: the modules that families and blocks are made of."""
+"""Networks, layers, cuts and heads, of which families and blocks are made."""

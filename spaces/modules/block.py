@@ -1,4 +1,4 @@
-"""Block: one kind of replacement for a run of a teacher's blocks; BlockSpec names one with it."""
+"""Base class of the kinds of replacement blocks."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from stillhouse.spaces.modules.network import Shape
 
 
 class Block(Config):
-    """A kind of replacement block: its settings, and how to build one. A file in ``blocks`` each.
+    """A kind of replacement block: its settings and how to build it. One file in ``blocks`` each.
 
-    ``version`` rises when the same settings come to mean another block.
+    ``version`` rises when the same settings build another block.
     """
 
     version: ClassVar[int] = 1
@@ -21,9 +21,9 @@ class Block(Config):
     def build(self, span: nn.Sequential, inputs: Shape, outputs: Shape) -> nn.Module:
         """A replacement for ``span``: [N, *inputs] -> [N, *outputs], trainable, in training mode.
 
-        ``span`` holds the teacher's own blocks at the teacher's width; it is neither changed nor
-        shared. ``inputs`` and ``outputs`` are the teacher's features at the two ends, or the same
-        with fewer channels. New weights come from torch's global generator.
+        ``span`` holds the teacher's blocks at full width. It is neither changed nor shared.
+        ``inputs`` and ``outputs`` are the shapes of the teacher's features at the two ends, or the
+        same with fewer channels. New weights come from torch's global generator.
 
         Raises:
             ConfigError: blocks of this kind do not fit the span or the shapes.

@@ -1,4 +1,4 @@
-"""Classifier: a network as those see it who only want answers."""
+"""Classifier: a network that returns only logits, for export."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from stillhouse.spaces.modules.network import Network
 
 
 class Classifier(nn.Module):
-    """Images in 0..1 [N, channels, height, width] to logits [N, classes], and nothing else.
+    """Images in 0..1 [N, channels, height, width] to logits [N, classes].
 
-    A network for texts is served what it was taught on, word vectors [N, dimensions, words, 1]:
-    words and vectors belong to the data set
-    (``stillhouse.methods.core.data.facts.embedding_table``), and are not in the model.
+    A network for texts takes word vectors [N, dimensions, words, 1]. Words and their vectors
+    belong to the data set, not to the model.
     """
 
     def __init__(self, network: Network) -> None:

@@ -1,4 +1,4 @@
-"""Where a network may be cut, and the intervals between cuts: the graph that planners walk."""
+"""Where a network may be cut, and the intervals between cuts, which are the planner's edges."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Interval:
 
 
 def blank_input(shape: Shape, modules: Iterable[nn.Module]) -> Tensor:
-    """One image or feature, all zeros, in the format and on the device of the modules' weights.
+    """One image or feature of zeros, with the dtype and the device of the modules' weights.
 
-    Without weights (on the meta device) shapes alone pass through modules. With them a pass costs
-    less than the second in which torch gets ready for the former.
+    On the meta device only shapes pass through modules. With weights, a pass takes less time than
+    the second in which torch prepares for the meta device.
     """
     tensors = (t for m in modules for t in chain(m.parameters(), m.buffers()))
     reference = next((t for t in tensors if t.is_floating_point()), torch.empty(0))
@@ -48,8 +48,8 @@ def output_shapes(modules: Sequence[nn.Module], inputs: Shape) -> tuple[tuple[in
 def cut_positions(network: Network, shape: Shape) -> dict[int, Shape]:
     """Cut -> shape of the feature there, for images of ``shape``; cut p lies before block p.
 
-    A cut is wherever one map [N, C, H, W] crosses. The first block (stem) and the last (head)
-    are never replaced, so the first possible cut is 1 and the last the number of blocks less 1.
+    A cut is possible where a single map [N, C, H, W] passes. The first block (stem) and the last
+    (head) are never replaced, so cuts lie in 1 .. number of blocks - 1.
     """
     block_shapes = output_shapes(list(network.blocks.values())[:-1], shape)
     return {p: (s[0], s[1], s[2]) for p, s in enumerate(block_shapes, start=1) if len(s) == 3}
@@ -60,11 +60,11 @@ def intervals(
 ) -> tuple[Interval, ...]:
     """All intervals of at most ``max_blocks`` blocks between any two cuts, sorted.
 
-    ``cuts`` leaves only these of the ``positions``; the first and the last position stay, as
-    between them an assembly replaces every block.
+    ``cuts`` restricts ``positions``. The first and the last position stay, because an assembly
+    replaces every block between them.
 
     Raises:
-        ConfigError: a cut that is no position, or a gap that no interval bridges.
+        ConfigError: a cut outside ``positions``, or a gap longer than ``max_blocks``.
     """
     if max_blocks < 1:
         raise ConfigError(f"intervals need 1 block or more, found a longest of {max_blocks}")
@@ -74,7 +74,8 @@ def intervals(
     if cuts is not None:
         if unknown_cuts := sorted(set(cuts) - set(positions_allowed)):
             raise ConfigError(
-                f"the network cannot be cut at {unknown_cuts[0]}; allowed: {_format_cuts(positions_allowed)}"
+                f"the network cannot be cut at {unknown_cuts[0]}; "
+                f"allowed: {', '.join(map(str, positions_allowed))}"
             )
         positions_allowed = sorted({positions_allowed[0], *cuts, positions_allowed[-1]})
     for start, stop in pairwise(positions_allowed):
@@ -92,7 +93,7 @@ def intervals(
 
 
 def narrowed_shape(shape: Shape, width: float) -> Shape:
-    """The shape at a boundary that keeps a fraction ``width`` of the channels, at least one.
+    """The shape with a fraction ``width`` of the channels, at least one.
 
     Raises:
         ConfigError: ``width`` is not above 0 and at most 1.
@@ -100,7 +101,3 @@ def narrowed_shape(shape: Shape, width: float) -> Shape:
     if not 0.0 < width <= 1.0:
         raise ConfigError(f"the width of a boundary lies above 0 and is at most 1, found {width}")
     return scale_channels(shape[0], width), shape[1], shape[2]
-
-
-def _format_cuts(cuts: Iterable[int]) -> str:
-    return ", ".join(map(str, cuts))

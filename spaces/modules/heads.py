@@ -1,7 +1,7 @@
-"""Heads: classifiers on a network's inner blocks, each flattening what it reads into one Linear.
+"""Heads: linear classifiers on the flattened outputs of a network's intermediate blocks.
 
-Asadian and Salehi-Abari 2021, "Distilling knowledge via intermediate classifier heads": the raw
-map of a block, neither pooled nor normalised, then one linear layer to the classes.
+Asadian and Salehi-Abari 2021, "Distilling knowledge via intermediate classifier heads": one linear
+layer to the classes on the map of a block, which is neither pooled nor normalised.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from stillhouse.spaces.modules.network import Network, Shape
 
 
 def maps(network: Network, shape: Shape) -> dict[str, Shape]:
-    """The blocks that give a map (channels, height, width), in order; nothing is computed."""
+    """The blocks whose output is a map, in order: name -> (channels, height, width)."""
     named_shapes = zip(
         network.names, output_shapes(list(network.blocks.values()), shape), strict=True
     )
@@ -25,7 +25,7 @@ def maps(network: Network, shape: Shape) -> dict[str, Shape]:
 
 
 def stage_ends(maps: Mapping[str, Shape]) -> tuple[str, ...]:
-    """Of blocks that give maps, in order, the last of each run of one resolution."""
+    """The last block of each run of equal resolution; ``maps`` is in the order of the blocks."""
     names = list(maps)
     next_sizes = [maps[name][1:] for name in names[1:]] + [None]
     return tuple(n for n, size in zip(names, next_sizes, strict=True) if maps[n][1:] != size)
@@ -34,13 +34,13 @@ def stage_ends(maps: Mapping[str, Shape]) -> tuple[str, ...]:
 def with_linear_heads(
     network: Network, shape: Shape, classes: int, block_names: Iterable[str]
 ) -> Network:
-    """``network`` with fresh heads on the blocks ``block_names``, from torch's global generator.
+    """``network`` with new heads on ``block_names``, initialised from torch's global generator.
 
     Args:
-        shape: of the images.
+        shape: shape of the images.
 
     Raises:
-        ConfigError: no such block, or one that gives no map.
+        ConfigError: no such block, or one whose output is not a map.
     """
     available = maps(network, shape)
     problems = [

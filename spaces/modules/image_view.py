@@ -1,8 +1,8 @@
-"""View: the part of an image that a network gets to see.
+"""Image view: the grey or coarse version of an image that a network takes as its input.
 
-Teacher and student then look at two modalities of one example: the teacher at the colours of the
-full image, say, and the student at its grey or coarse view, which is all that there will be where
-it works (cross-modal distillation, Gupta, Hoffman and Malik 2016).
+Teacher and student can take two modalities of one example. The teacher takes the full image; the
+student takes only the view that is available where it is deployed (cross-modal distillation,
+Gupta, Hoffman and Malik 2016).
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from stillhouse.spaces.config.problems import ConfigError, Problem
 from stillhouse.spaces.modules.network import Network, Shape
 
 LUMINANCE = (0.299, 0.587, 0.114)
-"""Of red, green and blue (ITU-R BT.601); their sum is 1."""
+"""Weights of red, green and blue (ITU-R BT.601); their sum is 1."""
 
 ChannelValues = tuple[float, ...]
 
 
 class ImageView(Config):
-    """What is left of an image before the first block of a network.
+    """The transform of an image before the first block of a network.
 
-    A view is linear, and what is constant over the image stays as it is. So it may be taken after
-    normalisation, where every channel that it mixes is normalised alike.
+    A view is linear and leaves constant images constant. So it may follow the normalisation, if
+    all channels that it mixes are normalised equally.
     """
 
     grey: bool = setting(False, "the luminance alone, one channel of three", Choice((False, True)))
@@ -44,10 +44,10 @@ class ImageView(Config):
         return self
 
     def shape(self, image: Shape) -> Shape:
-        """Of the view of an image.
+        """The shape of the view of an image.
 
         Raises:
-            ConfigError: there are no colours, or fewer pixels than asked for.
+            ConfigError: the image has no colours, or fewer pixels than ``size``.
         """
         channels, height, width = image
         if self.grey and channels != len(LUMINANCE):
@@ -62,19 +62,18 @@ class ImageView(Config):
     def normalisation(
         self, mean: ChannelValues, std: ChannelValues
     ) -> tuple[ChannelValues, ChannelValues]:
-        """What a network that sees the view subtracts and divides by, given what images need.
+        """Mean and std of the view, from mean and std of the full image.
 
-        Of a grey view the mean is the mean luminance. Its standard deviation depends on how the
-        channels go together; taken is that of channels which rise and fall as one.
+        The mean of a grey view is the mean luminance. The std assumes fully correlated channels.
         """
         if not self.grey:
             return mean, std
         return (_luminance(mean),), (_luminance(std),)
 
     def apply_to(self, network: Network) -> Network:
-        """A network for full images whose first block is given their view.
+        """A network for full images that applies the view before its first block.
 
-        All blocks are shared with ``network``, which takes the view itself.
+        All blocks are shared with ``network``, whose input is the view.
         """
         name = network.names[0]
         first_block = nn.Sequential(ViewTransform(self.grey, self.size), network.blocks[name])
@@ -87,7 +86,7 @@ class ImageView(Config):
 
 
 class ViewTransform(nn.Module):
-    """[N, C, H, W] -> [N, 1 if ``grey`` else C, size, size]: the view of images, no weights."""
+    """[N, C, H, W] -> [N, 1 if ``grey`` else C, size, size]: the view of images; no weights."""
 
     luminance: Tensor
 

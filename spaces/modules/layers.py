@@ -1,6 +1,6 @@
-"""Layers that several network families and replacement blocks are made of.
+"""Layers that several network families and replacement blocks share.
 
-No layer writes into its input: a block's output may be tapped by a method after it was passed on.
+No layer writes into its input, because a method may read a block's output after the next block ran.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ Shortcut = Literal["A", "B"]
 
 
 def scale_channels(channels: int, width: float, multiple: int = 1) -> int:
-    """``width`` times as many channels: the nearest multiple, at least one.
+    """``channels * width``, rounded to the nearest multiple, at least one multiple.
 
-    Never more than a tenth below what was asked for (Sandler et al. 2018, reference code).
+    Never more than a tenth below ``channels * width`` (Sandler et al. 2018, reference code).
     """
     target = channels * width
     nearest = max(multiple, int(target + multiple / 2) // multiple * multiple)
@@ -30,8 +30,8 @@ def scale_channels(channels: int, width: float, multiple: int = 1) -> int:
 class ConvUnit(nn.Sequential):
     """Convolution, batch norm, activation: [N, inputs, H, W] -> [N, outputs, H/stride, W/stride].
 
-    Sizes are rounded up. ``bias`` gives the convolution one of its own, which batch norm makes
-    redundant, but published networks have it.
+    Sizes are rounded up. ``bias`` adds a bias to the convolution. Batch norm makes it redundant,
+    but some published networks have one.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class ConvUnit(nn.Sequential):
 
 
 class ZeroPad(nn.Module):
-    """Shortcut A: every ``stride``-th pixel, new channels of zeros on both sides of the old."""
+    """Shortcut A: every ``stride``-th pixel, with channels of zeros around the old ones."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -153,10 +153,9 @@ class InvertedResidual(nn.Module):
 
 
 class GhostModule(nn.Module):
-    """One channel in ``ratio`` from a 1x1 convolution, the others from filters of those, before
-    the activation of either (Han et al. 2020, section 3.1).
+    """One channel in ``ratio`` from a 1x1 convolution, the others from filters of those.
 
-    [N, inputs, H, W] -> [N, outputs, H, W].
+    Han et al. 2020, section 3.1. [N, inputs, H, W] -> [N, outputs, H, W], without activation.
     """
 
     def __init__(self, inputs: int, outputs: int, ratio: int = 2, kernel: int = 3) -> None:
@@ -182,7 +181,7 @@ def pooled_head(features: int, classes: int, dropout: float = 0.0) -> nn.Sequent
 
 
 def linear_head(features: int, classes: int, dropout: float = 0.0) -> nn.Sequential:
-    """Dropout where it is asked for, then one linear layer: [N, features] -> [N, classes]."""
+    """Dropout if not 0, then one linear layer: [N, features] -> [N, classes]."""
     return nn.Sequential(OrderedDict(_linear_layers(features, classes, dropout)))
 
 
@@ -192,11 +191,11 @@ def _linear_layers(features: int, classes: int, dropout: float) -> dict[str, nn.
 
 
 def initialise(network: nn.Module, linear_std: float | None = None) -> None:
-    """Start from normal convolutions of variance 2 / fan-out, and zero biases (He et al. 2015).
+    """Normal convolutions of variance 2 / fan-out, and zero biases (He et al. 2015).
 
-    Linear layers keep torch's own start unless ``linear_std`` asks for a normal one. Batch norms
-    start as the identity, which is torch's own start. What has no weights (on the meta device) is
-    left alone: to draw nothing, torch would load its compiler.
+    Linear layers keep torch's initialisation unless ``linear_std`` is given. Batch norms are the
+    identity, as torch initialises them. Modules on the meta device are skipped, because torch
+    would load its compiler for them.
     """
     for module in network.modules():
         if any(parameter.is_meta for parameter in module.parameters(recurse=False)):

@@ -1,4 +1,4 @@
-"""Network: a named chain of blocks, the one form in which every model is built, cut and taught."""
+"""Network: a named chain of blocks, the form in which every model is built, cut and trained."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from stillhouse.spaces.config.problems import ConfigError
 Shape = tuple[int, int, int]
 """(channels, height, width) of one image; (dimensions, words, 1) of one text."""
 InputForm = Literal["images", "text"]
-"""What examples are."""
+"""The form of a network's input."""
 
 
 def input_form(shape: Shape) -> InputForm:
-    """Texts are one pixel wide, and more than one high."""
+    """``text`` if the shape is one wide and more than one high, else ``images``."""
     return "text" if shape[2] == 1 < shape[1] else "images"
 
 
 class Output(NamedTuple):
-    """What a network says of a batch of N images."""
+    """The output of a network for a batch of N images."""
 
     logits: Tensor
     """[N, classes], before any softmax."""
     features: dict[str, Tensor]
-    """Block name -> that block's output, for the taps asked for; heads under :func:`head_tap`."""
+    """Block name -> output of the block, for each tap; heads have the names of :func:`head_tap`."""
 
 
 def head_tap(block: str) -> str:
@@ -38,20 +38,20 @@ def head_tap(block: str) -> str:
 
 
 class Network(nn.Module):
-    """A chain of named blocks, each fed with what the one before it returned.
+    """A chain of named blocks; each takes the output of the block before it.
 
-    Beside the chain there may be heads: classifiers [N, classes] that read a block's output. One
-    runs where it is tapped and nowhere else; a network without any is none the worse.
+    A network may have heads: classifiers [N, classes] on the output of a block. A head runs only
+    where it is tapped.
 
-    Images enter as float in 0..1, texts as word vectors; the network itself subtracts ``mean``
-    and divides by ``std`` (one value a channel, or one for all), so that a published network and
-    a new one can look at the same batch.
+    Images are floats in 0..1, texts are word vectors. The network itself subtracts ``mean`` and
+    divides by ``std`` (one value for each channel, or one for all). So a published network and a
+    new one can take the same batch.
 
     Args:
         blocks: name -> block, in order; the last returns the logits [N, classes]. Names are
-            plain identifiers: they address taps, cuts and swaps.
+            plain identifiers that address taps, cuts and swaps.
         mean, std: per-channel normalisation of images in 0..1; none means 0 and 1.
-        heads: name of a block -> the head that reads it.
+        heads: name of a block -> the head on its output.
     """
 
     mean: Tensor
@@ -92,7 +92,7 @@ class Network(nn.Module):
         return Output(x, features)
 
     def span(self, start: int, stop: int) -> nn.Sequential:
-        """Blocks ``start`` .. ``stop`` - 1 as one module; it shares their weights."""
+        """Blocks ``start`` .. ``stop`` - 1 as one module, which shares their weights."""
         self._check_span(start, stop)
         return nn.Sequential(*list(self.blocks.values())[start:stop])
 
@@ -100,7 +100,7 @@ class Network(nn.Module):
         """A network with one block in place of blocks ``start`` .. ``stop`` - 1.
 
         All other blocks and their heads are shared with this network, not copied. A head on the
-        last of the replaced blocks reads the replacement's output, those before it go.
+        last replaced block moves to the replacement; heads on the others are removed.
         """
         self._check_span(start, stop)
         names = list(self.names)
@@ -115,23 +115,23 @@ class Network(nn.Module):
         return self._with_own_state(Network(blocks, heads=heads), self.mean, self.std)
 
     def with_block_appended(self, name: str, block: nn.Module) -> Network:
-        """The same blocks and one more behind them."""
+        """The same blocks, followed by one more."""
         blocks = {**dict(self.blocks.items()), name: block}
         network = Network(blocks, heads=dict(self.heads.items()))
         return self._with_own_state(network, self.mean, self.std)
 
     def with_normalisation(self, mean: Sequence[float], std: Sequence[float]) -> Network:
-        """The same blocks and heads behind another normalisation."""
+        """The same blocks and heads with another normalisation."""
         network = Network(dict(self.blocks.items()), mean, std, dict(self.heads.items()))
         return self._with_own_state(network, network.mean, network.std)
 
     def with_heads(self, heads: Mapping[str, nn.Module]) -> Network:
-        """The same blocks with these heads beside them, name of a block -> head."""
+        """The same blocks with ``heads`` (name of a block -> head) instead of the present ones."""
         network = Network(dict(self.blocks.items()), heads=heads)
         return self._with_own_state(network, self.mean, self.std)
 
     def _with_own_state(self, network: Network, mean: Tensor, std: Tensor) -> Network:
-        """``network``, normalising on this one's device, and in the same mode."""
+        """``network`` with a normalisation on this network's device, and in its mode."""
         network.mean, network.std = mean.to(self.mean), std.to(self.std)
         network.training = self.training
         return network
@@ -143,7 +143,7 @@ class Network(nn.Module):
 
 @contextmanager
 def eval_mode(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; each module's own mode comes back afterwards."""
+    """Evaluation mode inside the context; each module's own mode is restored afterwards."""
     modes = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
@@ -155,19 +155,18 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def on_device_of(network: Network) -> Iterator[None]:
-    """New layers lie on the device of a network, and torch's generator stays where it is."""
+    """New layers are created on the network's device; torch's generator state is restored."""
     with torch.device(network.mean.device), torch.random.fork_rng(devices=[]):
         yield
 
 
 class Family(Config):
-    """A family of networks: its settings, and how to build one. One file in ``networks`` each.
+    """A family of networks: its settings and how to build one. Each file in ``networks`` is one.
 
-    ``sizes`` maps the names people use (``resnet20``) to the settings they stand for.
-    ``version`` rises when the same settings come to mean another network. ``input_form`` says
-    whether it is for images or for texts. ``published_mean`` and ``published_std`` are the
-    normalisation that all published weights of the family expect, where there is one; none where
-    publishers differ.
+    ``sizes`` maps common names (``resnet20``) to settings. ``version`` rises when the same
+    settings build another network. ``input_form`` is the form of the input. ``published_mean`` and
+    ``published_std`` are the normalisation that all published weights of the family expect; None
+    if publishers differ.
     """
 
     version: ClassVar[int] = 1
@@ -177,7 +176,7 @@ class Family(Config):
     published_std: ClassVar[tuple[float, ...] | None] = None
 
     def build(self, shape: Shape, classes: int) -> Network:
-        """A fresh network for images of ``shape``, initialised from torch's global generator.
+        """A new network for images of ``shape``, initialised from torch's global generator.
 
         Raises:
             ConfigError: the settings do not fit images of this shape.
@@ -187,7 +186,7 @@ class Family(Config):
     def rename_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Rename the tensors of published weights to this product's names.
 
-        A state dict that already has them comes back as it is; so does a tensor that nobody knows.
+        Tensors that already have these names, and unknown tensors, are unchanged.
         """
         return dict(state)
 
@@ -196,7 +195,7 @@ def require_input_form(shape: Shape, expected: InputForm, label: str) -> None:
     """Refuse texts where a network is for images, and images where it is for texts.
 
     Raises:
-        ConfigError: ``shape`` is one of the others.
+        ConfigError: ``shape`` has the other form.
     """
     actual = input_form(shape)
     if actual != expected:

@@ -1,4 +1,4 @@
-"""Boundaries: a feature on its leading principal channels, so that students may be narrower."""
+"""PCA projections: a feature on its leading principal channels, for narrower students."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 
 class PCAProject(nn.Module):
-    """A feature [N, C, H, W] onto its first c principal channels [N, c, H, W]: B (h - m).
+    """Projects a feature [N, C, H, W] to its first c principal channels [N, c, H, W]: B (h - m).
 
-    The basis is fixed: rows of ``basis`` [c, C] are orthonormal, ``mean`` [C] is the feature's.
+    Nothing is trained. Rows of ``basis`` [c, C] are orthonormal; ``mean`` [C] is the feature's.
     """
 
     basis: Tensor
@@ -24,7 +24,7 @@ class PCAProject(nn.Module):
 
     @classmethod
     def empty(cls, num_components: int, channels: int) -> Self:
-        """One whose tensors are loaded later."""
+        """A projection of zeros, whose tensors are loaded later."""
         return cls(torch.zeros(num_components, channels), torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ class PCAProject(nn.Module):
 
 
 class PCAExpand(PCAProject):
-    """Back from c principal channels to all C: B^T z + m. The inverse where c is C."""
+    """Expands c principal channels to all C: B^T z + m. The inverse of the projection if c = C."""
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.basis.t().to(x.dtype)[:, :, None, None]
@@ -41,7 +41,7 @@ class PCAExpand(PCAProject):
 
 
 class RunningCovariance:
-    """Mean and covariance of a feature's channels over images and pixels, added up in float64."""
+    """Mean and covariance of a feature's channels over images and pixels, summed in float64."""
 
     def __init__(self, channels: int, device: torch.device) -> None:
         self._count = 0
@@ -49,15 +49,18 @@ class RunningCovariance:
         self._squares = torch.zeros(channels, channels, dtype=torch.float64, device=device)
 
     def update(self, feature: Tensor) -> None:
-        """Take in a feature [N, C, H, W]."""
+        """Add a feature [N, C, H, W]."""
         rows = feature.movedim(1, -1).flatten(0, -2).double()
         self._count += len(rows)
         self._sum += rows.sum(dim=0)
         self._squares += rows.t() @ rows
 
     def principal_components(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Basis [C, C] of principal channels in rows, largest variance first, mean [C], and the
-        variances [C]; signs are fixed by each row's largest entry being positive."""
+        """Basis [C, C], mean [C] and variances [C].
+
+        The rows of the basis are the principal channels, largest variance first. The largest entry
+        of each row is positive, which fixes the signs.
+        """
         mean = self._sum / self._count
         covariance = self._squares / self._count - mean.outer(mean)
         variances, vectors = torch.linalg.eigh(covariance)

@@ -1,4 +1,4 @@
-"""Checkpoints: files of weights as trainers write them, read and taken out of their wrappings."""
+"""Checkpoint files: reads the tensors from the files that training scripts write."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ WRAPPER_KEYS = (
     "model_ema",
     "ema",
 )
-"""Where trainers keep a network's tensors in a checkpoint. The first one there is taken: plain
-weights come before their moving average."""
+"""Keys of a checkpoint that hold a network's tensors. The first key present is used, so plain
+weights are preferred to their moving average."""
 MAX_WRAPPER_DEPTH = 8
-"""Levels of wrappers that are taken off."""
+"""The maximum number of nested wrappers."""
 _COMPILE_PREFIX = "_orig_mod."
-"""What torch.compile puts before the names of what it compiled."""
+"""The prefix of torch.compile before the names of compiled modules."""
 _FOREIGN_FILES = {
     b"<!doctype": "is an HTML page; download the file itself",
     b"<html": "is an HTML page; download the file itself",
@@ -47,11 +47,11 @@ _FOREIGN_FILES = {
 def read_state(path: str | PathLike[str]) -> StateDict:
     """The tensors in a ``.safetensors`` file, or in one that ``torch.save`` wrote.
 
-    Of the latter nothing but tensors is ever unpickled. Wrappers such as ``{"state_dict": ...}``
-    are taken off, however nested, and so are the prefixes of torch.compile and data parallelism.
+    Only tensors are unpickled. Wrappers such as ``{"state_dict": ...}`` are removed, also nested
+    ones, and so are the prefixes of torch.compile and data parallelism.
 
     Raises:
-        ConfigError: the file is missing or damaged, or holds something else.
+        ConfigError: the file is missing or corrupt, or holds no weights.
     """
     file = Path(path)
     if not file.is_file():
@@ -61,17 +61,17 @@ def read_state(path: str | PathLike[str]) -> StateDict:
             data: Any = load_file(file)
         else:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what torch warns of is refused later, by name
+                warnings.simplefilter("ignore")  # the checks below report the same problems
                 data = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # A damaged pickle raises whatever its bytes happen to spell.
+    except Exception as error:  # A corrupt pickle can raise any exception.
         raise ConfigError([Problem(str(file), _read_error_message(file, error))]) from None
     return _strip_prefixes(_unwrap(data, str(file)))
 
 
 def strip_common_prefix(state: Mapping[str, Tensor]) -> StateDict | None:
-    """``state`` without the first step that all its names share; none where they share none.
+    """``state`` without the first step that all its names share; None if they share none.
 
-    A trainer that holds the network as an attribute prepends one, such as ``model.``.
+    A trainer that holds the network in an attribute adds such a step, for example ``model.``.
     """
     first_steps = {name.partition(".")[0] for name in state}
     if len(first_steps) != 1 or not all("." in name for name in state):
@@ -80,7 +80,7 @@ def strip_common_prefix(state: Mapping[str, Tensor]) -> StateDict | None:
 
 
 def _read_error_message(file: Path, error: Exception) -> str:
-    """What a file is that cannot be read, in one line without terminal codes."""
+    """Why a file cannot be read, in one line without terminal codes."""
     try:
         with file.open("rb") as stream:
             head = stream.read(64).lstrip().lower()
@@ -100,7 +100,7 @@ def _unwrap(data: Any, path: str) -> StateDict:
     """The mapping of names to tensors inside a checkpoint.
 
     Raises:
-        ConfigError: there is none, or there are several and no name says which is the network's.
+        ConfigError: there is none, or there are several and no key identifies the network's.
     """
     for _ in range(MAX_WRAPPER_DEPTH):
         inner = _unwrap_once(data, path)
@@ -116,7 +116,7 @@ def _unwrap(data: Any, path: str) -> StateDict:
 
 
 def _unwrap_once(data: Any, path: str) -> Any:
-    """What a wrapper holds; none where ``data`` is no wrapper."""
+    """The content of a wrapper; None if ``data`` is not a wrapper."""
     if not isinstance(data, Mapping):
         return None
     for name in WRAPPER_KEYS:
@@ -131,9 +131,9 @@ def _unwrap_once(data: Any, path: str) -> Any:
 
 
 def _holds_tensors(value: Any, depth: int = MAX_WRAPPER_DEPTH) -> bool:
-    """Whether it is a mapping of names to tensors, perhaps in wrappers of its own.
+    """Whether ``value`` is a mapping of names to tensors, possibly inside wrappers.
 
-    An optimiser's state is none: its tensors stand under numbers.
+    The state of an optimiser is not, because its keys are numbers.
     """
     if not (isinstance(value, Mapping) and value and depth):
         return False
@@ -143,10 +143,10 @@ def _holds_tensors(value: Any, depth: int = MAX_WRAPPER_DEPTH) -> bool:
 
 
 def _strip_prefixes(state: StateDict) -> StateDict:
-    """Names as the network has them by itself.
+    """``state`` without the prefixes of torch.compile, data parallelism and AveragedModel.
 
-    ``_orig_mod`` may stand anywhere, as parts may be compiled alone. ``n_averaged`` counts what
-    torch's AveragedModel averaged, beside names that all begin with ``module.``.
+    ``_orig_mod`` may occur anywhere, because single modules can be compiled. ``n_averaged`` is the
+    counter of torch's AveragedModel, whose other names all begin with ``module.``.
     """
     state = {name.replace(_COMPILE_PREFIX, ""): tensor for name, tensor in state.items()}
     weights = {name: tensor for name, tensor in state.items() if name != "n_averaged"}

@@ -1,8 +1,8 @@
 """Layers over texts: word vectors [N, D, L, 1], L words of D dimensions each.
 
-A text has the form of an image that is one pixel wide, so all that reads features [N, C, H, W]
-reads a text's. Every layer here can be differentiated twice, and mapped by ``torch.func.vmap``
-(an :class:`LSTM` if it is not ``fused``).
+A text has the shape of an image that is one pixel wide, so code for features [N, C, H, W] also
+takes texts. Every layer here can be differentiated twice and mapped by ``torch.func.vmap``
+(:class:`LSTM` only if it is not ``fused``).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 class WordConv(nn.Conv1d):
     """A convolution over ``height`` words: [N, D, L, 1] -> [N, ``filters``, L, 1].
 
-    Zeros stand before and behind the text, as its padding does.
+    The text is padded with zeros at both ends.
     """
 
     def __init__(self, dimensions: int, filters: int, height: int) -> None:
@@ -26,7 +26,7 @@ class WordConv(nn.Conv1d):
         self.text_padding = ((height - 1) // 2, height // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        # In one dimension oneDNN takes a half to a third of the time that it takes in two.
+        # oneDNN needs a half to a third of the time of a two-dimensional convolution.
         return super().forward(F.pad(x.squeeze(3), self.text_padding)).unsqueeze(3)
 
 
@@ -42,7 +42,7 @@ class WordConvs(nn.Module):
 
 
 class MaxOverTime(nn.Module):
-    """[N, C, L, 1] -> [N, C]: of every channel the largest value among all words."""
+    """[N, C, L, 1] -> [N, C]: the maximum of each channel over all words."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.amax(dim=(2, 3))
@@ -51,10 +51,10 @@ class MaxOverTime(nn.Module):
 class LSTM(nn.LSTM):
     """One bidirectional layer: [N, D, L, 1] -> [N, 2 ``hidden``, L, 1].
 
-    Hochreiter and Schmidhuber 1997 with forget gates (Gers et al. 2000), as torch counts gates
-    and biases. ``fused`` runs torch's own kernel; without, the same weights work by matrix
-    products, a step at a time: slower, and the form that ``vmap`` takes and that can be
-    differentiated twice on a GPU as well.
+    Hochreiter and Schmidhuber 1997 with forget gates (Gers et al. 2000), with torch's gates and
+    biases. ``fused`` uses torch's kernel. Otherwise the same function is computed by matrix
+    products, one word at a time. This is slower, but ``vmap`` and second derivatives on a GPU
+    need it.
     """
 
     def __init__(self, dimensions: int, hidden: int, fused: bool = True) -> None:
@@ -71,7 +71,7 @@ class LSTM(nn.LSTM):
         return states.transpose(1, 2).unsqueeze(3)
 
     def _run_direction(self, words: Tensor, suffix: str) -> Tensor:
-        """[N, L, ``hidden``]: the states of one direction, in the order of the words."""
+        """The states [N, L, ``hidden``] of one direction, in the order of the words."""
         names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
         inputs, inner, bias, inner_bias = (getattr(self, f"{n}_l0{suffix}") for n in names)
         gates = F.linear(words, inputs, bias + inner_bias)
@@ -89,10 +89,10 @@ class LSTM(nn.LSTM):
 
 @contextmanager
 def without_fused_lstm(network: nn.Module) -> Iterator[None]:
-    """Within this, every :class:`LSTM` inside works by matrix products: the same function.
+    """Inside the context, every :class:`LSTM` of ``network`` computes by matrix products.
 
-    Torch's own kernel has no second derivative on a GPU, no ``vmap``, and on a GPU no gradient in
-    eval mode.
+    Torch's kernel does not support ``vmap``. On a GPU it has no second derivative, and no gradient
+    in evaluation mode.
     """
     fused = [module for module in network.modules() if isinstance(module, LSTM) and module.fused]
     for module in fused:

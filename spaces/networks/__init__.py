@@ -1,10 +1,10 @@
-"""Network families, one a file; ``resolve`` turns what an experiment says into one of them."""
+"""Network families, one a file; ``resolve`` returns the family that an experiment names."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
+from stillhouse.spaces.config.named import split_named
 from stillhouse.spaces.config.plugins import PluginRegistry
 from stillhouse.spaces.config.problems import ConfigError, Problem, unknown_message
 from stillhouse.spaces.modules.network import Family
@@ -15,7 +15,7 @@ FAMILIES: PluginRegistry[Family] = PluginRegistry(
 
 
 def sizes() -> dict[str, tuple[str, dict[str, Any]]]:
-    """Every ready-made size: name -> (family, settings)."""
+    """Every named size: name -> (family, settings)."""
     return {
         name: (family, dict(settings))
         for family in FAMILIES.names()
@@ -28,9 +28,9 @@ def resolve(spec: Any, path: str = "") -> tuple[str, Family]:
     or the flat form ``{family: resnet, depth: 20}``.
 
     Raises:
-        ConfigError: no such family or size (the nearest is named), or settings it does not have.
+        ConfigError: no such family or size, or settings that the family does not have.
     """
-    name, overrides = _split_spec(spec, path)
+    name, overrides = split_named(spec, path, tag="family")
     known_sizes = sizes()
     if name in known_sizes:
         family, settings = known_sizes[name]
@@ -40,16 +40,3 @@ def resolve(spec: Any, path: str = "") -> tuple[str, Family]:
         message = unknown_message("network", name, [*known_sizes, *FAMILIES.names()])
         raise ConfigError([Problem(path, message)])
     return family, FAMILIES.load(family).parse({**settings, **overrides}, path)
-
-
-def _split_spec(spec: Any, path: str) -> tuple[str, dict[str, Any]]:
-    if isinstance(spec, str):
-        return spec, {}
-    if isinstance(spec, Mapping) and isinstance(spec.get("family"), str):
-        return spec["family"], {k: v for k, v in spec.items() if k != "family"}
-    if isinstance(spec, Mapping) and len(spec) == 1:
-        name, overrides = next(iter(spec.items()))
-        if isinstance(overrides, Mapping):
-            return str(name), dict(overrides)
-    message = f"needs a name or {{name: {{settings}}}}, found {spec!r}"
-    raise ConfigError([Problem(path, message)])

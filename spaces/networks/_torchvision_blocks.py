@@ -1,4 +1,4 @@
-"""Where a torchvision model is cut into blocks."""
+"""Splits a torchvision model into blocks."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import nn
 Layout = dict[str, dict[str, nn.Module]]
 """Block name -> {path in torchvision's model: module}, in the order in which they run."""
 
-# Every process reads the sizes of all families, few need torchvision, and importing it takes
-# longer than all the rest: hence only here.
+# torchvision is imported in functions: every process reads the sizes of all families, but few
+# need torchvision, and its import takes longer than all others.
 
 
 def new_model(model: str, classes: int) -> nn.Module:
-    """A model of torchvision's, initialised as torchvision does."""
+    """A torchvision model with torchvision's initialisation."""
     from torchvision.models import get_model
 
     network: nn.Module = get_model(model, weights=None, num_classes=classes)
@@ -23,15 +23,15 @@ def new_model(model: str, classes: int) -> nn.Module:
 
 
 def weights_metadata(model: str) -> Mapping[str, Any]:
-    """What torchvision says of the model's published weights."""
+    """torchvision's metadata of the model's published weights."""
     from torchvision.models import get_model_weights
 
-    facts: Mapping[str, Any] = next(iter(get_model_weights(model))).meta
-    return facts
+    metadata: Mapping[str, Any] = next(iter(get_model_weights(model))).meta
+    return metadata
 
 
 def split_into_blocks(model: nn.Module) -> Layout:
-    """All of a model's modules, by block."""
+    """All modules of a model, by block."""
     if hasattr(model, "layer1"):
         layout, last = dict(_resnet(model)), "fc"
     elif isinstance(model.features[0], nn.Conv2d):  # type: ignore[index]

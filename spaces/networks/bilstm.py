@@ -15,11 +15,11 @@ from stillhouse.spaces.modules.text_layers import LSTM, MaxOverTime
 
 
 class BiLSTM(Family):
-    """Layers of an LSTM that reads both ways, the maximum over time, one linear layer.
+    """Bidirectional LSTM layers, the maximum over time, one linear layer.
 
-    Block ``lstm<i>`` for every layer, whose output is a map of as many words as the text has;
-    ``pool``, which leaves [N, 2 hidden]; ``head``. Padding is read like words, as zero vectors:
-    a short ``length`` of the data saves time, and helps the state that comes from behind.
+    Block ``lstm<i>`` for every layer, whose output is a map with one column for each word;
+    ``pool``, which returns [N, 2 hidden]; ``head``. Padding is processed as words with zero
+    vectors. So a short ``length`` of the data saves time and helps the backward direction.
     """
 
     input_form: ClassVar[InputForm] = "text"

@@ -1,4 +1,4 @@
-"""The plain CNNs with cheap convolutions: a layer for a layer, channels and maps as they are."""
+"""The plain CNNs with cheap convolutions, layer by layer, with equal channels and map sizes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _DEPTHS = (2, 4, 6, 8, 10)
 
 
 class CheapCNN(PlainCNN):
-    """Plain CNNs, each convolution but the first made of a filter for every channel and 1x1 ones.
+    """Plain CNNs with depthwise and 1x1 convolutions instead of all convolutions but the first.
 
     ``separable``: 3x3 filters of the inputs, then a 1x1 convolution that mixes them, each with
     batch norm and ReLU (Howard et al. 2017, section 3.1). ``ghost``: half of the outputs by a 1x1
@@ -34,7 +34,7 @@ class CheapCNN(PlainCNN):
     )
 
     def _convolution(self, number: int, inputs: int, outputs: int) -> nn.Sequential:
-        if number == 1:  # one or three channels: nothing to save
+        if number == 1:  # images have one or three channels, so nothing is saved
             return super()._convolution(number, inputs, outputs)
         if self.convolutions == "ghost":
             return nn.Sequential(GhostModule(inputs, outputs), nn.ReLU(inplace=True))

@@ -18,8 +18,8 @@ class LeNet(Family):
     """Two 5x5 convolutions with ReLU and 2x2 max pooling, then 120, 84 and ``classes`` units.
 
     Blocks ``conv1``, ``conv2`` and ``head``. Images below 32 pixels are padded by 2, so that
-    28 and 32 both end in maps of 5 (Sucholutsky and Schonlau 2021). Starts as there: Xavier's
-    normal weights, zero biases.
+    28 and 32 both end in maps of 5. The initialisation is Xavier's normal weights and zero biases
+    (both Sucholutsky and Schonlau 2021).
     """
 
     sizes: ClassVar[Mapping[str, Mapping[str, Any]]] = {"lenet5": {}}

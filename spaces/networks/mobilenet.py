@@ -19,8 +19,8 @@ from stillhouse.spaces.modules.layers import (
 from stillhouse.spaces.modules.network import Family, Network, Shape
 from stillhouse.spaces.modules.state_dict import rename_tensors
 
-# Expansion, channels, blocks and first stride of each stage (table 2), the strides of the stem
-# and of the second stage taken out, so that images of 32 pixels end in maps of 4.
+# Expansion, channels, blocks and first stride of each stage (table 2). The stem and the second
+# stage have stride 1, so that images of 32 pixels end in maps of 4.
 _STAGES = (
     (1, 16, 1, 1),
     (6, 24, 2, 1),
@@ -73,7 +73,7 @@ class MobileNet(Family):
         return network
 
     def rename_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Of torchvision, and of chenyaofo/pytorch-cifar-models, which has the same names."""
+        """Weights of torchvision and chenyaofo/pytorch-cifar-models, with the same names."""
         units = list(_iter_residuals())
         modules = {
             "features.0.0": "blocks.stem.conv",

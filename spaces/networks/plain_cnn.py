@@ -35,7 +35,7 @@ _LAYOUTS = {
 class PlainCNN(Family):
     """3x3 convolutions with batch norm and ReLU, some followed by a 2x2 max pooling.
 
-    Block ``conv<i>`` is one convolution with all that follows it; ``head`` the linear layers.
+    Block ``conv<i>`` is one convolution with norm, ReLU and pooling; ``head`` the linear layers.
     Images of any size: pooling rounds up, so a map of one pixel stays one.
     """
 
@@ -74,7 +74,7 @@ class PlainCNN(Family):
         return Network(blocks)
 
     def _convolution(self, number: int, inputs: int, outputs: int) -> nn.Sequential:
-        """The one of that number, from 1, before pooling."""
+        """The convolution of this number, from 1, without pooling."""
         return ConvUnit(inputs, outputs, bias=True)
 
 

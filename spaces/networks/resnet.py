@@ -82,7 +82,7 @@ class ResNet(Family):
     def rename_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Of akamaster/pytorch_resnet_cifar10, RepDistiller and chenyaofo/pytorch-cifar-models.
 
-        They expect different normalisations: the first that of ImageNet, the others CIFAR's own.
+        The first expect the normalisation of ImageNet, the others that of CIFAR.
         """
         modules = {
             "conv1": "blocks.stem.conv",

@@ -18,8 +18,8 @@ from stillhouse.spaces.modules.text_layers import MaxOverTime, WordConvs
 class TextCNN(Family):
     """Convolutions of heights 3, 4 and 5 side by side, the maximum over time, one linear layer.
 
-    Block ``convs``, whose output is a map of as many words as the text has; ``pool``, which
-    leaves [N, channels]; ``head``. Texts of any length: what lies around one counts as padding.
+    Block ``convs``, whose output is a map with one column for each word; ``pool``, which returns
+    [N, channels]; ``head``. Texts of any length: both ends are padded with zeros.
     """
 
     input_form: ClassVar[InputForm] = "text"

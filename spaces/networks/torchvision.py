@@ -30,7 +30,7 @@ MODELS = (
 
 
 class Torchvision(Family):
-    """A model of torchvision's, number for number; other classes only replace its last layer.
+    """A torchvision model with equal outputs; only the last layer depends on the classes.
 
     Block ``stem``; ``stage<s>_<b>`` (ResNet, EfficientNet), ``block<i>`` (MobileNet) or
     ``conv<s>_<i>`` (VGG, the pooling at the start of a stage) for every unit; ``tail`` where a
@@ -60,7 +60,7 @@ class Torchvision(Family):
         return Network({name: _make_block(parts) for name, parts in layout.items()})
 
     def rename_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Of torchvision: ``ResNet18_Weights`` and the like."""
+        """Weights of torchvision, such as ``ResNet18_Weights``."""
         with torch.device("meta"):
             layout = split_into_blocks(new_model(self.model, classes=1000))
         modules = {}

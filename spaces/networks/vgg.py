@@ -66,11 +66,11 @@ class VGG(Family):
         return _LAYOUTS[self.depth]
 
     def rename_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Of RepDistiller (with batch norm)."""
+        """Weights of RepDistiller (with batch norm)."""
         modules = {"classifier": "blocks.head.fc"}
         for stage, units in enumerate(self._convs_per_stage):
             for unit in range(units):
-                # Theirs count convolution, batch norm and ReLU one by one.
+                # RepDistiller numbers convolution, batch norm and ReLU separately.
                 published, own = f"block{stage}", f"blocks.conv{stage + 1}_{unit + 1}"
                 modules[f"{published}.{3 * unit}"] = f"{own}.conv"
                 modules[f"{published}.{3 * unit + 1}"] = f"{own}.bn"

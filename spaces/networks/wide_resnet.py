@@ -23,7 +23,7 @@ class WideResNet(Family):
     """A 3x3 stem and three stages of n pre-activation blocks, 16k, 32k and 64k channels wide.
 
     ``wrn-d-k`` has depth d = 6n + 4 and width k. Block ``stem``, then ``stage<s>_<b>`` for every
-    residual block, whose outputs are not activated yet, then ``head``, which begins with batch
+    residual block, whose outputs are not activated, then ``head``, which begins with batch
     norm and ReLU. The second and third stage halve the map. Images of any size.
     """
 
@@ -65,7 +65,7 @@ class WideResNet(Family):
         return (self.depth - 4) // 6
 
     def rename_published(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Of RepDistiller."""
+        """Weights of RepDistiller."""
         modules = {"conv1": "blocks.stem", "bn1": "blocks.head.bn", "fc": "blocks.head.fc"}
         for stage in (1, 2, 3):
             for block in range(self._blocks_per_stage):

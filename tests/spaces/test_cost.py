@@ -1,4 +1,4 @@
-"""Costs against figures counted by hand; latency measured honestly and on a copy."""
+"""Costs against figures counted by hand."""
 
 import copy
 import subprocess
@@ -10,16 +10,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from stillhouse.spaces.config.problems import ConfigError
-from stillhouse.spaces.cost import Costs, compute_costs, device_name, measure_latency, network_costs
+from stillhouse.spaces.cost import Costs, compute_costs, network_costs
 from stillhouse.spaces.network_spec import NetworkSpec
 from stillhouse.spaces.networks import resolve
-
-CIFAR = (3, 32, 32)
-
-
-def build(spec, shape=CIFAR, classes=10):
-    torch.manual_seed(0)
-    return NetworkSpec.parse(spec).build(shape, classes)
+from tests.support.networks import CIFAR, build_network
 
 
 def test_lenet_by_hand():
@@ -55,7 +49,7 @@ def test_layers_by_hand(layer, shape, flops):
 
 @pytest.mark.parametrize("name", ["resnet8", "mobilenet_v2_x0_5", "lenet5", "vgg8"])
 def test_flops_are_those_of_torchs_own_counter(name):
-    network = build(name).eval()
+    network = build_network(name).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.zeros((1, *CIFAR)))
     assert compute_costs(network, CIFAR).flops == counter.get_total_flops() > 0
@@ -64,11 +58,11 @@ def test_flops_are_those_of_torchs_own_counter(name):
 def test_costs_of_a_network_that_is_there_need_no_compiler():
     """It takes over a second to load, and every worker asks for costs."""
     program = (
-        "import sys, torch; from stillhouse.spaces.cost import costs; "
-        "from stillhouse.spaces.modules.cuts import positions; "
+        "import sys, torch; from stillhouse.spaces.cost import compute_costs; "
+        "from stillhouse.spaces.modules.cuts import cut_positions; "
         "from stillhouse.spaces.network_spec import NetworkSpec; "
         "network = NetworkSpec.parse('resnet8').build((3, 8, 8), 10); "
-        "costs(network, (3, 8, 8)); positions(network, (3, 8, 8)); "
+        "compute_costs(network, (3, 8, 8)); cut_positions(network, (3, 8, 8)); "
         "assert 'torch._dynamo' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
@@ -76,14 +70,14 @@ def test_costs_of_a_network_that_is_there_need_no_compiler():
 
 def test_bytes_are_what_is_stored():
     assert compute_costs(nn.Linear(7, 5).half(), (7,)).bytes == 2 * 40
-    network = build("resnet8")
+    network = build_network("resnet8")
     stored = sum(t.numel() * t.element_size() for t in network.state_dict().values())
     assert compute_costs(network, CIFAR).bytes == stored
 
 
 @pytest.mark.parametrize("name", ["resnet8", "wrn-10-1", "mobilenet_v2_x0_5", "cnn4", "vgg8"])
 def test_blocks_add_up_to_the_network(name):
-    network = build(name).eval()
+    network = build_network(name).eval()
     shape, parts = CIFAR, []
     for place in range(len(network.names)):
         span = network.span(place, place + 1)
@@ -99,11 +93,11 @@ def test_blocks_add_up_to_the_network(name):
 
 @pytest.mark.parametrize("name", ["resnet8", "tv_mobilenet_v3_small"])
 def test_an_unbuilt_network_costs_what_a_built_one_does(name):
-    assert network_costs(name, CIFAR, 10) == compute_costs(build(name), CIFAR)
+    assert network_costs(name, CIFAR, 10) == compute_costs(build_network(name), CIFAR)
 
 
 def test_counting_leaves_the_network_as_it_was():
-    network = build("resnet8").train()
+    network = build_network("resnet8").train()
     network.blocks["stem"].eval()
     modes = [module.training for module in network.modules()]
     state = copy.deepcopy(network.state_dict())
@@ -114,7 +108,7 @@ def test_counting_leaves_the_network_as_it_was():
 
 
 def test_modes_come_back_even_when_the_shape_does_not_fit():
-    network = build("resnet8").train()
+    network = build_network("resnet8").train()
     with pytest.raises(RuntimeError):
         compute_costs(network, (4, 32, 32))
     assert all(module.training for module in network.modules())
@@ -143,62 +137,3 @@ def test_costs_depend_on_the_image():
 def test_what_does_not_fit_is_refused_before_it_is_counted():
     with pytest.raises(ConfigError, match="at least 12x12"):
         network_costs("lenet5", (1, 8, 8), 10)
-
-
-class Recorder(nn.Module):
-    """Remembers how it was called, over all its copies."""
-
-    calls: list[tuple] = []  # noqa: RUF012
-
-    def __init__(self):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(1))
-
-    def forward(self, x):
-        grad = torch.is_grad_enabled()
-        self.calls.append((tuple(x.shape), x.dtype, self.weight.dtype, self.training, grad))
-        return x * self.weight
-
-
-def test_latency_is_measured_in_evaluation_mode_on_a_copy():
-    module = Recorder().train()
-    Recorder.calls.clear()
-    found = measure_latency(module, (3, 4, 4), batch=5, precision="bfloat16", warmup=2, repeats=7)
-    expected = ((5, 3, 4, 4), torch.bfloat16, torch.bfloat16, False, False)
-    assert Recorder.calls == [expected] * 9
-    assert module.training
-    assert module.weight.dtype == torch.float32
-    assert (found.batch, found.precision, found.repeats) == (5, "bfloat16", 7)
-    assert found.device == device_name("cpu")
-    assert found.median_ms > 0
-    assert found.spread_ms >= 0
-
-
-def test_median_and_quartiles(monkeypatch):
-    clock = iter([0, 1, 10, 12, 20, 23, 30, 34, 40, 45])
-    monkeypatch.setattr("stillhouse.spaces.cost.time.perf_counter", lambda: next(clock) / 1e3)
-    found = measure_latency(nn.Identity(), (1,), warmup=0, repeats=5)
-    assert found.median_ms == pytest.approx(3)
-    assert found.spread_ms == pytest.approx(2)
-
-
-def test_one_repeat_has_no_spread():
-    with pytest.raises(ValueError, match="2 or more repeats"):
-        measure_latency(nn.Identity(), (1,), repeats=1)
-
-
-def test_a_whole_network_is_measured():
-    assert measure_latency(build("cnn2"), CIFAR, warmup=1, repeats=3).median_ms > 0
-
-
-def test_the_processor_has_a_name():
-    assert device_name("cpu")
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
-def test_latency_on_a_gpu(precision):
-    found = measure_latency(build("resnet8"), CIFAR, device="cuda", batch=8, precision=precision)
-    assert found.device == torch.cuda.get_device_name()
-    assert found.median_ms > 0

@@ -15,8 +15,8 @@ from stillhouse.spaces.modules.state_dict import rename_tensors
 from stillhouse.spaces.network_spec import NetworkSpec
 from stillhouse.spaces.networks import resolve
 from stillhouse.spaces.weights import load_published, read_state
+from tests.support.networks import CIFAR, random_images
 
-CIFAR = (3, 32, 32)
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
 
 
@@ -27,10 +27,6 @@ def build(spec, classes=10, seed=0):
 
 def load(network, spec, state, path="teacher.safetensors"):
     return load_published(network, resolve(spec)[1], state, path)
-
-
-def images():
-    return torch.rand((2, *CIFAR), generator=torch.Generator().manual_seed(1))
 
 
 def same(found, expected):
@@ -102,7 +98,7 @@ def test_a_prefix_that_all_names_share_is_taken_off_where_they_fit_then(prefix):
     state = under(prefix, build("resnet8", seed=1).state_dict())
     loaded = load(build("resnet8"), "resnet8", state)
     expected = load(build("resnet8"), "resnet8", build("resnet8", seed=1).state_dict())
-    assert torch.equal(loaded(images()).logits, expected(images()).logits)
+    assert torch.equal(loaded(random_images()).logits, expected(random_images()).logits)
 
 
 def test_of_several_networks_none_is_guessed(tmp_path):
@@ -289,14 +285,14 @@ def test_our_own_weights_load(spec):
     loaded = load(target, spec, source.state_dict())
     assert same(loaded.state_dict(), source.state_dict())
     with torch.no_grad():
-        assert torch.equal(loaded(images()).logits, source(images()).logits)
+        assert torch.equal(loaded(random_images()).logits, source(random_images()).logits)
 
 
 def test_our_own_weights_bring_their_normalisation():
     source = build("resnet8", seed=1).with_normalisation((0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
     loaded = load(build("resnet8"), "resnet8", source.state_dict())
     with torch.no_grad():
-        assert torch.equal(loaded(images()).logits, source(images()).logits)
+        assert torch.equal(loaded(random_images()).logits, source(random_images()).logits)
 
 
 def test_published_weights_bring_their_familys_normalisation():
@@ -307,8 +303,8 @@ def test_published_weights_bring_their_familys_normalisation():
     reference = get_model("mobilenet_v3_small", weights=None, num_classes=10).eval()
     loaded = load(build("tv_mobilenet_v3_small"), "tv_mobilenet_v3_small", reference.state_dict())
     with torch.no_grad():
-        seen = normalize(images(), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-        torch.testing.assert_close(loaded(images()).logits, reference(seen))
+        seen = normalize(random_images(), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        torch.testing.assert_close(loaded(random_images()).logits, reference(seen))
 
 
 def test_without_a_published_normalisation_the_networks_own_stays():
@@ -410,7 +406,9 @@ def test_weights_of_crd_load(spec, names, some):
     assert not any("blocks" in key or "stage" in key for key in state)
     loaded = load(build(spec), spec, state)
     with torch.no_grad():
-        assert torch.equal(loaded(images()).logits, build(spec, seed=1)(images()).logits)
+        assert torch.equal(
+            loaded(random_images()).logits, build(spec, seed=1)(random_images()).logits
+        )
 
 
 # Real files.

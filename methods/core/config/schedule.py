@@ -8,13 +8,12 @@ fraction of all epochs, so that one schedule fits short and long training.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeFloat
 
 from stillhouse.spaces.config.base import Config, setting
-from stillhouse.spaces.config.problems import ConfigError, unknown_message
+from stillhouse.spaces.config.named import to_flat_form
 
 _POSITION_HELP = "epochs done (below 1: fraction of all)"
 
@@ -138,27 +137,9 @@ class OneCycle(Config):
 _SCHEDULE_KINDS = ("constant", "step", "switch", "linear", "warmup", "cosine", "one_cycle")
 
 
-def _to_tagged(data: Any) -> Any:
-    """``cosine`` and ``{cosine: {...}}`` to the tagged form that pydantic tells apart."""
-    if isinstance(data, Config):
-        return data
-    if isinstance(data, str):
-        data = {"kind": data}
-    if isinstance(data, Mapping) and len(data) == 1 and "kind" not in data:
-        kind, settings = next(iter(data.items()))
-        if not isinstance(settings, Mapping):
-            raise ConfigError(f"needs {{{kind}: {{settings}}}}, found {data!r}")
-        data = {"kind": kind, **settings}
-    if not (isinstance(data, Mapping) and "kind" in data):
-        raise ConfigError(f"needs a name or {{name: {{settings}}}}, found {data!r}")
-    if data["kind"] not in _SCHEDULE_KINDS:
-        raise ConfigError(unknown_message("schedule", data["kind"], _SCHEDULE_KINDS))
-    return data
-
-
 Schedule = Annotated[
     Constant | Step | Switch | Linear | Warmup | Cosine | OneCycle,
     Field(discriminator="kind"),
-    BeforeValidator(_to_tagged),
+    BeforeValidator(to_flat_form("schedule", _SCHEDULE_KINDS)),
 ]
 """In an experiment: ``cosine``, or ``{cosine: {warmup: 5}}``."""

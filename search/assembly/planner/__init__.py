@@ -1,4 +1,4 @@
-"""The best assemblies of neighbourhoods under budgets: which cuts, candidates and widths."""
+"""The planner: the best assemblies of neighbourhoods under budgets."""
 
 from stillhouse.search.assembly.planner.assemblies import Assembly, assemblies
 from stillhouse.search.assembly.planner.budget import Budget

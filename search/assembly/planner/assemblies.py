@@ -22,8 +22,8 @@ NO_FIXED_COSTS: Mapping[str, float] = MappingProxyType({})
 class Assembly:
     """A path from the source to the sink.
 
-    ``edges`` are indices of the edges that were given; ``costs`` has every cost that each of them
-    tells, what is fixed included. Sums are correctly rounded.
+    ``edges`` are indices of the given edges. ``costs`` has every cost that all of them have, with
+    the fixed cost. Sums are correctly rounded.
     """
 
     edges: tuple[int, ...]
@@ -41,26 +41,26 @@ def assemblies(
     count: int = 1,
     min_difference: int = 1,
 ) -> list[Assembly]:
-    """The assemblies of least summed score that keep all budgets, the best first.
+    """The assemblies of least summed score that satisfy all budgets, the best first.
 
     An integer program over the graph of cuts (after Puzzle, Bercovich et al. 2025, and the second
-    phase of LANA, Molchanov et al. 2022), solved to proved optimality; every answer is added up
+    phase of LANA, Molchanov et al. 2022) is solved to proved optimality. Every answer is summed
     again exactly and checked.
 
     Args:
-        edges: the neighbourhoods; those with a score or cost that is not finite are left out.
+        edges: the neighbourhoods; edges with a score or cost that is not finite are left out.
         source: the node where assemblies start.
         sink: the node where they end.
         budgets: the range of each summed cost.
-        fixed: what an assembly costs whatever its edges (stem and head).
-        best: how many are wanted; fewer come if there are no more.
-        apart: how many edges of each of two assemblies must be missing in the other. Each
-            assembly is the best of those that are so far apart from all better ones.
+        fixed_costs: costs of every assembly besides its edges.
+        count: the maximum number of assemblies.
+        min_difference: the number of edges of each of two assemblies that the other must not have.
+            Each assembly is the best that differs so much from all better ones.
 
     Raises:
-        Infeasible: no assembly keeps the budgets.
-        Disconnected: the edges leave a gap between source and sink.
-        ValueError: edges in a circle, a cost that an edge does not tell, ``count`` below 1, ...
+        InfeasibleBudgets: no assembly satisfies the budgets.
+        DisconnectedGraph: no path leads from source to sink.
+        ValueError: edges in a cycle, an edge without a required cost, ``count`` below 1.
         ArithmeticError: the solver failed.
     """
     if count < 1 or min_difference < 1:
@@ -72,7 +72,7 @@ def assemblies(
     if best_path is None:
         raise explain_infeasible(full_graph, rows_by_cost)
     graph, paths = full_graph, [best_path]
-    if min_difference == 1:  # else what is far enough from the others need not be good itself
+    if min_difference == 1:  # else a wanted assembly may use edges that no good assembly uses
         kept_edges = _undominated_edges(graph, rows, count)
         kept_edges[list(best_path)] = True
         graph, rows, best_path = _restrict(graph, rows, best_path, kept_edges)
@@ -86,14 +86,14 @@ def assemblies(
         if path is None:
             break
         paths.append(path)
-    # the solver's order holds within its tolerance
+    # the solver's order is correct only within its tolerance
     return sorted(
         (make_assembly(graph, path, fixed_costs) for path in paths), key=lambda each: each.score
     )
 
 
 def _best_path(graph: Graph, rows: Sequence[BudgetRow]) -> EdgePath | None:
-    """The best path of all."""
+    """The best path; None if no path satisfies the budgets."""
     kept_edges = _undominated_edges(graph, rows, 1)
     kept_edges[kept_edges] = relevant_edges(
         graph.subset(kept_edges), [row.subset(kept_edges) for row in rows], 1
@@ -106,7 +106,7 @@ def _best_path(graph: Graph, rows: Sequence[BudgetRow]) -> EdgePath | None:
 def _restrict(
     graph: Graph, rows: Sequence[BudgetRow], path: EdgePath, kept_edges: np.ndarray
 ) -> tuple[Graph, list[BudgetRow], EdgePath]:
-    """Graph, rows and a path in it without the edges that are not kept."""
+    """Graph, rows and a path with only ``kept_edges``."""
     new_indices = (np.cumsum(kept_edges) - 1)[list(path)]
     return (
         graph.subset(kept_edges),
@@ -118,7 +118,7 @@ def _restrict(
 def budget_rows(
     graph: Graph, budgets: Mapping[str, Budget], fixed_costs: Mapping[str, float]
 ) -> dict[str, BudgetRow]:
-    """The budgets over a graph's edges."""
+    """The rows of budgets over a graph's edges."""
     for name, value in fixed_costs.items():
         if not math.isfinite(value):
             raise ValueError(f"what is fixed of {name!r} is not finite: {value}")
@@ -129,7 +129,7 @@ def budget_rows(
 
 
 def make_assembly(graph: Graph, path: EdgePath, fixed_costs: Mapping[str, float]) -> Assembly:
-    """A path added up."""
+    """The assembly of a path, with exact sums."""
     edges = [graph.edges[index] for index in path]
     cost_names = [cost for cost in edges[0].costs if all(cost in edge.costs for edge in edges)]
     return Assembly(
@@ -143,11 +143,10 @@ def make_assembly(graph: Graph, path: EdgePath, fixed_costs: Mapping[str, float]
 
 
 def _undominated_edges(graph: Graph, rows: Sequence[BudgetRow], count: int) -> np.ndarray:
-    """Which edges may be wanted among so many best: not those with as many better ones beside.
+    """A mask of the edges that one of the ``count`` best assemblies may need.
 
-    Beside an edge stand those between the same nodes, and better are those with no larger score
-    and no cost that keeps a budget less well. Taken in its place they make as many assemblies
-    that are no worse.
+    An edge is left out if ``count`` parallel edges (between the same nodes) are no worse in the
+    score and in every budgeted cost. Each of these gives an assembly that is no worse.
     """
     minimised = np.stack(
         [graph.scores, *(values for row in rows for values in _minimised_values(row))], axis=1
@@ -159,15 +158,14 @@ def _undominated_edges(graph: Graph, rows: Sequence[BudgetRow], count: int) -> n
     for indices in parallel_edges.values():
         own_values = minimised[indices]
         is_better = np.all(own_values[:, None] <= own_values[None, :], axis=2)
-        is_earlier = np.triu(
-            np.ones_like(is_better), 1
-        )  # of two that are alike, the first is better
+        # Of two equal edges, the first counts as better.
+        is_earlier = np.triu(np.ones_like(is_better), 1)
         is_better &= ~is_better.T | is_earlier
         kept_edges[indices] = is_better.sum(axis=0) < count
     return kept_edges
 
 
 def _minimised_values(row: BudgetRow) -> list[np.ndarray]:
-    """The figures that a budget would have small."""
+    """The values of a row, signed so that smaller satisfies the budget better."""
     bounds = ((row.budget.maximum, row.values), (row.budget.minimum, -row.values))
     return [values for bound, values in bounds if bound is not None]

@@ -1,4 +1,4 @@
-"""Budgets on what an assembly costs, and the rows of a program that they make."""
+"""Budgets on summed costs, and their rows in the integer program."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from stillhouse.search.assembly.planner.graph import FloatArray, Graph
 
 @dataclass(frozen=True)
 class Budget:
-    """The range that a summed cost must lie in; both ends are allowed, None is no end.
+    """The range of a summed cost, ends included; None means no limit.
 
     Raises:
-        ValueError: an end is not a number, or the range is empty.
+        ValueError: a limit is NaN, or the range is empty.
     """
 
     maximum: float | None = None
@@ -32,16 +32,16 @@ class Budget:
 
     @property
     def upper_bound(self) -> float:
-        """The upper end, infinite if there is none."""
+        """The maximum, infinite if there is none."""
         return math.inf if self.maximum is None else self.maximum
 
     @property
     def lower_bound(self) -> float:
-        """The lower end, minus infinity if there is none."""
+        """The minimum, minus infinity if there is none."""
         return -math.inf if self.minimum is None else self.minimum
 
     def contains(self, value: float) -> bool:
-        """Whether a value lies within."""
+        """Whether a value lies in the range."""
         return self.lower_bound <= value <= self.upper_bound
 
     def __str__(self) -> str:
@@ -55,13 +55,13 @@ class Budget:
 
 
 def format_exact(value: float) -> str:
-    """A value to its last digit: who asks for a feasible value just told must be granted it."""
+    """A value with all digits, so that a budget of exactly this value is feasible."""
     return str(int(value)) if math.isfinite(value) and value == int(value) else repr(float(value))
 
 
 @dataclass(frozen=True)
 class BudgetRow:
-    """A budget on the values of a graph's edges plus what is spent anyway."""
+    """A budget on the summed values of a path's edges plus a fixed cost."""
 
     values: FloatArray
     budget: Budget
@@ -72,23 +72,23 @@ class BudgetRow:
         return math.fsum([self.fixed_cost, *self.values[list(path)]])
 
     def is_kept_by(self, path: Sequence[int]) -> bool:
-        """Whether a path keeps the budget, exactly."""
+        """Whether the exact sum of a path satisfies the budget."""
         return self.budget.contains(self.total(path))
 
     def subset(self, kept_edges: np.ndarray) -> BudgetRow:
-        """The row without some edges."""
+        """The row with only ``kept_edges``."""
         return BudgetRow(self.values[kept_edges], self.budget, self.fixed_cost)
 
     @property
     def scale(self) -> float:
-        """What the solver's tolerance is relative to."""
+        """The largest absolute value, to which the solver's tolerance is relative."""
         return max(float(np.abs(self.values).max(initial=0.0)), math.ulp(1.0))
 
     def bounds(self, tightening: float) -> tuple[float, float]:
-        """The ends for the values alone, drawn in by a part of the scale.
+        """The limits of the summed values, tightened by a share of the scale.
 
-        Whole numbers get half a one of room on both sides, so that a solver's tolerance can
-        neither let in a sum beyond the end nor keep out the end itself.
+        Limits of integers are widened by 0.5. So the solver's tolerance can neither accept a sum
+        beyond the limit nor reject the limit itself.
         """
         low, high = (
             self.budget.lower_bound - self.fixed_cost,
@@ -103,7 +103,7 @@ class BudgetRow:
         return float(self.fixed_cost).is_integer() and bool(np.all(self.values % 1 == 0))
 
     def feasible_edges(self, graph: Graph) -> np.ndarray:
-        """Which edges lie on a path whose sum keeps the budget, whatever the other budgets."""
+        """A mask of the edges on a path that satisfies this budget, regardless of other budgets."""
         tolerance = 1e-9 * self.scale * graph.num_nodes  # sums of floats are not exact
         low, high = self.bounds(0.0)
         feasible = np.ones(len(self.values), bool)

@@ -20,9 +20,9 @@ from stillhouse.search.assembly.planner.program import EdgePath, lightest_path
 
 _NO_BUDGETS: Mapping[str, Budget] = MappingProxyType({})
 _RESOLUTION = 1e-6
-"""Part of the range of costs within which two assemblies count as of one cost."""
+"""Share of the range of costs within which two assemblies count as equal in cost."""
 _SOLVER_RESOLUTION = 1e-8
-"""Part of the dearest edge's cost that the solver is sure to tell apart."""
+"""Share of the largest edge cost that the solver can distinguish."""
 
 
 def pareto_front(
@@ -35,15 +35,15 @@ def pareto_front(
     fixed_costs: Mapping[str, float] = NO_FIXED_COSTS,
     points: int = 8,
 ) -> list[Assembly]:
-    """Assemblies that none beats in both score and one cost, the best score first.
+    """The Pareto front of the score and one cost, the best score first.
 
-    Found by the epsilon constraint method: from the best assembly of all and the cheapest, the
-    widest unexplored range of the cost is halved again and again, so that the points spread over
-    the range. All there are if they are no more than ``points``, apart from those within a
-    millionth of the range of another.
+    The epsilon constraint method starts with the best and the cheapest assembly. It then halves
+    the widest unexplored range of the cost repeatedly, so that the points spread over the range.
+    A front of at most ``points`` assemblies is complete, except for assemblies within a millionth
+    of the range of another.
 
-    Args and errors are those of :func:`stillhouse.search.assembly.planner.assemblies`; ``cost`` is
-    the name of the cost, which may have a budget of its own, and ``points`` the most that come.
+    Arguments and errors are those of ``assemblies``. ``cost`` is the name of the cost, which may
+    also have a budget; ``points`` is the maximum number of assemblies.
     """
     if points < 1:
         raise ValueError(f"a front has 1 or more points, found {points}")
@@ -60,10 +60,9 @@ def pareto_front(
 
 @dataclass(frozen=True)
 class _Gap:
-    """Costs between two assemblies of the front, not yet explored; the ends are.
+    """A range of costs between two assemblies of the front that is not explored yet.
 
-    ``is_upper_half`` is set where the lower half was found empty, so that the rest is asked for at
-    once.
+    ``is_upper_half``: the lower half is empty, so the rest is solved without halving.
     """
 
     start: float
@@ -73,14 +72,14 @@ class _Gap:
 
 @dataclass(frozen=True)
 class _FrontSearch:
-    """Solves for the best score up to a cost."""
+    """Searches the front by solving for the best score up to a cost."""
 
     graph: Graph
     cost_row: BudgetRow
     other_rows: tuple[BudgetRow, ...]
 
     def best_path_up_to(self, max_cost: float) -> EdgePath | None:
-        """Of the paths of best score up to a cost, the cheapest."""
+        """The cheapest path of the best score up to a cost; None if there is no path."""
         cost_limit = min(max_cost, self.cost_row.budget.upper_bound)
         if cost_limit < self.cost_row.budget.lower_bound:
             return None
@@ -91,8 +90,8 @@ class _FrontSearch:
         path = lightest_path(self.graph, self.graph.scores, rows)
         if path is None:
             return None
-        score_row = BudgetRow(self.graph.scores, Budget(maximum=self._score(path)))
-        # where scores are alike to the solver's tolerance only, it may miss even the path known
+        score_row = BudgetRow(self.graph.scores, Budget(maximum=self.graph.score(path)))
+        # scores within the solver's tolerance may make it miss even the known path
         return lightest_path(self.graph, self.cost_row.values, [*rows, score_row]) or path
 
     def spread_paths(self, best_path: EdgePath, points: int) -> list[EdgePath]:
@@ -122,7 +121,7 @@ class _FrontSearch:
     def _explore(
         self, gap: _Gap, min_gap: float, paths_by_cost: dict[float, EdgePath]
     ) -> list[_Gap]:
-        """What is left of a gap; a path from within it is added to those found."""
+        """The remaining gaps of ``gap``; a path inside it is added to ``paths_by_cost``."""
         middle = (gap.start + gap.end) / 2
         path = self.best_path_up_to(gap.end - min_gap if gap.is_upper_half else middle)
         value = self.cost_row.total(path) if path else gap.start
@@ -132,12 +131,9 @@ class _FrontSearch:
         return [_Gap(gap.start, value)] + ([] if gap.is_upper_half else [_Gap(middle, gap.end)])
 
     def _pareto_paths(self, paths_by_cost: Mapping[float, EdgePath]) -> list[EdgePath]:
-        """Those of the paths that are not beaten, for solves differ within tolerances."""
+        """The paths that no other dominates; solver tolerances can produce dominated ones."""
         pareto: list[EdgePath] = []
         for _, path in sorted(paths_by_cost.items()):
-            if not pareto or self._score(path) < self._score(pareto[-1]):
+            if not pareto or self.graph.score(path) < self.graph.score(pareto[-1]):
                 pareto.append(path)
         return pareto[::-1]
-
-    def _score(self, path: EdgePath) -> float:
-        return math.fsum(self.graph.scores[list(path)])

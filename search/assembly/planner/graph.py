@@ -1,4 +1,4 @@
-"""The graph of cuts: which neighbourhoods may follow which."""
+"""The graph of cuts, whose edges are neighbourhoods."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Edge:
-    """A neighbourhood: what may stand between two cuts.
+    """A neighbourhood: a candidate between two cuts.
 
-    ``tail`` and ``head`` are nodes of the graph of cuts, such as (position, width); ``score`` is
-    added up over an assembly and minimised, ``costs`` are added up and kept within budgets.
+    ``tail`` and ``head`` are nodes, such as (position, width). The sum of ``score`` over an
+    assembly is minimised; the sums of ``costs`` are limited by budgets.
     """
 
     tail: Hashable
@@ -30,15 +30,15 @@ class Edge:
 
     @property
     def is_finite(self) -> bool:
-        """Whether all its figures are numbers; those of a candidate that diverged are not."""
+        """Whether score and costs are finite; those of a diverged candidate are not."""
         return all(map(math.isfinite, (self.score, *self.costs.values())))
 
 
 class DisconnectedGraph(ValueError):
     """No edges lead from the source to the sink.
 
-    ``reached`` are the nodes that the source leads to and that lead nowhere; ``awaiting`` those
-    that lead to the sink and that nothing leads to.
+    ``reached`` are the nodes reachable from the source that have no successor. ``awaiting`` are
+    the nodes that lead to the sink and have no predecessor.
     """
 
     def __init__(
@@ -47,7 +47,8 @@ class DisconnectedGraph(ValueError):
         self.reached, self.awaiting = tuple(reached), tuple(awaiting)
         left_out = f" ({dropped} edges without finite figures were left out)" if dropped else ""
         super().__init__(
-            f"nothing leads from {_format_nodes(self.reached)} on to {_format_nodes(self.awaiting)}{left_out}"
+            f"nothing leads from {_format_nodes(self.reached)} "
+            f"on to {_format_nodes(self.awaiting)}{left_out}"
         )
 
 
@@ -58,14 +59,14 @@ def _format_nodes(nodes: Sequence[Hashable], max_nodes: int = 8) -> str:
 
 @dataclass(frozen=True)
 class Graph:
-    """Those edges that some path from the source to the sink takes, sorted by their tails.
+    """The edges on paths from the source to the sink, sorted by their tails.
 
     Nodes are numbered so that every edge leads to a higher number: the source is 0, the sink is
     ``num_nodes`` - 1.
     """
 
     edges: tuple[Edge, ...]
-    indices: tuple[int, ...]  # of ``edges``, among the edges that were given
+    indices: tuple[int, ...]  # of ``edges`` among the given edges
     tails: NDArray[np.intp]
     heads: NDArray[np.intp]
     num_nodes: int
@@ -75,8 +76,12 @@ class Graph:
         """The scores of the edges."""
         return np.array([edge.score for edge in self.edges])
 
+    def score(self, path: Sequence[int]) -> float:
+        """The summed score of a path, correctly rounded."""
+        return math.fsum(self.scores[list(path)])
+
     def cost_values(self, cost: str) -> FloatArray:
-        """One cost of every edge; a ValueError names an edge that does not tell it."""
+        """One cost of every edge; a ValueError names an edge without it."""
         for edge in self.edges:
             if cost not in edge.costs:
                 available = ", ".join(edge.costs) or "none"
@@ -84,7 +89,7 @@ class Graph:
         return np.array([edge.costs[cost] for edge in self.edges])
 
     def subset(self, kept_edges: NDArray[np.bool_]) -> Graph:
-        """The graph without some edges; the nodes keep their numbers."""
+        """The graph with only ``kept_edges``; the nodes keep their numbers."""
         indices = np.flatnonzero(kept_edges)
         return Graph(
             tuple(self.edges[i] for i in indices),
@@ -95,7 +100,7 @@ class Graph:
         )
 
     def distance_to_sink(self, values: FloatArray) -> FloatArray:
-        """The least sum from every node to the sink, infinite where it is out of reach."""
+        """The least sum from every node to the sink, infinite if there is no path."""
         distances = [math.inf] * self.num_nodes
         distances[-1] = 0.0
         arcs = zip(self.tails.tolist(), self.heads.tolist(), values.tolist(), strict=True)
@@ -104,7 +109,7 @@ class Graph:
         return np.array(distances)
 
     def distance_through(self, values: FloatArray) -> FloatArray:
-        """The least sum of a whole path that takes an edge, for every edge."""
+        """For every edge, the least sum of a path through it."""
         distances = [math.inf] * self.num_nodes
         distances[0] = 0.0
         arcs = zip(self.tails.tolist(), self.heads.tolist(), values.tolist(), strict=True)
@@ -116,7 +121,7 @@ class Graph:
         return sums
 
     def ordered_path(self, edges: Sequence[int]) -> tuple[int, ...]:
-        """Edges of ``edges`` in the order of their path, which they are checked to make up."""
+        """``edges`` in the order of their path; an ArithmeticError if they are no path."""
         ordered = tuple(sorted(edges, key=lambda edge: int(self.tails[edge])))
         path_nodes = [0, *(int(self.heads[edge]) for edge in ordered)]
         if [*(int(self.tails[edge]) for edge in ordered), self.num_nodes - 1] != path_nodes:
@@ -125,11 +130,11 @@ class Graph:
 
 
 def build_graph(edges: Sequence[Edge], source: Hashable, sink: Hashable) -> Graph:
-    """The graph of those edges that have finite figures and lie between source and sink.
+    """The graph of the edges with finite values that lie on paths from source to sink.
 
     Raises:
-        Disconnected: they leave a gap.
-        ValueError: they run in a circle, or the sink is the source.
+        DisconnectedGraph: no path leads from source to sink.
+        ValueError: the edges have a cycle, or the sink is the source.
     """
     if source == sink:
         raise ValueError(f"the source is the sink: {source}")
@@ -159,7 +164,7 @@ def build_graph(edges: Sequence[Edge], source: Hashable, sink: Hashable) -> Grap
 
 
 def _reachable(start: Hashable, arcs: Sequence[tuple[Hashable, Hashable]]) -> dict[Hashable, None]:
-    """The nodes that arcs lead to from a start, in the order in which they are found."""
+    """The nodes reachable from ``start``, in breadth-first order."""
     successors: dict[Hashable, list[Hashable]] = {}
     for tail, head in arcs:
         successors.setdefault(tail, []).append(head)
@@ -181,7 +186,7 @@ def _topological_numbers(edges: Sequence[Edge]) -> dict[Hashable, int]:
         successors.setdefault(edge.tail, []).append(edge.head)
         in_degree[edge.head] = in_degree.get(edge.head, 0) + 1
     order = [node for node in successors if node not in in_degree]
-    for node in order:  # grows as it is walked
+    for node in order:  # the loop appends to it
         for head in successors.get(node, ()):
             in_degree[head] -= 1
             if in_degree[head] == 0:

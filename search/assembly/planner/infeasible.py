@@ -1,4 +1,4 @@
-"""Why no assembly keeps the budgets, and what would have to be granted."""
+"""The diagnosis of infeasible budgets, with the nearest feasible values."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from stillhouse.search.assembly.planner.program import lightest_path
 
 
 class InfeasibleBudgets(ValueError):
-    """No assembly keeps the budgets.
+    """No assembly satisfies the budgets.
 
-    ``nearest`` has, for each budget at fault, the value of that cost nearest to it that can be
-    had: by an assembly free of other budgets if the budget cannot be met even alone, else by one
-    that keeps all the others (None if even those cannot be met together).
+    ``nearest`` has the nearest feasible value for each budget at fault. If some budgets cannot be
+    met even alone, it has only these. Else the value is that of an assembly that satisfies all
+    other budgets, and None if these cannot be met together.
     """
 
     def __init__(self, message: str, nearest: Mapping[str, float | None]) -> None:
@@ -24,7 +24,7 @@ class InfeasibleBudgets(ValueError):
 
 
 def explain_infeasible(graph: Graph, rows: Mapping[str, BudgetRow]) -> InfeasibleBudgets:
-    """The error for budgets that no path keeps."""
+    """The error for budgets that no path satisfies."""
     unmet_alone = {
         name: nearest_value
         for name, row in rows.items()

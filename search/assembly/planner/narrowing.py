@@ -1,8 +1,8 @@
-"""Leaving out the edges that no wanted assembly takes, before the integer program is solved.
+"""Removes edges that none of the best assemblies takes, before the integer program is solved.
 
-With multipliers on the budgets, those of the linear relaxation, the lightest path through an edge
-bounds from below the score of every assembly that takes it (Lagrangian relaxation); such paths
-that happen to keep the budgets bound from above the score of the last assembly wanted.
+The budgets get the multipliers of the linear relaxation. The lightest path through an edge is then
+a lower bound on the score of every assembly through it (Lagrangian relaxation). Those paths that
+satisfy the budgets give an upper bound on the score of the last of the best assemblies.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from stillhouse.search.assembly.planner.graph import FloatArray, Graph
 from stillhouse.search.assembly.planner.program import EdgePath, flow_constraints
 
 _MULTIPLIER_FACTORS = (1.0, 1.02, 1.05, 1.1, 1.2)
-"""What the multipliers are multiplied by to find paths that keep the budgets."""
+"""Factors of the multipliers for which paths that satisfy the budgets are searched."""
 _LOCAL_SEARCH_ROUNDS = 3
-"""How often paths are sought that differ by an edge from the best known."""
+"""Rounds in which paths that differ in one edge from the best known paths are tried."""
 _MAX_SEED_EDGES = 1000
-"""Edges, those of least bound, through which such paths are sought."""
+"""The number of edges, those of least bound, through which such paths are searched."""
 
 
 def relevant_edges(
     graph: Graph, rows: Sequence[BudgetRow], count: int, known_path: EdgePath | None = None
 ) -> np.ndarray:
-    """Which edges may be taken by one of the so many best assemblies; True of all if unknown.
+    """A mask of the edges that the ``count`` best assemblies may take; all True if unknown.
 
-    ``known_path`` is an assembly that keeps the budgets; others are sought around it.
+    ``known_path`` is an assembly that satisfies the budgets; the search for others starts there.
     """
     all_edges = np.ones(len(graph.edges), bool)
     upper_bounds = [upper_bound for row in rows for upper_bound in _upper_bounds(row)]
@@ -61,26 +61,22 @@ def relevant_edges(
     best_paths = _best_feasible_paths(graph, rows, paths, count)
     if len(best_paths) < count:
         return all_edges
-    bound = _score(graph, best_paths[-1])
+    bound = graph.score(best_paths[-1])
     largest_bound = np.abs(lower_bounds[np.isfinite(lower_bounds)]).max()
     tolerance = 1e-9 * (largest_bound + np.abs(graph.scores).max())
     relevant: np.ndarray = lower_bounds <= bound + tolerance
     return relevant
 
 
-def _score(graph: Graph, path: EdgePath) -> float:
-    return math.fsum(graph.scores[list(path)])
-
-
 def _best_feasible_paths(
     graph: Graph, rows: Sequence[BudgetRow], paths: Iterable[EdgePath], count: int
 ) -> list[EdgePath]:
     feasible = (path for path in paths if all(row.is_kept_by(path) for row in rows))
-    return heapq.nsmallest(count, feasible, key=lambda path: _score(graph, path))
+    return heapq.nsmallest(count, feasible, key=graph.score)
 
 
 def _detour_paths(graph: Graph, path: EdgePath) -> Iterator[EdgePath]:
-    """The paths that another edge makes, where it runs between two stops of a path."""
+    """The paths that take another edge between two nodes of ``path``."""
     position_on_path = np.full(graph.num_nodes, -1)
     position_on_path[graph.tails[list(path)]] = np.arange(len(path))
     position_on_path[-1] = len(path)
@@ -97,7 +93,7 @@ UpperBound = tuple[FloatArray, float]
 
 
 def _upper_bounds(row: BudgetRow) -> Iterator[UpperBound]:
-    """Values and the most they may add up to."""
+    """The limits of a row as values and the maximum of their sum."""
     low, high = row.bounds(0.0)
     if math.isfinite(high):
         yield row.values / row.scale, high / row.scale
@@ -106,7 +102,7 @@ def _upper_bounds(row: BudgetRow) -> Iterator[UpperBound]:
 
 
 def _lagrange_multipliers(graph: Graph, upper_bounds: Sequence[UpperBound]) -> FloatArray | None:
-    """What a unit more of each limit would take off the relaxed score; None if infeasible."""
+    """The decrease of the relaxed score for one more unit of each limit; None if infeasible."""
     if not upper_bounds:
         return np.zeros(0)
     matrix, net_flow, _ = flow_constraints(graph)
@@ -119,7 +115,7 @@ def _lagrange_multipliers(graph: Graph, upper_bounds: Sequence[UpperBound]) -> F
         bounds=(0, 1),
         method="highs",
     )
-    # any multipliers bound; those of a solve that gave up would only bound badly
+    # any multipliers give a bound; those of an unfinished solve would give a bad one
     return np.maximum(-relaxation.ineqlin.marginals, 0.0) if relaxation.status == 0 else None
 
 
@@ -137,7 +133,7 @@ def _lagrangian_weights(
 def _lightest_paths_through(
     graph: Graph, weights: FloatArray, edges: Sequence[int]
 ) -> Iterator[EdgePath]:
-    """The lightest path through each of some edges."""
+    """The lightest path through each of ``edges``."""
     tails, heads, values = graph.tails.tolist(), graph.heads.tolist(), weights.tolist()
     edge_from_source = _shortest_path_tree(
         heads, tails, values, range(len(values)), graph.num_nodes, 0
@@ -163,7 +159,7 @@ def _shortest_path_tree(
     num_nodes: int,
     start: int,
 ) -> dict[int, int]:
-    """For every node the edge by which it is reached at least weight from a start."""
+    """Node -> last edge of its lightest path from ``start``."""
     distances = [math.inf] * num_nodes
     distances[start] = 0.0
     edge_to: dict[int, int] = {}

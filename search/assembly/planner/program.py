@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # its parts when they are first used: a second, which only a plan need wait for
+import scipy  # loads its parts at first use, which saves a second at the start
 
 from stillhouse.search.assembly.planner.budget import BudgetRow
 from stillhouse.search.assembly.planner.graph import FloatArray, Graph
@@ -17,26 +17,25 @@ EdgePath = tuple[int, ...]
 
 _SOLVER_TOLERANCE = 1e-9
 _TIGHTENING_STEPS = (0.0, 1e-8, 1e-7, 1e-6)
-"""Parts of a row's scale by which budgets are drawn in when the solver's answers overstep them."""
+"""Shares of a row's scale by which budgets are tightened when answers exceed them."""
 _MAX_REJECTED_PATHS = 8
-"""Paths that overstep a budget by less than the tolerance and are cut off one by one before that:
-nothing is lost so long as they are few."""
+"""Paths that exceed a budget by less than the tolerance and are excluded one by one before budgets
+are tightened. Excluding single paths loses no solution."""
 _STATUS_OPTIMAL, _STATUS_INFEASIBLE = 0, 2
 _SOLVER_OPTIONS = {
     "mip_rel_gap": 0.0,
     "mip_abs_gap": 0.0,
     "mip_feasibility_tolerance": _SOLVER_TOLERANCE,
     "primal_feasibility_tolerance": _SOLVER_TOLERANCE,
-    "dual_feasibility_tolerance": 1e-10,  # the least; scores differ by orders of magnitude
+    "dual_feasibility_tolerance": 1e-10,  # the minimum; scores differ by orders of magnitude
 }
 
 
 @dataclass(frozen=True)
 class NoGoodCut:
-    """A path that answers must differ from: at least ``min_difference`` edges of each are not the
-    other's.
+    """A path from which answers must differ by at least ``min_difference`` edges in each.
 
-    Paths cannot contain one another, so that being another path is being 1 apart.
+    No path contains another, so any other path differs by at least 1.
     """
 
     path: EdgePath
@@ -46,21 +45,21 @@ class NoGoodCut:
 def lightest_path(
     graph: Graph, weights: FloatArray, rows: Sequence[BudgetRow], cuts: Sequence[NoGoodCut] = ()
 ) -> EdgePath | None:
-    """The path of least weight that keeps every row exactly and every cut; None if there is none.
+    """The path of least weight that satisfies all rows exactly and all cuts; None if infeasible.
 
     Args:
         graph: the edges.
-        weights: what is minimised, one value an edge.
+        weights: the values that are minimised, one for each edge.
         rows: the budgets.
-        cuts: paths to keep away from.
+        cuts: paths to exclude.
 
     Returns:
-        Places in ``graph.edges``, from source to sink. Optimal within 1e-9 of the median weight,
-        and, where more than a few paths overstep a budget by less than the solver can tell, among
-        those that stay a hundred-millionth of the largest edge's cost below it.
+        Indices in ``graph.edges``, from source to sink. The path is optimal within 1e-9 of the
+        median weight. If more than a few paths exceed a budget by less than the solver's
+        tolerance, the budget is tightened by 1e-8 of the largest edge's cost or more.
 
     Raises:
-        ArithmeticError: the solver gave up, or answered with what is not an answer.
+        ArithmeticError: the solver failed, or its answer is invalid.
     """
     no_good_cuts = list(cuts)
     for tightening in _TIGHTENING_STEPS:
@@ -79,7 +78,7 @@ def _solve(
     cuts: Sequence[NoGoodCut],
     tightening: float,
 ) -> EdgePath | None:
-    """What the solver makes of it, which may overstep a row by the solver's tolerance."""
+    """The solver's answer, which may exceed a row by the solver's tolerance."""
     feasible = np.logical_and.reduce([row.feasible_edges(graph) for row in rows], initial=True)
     edge_indices = np.flatnonzero(np.broadcast_to(feasible, len(graph.edges)))
     constraints = [flow_constraints(graph), *(_budget_constraint(row, tightening) for row in rows)]
@@ -103,10 +102,10 @@ def _solve(
 def _solve_milp(
     weights: FloatArray, matrix: scipy.sparse.csr_array, low: FloatArray, high: FloatArray
 ) -> scipy.optimize.OptimizeResult:
-    """The solver's optimum or its proof that there is none."""
-    for presolve in (True, False):  # presolve may leave open whether it is infeasible or unbounded
+    """The optimum, or the proof that there is none."""
+    for presolve in (True, False):  # presolve may not decide between infeasible and unbounded
         with warnings.catch_warnings():
-            # scipy hands on the tolerances, which it does not know, with a warning
+            # scipy passes unknown options on to HiGHS with a warning
             warnings.filterwarnings("ignore", "Unrecognized options", RuntimeWarning)
             result = scipy.optimize.milp(
                 weights,
@@ -121,10 +120,10 @@ def _solve_milp(
 
 
 def _reduced_weights(graph: Graph, weights: FloatArray) -> FloatArray:
-    """Weights less what the lightest path onward would have weighed, in units of their median.
+    """Weights with shortest-path potentials subtracted, in units of their median.
 
-    Every path's weight falls by the same amount, to its excess over the lightest path: what the
-    solver's tolerances should be relative to.
+    The weight of every path falls by the same amount, to its excess over the lightest path. The
+    solver's tolerances are then relative to this excess.
     """
     to_sink = graph.distance_to_sink(weights)
     excess = np.maximum(weights + to_sink[graph.heads] - to_sink[graph.tails], 0.0)
@@ -136,7 +135,7 @@ ConstraintRows = tuple["scipy.sparse.csr_array", FloatArray, FloatArray]
 
 
 def flow_constraints(graph: Graph) -> ConstraintRows:
-    """What enters a node leaves it; one unit leaves the source and enters the sink."""
+    """Flow conservation: one unit leaves the source and enters the sink."""
     num_edges = len(graph.edges)
     signs = np.repeat([1.0, -1.0], num_edges)
     nodes_and_edges = np.concatenate([graph.tails, graph.heads]), np.tile(np.arange(num_edges), 2)
@@ -156,7 +155,7 @@ def _budget_constraint(row: BudgetRow, tightening: float) -> ConstraintRows:
 
 
 def _no_good_constraints(cut: NoGoodCut, num_edges: int) -> list[ConstraintRows]:
-    """At least so many edges of the path missing, and so many others taken."""
+    """At least ``min_difference`` edges of the path are missing, and as many others are taken."""
     on_path = np.zeros(num_edges)
     on_path[list(cut.path)] = 1.0
     enough_missing = (

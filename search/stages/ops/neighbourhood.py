@@ -202,7 +202,7 @@ class DistilNeighbourhood(BatchOperation):
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
             module = self.replacement.build(teacher, cut_shapes)
-        if self.block.kind == "kept":
+        if self.block.name == "kept":
             module.requires_grad_(False)
         bases_by_cut = {
             artifact.record.identity["work"]["cut"]: artifact.tensors for artifact in parents[1:]

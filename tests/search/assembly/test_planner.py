@@ -28,9 +28,9 @@ def random_edges(rng, cuts=4, longest=3, candidates=3, widths=1, whole=True):
                 continue
             for candidate in range(rng.integers(1, candidates + 1)):
                 figures = rng.integers(0, 12, 4) if whole else rng.uniform(0.1, 1.0, 4)
-                score, *costs = map(float, figures)
-                told = dict(zip(COSTS, costs, strict=True))
-                edges.append(Edge((tail, a), (head, b), f"c{candidate}", score, told))
+                score, *values = map(float, figures)
+                costs_by_name = dict(zip(COSTS, values, strict=True))
+                edges.append(Edge((tail, a), (head, b), f"c{candidate}", score, costs_by_name))
     return edges, (0, 0), (cuts, 0)
 
 
@@ -57,7 +57,7 @@ def kept(edges, path, budgets, fixed):
         value = total(edges, path, cost, fixed.get(cost, 0.0))
         if budget.maximum is not None and value > budget.maximum:
             return False
-        if budget.least is not None and value < budget.least:
+        if budget.minimum is not None and value < budget.minimum:
             return False
     return True
 

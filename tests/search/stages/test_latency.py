@@ -18,8 +18,7 @@ from stillhouse.search.monitoring.dispatcher import EventDispatcher
 from stillhouse.search.tuning.local_backend import LocalBackend
 from stillhouse.spaces.config.limits import Limit
 from stillhouse.spaces.config.problems import ConfigError
-from stillhouse.spaces.cost import measure_latency
-from stillhouse.spaces.latency import LatencySettings
+from stillhouse.spaces.latency import LatencySettings, measure_latency
 from stillhouse.spaces.networks import resolve
 
 FAST = {"epochs": 1, "batch_size": 50, "lr": 0.02}

@@ -109,7 +109,7 @@ def test_budgets_do_not_touch_neighbourhoods_and_a_candidate_adds_its_own(load):
     assert {s.key for s in stages(other, "neighbourhood")} == keys
     more = load({"parts.candidates": ["kept", "depthwise", "identity", "ghost"]})
     new = [s for s in stages(more, "neighbourhood") if s.key not in keys]
-    assert {s.operation.block.kind for s in new} == {"ghost"}
+    assert {s.operation.block.name for s in new} == {"ghost"}
     assert {s.key for s in stages(more, "neighbourhood")} > keys
 
 

@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import random
 
 import pytest
 from hypothesis import given
@@ -14,44 +13,10 @@ from stillhouse.spaces.config.domains import (
     LogUniform,
     OrderedSubset,
     Uniform,
-    domain_to_dict,
     parse_domain,
 )
 from stillhouse.spaces.config.problems import ConfigError
-
-
-class Dice:
-    """A chooser that decides at random, and remembers what it was asked."""
-
-    def __init__(self, seed):
-        self.random = random.Random(seed)
-        self.option_counts = []
-
-    def suggest_float(self, name, low, high, log):
-        self.option_counts.append(name)
-        if log:
-            return math.exp(self.random.uniform(math.log(low), math.log(high)))
-        return self.random.uniform(low, high)
-
-    def suggest_int(self, name, low, high, step):
-        self.option_counts.append(name)
-        return self.random.randrange(low, high + 1, step)
-
-    def suggest_index(self, name, count, labels):
-        assert len(labels) == count
-        self.option_counts.append(name)
-        return self.random.randrange(count)
-
-
-class Script:
-    """A chooser that answers every question from a list."""
-
-    def __init__(self, answers):
-        self.answers = iter(answers)
-
-    def choice(self, name, count, labels):
-        return next(self.answers)
-
+from tests.support.suggesters import RandomSuggester, ScriptedSuggester
 
 finite = st.floats(-1e6, 1e6, allow_nan=False)
 positive = st.floats(1e-6, 1e6)
@@ -85,13 +50,13 @@ domains = st.one_of(
 
 @given(domains)
 def test_a_domain_reads_back_as_it_was_described(domain):
-    assert parse_domain(domain_to_dict(domain)) == domain
-    assert hash(parse_domain(domain_to_dict(domain))) == hash(domain)
+    assert parse_domain(domain.plain()) == domain
+    assert hash(parse_domain(domain.plain())) == hash(domain)
 
 
 @given(domains, st.integers(0, 2**32))
 def test_what_is_drawn_is_contained(domain, seed):
-    value = domain.draw("x", Dice(seed))
+    value = domain.suggest("x", RandomSuggester(seed))
     # exp(log(x)) may leave the interval by one rounding.
     if isinstance(domain, LogUniform):
         value = min(max(value, domain.low), domain.high)
@@ -139,20 +104,20 @@ def test_a_chain_keeps_the_order_of_its_members(chain):
 @given(chains())
 def test_yes_and_no_answers_reach_every_value_of_a_chain(chain):
     answers = itertools.product((0, 1), repeat=len(chain.of))
-    drawn = {chain.draw("x", Script(a)) for a in answers}
-    assert drawn == set(chain.grid(0))
+    suggested = {chain.suggest("x", ScriptedSuggester(a)) for a in answers}
+    assert suggested == set(chain.grid(0))
 
 
 def test_a_chain_asks_one_question_a_member_named_after_it():
-    dice = Dice(0)
-    OrderedSubset(("cnn8", "cnn6", "cnn4"), at_most=3).suggest("assistants.networks", dice)
-    assert dice.option_counts == [f"assistants.networks.{n}" for n in ("cnn8", "cnn6", "cnn4")]
+    suggester = RandomSuggester(0)
+    OrderedSubset(("cnn8", "cnn6", "cnn4"), at_most=3).suggest("assistants.networks", suggester)
+    assert suggester.names == [f"assistants.networks.{n}" for n in ("cnn8", "cnn6", "cnn4")]
 
 
 def test_a_chain_does_not_ask_what_is_decided():
     chain = OrderedSubset(("a", "b", "c"), at_most=1, at_least=1)
-    assert chain.suggest("x", Script([1])) == ("a",)
-    assert chain.suggest("x", Script([0, 0])) == ("c",)
+    assert chain.suggest("x", ScriptedSuggester([1])) == ("a",)
+    assert chain.suggest("x", ScriptedSuggester([0, 0])) == ("c",)
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from stillhouse.spaces.config.domains import CutPoints, domain_to_dict, parse_domain
+from stillhouse.spaces.config.domains import CutPoints, parse_domain
 from stillhouse.spaces.config.problems import ConfigError
 from stillhouse.spaces.modules.cuts import Interval, cut_positions, intervals, narrowed_shape
 from stillhouse.spaces.modules.network import Network
 from stillhouse.spaces.network_spec import NetworkSpec
+from tests.support.suggesters import ScriptedSuggester
 
 NETWORKS = [
     ("resnet8", (3, 32, 32)),
@@ -112,18 +113,6 @@ def test_a_narrower_boundary_has_fewer_channels_of_the_same_size():
 # Cuts as a domain.
 
 
-class Script:
-    """A chooser that answers every question from a list, and remembers what it was asked."""
-
-    def __init__(self, answers):
-        self.answers = iter(answers)
-        self.option_counts = []
-
-    def choice(self, name, count, labels):
-        self.option_counts.append(name)
-        return next(self.answers)
-
-
 @st.composite
 def cut_domains(draw):
     of = tuple(sorted(draw(st.lists(st.integers(1, 40), min_size=1, max_size=6, unique=True))))
@@ -134,26 +123,29 @@ def cut_domains(draw):
 @given(cut_domains())
 def test_yes_and_no_answers_reach_every_subset_and_nothing_else(domain):
     answers = itertools.product((0, 1), repeat=len(domain.of))
-    drawn = {domain.draw("x", Script(a)) for a in answers}
+    suggested = {domain.suggest("x", ScriptedSuggester(a)) for a in answers}
     lengths = range(domain.at_least, domain.at_most + 1)
-    assert drawn == set(domain.grid(0))
-    assert len(drawn) == sum(math.comb(len(domain.of), n) for n in lengths)
-    assert all(domain.contains(value) and domain.contains(list(value)) for value in drawn)
-    assert all(list(value) == sorted(value) for value in drawn)
+    assert suggested == set(domain.grid(0))
+    assert len(suggested) == sum(math.comb(len(domain.of), n) for n in lengths)
+    assert all(domain.contains(value) and domain.contains(list(value)) for value in suggested)
+    assert all(list(value) == sorted(value) for value in suggested)
 
 
 @given(cut_domains())
 def test_cuts_read_back_as_they_were_described(domain):
-    assert parse_domain(domain_to_dict(domain)) == domain
-    assert hash(parse_domain(domain_to_dict(domain))) == hash(domain)
+    assert parse_domain(domain.plain()) == domain
+    assert hash(parse_domain(domain.plain())) == hash(domain)
     assert "\n" not in str(domain)
 
 
 def test_cuts_ask_one_question_a_point_until_all_is_decided():
-    chooser = Script([1, 0, 1])
-    assert CutPoints((2, 4, 6, 8), at_most=2).suggest("plan.cuts", chooser) == (2, 6)
-    assert chooser.option_counts == ["plan.cuts.2", "plan.cuts.4", "plan.cuts.6"]
-    assert CutPoints((2, 4, 6), at_most=3, at_least=2).suggest("x", Script([0])) == (4, 6)
+    suggester = ScriptedSuggester([1, 0, 1])
+    assert CutPoints((2, 4, 6, 8), at_most=2).suggest("plan.cuts", suggester) == (2, 6)
+    assert suggester.names == ["plan.cuts.2", "plan.cuts.4", "plan.cuts.6"]
+    assert CutPoints((2, 4, 6), at_most=3, at_least=2).suggest("x", ScriptedSuggester([0])) == (
+        4,
+        6,
+    )
 
 
 def test_contains_is_strict():

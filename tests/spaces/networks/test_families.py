@@ -10,30 +10,18 @@ from torchvision.models import get_model
 
 from stillhouse.spaces.config.problems import ConfigError
 from stillhouse.spaces.cost import network_costs
-from stillhouse.spaces.network_spec import NetworkSpec
 from stillhouse.spaces.networks import resolve
-
-CIFAR = (3, 32, 32)
+from tests.support.networks import CIFAR, build_network, random_images
 
 
 def parameters(spec, shape=CIFAR, classes=10):
     return network_costs(spec, shape, classes).parameters
 
 
-def build(spec, shape=CIFAR, classes=10, device="cpu"):
-    torch.manual_seed(0)
-    with torch.device(device):
-        return NetworkSpec.parse(spec).build(shape, classes)
-
-
 def feature_shapes(spec, shape=CIFAR):
-    network = build(spec, shape, device="meta").eval()
+    network = build_network(spec, shape, device="meta").eval()
     features = network(torch.empty((1, *shape), device="meta")).features
     return {name: tuple(feature.shape[1:]) for name, feature in features.items()}
-
-
-def images(batch=2, shape=CIFAR):
-    return torch.rand((batch, *shape), generator=torch.Generator().manual_seed(1))
 
 
 def conv(inputs, outputs, kernel=3, bias=False):
@@ -81,7 +69,7 @@ def test_plain_cnn_pools_like_the_paper_and_keeps_one_pixel():
 
 def test_plain_cnn_widens():
     assert feature_shapes({"cnn2": {"width": 0.5}})["conv1"] == (8, 16, 16)
-    assert build({"cnn8": {"width": 2.0}}).blocks["head"].hidden.out_features == 128
+    assert build_network({"cnn8": {"width": 2.0}}).blocks["head"].hidden.out_features == 128
 
 
 # Cheap CNN.
@@ -174,7 +162,7 @@ def test_resnet_stages_end_in_the_published_maps():
 
 
 def test_shortcut_a_subsamples_and_pads_with_zeros():
-    block = build({"resnet20": {"shortcut": "A"}}).blocks["stage2_1"]
+    block = build_network({"resnet20": {"shortcut": "A"}}).blocks["stage2_1"]
     x = torch.randn(2, 16, 7, 8)
     y = block.shortcut(x)
     assert y.shape == (2, 32, 4, 4)
@@ -185,12 +173,12 @@ def test_shortcut_a_subsamples_and_pads_with_zeros():
 
 def test_shortcut_a_cannot_drop_channels():
     with pytest.raises(ConfigError, match="stem needs at most 8, found 16; or use shortcut B"):
-        build({"resnet8": {"shortcut": "A", "width": 0.5, "stem": 16}})
-    assert build({"resnet8": {"shortcut": "A", "width": 0.5}}).names[0] == "stem"
+        build_network({"resnet8": {"shortcut": "A", "width": 0.5, "stem": 16}})
+    assert build_network({"resnet8": {"shortcut": "A", "width": 0.5}}).names[0] == "stem"
 
 
 def test_a_residual_block_is_relu_of_branch_plus_shortcut():
-    block = build("resnet8").blocks["stage2_1"].eval()
+    block = build_network("resnet8").blocks["stage2_1"].eval()
     x = torch.randn(2, 16, 8, 8)
     branch = block.bn2(block.conv2(F.relu(block.bn1(block.conv1(x)))))
     assert torch.equal(block(x), F.relu(branch + block.shortcut(x)))
@@ -198,7 +186,7 @@ def test_a_residual_block_is_relu_of_branch_plus_shortcut():
 
 def test_resnets_start_with_variance_two_over_fan_out():
     for name in ("resnet32x4", "wrn-16-4", "vgg8"):
-        for module in build(name).modules():
+        for module in build_network(name).modules():
             if isinstance(module, nn.Conv2d) and module.weight.numel() > 1e5:
                 fan_out = module.out_channels * module.kernel_size[0] ** 2
                 weight = module.weight.detach()
@@ -235,7 +223,7 @@ def test_wide_resnet_in_closed_form(depth, width):
 
 
 def test_wide_resnet_activates_before_it_convolves():
-    network = build({"wrn-10-1": {"width": 2}}).eval()
+    network = build_network({"wrn-10-1": {"width": 2}}).eval()
     state = network.state_dict()
     for key, tensor in state.items():
         if key.endswith(("running_mean", "running_var", "bn1.weight", "bn1.bias")):
@@ -245,7 +233,7 @@ def test_wide_resnet_activates_before_it_convolves():
         parts = ("running_mean", "running_var", "weight", "bias")
         return F.relu(F.batch_norm(x, *(state[f"{name}.{part}"] for part in parts)))
 
-    x = F.conv2d(images(), state["blocks.stem.weight"], padding=1)
+    x = F.conv2d(random_images(), state["blocks.stem.weight"], padding=1)
     for stage in (1, 2, 3):
         name, stride = f"blocks.stage{stage}_1", 1 if stage == 1 else 2
         active = norm(x, f"{name}.bn1")
@@ -254,15 +242,15 @@ def test_wide_resnet_activates_before_it_convolves():
         x = y + F.conv2d(active, state[f"{name}.shortcut.weight"], stride=stride)
     pooled = norm(x, "blocks.head.bn").mean((2, 3))
     logits = F.linear(pooled, state["blocks.head.fc.weight"], state["blocks.head.fc.bias"])
-    torch.testing.assert_close(network(images()).logits.detach(), logits)
+    torch.testing.assert_close(network(random_images()).logits.detach(), logits)
 
 
 def test_wide_resnet_drops_in_training_only():
-    network = build({"wrn-10-1": {"dropout": 0.4}})
+    network = build_network({"wrn-10-1": {"dropout": 0.4}})
     network.eval()
-    assert torch.equal(network(images()).logits, network(images()).logits)
+    assert torch.equal(network(random_images()).logits, network(random_images()).logits)
     network.train()
-    assert not torch.equal(network(images()).logits, network(images()).logits)
+    assert not torch.equal(network(random_images()).logits, network(random_images()).logits)
 
 
 # VGG.
@@ -321,11 +309,11 @@ def test_mobilenet_is_torchvisions_with_smaller_strides():
     reference = get_model("mobilenet_v2", weights=None, num_classes=10).eval()
     reference.features[0][0].stride = (1, 1)
     reference.features[2].conv[1][0].stride = (1, 1)
-    network = build("mobilenet_v2").eval()
+    network = build_network("mobilenet_v2").eval()
     state = resolve("mobilenet_v2")[1].rename_published(reference.state_dict())
     network.load_state_dict({**network.state_dict(), **state})
     with torch.no_grad():
-        assert torch.equal(network(images()).logits, reference(images()))
+        assert torch.equal(network(random_images()).logits, reference(random_images()))
 
 
 # LeNet.
@@ -341,6 +329,6 @@ def test_lenet_in_closed_form(shape, maps):
 
 
 def test_lenet_starts_as_xavier_says():
-    fc1 = build("lenet5").blocks["head"].fc1
+    fc1 = build_network("lenet5").blocks["head"].fc1
     assert fc1.weight.detach().std().item() == pytest.approx((2 / (400 + 120)) ** 0.5, rel=0.02)
     assert not fc1.bias.any()

@@ -9,8 +9,8 @@ from stillhouse.spaces.config.problems import ConfigError
 from stillhouse.spaces.modules.network import Network
 from stillhouse.spaces.network_spec import NetworkSpec
 from stillhouse.spaces.networks import FAMILIES, resolve, sizes
+from tests.support.networks import CIFAR, build_network, random_images
 
-CIFAR = (3, 32, 32)
 TEXT = (12, 9, 1)
 # The smallest of each kind of code path: enough where numbers are computed, not only shapes.
 LIGHT = (
@@ -39,9 +39,7 @@ def fitting(spec):
 
 
 def build(spec, shape=None, classes=10, device="cpu"):
-    torch.manual_seed(0)
-    with torch.device(device):
-        return NetworkSpec.parse(spec).build(shape or fitting(spec), classes)
+    return build_network(spec, shape or fitting(spec), classes, device)
 
 
 @pytest.fixture(scope="module")
@@ -60,14 +58,10 @@ def settled(network, name):
     for norm in norms:
         norm.momentum = 1.0
     with torch.no_grad():
-        network.train()(images(16, fitting(name), seed=2))
+        network.train()(random_images(16, fitting(name), seed=2))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     return network.eval()
-
-
-def images(batch=2, shape=CIFAR, seed=1):
-    return torch.rand((batch, *shape), generator=torch.Generator().manual_seed(seed))
 
 
 def test_every_family_has_a_light_member_here():
@@ -88,7 +82,7 @@ def test_a_family_is_complete(family):
 
 
 @pytest.mark.parametrize("family", FAMILIES.names())
-def test_every_knob_says_what_it_means_and_holds_its_own_range(family):
+def test_every_setting_says_what_it_means_and_holds_its_own_range(family):
     cls = FAMILIES.load(family)
     assert all(field.description for field in cls.model_fields.values())
     assert cls.search_space()
@@ -175,7 +169,9 @@ def test_the_seed_decides_every_weight(name):
 @pytest.mark.parametrize("name", LIGHT)
 def test_a_fresh_network_is_finite_and_learns_everywhere(name):
     network = build(name).train()
-    loss = nn.functional.cross_entropy(network(images(8, fitting(name))).logits, torch.arange(8))
+    loss = nn.functional.cross_entropy(
+        network(random_images(8, fitting(name))).logits, torch.arange(8)
+    )
     loss.backward()
     assert torch.isfinite(loss)
     for key, parameter in network.named_parameters():
@@ -188,7 +184,7 @@ def test_a_fresh_network_is_finite_and_learns_everywhere(name):
 def test_no_block_writes_into_its_input(name, training):
     """Otherwise a tapped feature would not be what its block returned."""
     network = build(name).train(training)
-    x = images(4, fitting(name))
+    x = random_images(4, fitting(name))
     for block in network.blocks.values():
         before = x.clone()
         y = block(x)
@@ -200,7 +196,7 @@ def test_no_block_writes_into_its_input(name, training):
 def test_spans_and_swaps_reassemble_without_a_bits_difference(name, light):
     network = light[name]
     count = len(network.names)
-    x = images(shape=fitting(name))
+    x = random_images(shape=fitting(name))
     with torch.no_grad():
         expected = network(x).logits
         for cut in (1, count // 2, count - 1):
@@ -214,7 +210,7 @@ def test_spans_and_swaps_reassemble_without_a_bits_difference(name, light):
 def test_evaluation_looks_at_each_image_alone(name, light):
     network = light[name]
     with torch.no_grad():
-        x = images(3, fitting(name))
+        x = random_images(3, fitting(name))
         together = network(x).logits
         alone = torch.cat([network(image[None]).logits for image in x])
     spread = together.std().item()

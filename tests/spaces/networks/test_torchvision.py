@@ -7,20 +7,10 @@ from torchvision.models import get_model, get_model_weights
 from stillhouse.spaces.config.problems import ConfigError
 from stillhouse.spaces.cost import network_costs
 from stillhouse.spaces.modules.network import Network
-from stillhouse.spaces.network_spec import NetworkSpec
 from stillhouse.spaces.networks import FAMILIES, resolve
+from tests.support.networks import CIFAR, build_network, random_images
 
-CIFAR = (3, 32, 32)
 MODELS = [settings["model"] for settings in FAMILIES.load("torchvision").sizes.values()]
-
-
-def build(spec, shape=CIFAR, classes=10, device="cpu"):
-    with torch.device(device):
-        return NetworkSpec.parse(spec).build(shape, classes)
-
-
-def images(batch=2, shape=CIFAR):
-    return torch.rand((batch, *shape), generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -42,7 +32,7 @@ def both(model):
     torch.manual_seed(0)
     reference = get_model(model, weights=None).eval()
     family = resolve(f"tv_{model}")[1]
-    network: Network = build(f"tv_{model}", CIFAR, 1000, device="meta").eval()
+    network: Network = build_network(f"tv_{model}", CIFAR, 1000, device="meta").eval()
     state = family.rename_published(reference.state_dict())
     state |= {"mean": torch.zeros(1, 1, 1, 1), "std": torch.ones(1, 1, 1, 1)}
     network.load_state_dict(state, assign=True)
@@ -64,14 +54,14 @@ def both(model):
 def test_models_say_the_same_to_the_bit(model):
     reference, network = both(model)
     with torch.no_grad():
-        assert torch.equal(network(images()).logits, reference(images()))
+        assert torch.equal(network(random_images()).logits, reference(random_images()))
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_published_tensor_of_torchvision_has_its_place(model):
     with torch.device("meta"):
         state = get_model(model, weights=None).state_dict()
-    own = build(f"tv_{model}", CIFAR, 1000, device="meta").state_dict()
+    own = build_network(f"tv_{model}", CIFAR, 1000, device="meta").state_dict()
     renamed = resolve(f"tv_{model}")[1].rename_published(state)
     assert {key: t.shape for key, t in renamed.items()} == {
         key: t.shape for key, t in own.items() if key not in ("mean", "std")
@@ -82,7 +72,7 @@ def test_other_classes_only_replace_torchvisions_last_layer():
     shapes = [
         {
             key: tensor.shape
-            for key, tensor in build("tv_mobilenet_v3_small", CIFAR, classes, "meta")
+            for key, tensor in build_network("tv_mobilenet_v3_small", CIFAR, classes, "meta")
             .state_dict()
             .items()
         }
@@ -94,7 +84,7 @@ def test_other_classes_only_replace_torchvisions_last_layer():
 
 def test_torchvision_says_what_it_needs():
     with pytest.raises(ConfigError, match="3 channels, found 1"):
-        build("tv_resnet18", (1, 28, 28))
+        build_network("tv_resnet18", (1, 28, 28))
     with pytest.raises(ConfigError, match="tv_vgg11 needs images of at least 32x32"):
-        build("tv_vgg11", (3, 31, 64))
-    assert build("tv_resnet18", (3, 1, 1), device="meta").names[0] == "stem"
+        build_network("tv_vgg11", (3, 31, 64))
+    assert build_network("tv_resnet18", (3, 1, 1), device="meta").names[0] == "stem"

@@ -8,7 +8,7 @@ import pytest
 
 from stillhouse.methods.core.objective.composition import DOMAIN_PARSERS, Composition
 from stillhouse.methods.core.objective.objective import METHODS, Objective
-from stillhouse.spaces.config.domains import ConditionalDomain, domain_to_dict, parse_domain
+from stillhouse.spaces.config.domains import ConditionalDomain, parse_domain
 from stillhouse.spaces.config.problems import ConfigError
 
 OF = ["soft_targets", {"attention": {"at": "last"}}, "relations"]
@@ -33,12 +33,12 @@ class Answers:
 def test_it_is_written_as_it_is_read():
     domain = parsed(at_most=2)
     assert isinstance(domain, ConditionalDomain)
-    assert domain_to_dict(domain) == {"methods": {"of": OF, "at_most": 2, "at_least": 1}}
-    assert parse_domain(domain_to_dict(domain), "", DOMAIN_PARSERS) == domain
-    assert hash(parse_domain(domain_to_dict(domain), "", DOMAIN_PARSERS)) == hash(domain)
+    assert domain.plain() == {"methods": {"of": OF, "at_most": 2, "at_least": 1}}
+    assert parse_domain(domain.plain(), "", DOMAIN_PARSERS) == domain
+    assert hash(parse_domain(domain.plain(), "", DOMAIN_PARSERS)) == hash(domain)
     assert domain != parsed(at_most=3)
     short = parse_domain({"methods": ["relations", "hints"]}, "", DOMAIN_PARSERS)
-    assert domain_to_dict(short)["methods"] == {
+    assert short.plain()["methods"] == {
         "of": ["relations", "hints"],
         "at_most": 2,
         "at_least": 1,
