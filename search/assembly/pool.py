@@ -16,6 +16,7 @@ from stillhouse.search.assembly.network import (
     stem_module,
 )
 from stillhouse.search.assembly.planner import Edge
+from stillhouse.search.core.metrics import LATENCY_METRIC, NETWORK_METRICS
 from stillhouse.spaces.cost import compute_costs
 from stillhouse.spaces.modules.cuts import cut_positions, narrowed_shape
 from stillhouse.spaces.modules.network import Network, Shape
@@ -23,10 +24,6 @@ from stillhouse.spaces.modules.pca import PCAProject
 from stillhouse.spaces.modules.subclasses import subclass_logits_block
 
 ScoreName = Literal["kl", "nmse", "accuracy_drop"]
-COST_NAMES = ("parameters", "flops", "bytes")
-LATENCY_METRIC = "latency_ms"
-BUDGET_COSTS = (*COST_NAMES, LATENCY_METRIC)
-"""Costs that a budget may be on."""
 SOURCE, SINK = ("in", 0.0), ("out", 0.0)
 """Where an assembly's path begins and ends: before the stem, behind the head."""
 EdgePath = tuple[int, ...]
@@ -165,7 +162,7 @@ class BlockPool:
     def _block_edge(self, artifact: Artifact, score: ScoreName) -> Edge:
         replacement, metrics = replacement_of(artifact), artifact.record.figures
         tail, head = (replacement.start, replacement.enter), (replacement.stop, replacement.leave)
-        own_costs = {name: metrics[name] for name in COST_NAMES}
+        own_costs = {name: metrics[name] for name in NETWORK_METRICS}
         return Edge(
             tail,
             head,

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from stillhouse.search.artifacts.record import Record
+from stillhouse.search.core.metrics import DEVICE_METRICS
 from stillhouse.search.experiment.goal import Goal
 from stillhouse.search.results.screening import ScreenDecision, screen_quality
 from stillhouse.spaces.config.limits import Limit
@@ -150,8 +151,8 @@ def _within_limits(figures: Mapping[str, float], limits: Mapping[str, Limit]) ->
 
 
 def device_metrics(figures: Mapping[str, float]) -> dict[str, float]:
-    """What was measured of a network on a device, and so is no part of its record."""
-    return {name: value for name, value in figures.items() if name.startswith("latency")}
+    """The metrics that are timed on a device, and so are not in a network's record."""
+    return {name: value for name, value in figures.items() if name in DEVICE_METRICS}
 
 
 def with_device_metrics(record: Record, metrics: Mapping[str, float]) -> Record:

@@ -25,13 +25,12 @@ from stillhouse.search.assembly.cost_model import AssemblyCostModel, fit_cost_mo
 from stillhouse.search.assembly.network import load_network, network_description
 from stillhouse.search.assembly.planner import Assembly
 from stillhouse.search.assembly.pool import (
-    BUDGET_COSTS,
-    LATENCY_METRIC,
     BlockPool,
     ScoreName,
     end_label,
     replacement_of,
 )
+from stillhouse.search.core.metrics import COST_METRICS, LATENCY_METRIC
 from stillhouse.search.stages.core.config import ExpandedStage, StageConfig
 from stillhouse.search.stages.core.stage import (
     COST_NAMES,
@@ -204,8 +203,8 @@ class Assemble(StageConfig):
             message = f"{self.neighbourhoods} distils none; name an entry with do: neighbourhoods"
             raise ConfigError([Problem("neighbourhoods", message)])
         for cost in self.budgets:
-            if cost not in BUDGET_COSTS:
-                raise ConfigError([Problem("budgets", unknown_message("cost", cost, BUDGET_COSTS))])
+            if cost not in COST_METRICS:
+                raise ConfigError([Problem("budgets", unknown_message("cost", cost, COST_METRICS))])
         spec = require_named_network(neighbourhoods[0].parents[0])
         if self.chosen:
             neighbourhoods = self._chosen_neighbourhoods(neighbourhoods)

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from stillhouse.search.artifacts.record import Record
+from stillhouse.search.core.metrics import COST_METRICS
 from stillhouse.search.experiment.setting_paths import split_compositions
 from stillhouse.search.monitoring.events import (
     Event,
@@ -36,7 +37,6 @@ from stillhouse.search.results.screening import screen_quality
 _MAX_KEYS = 32
 _MAX_FACT_LETTERS = 500
 _ADDRESS_FIELDS = ("tracking", "study")
-_COST_METRICS = ("parameters", "flops", "bytes", "latency_ms")
 _MLFLOW_STATUS = {
     "finished": "FINISHED",
     "failed": "FAILED",
@@ -341,7 +341,7 @@ def _without_epoch(metrics: Mapping[str, float]) -> dict[str, float]:
 
 def _cost_tags(figures: Mapping[str, float]) -> dict[str, str]:
     return {
-        f"stillhouse.{name}": f"{figures[name]:.12g}" for name in _COST_METRICS if name in figures
+        f"stillhouse.{name}": f"{figures[name]:.12g}" for name in COST_METRICS if name in figures
     }
 
 

@@ -13,14 +13,15 @@ from torch import Tensor
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.runtime.communication import SINGLE_PROCESS, Communicator
 from stillhouse.search.artifacts.artifact import Artifact
+from stillhouse.search.core.metrics import NETWORK_METRICS
 from stillhouse.spaces.config.base import Config, fingerprint
 
 EpochMetrics = dict[str, float]
 """One epoch's figures, flat: ``epoch``, ``train_loss``, ``val_accuracy``, ..."""
 
 
-COST_NAMES = frozenset(("parameters", "flops", "bytes"))
-"""Figures of every network."""
+COST_NAMES = frozenset(NETWORK_METRICS)
+"""Metrics of every network."""
 REPLICA_SEED_OFFSET = 1000
 """Between the seeds of works made again: repetitions over seeds take those right beside."""
 
