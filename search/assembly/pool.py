@@ -50,7 +50,7 @@ class BlockPool:
         self._teacher, self._shape = teacher, shape
         self._cut_shapes = cut_positions(teacher, shape)
         self._bases_by_cut = {
-            artifact.record.identity["work"]["cut"]: artifact.tensors
+            artifact.record.settings["cut"]: artifact.tensors
             for artifact in artifacts
             if artifact.record.kind == "boundary"
         }
@@ -89,10 +89,10 @@ class BlockPool:
             i: replacement_of(artifact).plain() for i, artifact in enumerate(self._neighbourhoods)
         }
         for record in records:
-            if record.kind != "assemble":
+            if record.kind != "assemble" or record.network is None:
                 continue
             own_indices = [index_of_key[key] for key in record.parents if key in index_of_key]
-            stored_replacements = record.facts["assembly"]["pieces"]
+            stored_replacements = record.network.pieces
             block_edges = [
                 i
                 for replacement in stored_replacements
@@ -216,6 +216,6 @@ def _exit_node(replacements: Sequence[Mapping[str, Any]]) -> tuple[int, float]:
 
 def replacement_of(artifact: Artifact) -> BlockReplacement:
     """What a neighbourhood's artifact is, and where it goes."""
-    operation_identity = artifact.record.identity["work"]
+    operation_identity = artifact.record.settings
     block_data = {k: v for k, v in operation_identity["block"].items() if k != "version"}
     return BlockReplacement.parse({**operation_identity, "block": block_data})

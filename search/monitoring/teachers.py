@@ -98,7 +98,7 @@ def teacher_warnings(record: Record, majority_accuracy: float) -> Iterator[Warni
     accuracy = record.figures.get("val_accuracy")
     if accuracy is None:
         return
-    num_images = record.facts["data"]["sizes"]["validation"]
+    num_images = record.data.sizes["validation"]
     sampling_noise = 2 * math.sqrt(majority_accuracy * (1 - majority_accuracy) / num_images)
     if accuracy <= majority_accuracy + sampling_noise:
         message = (
@@ -107,7 +107,7 @@ def teacher_warnings(record: Record, majority_accuracy: float) -> Iterator[Warni
             "training, its weights and how they normalise images"
         )
         yield WarningIssued(record.name, message)
-    elif accuracy >= SUSPICIOUS_ACCURACY and (record.identity.get("work") or {}).get("weights"):
+    elif accuracy >= SUSPICIOUS_ACCURACY and record.settings.get("weights"):
         message = (
             f"this teacher has an accuracy of {accuracy:.4f} on the validation split, which its "
             "weights have probably been trained on; students then learn about images that judge "

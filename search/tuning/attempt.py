@@ -55,5 +55,4 @@ def _measure_latency(experiment: Experiment, student: Stage, library: Library) -
     if LATENCY_METRIC not in needed_figures:
         return {}
     artifact = library.open_artifact(student.key)
-    shape = tuple(artifact.record.facts["data"]["shape"])
-    return experiment.run.latency.measure(load_network(artifact), shape)
+    return experiment.run.latency.measure(load_network(artifact), artifact.record.data.shape)

@@ -180,7 +180,7 @@ class MlflowMapper:
         entries = self._begin_stage(event, at)
         self._begun_runs.discard(run)
         if event.record:
-            entries += op.log(run, at, params=_flatten(event.record.identity.get("work", {})))
+            entries += op.log(run, at, params=_flatten(event.record.settings))
             entries += self._curve_entries(run, at, event.record)
             entries += self._record_entries(run, at, event.record)
         parents = _join_keys(event.record.parents) if event.record else ""
@@ -266,7 +266,7 @@ class MlflowMapper:
         """What a record says: key, where and how it was made, figures, costs, data."""
         tags = {
             **_fact_tags(record.facts),
-            **_git_tag(record.facts.get("versions", {}).get("git")),
+            **_git_tag(record.environment.versions.get("git")),
             **_cost_tags(record.figures),
             "stillhouse.key": record.key,
             "stillhouse.made_at": record.made_at,

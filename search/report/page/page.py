@@ -244,11 +244,9 @@ def _unfinished_table(outcome: Outcome) -> Html | None:
 
 def _footer(outcome: Outcome) -> Html:
     """The devices and versions that the figures come from."""
-    facts = [record.facts for record in outcome.records.values()]
-    devices = sorted({str(fact["device"]) for fact in facts if "device" in fact})
-    versions = {
-        f"{name} {version}" for fact in facts for name, version in fact.get("versions", {}).items()
-    }
+    environments = [record.environment for record in outcome.records.values()]
+    devices = sorted({environment.device for environment in environments} - {""})
+    versions = {f"{name} {text}" for e in environments for name, text in e.versions.items()}
     text = " · ".join([*devices, *sorted(versions)])
     return element("footer", text)
 
