@@ -109,7 +109,7 @@ def find_assemblies(outcome: Outcome) -> list[AssemblyResult]:
     labels = {key: label for trial in outcome.trials for label, key in trial.stage_keys.items()}
     trials_by_assembly: defaultdict[str, list[tuple[TrialResult, str]]] = defaultdict(list)
     for trial in outcome.trials:
-        student = list(trial.stage_keys.values())[-1] if trial.stage_keys else ""
+        student = trial.student_key
         origin = _origin_assembly(student, outcome.records)
         if origin is not None and trial.state == "finished":
             trials_by_assembly[origin].append((trial, student))

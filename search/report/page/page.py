@@ -166,7 +166,7 @@ def _best_trials_table(
             *(formatting.format_number(f, trial.figures.get(f, math.nan)) for f in figures),
             "yes" if trial.number in on_front else "",
             *(setting_text(path, trial.values, space) for path in paths),
-            _key_cell(list(trial.stage_keys.values())[-1]) if trial.stage_keys else "",
+            _key_cell(trial.student_key) if trial.stage_keys else "",
         )
         for trial in ranked
     ]
