@@ -17,7 +17,15 @@ import stillhouse as public
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("search", "methods", "spaces", "benchmarks", "tests")
 NAME = re.compile(r"stillhouse(\.\w+)+")
-TAKES_NAMES = {"PluginRegistry", "import_module", "setattr", "delattr", "patch", "submit", "run_module"}
+TAKES_NAMES = {
+    "PluginRegistry",
+    "import_module",
+    "setattr",
+    "delattr",
+    "patch",
+    "submit",
+    "run_module",
+}
 """Calls whose strings name a module, or something in one."""
 SETTINGS = {"preload_python_modules"}
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])

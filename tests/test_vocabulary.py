@@ -9,14 +9,73 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 IDENTIFIERS = frozenset(
-    """
-    Foundry Flight Orders Room Workshop Inline OnRay LibrarySaves Bench Product Saves Entry
-    lay_out goes_on run_together descent Recipe brings _WAYS Ledger Proposals Patient Screened
-    Judged Said Announcer Standing Bulletin silent_for Diary Spool Handles hushed LostPartner
-    Contender Repeated how_to_run rebuild Piece anew_network set_aside_artifact in_one_step
-    Pair ALONE Parted hears_teachers Chooser Opening Folder Narrow Widen Look Rounding
-    Material MadeData Lexicon Pixels MOST PATIENCE FEWEST knob foundry ledger bulletin diary
-    """.split()
+    [
+        "Foundry",
+        "Flight",
+        "Orders",
+        "Room",
+        "Workshop",
+        "Inline",
+        "OnRay",
+        "LibrarySaves",
+        "Bench",
+        "Product",
+        "Saves",
+        "Entry",
+        "lay_out",
+        "goes_on",
+        "run_together",
+        "descent",
+        "Recipe",
+        "brings",
+        "_WAYS",
+        "Ledger",
+        "Proposals",
+        "Patient",
+        "Screened",
+        "Judged",
+        "Said",
+        "Announcer",
+        "Standing",
+        "Bulletin",
+        "silent_for",
+        "Diary",
+        "Spool",
+        "Handles",
+        "hushed",
+        "LostPartner",
+        "Contender",
+        "Repeated",
+        "how_to_run",
+        "rebuild",
+        "Piece",
+        "anew_network",
+        "set_aside_artifact",
+        "in_one_step",
+        "Pair",
+        "ALONE",
+        "Parted",
+        "hears_teachers",
+        "Chooser",
+        "Opening",
+        "Folder",
+        "Narrow",
+        "Widen",
+        "Look",
+        "Rounding",
+        "Material",
+        "MadeData",
+        "Lexicon",
+        "Pixels",
+        "MOST",
+        "PATIENCE",
+        "FEWEST",
+        "knob",
+        "foundry",
+        "ledger",
+        "bulletin",
+        "diary",
+    ]
 )
 """Names of classes, functions and values that have a word of the field instead."""
 WORDS = re.compile(

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
+from stillhouse.search.artifacts.description import (
+    AssemblyDescription,
+    DataDescription,
+    Environment,
+    NetworkDescription,
+)
 from stillhouse.search.artifacts.limits import UnreadableFile, is_key, is_payload, parse_json
 from stillhouse.spaces.config.base import Config, fingerprint, setting
 from stillhouse.spaces.config.problems import ConfigError
@@ -35,6 +42,33 @@ class Record(Config):
     )
     seconds: float = setting(..., "wall time of the build", ge=0.0)
     made_at: str = setting(..., "UTC, ISO 8601")
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The settings of its operation, as far as they decide the key."""
+        settings: Mapping[str, Any] = self.identity.get("work") or {}
+        return settings
+
+    @property
+    def data(self) -> DataDescription:
+        """The data that it learnt from."""
+        return DataDescription.model_validate(self.facts["data"])
+
+    @property
+    def environment(self) -> Environment:
+        """The machine and the versions that made it."""
+        return Environment.model_validate(self.facts)
+
+    @property
+    def network(self) -> NetworkDescription | None:
+        """The structure of a changed network; None where it is the named one of ``settings``."""
+        description = self.facts.get("assembly")
+        return NetworkDescription.model_validate(description) if description else None
+
+    @property
+    def assembly(self) -> AssemblyDescription:
+        """How it was planned; empty where it is no assembly."""
+        return AssemblyDescription.model_validate(self.facts)
 
 
 class CorruptRecord(ValueError):

@@ -24,13 +24,13 @@ from stillhouse.search.assembly.planner import (
     pareto_front,
 )
 from stillhouse.search.assembly.pool import (
-    LATENCY_METRIC,
     SINK,
     SOURCE,
     BlockPool,
     EdgePath,
     ScoreName,
 )
+from stillhouse.search.core.metrics import LATENCY_METRIC
 from stillhouse.spaces.config.limits import Limit
 from stillhouse.spaces.config.problems import ConfigError, Problem, unknown_message
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from stillhouse.methods.core.runtime.folding import fuse_blocks
 from stillhouse.search.artifacts.artifact import Artifact
+from stillhouse.search.artifacts.description import NetworkDescription
 from stillhouse.spaces.block_spec import BlockSpec
 from stillhouse.spaces.compression.layer_sizes import freeze_zero_weights, resize_layers
 from stillhouse.spaces.compression.quantisation import insert_quantised_layers
@@ -156,29 +157,24 @@ def reinitialise(artifact: Artifact) -> Network:
 
 
 def _build_structure(artifact: Artifact) -> Network:
-    """The network of an artifact with its normalisation, but without its weights."""
-    metadata = artifact.record.facts
-    channels, height, width = metadata["data"]["shape"]
-    shape, classes = (channels, height, width), metadata["data"]["classes"]
-    description = network_description(artifact)
-    network = NetworkSpec.parse(description["teacher"]).build(shape, classes)
-    if description["pieces"]:
-        network = assemble_network(
-            network,
-            shape,
-            [BlockReplacement.parse(replacement) for replacement in description["pieces"]],
-        )
-    quantised = description.get("quantised")
+    """A stage's network with its normalisation, before it has learnt anything."""
+    shape, classes = artifact.record.data.shape, artifact.record.data.classes
+    description = NetworkDescription.model_validate(network_description(artifact))
+    network = NetworkSpec.parse(description.teacher).build(shape, classes)
+    if description.pieces:
+        replacements = [BlockReplacement.parse(piece) for piece in description.pieces]
+        network = assemble_network(network, shape, replacements)
+    quantised = description.quantised
     if quantised:
-        network = fuse_blocks(network.eval(), quantised["folded"])
-    if description.get("trimmed"):
-        resize_layers(network, description["trimmed"])
+        network = fuse_blocks(network.eval(), quantised.folded)
+    if description.trimmed:
+        resize_layers(network, description.trimmed)
     if quantised:
-        insert_quantised_layers(network, quantised["bits"], quantised["leaving"])
-    if description.get("sparse"):
+        insert_quantised_layers(network, quantised.bits, quantised.leaving)
+    if description.sparse:
         freeze_zero_weights(network)
-    if description.get("heads"):
-        network = with_linear_heads(network, shape, classes, description["heads"])
+    if description.heads:
+        network = with_linear_heads(network, shape, classes, description.heads)
     mean = artifact.tensors["mean"].flatten().tolist()
     return network.with_normalisation(mean, artifact.tensors["std"].flatten().tolist())
 
@@ -200,7 +196,7 @@ def network_description(artifact: Artifact) -> dict[str, Any]:
 
 def network_spec_of(artifact: Artifact) -> NetworkSpec:
     """The named network of a ``train`` stage."""
-    spec_data = artifact.record.identity["work"]["network"]
+    spec_data = artifact.record.settings["network"]
     return NetworkSpec.parse({k: v for k, v in spec_data.items() if k != "version"})
 
 

@@ -16,6 +16,7 @@ from stillhouse.search.assembly.network import (
     stem_module,
 )
 from stillhouse.search.assembly.planner import Edge
+from stillhouse.search.core.metrics import LATENCY_METRIC, NETWORK_METRICS
 from stillhouse.spaces.cost import compute_costs
 from stillhouse.spaces.modules.cuts import cut_positions, narrowed_shape
 from stillhouse.spaces.modules.network import Network, Shape
@@ -23,10 +24,6 @@ from stillhouse.spaces.modules.pca import PCAProject
 from stillhouse.spaces.modules.subclasses import subclass_logits_block
 
 ScoreName = Literal["kl", "nmse", "accuracy_drop"]
-COST_NAMES = ("parameters", "flops", "bytes")
-LATENCY_METRIC = "latency_ms"
-BUDGET_COSTS = (*COST_NAMES, LATENCY_METRIC)
-"""Costs that a budget may limit."""
 SOURCE, SINK = ("in", 0.0), ("out", 0.0)
 """The ends of an assembly's path: before the stem and after the head."""
 EdgePath = tuple[int, ...]
@@ -53,7 +50,7 @@ class BlockPool:
         self._teacher, self._shape = teacher, shape
         self._cut_shapes = cut_positions(teacher, shape)
         self._bases_by_cut = {
-            artifact.record.identity["work"]["cut"]: artifact.tensors
+            artifact.record.settings["cut"]: artifact.tensors
             for artifact in artifacts
             if artifact.record.kind == "boundary"
         }
@@ -92,10 +89,10 @@ class BlockPool:
             i: replacement_of(artifact).plain() for i, artifact in enumerate(self._neighbourhoods)
         }
         for record in records:
-            if record.kind != "assemble":
+            if record.kind != "assemble" or record.network is None:
                 continue
             own_indices = [index_of_key[key] for key in record.parents if key in index_of_key]
-            stored_replacements = record.facts["assembly"]["pieces"]
+            stored_replacements = record.network.pieces
             block_edges = [
                 i
                 for replacement in stored_replacements
@@ -162,7 +159,7 @@ class BlockPool:
     def _block_edge(self, artifact: Artifact, score: ScoreName) -> Edge:
         replacement, metrics = replacement_of(artifact), artifact.record.figures
         tail, head = (replacement.start, replacement.enter), (replacement.stop, replacement.leave)
-        own_costs = {name: metrics[name] for name in COST_NAMES}
+        own_costs = {name: metrics[name] for name in NETWORK_METRICS}
         return Edge(
             tail,
             head,
@@ -215,6 +212,6 @@ def _exit_node(replacements: Sequence[Mapping[str, Any]]) -> tuple[int, float]:
 
 def replacement_of(artifact: Artifact) -> BlockReplacement:
     """The replacement that a neighbourhood's artifact holds."""
-    operation_identity = artifact.record.identity["work"]
+    operation_identity = artifact.record.settings
     block_data = {k: v for k, v in operation_identity["block"].items() if k != "version"}
     return BlockReplacement.parse({**operation_identity, "block": block_data})

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from stillhouse.search.assembly.pool import BUDGET_COSTS
 from stillhouse.search.cli.show import (
     JsonOption,
     SetOption,
@@ -17,6 +16,7 @@ from stillhouse.search.cli.show import (
     print_table,
 )
 from stillhouse.search.core.formatting import PART_NAMES, format_compact, format_duration
+from stillhouse.search.core.metrics import COST_METRICS
 from stillhouse.search.driver.assembly_proposals import propose_assemblies, write_proposals
 from stillhouse.search.driver.plan import Plan, PlannedStage
 from stillhouse.search.driver.plan import plan_search as make_plan
@@ -73,8 +73,8 @@ def plan(
     """Show what a launch would run, or, with --budget or --front, what the library's parts make."""
     experiment = load_experiment(file, parse_overrides(changes))
     if budget or front:
-        if front and front not in BUDGET_COSTS:
-            raise ConfigError([Problem("--front", unknown_message("cost", front, BUDGET_COSTS))])
+        if front and front not in COST_METRICS:
+            raise ConfigError([Problem("--front", unknown_message("cost", front, COST_METRICS))])
         _propose_assemblies(experiment, parse_budgets(budget or []), front, best, into, json)
         return
     planned = make_plan(experiment, slots)
@@ -139,8 +139,8 @@ def parse_budgets(pairs: list[str]) -> dict[str, Limit]:
     """
     budgets = {}
     for cost, bounds in parse_overrides(pairs, "--budget").items():
-        if cost not in BUDGET_COSTS:
-            raise ConfigError([Problem("--budget", unknown_message("cost", cost, BUDGET_COSTS))])
+        if cost not in COST_METRICS:
+            raise ConfigError([Problem("--budget", unknown_message("cost", cost, COST_METRICS))])
         budgets[cost] = Limit.parse(as_limit(bounds), f"--budget {cost}")
     return budgets
 
@@ -165,7 +165,7 @@ def _propose_assemblies(
         )
         return
     costs = [
-        cost for cost in BUDGET_COSTS if all(cost in assembly.costs for assembly in assemblies)
+        cost for cost in COST_METRICS if all(cost in assembly.costs for assembly in assemblies)
     ]
     rows = [
         (

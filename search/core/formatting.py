@@ -7,25 +7,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-_METRIC_LABELS = {
-    "val_accuracy": "validation accuracy",
-    "best_val_accuracy": "best validation accuracy",
-    "val_nll": "validation negative log-likelihood",
-    "val_ece": "validation calibration error",
-    "val_agreement": "agreement with the teacher",
-    "val_task_accuracy": "validation accuracy among the task's classes",
-    "val_accuracy_before": "validation accuracy on the data before",
-    "val_task_accuracy_before": "validation accuracy on the data before, among its classes",
-    "val_subclass_recovery": "hidden classes found, one subclass each",
-    "val_subclass_majority": "hidden classes found, by majority",
-    "val_subclass_usage": "evenness of the subclasses' use",
-    "flops": "FLOPs an image",
-    "latency_ms": "latency",
-    "latency_spread_ms": "spread of the latency",
-    "planned_score": "predicted score",
-    "planned_latency_ms": "predicted latency",
-    "summed_latency_ms": "added-up latency",
-}
+from stillhouse.search.core.metrics import find_metric
 
 PART_NAMES: Mapping[str, str] = {
     "boundary": "boundaries",
@@ -36,19 +18,18 @@ PART_NAMES: Mapping[str, str] = {
 
 
 def is_share(metric: str) -> bool:
-    """Whether a figure is a share of examples, told in per cent."""
-    suffixes = ("accuracy", "agreement", "recovery", "majority", "usage", "before", "forgetting")
-    return metric.endswith(suffixes)
+    """Whether a metric is a share of examples, shown in per cent."""
+    return find_metric(metric).is_share
 
 
 def unit(metric: str) -> str:
-    """What stands behind a figure's number, with its leading space."""
-    return " %" if is_share(metric) else " ms" if metric.endswith("_ms") else ""
+    """The unit to put behind a metric's value, with its leading space."""
+    return f" {find_metric(metric).unit}".rstrip()
 
 
 def metric_label(metric: str) -> str:
     """``val_accuracy`` as ``validation accuracy``."""
-    return _METRIC_LABELS.get(metric, metric.replace("_", " "))
+    return find_metric(metric).label
 
 
 def axis_label(metric: str) -> str:

@@ -12,8 +12,9 @@ from stillhouse.search.artifacts.store import Library
 from stillhouse.search.assembly.cost_model import AssemblyCostModel, fit_cost_model
 from stillhouse.search.assembly.network import load_network
 from stillhouse.search.assembly.planner import Assembly
-from stillhouse.search.assembly.pool import LATENCY_METRIC, BlockPool, replacement_of
+from stillhouse.search.assembly.pool import BlockPool, replacement_of
 from stillhouse.search.core.addresses import for_display
+from stillhouse.search.core.metrics import LATENCY_METRIC
 from stillhouse.search.experiment.experiment import Experiment, to_yaml
 from stillhouse.search.experiment.stage_graph import StageGraph
 from stillhouse.search.stages.core.stage import Stage

@@ -359,7 +359,7 @@ class Driver:
         self.tracker.log_winner(
             load_network(self._open_artifact(record.key)),
             example_images(data),
-            classes=record.facts["data"]["class_names"],
+            classes=record.data.class_names,
             register=self._registered_name(),
         )
 

@@ -9,10 +9,10 @@ from typing import Any
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.data.facts import facts
 from stillhouse.search.artifacts.store import Library
+from stillhouse.search.core.metrics import NETWORK_METRICS
 from stillhouse.search.evaluation.finalists import Finalist, build_finalist
 from stillhouse.search.evaluation.width_scaling import scale_width
 from stillhouse.search.experiment.experiment import Experiment
-from stillhouse.search.experiment.schema import STATIC_METRICS
 from stillhouse.search.experiment.stage_graph import StageGraph
 from stillhouse.search.experiment.variants import labels_only
 from stillhouse.search.results.outcome import SeedRuns
@@ -244,7 +244,7 @@ def _uniform_baseline(assembly: Stage, parameters: float) -> dict[str, Any] | No
     assert isinstance(teacher, TrainNetwork)
     if teacher.network is None:
         return None
-    limits = {name: limit for name, limit in operation.budgets.items() if name in STATIC_METRICS}
+    limits = {name: limit for name, limit in operation.budgets.items() if name in NETWORK_METRICS}
     has_other_budgets = len(limits) < len(operation.budgets)
     if has_other_budgets or all(limit.max is None for limit in limits.values()):
         limits["parameters"] = Limit(max=parameters)

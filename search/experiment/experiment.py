@@ -164,9 +164,7 @@ class Experiment:
             "stages": copy.deepcopy(dict(self.stages)),
         }
         if self.search:
-            file_data["search"] = {
-                path: domain.plain() for path, domain in self.search.items()
-            }
+            file_data["search"] = {path: domain.plain() for path, domain in self.search.items()}
         if self.factorial:
             file_data["factorial"] = self.factorial.model_dump(mode="json", exclude_defaults=True)
         if self.goal:

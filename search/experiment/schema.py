@@ -15,28 +15,6 @@ from stillhouse.spaces.config.limits import Limit, as_limit
 from stillhouse.spaces.config.named import to_flat_form
 from stillhouse.spaces.latency import LatencySettings
 
-STATIC_METRICS = ("parameters", "flops", "bytes")
-"""Costs known before a network is trained."""
-MEASURED_METRICS = (
-    "val_accuracy",
-    "val_nll",
-    "val_ece",
-    "val_agreement",
-    "val_subclass_recovery",
-    "val_subclass_majority",
-    "val_subclass_usage",
-    "val_task_accuracy",
-    "val_accuracy_before",
-    "val_task_accuracy_before",
-    "forgetting",
-    "task_forgetting",
-    "best_val_accuracy",
-    "train_loss",
-    "nonzero",
-    "latency_ms",
-)
-"""Figures known after it."""
-
 
 def _as_list(data: Any) -> Any:
     return (data,) if isinstance(data, str) else data

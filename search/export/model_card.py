@@ -43,8 +43,8 @@ def model_card(
         *_usage_section(export_result),
         "## How it was made",
         f"`stillhouse launch` makes it again from this file (torch "
-        f"{record.facts['versions']['torch']}, {record.facts['device']}, git "
-        f"{record.facts['versions']['git']}):",
+        f"{record.environment.versions['torch']}, {record.environment.device}, git "
+        f"{record.environment.versions['git']}):",
         f"```yaml\n{config_yaml.rstrip()}\n```",
     ]
     return "\n\n".join(parts) + "\n"
@@ -98,12 +98,12 @@ def _cost_section(record: Record, export_result: ExportResult) -> str:
 
 
 def _data_section(record: Record) -> Iterator[str]:
-    data_facts, identity = record.facts["data"], record.identity.get("data") or {}
+    data, identity = record.data, record.identity.get("data") or {}
     source = next(iter(identity.get("source", {"data": None})))
-    sizes = ", ".join(f"{count:,} {split}" for split, count in data_facts.get("sizes", {}).items())
-    classes = ", ".join(map(str, data_facts.get("class_names", ())))
-    shape = " x ".join(map(str, data_facts["shape"]))
-    yield f"`{source}`: {shape} in 0..1, {data_facts['classes']} classes ({classes}); {sizes}."
+    sizes = ", ".join(f"{count:,} {split}" for split, count in data.sizes.items())
+    classes = ", ".join(data.class_names)
+    shape = " x ".join(map(str, data.shape))
+    yield f"`{source}`: {shape} in 0..1, {data.classes} classes ({classes}); {sizes}."
 
 
 def _ancestor_section(record: Record, stages: Mapping[str, Record]) -> Iterator[str]:

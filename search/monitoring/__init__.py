@@ -1,1 +1,1 @@
-"""Who hears of a search while it runs: events, its status, MLflow."""
+"""Monitoring of a running search: events, status, needed keys, teachers and MLflow."""

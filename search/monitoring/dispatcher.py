@@ -1,4 +1,4 @@
-"""Passes the events of a search on to whoever listens."""
+"""Delivery of a search's events to its observers."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from stillhouse.search.monitoring.events import Event, Observer, StageChanged
 
 
 class EventDispatcher:
-    """Passes events to all observers, one at a time whichever thread they come from.
+    """Passes events to all observers, one event at a time, from any thread.
+
+    The end of a stage is passed on once: repeated announcements are dropped.
 
     Args:
         observers: called with every event.
-        answers: called with every event, too; what it answers is passed on right behind it.
+        responder: called with every event first; its events follow directly.
     """
 
     def __init__(
@@ -37,7 +39,7 @@ class EventDispatcher:
                 self._notify_observers(dispatched)
 
     def _notify_observers(self, event: Event) -> None:
-        """Tell all of them, also where one fails; the first failure goes on then."""
+        """Call every observer, then raise the first failure if there was one."""
         failures: list[BaseException] = []
         for observer in self._observers:
             try:
@@ -48,7 +50,7 @@ class EventDispatcher:
             raise failures[0]
 
     def _is_first_announcement(self, event: StageChanged) -> bool:
-        """Whether the end of a stage is told for the first time; keeps count of both kinds."""
+        """False for the repeated end of a stage; the first end is counted as made or reused."""
         if event.state not in ("made", "reused"):
             return True
         if event.key in self._announced_keys:

@@ -1,7 +1,7 @@
-"""What happens during a search, as values; the live view, MLflow and the tables listen.
+"""The events of a search, as values.
 
-The search itself knows none of its listeners: it calls each :data:`Observer` with each event,
-on the driver's thread, so an observer must return at once and do slow work elsewhere.
+The search calls each ``Observer`` with each event on the driver's thread. An observer therefore
+returns at once and does slow work on a thread of its own.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ StageState = Literal["queued", "running", "made", "reused", "failed"]
 
 @dataclass(frozen=True)
 class SearchStarted:
-    """``experiment`` is the experiment as plain data; ``resumed`` if it had been started before,
-    with ``ended_counts``, the trials that have ended already by state, and the ``best`` of them as
-    (value of the first goal, number). ``num_trials`` is how many there are to be in all.
+    """``experiment`` is plain data; ``num_trials`` is the planned number of trials.
+
+    A ``resumed`` search has ``ended_counts``, its ended trials by state, and ``best``, the best of
+    them as (value of the first goal, number).
     """
 
     name: str
@@ -36,11 +37,14 @@ class SearchStarted:
 class StageChanged:
     """A shared stage (teacher, assistant, ...) changed its state.
 
-    ``label`` is for people (``assistants/cnn6``); ``epoch`` of ``epochs`` while it runs (0 when
-    a worker has just taken it up), on ``node`` where there are several; ``in_trial`` if a trial
-    that waits for it makes it in its own slot, as no other was free; ``record`` once it is made or
-    found; ``reason`` if it failed; ``storage_unavailable`` if that was no fault of its own, but of
-    the library's place.
+    Attributes:
+        label: its name for people, such as ``assistants/cnn6``.
+        epoch: the last epoch of ``epochs`` while it runs; 0 when a worker has just started it.
+        record: its record, once it is made or reused.
+        reason: why it failed.
+        node: the machine that runs it, where there are several.
+        storage_unavailable: True if it failed because the library could not be reached.
+        in_trial: True if a waiting trial builds it in its own slot, since no other was free.
     """
 
     key: str
@@ -57,7 +61,7 @@ class StageChanged:
 
 @dataclass(frozen=True)
 class RequiredStage:
-    """A stage that a trial rests on; ``parents`` are the keys of those that it rests on itself."""
+    """A stage that a trial needs; ``parents`` are the keys of the stages that it needs itself."""
 
     key: str
     label: str
@@ -66,10 +70,9 @@ class RequiredStage:
 
 @dataclass(frozen=True)
 class TrialWaiting:
-    """A trial is decided, and starts when all of ``stages`` are in the library.
+    """A trial has its values, and starts when all of ``stages`` are in the library.
 
-    ``chance_accuracies`` maps the key of each stage that teaches to the accuracy of mere guessing
-    there.
+    ``chance_accuracies`` maps the key of each teacher to the accuracy of guessing on its data.
     """
 
     number: int
@@ -79,8 +82,10 @@ class TrialWaiting:
 
 @dataclass(frozen=True)
 class TrialStarted:
-    """``values`` maps each searched path to the value drawn, ``stage_keys`` each stage to its key;
-    ``chance_accuracies`` as for :class:`TrialWaiting`."""
+    """``values`` maps each searched path to its value, ``stage_keys`` each label to its key.
+
+    ``chance_accuracies`` is as for ``TrialWaiting``.
+    """
 
     number: int
     values: Mapping[str, Any]
@@ -100,7 +105,7 @@ class TrialReported:
 
 @dataclass(frozen=True)
 class TrialEnded:
-    """``record`` is the student's, where one was made; ``reason`` says why it is not finished."""
+    """``record`` is the student's, if there is one; ``reason`` says why it did not finish."""
 
     number: int
     state: TrialState
@@ -111,15 +116,17 @@ class TrialEnded:
 
 @dataclass(frozen=True)
 class ScreenDisabled:
-    """The screen ranks too badly: from now on every configuration is trained."""
+    """The screen ranks too badly: every later configuration is trained."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class WarningIssued:
-    """Something looks wrong, and the search goes on: ``source`` is a path of the file or a
-    stage."""
+    """Something looks wrong, and the search continues.
+
+    ``source`` is a path in the experiment file, or the name of a stage.
+    """
 
     source: str
     message: str

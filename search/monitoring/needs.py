@@ -1,7 +1,7 @@
-"""What a search needs of its library, gathered from its events and noted while it runs.
+"""The keys that a search needs in its library, recorded there while the search runs.
 
-A search that is killed, fails or still runs has a note like one that ended: `library collect`
-keeps its artifacts.
+``stillhouse library collect`` keeps the artifacts of these keys, also for a search that still runs,
+failed or was killed.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from stillhouse.search.results.run_folder import RunFolder
 
 
 class NeededKeysRecorder:
-    """An observer that gathers keys; :meth:`write` notes them, from another thread.
+    """An observer that collects keys; ``write`` records them from another thread.
 
-    A note never loses a key: those of earlier launches of the run stay.
+    Recorded keys are never removed: those of earlier launches of the run stay.
     """
 
     def __init__(self, folder: RunFolder, library: Library) -> None:
@@ -55,51 +55,47 @@ class NeededKeysRecorder:
                 self._set_ended(event.state == "finished")
 
     def add(self, keys: Iterable[str]) -> None:
-        """More keys that the search needs."""
+        """Add keys without writing them."""
         with self._keys_lock:
             num_keys = len(self._keys)
             self._keys.update(keys)
             self._changed |= len(self._keys) > num_keys
 
     def add_and_write(self, keys: Iterable[str]) -> None:
-        """Add keys, and have all of them in the library when this returns.
+        """Add keys, and record all of them in the library before this returns.
 
         Raises:
-            Lost: they cannot be written.
+            StorageUnavailable: they cannot be written.
         """
         self.add(keys)
         self.write(give_up_soon=False)
 
     def write(self, give_up_soon: bool = True) -> None:
-        """Note what is new, if anything is. ``give_up_soon`` gives up soon.
+        """Record the keys if any is new; ``give_up_soon`` limits the number of tries.
 
         Raises:
-            Lost: it cannot be written; the next call tries again.
+            StorageUnavailable: they cannot be written; the next call tries again.
         """
         with self._write_lock:
             if not self._has_read_earlier:
                 self.add(self._earlier_keys())
                 self._has_read_earlier = True
             with self._keys_lock:
-                need = (
-                    RunReferences(self._run, frozenset(self._keys), self._ended)
-                    if self._changed
-                    else None
-                )
+                if not self._changed:
+                    return
+                references = RunReferences(self._run, frozenset(self._keys), self._ended)
                 self._changed = False
-            if need is None:
-                return
             try:
-                self._library.write_references(need, give_up_soon)
+                self._library.write_references(references, give_up_soon)
             except BaseException:
                 self._changed = True
                 raise
 
     def _earlier_keys(self) -> frozenset[str]:
-        """What earlier launches of this run noted; a damaged note is written anew."""
+        """The keys that earlier launches of this run recorded; none if that file is damaged."""
         with contextlib.suppress(UnreadableFile):
-            if need := self._library.references_of(self._run.id):
-                return need.keys
+            if references := self._library.references_of(self._run.id):
+                return references.keys
         return frozenset()
 
     def _set_ended(self, ended: bool) -> None:

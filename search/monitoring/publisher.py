@@ -1,9 +1,8 @@
-"""The bulletin: how a search stands, written where others look, also from other machines.
+"""Publishes the status of a search, so that other machines can read it, too.
 
-Into the run's folder (``status.json``), into the library (``status/``), which any machine that
-reaches the library reads, and on a cluster among the logs of the driver's node, which Ray's
-dashboard shows. Each copy holds everything, is whole or absent, and is written anew a few times a
-minute as long as the driver lives: from a killed one no more sign of life comes.
+There are three copies: in the run's folder (``status.json``), in the library (``status/``), and on
+a cluster in the dashboard folder of the driver's node. Each copy is complete and replaced
+atomically a few times a minute while the driver lives, which makes it a heartbeat.
 """
 
 from __future__ import annotations
@@ -29,25 +28,25 @@ from stillhouse.search.results.run_folder import RunFolder
 from stillhouse.spaces.config.problems import first_line
 
 PUBLISH_INTERVAL = 15.0
-"""Seconds between two signs of life."""
+"""Seconds between two heartbeats."""
 NEEDS_INTERVAL = 1.0
-"""Seconds until keys that a search newly needs are noted in its library."""
+"""Seconds until newly needed keys are recorded in the library."""
 MAX_MISSED_HEARTBEATS = 3
-"""Signs of life that may be missing before a driver counts as silent."""
+"""Heartbeats that may be missing before the heartbeat counts as overdue."""
 STATUS_FILE = "status.json"
 DASHBOARD_PREFIX, DASHBOARD_SUFFIX = "stillhouse-", ".json"
-"""Around a run's id on a board, where other programs leave files as well."""
+"""Around a run's id in the dashboard folder, where other programs leave files, too."""
 MAX_ROWS = 100
-"""Rows of each list that are written; all are counted."""
+"""Largest number of rows of each list that is written; the counts cover all rows."""
 
 Snapshot = Mapping[str, Any]
 
 
 class MonitoredBackend(Protocol):
-    """A workshop as the bulletin sees it."""
+    """The execution backend, as far as the publisher uses it."""
 
     def node_usage(self) -> list[dict[str, Any]]:
-        """What each node has and what of it is taken; none without a cluster."""
+        """The resources of each node and their use; empty without a cluster."""
 
     def dashboard_folder(self) -> Path | None:
         """A folder that the cluster's dashboard shows; None without one."""
@@ -57,9 +56,9 @@ class StatusPublisher:
     """An observer; a thread of its own does the writing.
 
     Args:
-        standing: told of every event.
-        tracking: what MLflow lacks and why, as the tracker's ``state`` tells it.
-        earlier: seconds that the search took before this launch.
+        status: gets every event.
+        tracking_state: returns the tracker's state: what MLflow lacks, and why.
+        earlier_seconds: run time of the search before this launch.
     """
 
     def __init__(
@@ -84,7 +83,7 @@ class StatusPublisher:
         self._write_errors = ""
         self._wake = threading.Event()
         self._closing = False
-        self._thread = threading.Thread(target=self._publish_loop, name="bulletin", daemon=True)
+        self._thread = threading.Thread(target=self._publish_loop, name="status", daemon=True)
 
     def __call__(self, event: Event) -> None:
         with self._status_lock:
@@ -97,18 +96,18 @@ class StatusPublisher:
 
     @contextlib.contextmanager
     def monitor(self, backend: MonitoredBackend) -> Iterator[None]:
-        """Tell of the workshop's nodes, and on its board, while the block runs."""
+        """Include the backend's nodes, and write to its dashboard folder, while the block runs."""
         self._dashboard_folder = backend.dashboard_folder()
         self._backend = backend
         self._wake.set()
         try:
             yield
         finally:
-            with self._backend_lock:  # Ray must not be asked while it is shut down
+            with self._backend_lock:  # Ray is not called while it shuts down
                 self._backend = None
 
     def close(self) -> None:
-        """Write how it ended; returns when that is done, or takes too long."""
+        """Write the final status; returns when it is written, or after a timeout."""
         self._closing = True
         self._wake.set()
         if self._thread.ident is not None:
@@ -123,55 +122,45 @@ class StatusPublisher:
             self._wait_for_next_write()
 
     def _wait_for_next_write(self) -> None:
-        """Until the next sign of life is due; what the search newly needs is noted meanwhile."""
+        """Wait until the next heartbeat; newly needed keys are recorded meanwhile."""
         deadline = time.monotonic() + PUBLISH_INTERVAL
         while (remaining := deadline - time.monotonic()) > 0 and not self._wake.wait(
             min(remaining, NEEDS_INTERVAL)
         ):
-            with contextlib.suppress(
-                OSError, StorageUnavailable
-            ):  # told with the next sign of life
+            with contextlib.suppress(OSError, StorageUnavailable):  # the next heartbeat reports it
                 self.needs.write()
         self._wake.clear()
 
     def _refresh_nodes_and_write(self) -> None:
         with self._backend_lock:
             if self._backend is not None:
-                with contextlib.suppress(Exception):  # the search itself says what is wrong
+                with contextlib.suppress(Exception):  # the search itself reports it
                     self._nodes = self._backend.node_usage()
         self.write()
 
     def write(self) -> None:
-        """Write how it stands, without a question to the workshop, which may never answer."""
+        """Write the status without calling the backend, which may never answer."""
         with self._status_lock:
             snapshot = self._snapshot()
         text = json.dumps(snapshot, indent=1, default=str)
         errors = []
-        for write_copy in (
-            self._write_needs,
-            self._write_to_run_folder,
-            self._write_to_dashboard,
-            self._write_to_library,
-        ):
+        writers: tuple[Callable[[], object], ...] = (
+            self.needs.write,
+            lambda: self._folder.write(STATUS_FILE, text),
+            lambda: self._write_to_dashboard(text),
+            lambda: self._library.write_status(self._folder.id, platform.node(), text),
+        )
+        for write_copy in writers:
             try:
-                write_copy(text)
+                write_copy()
             except (OSError, StorageUnavailable) as error:
                 errors.append(first_line(error))
         self._write_errors = "; ".join(errors)
-
-    def _write_needs(self, _: str) -> None:
-        self.needs.write()
-
-    def _write_to_run_folder(self, text: str) -> None:
-        self._folder.write(STATUS_FILE, text)
 
     def _write_to_dashboard(self, text: str) -> None:
         if self._dashboard_folder is not None:
             path = self._dashboard_folder / f"{DASHBOARD_PREFIX}{self._folder.id}{DASHBOARD_SUFFIX}"
             write_atomically(path, text)
-
-    def _write_to_library(self, text: str) -> None:
-        self._library.write_status(self._folder.id, platform.node(), text)
 
     def _snapshot(self) -> dict[str, Any]:
         status, now = self._status, time.time()
@@ -198,7 +187,7 @@ class StatusPublisher:
 
 
 def without_activity(snapshot: Snapshot) -> dict[str, Any]:
-    """The snapshot of a driver that was killed: nothing that it tells of is on its way any more."""
+    """The snapshot without running, queued and waiting work, for a driver that was killed."""
     trials = {**snapshot["trials"], "running": [], "waiting": []}
     no_stages = {"running": 0, "queued": 0, "waiting": 0, "open": [], "unborn": []}
     return {
@@ -210,7 +199,7 @@ def without_activity(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def heartbeat_overdue(snapshot: Snapshot, now: float) -> float | None:
-    """Seconds since a running search's last sign of life, if it is overdue."""
+    """Seconds since a running search's last heartbeat, if the next one is overdue."""
     age = now - float(snapshot["at"])
     overdue = age > MAX_MISSED_HEARTBEATS * float(snapshot["every"])
     return age if snapshot["state"] == "running" and overdue else None

@@ -1,4 +1,4 @@
-"""How a search stands: its events so far, folded into what people ask for."""
+"""The status of a search, computed from its events so far."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from stillhouse.search.monitoring.events import (
 )
 
 MAX_MESSAGES = 20
-"""Failures, and warnings, that are kept with their reasons: the last ones."""
+"""Number of failures, and of warnings, that are kept: the last ones."""
 
 
 @dataclass
 class RunningTrial:
-    """A trial on a worker; ``value`` of the first goal after ``epoch``."""
+    """A trial on a worker; ``value`` is that of the first goal after ``epoch``."""
 
     number: int
     values: Mapping[str, Any]
@@ -37,10 +37,11 @@ class RunningTrial:
 
 @dataclass
 class SearchStatus:
-    """An observer that others look at.
+    """An observer that keeps the current status.
 
-    ``open_stages`` are those on their way, by key: queued or running. ``waiting_trials`` maps a
-    trial that is decided to what it rests on. ``best`` is (value of the first goal, trial).
+    ``open_stages`` maps the key of each queued or running stage to its last event,
+    ``waiting_trials`` each trial that waits to the stages it needs. ``best`` is (value of the first
+    goal, trial).
     """
 
     experiment: Experiment
@@ -69,12 +70,12 @@ class SearchStatus:
 
     @property
     def goal_metric(self) -> str:
-        """The first goal's."""
+        """The metric of the first goal."""
         return self.experiment.goals[0].figure
 
     @property
     def num_ended(self) -> int:
-        """Trials that have ended."""
+        """Number of trials that have ended."""
         return sum(self.ended_counts.values())
 
     def __call__(self, event: Event) -> None:
@@ -109,23 +110,23 @@ class SearchStatus:
                     self.open_stages,
                     self._required_stages,
                 ):
-                    collection.clear()  # nothing runs any more, whatever was on its way
+                    collection.clear()  # nothing runs any more
 
     def seconds_left(self) -> float | None:
-        """Until the last trial, judged by those that ended in this launch; None before any did."""
+        """Estimate from the trials that ended in this launch; None before the first of them."""
         ended_in_launch = self.num_ended - self.num_ended_before
         if ended_in_launch <= 0 or self.num_ended >= self.total:
             return None
         return (time.time() - self.launched_at) / ended_in_launch * (self.total - self.num_ended)
 
     def missing_stages(self, number: int) -> list[RequiredStage]:
-        """What a trial waits for, before it has a slot or in its slot."""
+        """The stages that a trial waits for, before it has a slot or in its slot."""
         return [
             s for s in self._required_stages.get(number, ()) if s.key not in self._available_keys
         ]
 
     def blocked_stages(self) -> dict[str, tuple[str, list[str]]]:
-        """Stages that wait for others: key -> label, and the labels of those they wait for."""
+        """Stages that wait for others: key -> label, and the labels of these others."""
         required = {s.key: s for stages in self._required_stages.values() for s in stages}
         return {
             key: (
@@ -137,7 +138,7 @@ class SearchStatus:
         }
 
     def plain(self, max_rows: int) -> dict[str, Any]:
-        """Trials, stages, failures and warnings as JSON types, ``max_rows`` rows of each list."""
+        """Trials, stages, failures and warnings as JSON types, at most ``max_rows`` rows a list."""
         return {
             "goal": self.goal_metric,
             "trials": self._trials_to_dict(max_rows),
@@ -191,7 +192,7 @@ class SearchStatus:
 
     def _on_stage_changed(self, event: StageChanged) -> None:
         if event.state in ("queued", "running"):
-            if event.key not in self._available_keys:  # else it only says again how it ended
+            if event.key not in self._available_keys:  # else its end is announced again
                 self.open_stages[event.key] = event
             return
         self.open_stages.pop(event.key, None)
@@ -226,7 +227,7 @@ class SearchStatus:
 
 
 def _stage_row(stage: StageChanged) -> dict[str, Any]:
-    """A stage on its way as JSON types."""
+    """A queued or running stage as JSON types."""
     return {
         "label": stage.label,
         "key": stage.key[:12],

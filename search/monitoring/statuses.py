@@ -1,4 +1,4 @@
-"""How runs stand, as their drivers told it: whose status a person asks for."""
+"""Selects the latest published status of the run that a user names."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from stillhouse.spaces.config.problems import ConfigError, Problem
 
 
 def matching_run_ids(asked: str, ids: Collection[str], location: str) -> list[str]:
-    """Of runs with these ids, those that ``asked`` may mean, by the ids alone.
+    """The ids that ``asked`` can mean.
 
     Args:
-        asked: a run's id or name, or an experiment's name: its newest run is meant.
-        where: the place of the statuses, for people.
+        asked: a run's id or name, or the name of an experiment for its newest run.
+        ids: of all runs.
+        location: where the statuses are, for messages.
 
     Raises:
         ConfigError: there is no such run.
@@ -30,12 +31,12 @@ def matching_run_ids(asked: str, ids: Collection[str], location: str) -> list[st
 
 
 def latest_status(name: str, statuses: Mapping[str, Iterable[str]], location: str) -> Snapshot:
-    """What the drivers of a run told last.
+    """The latest status of a run.
 
     Args:
-        asked: as for :func:`matching_run_ids`.
-        statuses: run id -> what each of its drivers told last.
-        where: their place, for people.
+        name: as ``asked`` of ``matching_run_ids``.
+        statuses: run id -> the last status of each of its drivers.
+        location: where the statuses are, for messages.
 
     Raises:
         ConfigError: no such run, several runs of the name, or a damaged status.
@@ -46,7 +47,7 @@ def latest_status(name: str, statuses: Mapping[str, Iterable[str]], location: st
     chosen = runs[0] if len(runs) == 1 else find_run(runs[0].name, runs, "NAME")
     snapshot = snapshots[chosen.id]
     if snapshot is None:
-        message = f"the status of {chosen.id} is damaged; a driver that runs writes it anew"
+        message = f"the status of {chosen.id} is damaged; a running driver replaces it"
         raise ConfigError([Problem(location, message)])
     return snapshot
 
@@ -59,7 +60,7 @@ def _run_of_snapshot(run_id: str, snapshot: Snapshot | None) -> RunRef:
 
 
 def _latest_snapshot(texts: Iterable[str]) -> Snapshot | None:
-    """The newest of what several drivers of one run told; damaged texts are passed over."""
+    """The newest status of several drivers of one run; damaged texts are ignored."""
     snapshots: list[tuple[float, Snapshot]] = []
     for text in texts:
         with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):

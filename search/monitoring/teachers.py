@@ -1,7 +1,7 @@
-"""Who teaches in a recipe, and whether a teacher that was made is fit to teach.
+"""The teachers of a student, and warnings about teachers of suspicious accuracy.
 
-A teacher that guesses teaches noise. One that makes hardly a mistake on the validation split has
-probably learnt from it, and then says more about these images than it should.
+A teacher that guesses teaches noise. A teacher with almost no error on the validation split has
+probably been trained on that split, so students learn from it about images that judge them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SUSPICIOUS_ACCURACY = 0.998
 
 
 def majority_accuracies(student: Stage) -> dict[str, float]:
-    """Key of each teacher -> the accuracy of always giving the most frequent answer there.
+    """Key of each teacher -> the accuracy of always predicting the most frequent class.
 
     Teachers without a validation split are left out.
     """
@@ -41,7 +41,7 @@ def majority_accuracies(student: Stage) -> dict[str, float]:
 
 
 def majority_accuracy(data: DataConfig) -> float | None:
-    """The share of the most frequent class of the validation split; none where it is empty."""
+    """Share of the most frequent class in the validation split; None if the split is empty."""
     material = decoded_source(data)
     rows = material.splits(split_spec(data)).validation
     if not len(rows):
@@ -51,9 +51,9 @@ def majority_accuracy(data: DataConfig) -> float | None:
 
 
 class TeacherMonitor:
-    """Follows the events of a search and answers each with the warnings that it gives cause for.
+    """Responds to the events of a search with warnings about its teachers.
 
-    A teacher is warned of once, when its record and its part in a trial are both known.
+    Each teacher is checked once, when its record and its use in a trial are both known.
     """
 
     def __init__(self) -> None:
@@ -77,24 +77,20 @@ class TeacherMonitor:
 
 
 def teacher_warnings(record: Record, majority_accuracy: float) -> Iterator[WarningIssued]:
-    """What is odd about a teacher.
-
-    Args:
-        guess: accuracy of always giving the most frequent answer.
-    """
+    """Warnings about one teacher; ``majority_accuracy`` is that of its most frequent class."""
     accuracy = record.figures.get("val_accuracy")
     if accuracy is None:
         return
-    num_images = record.facts["data"]["sizes"]["validation"]
+    num_images = record.data.sizes["validation"]
     sampling_noise = 2 * math.sqrt(majority_accuracy * (1 - majority_accuracy) / num_images)
     if accuracy <= majority_accuracy + sampling_noise:
         message = (
             f"this teacher has an accuracy of {accuracy:.4f} on the validation split, and always "
-            f"giving the same answer has {majority_accuracy:.4f}; what it teaches is noise: look at its "
-            "training, its weights and how they normalise images"
+            f"giving the same answer has {majority_accuracy:.4f}; what it teaches is noise: look "
+            "at its training, its weights and how they normalise images"
         )
         yield WarningIssued(record.name, message)
-    elif accuracy >= SUSPICIOUS_ACCURACY and (record.identity.get("work") or {}).get("weights"):
+    elif accuracy >= SUSPICIOUS_ACCURACY and record.settings.get("weights"):
         message = (
             f"this teacher has an accuracy of {accuracy:.4f} on the validation split, which its "
             "weights have probably been trained on; students then learn about images that judge "

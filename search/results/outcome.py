@@ -1,4 +1,4 @@
-"""What a search came to: what the report, MLflow, ``best`` and the tables are made of."""
+"""The results of a search as plain values, for the report, MLflow, ``best`` and the tables."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from stillhouse.search.artifacts.record import Record
+from stillhouse.search.core.metrics import DEVICE_METRICS
 from stillhouse.search.experiment.goal import Goal
 from stillhouse.search.results.screening import ScreenDecision, screen_quality
 from stillhouse.spaces.config.limits import Limit
@@ -17,7 +18,7 @@ TrialState = Literal["finished", "pruned", "failed", "interrupted"]
 
 @dataclass(frozen=True)
 class TrialResult:
-    """One trial, ended or not; ``reused`` if its student was in the library already."""
+    """One trial, ended or not; ``reused`` if its student came from the library."""
 
     number: int
     state: TrialState | Literal["running"]
@@ -29,16 +30,20 @@ class TrialResult:
     reused: bool = False
     screen: ScreenDecision | None = None
 
+    @property
+    def student_key(self) -> str:
+        """The key of its student, the last of its stages; "" where it has no stages."""
+        return [*self.stage_keys.values()][-1] if self.stage_keys else ""
+
 
 @dataclass(frozen=True)
 class SeedRuns:
     """One configuration over several seeds.
 
-    ``role`` is ``trial N``, or what the best of them is held against: ``plain``, ``direct``,
-    ``assembled``, ``scratch``, ``end to end``, ``uniform`` (see
-    :mod:`stillhouse.search.evaluation.baselines`). ``group`` is the value of
-    ``run.repeats.of_each`` that it belongs to, with its path; ``coincides_with`` names the
-    baselines that the best is itself, such as ``direct`` where it has no assistants.
+    ``role`` is ``trial N``, or the name of a baseline: ``plain``, ``direct``, ``assembled``,
+    ``scratch``, ``end to end``, ``uniform`` (see ``stillhouse.search.evaluation.baselines``).
+    ``group`` is its value of ``run.repeats.of_each``, with the path. ``coincides_with`` names the
+    baselines that are the same configuration, such as ``direct`` without assistants.
     """
 
     role: str
@@ -49,12 +54,12 @@ class SeedRuns:
 
     @property
     def name(self) -> str:
-        """The role, behind its group where there are several."""
+        """The role, preceded by the group if there are several."""
         return f"{self.group}: {self.role}" if self.group else self.role
 
     @property
     def is_trial(self) -> bool:
-        """Whether it is a trial's configuration, and no baseline."""
+        """Whether it is the configuration of a trial, not a baseline."""
         return self.role.startswith("trial ")
 
     def values(self, metric: str) -> tuple[float, ...]:
@@ -64,19 +69,19 @@ class SeedRuns:
         return statistics.fmean(self.values(metric))
 
     def means(self) -> dict[str, float]:
-        """Every figure that all seeds have, as its mean over them."""
+        """The mean over the seeds of every metric that all seeds have."""
         shared = set.intersection(*(set(record.figures) for record in self.records))
         return {metric: self.mean(metric) for metric in sorted(shared)}
 
     def summary(self) -> dict[str, float]:
-        """The means, beside each that varies its spread, and the number of seeds."""
+        """The means, the spreads that are not 0, and the number of seeds."""
         means = self.means()
         spreads = {f"{metric}.spread": self.spread(metric) for metric in means}
         varied = {name: spread for name, spread in spreads.items() if spread}
         return {**means, **varied, "seeds": float(len(self.seeds))}
 
     def limit_violations(self, limits: Mapping[str, Limit]) -> dict[str, float]:
-        """Figure -> mean over the seeds, of the figures whose mean lies outside its limit."""
+        """Metric -> mean over the seeds, for each metric whose mean breaks its limit."""
         means = self.means()
         return {
             metric: means[metric]
@@ -85,11 +90,11 @@ class SeedRuns:
         }
 
     def representative(self, goal: Goal, limits: Mapping[str, Limit]) -> tuple[int, Record]:
-        """The seed, with its record, that stands for all where one student is needed.
+        """The seed, with its record, that represents all seeds where one student is needed.
 
-        It is the seed whose value of the goal is nearest to the mean: the best seed is a lucky
-        one, and its figure promises too much. Seeds that break a limit themselves are passed over
-        if others keep them; among equally near ones the lowest seed is taken.
+        It is the seed whose goal value is nearest to the mean, since the best seed overstates the
+        configuration. Seeds that break a limit are skipped if others keep it. The lowest seed
+        breaks ties.
         """
         candidates = list(zip(self.seeds, self.records, strict=True))
         within_limits = [
@@ -109,11 +114,14 @@ class SeedRuns:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Everything a search came to.
+    """All results of a search.
 
-    ``records`` holds the record of every artifact in the recipes' graphs by key (teachers,
-    assistants, students); ``labels`` what each is called; ``made_keys`` and ``reused_keys`` the
-    keys of shared stages this launch made or found; ``importances`` each searched path's share.
+    Attributes:
+        records: key -> record of every artifact in the stage graphs.
+        labels: key -> name of the stage.
+        made_keys: shared stages that this launch built.
+        reused_keys: shared stages that this launch found in the library.
+        importances: searched path -> its share of the importance.
     """
 
     name: str
@@ -127,48 +135,48 @@ class Outcome:
     importances: Mapping[str, float]
     seconds: float
     test_accuracies: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """Name of a repeated configuration -> accuracy on the test split, one value a seed."""
+    """Name of a repeated configuration -> test accuracy of each seed."""
     factorial: Mapping[str, Any] = field(default_factory=dict)
-    """The experiment's ``factorial``, as plain data."""
+    """The ``factorial`` of the experiment, as plain data."""
     variances: Mapping[str, float] = field(default_factory=dict)
-    """Of a factorial: configuration -> variance of its predictions over the seeds."""
+    """For a factorial: configuration -> variance of its predictions over the seeds."""
     limits: Mapping[str, Limit] = field(default_factory=dict)
-    """Figure of the student -> the range that its mean over the seeds must keep."""
+    """Metric of the student -> the allowed range of its mean over the seeds."""
 
     def representative(self, seed_runs: SeedRuns) -> tuple[int, Record]:
-        """The seed and the student that a repeated configuration is shown and exported by."""
+        """The seed and the student that represent a repeated configuration."""
         return seed_runs.representative(self.goals[0], self.limits)
 
     def trial_values(self, seed_runs: SeedRuns) -> Mapping[str, Any]:
-        """The searched values of a trial that was repeated."""
+        """The searched values of a repeated trial."""
         return next(t.values for t in self.trials if seed_runs.role == f"trial {t.number}")
 
 
 def _within_limits(figures: Mapping[str, float], limits: Mapping[str, Limit]) -> bool:
-    """Whether no figure that is there lies outside its limit."""
+    """Whether every known metric keeps its limit."""
     return all(limit.violation(figures[f]) <= 0 for f, limit in limits.items() if f in figures)
 
 
 def device_metrics(figures: Mapping[str, float]) -> dict[str, float]:
-    """What was measured of a network on a device, and so is no part of its record."""
-    return {name: value for name, value in figures.items() if name.startswith("latency")}
+    """The metrics that are timed on a device, and so are not in a network's record."""
+    return {name: value for name, value in figures.items() if name in DEVICE_METRICS}
 
 
 def with_device_metrics(record: Record, metrics: Mapping[str, float]) -> Record:
-    """The record with what was measured of its network elsewhere."""
+    """The record with added metrics that were measured on a device."""
     return record.model_copy(update={"figures": {**record.figures, **metrics}})
 
 
 def winner(outcome: Outcome) -> SeedRuns | None:
-    """The repeated trial with the best mean in the first goal; none if none was repeated.
+    """The repeated trial with the best mean of the first goal; None if none was repeated.
 
-    Only if no mean over the seeds keeps the limits it is one that breaks them.
+    It breaks a limit only if every repeated trial does.
     """
     return _best_of(outcome, [r for r in outcome.seed_runs if r.is_trial and r.records])
 
 
 def winners_by_group(outcome: Outcome) -> dict[str, SeedRuns]:
-    """Of each group the best repeated trial, as :func:`winner`."""
+    """Group -> its best repeated trial, chosen as by ``winner``."""
     by_group: dict[str, list[SeedRuns]] = {}
     for seed_runs in outcome.seed_runs:
         if seed_runs.is_trial and seed_runs.records:
@@ -189,7 +197,7 @@ def _best_of(outcome: Outcome, candidates: Sequence[SeedRuns]) -> SeedRuns | Non
 
 
 def to_plain(outcome: Outcome) -> dict[str, Any]:
-    """The outcome as JSON types; records by key, since the library holds them."""
+    """The outcome as JSON types; records are given by key, since the library holds them."""
     quality = screen_quality(outcome.trials, outcome.goals[0].figure)
     winning_runs = winner(outcome)
     return {
@@ -220,7 +228,7 @@ def to_plain(outcome: Outcome) -> dict[str, Any]:
 
 
 def _winner_to_dict(outcome: Outcome, winning_runs: SeedRuns) -> dict[str, Any]:
-    """Which configuration won, which student stands for it, and how good it is over the seeds."""
+    """The winning configuration, its representative student, and its metrics over the seeds."""
     seed, record = outcome.representative(winning_runs)
     metrics = dict.fromkeys([goal.figure for goal in outcome.goals] + list(outcome.limits))
     available = [metric for metric in metrics if metric in winning_runs.means()]

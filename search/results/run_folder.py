@@ -1,10 +1,9 @@
-"""A run's folder: everything that one search leaves on the driver's disk.
+"""A run's folder: all files that one search writes on the driver's disk.
 
-``stillhouse-runs/<name>-<n>/`` holds ``experiment.yaml`` (what was asked, as resumed and extended),
-``study.journal``, ``state.json``, ``status.json`` (how it stands), ``tracking/`` (what MLflow has
-not been told yet), and at the end ``best.yaml``, ``outcome.json``, ``trials.csv``, ``report.html``
-and the pictures. ``driver.lock`` belongs to the one process that runs the search; ``run.json``
-holds the run's id, which no other run has, wherever that lies.
+``stillhouse-runs/<name>-<n>/`` holds ``experiment.yaml`` (as resumed and extended),
+``study.journal``, ``state.json``, ``status.json`` and ``tracking/`` (the MLflow outbox). At the end
+it also holds ``best.yaml``, ``outcome.json``, ``trials.csv``, ``report.html`` and the pictures.
+The process that runs the search holds ``driver.lock``. ``run.json`` has the globally unique run id.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _ELSEWHERE_REMEDY = (
     "if it lies elsewhere, set STILLHOUSE_RUNS or change to the folder of its launch"
 )
 LOCK_TIMEOUT_S = 5.0
-"""Seconds for which a driver waits for another one of the same run, which may be ending."""
+"""Seconds to wait for another driver of the same run, which may be ending."""
 
 
 class RunLocked(ConfigError):
@@ -40,7 +39,7 @@ class RunLocked(ConfigError):
 
 
 def runs_root() -> Path:
-    """Where runs are kept: ``$STILLHOUSE_RUNS``, or ``stillhouse-runs`` in the working folder."""
+    """The folder of all runs: ``$STILLHOUSE_RUNS``, or else ``./stillhouse-runs``."""
     return Path(os.environ.get("STILLHOUSE_RUNS", "stillhouse-runs")).expanduser().absolute()
 
 
@@ -52,10 +51,10 @@ class RunFolder:
 
     @classmethod
     def new(cls, name: str) -> RunFolder:
-        """A fresh folder ``<name>-<n>`` with the next free number.
+        """Create a folder ``<name>-<n>`` with the next free number.
 
         Raises:
-            ConfigError: it cannot be made.
+            ConfigError: it cannot be created.
         """
         root = runs_root()
         try:
@@ -77,7 +76,7 @@ class RunFolder:
         """The run called ``name``, or the newest run of the experiment ``name``.
 
         Raises:
-            ConfigError: there is none.
+            ConfigError: there is no such run.
         """
         root = runs_root()
         try:
@@ -92,11 +91,12 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self, timeout: float | None = None) -> Iterator[None]:
-        """Be the one process that runs this search, until the block ends.
+        """Hold the lock of the process that runs this search, while the block runs.
 
         Raises:
-            Busy: another process was that for ``timeout`` seconds, :data:`LOCK_TIMEOUT_S` without
-            it. ConfigError: the folder cannot be written.
+            RunLocked: another process held it for ``timeout`` seconds (default
+                ``LOCK_TIMEOUT_S``).
+            ConfigError: the folder cannot be written.
         """
         lock = FileLock(self.path / "driver.lock", thread_local=False)
         try:
@@ -114,22 +114,21 @@ class RunFolder:
 
     @property
     def id(self) -> str:
-        """What tells the run from all others of its name; folders of earlier versions have none,
-        and their id is the name."""
+        """The unique id of the run; in folders of earlier versions it is the name."""
         run_id = self.read_json("run.json").get("id")
         return run_id if isinstance(run_id, str) and is_safe_name(run_id) else self.name
 
     def _with_id(self) -> RunFolder:
-        """The same folder, with an id that no other run has."""
+        """Write a new unique id into the folder."""
         self.write_json("run.json", {"id": f"{self.name}-{uuid.uuid4().hex[:8]}"})
         return self
 
     def write(self, name: str, text: str) -> Path:
-        """Replace a file, whole or not at all."""
+        """Replace a file atomically."""
         return write_atomically(self.path / name, text)
 
     def write_yaml(self, name: str, text: str) -> Path:
-        """Replace a YAML file; a reader can tell whether its end is missing."""
+        """Replace a YAML file; an end mark shows readers that it is complete."""
         return self.write(name, with_end_mark(text))
 
     def write_json(self, name: str, data: Any) -> Path:
@@ -137,9 +136,9 @@ class RunFolder:
         return self.write(name, json.dumps(data, indent=1))
 
     def read_json(self, name: str, consequence: str = "") -> Any:
-        """The file's data; an empty mapping where it is not there yet, or damaged.
+        """The data in a file; an empty mapping if the file is missing or damaged.
 
-        ``consequence`` says in a warning what a damaged file takes away, and what follows.
+        ``consequence`` is the text of the warning about a damaged file; "" gives no warning.
         """
         path = self.path / name
         if not path.exists():
@@ -150,7 +149,7 @@ class RunFolder:
         return data or {}
 
     def seconds_so_far(self) -> float:
-        """How long the search has run, launches before this one included."""
+        """Run time of the search, with all earlier launches."""
         for name in ("state.json", "status.json", "outcome.json"):
             seconds = self.read_json(name).get("seconds")
             if isinstance(seconds, int | float):
@@ -159,10 +158,11 @@ class RunFolder:
 
 
 def newest_run(name: str, runs: Iterable[str], location: str, remedy: str = "") -> str:
-    """Of ``runs`` the one called ``name``, or the newest of the experiment ``name``.
+    """The run called ``name``, or the newest run of the experiment ``name``.
 
     Raises:
-        ConfigError: there is none ``location`` they were looked for; ``remedy`` says what helps.
+        ConfigError: there is none. The message gives ``location``, where the runs are, and
+            ``remedy``.
     """
     names = list(runs)
     if name in names:
@@ -180,7 +180,7 @@ def newest_run(name: str, runs: Iterable[str], location: str, remedy: str = "") 
 
 
 def _unusable_root(root: Path, problem: str, error: OSError) -> ConfigError:
-    """The folder of all runs, what is wrong with it, and what helps."""
+    """The error for an unusable folder of all runs, with the remedy."""
     reason = "is a file, not a folder" if root.is_file() else f"{problem}: {error.strerror}"
     return ConfigError([Problem("", f"{root} {reason}; set STILLHOUSE_RUNS to another folder")])
 

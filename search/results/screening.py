@@ -1,8 +1,7 @@
-"""What a screen said of a configuration, and how far it can be trusted.
+"""The decisions of a proxy screen, and how well it ranks.
 
-A screen ranks configurations by students trained on distilled data alone, and lets the best go on
-to real training (:mod:`stillhouse.search.tuning.proxy_screen`). All of this is read from the
-study's trials.
+A screen ranks configurations by students trained on distilled data alone. Only the best continue
+with real training (``stillhouse.search.tuning.proxy_screen``).
 """
 
 from __future__ import annotations
@@ -17,21 +16,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 MIN_PAIRS = 8
-"""Trials with both figures, from which on a screen is judged by their correlation."""
+"""Smallest number of trials with both values for which the correlation is judged."""
 MIN_CHECKED = 3
-"""Of them not kept, where not all are: how the kept ones rank among each other says little."""
+"""Smallest number of these that were not kept; the kept ones alone rank too narrow a range."""
 
 ScreenVerdict = Literal["kept", "check", "out", "unscreened", "off"]
 
 
 @dataclass(frozen=True)
 class ScreenDecision:
-    """What the screen said of one configuration.
+    """The screen's decision on one configuration.
 
-    ``said``: ``kept`` as one of the best; ``check`` though it is none, to measure the screen by;
-    ``out``; ``unscreened`` as its student could not be, ``why`` says it; ``off`` as the screen no
-    longer is trusted. ``figures`` holds ``screen_<figure>``, ``rank`` is among ``of`` screened
-    together, ``keys`` are those of the screen's student and all that it rests on.
+    Attributes:
+        said: ``kept`` as one of the best; ``check``: trained although it is not, to measure the
+            screen; ``out``; ``unscreened``: the screen's student failed; ``off``: the screen is
+            switched off.
+        figures: ``screen_<metric>`` -> value.
+        rank: the rank among ``of`` configurations that were screened together.
+        why: the reason for ``unscreened`` or ``off``.
+        keys: of the screen's student and all its ancestors.
     """
 
     said: ScreenVerdict
@@ -43,7 +46,7 @@ class ScreenDecision:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any] | None) -> Self | None:
-        """From what :meth:`plain` gave."""
+        """The inverse of ``plain``."""
         return cls(**{**data, "keys": tuple(data["keys"])}) if data else None
 
     def plain(self) -> dict[str, Any]:
@@ -68,12 +71,12 @@ _VERDICT_TEXTS: Mapping[ScreenVerdict, str] = {
 
 
 def screen_metric(metric: str) -> str:
-    """What a trial's figure on distilled data is called."""
+    """The name of a trial's metric on distilled data."""
     return f"screen_{metric}"
 
 
 class ScreenedTrial(Protocol):
-    """A trial, as far as its screen goes."""
+    """The attributes of a trial that ``screen_quality`` reads."""
 
     @property
     def state(self) -> str: ...
@@ -85,14 +88,16 @@ class ScreenedTrial(Protocol):
 
 @dataclass(frozen=True)
 class ScreenQuality:
-    """How a screen did.
+    """How well a screen ranks.
 
-    ``pairs`` are (figure on distilled data, real figure) of the finished trials that have both,
-    ``num_checked`` how many of them had not been kept. ``spearman`` is their rank correlation as it
-    would be over all that was screened: each pair counts for as many as it stands for, a kept one
-    for the kept, a checked one for the others. It is not a number for fewer than three, and where
-    all of one kind are equal. ``disabled_reason`` says why the screen was switched off, if it was;
-    ``verdict_counts`` how many trials it said what of.
+    Attributes:
+        pairs: (value on distilled data, real value) of the finished trials that have both.
+        num_checked: the number of these pairs that had not been kept.
+        spearman: their rank correlation, weighted to represent all screened configurations: kept
+            pairs stand for all that were kept, checked pairs for the others. NaN for fewer than
+            three pairs, and where all values of one kind are equal.
+        disabled_reason: why the screen was switched off; "" if it was not.
+        verdict_counts: number of trials per decision.
     """
 
     pairs: tuple[tuple[float, float], ...]
@@ -103,11 +108,11 @@ class ScreenQuality:
 
     @property
     def num_not_kept(self) -> int:
-        """How many were screened and not kept."""
+        """Number of configurations that were screened and not kept."""
         return _num_not_kept(self.verdict_counts)
 
     def distrust_reason(self, trust: float) -> str:
-        """Why the screen is not to be used any more; empty while it may be."""
+        """Why the screen must not be used any more; "" while it may be."""
         is_measured = len(self.pairs) >= MIN_PAIRS and (
             self.num_checked >= MIN_CHECKED or not self.num_not_kept
         )
@@ -133,7 +138,7 @@ class ScreenQuality:
 
 
 def screen_quality(trials: Iterable[ScreenedTrial], metric: str) -> ScreenQuality | None:
-    """How the screen of some trials did in ``metric``; none where none was screened."""
+    """The quality of the screen in ``metric``; None if no trial was screened."""
     screened_trials = [(trial, trial.screen) for trial in trials if trial.screen]
     if not screened_trials:
         return None
@@ -163,9 +168,9 @@ def _num_not_kept(counts: Mapping[ScreenVerdict, int]) -> int:
 
 
 def weighted_spearman(pairs: Sequence[tuple[float, float]], weights: Sequence[float]) -> float:
-    """Spearman's correlation where each pair is there ``weights`` times, whole or not.
+    """Spearman's correlation with weighted pairs.
 
-    Not a number for fewer than three pairs, and where all of one kind are equal.
+    NaN for fewer than three pairs, and where all values of one kind are equal.
     """
     if len(pairs) < 3 or any(len(set(column)) < 2 for column in zip(*pairs, strict=True)):
         return math.nan
@@ -175,7 +180,7 @@ def weighted_spearman(pairs: Sequence[tuple[float, float]], weights: Sequence[fl
 
 
 def _ranks(values: Sequence[float], weights: Sequence[float]) -> NDArray[np.float64]:
-    """The weight of what is smaller, and half of that of what is equal."""
+    """Ranks: the weight of all smaller values, and half the weight of the equal ones."""
     column = np.asarray(values)[:, None]
     ranks: NDArray[np.float64] = ((values < column) + (values == column) / 2) @ np.asarray(weights)
     return ranks

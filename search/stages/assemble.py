@@ -18,11 +18,10 @@ from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.data.facts import facts
 from stillhouse.search.assembly.calibration import MIN_MEASURED_ASSEMBLIES
 from stillhouse.search.assembly.pool import (
-    BUDGET_COSTS,
-    LATENCY_METRIC,
     ScoreName,
     end_label,
 )
+from stillhouse.search.core.metrics import COST_METRICS, LATENCY_METRIC
 from stillhouse.search.stages.core.config import ExpandedStage, StageConfig
 from stillhouse.search.stages.core.stage import (
     Stage,
@@ -108,8 +107,8 @@ class Assemble(StageConfig):
             )
             raise ConfigError([Problem("neighbourhoods", message)])
         for cost in self.budgets:
-            if cost not in BUDGET_COSTS:
-                raise ConfigError([Problem("budgets", unknown_message("cost", cost, BUDGET_COSTS))])
+            if cost not in COST_METRICS:
+                raise ConfigError([Problem("budgets", unknown_message("cost", cost, COST_METRICS))])
         spec = require_named_network(neighbourhoods[0].parents[0])
         if self.chosen:
             neighbourhoods = self._chosen_neighbourhoods(neighbourhoods)

@@ -7,6 +7,7 @@ from typing import Any
 
 from stillhouse.search.artifacts.store import Library
 from stillhouse.search.assembly.network import load_network
+from stillhouse.search.core.metrics import LATENCY_METRIC
 from stillhouse.search.execution.builder import build_stages
 from stillhouse.search.experiment.experiment import Experiment
 from stillhouse.search.experiment.stage_graph import StageGraph
@@ -51,8 +52,7 @@ def run_trial(
 def _measure_latency(experiment: Experiment, student: Stage, library: Library) -> dict[str, float]:
     """Latency on this worker's device, where the goal or a limit asks for it."""
     needed_figures = {goal.figure for goal in experiment.goals} | set(experiment.limits)
-    if "latency_ms" not in needed_figures:
+    if LATENCY_METRIC not in needed_figures:
         return {}
     artifact = library.open_artifact(student.key)
-    shape = tuple(artifact.record.facts["data"]["shape"])
-    return experiment.run.latency.measure(load_network(artifact), shape)
+    return experiment.run.latency.measure(load_network(artifact), artifact.record.data.shape)

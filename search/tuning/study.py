@@ -19,9 +19,9 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from stillhouse.search.core.metrics import NETWORK_METRICS
 from stillhouse.search.experiment.experiment import Experiment
 from stillhouse.search.experiment.initial_points import initial_points
-from stillhouse.search.experiment.schema import STATIC_METRICS
 from stillhouse.search.experiment.setting_paths import enumerate_suggestions
 from stillhouse.search.experiment.stage_graph import StageGraph
 from stillhouse.search.results.outcome import TrialResult
@@ -128,7 +128,7 @@ class Study:
         limit, that is missing or not a number makes it a failure.
         """
         trial = self._open_trials[number]
-        known_figures = trial.user_attrs.get(COMMIT_ATTRIBUTE, STATIC_METRICS)
+        known_figures = trial.user_attrs.get(COMMIT_ATTRIBUTE, NETWORK_METRICS)
         measured_limits = {
             name: limit
             for name, limit in self._experiment.limits.items()
@@ -212,7 +212,7 @@ class Study:
             self._refuse(trial, {"refused": f"over budget: {costs}"})
             return None
         known_attribute = {
-            COMMIT_ATTRIBUTE: [figure for figure in STATIC_METRICS if figure in costs]
+            COMMIT_ATTRIBUTE: [figure for figure in NETWORK_METRICS if figure in costs]
         }
         self._set_attributes(
             trial, {"values": _to_json(values), "keys": graph.keys_by_label, **known_attribute}

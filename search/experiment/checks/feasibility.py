@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from stillhouse.search.core.metrics import NETWORK_METRICS
 from stillhouse.search.experiment.experiment import Experiment
-from stillhouse.search.experiment.schema import STATIC_METRICS
 from stillhouse.search.experiment.setting_paths import split_path
 from stillhouse.spaces.config.domains import LogUniform, Uniform
 from stillhouse.spaces.config.limits import Limit
@@ -24,7 +24,7 @@ def unreachable_limits(experiment: Experiment) -> Iterator[Problem]:
     limits = {
         metric_name: limit
         for metric_name, limit in experiment.limits.items()
-        if metric_name in STATIC_METRICS
+        if metric_name in NETWORK_METRICS
     }
     costs = _student_costs(experiment) if limits else []
     if not costs:

@@ -7,9 +7,10 @@ from collections import Counter
 from collections.abc import Iterator
 
 from stillhouse.methods.core.data.facts import facts
+from stillhouse.search.core.metrics import GOAL_METRICS, LATENCY_METRIC, METRICS
 from stillhouse.search.experiment.checks.values import boundary_values
 from stillhouse.search.experiment.experiment import Experiment
-from stillhouse.search.experiment.schema import MEASURED_METRICS, STATIC_METRICS, GoalSettings
+from stillhouse.search.experiment.schema import GoalSettings
 from stillhouse.search.experiment.setting_paths import without_wildcard
 from stillhouse.search.experiment.stage_graph import StageGraph
 from stillhouse.search.experiment.variants import check_factorial, factorial_variants
@@ -39,10 +40,8 @@ def check_goal(experiment: Experiment) -> Iterator[Problem]:
             yield Problem(
                 location, f"trials make {experiment.final_name!r}; only its figures can be used"
             )
-        elif metric not in STATIC_METRICS + MEASURED_METRICS:
-            yield Problem(
-                location, unknown_message("figure", metric, STATIC_METRICS + MEASURED_METRICS)
-            )
+        elif metric not in GOAL_METRICS:
+            yield Problem(location, unknown_message("figure", metric, GOAL_METRICS))
 
 
 def _duplicate_goals(goal: GoalSettings) -> Iterator[Problem]:
@@ -60,10 +59,7 @@ def check_metrics(experiment: Experiment, graph: StageGraph) -> Iterator[Problem
     required_metrics = dict.fromkeys(
         (*(goal.figure for goal in experiment.goals), *experiment.limits)
     )
-    known_metrics = [
-        metric for metric in required_metrics if metric in STATIC_METRICS + MEASURED_METRICS
-    ]
-    missing = set(known_metrics) - _goal_metrics(graph.student)
+    missing = required_metrics.keys() & set(GOAL_METRICS) - _goal_metrics(graph.student)
     if missing:
         missing -= _metrics_of_searched_values(experiment)
     distinct_problems = {
@@ -78,8 +74,8 @@ def check_metrics(experiment: Experiment, graph: StageGraph) -> Iterator[Problem
 
 def _goal_metrics(student: Stage) -> set[str]:
     """Metrics of a student that a goal can name; latency is measured separately."""
-    names = {*STATIC_METRICS, *MEASURED_METRICS} & student.metric_names
-    return names | ({"latency_ms"} if student.makes_network else set())
+    names = set(GOAL_METRICS) & student.metric_names
+    return names | ({LATENCY_METRIC} if student.makes_network else set())
 
 
 def _metrics_of_searched_values(experiment: Experiment) -> set[str]:
@@ -96,21 +92,21 @@ def _metrics_of_searched_values(experiment: Experiment) -> set[str]:
 def _missing_metric_problems(metric: str, student: Stage) -> Iterator[Problem]:
     """Why a student lacks a metric, and the remedy."""
     num_validation = facts(student.data).sizes["validation"]
-    uses_earlier_data = metric.endswith(("before", "forgetting"))
-    if "val_" in metric and not num_validation:
+    requires = METRICS[metric].requires
+    if "validation" in requires and not num_validation:
         yield Problem(
             "data.validation", f"leaves no validation split, on which {metric} is measured; set 0.1"
         )
-    elif metric == "val_agreement" and student.makes_network:
-        yield Problem("goal", "val_agreement needs a teacher, and the student has none")
-    elif "subclass" in metric and student.subclasses == 1:
+    elif "teacher" in requires and student.makes_network:
+        yield Problem("goal", f"{metric} needs a teacher, and the student has none")
+    elif "subclasses" in requires and student.subclasses == 1:
         message = f"{metric} needs a network that splits classes; set subclasses in its entry"
         yield Problem("goal", message)
-    elif metric.endswith(("recovery", "majority")) and student.data.merge is None:
+    elif "merge" in requires and student.data.merge is None:
         yield Problem("goal", f"{metric} needs merged classes; set data.merge")
-    elif metric == "val_task_accuracy" and student.data.classes is None:
+    elif "classes" in requires and student.data.classes is None:
         yield Problem("goal", f"{metric} needs a subset of the classes; set data.classes")
-    elif uses_earlier_data and not (
+    elif "earlier data" in requires and not (
         isinstance(student.operation, TrainNetwork) and student.operation.before
     ):
         yield Problem("goal", f"{metric} needs start: <an entry> that was trained on other data")

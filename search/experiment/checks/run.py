@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from stillhouse.methods.core.training.train import Training
+from stillhouse.search.core.metrics import COST_METRICS
 from stillhouse.search.experiment.experiment import Experiment
 from stillhouse.search.experiment.initial_points import initial_points
-from stillhouse.search.experiment.schema import STATIC_METRICS
 from stillhouse.search.stages.chain import merge_settings
 from stillhouse.spaces.config.domains import Choice, Integers
 from stillhouse.spaces.config.problems import ConfigError, Problem, unknown_message
@@ -23,7 +23,7 @@ def check_run(experiment: Experiment) -> Iterator[Problem]:
     if run.scheduler.kind != "none":
         if is_multi_objective:
             yield Problem("run.scheduler", "needs a single goal; with several, remove it")
-        elif experiment.goals[0].figure in (*STATIC_METRICS, "latency_ms"):
+        elif experiment.goals[0].figure in COST_METRICS:
             figure = experiment.goals[0].figure
             yield Problem("run.scheduler", f"{figure} is not reported by epoch; remove it")
 

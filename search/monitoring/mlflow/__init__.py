@@ -1,4 +1,4 @@
-"""Every search in MLflow: nothing delayed, nothing lost. Only this folder knows MLflow."""
+"""MLflow tracking without delay or loss. Only this package imports MLflow."""
 
 from stillhouse.search.monitoring.mlflow.client import (
     NoSuchRun,

@@ -1,4 +1,4 @@
-"""Operations as MLflow's entities, cut to what it takes in one call."""
+"""Converts operations to MLflow's entities, in batches within its limits."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 _MAX_METRICS, _MAX_PARAMS, _MAX_TAGS = 800, 100, 50
 _UNBATCHED = ("end_others", "complete")
-"""Operations that look at other runs, or at what MLflow has of their own."""
+"""Operations that read runs from MLflow, so that all earlier ones must be sent first."""
 
 
 def group_by_run(entries: Sequence[OutboxEntry]) -> Iterator[list[OutboxEntry]]:
-    """Operations in groups of one run; what stands alone waits for all before it."""
+    """Operations in groups of one run; an unbatched one comes after all before it."""
     groups: dict[str, list[OutboxEntry]] = {}
     for entry in entries:
         if entry.get("do") in _UNBATCHED:
@@ -51,7 +51,7 @@ def merge_logs(logs: Sequence[OutboxEntry]) -> tuple[list[Param], list[Metric], 
 def split_batches(
     params: list[Param], metrics: list[Metric], tags: list[RunTag]
 ) -> Iterator[dict[str, Any]]:
-    """The arguments of as many ``log_batch`` calls as are needed."""
+    """The arguments of each ``log_batch`` call."""
     while params or metrics or tags:
         yield {
             "params": params[:_MAX_PARAMS],
@@ -65,7 +65,7 @@ def dataset_input(entry: OutboxEntry) -> Any:
     """The data set of a ``dataset`` operation as a run's input."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    # MLflow keeps 36 characters of a digest; the source has what the whole was made from.
+    # MLflow stores 36 characters of a digest; the source has the whole identity.
     digest = entry["digest"][:36]
     entity = Dataset(
         entry["name"],

@@ -1,4 +1,4 @@
-"""MLflow's client: imported late, quiet, quick to give up; and the experiment of a search."""
+"""MLflow's client, imported late and set to fail fast, and the store of a search."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-# MLflow reads these wherever it sends something. What the user has set stays. No retries inside
-# the client: it would repeat a slow "create run", and the spool repeats everything anyway.
+# MLflow reads these at every request. Variables that the user has set stay. The client must not
+# retry: it would repeat a slow "create run", and the outbox retries everything anyway.
 _CLIENT_ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
@@ -49,12 +49,12 @@ _added_variables: list[str] = []
 
 
 class NoSuchRun(LookupError):
-    """A tracking store has no run with an id, or cannot be asked; the message says which."""
+    """A tracking store has no run with an id, or does not respond; the message says which."""
 
 
 @contextlib.contextmanager
 def client_settings() -> Iterator[None]:
-    """MLflow's client fails fast and prints nothing inside; the environment is restored after."""
+    """Set environment variables that make MLflow's client fail fast and silently in the block."""
     global _depth
     with _environment_lock:
         if _depth == 0:
@@ -72,13 +72,11 @@ def client_settings() -> Iterator[None]:
 
 
 def open_experiment(uri: str, name: str) -> tuple[MlflowClient, str]:
-    """A client, and the id of the MLflow experiment called ``name``, made where it is missing.
+    """A client, and the id of the MLflow experiment ``name``, which is created if missing.
 
     Raises:
-        ConfigError: the experiment was deleted in MLflow, so that it takes no runs.
-        Exception: one of :func:`stillhouse.search.monitoring.mlflow.errors.store_errors`: MLflow
-        cannot be reached, or
-            does not want to.
+        ConfigError: the experiment was deleted in MLflow, so it accepts no runs.
+        Exception: one of ``store_errors``: MLflow cannot be reached, or refuses.
     """
     from mlflow.exceptions import MlflowException
 
@@ -91,12 +89,12 @@ def open_experiment(uri: str, name: str) -> tuple[MlflowClient, str]:
                 experiment_id = client.create_experiment(
                     name,
                     artifacts.absolute().as_uri() if artifacts else None,
-                    # without it MLflow's page asks what kind of experiment this is
+                    # without it MLflow's page asks for the kind of experiment
                     tags={"mlflow.experimentKind": "custom_model_development"},
                 )
                 return client, experiment_id
             except MlflowException as error:
-                # another driver was faster
+                # another driver has created it
                 experiment = client.get_experiment_by_name(name)
                 if experiment is None:
                     raise error
@@ -112,11 +110,12 @@ def open_experiment(uri: str, name: str) -> tuple[MlflowClient, str]:
 def prepare_store(uri: str, experiment_name: str) -> str:
     """Create the database and the experiment, on the driver, before any trial.
 
-    Returns why MLflow is not ready, "" if it is: a server may come back later, and the tracker
-    keeps everything until then.
+    Returns:
+        Why MLflow is not ready, "" if it is. A server may come back later; the tracker's outbox
+        keeps all operations until then.
 
     Raises:
-        ConfigError: the sqlite database cannot be used, a database's driver is not installed,
+        ConfigError: the SQLite database cannot be used, a database's driver is not installed,
             or the experiment was deleted in MLflow.
     """
     with client_settings():
@@ -132,9 +131,9 @@ def prepare_store(uri: str, experiment_name: str) -> str:
 
 
 def runs_url(uri: str, name: str, port: int = 5000) -> str:
-    """The page of the search's runs, for a server at ``uri`` or one on this machine's ``port``.
+    """The page of the search's runs, on the server at ``uri`` or on this machine's ``port``.
 
-    Where MLflow does not answer or knows of no such search: the list of all experiments.
+    It is the list of all experiments if MLflow does not respond or has no such search.
     """
     base = for_display(uri).rstrip("/") if is_server(uri) else f"http://127.0.0.1:{port}"
     file = sqlite_file(uri)
@@ -149,26 +148,26 @@ def runs_url(uri: str, name: str, port: int = 5000) -> str:
 
 
 def check_viewable(uri: str) -> None:
-    """Try whether the runs of a store can be looked at.
+    """Check that the runs of a store can be viewed.
 
     Raises:
-        ConfigError: it does not answer, or is no database of the installed MLflow.
+        ConfigError: it does not respond, or is not a database of the installed MLflow.
     """
     file = sqlite_file(uri)
     if file is None:
         check_reachable(uri)
         return
     try:
-        check_schema(file, uri)  # at once, where loading MLflow takes seconds
+        check_schema(file, uri)  # fast: loading MLflow takes seconds
     except (sqlite3.Error, OSError, StoreUnusable) as error:
         raise store_unusable_error(uri, error) from None
 
 
 def check_reachable(uri: str) -> None:
-    """Try the tracking store without leaving anything there.
+    """Check the tracking store without writing to it.
 
     Raises:
-        ConfigError: it does not answer, or cannot be written.
+        ConfigError: it does not respond, or cannot be written.
     """
     file = sqlite_file(uri)
     with client_settings():
@@ -182,10 +181,10 @@ def check_reachable(uri: str) -> None:
 
 
 def fetch_artifact(uri: str, run_id: str, path: str) -> Path:
-    """A copy of one of a run's artifacts.
+    """Download one of a run's artifacts into a new folder.
 
     Raises:
-        NoSuchRun: the store has no run with this id, or does not answer; the message says which.
+        NoSuchRun: the store has no such run, or does not respond; the message says which.
         ConfigError: the run has no such artifact.
     """
     file = sqlite_file(uri)
@@ -211,7 +210,7 @@ def _get_run(uri: str, run_id: str) -> Run:
     try:
         return _connect(uri).get_run(run_id)
     except store_errors() as error:
-        # An id that cannot be one is refused as invalid.
+        # MLflow refuses a malformed id as an invalid value.
         code = error.error_code if isinstance(error, MlflowException) else ""
         if code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise NoSuchRun("no such run") from None
@@ -219,7 +218,7 @@ def _get_run(uri: str, run_id: str) -> Run:
 
 
 def _connect(uri: str) -> MlflowClient:
-    """A client; where MLflow would try for two minutes to open a database, one try before."""
+    """A client, after one test connection; MLflow alone retries for two minutes."""
     file, parts = sqlite_file(uri), urlsplit(uri)
     port = _DATABASE_PORTS.get(parts.scheme.partition("+")[0])
     if file and file.exists():
@@ -228,14 +227,14 @@ def _connect(uri: str) -> MlflowClient:
         socket.create_connection((parts.hostname, parts.port or port), timeout=5).close()
     from mlflow import MlflowClient
 
-    # A traceback for each try while a database is away, where the tracker says one line.
+    # It logs a traceback for each failed try; the tracker logs one line instead.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     return MlflowClient(uri)
 
 
 @contextlib.contextmanager
 def _database_lock(uri: str) -> Iterator[None]:
-    """Processes that create one sqlite database at once break each other's migrations."""
+    """Serialise the creation of a SQLite database; parallel migrations break each other."""
     file = sqlite_file(uri)
     if file is None:
         yield

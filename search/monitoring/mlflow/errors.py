@@ -1,4 +1,4 @@
-"""What goes wrong with MLflow's store, in one line with the remedy."""
+"""Explains errors of MLflow's store in one line with the remedy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class StoreUnusable(RuntimeError):
 
 
 def store_errors() -> tuple[type[Exception], ...]:
-    """What MLflow raises when its store does not work or does not want to."""
+    """The exceptions that MLflow raises when its store fails or refuses."""
     from alembic.util import CommandError
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
@@ -39,7 +39,7 @@ def store_unusable_error(uri: str, error: Exception) -> ConfigError:
 
 
 def explain_error(error: Exception, uri: str) -> str:
-    """What is wrong with the store at ``uri`` and what helps, in one line without secrets."""
+    """The problem with the store at ``uri`` and its remedy, in one line without secrets."""
     line = scrub(root_cause_line(error), uri)
     if isinstance(error, ImportError):
         return f"{line}; pip install 'stillhouse[cluster]' and write postgresql+psycopg://"
@@ -57,7 +57,7 @@ def explain_error(error: Exception, uri: str) -> str:
 
 
 def _explain_server_error(error: Exception, line: str, uri: str) -> str:
-    """An answer that is none of MLflow's: its status tells more than how MLflow words it."""
+    """Explain an HTTP error by its status, which is clearer than MLflow's message."""
     status, server_text = _http_status(error), _server_text(error)
     if status == 401:
         return f"the server asks who you are (401){server_text}; {credential_remedy(uri)}"
@@ -76,20 +76,20 @@ def _explain_server_error(error: Exception, line: str, uri: str) -> str:
 
 
 def _http_status(error: Exception) -> int:
-    """The HTTP status of an answer; 0 where none came, or where it is MLflow's own refusal."""
+    """The HTTP status of the response; 0 without one, and for MLflow's own refusals."""
     from mlflow.exceptions import RestException
 
     if isinstance(error, RestException):
         answer = error.json if isinstance(error.json, dict) else {}
         if "error_code" not in answer:
-            return 404  # JSON, as of another web service, and not MLflow's
+            return 404  # JSON of another web service
         return {"UNAUTHENTICATED": 401, "PERMISSION_DENIED": 403}.get(error.error_code, 0)
     match = _STATUS_PATTERN.search(str(error))
     return int(match[1] or match[2]) if match else 0
 
 
 def _server_text(error: Exception) -> str:
-    """What the server wrote beside its status, where it is a line of text."""
+    """The first line of the response's text, behind a colon; "" without text."""
     from mlflow.exceptions import RestException
 
     match = _BODY_PATTERN.search(str(error))
@@ -99,7 +99,7 @@ def _server_text(error: Exception) -> str:
 
 
 def root_cause_line(error: Exception) -> str:
-    """An error for the status line: "Connection refused" rather than how MLflow wraps it."""
+    """The root cause, such as "Connection refused", instead of MLflow's wrapper."""
     root: BaseException = error
     while root.__cause__ or root.__context__:
         root = root.__cause__ or root.__context__ or root

@@ -1,4 +1,4 @@
-"""The points that a run's metrics have in MLflow already, so that none is sent twice."""
+"""Knows which metric points MLflow already has, so that none is sent twice."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Fetch = Callable[[str], Iterable["Metric"]]
 
 @dataclass
 class _MetricPoints:
-    """What is known of one metric of one run; a point is its time in milliseconds and its value."""
+    """The points of one metric of one run; a point is (time in milliseconds, value)."""
 
     steps: set[int] = field(default_factory=set)
     points: set[tuple[int, str]] = field(default_factory=set)
@@ -28,11 +28,11 @@ class _MetricPoints:
 
 
 class MetricHistory:
-    """One point a step for every metric.
+    """Keeps one point a step for every metric.
 
-    MLflow keeps each point that it is sent, also a second one at the same step. Work that goes on
-    after a stop reports its earlier epochs again, and a killed driver may have sent what it could
-    not note any more. So MLflow is asked once for each metric of a run that this process has not
+    MLflow stores every point it gets, also a second one at the same step. A resumed stage reports
+    its earlier epochs again, and a killed driver may have sent points without recording that.
+    Therefore the history of each metric is fetched once for every run that this process has not
     created.
     """
 
@@ -45,7 +45,7 @@ class MetricHistory:
         self._new_runs.add(run_id)
 
     def forget(self, run_id: str) -> None:
-        """It is uncertain what has arrived: ask MLflow again."""
+        """Fetch the run's points again, since it is uncertain which have arrived."""
         self._new_runs.discard(run_id)
         self._points = {
             run_and_metric: points
@@ -54,7 +54,7 @@ class MetricHistory:
         }
 
     def new_steps(self, run_id: str, metrics: Iterable[Metric], fetch: Fetch) -> list[Metric]:
-        """Those of ``metrics`` at steps that have no point yet; they count as sent."""
+        """The metrics at steps without a point; they count as sent from now on."""
         unsent = []
         for metric in metrics:
             points = self._points_of(run_id, metric.key, fetch)
@@ -64,9 +64,9 @@ class MetricHistory:
         return unsent
 
     def next_steps(self, run_id: str, metrics: Iterable[Metric], fetch: Fetch) -> list[Metric]:
-        """Those of ``metrics`` that were not sent yet, each at the next free step.
+        """The metrics that were not sent yet, each at the next free step.
 
-        For figures without an epoch: the newest value is to be the last point.
+        This is for metrics without an epoch, whose newest value must be the last point.
         """
         unsent = []
         for metric in metrics:
@@ -93,7 +93,7 @@ def _at_step(metric: Metric, step: int) -> Metric:
 
 
 def _stored_text(value: float) -> str:
-    """A value as MLflow stores it: an infinite one becomes the largest number."""
+    """A value as MLflow stores it, which replaces infinity by the largest float."""
     if math.isnan(value):
         return "nan"
     largest = sys.float_info.max

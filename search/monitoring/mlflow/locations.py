@@ -1,8 +1,8 @@
-"""Where MLflow keeps its runs: the URI, the folder for artifacts, the command that shows them.
+"""MLflow's tracking URI, its artifact folder, and the command of its server.
 
-Only the driver of a search speaks to MLflow, from one thread; workers report to the driver. A
-SQLite file beside the driver serves a search on one machine. On several it is refused: the driver
-may move to another, several drivers write at a time, and the page is looked at from elsewhere.
+Only the driver of a search calls MLflow, from one thread; workers report to the driver. A SQLite
+file beside the driver is for searches on one machine. A cluster needs a server or a database: the
+driver may move, several drivers write at once, and users are on other machines.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SERVER_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
 }
-"""Of MLflow's server: pages alone, no workers for jobs, no calls home."""
+"""Environment of MLflow's server: no job workers and no telemetry."""
 
 _SERVER_SCHEMES = ("http", "https", "databricks")
 _DATABASE_SCHEMES = ("postgresql", "mysql", "mssql")
@@ -31,8 +31,8 @@ def resolve_uri(uri: str | None, base: Path) -> str:
     None means a database ``mlflow.db`` in ``base``; a relative sqlite file lies under ``base``.
 
     Raises:
-        ConfigError: a folder of files, which MLflow keeps no runs in any more; a database in
-            memory, which nobody could look at afterwards; an unknown scheme.
+        ConfigError: a folder of files, which MLflow no longer supports; a database in memory,
+            which ends with the search; an unknown scheme.
     """
     if not uri:
         return f"sqlite:///{base.absolute() / 'mlflow.db'}"
@@ -55,12 +55,12 @@ def _refuse(uri: str, reason: str) -> None:
 
 
 def is_server(uri: str) -> bool:
-    """Whether an MLflow server answers there, rather than a database."""
+    """Whether the URI is that of an MLflow server, not of a database."""
     return uri.partition(":")[0] in _SERVER_SCHEMES
 
 
 def sqlite_file(uri: str) -> Path | None:
-    """The file of a sqlite URI; None for every other place."""
+    """The file of a SQLite URI; None for every other URI."""
     scheme, _, path = uri.partition(":///")
     if scheme.partition("+")[0] != "sqlite":
         return None
@@ -68,9 +68,9 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def artifact_folder(uri: str) -> Path | None:
-    """Where artifacts go: beside a sqlite file, ``mlartifacts`` here for other databases.
+    """``mlartifacts`` beside a SQLite file, or in the working folder for other databases.
 
-    None for a server, which has a place of its own.
+    None for a server, which has its own artifact store.
     """
     if is_server(uri):
         return None
@@ -79,8 +79,8 @@ def artifact_folder(uri: str) -> Path | None:
 
 
 def server_environment(uri: str) -> dict[str, str]:
-    """Environment for :func:`ui_command`. The address may hold a password, and command lines are
-    for everybody to see.
+    """Environment for ``ui_command``; it holds the URI, since command lines are public and a URI
+    may have a password.
     """
     return {**SERVER_ENVIRONMENT, "MLFLOW_BACKEND_STORE_URI": uri}
 
@@ -88,14 +88,17 @@ def server_environment(uri: str) -> dict[str, str]:
 def ui_command(
     uri: str, host: str = "127.0.0.1", port: int = 5000, allowed_hosts: str | None = None
 ) -> list[str]:
-    """The command line that serves MLflow's pages for the runs kept at ``uri``, which
-    :func:`server_environment` tell it.
+    """The command line of an MLflow server for ``uri``, to run with ``server_environment``.
 
     Args:
-        allowed_hosts: by which names it may be called; MLflow's own list if none is given.
+        uri: of a database.
+        host: where the server listens.
+        port: on which it listens.
+        allowed_hosts: accepted values of the ``Host`` header; MLflow's default list if not given.
 
     Raises:
-        ConfigError: a server is there already, or it would serve others under any name.
+        ConfigError: ``uri`` is that of a server, or other machines could reach the new server
+            and ``allowed_hosts`` is not given.
     """
     artifacts = artifact_folder(uri)
     if artifacts is None:
@@ -117,7 +120,7 @@ def ui_command(
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a server there is reached from this machine alone."""
+    """Whether only this machine can reach a server on the host."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

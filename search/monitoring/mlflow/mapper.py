@@ -1,4 +1,4 @@
-"""The diary: what each event of a search means in MLflow."""
+"""Maps each event of a search to operations on MLflow's runs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from stillhouse.search.artifacts.record import Record
+from stillhouse.search.core.metrics import COST_METRICS
 from stillhouse.search.experiment.setting_paths import split_compositions
 from stillhouse.search.monitoring.events import (
     Event,
@@ -36,7 +37,6 @@ from stillhouse.search.results.screening import screen_quality
 _MAX_KEYS = 32
 _MAX_FACT_LETTERS = 500
 _ADDRESS_FIELDS = ("tracking", "study")
-_COST_METRICS = ("parameters", "flops", "bytes", "latency_ms")
 _MLFLOW_STATUS = {
     "finished": "FINISHED",
     "failed": "FAILED",
@@ -47,7 +47,7 @@ _MLFLOW_STATUS = {
 
 @dataclass
 class _ReportedSteps:
-    """What a trial has reported in this process: all steps, and the last one with its metrics."""
+    """The steps that a trial reported in this process, and the metrics of the last one."""
 
     steps: set[int] = field(default_factory=set)
     step: int = 0
@@ -59,9 +59,9 @@ class _ReportedSteps:
 
 
 class MlflowMapper:
-    """Turns events into operations. It is fast: the search waits for it.
+    """Turns events into operations. It must be fast, since the search waits for it.
 
-    ``facts`` about where the search runs (versions, device, git) become tags of its run.
+    ``environment`` (versions, device, git) becomes tags of the search's run.
     """
 
     def __init__(self, name: str, environment: Mapping[str, str]) -> None:
@@ -77,7 +77,7 @@ class MlflowMapper:
         self._num_warnings = 0
 
     def entries(self, event: Event) -> list[OutboxEntry]:
-        """The operations for one event, in order."""
+        """The operations for one event, in their order."""
         at = now_ms()
         match event:
             case SearchStarted():
@@ -111,11 +111,11 @@ class MlflowMapper:
         best_metrics: Mapping[str, float],
         winning_trial: int | None,
     ) -> list[OutboxEntry]:
-        """What the search came to, on its own run."""
+        """The results of the search, on its own run."""
         at = now_ms()
         metrics = {f"best.{name}": value for name, value in best_metrics.items()}
-        metrics |= {"seconds": outcome.seconds}
         metrics |= {
+            "seconds": outcome.seconds,
             "stages.made": len(outcome.made_keys),
             "stages.reused": len(outcome.reused_keys),
         }
@@ -148,7 +148,7 @@ class MlflowMapper:
             op.text(SEARCH_RUN, at, "experiment.yaml", yaml_text),
         ]
         if event.resumed:
-            return entries  # MLflow's parameters never change; the file says what holds now
+            return entries  # MLflow's parameters never change; the file has the current settings
         settings = {k: v for k, v in experiment.items() if k not in ("name", "stages", "search")}
         searched = {f"search.{path}": v for path, v in (experiment.get("search") or {}).items()}
         return [*entries, *op.log(SEARCH_RUN, at, params=_flatten(settings) | searched)]
@@ -158,20 +158,20 @@ class MlflowMapper:
             case "queued":
                 return []
             case "running":
-                # A stage that is there already reports once more when it is asked for again.
-                counted = self._counted_keys["made"] | self._counted_keys["reused"]
-                return [] if event.key in counted else self._begin_stage(event, at)
+                # A stage that exists already reports once more when it is requested again.
+                return [] if self._is_counted(event.key) else self._begin_stage(event, at)
             case "reused":
                 return [*self._complete_stage(event, at), *self._count_stage(event, at)]
         entries = self._stage_ended(event, at)
         return entries if event.state == "failed" else [*entries, *self._count_stage(event, at)]
 
     def _complete_stage(self, event: StageChanged, at: int) -> list[OutboxEntry]:
-        """A stage that another search made, or that was made while no driver listened: a run of
-        it that was begun here, now or by an earlier launch, ends as it should."""
+        """End the run of a stage that was begun here and built elsewhere.
+
+        Another search built the stage, or workers did while no driver was running.
+        """
         run = stage_run(event.key)
-        is_counted = event.key in self._counted_keys["made"] | self._counted_keys["reused"]
-        if run not in self._begun_runs and (is_counted or not self._resumed):
+        if run not in self._begun_runs and (self._is_counted(event.key) or not self._resumed):
             return []
         return [op.complete_run(run, at, self._stage_ended(replace(event, state="made"), at))]
 
@@ -180,7 +180,7 @@ class MlflowMapper:
         entries = self._begin_stage(event, at)
         self._begun_runs.discard(run)
         if event.record:
-            entries += op.log(run, at, params=_flatten(event.record.identity.get("work", {})))
+            entries += op.log(run, at, params=_flatten(event.record.settings))
             entries += self._curve_entries(run, at, event.record)
             entries += self._record_entries(run, at, event.record)
         parents = _join_keys(event.record.parents) if event.record else ""
@@ -201,7 +201,7 @@ class MlflowMapper:
         return [op.begin(run, at, event.label, tags)]
 
     def _count_stage(self, event: StageChanged, at: int) -> list[OutboxEntry]:
-        """A shared stage was made or found: said on the search's run, once a launch."""
+        """Count a built or reused stage on the search's run, once a launch."""
         made_keys, counted_keys = self._counted_keys["made"], self._counted_keys[event.state]
         if event.key in made_keys or event.key in counted_keys:
             return []
@@ -210,6 +210,9 @@ class MlflowMapper:
         return op.log(
             SEARCH_RUN, at, metrics={f"stages.{event.state}": len(counted_keys)}, tags=tags
         )
+
+    def _is_counted(self, key: str) -> bool:
+        return any(key in keys for keys in self._counted_keys.values())
 
     def _trial_started(self, event: TrialStarted, at: int) -> list[OutboxEntry]:
         run = trial_run(event.number)
@@ -234,7 +237,7 @@ class MlflowMapper:
         step = reported.step
         entries: list[OutboxEntry] = []
         if event.record:
-            # A student that was found reports its last epoch alone.
+            # A reused student reports its last epoch alone.
             entries += self._curve_entries(run, at, event.record, reported.steps)
             entries += self._record_entries(run, at, event.record)
             step = step or _last_step(event.record)
@@ -249,7 +252,7 @@ class MlflowMapper:
     def _curve_entries(
         self, run: str, at: int, record: Record, sent_steps: Collection[int] = ()
     ) -> list[OutboxEntry]:
-        """A point an epoch, ``sent_steps`` those; the last one has the figures of what was kept."""
+        """One point an epoch, without ``sent_steps``; the last has the final metrics."""
         entries: list[OutboxEntry] = []
         last = _last_step(record)
         for step, epoch_metrics in _epoch_metrics(record):
@@ -263,10 +266,10 @@ class MlflowMapper:
         return entries
 
     def _record_entries(self, run: str, at: int, record: Record) -> list[OutboxEntry]:
-        """What a record says: key, where and how it was made, figures, costs, data."""
+        """The key, environment, metrics, costs and data of a record."""
         tags = {
             **_fact_tags(record.facts),
-            **_git_tag(record.facts.get("versions", {}).get("git")),
+            **_git_tag(record.environment.versions.get("git")),
             **_cost_tags(record.figures),
             "stillhouse.key": record.key,
             "stillhouse.made_at": record.made_at,
@@ -280,7 +283,7 @@ class MlflowMapper:
         return entries + self._dataset_entries(run, at, record)
 
     def _dataset_entries(self, run: str, at: int, record: Record) -> list[OutboxEntry]:
-        """The data it learned from; the search's run gets each data set once."""
+        """The data of the record; the search's run gets each data set once."""
         identity = record.identity.get("data")
         if not identity:
             return []
@@ -299,7 +302,7 @@ class MlflowMapper:
 
 
 def _epoch_metrics(record: Record) -> list[tuple[int, Mapping[str, float]]]:
-    """A record's reports, each with its epoch."""
+    """The metrics of each epoch in a record's curve, with the epoch."""
     return [(int(metrics.get("epoch", i)), metrics) for i, metrics in enumerate(record.curve, 1)]
 
 
@@ -308,12 +311,12 @@ def _last_step(record: Record) -> int:
 
 
 def now_ms() -> int:
-    """Milliseconds since 1970, as MLflow counts."""
+    """Milliseconds since 1970, MLflow's unit of time."""
     return int(time.time() * 1000)
 
 
 def _common_prefix(paths: Iterable[str]) -> str:
-    """The dotted beginning that all searched paths share; it tells them apart from nothing."""
+    """The dotted prefix that all searched paths share."""
     parts = [path.split(".")[:-1] for path in paths]
     shared = []
     for names in zip(*parts, strict=False):
@@ -324,7 +327,7 @@ def _common_prefix(paths: Iterable[str]) -> str:
 
 
 def _flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted path; what is None or empty says nothing."""
+    """Nested settings by dotted path, without those that are None or empty."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
         path = f"{prefix}{name}"
@@ -341,12 +344,12 @@ def _without_epoch(metrics: Mapping[str, float]) -> dict[str, float]:
 
 def _cost_tags(figures: Mapping[str, float]) -> dict[str, str]:
     return {
-        f"stillhouse.{name}": f"{figures[name]:.12g}" for name in _COST_METRICS if name in figures
+        f"stillhouse.{name}": f"{figures[name]:.12g}" for name in COST_METRICS if name in figures
     }
 
 
 def _fact_tags(facts: Mapping[str, Any]) -> dict[str, str]:
-    """Facts short enough for a tag; ``data`` is told as the run's input."""
+    """Facts that fit into a tag, without ``data``, which is the run's input."""
     tags = {f"stillhouse.{k}": op.plain_text(v) for k, v in facts.items() if k != "data"}
     return {name: text for name, text in tags.items() if len(text) <= _MAX_FACT_LETTERS}
 
@@ -364,7 +367,7 @@ def _git_tag(revision: str | None) -> dict[str, str]:
 
 
 def seed_run_metrics(outcome: Outcome) -> dict[str, float]:
-    """Mean and spread over seeds of the goals' figures."""
+    """Mean and spread over the seeds of the goals' metrics."""
     metrics = {}
     for seed_runs in outcome.seed_runs:
         for metric in {goal.figure for goal in outcome.goals}:
@@ -376,7 +379,7 @@ def seed_run_metrics(outcome: Outcome) -> dict[str, float]:
 
 
 def screen_metrics(outcome: Outcome) -> dict[str, float]:
-    """How the screen ranked, and what it said of how many; nothing where there was none."""
+    """The screen's rank correlation and counts; empty without a screen."""
     quality = screen_quality(outcome.trials, outcome.goals[0].figure)
     if quality is None:
         return {}

@@ -1,7 +1,7 @@
-"""The winner as an MLflow model: saved here at once, logged when MLflow answers.
+"""The winner as an MLflow model: saved at once, logged when MLflow responds.
 
-The network is exported to a graph (``torch.export``), so it loads wherever torch is, without
-this product and without unpickling anything.
+The network is exported by ``torch.export``, so it loads with torch alone, without this product and
+without pickle.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ _INPUT_DESCRIPTIONS = {
 
 
 def check_name(model_name: str) -> None:
-    """A name the model registry takes.
+    """Check the name of a registered model.
 
     Raises:
-        ConfigError: it does not.
+        ConfigError: the model registry does not accept it.
     """
     if message := name_problem(model_name):
         raise ConfigError([Problem("run.register_as", message)])
@@ -51,11 +51,13 @@ def save_classifier(
     """Write the network as an MLflow model into ``folder``, which must not exist.
 
     Args:
+        network: the winner.
         images: at least two examples in 0..1, [N, channels, height, width], or word vectors of
-            texts; the first few become the model's input example. The saved model takes any number.
-        classes: names of the logits, kept as metadata.
+            texts. The first few become the model's input example. The model accepts any number.
+        folder: of the model.
+        classes: names of the logits, stored as metadata.
     """
-    assert len(images) > 1, "torch.export takes a single example for a fixed batch size"
+    assert len(images) > 1, "torch.export would fix a batch size of 1"
     with client_settings(), warnings.catch_warnings():
         # mlflow.pyfunc warns about its own type hints when it is imported.
         warnings.filterwarnings("ignore", message=".*type hint is inferred as AnyType")
@@ -69,7 +71,7 @@ def save_classifier(
     with torch.no_grad():
         logits = classifier(examples)
     with warnings.catch_warnings():
-        # Torch's LSTM lists its parameters anew when they are traced; the export puts them back.
+        # Tracing torch's LSTM replaces its list of parameters; the export restores it.
         warnings.filterwarnings("ignore", message=r"(?s)The tensor attributes .*_flat_weights")
         mlflow.pytorch.save_model(
             classifier,
@@ -88,7 +90,7 @@ def _signature(images: Tensor, logits: Tensor) -> Any:
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    # No names: with them pyfunc passes a dict, which the torch flavour does not take.
+    # No names: with names pyfunc passes a dict, which the torch flavour does not accept.
     def schema(tensor: Tensor) -> Schema:
         return Schema([TensorSpec(tensor.numpy().dtype, (-1, *tensor.shape[1:]))])
 
@@ -96,7 +98,7 @@ def _signature(images: Tensor, logits: Tensor) -> Any:
 
 
 def _public_version(name: str) -> str:
-    """The version without the local part (+cpu), which no index offers."""
+    """The version without its local part (+cpu), which no package index has."""
     return version(name).partition("+")[0]
 
 
@@ -108,12 +110,12 @@ def log_saved_model(
     folder: Path,
     token: str,
 ) -> None:
-    """Log the model saved in ``folder``/``entry["folder"]`` and remove it there.
+    """Log the model saved in ``folder``/``entry["folder"]``, and delete that folder.
 
-    Doing it again leaves one model: it is found by its tag.
+    This is idempotent: a logged model is found by its tag.
 
     Raises:
-        FileNotFoundError: it was neither saved nor logged.
+        FileNotFoundError: the model was neither saved nor logged.
     """
     saved = folder / entry["folder"]
     tag = f"{token}/{entry['folder']}"
@@ -151,7 +153,7 @@ def _upload(client: MlflowClient, model: Any, run_id: str, saved: Path) -> None:
 
 
 def _register(client: MlflowClient, model: Any, run_id: str, name: str) -> None:
-    """A version of the registered model, with the alias ``best``."""
+    """Create a version of the registered model, with the alias ``best``."""
     from mlflow.exceptions import MlflowException
 
     try:

@@ -1,7 +1,7 @@
-"""The operations the spool holds, as plain data, within MLflow's limits on names and lengths.
+"""The operations in the outbox as plain data, within MLflow's limits on names and lengths.
 
-Runs have names of our own here (``search``, ``trial-12``, ``stage-<start of key>``); MLflow's
-ids are known only once the server has answered.
+Operations name runs ``search``, ``trial-12`` or ``stage-<start of key>``, since MLflow's ids are
+known only after the server has responded.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def stage_run(key: str) -> str:
 
 
 def begin(run: str, at: int, name: str, tags: Mapping[str, Any]) -> OutboxEntry:
-    """Create the run, or go on with it; ``at`` is in milliseconds since 1970 everywhere."""
+    """Create or continue the run; ``at`` is in milliseconds since 1970, here and below."""
     return {"do": "begin", "run": run, "at": at, "title": name, "tags": _tags(tags)}
 
 
@@ -46,7 +46,7 @@ def log(
     step: int = 0,
     tags: Mapping[str, Any] | None = None,
 ) -> list[OutboxEntry]:
-    """Parameters, metrics of one step and tags; texts too long for MLflow become files."""
+    """Log parameters, the metrics of one step, and tags; long texts become files."""
     short_params, tags = {}, dict(tags or {})
     for path, value in (params or {}).items():
         name, value_text = valid_key(path), plain_text(value)
@@ -67,9 +67,9 @@ def log(
 def dataset(
     run: str, at: int, identity: Mapping[str, Any], data_facts: Mapping[str, Any]
 ) -> OutboxEntry:
-    """The data set as the run's input.
+    """Log the data set as the run's input.
 
-    ``identity`` is what decides its batches, ``data_facts`` what is known of it (shape, sizes).
+    ``identity`` decides its batches; ``data_facts`` are its shape, sizes and classes.
     """
     source = identity.get("source", "data")
     name = source if isinstance(source, str) else next(iter(source))
@@ -82,39 +82,39 @@ def dataset(
 
 
 def text(run: str, at: int, path: str, content: str) -> OutboxEntry:
-    """A text file among the run's artifacts."""
+    """Log a text as an artifact of the run."""
     return {"do": "text", "run": run, "at": at, "path": path, "content": content}
 
 
 def files(run: str, at: int, paths: Iterable[str]) -> OutboxEntry:
-    """Local files, relative to the search's folder where they lie in it."""
+    """Log local files as artifacts; paths inside the search's folder are relative to it."""
     return {"do": "files", "run": run, "at": at, "paths": list(paths)}
 
 
 def model(run: str, at: int, folder: str, name: str, register: str | None) -> OutboxEntry:
-    """A model saved in ``folder``, to be logged and, under a name, registered."""
+    """Log the model saved in ``folder``, and register it under ``register`` if given."""
     entry = {"do": "model", "run": run, "at": at, "folder": folder}
     return entry | {"name": name, "register": register}
 
 
 def end(run: str, at: int, status: str) -> OutboxEntry:
-    """``status`` is MLflow's: FINISHED, FAILED or KILLED."""
+    """End the run with FINISHED, FAILED or KILLED."""
     return {"do": "end", "run": run, "at": at, "status": status}
 
 
 def complete_run(run: str, at: int, entries: Iterable[OutboxEntry]) -> OutboxEntry:
-    """What ends a run, if an earlier launch has begun it and did not see its end."""
+    """Apply ``entries`` if an earlier launch began the run and it has not finished."""
     run_entries = [entry for entry in entries if entry["run"] == run]
     return {"do": "complete", "run": run, "at": at, "operations": run_entries}
 
 
 def end_others(at: int, reason: str) -> OutboxEntry:
-    """End all runs below the search that are still running: they were interrupted."""
+    """End all running child runs of the search as interrupted."""
     return {"do": "end_others", "run": SEARCH_RUN, "at": at, "reason": reason}
 
 
 def valid_key(name: str) -> str:
-    """A name MLflow takes, cut to its limit with a mark that keeps it distinct."""
+    """A valid MLflow name; a long one is cut and gets a hash that keeps it distinct."""
     name = re.sub(r"[^\w.\- :/]", "_", name, flags=re.ASCII).strip("/")
     name = re.sub(r"/[./]*/|\.\.+", "_", name) or "_"
     if len(name) <= _MAX_KEY_LETTERS:
@@ -123,7 +123,7 @@ def valid_key(name: str) -> str:
 
 
 def plain_text(value: Any) -> str:
-    """A string as it is, everything else as JSON; what no database takes is replaced."""
+    """A string unchanged, else JSON; characters that databases refuse are replaced."""
     if not isinstance(value, str):
         return json.dumps(value, sort_keys=True, default=str)
     return value.replace("\0", "?").encode(errors="replace").decode()

@@ -1,4 +1,4 @@
-"""The spool: what is to be sent to MLflow, on disk and in order until it has been sent."""
+"""The outbox: operations for MLflow, kept on disk in order until they are sent."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from stillhouse.spaces.config.problems import ConfigError, Problem
 log = logging.getLogger(__name__)
 
 UNREADABLE_FILE = "unreadable.jsonl"
-"""Lines that are no operations, as of a damaged disk; MLflow never gets them."""
+"""Lines that are not operations, as after disk damage; they are never sent."""
 
 OutboxEntry = dict[str, Any]
-"""``do`` says what (see :mod:`stillhouse.search.monitoring.mlflow.operations`), ``run`` to which
+"""``do`` names the operation (see ``stillhouse.search.monitoring.mlflow.operations``), ``run`` the
 run."""
 
 
@@ -32,14 +32,14 @@ class Busy(ConfigError):
 
 
 class Outbox:
-    """A file of JSON lines, and beside it how many of its bytes have been sent.
+    """A file of JSON lines, and a file with the number of bytes that were sent.
 
-    One process owns the folder. A line is handed to the operating system before ``append``
-    returns, so it outlives the process, and to the disk before it is sent. Any thread may
-    append; one thread reads and forgets.
+    One process owns the folder. ``append`` flushes each line to the operating system, so it
+    survives the process. ``read`` syncs the file to disk before anything is sent. Any thread may
+    append; one thread reads and marks as sent.
 
     Raises:
-        Busy: another process kept the folder for ``patience`` seconds.
+        Busy: another process owned the folder for ``lock_timeout`` seconds.
     """
 
     def __init__(self, folder: Path, lock_timeout: float = 15.0) -> None:
@@ -61,7 +61,7 @@ class Outbox:
 
     @property
     def num_pending(self) -> int:
-        """Operations not sent yet."""
+        """Number of operations that are not sent yet."""
         return self._num_pending
 
     def append(self, *entries: Mapping[str, Any]) -> None:
@@ -77,9 +77,9 @@ class Outbox:
             self._num_pending += len(lines)
 
     def read(self, max_entries: int) -> tuple[list[OutboxEntry], int]:
-        """The oldest operations not sent yet, ``max_entries`` at most, and where they end.
+        """The oldest unsent operations, at most ``max_entries``, and the offset of their end.
 
-        Lines that say nothing are put aside, and hold up no others.
+        Unreadable lines are set aside and do not block the others.
         """
         os.fsync(self._file.fileno())
         self._skip_unreadable()
@@ -96,11 +96,11 @@ class Outbox:
         return entries, end
 
     def mark_sent(self, count: int, end: int) -> None:
-        """``count`` operations up to ``end`` have been sent; an empty spool is an empty file."""
+        """Record that ``count`` operations up to ``end`` are sent; if all are, empty the file."""
         with self._write_lock:
             self._num_pending -= count
             if end == self._file.tell():
-                # In this order: `_sent` reads a place beyond the end as an interrupted cut.
+                # The order matters: an offset beyond the end means an interrupted truncation.
                 self._file.truncate(0)
                 self._file.seek(0)
                 self._num_pending = end = 0
@@ -108,13 +108,13 @@ class Outbox:
             write_atomically(self._sent_path, json.dumps({"bytes": end}))
 
     def close(self) -> None:
-        """Let another process have the folder, also on a full disk."""
-        with contextlib.suppress(OSError):  # of a line that `append` has said is not written
+        """Release the folder, also if the disk is full."""
+        with contextlib.suppress(OSError):  # `append` has raised it before
             self._file.close()
         self._lock.release()
 
     def _skip_unreadable(self) -> None:
-        """Put aside the lines in front that are no operations."""
+        """Set aside the leading lines that are not operations."""
         with self._path.open("rb") as lines:
             lines.seek(self._sent_bytes)
             skipped = list(itertools.takewhile(_is_unreadable, lines))
@@ -123,7 +123,7 @@ class Outbox:
             self.mark_sent(len(skipped), self._sent_bytes + sum(map(len, skipped)))
 
     def _cut_torn_line(self) -> None:
-        """A crash of the machine may leave half a line, which no one was told is safe."""
+        """Set aside a torn last line, which a crash of the machine can leave."""
         if not self._path.exists():
             return
         with self._path.open("rb+") as file:
@@ -144,7 +144,7 @@ class Outbox:
 
 
 def count_pending(folder: Path) -> int:
-    """How many operations wait in a folder, whoever owns it."""
+    """The number of unsent operations in a folder, whichever process owns it."""
     path = folder / "operations.jsonl"
     if not path.exists():
         return 0
@@ -154,7 +154,7 @@ def count_pending(folder: Path) -> int:
 
 
 def _read_sent_bytes(folder: Path) -> int:
-    """How many bytes have been sent. 0 where that is not known: to send twice does no harm."""
+    """The number of sent bytes; 0 if unknown, since sending twice does no harm."""
     try:
         sent = (read_json_mapping(folder / "sent.json") or {}).get("bytes")
         with (folder / "operations.jsonl").open("rb") as lines:
@@ -167,10 +167,10 @@ def _read_sent_bytes(folder: Path) -> int:
 
 
 def _parse_entry(line: bytes) -> OutboxEntry | None:
-    """What a line says; none if it is no whole operation."""
+    """The operation in a line; None if the line is incomplete or not an operation."""
     try:
         entry = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:  # also half a letter
+    except ValueError:  # including a torn UTF-8 character
         return None
     is_entry = isinstance(entry, dict) and all(isinstance(entry.get(k), str) for k in ("do", "run"))
     return entry if is_entry else None

@@ -1,4 +1,4 @@
-"""What MLflow refuses for good: told apart from what may change, and put aside on disk."""
+"""Operations that MLflow refuses permanently; they are set aside on disk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stillhouse.spaces.config.problems import ConfigError
 
 log = logging.getLogger(__name__)
 
-# The rest (not reachable, busy, not allowed yet) may change, and waits.
+# All other errors (unreachable, busy, forbidden) may be temporary.
 _REFUSAL_CODES = {
     "INVALID_PARAMETER_VALUE",
     "INVALID_STATE",
@@ -27,17 +27,17 @@ NOT_FOUND_CODE = "RESOURCE_DOES_NOT_EXIST"
 
 
 def is_refusal(error: Exception, uri: str) -> bool:
-    """Whether the same would happen again however often it is sent."""
+    """Whether sending again would always fail in the same way."""
     from mlflow.exceptions import MlflowException, RestException
 
     match error:
         case MlflowException(error_code="BAD_REQUEST") if is_server(uri):
-            return isinstance(error, RestException)  # no proxy's error page
+            return isinstance(error, RestException)  # not a proxy's error page
         case MlflowException(error_code=code):
             return code in {*_REFUSAL_CODES, NOT_FOUND_CODE}
         case FileNotFoundError():
             return True
-        case OSError():  # the network's, or an upload too large for a proxy
+        case OSError():  # a network error, or an upload too large for a proxy
             return getattr(getattr(error, "response", None), "status_code", 0) == 413
         case ConfigError():  # the experiment was deleted, and may be restored
             return False
@@ -45,9 +45,9 @@ def is_refusal(error: Exception, uri: str) -> bool:
 
 
 class Refusals:
-    """The operations that were put aside: ``refused.jsonl``, a line each with its reason.
+    """The refused operations in ``refused.jsonl``, one line each with the reason.
 
-    ``reason`` is why the last one was refused, "" while there is none.
+    ``reason`` is that of the last one, "" if there is none.
     """
 
     def __init__(self, folder: Path, uri: str) -> None:
@@ -57,10 +57,9 @@ class Refusals:
         self.reason = _last_reason(self._path) if self.count else ""
 
     def add(self, entries: Sequence[OutboxEntry], error: Exception, explanation: str = "") -> None:
-        """Put operations aside that were refused for one reason, and say so in one line.
+        """Set aside operations that were refused for one reason, and log one warning.
 
-        Args:
-            why: what to say in place of the error's own words, which the file has as well.
+        ``explanation`` replaces the error's text in the warning; the file has both.
         """
         full_reason = scrub(f"{explanation}: {error}" if explanation else str(error), self._uri)
         with self._path.open("a", encoding="utf-8") as lines:
@@ -73,7 +72,7 @@ class Refusals:
 
 
 def count_refusals(folder: Path) -> int:
-    """How many operations were put aside in a search's ``tracking`` folder."""
+    """The number of refused operations in a search's ``tracking`` folder."""
     path = folder / "refused.jsonl"
     if not path.exists():
         return 0

@@ -1,4 +1,4 @@
-"""Which MLflow run stands for which run of the search, kept in a small file."""
+"""Maps the runs of a search to MLflow's run ids, in a small file."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from stillhouse.search.core.addresses import for_storage
 
 
 class RunIdMap:
-    """Run names here -> MLflow's ids at one server, one JSON line for each change.
+    """Run name -> MLflow's id at one server, stored as one JSON line for each change.
 
-    A run is *doubtful* when its creation was attempted and no answer was kept: it may or may
-    not exist there.
+    A run is *uncertain* if its creation was attempted and no response was recorded. It may or may
+    not exist in MLflow.
     """
 
     def __init__(self, path: Path, uri: str) -> None:
         self._path = path
-        # With and without its password it is the same place.
+        # An address is the same with and without its password.
         self._server_hash = hashlib.sha256(for_storage(uri).encode()).hexdigest()[:12]
         self._ids: dict[str, str | None] = {}
         for line in path.read_bytes().splitlines() if path.exists() else []:
@@ -33,25 +33,25 @@ class RunIdMap:
         return self._ids.get(run)
 
     def is_uncertain(self, run: str) -> bool:
-        """Whether the run may exist although its id is not known."""
+        """Whether the run may exist although its id is unknown."""
         return run in self._ids and self._ids[run] is None
 
     def mark_creating(self, run: str) -> None:
-        """The run is about to be created; no loss of power makes this forgotten."""
+        """Record, safely on disk, that the run is about to be created."""
         self._append_line(run, None)
 
     def set_run_id(self, run: str, run_id: str) -> None:
-        """The run has this id."""
+        """Record the run's id."""
         self._append_line(run, run_id)
 
     def invalidate(self) -> None:
-        """The ids no longer hold."""
+        """Make all runs uncertain."""
         self._ids = dict.fromkeys(self._ids)
 
     def _append_line(self, run: str, run_id: str | None) -> None:
         self._ids[run] = run_id
         with self._path.open("a") as lines:
-            # The line's end first: what a crash has torn before must not swallow this one.
+            # The newline comes first, so that a torn last line does not damage this one.
             lines.write("\n" + json.dumps({"run": run, "id": run_id, "place": self._server_hash}))
             lines.flush()
             os.fsync(lines.fileno())

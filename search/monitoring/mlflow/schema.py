@@ -1,4 +1,4 @@
-"""Whether the MLflow that is installed can use a database: its schema's revision is compared."""
+"""Compares a database's schema revision with those of the installed MLflow."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _DOWN_REVISION = re.compile(r"""^down_revision\s*=\s*["'](\w+)["']""", re.MULTIL
 def known_revisions() -> tuple[frozenset[str], str]:
     """All revisions that the installed MLflow knows, and the newest, which it needs.
 
-    They are read from its migrations, since loading MLflow takes seconds. Empty where they are
-    not found.
+    They are read from its migration files, since loading MLflow takes seconds. Both are empty if
+    the files are not found.
     """
     spec = find_spec("mlflow")
     folders = spec.submodule_search_locations if spec else None
@@ -33,7 +33,7 @@ def known_revisions() -> tuple[frozenset[str], str]:
 
 
 def schema_mismatch(revision: str, uri: str) -> str:
-    """Why a database at this revision cannot be used, with the remedy; "" where it can be."""
+    """Why a database of this revision cannot be used, with the remedy; "" if it can."""
     all_revisions, newest = known_revisions()
     if not newest or revision == newest:
         return ""

@@ -1,4 +1,4 @@
-"""The sender: turns operations into calls of MLflow's client, in one thread."""
+"""Sends operations to MLflow through its client, in one thread."""
 
 from __future__ import annotations
 
@@ -28,16 +28,15 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric, Param, RunTag
 
 _END_TAGS = ("stillhouse.state", "stillhouse.reason", "stillhouse.stopped_by")
-"""Tags that say how a run ended: untrue once it goes on."""
+"""Tags about the end of a run; they are removed when the run continues."""
 
 
 class Sender:
-    """Sends operations of one search to one MLflow.
+    """Sends the operations of one search to one MLflow store.
 
-    Sending the same operations twice leaves the same runs, with one point a step. What MLflow
-    refuses for good is put aside (``refusals``) and does not hold up the rest.
-
-    ``token`` is unlike that of any other search; runs carry it, so they can be found again.
+    Sending is idempotent: the same operations sent twice give the same runs, with one point a
+    step. Operations that MLflow refuses permanently are set aside in ``refusals`` and do not block
+    the others. ``token`` is unique to the search; runs have it in a tag, so they can be found.
     """
 
     def __init__(self, uri: str, name: str, token: str, folder: Path) -> None:
@@ -52,10 +51,10 @@ class Sender:
         self.refusals = Refusals(folder, uri)
 
     def send(self, entries: Sequence[OutboxEntry]) -> None:
-        """Send operations; those of one run that are neighbours go together.
+        """Send operations, grouped by run.
 
         Raises:
-            Exception: MLflow cannot be reached or has trouble; nothing is to be forgotten.
+            Exception: MLflow cannot be reached or fails; all of them must be sent again.
         """
         self._open_experiment()
         for group in group_by_run(entries):
@@ -71,7 +70,7 @@ class Sender:
             self._apply_entries(entries)
         except Exception as error:
             if getattr(error, "error_code", "") == NOT_FOUND_CODE and not is_retry:
-                # The database was replaced or cleaned up: look for everything anew.
+                # The database was replaced or cleaned up: look up all runs again.
                 self._experiment = None
                 self._run_ids.invalidate()
                 self._history = MetricHistory()
@@ -86,11 +85,11 @@ class Sender:
 
     def _refuse(self, entries: Sequence[OutboxEntry], error: Exception) -> None:
         self._experiment = None
-        self._open_experiment()  # raises if it is the whole experiment that takes nothing now
+        self._open_experiment()  # raises if the whole experiment is unusable
         self.refusals.add(entries, error, self._deleted_run_message(entries[0]))
 
     def _deleted_run_message(self, entry: OutboxEntry) -> str:
-        """What to say of the operation's run if it was deleted in MLflow; "" if it was not."""
+        """The message if the operation's run was deleted in MLflow; "" if it was not."""
         run = entry.get("run", SEARCH_RUN)
         run_id = self._run_ids.run_id(run)
         if run_id is None:
@@ -104,7 +103,7 @@ class Sender:
         return f"the run of {run} is deleted in MLflow; bring it back with `{remedy}`"
 
     def _apply_entries(self, entries: Sequence[OutboxEntry]) -> None:
-        """The operations of one run, in order; logs between two other operations in one call."""
+        """Apply the operations of one run in order; consecutive logs are merged."""
         if missing := {"do", "run"} - entries[0].keys():
             raise ValueError(f"an entry lacks {', '.join(sorted(missing))}")
         if entries[0]["do"] == "complete":
@@ -144,28 +143,27 @@ class Sender:
                 raise ValueError(f"there is no operation {unknown!r}")
 
     def _complete_run(self, entry: OutboxEntry) -> None:
-        """Perform what the operation holds, if it has a run that has not finished."""
+        """Apply the inner operations if the run exists and has not finished."""
         run = entry["run"]
-        run_id = self._run_ids.run_id(run)
-        if run_id is None and self._run_ids.is_uncertain(run):
-            run_id = self._find_run(run)
+        run_id = self._existing_run_id(run)
         client, _ = self._open_experiment()
         if run_id and client.get_run(run_id).info.status != "FINISHED":
             self._apply_entries(entry["operations"])
 
     def _ensure_run(self, entry: OutboxEntry) -> str:
-        """The id of the operation's run: known, found by its tag, or made."""
+        """The id of the operation's run, which is looked up by its tag or created if needed."""
         run = entry["run"]
         known_id = self._run_ids.run_id(run)
         if known_id:
             return known_id
-        found_id = self._find_run(run) if self._run_ids.is_uncertain(run) else None
-        run_id = found_id or self._create_run(entry)
+        run_id = self._existing_run_id(run) or self._create_run(entry)
         self._run_ids.set_run_id(run, run_id)
         return run_id
 
-    def _find_run(self, run: str) -> str | None:
-        """Whether an earlier attempt, of which no answer arrived, made the run."""
+    def _existing_run_id(self, run: str) -> str | None:
+        """The known id, or that of a run which an attempt created without getting the response."""
+        if not self._run_ids.is_uncertain(run):
+            return self._run_ids.run_id(run)
         client, experiment = self._open_experiment()
         query = f"tags.`stillhouse.handle` = '{self._token}/{run}'"
         runs = client.search_runs([experiment], query, order_by=["attributes.start_time"])
@@ -192,7 +190,7 @@ class Sender:
         return run_id
 
     def _reopen_run(self, run_id: str, entry: OutboxEntry) -> None:
-        """A run that exists runs (again): how it had ended is true no more."""
+        """Set an existing run to RUNNING, and remove the tags about its end."""
         if run_id not in self._running_run_ids:
             client, _ = self._open_experiment()
             client.update_run(run_id, "RUNNING")
@@ -228,7 +226,7 @@ class Sender:
             except MlflowException as error:
                 if error.error_code != "INVALID_PARAMETER_VALUE" or not params:
                     raise
-                # Parameters are written once: a run that goes on keeps those it has.
+                # MLflow's parameters cannot change: a continued run keeps its own.
                 client, _ = self._open_experiment()
                 existing = client.get_run(run_id).data.params
                 new_params = [param for param in params if param.key not in existing]
@@ -244,7 +242,7 @@ class Sender:
             client.log_batch(run_id, **batch)
 
     def _unsent_metrics(self, run_id: str, metrics: Sequence[Metric]) -> list[Metric]:
-        """The metrics that MLflow lacks: one point a step."""
+        """The metrics that MLflow does not have yet, one point a step."""
         client, _ = self._open_experiment()
 
         def fetch(key: str) -> list[Metric]:
@@ -257,7 +255,7 @@ class Sender:
 
     @contextlib.contextmanager
     def _forget_points_on_error(self, run_id: str) -> Iterator[None]:
-        """An error leaves open which points have arrived."""
+        """Forget the known points of a run on an error, which leaves open what has arrived."""
         try:
             yield
         except Exception:
@@ -269,4 +267,4 @@ def _user_tag() -> dict[str, str]:
     try:
         return {"mlflow.user": getpass.getuser()}
     except (KeyError, OSError):
-        return {}  # a container's user without a name
+        return {}  # a container's user may have no name

@@ -1,4 +1,4 @@
-"""MLflow's pages on a port of this machine, served as long as this process lives."""
+"""Serves MLflow's pages on a port of this machine while this process lives."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 _END_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _POLL_SECONDS = 0.1
-"""Seconds between two looks at the server."""
+"""Seconds between two checks of the server."""
 _END_TIMEOUT = 10.0
-"""Seconds that a server has to end by itself."""
+"""Seconds that the server gets to end by itself."""
 
 
 def port_problem(host: str, port: int) -> str:
-    """Why no server can listen there; "" if one can."""
+    """Why no server can listen on the port; "" if one can."""
     try:
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         for family, kind, protocol, _, address in addresses:
@@ -40,13 +40,17 @@ def serve_ui(
 ) -> tuple[int, int]:
     """Run a server until it ends or this process gets SIGTERM, SIGINT or SIGHUP.
 
-    The server has a process group of its own, and nothing of the group outlives this call.
+    The server has its own process group, and no process of the group outlives this call.
 
     Args:
-        settings: the environment beside this process's own.
-        ready: called once, when something listens on the port.
+        command: of the server.
+        environment_overrides: variables added to this process's environment.
+        host: where the server listens.
+        port: on which it listens.
+        on_ready: called once, when the server listens.
 
-    Returns the signal that ended it (0: none did) and the server's exit status.
+    Returns:
+        The signal that ended it (0 for none) and the server's exit status.
     """
     signals: list[int] = []
     with _signals_collected(signals):
@@ -67,7 +71,7 @@ def serve_ui(
 
 @contextlib.contextmanager
 def _signals_collected(signals: list[int]) -> Iterator[None]:
-    """Note signals instead of ending, while the block runs; ``nohup`` still keeps SIGHUP away."""
+    """Collect signals instead of ending, while the block runs; an ignored SIGHUP stays ignored."""
     handled = [
         s for s in _END_SIGNALS if s != signal.SIGHUP or signal.getsignal(s) != signal.SIG_IGN
     ]
@@ -92,13 +96,13 @@ def _is_listening(host: str, port: int) -> bool:
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """End a process and all that it has started, in good time or by force."""
+    """End a process group with SIGTERM, and with SIGKILL after a timeout."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         deadline = time.monotonic() + _END_TIMEOUT
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
             while time.monotonic() < deadline:
-                process.poll()  # a process that has ended counts until it was asked
+                process.poll()  # reaps it; a zombie still counts as alive
                 os.killpg(process.pid, 0)
                 time.sleep(_POLL_SECONDS)
             continue

@@ -1,4 +1,4 @@
-"""MLflow's database in a file: looked at without MLflow, which takes seconds to load."""
+"""Checks MLflow's SQLite file without MLflow, which takes seconds to load."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _SCHEMA_TABLE_QUERY = "SELECT 1 FROM sqlite_master WHERE name = 'alembic_version
 
 
 def check_schema(file: Path, uri: str) -> None:
-    """See that the installed MLflow can use a database that exists.
+    """Check that the installed MLflow can use an existing database.
 
-    MLflow itself might add tables to a newer database before it notices.
+    MLflow itself may add tables to a newer database before it reports the mismatch.
 
     Raises:
-        Unusable: another version of MLflow wrote it; the message has the remedy.
-        sqlite3.Error: the file is no database, or cannot be read.
+        StoreUnusable: another version of MLflow wrote it; the message has the remedy.
+        sqlite3.Error: the file is not a database, or cannot be read.
     """
     with contextlib.closing(sqlite3.connect(file)) as database:
         if database.execute(_SCHEMA_TABLE_QUERY).fetchone() is None:
@@ -33,7 +33,7 @@ def check_schema(file: Path, uri: str) -> None:
 
 
 def check_writable(file: Path) -> None:
-    """See that a database can be changed, without changing it.
+    """Check that a database can be written, without changing it.
 
     Raises:
         PermissionError, sqlite3.Error: it cannot.
@@ -47,14 +47,14 @@ def check_writable(file: Path) -> None:
         try:
             database.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
-            if "locked" not in str(error):  # locked: somebody else is writing there just now
+            if "locked" not in str(error):  # locked: another process is writing
                 raise
         else:
             database.execute("ROLLBACK")
 
 
 def is_prepared(uri: str, experiment_name: str) -> bool:
-    """Whether a sqlite database has the experiment and takes runs of it: nothing to prepare."""
+    """Whether a SQLite database is writable and has the experiment."""
     file = sqlite_file(uri)
     if file is None or not file.exists():
         return False
@@ -64,4 +64,4 @@ def is_prepared(uri: str, experiment_name: str) -> bool:
         with contextlib.closing(sqlite3.connect(file)) as database:
             return database.execute(_EXPERIMENT_QUERY, (experiment_name,)).fetchone() is not None
     except (sqlite3.Error, OSError, StoreUnusable):
-        return False  # what is wrong with it, `prepare` says
+        return False  # `prepare_store` reports the problem

@@ -1,4 +1,4 @@
-"""The tracker: watches a search and has MLflow know of it, without ever holding it up."""
+"""The tracker: an observer that logs a search to MLflow without delaying it."""
 
 from __future__ import annotations
 
@@ -30,26 +30,27 @@ from stillhouse.spaces.modules.network import Network
 log = logging.getLogger(__name__)
 
 TRACKING_FILE = "search.json"
-"""Which search this is, and where MLflow is, for who sends what is left."""
+"""File with the search's token, name and MLflow URI, for ``send_pending``."""
 BATCH_SECONDS = 0.5
-"""Seconds for which operations gather, so that many of one run go in one call."""
+"""Seconds between two sends, so that many operations of one run share a call."""
 _MAX_BATCH = 500
 _MAX_PAUSE = 30.0
 
 
 class Tracker:
-    """An observer of one search, whose state lies in ``folder``/tracking.
+    """An observer of one search, with its state in ``folder``/tracking.
 
-    An event is written to the spool there and the call returns; one thread sends what the
-    spool holds, pauses while MLflow does not answer, and takes up what an earlier tracker on
-    the same folder could not send. The same folder means the same runs.
+    A call writes the event to the outbox there and returns. One thread sends the outbox, backs off
+    while MLflow does not respond, and also sends the rest of an earlier tracker on the same folder.
+    Trackers on the same folder use the same MLflow runs.
 
     Args:
-        uri: MLflow's, as :func:`stillhouse.search.monitoring.mlflow.locations.resolve_uri` gives
-        it. name: of the search, and of its MLflow experiment. folder: the search's own. facts:
-        where the search runs (versions, device, git): tags of its run. delay: seconds for which
-        nothing is sent. MLflow's client keeps a processor busy for some
-            when it is loaded, and a search that starts has better use for it.
+        uri: MLflow's, as returned by ``resolve_uri``.
+        name: of the search, and of its MLflow experiment.
+        folder: of the run.
+        environment: versions, device and git revision, which become tags of the search's run.
+        delay: seconds before the first send. Loading MLflow's client keeps a processor busy for
+            seconds, which a starting search needs itself.
 
     Raises:
         Busy: another process tracks a search in this folder.
@@ -83,12 +84,15 @@ class Tracker:
 
     @property
     def trouble(self) -> str:
-        """Why nothing can be sent at present; "" while all is well."""
+        """Why nothing can be sent at present; "" if sending works."""
         return self._trouble
 
     def state(self) -> dict[str, Any]:
-        """What MLflow lacks, for a status: how many operations are ``unsent`` and why
-        (``trouble``), how many it ``refused`` for good, and why it did so last (``refusal``)."""
+        """The state for the search's status.
+
+        It has the number of ``unsent`` operations and the reason (``trouble``), and the number of
+        permanently ``refused`` operations and the last reason (``refusal``).
+        """
         refusals = self._sender.refusals
         state: dict[str, Any] = {"unsent": self.num_pending, "trouble": self.trouble}
         return state | {"refused": refusals.count, "refusal": refusals.reason}
@@ -100,7 +104,7 @@ class Tracker:
         best_metrics: Mapping[str, float],
         winning_trial: int | None = None,
     ) -> None:
-        """The search's summary, the ``best_metrics`` trial's figures, and files as artifacts."""
+        """Log the search's summary, the metrics of the best trial, and files as artifacts."""
         paths = [os.path.relpath(file.absolute(), self._folder) for file in files]
         self._append(self._mapper.summary(outcome, paths, best_metrics, winning_trial))
 
@@ -114,18 +118,21 @@ class Tracker:
         classes: Sequence[str] = (),
         register: str | None = None,
     ) -> None:
-        """The winner as an MLflow model on the search's run, or on a trial's.
+        """Log the winner as an MLflow model on the search's run, or on that of ``trial``.
 
-        It is exported and saved in the folder before this returns (seconds), and stays there
-        until MLflow has it.
+        The network is exported into the folder before this returns, which takes seconds. It stays
+        there until MLflow has it.
 
         Args:
+            network: the winner.
             images: two or more examples in 0..1, [N, channels, height, width], or word vectors.
+            name: of the model.
+            trial: number of the trial.
             classes: names of the logits.
-            register: also a version of this registered model, with the alias ``best``.
+            register: name of a registered model, which gets a version with the alias ``best``.
 
         Raises:
-            ConfigError: ``register`` is no name for a model.
+            ConfigError: ``register`` is not a valid name.
         """
         if register is not None:
             check_name(register)
@@ -136,9 +143,9 @@ class Tracker:
         self._append([op.model(run, now_ms(), model_folder, name, register)])
 
     def close(self, timeout: float) -> int:
-        """Send what is left for at most ``timeout`` seconds; returns how much could not be sent.
+        """Send the rest for at most ``timeout`` seconds; returns the number of unsent operations.
 
-        That stays in the folder, for the next tracker there or for :func:`send_pending`.
+        These stay in the folder, for the next tracker there or for ``send_pending``.
         """
         self._closing.set()
         self._wake.set()
@@ -169,7 +176,7 @@ class Tracker:
         try:
             send_outbox(self._outbox, self._sender)
         except Exception as error:
-            # Whatever it is, the search goes on and the spool keeps what was to be sent.
+            # After any error the search continues, and the outbox keeps the operations.
             trouble = explain_error(error, self._uri)
             if trouble != self._trouble:
                 log.warning("MLflow gets nothing at present: %s", trouble)
@@ -180,10 +187,10 @@ class Tracker:
 
 
 def send_outbox(outbox: Outbox, sender: Sender) -> None:
-    """Send all that the spool holds.
+    """Send all operations in the outbox.
 
     Raises:
-        Exception: MLflow has trouble; what it has not got stays.
+        Exception: MLflow cannot be reached or fails; the unsent operations stay.
     """
     with client_settings():
         entries, end = outbox.read(_MAX_BATCH)
@@ -194,9 +201,9 @@ def send_outbox(outbox: Outbox, sender: Sender) -> None:
 
 
 def send_pending(folder: Path) -> int:
-    """Send what a search in ``folder`` could not; returns how many operations are still unsent.
+    """Send the rest of a search in ``folder``; returns the number of unsent operations.
 
-    A search that is running sends them itself.
+    A running search sends them itself.
     """
     tracking_folder = folder.absolute() / "tracking"
     if not (tracking_folder / TRACKING_FILE).exists():
@@ -221,7 +228,7 @@ def send_pending(folder: Path) -> int:
 
 
 def recorded_uri(folder: Path) -> str | None:
-    """MLflow's URI as the tracker of an earlier launch noted it in a run's folder, if it did."""
+    """MLflow's URI of an earlier launch, as recorded in the run's folder; None if there is none."""
     try:
         uri = (read_json_mapping(folder / "tracking" / TRACKING_FILE) or {}).get("uri")
     except OSError:
@@ -230,7 +237,7 @@ def recorded_uri(folder: Path) -> str | None:
 
 
 def _load_token(folder: Path, uri: str, name: str) -> str:
-    """What tells this search from all others; the file lets ``send_pending`` go on alone."""
+    """The unique token of this search; its file has all that ``send_pending`` needs."""
     path = folder / TRACKING_FILE
     saved = _read_tracking_file(folder)
     if saved is None and path.exists():
@@ -245,7 +252,7 @@ def _load_token(folder: Path, uri: str, name: str) -> str:
 
 
 def _read_tracking_file(folder: Path) -> dict[str, str] | None:
-    """What the file says; none if it is not there or damaged."""
+    """The fields of the file; None if it is missing or damaged."""
     try:
         data = read_json_mapping(folder / TRACKING_FILE) or {}
     except FileNotFoundError:

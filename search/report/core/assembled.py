@@ -58,8 +58,7 @@ class AssemblyResult:
     @property
     def plan(self) -> Mapping[str, Any]:
         """How it was planned: ``score``, ``budgets``, ``rank``."""
-        plan: Mapping[str, Any] = self.record.identity.get("work", {})
-        return plan
+        return self.record.settings
 
     @property
     def score(self) -> str:
@@ -73,7 +72,7 @@ class AssemblyResult:
     @property
     def structure(self) -> tuple[str, ...]:
         """``1-2 kept``, ``2-4 ghost``, ...: two of the same teacher and parts are one network."""
-        return *self.record.parents[:1], *self.record.facts.get("chosen", ())
+        return *self.record.parents[:1], *self.record.assembly.chosen
 
     @property
     def is_calibration(self) -> bool:
@@ -94,9 +93,9 @@ class AssemblyResult:
     @property
     def parts(self) -> list[AssemblyPart]:
         """From the stem to the head."""
-        facts = self.record.facts
-        pieces = facts.get("assembly", {}).get("pieces", ())
-        part_records = facts.get("parts") or _parts_from_pieces(pieces, facts.get("chosen", ()))
+        pieces = self.record.network.pieces if self.record.network else []
+        assembly = self.record.assembly
+        part_records = assembly.parts or _parts_from_pieces(pieces, assembly.chosen)
         kinds = {(p["start"], p["stop"]): str(p["block"]["kind"]) for p in pieces}
         return [
             _parse_part(part, kinds.get((part["start"], part["stop"]), "")) for part in part_records
@@ -110,7 +109,7 @@ def find_assemblies(outcome: Outcome) -> list[AssemblyResult]:
     labels = {key: label for trial in outcome.trials for label, key in trial.stage_keys.items()}
     trials_by_assembly: defaultdict[str, list[tuple[TrialResult, str]]] = defaultdict(list)
     for trial in outcome.trials:
-        student = list(trial.stage_keys.values())[-1] if trial.stage_keys else ""
+        student = trial.student_key
         origin = _origin_assembly(student, outcome.records)
         if origin is not None and trial.state == "finished":
             trials_by_assembly[origin].append((trial, student))
@@ -174,7 +173,7 @@ def _origin_assembly(key: str, stages: Mapping[str, Record]) -> str | None:
     """The key of the assembly that a network is, or goes on from; none where it is neither."""
     record = stages.get(key)
     while record and record.kind == "train" and record.parents:
-        if record.identity.get("work", {}).get("network") is not None:
+        if record.settings.get("network") is not None:
             return None
         record = stages.get(record.parents[0])
     return record.key if record and record.kind == "assemble" else None

@@ -6,12 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from stillhouse.search.core.metrics import COST_METRICS
 from stillhouse.search.experiment.goal import Goal
 from stillhouse.search.report.core.participants import SharedStage, Student
 from stillhouse.search.results.statistics import pareto_indices
-
-COST_METRICS = ("parameters", "flops", "bytes", "latency_ms")
-"""Figures of what a student costs: small is good."""
 
 
 @dataclass(frozen=True)

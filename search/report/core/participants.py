@@ -20,7 +20,7 @@ PlainMapping = Mapping[str, Any]
 
 def is_assembly_part(record: Record) -> bool:
     """Whether it serves assemblies alone: a part, or an assembly that others are calibrated by."""
-    calibrates = record.kind == "assemble" and record.identity["work"].get("share") is not None
+    calibrates = record.kind == "assemble" and record.settings.get("share") is not None
     return record.kind in PART_NAMES or calibrates
 
 

@@ -65,18 +65,18 @@ def _ranking_sentence(score: str, rows: Sequence[AssemblyResult]) -> str:
 
 def _calibration_sentences(rows: Sequence[AssemblyResult]) -> list[str]:
     """What each calibration came to; assemblies that share theirs tell it once."""
-    calibrated_rows = [row for row in rows if row.record.facts.get("calibration")]
+    calibrated_rows = [row for row in rows if row.record.assembly.calibration]
     sentences = [
         f"Nothing was calibrated: the assemblies made first are {count} different networks, and "
         f"a line needs {MIN_MEASURED_ASSEMBLIES}; ask for more of them, or offer more candidates."
         for row in calibrated_rows
-        if (count := row.record.facts["calibration"]["assemblies"]) < MIN_MEASURED_ASSEMBLIES
+        if (count := row.record.assembly.calibration["assemblies"]) < MIN_MEASURED_ASSEMBLIES
     ]
     sentences += [
-        _calibration_sentence(row.record.facts["calibration"], metric, row.score)
+        _calibration_sentence(row.record.assembly.calibration, metric, row.score)
         for row in calibrated_rows
         for metric in _CALIBRATED_METRICS
-        if metric in row.record.facts["calibration"]
+        if metric in row.record.assembly.calibration
     ]
     return list(dict.fromkeys(sentences))
 
@@ -212,8 +212,8 @@ def parts_text(row: AssemblyResult) -> str:
 def _excess_text(row: AssemblyResult) -> str:
     """What the whole network was measured at beyond its budget."""
     texts = []
-    for cost, facts in row.record.facts.get("over", {}).items():
-        measured, maximum, minimum = facts["found"], facts.get("most"), facts.get("least")
+    for cost, excess in row.record.assembly.over.items():
+        measured, maximum, minimum = excess["found"], excess.get("most"), excess.get("least")
         limit = maximum if maximum is not None and measured > maximum else minimum
         allowed = "" if limit is None else f", allowed {formatting.format_value(cost, limit)}"
         texts.append(

@@ -166,7 +166,7 @@ def _best_trials_table(
             *(formatting.format_number(f, trial.figures.get(f, math.nan)) for f in figures),
             "yes" if trial.number in on_front else "",
             *(setting_text(path, trial.values, space) for path in paths),
-            _key_cell(list(trial.stage_keys.values())[-1]) if trial.stage_keys else "",
+            _key_cell(trial.student_key) if trial.stage_keys else "",
         )
         for trial in ranked
     ]
@@ -244,11 +244,9 @@ def _unfinished_table(outcome: Outcome) -> Html | None:
 
 def _footer(outcome: Outcome) -> Html:
     """The devices and versions that the figures come from."""
-    facts = [record.facts for record in outcome.records.values()]
-    devices = sorted({str(fact["device"]) for fact in facts if "device" in fact})
-    versions = {
-        f"{name} {version}" for fact in facts for name, version in fact.get("versions", {}).items()
-    }
+    environments = [record.environment for record in outcome.records.values()]
+    devices = sorted({environment.device for environment in environments} - {""})
+    versions = {f"{name} {text}" for e in environments for name, text in e.versions.items()}
     text = " · ".join([*devices, *sorted(versions)])
     return element("footer", text)
 

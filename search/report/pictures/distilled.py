@@ -112,7 +112,7 @@ def _draw_sentences(sentences: Sequence[str], record: Record, labels: Tensor) ->
 
 def _sentence_table(record: Record, tensors: Mapping[str, Tensor]) -> Html:
     """All sentences, and what their labels have of every class."""
-    names = map(str, record.facts["data"]["class_names"])
+    names = record.data.class_names
     labels = tensors["labels"].tolist()
     rows = [
         (sentence, *(f"{value:.2f}" for value in label))
@@ -157,13 +157,13 @@ def _draw_label(axes: Axes, label: Sequence[float], names: Sequence[str], scale:
 
 def _class_labels(record: Record) -> list[str]:
     """The classes' names where they are short, else their numbers."""
-    names = [str(name) for name in record.facts["data"]["class_names"]]
+    names = list(record.data.class_names)
     return names if max(map(len, names)) < 2 else [str(number) for number in range(len(names))]
 
 
 def _caption(record: Record, tensors: Mapping[str, Tensor]) -> str:
     count, rates = len(tensors["images"]), tensors["rates"].tolist()
-    network = record.identity["work"]["network"]["family"]
+    network = record.settings["network"]["family"]
     sentences = "sentences" in record.facts
     layout = "sentences in the nearest words, each beside" if sentences else "examples, each above"
     caption = f"{count} {layout} its label: a bar a class, below the line where negative. "
@@ -174,7 +174,7 @@ def _caption(record: Record, tensors: Mapping[str, Tensor]) -> str:
         caption += f" is right on {formatting.format_value('val_accuracy', record.figures['val_accuracy'])}"
         caption += " of the validation split"
         if "val_accuracy_spread" in record.figures:
-            caption += f" (the mean of {record.identity['work']['judged_on']} fresh networks)"
+            caption += f" (the mean of {record.settings['judged_on']} fresh networks)"
     else:
         caption += " has learnt what it can"
     truncation = f" The first {MAX_EXAMPLES} are shown." if count > MAX_EXAMPLES else ""

@@ -15,10 +15,11 @@ from stillhouse.methods.core.runtime.checkpointing import Checkpointer
 from stillhouse.methods.core.runtime.checkpointing import EpochMetrics as EpochMetrics
 from stillhouse.methods.core.runtime.communication import SINGLE_PROCESS, Communicator
 from stillhouse.search.artifacts.artifact import Artifact
+from stillhouse.search.core.metrics import NETWORK_METRICS
 from stillhouse.spaces.config.base import Config, fingerprint
 from stillhouse.spaces.config.problems import ConfigError, Problem
 
-COST_NAMES = frozenset(("parameters", "flops", "bytes"))
+COST_NAMES = frozenset(NETWORK_METRICS)
 """Metrics of every network."""
 REPLICA_SEED_OFFSET = 1000
 """Seed offset between replicas; larger than any repetition index, so the two never collide."""

@@ -15,11 +15,11 @@ from stillhouse.search.assembly.cost_model import AssemblyCostModel, fit_cost_mo
 from stillhouse.search.assembly.network import load_network, network_description
 from stillhouse.search.assembly.planner import Assembly
 from stillhouse.search.assembly.pool import (
-    LATENCY_METRIC,
     BlockPool,
     ScoreName,
     replacement_of,
 )
+from stillhouse.search.core.metrics import LATENCY_METRIC
 from stillhouse.search.stages.core.stage import (
     COST_NAMES,
     EpochMetrics,

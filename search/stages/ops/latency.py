@@ -21,6 +21,7 @@ from stillhouse.search.assembly.network import (
     sketch_and_cuts,
     stem_module,
 )
+from stillhouse.search.core.metrics import DEVICE_METRICS
 from stillhouse.search.stages.core.stage import (
     BatchOperation,
     EpochMetrics,
@@ -36,7 +37,7 @@ from stillhouse.spaces.modules.network import Network, Shape, on_device_of
 from stillhouse.spaces.network_spec import NetworkSpec
 from stillhouse.spaces.stored_names import stored_name
 
-LATENCY_METRICS = frozenset(("latency_ms", "latency_spread_ms"))
+LATENCY_METRICS = frozenset(DEVICE_METRICS)
 """Metrics of a latency measurement."""
 
 

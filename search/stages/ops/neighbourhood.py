@@ -205,7 +205,7 @@ class DistilNeighbourhood(BatchOperation):
         if self.block.name == "kept":
             module.requires_grad_(False)
         bases_by_cut = {
-            artifact.record.identity["work"]["cut"]: artifact.tensors for artifact in parents[1:]
+            artifact.record.settings["cut"]: artifact.tensors for artifact in parents[1:]
         }
         identity = nn.Identity()
         return Neighbourhood(

@@ -499,8 +499,8 @@ def test_the_outcome_is_on_the_search(uri, tmp_path):
 
 RACER = """
 import sys
-from stillhouse.search.monitoring.mlflow.client import prepare
-assert prepare(sys.argv[1], "race") == ""
+from stillhouse.search.monitoring.mlflow.client import prepare_store
+assert prepare_store(sys.argv[1], "race") == ""
 """
 
 

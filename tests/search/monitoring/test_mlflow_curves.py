@@ -103,7 +103,7 @@ def test_what_a_killed_driver_had_sent_and_not_noted_is_not_doubled(uri, track, 
     tracker = Tracker(uri, "tiny", tmp_path / "search", {}, delay=3600.0)
     for event in (begun(), started(0), *reports(0, 1, 2, 3)):
         tracker(event)
-    operations = tmp_path / "search/monitoring/mlflow/operations.jsonl"
+    operations = tmp_path / "search/tracking/operations.jsonl"
     unsent = operations.read_bytes()
     assert tracker.close(60) == 0
     operations.write_bytes(unsent)  # as it stood before MLflow's answer was noted

@@ -99,7 +99,7 @@ class TestPlace:
         assert "--allowed-hosts" not in ui_command(resolve_uri(None, tmp_path), host)
 
 
-class TestSpool:
+class TestOutbox:
     def test_first_in_first_out_and_once(self, tmp_path):
         spool = Outbox(tmp_path)
         spool.append(op(1), op(2))
@@ -193,7 +193,7 @@ class TestSpool:
         spool = Outbox(tmp_path)
         other = "import sys; from pathlib import Path\n"
         other += "from stillhouse.search.monitoring.mlflow.outbox import *\n"
-        other += "Spool(Path(sys.argv[1]), patience=0)"
+        other += "Outbox(Path(sys.argv[1]), lock_timeout=0)"
         done = subprocess.run(
             [sys.executable, "-c", other, str(tmp_path)], capture_output=True, text=True
         )

@@ -130,8 +130,8 @@ def test_nothing_runs_after_the_end(load, state):
 
 DRIVER = """
 import sys
-from search import bulletin
-bulletin.EVERY = 0.2
+from stillhouse.search.monitoring import publisher
+publisher.PUBLISH_INTERVAL = 0.2
 sys.argv = ["stillhouse", "launch", "tiny.yaml", "--inline"]
 from stillhouse.search.cli.app import main
 main()

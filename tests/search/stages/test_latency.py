@@ -10,7 +10,7 @@ import torch
 
 from stillhouse.search.artifacts.store import Library
 from stillhouse.search.assembly.calibration import calibrate
-from stillhouse.search.assembly.pool import LATENCY_METRIC
+from stillhouse.search.core.metrics import LATENCY_METRIC
 from stillhouse.search.driver.assembly_proposals import propose_assemblies, write_proposals
 from stillhouse.search.execution import builder as making
 from stillhouse.search.experiment.loading import load_experiment
