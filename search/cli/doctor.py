@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from stillhouse.search.artifacts.places import absolute_address
-from stillhouse.search.cli.show import JsonOption, console, print_json, print_table
+from stillhouse.search.cli.options import JsonOption
+from stillhouse.search.cli.show import console, print_json, print_table
 from stillhouse.search.cluster.diagnostics import check_driver
 from stillhouse.search.monitoring.mlflow import resolve_uri
 

@@ -11,8 +11,9 @@ import typer
 from stillhouse.search.artifacts.artifact import Artifact
 from stillhouse.search.artifacts.record import Record
 from stillhouse.search.artifacts.store import CorruptArtifact
+from stillhouse.search.cli.options import JsonOption
 from stillhouse.search.cli.outcome import missing_records_message
-from stillhouse.search.cli.show import JsonOption, console, print_json, print_table
+from stillhouse.search.cli.show import console, print_json, print_table
 from stillhouse.search.core.durable import read_json_mapping, write_atomically
 from stillhouse.search.export.exporting import (
     ExportResult,

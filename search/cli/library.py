@@ -10,7 +10,8 @@ import typer
 from stillhouse.search.artifacts.existing import open_existing
 from stillhouse.search.artifacts.need import find_run
 from stillhouse.search.artifacts.store import CorruptArtifact, Library
-from stillhouse.search.cli.show import JsonOption, console, print_json, print_table
+from stillhouse.search.cli.options import JsonOption
+from stillhouse.search.cli.show import console, print_json, print_table
 from stillhouse.search.core.errors import StorageUnavailable
 from stillhouse.search.core.formatting import format_duration
 from stillhouse.search.driver.garbage import delete_unused, find_unused

@@ -10,7 +10,8 @@ import typer
 
 from stillhouse.methods.core.objective.method import Method
 from stillhouse.methods.core.objective.objective import METHODS
-from stillhouse.search.cli.show import JsonOption, console, print_json, print_table
+from stillhouse.search.cli.options import JsonOption
+from stillhouse.search.cli.show import console, print_json, print_table
 
 Name = Annotated[str | None, typer.Argument(help="A method; without, all of them.")]
 

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from stillhouse.search.cli.live import LiveView
+from stillhouse.search.cli.options import (
+    AddressOption,
+    FileArgument,
+    InlineOption,
+    JsonOption,
+    RunArgument,
+    SetOption,
+    parse_overrides,
+)
 from stillhouse.search.cli.outcome import missing_records_message, print_outcome, print_run
-from stillhouse.search.cli.show import JsonOption, SetOption, console, parse_overrides, print_json
+from stillhouse.search.cli.show import console, print_json
 from stillhouse.search.cli.submit import SubmitOption, submit_launch, submit_resume
 from stillhouse.search.driver.launch import launch as launch_search
 from stillhouse.search.driver.launch import resume as resume_search
@@ -24,15 +32,6 @@ from stillhouse.search.results.run_folder import RunFolder, RunLocked
 from stillhouse.search.runs.kept import load_run, run_state
 from stillhouse.search.runs.result import read_run
 from stillhouse.search.runs.results import read_best, write_outcome, write_pages
-
-FileArgument = Annotated[Path, typer.Argument(help="Experiment file (YAML).")]
-RunArgument = Annotated[
-    str, typer.Argument(help="A run (name-3), or an experiment: its newest run.")
-]
-AddressOption = Annotated[
-    str | None, typer.Option(help="Ray cluster; 'auto' for the one this machine belongs to.")
-]
-InlineOption = Annotated[bool, typer.Option("--inline", help="In this process, without Ray.")]
 
 
 def launch(

@@ -4,21 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
-
-from stillhouse.search.core.addresses import scrub
-from stillhouse.search.experiment.yaml_source import parse_document
-from stillhouse.spaces.config.problems import ConfigError, Problem
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Answer with one JSON value.")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="Lay a value over the file; repeatable."),
-]
 
 console = Console(highlight=False)
 if not console.is_terminal:
@@ -40,25 +30,6 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: st
     for row in rows:
         table.add_row(*(_cell_text(cell) for cell in row))
     console.print(table)
-
-
-def parse_overrides(pairs: list[str] | None, option: str = "--set") -> dict[str, Any]:
-    """``PATH=VALUE`` pairs with the values read as YAML.
-
-    Raises:
-        ConfigError: a pair without ``=``, or a value that is not YAML.
-    """
-    overrides = {}
-    for pair in pairs or []:
-        path, separator, text = pair.partition("=")
-        if not (path and separator):
-            raise ConfigError([Problem(option, f"needs PATH=VALUE, found {scrub(pair)!r}")])
-        try:
-            overrides[path] = parse_document(text).data
-        except ConfigError:
-            message = f"the value of {scrub(pair)!r} is not YAML"
-            raise ConfigError([Problem(option, message)]) from None
-    return overrides
 
 
 def _cell_text(cell: Any) -> str:

@@ -19,9 +19,7 @@ def main() -> None:
     try:
         if starts_ray(sys.argv[1:]):
             _start_ray()
-        from stillhouse.search.cli.app import (
-            main as run,  # seconds, for torch and all that comes with it
-        )
+        from stillhouse.search.cli.app import main as run
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
@@ -51,7 +49,7 @@ def _start_ray() -> None:
     with ThreadPoolExecutor(1) as executor:
         # What goes wrong there goes wrong again, and is told, where it is imported next.
         executor.submit(
-            _import_modules, ("stillhouse.search.cli.app", "stillhouse.search.tuning.ray_backend")
+            _import_modules, ("stillhouse.search.cli.runs", "stillhouse.search.tuning.ray_backend")
         )
         with contextlib.suppress(ConfigError):  # tried again, and told, by what searches
             connect(None)

@@ -10,8 +10,8 @@ import typer
 
 from stillhouse.search.artifacts.existing import open_existing
 from stillhouse.search.cli.live import settings_text, state_counts_text
-from stillhouse.search.cli.runs import RunArgument
-from stillhouse.search.cli.show import JsonOption, console, print_json, print_table
+from stillhouse.search.cli.options import JsonOption, RunArgument
+from stillhouse.search.cli.show import console, print_json, print_table
 from stillhouse.search.core.addresses import for_display
 from stillhouse.search.core.formatting import format_duration
 from stillhouse.search.monitoring.publisher import (

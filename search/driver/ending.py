@@ -11,16 +11,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from stillhouse.search.core.addresses import scrub
-from stillhouse.search.core.errors import StorageUnavailable
+from stillhouse.search.core.errors import FORBIDDEN_ERRNOS, FULL_ERRNOS, StorageUnavailable
 from stillhouse.search.results.outcome import Outcome, winner
 from stillhouse.search.results.run_folder import RunFolder
 from stillhouse.spaces.config.problems import ConfigError, first_line
 
 MAX_REASONS = 3
 """Different reasons of failures that one line names."""
-FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-FORBIDDEN_ERRNOS = (errno.EROFS, errno.EACCES, errno.EPERM)
-"""What an operating system says of a place without room, and of one that may not be written."""
 _UNWRITABLE_ERRNOS = (*FORBIDDEN_ERRNOS, errno.ENOENT, errno.ENOTDIR)
 ERRORS_FILE = "error.txt"
 """In the run's folder: what failed, in full."""

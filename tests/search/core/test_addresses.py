@@ -3,7 +3,7 @@
 import pytest
 
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.cli.show import parse_overrides
+from stillhouse.search.cli.options import parse_overrides
 from stillhouse.search.core.addresses import (
     for_display,
     for_storage,

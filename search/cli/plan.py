@@ -1,4 +1,4 @@
-"""Commands about experiment files: check, plan."""
+"""``stillhouse plan``: what a search would run, or which assemblies the library's parts make."""
 
 from __future__ import annotations
 
@@ -8,58 +8,27 @@ from typing import Annotated, Any
 import typer
 
 from stillhouse.search.assembly.pool import BUDGET_COSTS
-from stillhouse.search.cli.show import (
-    JsonOption,
-    SetOption,
-    console,
-    parse_overrides,
-    print_json,
-    print_table,
-)
+from stillhouse.search.cli.options import FileArgument, JsonOption, SetOption, parse_overrides
+from stillhouse.search.cli.show import console, print_json, print_table
 from stillhouse.search.core.formatting import PART_NAMES, format_compact, format_duration
 from stillhouse.search.driver.assembly_proposals import propose_assemblies, write_proposals
-from stillhouse.search.driver.cautions import setup_warnings
 from stillhouse.search.driver.plan import Plan, PlannedStage
 from stillhouse.search.driver.plan import plan_search as make_plan
 from stillhouse.search.experiment.experiment import Experiment
-from stillhouse.search.experiment.initial_points import initial_points
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.spaces.config.limits import Limit, as_limit
 from stillhouse.spaces.config.problems import ConfigError, Problem, unknown_message
 
 _COLLECTIVE_NAMES = {**PART_NAMES, "assemble": "assemblies"}
 """Kinds of stage of which a search may have hundreds -> what several are called."""
-File = Annotated[Path, typer.Argument(help="Experiment file (YAML).")]
 Budget = Annotated[
     list[str] | None,
     typer.Option(metavar="COST=MOST", help="Plan assemblies from the library; repeatable."),
 ]
 
 
-def check(file: File, changes: SetOption = None, json: JsonOption = False) -> None:
-    """Validate an experiment file; nothing is run."""
-    experiment = load_experiment(file, parse_overrides(changes))
-    if json:
-        warned = [
-            {"path": warning.source, "message": warning.message}
-            for warning in setup_warnings(experiment)
-        ]
-        result = {"valid": True, "name": experiment.name, "searched": list(experiment.search)}
-        print_json({**result, "warnings": warned})
-        return
-    console.print(f"{file}: valid")
-    for warning in setup_warnings(experiment):
-        console.print(f"warning: {warning}", markup=False, soft_wrap=True)
-    if experiment.search:
-        print_table(("searched", "values"), [(p, str(d)) for p, d in experiment.search.items()])
-    if experiment.run.start != "sampler":
-        console.print(
-            "first trials:", *(f"  {start}" for start in initial_points(experiment)), sep="\n"
-        )
-
-
 def plan(
-    file: File,
+    file: FileArgument,
     changes: SetOption = None,
     slots: Annotated[int, typer.Option(help="Trials at once, for the estimate.")] = 0,
     budget: Budget = None,
