@@ -6,8 +6,10 @@ and help lines.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import typer
@@ -41,10 +43,22 @@ class LazyGroup(TyperGroup):
 
     def load_command(self, name: str) -> Any:
         """The whole command; its module is imported."""
-        module = importlib.import_module(self.homes[name].module)
+        with _paused_collection():
+            module = importlib.import_module(self.homes[name].module)
         source = getattr(module, name, None)
         if source is None:
             return get_command(module.app)
         group = typer.Typer(add_completion=False)
         group.command(name)(source)
         return get_command(group)
+
+
+@contextlib.contextmanager
+def _paused_collection() -> Iterator[None]:
+    """No garbage collection in the block: it finds nothing, in an eighth of the imports' time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()  # what was imported stays
+        gc.enable()
