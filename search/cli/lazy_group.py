@@ -60,5 +60,4 @@ def _paused_collection() -> Iterator[None]:
     try:
         yield
     finally:
-        gc.freeze()  # what was imported stays
         gc.enable()

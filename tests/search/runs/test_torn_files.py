@@ -191,7 +191,7 @@ def test_a_journal_that_has_lost_all_trials_is_one_line(folder):
 def test_repetitions_of_a_trial_that_the_journal_lost_are_left_out(folder, finished):
     written = folder.read_json("outcome.json")
     (role,) = {r.role for r in finished.outcome.seed_runs if r.is_trial}
-    records, trials = finished.outcome.stages, finished.outcome.trials
+    records, trials = finished.outcome.records, finished.outcome.trials
     kept = [trial for trial in trials if f"trial {trial.number}" != role]
     assert [r.role for r in split_repeats(written, records, trials)[0] if r.is_trial] == [role]
     whole, lacking = split_repeats(written, records, kept)
