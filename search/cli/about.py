@@ -1,4 +1,4 @@
-"""Commands about what is there: networks, blocks."""
+"""``stillhouse networks`` and ``stillhouse blocks``: the ready-made networks and blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``stillhouse diagnose``: what the teacher of an experiment has to teach."""
+"""``stillhouse diagnose``: what a student can learn from the teacher of an experiment."""
 
 from __future__ import annotations
 

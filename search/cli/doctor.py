@@ -1,4 +1,4 @@
-"""``stillhouse doctor``: whether this machine, or every node of a cluster, is fit."""
+"""``stillhouse doctor``: checks this machine, or every node of a cluster."""
 
 from __future__ import annotations
 

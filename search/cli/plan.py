@@ -56,8 +56,8 @@ def plan(
     num_available = sum(stage.there for stage in planned.stages)
     precision = "at most" if planned.exact else "about"
     console.print(
-        f"shared stages: {precision} {len(planned.stages)}, {num_available} of them in the library; "
-        f"{planned.trials} trials; {planned.repeats} repetitions and baselines"
+        f"shared stages: {precision} {len(planned.stages)}, {num_available} of them in the "
+        f"library; {planned.trials} trials; {planned.repeats} repetitions and baselines"
     )
     console.print(
         f"about {format_duration(planned.seconds)} with {planned.slots} at a time, judged by a few "
@@ -66,7 +66,7 @@ def plan(
 
 
 def _stage_rows(planned: Plan) -> list[tuple[Any, ...]]:
-    """A row a stage; parts of networks, of which there may be hundreds, together by their kind."""
+    """One row per stage; the hundreds of parts of networks share a row per entry and kind."""
     rows: list[tuple[Any, ...]] = []
     parts: dict[tuple[str, str], list[PlannedStage]] = {}
     collective_labels = {stage.label for stage in planned.stages if stage.kind in _COLLECTIVE_NAMES}
@@ -96,7 +96,7 @@ def _stage_rows(planned: Plan) -> list[tuple[Any, ...]]:
 
 
 def _duration_text(seconds: float) -> str:
-    """How long something may take; nothing where that is not known."""
+    """An estimated time; empty if it is unknown."""
     return format_duration(seconds) if seconds else ""
 
 
@@ -154,9 +154,9 @@ def _propose_assemblies(
             calibration.loss_calibration.agreement_left_out,
         )
         console.print(
-            f"corrected by {len(calibration.measured_assemblies)} assemblies made before: rank correlation "
-            f"with them {as_added.spearman:.2f} as added up, {left_out.spearman:.2f} corrected (each "
-            f"by the others), off by {left_out.mean_absolute_error:.3f}"
+            f"corrected by {len(calibration.measured_assemblies)} assemblies made before: rank "
+            f"correlation with them {as_added.spearman:.2f} as added up, {left_out.spearman:.2f} "
+            f"corrected (each by the others), off by {left_out.mean_absolute_error:.3f}"
         )
     if calibration.latency_calibration:
         as_added, left_out = (

@@ -146,7 +146,7 @@ def report(name: RunArgument, json: JsonOption = False) -> None:
     try:
         with folder.locked(timeout=0):
             files = write_outcome(run.experiment, run.outcome, folder, run.written_outcome)
-    except RunLocked:  # its driver writes the outcome itself, and knows more of it
+    except RunLocked:  # its driver is running, and writes the outcome itself
         files = write_pages(run.experiment, run.outcome, folder)
     send_pending(folder.path)
     if json:
@@ -172,7 +172,7 @@ def _continue_run(
 
 
 def _launch_with_view(view: LiveView, begin: Callable[[], LaunchResult]) -> LaunchResult:
-    """What a launch came to, also where it failed; the view shows it on its way."""
+    """The result of a launch, also of a failed one; the view shows its progress."""
     try:
         with view.display():
             return begin()

@@ -1,4 +1,4 @@
-"""How answers are shown: tables for people, one JSON value for programs."""
+"""Output of commands: tables for people, one JSON value for programs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.table import Table
 
 console = Console(highlight=False)
 if not console.is_terminal:
-    console = Console(highlight=False, width=160)  # a pipe has no edge to wrap at
+    console = Console(highlight=False, width=160)  # a pipe has no width
 
 
 def print_json(value: Any) -> None:
@@ -21,7 +21,7 @@ def print_json(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], title: str = "") -> None:
-    """Print rows under headings; numbers stand to the right."""
+    """Print rows under headings; columns of numbers are aligned to the right."""
     rows = [list(row) for row in rows]
     table = Table(title=title or None, box=None, pad_edge=False, title_justify="left")
     for index, column in enumerate(columns):

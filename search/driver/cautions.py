@@ -1,8 +1,8 @@
-"""What looks wrong in an experiment, and may be meant: warnings, known before anything runs.
+"""Warnings about a valid experiment: settings that are allowed and probably wrong.
 
-Whatever certainly fails is refused by :mod:`stillhouse.search.experiment.checks`. ``stillhouse
-check`` and ``launch`` show these warnings, one line each. What is known of teachers only once they
-are made is the matter of :mod:`stillhouse.search.monitoring.teachers`.
+``stillhouse.search.experiment.checks`` refuses experiments that would fail. ``check`` and
+``launch`` show these warnings, one line each. ``stillhouse.search.monitoring.teachers`` warns of
+teachers once they are trained.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from stillhouse.search.stages.ops.train import TrainNetwork
 from stillhouse.spaces.config.problems import ConfigError
 
 _SIZE_FIELDS = {"network", "networks", "teacher", "teachers"}
-"""Fields that decide how large a student is, and who teaches it."""
+"""Fields that decide the size of a student, or its teachers."""
 
 
 def setup_warnings(experiment: Experiment) -> tuple[WarningIssued, ...]:
@@ -46,7 +46,7 @@ def setup_warnings(experiment: Experiment) -> tuple[WarningIssued, ...]:
 
 
 def _data_warnings(experiment: Experiment, graph: StageGraph) -> Iterator[WarningIssued]:
-    """What is left out of data sets, and classes that have no example."""
+    """Examples that data sets leave out, and classes without an example."""
     for note in facts(experiment.data).notes:
         yield WarningIssued("data", note)
     for name, expanded in graph.expanded_stages.items():
@@ -66,20 +66,20 @@ def _name_warnings(experiment: Experiment) -> Iterator[WarningIssued]:
 
 
 def _initial_point_warnings(experiment: Experiment) -> Iterator[WarningIssued]:
-    """Values of the file that its first trial will not have."""
+    """Values of the file that the first trial does not take."""
     if experiment.run.start == "file":
         for path, value in values_outside_space(experiment).items():
             domain = experiment.search.get(path)
             domain_text = f" ({domain})" if domain else ""
             message = (
-                f"the file holds {value!r}, which is not among the searched values{domain_text}; the "
-                "first trial takes one of these instead"
+                f"the file holds {value!r}, which is not among the searched values{domain_text}; "
+                "the first trial takes one of these instead"
             )
             yield WarningIssued(f"search.{path}", message)
 
 
 def _normalisation_warnings(graph: StageGraph) -> Iterator[WarningIssued]:
-    """Means and deviations that are not those of images in 0..1, a value a channel."""
+    """Normalisation that does not fit images in 0..1, or has too few channels."""
     for name, expanded in graph.expanded_stages.items():
         weights = getattr(expanded.stage.operation, "weights", None)
         if weights is not None and weights.mean and weights.std:
@@ -105,7 +105,7 @@ def _scale_warnings(
 
 
 def _size_warnings(experiment: Experiment, graph: StageGraph) -> Iterator[WarningIssued]:
-    """Students that are larger than a teacher of theirs, as written or as searched."""
+    """Students larger than one of their teachers, in the file or among searched values."""
     largest: dict[tuple[str, str], tuple[float, float]] = {}
     for student in (graph.student, *_students_of_searched_sizes(experiment)):
         if isinstance(student.operation, TrainNetwork):
@@ -120,14 +120,14 @@ def _size_warnings(experiment: Experiment, graph: StageGraph) -> Iterator[Warnin
                     largest[pair] = (student_size, size)
     for (student_name, teacher_name), (student_size, size) in largest.items():
         message = (
-            f"has {student_size:,.0f} parameters, and {teacher_name!r}, which teaches it, has {size:,.0f}; "
-            "are the two networks exchanged?"
+            f"has {student_size:,.0f} parameters, and {teacher_name!r}, which teaches it, has "
+            f"{size:,.0f}; are the two networks exchanged?"
         )
         yield WarningIssued(f"stages.{student_name}.network", message)
 
 
 def _students_of_searched_sizes(experiment: Experiment) -> Iterator[Stage]:
-    """The student with each value of a searched path that decides sizes."""
+    """The student with the boundary values of each searched path that decides its size."""
     for path, domain in experiment.search.items():
         if split_path(path)[0] == experiment.final_name and split_path(path)[1] in _SIZE_FIELDS:
             plain_path = without_wildcard(path)
@@ -142,7 +142,7 @@ def _num_parameters(stage: Stage) -> float:
 
 
 def _overlap_warnings(student: Stage) -> Iterator[WarningIssued]:
-    """Stages that learn from images by which the student is judged."""
+    """Stages that train on images of the student's validation split."""
     validation_rows, teaching_keys = _validation_rows(student.data), teachers_of(student)
     for stage in student.ancestors():
         is_trained = getattr(stage.operation, "objective", None) or getattr(
