@@ -38,7 +38,7 @@ def launch(
     Relative paths in the experiment are resolved from the working folder.
 
     Args:
-        experiment: from :func:`stillhouse.load_experiment`.
+        experiment: from ``stillhouse.load_experiment``.
         address: a Ray cluster; None starts Ray on this machine.
         inline: run everything in this process, without Ray.
         observers: called with every event, on the driver; must return at once.
