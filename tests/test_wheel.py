@@ -139,23 +139,26 @@ def test_the_other_spaces_may_be_installed_over_it(site, call):
 
 
 @pytest.mark.ray
-def test_a_cluster_gets_the_packages_of_the_driver():
+def test_a_cluster_gets_the_packages_of_the_driver(tmp_path, monkeypatch):
     """Also from a checkout, where ``stillhouse/`` holds links to the three folders."""
 
-    def files():
-        import stillhouse.methods
-        import stillhouse.search
-        import stillhouse.spaces
-
-        packages = (stillhouse.search, stillhouse.methods, stillhouse.spaces)
-        return [package.__file__ for package in packages]
+    def shipped():
+        return [path for path in sys.path if "py_modules_files" in path]
 
     ray.init(num_cpus=1, include_dashboard=False, runtime_env={"py_modules": package_folders()})
     try:
-        shipped = [Path(file) for file in ray.get(ray.remote(files).remote())]
+        (folder,) = ray.get(ray.remote(shipped).remote())
+        monkeypatch.setenv("PYTHONPATH", folder)
+        code = "import stillhouse.search.cli.app as app; print(app.__file__)"
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        found = {
+            f"{name}/{file.relative_to(Path(folder, 'stillhouse', name)).as_posix()}"
+            for name in PACKAGES
+            for file in Path(folder, "stillhouse", name).rglob("*.py")
+        }
     finally:
         ray.shutdown()
-    assert [file.parts[-3:] for file in shipped] == [
-        ("stillhouse", name, "__init__.py") for name in PACKAGES
-    ]
-    assert all("py_modules_files" in file.parts for file in shipped)
+    assert done.stdout.strip() == f"{folder}/stillhouse/search/cli/app.py"
+    files = [file for name in PACKAGES for file in (ROOT / name).rglob("*.py")]
+    assert found == {file.relative_to(ROOT).as_posix() for file in files}
