@@ -149,16 +149,16 @@ def windows(whole: float, count: int = WINDOWS) -> Iterator[tuple[float, float]]
         yield whole * (SMALLEST + i * step) + 1, whole * (SMALLEST + (i + 1) * step)
 
 
-def sixty_four(told: Experiment, parameters: float, count: int) -> Iterator[Stage]:
+def sixty_four(base: Experiment, parameters: float, count: int) -> Iterator[Stage]:
     """The student of each of ``count`` windows and rank; its first parent is the assembly."""
     for least, most in windows(parameters, count):
         for rank in range(RANKS):
-            stages = copy.deepcopy(dict(told.stages))
+            stages = copy.deepcopy(dict(base.stages))
             stages["assembled"] |= {
                 "rank": rank,
                 "budgets": {"parameters": {"min": least, "max": most}},
             }
-            yield replace(told, stages=stages).stage_graph().student
+            yield replace(base, stages=stages).stage_graph().student
 
 
 # Measured
@@ -182,13 +182,13 @@ class Measured:
 def measure(distilled: int, epochs: int, count: int, **data: Any) -> Measured:
     """Both ways, one after the other, with a library of their own; ``count`` windows."""
     with tempfile.TemporaryDirectory() as folder:
-        told = experiment(folder, "resnet56", RUNS_OF_3, epochs, resize=16, **data)
-        library, recipe = Library(folder), told.stage_graph()
+        base = experiment(folder, "resnet56", RUNS_OF_3, epochs, resize=16, **data)
+        library, recipe = Library(folder), base.stage_graph()
         exhaust(build_stage(recipe.expanded_stages["teacher"].stage, library))
         teacher = library.record(recipe.expanded_stages["teacher"].stage.key)
         assert teacher is not None
         parts = seconds(build_batch(recipe.expanded_stages["parts"].teaching_stages, library))
-        students = list(sixty_four(told, teacher.figures["parameters"], count))
+        students = list(sixty_four(base, teacher.figures["parameters"], count))
         assembled = sum(seconds(build_stage(student.parents[0], library)) for student in students)
         some = students[:: len(students) // distilled]
         end_to_end = sum(seconds(build_stage(student, library)) for student in some)
@@ -231,8 +231,8 @@ class Counted:
         blocks = self._network.blocks.values()
         self._blocks = [compute_costs(b, s).flops for b, s in zip(blocks, inputs, strict=True)]
         with tempfile.TemporaryDirectory() as folder:
-            told = experiment(folder, setting.network, setting.parts, resize=32)
-            made = told.stage_graph().expanded_stages["parts"].teaching_stages
+            base = experiment(folder, setting.network, setting.parts, resize=32)
+            made = base.stage_graph().expanded_stages["parts"].teaching_stages
         works = [stage.operation for stage in made]
         self.pieces = [w.replacement for w in works if isinstance(w, DistilNeighbourhood)]
         self._costs = {piece.label: self._cost(piece) for piece in self.pieces}
@@ -256,12 +256,12 @@ class Counted:
 
     def distilling(self) -> float:
         """The pass, or as many as it takes, and the scores."""
-        told, teacher = self._setting, sum(self._blocks)
+        setting, teacher = self._setting, sum(self._blocks)
         passes = -(-len(self.pieces) // MAX_BATCH_SIZE)
         taught = sum(self._flops(p) * (1 if p.block.name == "kept" else 3) for p in self.pieces)
         scored = sum(self._flops(p) + sum(self._blocks[p.stop :]) for p in self.pieces)
-        learning = told.epochs * told.images * (passes * teacher + taught)
-        return learning + told.held_out * (passes * teacher + scored)
+        learning = setting.epochs * setting.images * (passes * teacher + taught)
+        return learning + setting.held_out * (passes * teacher + scored)
 
     def assembling(self, architectures: Sequence[Architecture]) -> float:
         """Batch-norm statistics and evaluation of each."""
@@ -270,10 +270,10 @@ class Counted:
 
     def end_to_end(self, architectures: Sequence[Architecture], kept: bool) -> float:
         """Every one distilled by itself; the teacher's outputs ``kept``, or run in every step."""
-        told, teacher = self._setting, sum(self._blocks)
-        seen = told.epochs * (3 * told.images + told.held_out)
-        looks = 1 if kept else told.epochs * len(architectures)
-        return seen * sum(map(self._student, architectures)) + looks * told.images * teacher
+        setting, teacher = self._setting, sum(self._blocks)
+        seen = setting.epochs * (3 * setting.images + setting.held_out)
+        looks = 1 if kept else setting.epochs * len(architectures)
+        return seen * sum(map(self._student, architectures)) + looks * setting.images * teacher
 
     def _flops(self, piece: BlockReplacement) -> float:
         return self._costs[piece.label]["flops"]

@@ -58,8 +58,8 @@ def held() -> float:
 def apart(steps: int, kept: int) -> tuple[float, float]:
     """:func:`gradient` in a process of its own."""
     command = [sys.executable, __file__, "--one", str(steps), str(kept)]
-    told = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
-    return float(told[0]), float(told[1])
+    fields = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return float(fields[0]), float(fields[1])
 
 
 def main() -> int:

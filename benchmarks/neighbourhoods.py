@@ -82,8 +82,8 @@ def main() -> int:
     clock = CLOCKS[args.clock]
     torch.set_num_threads(1)
     images = args.steps * BATCH
-    told = {"source": "digits", "resize": 32, "limit": images, "validation": 0.1}
-    data = open_data(DataConfig.parse(told))
+    data_settings = {"source": "digits", "resize": 32, "limit": images, "validation": 0.1}
+    data = open_data(DataConfig.parse(data_settings))
     teacher = ResNet(depth=56).build(data.shape, data.classes)
     alone, together = [], []
     for _ in range(args.rounds):

@@ -1,9 +1,9 @@
 """What a trial costs besides its training: a search of trivial trials, tracking included.
 
 The search is the whole of ``launch``: Ray is started and stopped, every trial is proposed by the
-study, run by Tune, kept in the library and told to MLflow on SQLite, and the report is written. The
-plain way trains the same students in a loop and keeps nothing. What is left of a trial's wall time
-when its training is taken off is its overhead:
+study, run by Tune, stored in the library and logged to MLflow on SQLite, and the report is
+written. The plain way trains the same students in a loop and stores nothing. A trial's wall time
+without its training is its overhead:
 
     (launch - plain loop / slots) / trials
 
@@ -63,10 +63,10 @@ def experiment(folder: Path, trials: int) -> dict[str, Any]:
     }
 
 
-def plain(launched: LaunchResult, told: dict[str, Any]) -> float:
+def plain(launched: LaunchResult, document: dict[str, Any]) -> float:
     """Seconds to train the students of all trials one after the other, keeping nothing."""
     torch.set_num_threads(1)
-    checked = load_experiment(told)
+    checked = load_experiment(document)
     students = [checked.stage_graph(trial.values).student for trial in launched.outcome.trials]
     train(students[0])  # the data is opened once, as a worker does
     started = time.perf_counter()
@@ -95,12 +95,12 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory() as folder:
         os.environ["STILLHOUSE_RUNS"] = f"{folder}/runs"
-        told = experiment(Path(folder), args.trials)
+        document = experiment(Path(folder), args.trials)
         started = time.perf_counter()
-        launched = launch(load_experiment(told), observers=[watch])
+        launched = launch(load_experiment(document), observers=[watch])
         whole = time.perf_counter() - started
         assert launched.unsent == 0
-        loop = plain(launched, told)
+        loop = plain(launched, document)
     until_first = moments[1] - started
     overhead = whole - loop / slots
     rows = {

@@ -49,8 +49,8 @@ def graph(seed: int, cuts: int, widths: int) -> list[Edge]:
             for (a, b), name in itertools.product(itertools.product(*ends), range(CANDIDATES)):
                 width = (1 - 0.25 * a) * (1 - 0.25 * b)
                 figures = neighbourhood(rng, head - tail, width)
-                score, told = figures[0], dict(zip(COSTS, figures[1:], strict=True))
-                edges.append(Edge((tail, a), (head, b), str(name), score, told))
+                score, costs = figures[0], dict(zip(COSTS, figures[1:], strict=True))
+                edges.append(Edge((tail, a), (head, b), str(name), score, costs))
     return edges
 
 

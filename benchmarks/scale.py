@@ -6,7 +6,7 @@
     foundry   so many stages wanted at once: until they are taken, until all have landed
     driver    a search of so many trivial trials: wall and processor seconds a trial, and memory
 
-Beside the driver stands plain Tune with the same students, nothing proposed, kept or told. The
+Beside the driver stands plain Tune with the same students, nothing proposed, stored or logged. The
 ratio is that of the processor's seconds that a trial cost the driver in the first stretch to those
 in the last: 1 where nothing grows, 0.5 where a trial has come to cost twice as much.
 
@@ -133,17 +133,17 @@ def study(folder: Path, args: argparse.Namespace) -> None:
     there = 0
     for step in steps(args.trials):
         filler = Study(experiment(folder, args.trials), folder / "study")
-        asked_and_told(clock, filler, step - there)
-        figures = [asked_and_told(clock, filler, ASKED)]
+        seconds_to_ask_and_tell(clock, filler, step - there)
+        figures = [seconds_to_ask_and_tell(clock, filler, ASKED)]
         started = clock()
         mind = Study(experiment(folder, args.trials, "tpe"), folder / "study")
         opened = clock() - started
-        figures.append(asked_and_told(clock, mind, ASKED))
+        figures.append(seconds_to_ask_and_tell(clock, mind, ASKED))
         there = step + 2 * ASKED
         row(step, [*figures[0], *figures[1], opened])
 
 
-def asked_and_told(clock: Clock, mind: Study, trials: int) -> tuple[float, float]:
+def seconds_to_ask_and_tell(clock: Clock, mind: Study, trials: int) -> tuple[float, float]:
     """Asks and tells a second."""
     asking = telling = 0.0
     for _ in range(max(1, trials)):
@@ -280,9 +280,9 @@ def memory(title: str) -> float:
 def resident(process: int, title: str = "") -> float:
     """MiB in memory, if the process has that title."""
     with suppress(FileNotFoundError, ProcessLookupError):
-        said = Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace")
+        command_line = Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace")
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
-        if title in said.split("\0")[0]:
+        if title in command_line.split("\0")[0]:
             return sum(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS"))
     return 0.0
 

@@ -104,12 +104,14 @@ def launch(folder: Path, name: str, budgets: list[int]) -> Launched:
         "launch",
         str(file),
     ]
-    told = {**os.environ, "STILLHOUSE_RUNS": str(folder / "runs")}
+    environment = {**os.environ, "STILLHOUSE_RUNS": str(folder / "runs")}
     began = time.time()
-    subprocess.run(command, env=told, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
     ended = time.time()
     new = {path: json.loads(path.read_text()) for path in set(records(folder)) - before}
-    assembled = [path.stat().st_mtime for path, told in new.items() if told["kind"] == "assemble"]
+    assembled = [
+        path.stat().st_mtime for path, record in new.items() if record["kind"] == "assemble"
+    ]
     made = Counter(str(record["kind"]) for record in new.values())
     return Launched(made, min(assembled) - began, ended - began)
 

@@ -77,10 +77,10 @@ def experiment(folder: str, trials: int) -> dict[str, Any]:
 
 def alone(job: Job) -> tuple[dict[str, float], int]:
     """One trial with its whole chain: the student's figures, and how many networks it trained."""
-    told, values = job
+    document, values = job
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
-        recipe = load_experiment({**told, "library": folder}).stage_graph(values)
+        recipe = load_experiment({**document, "library": folder}).stage_graph(values)
         library = Library(folder)
         for _ in build_stages([recipe.student], library):
             pass
@@ -103,14 +103,14 @@ def main() -> int:
 
     with tempfile.TemporaryDirectory() as folder:
         os.environ["STILLHOUSE_RUNS"] = f"{folder}/runs"
-        told = experiment(folder, args.trials)
+        document = experiment(folder, args.trials)
         started = time.perf_counter()
-        launched = launch(load_experiment(told))
+        launched = launch(load_experiment(document))
         shared_seconds = time.perf_counter() - started
         trials = launched.outcome.trials
         networks = len(launched.outcome.records)
 
-    jobs: list[Job] = [(told, trial.values) for trial in trials]
+    jobs: list[Job] = [(document, trial.values) for trial in trials]
     started = time.perf_counter()
     with multiprocessing.get_context("spawn").Pool(slots) as pool:
         found = pool.map(alone, jobs, chunksize=1)

@@ -100,11 +100,11 @@ def main() -> int:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["STILLHOUSE_RUNS"] = f"{folder}/runs"
-        told = experiment("source", source, folder, args.trials)
-        launch(load_experiment(told), inline=True)
+        document = experiment("source", source, folder, args.trials)
+        launch(load_experiment(document), inline=True)
         for seed in range(args.seeds):
-            told = experiment("target", target, folder, args.trials)
-            cold = values_of(launch(load_experiment(told, {"run.seed": seed}), inline=True))
+            document = experiment("target", target, folder, args.trials)
+            cold = values_of(launch(load_experiment(document, {"run.seed": seed}), inline=True))
             laid_over = {f"data.{name}": value for name, value in target.items()}
             further = continue_from_winner("source", {**laid_over, "run.seed": seed}, args.trials)
             warm = values_of(launch(further, inline=True))

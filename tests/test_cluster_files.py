@@ -17,7 +17,7 @@ from ray.scripts.scripts import cli as ray_cli
 
 from stillhouse import load_experiment
 from stillhouse.search.cli.app import app
-from stillhouse.search.cli.show import parse_overrides
+from stillhouse.search.cli.options import parse_overrides
 
 ROOT = Path(__file__).parents[1]
 CLUSTER = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
@@ -303,9 +303,9 @@ def test_the_guide_names_commands_and_options_that_exist():
         known = {option for param in ray_cli.commands[name].params for option in param.opts}
         own = re.sub(r"'.*'", "", rest)
         assert set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", own)) <= known, (name, rest)
-    stillhouse = typer.main.get_command(app).commands
+    stillhouse = typer.main.get_command(app)
     for name, rest in re.findall(r"'stillhouse ([a-z]+)(.*?)'", SHOWN):
-        known = {option for param in stillhouse[name].params for option in param.opts}
+        known = {option for param in stillhouse.load_command(name).params for option in param.opts}
         assert set(re.findall(r"--[a-z]+", rest)) <= known, (name, rest)
 
 

@@ -1,4 +1,4 @@
-"""Commands about what is there: networks, blocks."""
+"""``stillhouse networks`` and ``stillhouse blocks``: the ready-made networks and blocks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from stillhouse.search.cli.show import JsonOption, print_json, print_table
+from stillhouse.search.cli.options import JsonOption
+from stillhouse.search.cli.show import print_json, print_table
 from stillhouse.spaces.blocks import BLOCKS
 from stillhouse.spaces.config.problems import ConfigError
 from stillhouse.spaces.cost import network_costs

@@ -1,4 +1,4 @@
-"""``stillhouse diagnose``: what the teacher of an experiment has to teach."""
+"""``stillhouse diagnose``: what a student can learn from the teacher of an experiment."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Annotated
 import typer
 
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.cli.runs import AddressOption, FileArgument, InlineOption
-from stillhouse.search.cli.show import (
+from stillhouse.search.cli.options import (
+    AddressOption,
+    FileArgument,
+    InlineOption,
     JsonOption,
     SetOption,
-    console,
     parse_overrides,
-    print_json,
-    print_table,
 )
+from stillhouse.search.cli.show import console, print_json, print_table
 from stillhouse.search.driver.driver import ExecutionBackend
 from stillhouse.search.evaluation.diagnosis import diagnose_teacher as examine
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.search.monitoring.dispatcher import EventDispatcher
 from stillhouse.search.monitoring.events import Event, StageChanged
-from stillhouse.search.tuning.local_backend import LocalBackend as InlineShop
+from stillhouse.search.tuning.local_backend import LocalBackend
 
 
 def diagnose(
@@ -48,7 +48,7 @@ def diagnose(
     dispatcher = EventDispatcher(() if json else (_print_stage,))
     backend: ExecutionBackend
     if inline:
-        backend = InlineShop(experiment, library, dispatcher)
+        backend = LocalBackend(experiment, library, dispatcher)
     else:
         from stillhouse.search.tuning.ray_backend import RayBackend
 

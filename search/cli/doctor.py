@@ -1,4 +1,4 @@
-"""``stillhouse doctor``: whether this machine, or every node of a cluster, is fit."""
+"""``stillhouse doctor``: checks this machine, or every node of a cluster."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from stillhouse.search.artifacts.places import absolute_address
-from stillhouse.search.cli.show import JsonOption, console, print_json, print_table
+from stillhouse.search.cli.options import JsonOption
+from stillhouse.search.cli.show import console, print_json, print_table
 from stillhouse.search.cluster.diagnostics import check_driver
 from stillhouse.search.monitoring.mlflow import resolve_uri
 

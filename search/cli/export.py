@@ -11,8 +11,9 @@ import typer
 from stillhouse.search.artifacts.artifact import Artifact
 from stillhouse.search.artifacts.record import Record
 from stillhouse.search.artifacts.store import CorruptArtifact
+from stillhouse.search.cli.options import JsonOption
 from stillhouse.search.cli.outcome import missing_records_message
-from stillhouse.search.cli.show import JsonOption, console, print_json, print_table
+from stillhouse.search.cli.show import console, print_json, print_table
 from stillhouse.search.core.durable import read_json_mapping, write_atomically
 from stillhouse.search.export.exporting import (
     ExportResult,
@@ -68,10 +69,10 @@ def export(
 
 
 def _open_student(folder: RunFolder, run: RunResult, seed_runs: SeedRuns) -> Artifact:
-    """The student that stands for a configuration.
+    """The representative student of a configuration.
 
     Raises:
-        ConfigError: it is damaged or gone.
+        ConfigError: it is damaged or deleted.
     """
     record = run.outcome.representative(seed_runs)[1]
     try:
@@ -84,7 +85,7 @@ def _open_student(folder: RunFolder, run: RunResult, seed_runs: SeedRuns) -> Art
 def _write_card(
     folder: Path, run: RunResult, seed_runs: SeedRuns, record: Record, result: ExportResult
 ) -> dict[str, Any]:
-    """Write the model card, and the manifest beside it, which is returned."""
+    """Write the model card and the manifest; returns the manifest."""
     name, outcome = run.experiment.name, run.outcome
     test_accuracies = outcome.test_accuracies.get(seed_runs.name, ())
     config_yaml = best_yaml(run.experiment, outcome, seed_runs)
@@ -98,7 +99,7 @@ def _write_card(
 
 
 def _read_manifest(folder: Path, name: str) -> dict[str, Any]:
-    """What the export before this one wrote of itself; nothing where there is none."""
+    """The manifest of the previous export; empty if there is none."""
     try:
         return read_json_mapping(folder / f"{name}.json") or {}
     except OSError:
@@ -106,7 +107,7 @@ def _read_manifest(folder: Path, name: str) -> dict[str, Any]:
 
 
 def _select_seed_runs(outcome: Outcome, of: str) -> SeedRuns:
-    """The winner, or that of one group.
+    """The winner, or the winner of one group.
 
     Raises:
         ConfigError: there is none.

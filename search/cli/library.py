@@ -1,4 +1,4 @@
-"""``stillhouse library``: what is kept, whether it is whole, and what nobody needs."""
+"""``stillhouse library``: list, show, verify and collect the artifacts of a library."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import typer
 from stillhouse.search.artifacts.existing import open_existing
 from stillhouse.search.artifacts.need import find_run
 from stillhouse.search.artifacts.store import CorruptArtifact, Library
-from stillhouse.search.cli.show import JsonOption, console, print_json, print_table
+from stillhouse.search.cli.options import JsonOption
+from stillhouse.search.cli.show import console, print_json, print_table
 from stillhouse.search.core.errors import StorageUnavailable
 from stillhouse.search.core.formatting import format_duration
 from stillhouse.search.driver.garbage import delete_unused, find_unused
@@ -104,12 +105,13 @@ def collect(
         print_json({**result, "bytes": unneeded_files.total_bytes})
         return
     verb = "deleted" if yes else "would delete (add --yes)"
-    counts = f"{len(unneeded_files.records)} artifacts, {unneeded_files.total_bytes:,} bytes, {len(unneeded_files.files)} files"
-    console.print(f"{verb}: {counts}")
+    num_artifacts, num_files = len(unneeded_files.records), len(unneeded_files.files)
+    size = f"{unneeded_files.total_bytes:,} bytes"
+    console.print(f"{verb}: {num_artifacts} artifacts, {size}, {num_files} files")
 
 
 def _damage_message(library: Library, key: str) -> str:
-    """One line on what is wrong with an artifact; empty where it is whole, or gone meanwhile."""
+    """One line on the damage of an artifact; empty if it is intact, or was deleted meanwhile."""
     try:
         library.open_artifact(key)
     except KeyError:
@@ -121,14 +123,14 @@ def _damage_message(library: Library, key: str) -> str:
             f"artifact {key[:12]} has a record of another version: {' '.join(str(error).split())}"
         )
     except StorageUnavailable as error:
-        if library.is_object_store:  # the store is away: the next artifact would wait as long
+        if library.is_object_store:  # it is unreachable: the next artifact would wait as long
             raise
         return f"artifact {key[:12]} cannot be read: {error}"
     return ""
 
 
 def _run_ids(library: Library, names: Iterable[str]) -> set[str]:
-    """The ids of the runs that a person names by id or name.
+    """The ids of the runs that the user names by id or name.
 
     Raises:
         ConfigError: there is no such run, or several share the name.

@@ -1,4 +1,4 @@
-"""The live view of a search: trials, best so far, what waits for what, reuse, time left."""
+"""The live view of a search: trials, best so far, stages, reuse, time left."""
 
 from __future__ import annotations
 
@@ -29,12 +29,11 @@ from stillhouse.search.monitoring.status import SearchStatus
 MAX_ROWS = 8
 """Rows of running trials and stages shown at once."""
 PROGRESS_INTERVAL = 60.0
-"""Seconds without a plain line after which the next report of an epoch is one."""
+"""Seconds without a plain line after which the next epoch is printed."""
 
 
 class LiveView:
-    """An observer that keeps what the view shows; it prints plain lines where there is no
-    terminal to draw on."""
+    """An observer that draws the state of a search; without a terminal it prints plain lines."""
 
     def __init__(self, experiment: Experiment, console: Console) -> None:
         self._status = SearchStatus(experiment)
@@ -78,7 +77,7 @@ class LiveView:
                 self._print_line(f"search {event.state}")
 
     def _print_warning(self, event: WarningIssued) -> None:
-        """Above the view as well, where it stays."""
+        """Print a warning above the view, where it stays."""
         if self._is_plain:
             self._print_line(f"warning: {event}")
         else:
@@ -92,7 +91,7 @@ class LiveView:
             self._print_line(f"stage {event.label} {event.state}{accuracy_text}{reason}")
 
     def _print_progress(self, line: str) -> None:
-        """Rarely: whoever reads a log wants to know that it goes on, and not of every epoch."""
+        """At most one line per :data:`PROGRESS_INTERVAL`: a log needs a sign of progress only."""
         if time.monotonic() - self._last_line_at >= PROGRESS_INTERVAL:
             self._print_line(line)
 
@@ -135,7 +134,8 @@ class LiveView:
             format_duration(time.monotonic() - self._started_at)
             + (f", about {format_duration(seconds_left)} left" if seconds_left else ""),
         )
-        summary = f"{state_counts_text(status.ended_counts)}; stages: {status.num_made} made, {status.num_reused} reused"
+        stage_counts = f"{status.num_made} made, {status.num_reused} reused"
+        summary = f"{state_counts_text(status.ended_counts)}; stages: {stage_counts}"
         best_line = f"best {status.goal_metric}{self._best_text() or ': none yet'}"
         parts: list[RenderableType] = [head, Text(summary, style="dim"), Text(best_line)]
         return Group(*parts, self._trial_table(), self._stage_table())
@@ -171,13 +171,13 @@ def state_counts_text(ended: Mapping[str, int]) -> str:
 
 
 def settings_text(values: Mapping[str, object]) -> str:
-    """Searched values in one line, each under the last of its name that tells it from others."""
+    """Searched values in one line, each under the shortest suffix of its path that is unique."""
     names = _short_names(list(values))
     return ", ".join(f"{names[path]} {_value_text(value)}" for path, value in values.items())
 
 
 def _short_names(paths: list[str]) -> dict[str, str]:
-    """Each path's last step, and more of it where that is not enough to tell it from others."""
+    """Path -> its last step, or longer suffixes if two paths share that step."""
     last_steps = {path: path.rpartition(".")[2] for path in paths}
     return (
         last_steps if len(set(last_steps.values())) == len(last_steps) else distinct_suffixes(paths)

@@ -1,4 +1,4 @@
-"""``stillhouse methods``: what there is to learn by, as each method's own file tells it."""
+"""``stillhouse methods``: the distillation methods, from the docstrings of their files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import typer
 
 from stillhouse.methods.core.objective.method import Method
 from stillhouse.methods.core.objective.objective import METHODS
-from stillhouse.search.cli.show import JsonOption, console, print_json, print_table
+from stillhouse.search.cli.options import JsonOption
+from stillhouse.search.cli.show import console, print_json, print_table
 
 Name = Annotated[str | None, typer.Argument(help="A method; without, all of them.")]
 
@@ -36,7 +37,7 @@ def methods(name: Name = None, json: JsonOption = False) -> None:
 
 
 def method_description(name: str) -> dict[str, Any]:
-    """All there is to know of a method, as JSON types.
+    """The description of a method, as JSON types.
 
     Raises:
         ConfigError: there is no such method; the message names the nearest.
@@ -72,7 +73,7 @@ def _summary(method: type[Method]) -> dict[str, Any]:
 
 
 def _paragraphs(method: type[Method]) -> list[str]:
-    """Of the file's docstring; a formula keeps its indentation."""
+    """The paragraphs of the file's docstring; a formula keeps its indentation."""
     text = inspect.getmodule(method).__doc__ or ""
     return [part.strip("\n") for part in re.split(r"\n\s*\n", text) if part.strip()]
 

@@ -1,4 +1,4 @@
-"""What a search came to, as the command line shows it."""
+"""The outcome of a search on the terminal."""
 
 from __future__ import annotations
 
@@ -30,7 +30,11 @@ from stillhouse.search.runs.result import RunResult
 
 
 def print_outcome(launched: LaunchResult, json: bool) -> None:
-    """Say what came out, where it lies, and what to type next."""
+    """Print the outcome, its files and the next commands.
+
+    Raises:
+        typer.Exit: the search was interrupted (130), failed or has no winner (1).
+    """
     name, folder = launched.folder.name, launched.folder.path
     if json:
         result = {**to_plain(launched.outcome), "state": launched.state, "folder": str(folder)}
@@ -41,8 +45,8 @@ def print_outcome(launched: LaunchResult, json: bool) -> None:
         _print_end(launched)
     if launched.unsent and not json:
         console.print(
-            f"{launched.unsent} entries could not be sent to {for_display(launched.tracking)}; they are "
-            f"kept in {folder} and sent by the next resume, report or ui"
+            f"{launched.unsent} entries could not be sent to {for_display(launched.tracking)}; "
+            f"they are kept in {folder} and sent by the next resume, report or ui"
         )
     if (num_refused := count_refusals(folder / "tracking")) and not json:
         path = folder / "tracking" / "refused.jsonl"
@@ -74,7 +78,7 @@ def _print_end(launched: LaunchResult) -> None:
 
 
 def print_run(run: RunResult, run_state: RunState, has_result: bool) -> None:
-    """The headline of a run that was launched before, and how it stands if it has not finished."""
+    """Print the headline of an earlier run, and its state if it has not finished."""
     outcome = run.outcome
     finished = sum(trial.state == "finished" for trial in outcome.trials)
     if run_state.state != "finished":
@@ -92,11 +96,11 @@ def print_run(run: RunResult, run_state: RunState, has_result: bool) -> None:
 
 
 def missing_records_message(run: RunResult) -> str:
-    """Which repeated configurations cannot be told of, and what makes their records again."""
+    """Names the repeated configurations without records, and the command that restores them."""
     library = for_display(absolute_address(run.experiment.library))
     return (
-        f"library {library} has no longer all records of {', '.join(run.missing_repeats)}; what was known "
-        f"of them is kept; stillhouse resume {run.outcome.name} makes them again"
+        f"library {library} has no longer all records of {', '.join(run.missing_repeats)}; what "
+        f"was known of them is kept; stillhouse resume {run.outcome.name} makes them again"
     )
 
 
@@ -147,7 +151,7 @@ def _group_rows(group: ComparisonGroup, metric: str) -> Iterator[tuple[Any, ...]
 
 
 def _no_winner_reason(outcome: Outcome, finished: int) -> str:
-    """Why a search that has finished has no best configuration."""
+    """Why a finished search has no best configuration."""
     table = "the figures and reasons are in its table"
     if not finished:
         return f"no trial has finished; {table}"

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from stillhouse.search.cli.live import LiveView
+from stillhouse.search.cli.options import (
+    AddressOption,
+    FileArgument,
+    InlineOption,
+    JsonOption,
+    RunArgument,
+    SetOption,
+    parse_overrides,
+)
 from stillhouse.search.cli.outcome import missing_records_message, print_outcome, print_run
-from stillhouse.search.cli.show import JsonOption, SetOption, console, parse_overrides, print_json
+from stillhouse.search.cli.show import console, print_json
 from stillhouse.search.cli.submit import SubmitOption, submit_launch, submit_resume
 from stillhouse.search.driver.launch import launch as launch_search
 from stillhouse.search.driver.launch import resume as resume_search
@@ -24,15 +32,6 @@ from stillhouse.search.results.run_folder import RunFolder, RunLocked
 from stillhouse.search.runs.kept import load_run, run_state
 from stillhouse.search.runs.result import read_run
 from stillhouse.search.runs.results import read_best, write_outcome, write_pages
-
-FileArgument = Annotated[Path, typer.Argument(help="Experiment file (YAML).")]
-RunArgument = Annotated[
-    str, typer.Argument(help="A run (name-3), or an experiment: its newest run.")
-]
-AddressOption = Annotated[
-    str | None, typer.Option(help="Ray cluster; 'auto' for the one this machine belongs to.")
-]
-InlineOption = Annotated[bool, typer.Option("--inline", help="In this process, without Ray.")]
 
 
 def launch(
@@ -147,7 +146,7 @@ def report(name: RunArgument, json: JsonOption = False) -> None:
     try:
         with folder.locked(timeout=0):
             files = write_outcome(run.experiment, run.outcome, folder, run.written_outcome)
-    except RunLocked:  # its driver writes the outcome itself, and knows more of it
+    except RunLocked:  # its driver is running, and writes the outcome itself
         files = write_pages(run.experiment, run.outcome, folder)
     send_pending(folder.path)
     if json:
@@ -173,7 +172,7 @@ def _continue_run(
 
 
 def _launch_with_view(view: LiveView, begin: Callable[[], LaunchResult]) -> LaunchResult:
-    """What a launch came to, also where it failed; the view shows it on its way."""
+    """The result of a launch, also of a failed one; the view shows its progress."""
     try:
         with view.display():
             return begin()

@@ -1,4 +1,4 @@
-"""Where the program begins. Ray's processes start while this one still imports what it needs."""
+"""The entry point. Ray's processes start while this one imports the modules of a search."""
 
 from __future__ import annotations
 
@@ -14,14 +14,11 @@ _OPTIONS_WITHOUT_RAY = {"--address", "--inline", "--help", "-h"}
 
 
 def main() -> None:
-    """Run the command line: :func:`stillhouse.search.cli.app.main`, after a start of Ray if it is
-    of use."""
+    """Start Ray if the command is a local search, then run the command line."""
     try:
         if starts_ray(sys.argv[1:]):
             _start_ray()
-        from stillhouse.search.cli.app import (
-            main as run,  # seconds, for torch and all that comes with it
-        )
+        from stillhouse.search.cli.app import main as run
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         sys.exit(130)
@@ -29,10 +26,10 @@ def main() -> None:
 
 
 def starts_ray(arguments: Sequence[str]) -> bool:
-    """Whether these words ask for a search on a Ray of its own on this machine.
+    """Whether the arguments start a search on a local Ray.
 
-    A guess that costs nothing but time: a Ray that is not wanted after all ends with the program,
-    and one that is wanted and was not started is started later.
+    A wrong guess costs only time: an unused Ray ends with the program, and a missing one is
+    started later.
     """
     options = {word.partition("=")[0] for word in arguments}
     if len(arguments) < 2 or arguments[0] not in _SEARCH_COMMANDS or options & _OPTIONS_WITHOUT_RAY:
@@ -41,19 +38,19 @@ def starts_ray(arguments: Sequence[str]) -> bool:
 
 
 def _start_ray() -> None:
-    """Start Ray here, where its processes may be born, and import the rest in another thread.
+    """Start Ray in this thread, and import the modules of a search in another one.
 
-    Ray's processes die with the thread that started them, so it cannot be the other way round.
+    Not the other way round: Ray's processes end with the thread that started them.
     """
     from stillhouse.search.cluster.connection import connect
     from stillhouse.spaces.config.problems import ConfigError
 
     with ThreadPoolExecutor(1) as executor:
-        # What goes wrong there goes wrong again, and is told, where it is imported next.
+        # An error there is raised again by the next import of the module.
         executor.submit(
-            _import_modules, ("stillhouse.search.cli.app", "stillhouse.search.tuning.ray_backend")
+            _import_modules, ("stillhouse.search.cli.runs", "stillhouse.search.tuning.ray_backend")
         )
-        with contextlib.suppress(ConfigError):  # tried again, and told, by what searches
+        with contextlib.suppress(ConfigError):  # the search tries again, and reports it
             connect(None)
 
 

@@ -10,8 +10,8 @@ import typer
 
 from stillhouse.search.artifacts.existing import open_existing
 from stillhouse.search.cli.live import settings_text, state_counts_text
-from stillhouse.search.cli.runs import RunArgument
-from stillhouse.search.cli.show import JsonOption, console, print_json, print_table
+from stillhouse.search.cli.options import JsonOption, RunArgument
+from stillhouse.search.cli.show import console, print_json, print_table
 from stillhouse.search.core.addresses import for_display
 from stillhouse.search.core.formatting import format_duration
 from stillhouse.search.monitoring.publisher import (
@@ -60,10 +60,10 @@ def status(
 
 
 def _find_snapshot(name: str, address: str | None, library: str | None) -> Snapshot:
-    """From the cluster, the library or this machine's runs, as asked.
+    """The status of a run, from the cluster, the library or the runs of this machine.
 
     Raises:
-        ConfigError: no such run is known there.
+        ConfigError: there is no such run, or its status is damaged.
     """
     if address:
         from stillhouse.search.cluster.dashboard import ClusterDashboard
@@ -98,7 +98,8 @@ def _headline(snapshot: Snapshot, now: float) -> Iterator[str]:
     run_time = format_duration(snapshot["seconds"])
     if silence is not None:
         host = snapshot["driver"]["host"]
-        yield f"{snapshot['name']}: no sign of life for {format_duration(silence)}, after {run_time} of running"
+        silent_time = format_duration(silence)
+        yield f"{snapshot['name']}: no sign of life for {silent_time}, after {run_time} of running"
         yield f"its driver on {host} was killed, or that machine is gone or cut off"
         yield f"go on with: stillhouse resume {snapshot['name']}"
     elif snapshot["state"] == "running":
@@ -109,7 +110,8 @@ def _headline(snapshot: Snapshot, now: float) -> Iterator[str]:
         yield f"last sign of life {age:.0f} s ago, last news {format_duration(event_age)} ago"
     else:
         reason = f" ({snapshot['reason']})" if snapshot["reason"] else ""
-        yield f"{snapshot['name']}: {snapshot['state']}{reason}, {format_duration(age)} ago, after {run_time}"
+        state = f"{snapshot['state']}{reason}"
+        yield f"{snapshot['name']}: {state}, {format_duration(age)} ago, after {run_time}"
         if snapshot["state"] in ("interrupted", "failed"):
             yield f"go on with: stillhouse resume {snapshot['name']}"
     done, best_trial = sum(trials["ended"].values()), trials["best"]
@@ -164,7 +166,8 @@ def _problem_lines(snapshot: Snapshot) -> Iterator[str]:
         yield f"\nMLflow has not got {tracking['unsent']} entries yet{reason}"
     if tracking.get("refused"):  # not in the status files of earlier versions
         reason = f": {tracking['refusal']}" if tracking["refusal"] else ""
-        yield f"\nMLflow refused {tracking['refused']} entries, kept in tracking/refused.jsonl{reason}"
+        file = "tracking/refused.jsonl"
+        yield f"\nMLflow refused {tracking['refused']} entries, kept in {file}{reason}"
     if unwritten:
         yield f"\nthis could not be written everywhere: {unwritten}"
 
@@ -183,12 +186,12 @@ def _epoch_text(stage: Snapshot) -> str:
 
 
 def _location_text(stage: Snapshot) -> str:
-    """Where a stage is made, or what it waits for."""
+    """The node of a stage, or the resource that it waits for."""
     by_trial = ", in the slot of a trial that waits for it" if stage.get("in_trial") else ""
     return f"{stage['node']}{by_trial}" if stage["node"] else "a slot"
 
 
 def _progress_text(trial: Snapshot) -> str:
-    """A running trial's epoch, or what it waits for in its slot."""
+    """A running trial's epoch, or the stages that it waits for."""
     waits_for = trial["epoch"] == 0 and _shorten_list(trial.get("for", []))
     return f"waits for {waits_for}" if waits_for else str(trial["epoch"])

@@ -1,4 +1,4 @@
-"""``--submit``: a search as a job of the cluster, which goes on when this machine is closed."""
+"""``--submit``: a search as a job of the cluster, which outlives this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from stillhouse.search.cluster.dashboard import ClusterDashboard
 
 START_TIMEOUT = 120.0
-"""Seconds in which a job should have told which run it is; it goes on whether it has or not."""
+"""Seconds to wait for the name of a job's run; the job runs on afterwards in any case."""
 
 SubmitOption = Annotated[
     bool, typer.Option("--submit", help="As a job on the cluster: it outlives this machine.")
@@ -25,7 +25,7 @@ SubmitOption = Annotated[
 
 
 def submit_launch(experiment: Experiment, address: str | None, inline: bool, json: bool) -> None:
-    """Submit a launch, and say what to type next."""
+    """Submit a launch, and print the next commands."""
     dashboard = _open_dashboard(address, inline)
     with tempfile.TemporaryDirectory(prefix="stillhouse-") as folder:
         job, tracking = launch_job(experiment, Path(folder))
@@ -37,7 +37,7 @@ def submit_launch(experiment: Experiment, address: str | None, inline: bool, jso
 
 
 def submit_resume(name: str, trials: int, address: str | None, inline: bool, json: bool) -> None:
-    """Submit a resume or an extension of a run that the head has, and say what to type next."""
+    """Submit a resume or an extension of a run on the head, and print the next commands."""
     job = resume_job(name, trials)
     dashboard = _open_dashboard(address, inline)
     _print_job(dashboard, dashboard.submit(job), job, str(address), json)
@@ -55,7 +55,7 @@ def _open_dashboard(address: str | None, inline: bool) -> ClusterDashboard:
 def _print_job(
     dashboard: ClusterDashboard, submitted: str, job: RayJob, address: str, json: bool
 ) -> None:
-    """Which run it is, as soon as it says so; Ctrl-C ends the waiting and not the job."""
+    """Wait for the name of the job's run, and print it; Ctrl-C ends the wait, not the job."""
     from stillhouse.search.cluster.dashboard import run_name_in
 
     if not json:

@@ -67,16 +67,17 @@ def ui(
 
 
 def _check_store(uri: str) -> None:
-    """See that there is something to show; MLflow would make an empty database.
+    """Refuse a missing database: MLflow would create an empty one.
 
     Raises:
-        ConfigError: the database is there and cannot be used.
+        ConfigError: the database cannot be used.
+        typer.Exit: there is none.
     """
     file = sqlite_file(uri)
     if file and not file.exists():
         _exit_with_error(
-            f"--tracking: there is nothing to show: no database {for_display(str(file))}; `stillhouse "
-            "launch FILE` makes one, or name another store with --tracking URI"
+            f"--tracking: there is nothing to show: no database {for_display(str(file))}; "
+            "`stillhouse launch FILE` makes one, or name another store with --tracking URI"
         )
     check_viewable(uri)
 

@@ -1,9 +1,8 @@
-"""Addresses of places: shown, kept and complained about without the secrets they may hold.
+"""Removes secrets from addresses before they are stored or displayed.
 
-``user:password@`` and settings such as ``?password=`` are used where a connection is opened, and
-nowhere else: what is written down (:func:`for_storage`) or said (:func:`for_display`,
-:func:`scrub`) has none. Whoever goes on with a run finds them in the environment
-(:data:`CREDENTIAL_REMEDIES`).
+``user:password@`` and settings such as ``?password=`` serve only to open a connection.
+:func:`for_storage`, :func:`for_display` and :func:`scrub` remove them. A resume reads them from
+the environment (:data:`CREDENTIAL_REMEDIES`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Files that a power loss or a full disk leaves whole: the old text or the new one.
+"""Atomic writes: after a power loss or on a full disk, a file has its old or its new text.
 
-Every file that a run replaces as a whole is written here. Journals and spools only grow, and look
-after their last line themselves.
+Every file that a run replaces as a whole is written here. Journals only grow, and repair their
+last line themselves.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 
 def write_atomically(path: Path, data: str | bytes) -> Path:
-    """Replace a file, whole or not at all; returns ``path`` once the disk has it.
+    """Replace a file atomically; returns ``path`` once it is on the disk.
 
     Raises:
         OSError: it could not be written; the old file is still there.
@@ -30,7 +30,7 @@ def write_atomically(path: Path, data: str | bytes) -> Path:
 
 
 def replace_atomically(temp_path: Path, path: Path) -> Path:
-    """Put a file that was written elsewhere in the same folder in the place of ``path``."""
+    """Replace ``path`` by a finished file of the same folder."""
     _fsync(temp_path)
     temp_path.replace(path)
     sync_folder(path.parent)
@@ -38,13 +38,13 @@ def replace_atomically(temp_path: Path, path: Path) -> Path:
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the disk has the names in a folder."""
+    """Wait until the names in a folder are on the disk."""
     with contextlib.suppress(OSError):  # some file systems know no such thing
         _fsync(folder)
 
 
 def sync_tree(folder: Path) -> None:
-    """Wait until the disk has every file below a folder."""
+    """Wait until every file below a folder is on the disk."""
     for path in (*folder.rglob("*"), folder):
         if path.is_dir():
             sync_folder(path)
@@ -53,7 +53,7 @@ def sync_tree(folder: Path) -> None:
 
 
 def read_json_mapping(path: Path) -> dict[str, Any] | None:
-    """The JSON mapping in a file; none if the file is damaged.
+    """The JSON mapping in a file; None if the file is damaged.
 
     Raises:
         FileNotFoundError: there is no such file.

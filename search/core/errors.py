@@ -1,15 +1,22 @@
-"""What stops a search because a place that it rests on cannot be used any more."""
+"""Storage that a search needs and cannot use."""
 
 from __future__ import annotations
 
+import errno
+
 from stillhouse.spaces.config.problems import Problem
+
+FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Error numbers of storage without free space."""
+FORBIDDEN_ERRNOS = (errno.EROFS, errno.EACCES, errno.EPERM)
+"""Error numbers of storage that must not be written."""
 
 
 class StorageUnavailable(RuntimeError):
-    """The library, the study or the run's folder is full, away, or closed to us.
+    """The library, the study or the run folder is full, unreachable or forbidden.
 
-    No stage's and no trial's failure: the search stops, nothing is booked, and a resume goes on
-    where it was. ``message`` is one line with the place, what it said, and the remedy.
+    It is no failure of a stage or a trial: the search stops and records none, and a resume
+    continues it. ``message`` is one line with the storage, the cause and the remedy.
     """
 
     def __init__(self, storage: str, message: str) -> None:

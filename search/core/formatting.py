@@ -1,4 +1,4 @@
-"""How figures, sizes, times and searched values are worded for people."""
+"""Formats figures, sizes, times and searched values for people."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PART_NAMES: Mapping[str, str] = {
     "neighbourhood": "neighbourhoods",
     "latency": "latencies",
 }
-"""Kinds of stage too many to be told one by one -> what several are called."""
+"""Kind of stage of which a search may have hundreds -> its plural."""
 
 
 def is_share(metric: str) -> bool:
@@ -75,7 +75,7 @@ def format_difference(metric: str, value: float) -> str:
 
 
 def format_compact(value: float) -> str:
-    """A size in few letters: ``19.9 k``, ``1.2 M``."""
+    """A size with a suffix: ``19.9 k``, ``1.2 M``."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= 0.9995 * size:
             return f"{value / size:.3g} {letter}"
@@ -94,7 +94,7 @@ def format_duration(seconds: float) -> str:
 
 
 def shorten(text: str, max_letters: int) -> str:
-    """``text`` in at most so many letters, the middle left out where it is longer."""
+    """``text``, without its middle if it has more than ``max_letters``."""
     if len(text) <= max_letters:
         return text
     suffix_length = (max_letters - 1) // 2
@@ -102,7 +102,7 @@ def shorten(text: str, max_letters: int) -> str:
 
 
 def distinct_suffixes(paths: Iterable[str]) -> dict[str, str]:
-    """Each path's last steps, at least two and as many as set it apart from the others."""
+    """Path -> its shortest suffix of two steps or more that no other path has."""
     steps = {path: path.split(".") for path in paths}
     suffixes = {}
     for path, steps_here in steps.items():
@@ -117,7 +117,7 @@ def distinct_suffixes(paths: Iterable[str]) -> dict[str, str]:
 
 
 def fit_names(names: Iterable[str], max_letters: int) -> dict[str, str]:
-    """Names in at most so many letters; longer ones lose what all of these begin with."""
+    """Name -> the name in at most ``max_letters``; long ones lose their common prefix."""
     fitted_names = {name: name for name in names}
     long = [name for name in fitted_names if len(name) > max_letters]
     if len(long) > 1:
@@ -131,8 +131,8 @@ def fit_names(names: Iterable[str], max_letters: int) -> dict[str, str]:
 def format_setting(value: Any, domain: Any = None, path: str = "") -> str:
     """A searched value: numbers in four digits, chains as ``cnn8 → cnn6``, mappings as YAML.
 
-    ``domain``, as the experiment file has it, tells methods from a chain, and ``path`` teachers:
-    they have no order and stand side by side, as ``cnn8 + cnn6``.
+    Methods and teachers have no order: they are joined as ``cnn8 + cnn6``. ``domain``, as in the
+    experiment file, marks methods; ``path`` marks teachers.
     """
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -154,7 +154,7 @@ def _format_entry(key: str, value: Any) -> str:
 
 
 def format_domain(described: Any, path: str = "") -> str:
-    """A searched path's domain, as the experiment file has it, in one line."""
+    """The domain of a searched path, as in the experiment file, in one line."""
     if not (isinstance(described, Mapping) and len(described) == 1):
         return str(described)
     kind, body = next(iter(described.items()))
@@ -172,12 +172,13 @@ def format_domain(described: Any, path: str = "") -> str:
             return f"{minimum} … {maximum} of {', '.join(map(format_setting, of))}"
         case "methods", {"of": of, **limits}:
             maximum, minimum = limits.get("at_most", len(of)), limits.get("at_least", 1)
-            return f"{minimum} … {maximum} of {', '.join(map(_format_method, of))}, each with its own ranges"
+            methods = ", ".join(map(_format_method, of))
+            return f"{minimum} … {maximum} of {methods}, each with its own ranges"
     return f"{kind} {body}"
 
 
 def _format_method(method: Any) -> str:
-    """A method of a composition, with what is fixed of it."""
+    """A method of a composition, with its fixed settings."""
     if not isinstance(method, Mapping):
         return str(method)
     return ", ".join(f"{name} ({format_setting(fixed)})" for name, fixed in method.items())

@@ -1,4 +1,4 @@
-"""Which addresses a study may have; told without loading Optuna."""
+"""Checks the address of a study without loading Optuna."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ ALLOWED_URIS = (
 
 
 def check_study_uri(uri: str) -> None:
-    """Refuse what no study can lie in.
+    """Refuse an address that cannot hold a study.
 
     Raises:
         ValueError: another scheme, a relative file, a database in memory.
@@ -27,17 +27,17 @@ def check_study_uri(uri: str) -> None:
 
 
 def with_driver(uri: str) -> str:
-    """The address with the driver that the extra ``[cluster]`` brings, where it names none."""
+    """The address with the driver of the extra ``[cluster]`` if it names none."""
     scheme, separator, remainder = uri.partition("://")
     drivers = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
     return f"{drivers.get(scheme, scheme)}{separator}{remainder}"
 
 
 def driver_of(uri: str) -> str:
-    """The module that speaks to the database; empty for SQLite."""
+    """The Python module of the database's driver; empty for SQLite."""
     return _DRIVERS.get(with_driver(uri).partition(":")[0], "")
 
 
 def is_sqlite(uri: str) -> bool:
-    """Whether it is a file on this machine."""
+    """Whether the study is a SQLite file."""
     return uri.startswith("sqlite:")

@@ -1,4 +1,4 @@
-"""Offers: what a library's neighbourhoods would make under given budgets, nothing trained."""
+"""Proposes assemblies of a library's neighbourhoods under budgets, without training."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from stillhouse.spaces.config.problems import ConfigError, Problem
 
 @dataclass(frozen=True)
 class ProposedAssembly:
-    """A plan: its place among the best, what it is made of, and what is known of it."""
+    """A proposed assembly: its rank, its blocks, and its predicted and measured figures."""
 
     rank: int
     score: float
     costs: Mapping[str, float]
     chosen: tuple[str, ...]
     measured: float | None
-    """Accuracy lost as assembled, if that was done before."""
+    """Accuracy lost when assembled, if it was assembled before."""
 
     def plain(self) -> dict[str, Any]:
         """As JSON types."""

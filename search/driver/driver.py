@@ -1,11 +1,11 @@
-"""The driver of one launch: it has trials run, settles what was found, and ends the search."""
+"""The driver of one launch: runs the trials, compares the finalists, and ends the search."""
 
 from __future__ import annotations
 
 import contextlib
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -26,10 +26,12 @@ from stillhouse.search.core.provenance import versions
 from stillhouse.search.driver.ending import FinalSteps, StateFile, failure_reason, no_result_reason
 from stillhouse.search.driver.launched import LaunchRequest, LaunchResult
 from stillhouse.search.driver.stopping import StopSignal
-from stillhouse.search.evaluation.baselines import add_baselines
-from stillhouse.search.evaluation.factorial import factorial_cells
-from stillhouse.search.evaluation.finalists import Finalist, select_finalists
-from stillhouse.search.evaluation.seed_variance import variance_stages
+from stillhouse.search.evaluation.final_comparison import (
+    FinalComparison,
+    compare_finalists,
+    complete_seed_runs,
+    make_outcome,
+)
 from stillhouse.search.evaluation.test_split import test_accuracies
 from stillhouse.search.execution.builder import build_stages
 from stillhouse.search.experiment.checks.cautions import setup_warnings
@@ -46,7 +48,7 @@ from stillhouse.search.monitoring.mlflow.model import check_name
 from stillhouse.search.monitoring.publisher import MonitoredBackend, StatusPublisher
 from stillhouse.search.monitoring.status import SearchStatus
 from stillhouse.search.monitoring.teachers import TeacherMonitor
-from stillhouse.search.results.outcome import Outcome, TrialResult, winner, winners_by_group
+from stillhouse.search.results.outcome import Outcome, TrialResult, winner
 from stillhouse.search.results.statistics import ranking
 from stillhouse.search.runs.result import existing_records
 from stillhouse.search.runs.results import write_outcome_data, write_pages
@@ -56,11 +58,11 @@ from stillhouse.search.tuning.recorder import TrialRecorder
 from stillhouse.search.tuning.study import Study
 
 MLFLOW_START_DELAY_S = 8.0
-"""Seconds of a start in which MLflow, where it has nothing to prepare, is left alone."""
+"""Seconds before the first call to an MLflow store that is already prepared."""
 
 
 class ExecutionBackend(MonitoredBackend, Protocol):
-    """Where stages are made and trials run: this process, or a Ray cluster."""
+    """Builds stages and runs trials: in this process, or on a Ray cluster."""
 
     def build(self, stages: Sequence[Stage]) -> dict[str, str]: ...
 
@@ -70,7 +72,7 @@ class ExecutionBackend(MonitoredBackend, Protocol):
 
 
 class Driver:
-    """One launch: holds the parts while they work together."""
+    """One launch, with its study, library, tracker and event dispatcher."""
 
     def __init__(self, request: LaunchRequest, state: StateFile, stop: StopSignal) -> None:
         experiment, folder = request.experiment, request.folder
@@ -84,9 +86,7 @@ class Driver:
         self.library.check_writable()
         self.tracking_uri = resolve_uri(experiment.tracking, Path.cwd())
         self.final_steps = FinalSteps(folder, self.tracking_uri, experiment.study)
-        self.student_stages: dict[str, Stage] = {}
-        self.variance_stages: Mapping[str, Stage] = {}
-        self.failed_repeats: dict[str, str] = {}
+        self.comparison = FinalComparison()
         is_known = is_prepared(self.tracking_uri, experiment.name)
         # A new database takes seconds, and so does the start of Ray: side by side.
         self.mlflow_setup = (
@@ -109,11 +109,11 @@ class Driver:
         try:
             self.study = Study(experiment, folder.path)
         except BaseException:
-            self.tracker.close(timeout=5.0)  # so that another may have the run
+            self.tracker.close(timeout=5.0)  # another process may take the run
             raise
 
     def run(self, address: str | None, inline: bool) -> LaunchResult:
-        """Search, settle what was found, and end."""
+        """Run the search from its first event to its result."""
         try:
             return self._run(address, inline)
         finally:
@@ -126,10 +126,9 @@ class Driver:
             self.dispatch(self._start_event())
             for warning in setup_warnings(self.experiment):
                 self.dispatch(WarningIssued(warning.path, warning.message))
-            finalists = self._search(address, inline, recorder)
-            if finalists is not None:
+            if self._search(address, inline, recorder):
                 with self.stop.handling_sigterm():
-                    return self._finish(self._outcome(finalists))
+                    return self._finish(self._outcome())
         except BaseException as error:
             if not self.stop.is_cause_of(error):
                 self._fail(error)
@@ -138,24 +137,25 @@ class Driver:
         with self.stop.handling_sigterm():
             return self._finish_interrupted(recorder)
 
-    def _search(
-        self, address: str | None, inline: bool, recorder: TrialRecorder
-    ) -> list[Finalist] | None:
-        """What was settled after the search; none where it was stopped."""
+    def _search(self, address: str | None, inline: bool, recorder: TrialRecorder) -> bool:
+        """Run the trials, then compare the finalists. False if the search was stopped."""
         with (
             self._open_backend(address, inline) as backend,
             self.status_publisher.monitor(backend),
-            # Again: Ray, when it starts, puts its own handler in place.
+            # Once more: Ray installs its own handler when it starts.
             self.stop.handling_sigterm(),
         ):
             if self.mlflow_setup is not None:
                 self.mlflow_setup.result()
-            if backend.run_trials(recorder, self.experiment.trials):
-                return self._build_finalists(backend)
-        return None
+            if not backend.run_trials(recorder, self.experiment.trials):
+                return False
+            self.comparison = compare_finalists(
+                self.experiment, self._outcome(), self.library, backend.build
+            )
+        return True
 
     def _start_event(self) -> SearchStarted:
-        outcome = self._outcome([])
+        outcome = self._outcome()
         self.status_publisher.needs.add(outcome.records)
         ended_by_state = Counter[str](t.state for t in outcome.trials if t.state != "running")
         first = next(iter(ranking(outcome)), None)
@@ -171,7 +171,7 @@ class Driver:
         if inline:
             backend = LocalBackend(self.experiment, self.library, self.dispatch)
         else:
-            # Imported here: an inline run, a check or a plan need not wait for Ray.
+            # Imported here: an inline run does not wait for Ray.
             from stillhouse.search.tuning.ray_backend import RayBackend
 
             backend = RayBackend(
@@ -189,7 +189,7 @@ class Driver:
             backend.close()
 
     def _exit_on_cluster_lost(self, message: str) -> None:
-        """The cluster is lost, and Ray will end this process in some seconds: leave before it."""
+        """Record the failure and exit, before Ray ends this process within seconds."""
         error = StorageUnavailable(
             "--address", f"{message}; then stillhouse resume {self.folder.name} --address ..."
         )
@@ -199,69 +199,33 @@ class Driver:
             error, [*steps, lambda: self.tracker.close(timeout=5.0), self.status_publisher.write]
         )
 
-    def _build_finalists(self, backend: ExecutionBackend) -> list[Finalist]:
-        """Have the best configurations made over fresh seeds, then the baselines of the best one
-        (of each group)."""
-        if self.experiment.factorial:
-            finalists = factorial_cells(self.experiment)
-        else:
-            finalists = select_finalists(self.experiment, ranking(self._outcome([])))
-        students = [r.student for c in finalists for r in c.graphs.values()]
-        self.student_stages = {student.key: student for student in students}
-        self.failed_repeats = backend.build(students)
-        if self.experiment.factorial:
-            self.variance_stages = variance_stages(finalists, self.library)
-            backend.build(list(self.variance_stages.values()))
-            return finalists
-        if not self.experiment.run.baselines:
-            return finalists
-        best = winners_by_group(self._outcome(finalists)).values()
-        finalists = add_baselines(self.experiment, finalists, best, self.library)
-        students = [r.student for c in finalists for r in c.graphs.values()]
-        added = {s.key: s for s in students if s.key not in self.student_stages}
-        self.student_stages |= added
-        backend.build(list(added.values()))
-        return finalists
-
-    def _outcome(self, finalists: Sequence[Finalist]) -> Outcome:
-        """What is known so far."""
-        trials = self.study.trials()
-        records = self._records(trials, finalists)
-        factorial = self.experiment.factorial
-        variance_records = {
-            role: records.get(stage.key) for role, stage in self.variance_stages.items()
-        }
-        return Outcome(
-            name=self.folder.name,
-            goals=self.experiment.goals,
-            limits=self.experiment.limits,
-            trials=tuple(trials),
-            seed_runs=tuple(r for c in finalists if (r := c.seed_runs(self.library)).records),
-            records=records,
-            labels={key: record.name for key, record in records.items()},
-            made_keys=frozenset(self.dispatch.made_keys),
-            reused_keys=frozenset(self.dispatch.reused_keys),
+    def _outcome(self) -> Outcome:
+        """The outcome so far."""
+        trials, finalists = self.study.trials(), self.comparison.finalists
+        records = self._records(trials)
+        return make_outcome(
+            self.experiment,
+            self.folder.name,
+            trials,
+            records,
+            seed_runs=complete_seed_runs(finalists, self.library),
             importances=self.study.importances(),
             seconds=self.state.seconds,
-            factorial=factorial.plain() if factorial else {},
-            variances={role: r.figures["variance"] for role, r in variance_records.items() if r},
+            made_keys=self.dispatch.made_keys,
+            reused_keys=self.dispatch.reused_keys,
+            variances=self.comparison.variances(records),
         )
 
-    def _records(
-        self, trials: Sequence[TrialResult], finalists: Sequence[Finalist]
-    ) -> dict[str, Record]:
+    def _records(self, trials: Sequence[TrialResult]) -> dict[str, Record]:
         """The records of every stage of this search that is in the library, by key."""
         keys = {key for trial in trials for key in trial.stage_keys.values()}
-        graphs = [graph for finalist in finalists for graph in finalist.graphs.values()]
-        keys |= {stage.key for graph in graphs for stage in graph.student.ancestors()}
         keys |= {key for trial in trials if trial.screen for key in trial.screen.keys}
-        keys |= {stage.key for stage in self.variance_stages.values()}
-        return existing_records(self.library, keys)
+        return existing_records(self.library, keys | self.comparison.stage_keys())
 
     # The end
 
     def _finish(self, outcome: Outcome) -> LaunchResult:
-        """Write what a whole search came to, and tell of it; one failure stops no other step."""
+        """Write and track the outcome of a whole search; a step that fails stops no other."""
         steps, files = self.final_steps, list[Path]()
         with steps.step("writing the outcome"):
             files += write_outcome_data(self.experiment, outcome, self.folder)
@@ -279,12 +243,15 @@ class Driver:
         with steps.step("saving the winner's model"):
             self._log_winner(outcome)
         reason = "; ".join(
-            filter(None, (no_result_reason(outcome, self.failed_repeats), self._failed_steps()))
+            filter(
+                None,
+                (no_result_reason(outcome, self.comparison.failed_repeats), self._failed_steps()),
+            )
         )
         return self._close("failed" if reason else "finished", outcome, reason, tuple(notes))
 
     def _failed_steps(self) -> str:
-        """What failed at the end, and what ends the search rightly."""
+        """The failed final steps, and the command that repeats them."""
         reason = self.final_steps.reason
         return (
             f"{reason}; mend that, and stillhouse resume {self.folder.name} ends it"
@@ -295,7 +262,7 @@ class Driver:
     def _finish_interrupted(self, recorder: TrialRecorder) -> LaunchResult:
         with self.final_steps.step("noting what was running"):
             recorder.record_interruption()
-        outcome = self._outcome([])
+        outcome = self._outcome()
         with self.final_steps.step("noting what the library is to keep"):
             self.status_publisher.needs.add_and_write(outcome.records)
         return self._close("interrupted", outcome)
@@ -303,7 +270,7 @@ class Driver:
     def _close(
         self, state: SearchState, outcome: Outcome, reason: str = "", notes: tuple[str, ...] = ()
     ) -> LaunchResult:
-        """Tell everybody the state, and send what is left to send."""
+        """Publish the final state, and send the pending tracking entries."""
         with self.final_steps.step("telling how the search ended"):
             self.dispatch(SearchEnded(state, reason))
         self.state.write(state, reason)
@@ -312,14 +279,14 @@ class Driver:
         return LaunchResult(self.folder, state, outcome, self.tracking_uri, unsent, reason, notes)
 
     def _flush_tracker(self, timeout: float) -> int:
-        """Send what is left; Ctrl-C ends the waiting alone. Returns how much is still unsent."""
+        """Send pending entries; Ctrl-C ends only the wait. Returns the number still unsent."""
         try:
             return self.tracker.close(timeout)
         except KeyboardInterrupt:
             return self.tracker.num_pending
 
     def _fail(self, error: BaseException) -> None:
-        """The search itself failed: have everybody know before the error goes on."""
+        """Publish the failure of the search itself; the caller raises the error again."""
         reason = failure_reason(error, self.folder, self.tracking_uri, self.experiment.study)
         self.state.write("failed", reason)
         with self.final_steps.step("telling how the search ended"):
@@ -328,7 +295,7 @@ class Driver:
         self.status_publisher.close()
 
     def _with_test_figures(self, outcome: Outcome, notes: list[str]) -> Outcome:
-        """The outcome with figures of the test split, or a note why there are none."""
+        """The outcome with test accuracies; without them, a note says why."""
         data = self.experiment.stage_graph().student.data
         if reason := untestable_reason(data):
             notes.append(f"no test figures: {reason}")
@@ -364,7 +331,7 @@ class Driver:
         )
 
     def _registered_name(self) -> str | None:
-        """The name under which the winner is registered, if it is one."""
+        """The winner's name in the registry; None without a valid name."""
         name = self.experiment.run.register_as
         if name is not None:
             with self.final_steps.step("registering the winner"):
@@ -373,22 +340,22 @@ class Driver:
         return None
 
     def _open_artifact(self, key: str) -> Artifact:
-        """What a settled student is; made again here, if its tensors turn out to be damaged."""
+        """The artifact of a finalist's student; built again here if it is damaged or deleted."""
         try:
             return self.library.open_artifact(key)
         except (CorruptArtifact, KeyError):
-            for _ in build_stages([self.student_stages[key]], self.library):
+            for _ in build_stages([self.comparison.students[key]], self.library):
                 pass
             return self.library.open_artifact(key)
 
 
 def _run_in_thread(work: Callable[..., Any], *args: Any) -> Future[Any]:
-    """Do something in a thread of its own."""
+    """Run ``work`` in a thread of its own."""
     return ThreadPoolExecutor(1).submit(work, *args)
 
 
 def example_images(data: DataConfig) -> Tensor:
-    """Two images or more for the model's example, of the validation split if there is one."""
+    """At least two images for the model's input example, from the validation split if any."""
     dataset = open_data(data)
     split: Split = "validation" if dataset.facts.sizes["validation"] else "train"
     images = next(dataset.batches(split, batch_size=4, device="cpu")).images

@@ -1,4 +1,4 @@
-"""How a search ends: what it came to is written first, and its state is told whatever fails."""
+"""The end of a search: its state file, its final steps, and the reasons of failures."""
 
 from __future__ import annotations
 
@@ -11,23 +11,20 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from stillhouse.search.core.addresses import scrub
-from stillhouse.search.core.errors import StorageUnavailable
+from stillhouse.search.core.errors import FORBIDDEN_ERRNOS, FULL_ERRNOS, StorageUnavailable
 from stillhouse.search.results.outcome import Outcome, winner
 from stillhouse.search.results.run_folder import RunFolder
 from stillhouse.spaces.config.problems import ConfigError, first_line
 
 MAX_REASONS = 3
-"""Different reasons of failures that one line names."""
-FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-FORBIDDEN_ERRNOS = (errno.EROFS, errno.EACCES, errno.EPERM)
-"""What an operating system says of a place without room, and of one that may not be written."""
+"""Distinct failure reasons in one line."""
 _UNWRITABLE_ERRNOS = (*FORBIDDEN_ERRNOS, errno.ENOENT, errno.ENOTDIR)
 ERRORS_FILE = "error.txt"
-"""In the run's folder: what failed, in full."""
+"""The file of the run folder with the tracebacks of failed final steps."""
 
 
 class StateFile:
-    """``state.json`` of a run: its state, why it failed, and the seconds it took in all."""
+    """``state.json`` of a run: its state, the reason of a failure, and its seconds in all."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
@@ -42,7 +39,7 @@ class StateFile:
         return self.previous_seconds + time.monotonic() - self._started_at
 
     def write(self, state: str, reason: str = "") -> None:
-        """Write the state, also on a full disk; nothing where nothing can be written."""
+        """Write the state, also on a full disk; without effect on a read-only one."""
         data = {"state": state, "seconds": self.seconds, **({"reason": reason} if reason else {})}
         try:
             self._folder.write_json("state.json", data)
@@ -51,18 +48,18 @@ class StateFile:
                 self._overwrite(json.dumps(data))
 
     def _overwrite(self, text: str) -> None:
-        """In the old file's own place, which a full disk need not find anew."""
+        """Overwrite the old file in place, which needs no free space."""
         with (self._folder.path / "state.json").open("r+", encoding="utf-8") as file:
             file.write(text)
             file.truncate()
 
 
 class FinalSteps:
-    """The steps of an ending: each is tried, and one that fails does not stop the others.
+    """The final steps of a search: each is tried, and one that fails stops no other.
 
     Args:
-        folder: the run's, where ``error.txt`` gets what failed in full.
-        addresses: whose secrets no message shows.
+        folder: the run folder; its ``error.txt`` gets the tracebacks.
+        addresses: the secrets of these are removed from messages.
     """
 
     def __init__(self, folder: RunFolder, *addresses: str | None) -> None:
@@ -72,12 +69,12 @@ class FinalSteps:
 
     @property
     def reason(self) -> str:
-        """All that failed, in one line; empty where nothing did."""
+        """All failures in one line; empty if there are none."""
         return "; ".join(self.failures)
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """Try ``name``; Ctrl-C goes through."""
+        """Record the failure of the block under ``name``; Ctrl-C is raised."""
         try:
             yield
         except Exception as error:
@@ -104,7 +101,7 @@ def failure_reason(error: BaseException, folder: RunFolder, *addresses: str | No
 
 
 def known_reason(error: BaseException, folder: RunFolder) -> str | None:
-    """A line that says all of an error; none where only its traceback does."""
+    """One line for an error of a known kind; None if only its traceback explains it."""
     if isinstance(error, ConfigError):
         return "; ".join(str(problem) for problem in error.problems)
     unavailable = error if isinstance(error, StorageUnavailable) else unwritable(error, folder)
@@ -112,7 +109,7 @@ def known_reason(error: BaseException, folder: RunFolder) -> str | None:
 
 
 def unwritable(error: BaseException, folder: RunFolder) -> StorageUnavailable | None:
-    """The run's folder as a place that takes no more, if the error says so."""
+    """The error as a full or read-only run folder; None if it is another one."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and (
@@ -132,24 +129,24 @@ def unwritable(error: BaseException, folder: RunFolder) -> StorageUnavailable | 
 
 
 def _disk_full_line(error: BaseException) -> str:
-    """The line of an error of another kind that tells of a full disk."""
+    """The line about a full disk in the message of another kind of error."""
     if isinstance(error, StorageUnavailable | ConfigError):
-        return ""  # of another place, and one line already
+        return ""  # it concerns other storage, and has one line already
     lines = str(error).splitlines()
     return next((line.strip() for line in lines if "No space left on device" in line), "")
 
 
 def _is_unwritable(error: OSError, folder: RunFolder) -> bool:
-    """Whether something in the run's folder may not be written."""
+    """Whether the error is a file of the run folder that must not be written."""
     file = str(error.filename or "")
     return error.errno in _UNWRITABLE_ERRNOS and file.startswith(str(folder.path))
 
 
 def no_result_reason(outcome: Outcome, failed_repeats: Mapping[str, str]) -> str:
-    """Why a search that ran to its end has no result; empty where it has one, or failed nowhere.
+    """Why a search that ran to its end has no result; empty if it has one, or nothing failed.
 
     Args:
-        failed: why repetitions over seeds failed, by key.
+        failed_repeats: key of a failed repetition -> reason.
     """
     trials = outcome.trials
     if any(trial.state == "finished" for trial in trials):
@@ -169,7 +166,7 @@ def no_result_reason(outcome: Outcome, failed_repeats: Mapping[str, str]) -> str
 
 
 def _most_frequent(reasons: Iterable[str]) -> str:
-    """The most frequent of them, each once."""
+    """The most frequent reasons, each once."""
     counted = Counter(reasons).most_common()
     listed = [f"{reason} ({n} times)" if n > 1 else reason for reason, n in counted[:MAX_REASONS]]
     num_more = len(counted) - MAX_REASONS

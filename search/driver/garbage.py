@@ -1,4 +1,4 @@
-"""What a library holds that no search needs."""
+"""Finds and deletes the artifacts and files of a library that no search needs."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from stillhouse.search.artifacts.store import Library
 from stillhouse.search.monitoring.publisher import heartbeat_overdue
 
 NEED_WRITE_GRACE = datetime.timedelta(minutes=1)
-"""A running search notes what it needs within this time: younger files are left alone."""
+"""A running search registers its artifacts within this time; younger files are left alone."""
 
 
 @dataclass(frozen=True)
 class UnusedFiles:
-    """Artifacts that no search needs, and paths of files that belong to none."""
+    """Artifacts that no search needs, and paths of files that belong to no artifact."""
 
     records: tuple[Record, ...]
     files: tuple[str, ...]
@@ -36,13 +36,13 @@ class UnusedFiles:
 def find_unused(
     library: Library, forgotten_run_ids: Collection[str], min_age_hours: float
 ) -> UnusedFiles:
-    """What no search needs, without those whose ids are ``forgotten_run_ids``.
+    """The artifacts and files that no run needs; the runs of ``forgotten_run_ids`` do not count.
 
     Args:
-        older: hours; what is younger is left alone.
+        min_age_hours: younger artifacts and files are left alone.
 
     Raises:
-        ConfigError: a note or a record cannot be read, so that what is needed is unknown.
+        ConfigError: a reference or a record cannot be read, so that the needs are unknown.
     """
     now = datetime.datetime.now(datetime.UTC)
     cutoff = now - datetime.timedelta(hours=min_age_hours)
@@ -68,9 +68,9 @@ def find_unused(
 def delete_unused(
     library: Library, unused: UnusedFiles, forgotten_run_ids: Collection[str]
 ) -> UnusedFiles:
-    """Delete what was found, and the notes of runs that are forgotten; returns what was deleted.
+    """Delete unused files and the references of forgotten runs; returns what was deleted.
 
-    The notes are read once more before: a search may have begun to need something meanwhile.
+    References are read once more first: a search may have added one meanwhile.
     """
     referenced_keys = _referenced_keys(library, _remaining_references(library, forgotten_run_ids))
     records = tuple(record for record in unused.records if record.key not in referenced_keys)
@@ -84,7 +84,7 @@ def delete_unused(
 
 
 def _any_running(library: Library, forgotten_run_ids: Collection[str]) -> bool:
-    """Whether a search has given a sign of life in time and says that it runs."""
+    """Whether a search is running, by its status and a recent heartbeat."""
     now, statuses = time.time(), library.statuses()
     texts = [
         text for run_id in statuses.keys() - set(forgotten_run_ids) for text in statuses[run_id]
@@ -110,7 +110,7 @@ def _remaining_references(
 
 
 def _referenced_keys(library: Library, references: Collection[RunReferences]) -> set[str]:
-    """The keys that are needed, and those of their parents."""
+    """The referenced keys, and the keys of their parents."""
     keys = {key for reference in references for key in reference.keys}
     return keys | {
         parent for key in keys if (record := library.record(key)) for parent in record.parents
@@ -118,6 +118,6 @@ def _referenced_keys(library: Library, references: Collection[RunReferences]) ->
 
 
 def _scratch_key(path: str) -> str:
-    """The key of the stage whose half-done state a file is; of several in one pass the first."""
+    """The key of the stage whose checkpoint a file is; of a batch, the first key."""
     folder, _, name = path.partition("/")
     return name[:64] if folder == "scratch" else ""

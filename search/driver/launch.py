@@ -35,21 +35,21 @@ def launch(
 ) -> LaunchResult:
     """Run a search from its beginning to its report.
 
-    Relative places in the experiment are resolved from the working folder now, once and for all.
+    Relative paths in the experiment are resolved from the working folder.
 
     Args:
-        experiment: from :func:`stillhouse.load_experiment`.
-        address: of a Ray cluster; none starts Ray on this machine.
-        inline: everything in this process, without Ray.
+        experiment: from ``stillhouse.load_experiment``.
+        address: a Ray cluster; None starts Ray on this machine.
+        inline: run everything in this process, without Ray.
         observers: called with every event, on the driver; must return at once.
-        test: also measure the repeated configurations on the test split. Only ``reuse`` does:
-            a search that looked at it could choose by it.
+        test: also measure the repeated configurations on the test split. Only ``reuse`` sets
+            it: a search that saw the test split could choose by it.
 
     Raises:
         ConfigError: the library, the tracking store, the study's database or the cluster cannot
             be used.
-        Lost: the library, the study's database or the run's folder failed on the way and did not
-            come back.
+        StorageUnavailable: the library, the study's database or the run folder became
+            unusable, and stayed so.
         SearchFailed: no trial finished, or something failed when the search had ended.
     """
     experiment = with_absolute_paths(experiment, Path.cwd())
@@ -66,16 +66,16 @@ def resume(
     trials: int = 0,
     observers: Sequence[Observer] = (),
 ) -> LaunchResult:
-    """Go on with a run that was stopped, or with ``trials`` more of one that had ended.
+    """Continue a run that was stopped, or extend a run that has ended by ``trials``.
 
-    Finished stages and trials are not repeated; what was running goes on from its last saved
+    Finished stages and trials are not repeated. Interrupted ones continue from their last saved
     epoch, in the same MLflow runs.
 
     Raises:
         ConfigError: there is no such run, another process runs it, its experiment is no longer
             valid, its trials would be others today, as on other data, or its library has none of
             its artifacts.
-        Lost, SearchFailed: as :func:`launch`.
+        StorageUnavailable, SearchFailed: as :func:`launch`.
     """
     folder = RunFolder.find(name)
     experiment = load_run(folder)
@@ -90,10 +90,10 @@ def resume(
 
 
 def _run_launch(request: LaunchRequest, address: str | None, inline: bool) -> LaunchResult:
-    """Run a search whose folder is there. Its state is told from the first moment on.
+    """Run a search in its existing folder, and keep its state file up to date.
 
     Raises:
-        ConfigError, Lost, SearchFailed: as :func:`launch`.
+        ConfigError, StorageUnavailable, SearchFailed: as :func:`launch`.
         KeyboardInterrupt: it was stopped before it began.
     """
     folder, stop = request.folder, StopSignal()
@@ -119,11 +119,11 @@ def _run_launch(request: LaunchRequest, address: str | None, inline: bool) -> La
 
 
 def _make_driver(request: LaunchRequest, state: StateFile, stop: StopSignal) -> Driver:
-    """The driver with all its parts.
+    """The driver of a launch. If it cannot be made, the state file says why.
 
     Raises:
         ConfigError: the library or the study cannot be used, or another process has the run.
-        KeyboardInterrupt: a stop; its message says how to go on.
+        KeyboardInterrupt: the user stopped it; the message has the command that resumes.
     """
     try:
         return Driver(request, state, stop)
@@ -139,25 +139,25 @@ def _make_driver(request: LaunchRequest, state: StateFile, stop: StopSignal) -> 
 
 
 def _write_experiment(request: LaunchRequest) -> None:
-    """Keep what was asked; a file that says so already stays as it is."""
+    """Write the experiment into the run folder; an equal file is left as it is."""
     text, file = to_yaml(request.experiment.plain()), request.folder.path / "experiment.yaml"
     if not file.exists() or file.read_text(encoding="utf-8") != with_end_mark(text):
         request.folder.write_yaml(file.name, text)
 
 
 def resume_hint(name: str) -> str:
-    """What is said of a run that was stopped."""
+    """The line for a stopped run, with the command that resumes it."""
     return f"{name} was stopped; go on with: stillhouse resume {name}"
 
 
 def _with_resume_hint(error: StorageUnavailable, folder: RunFolder) -> StorageUnavailable:
-    """With what to type once the place is back."""
+    """The error with the command that resumes the run."""
     storage, message = error.problem.path, error.problem.message
     return StorageUnavailable(storage, f"{message}; then stillhouse resume {folder.name}")
 
 
 def _check_study_address(experiment: Experiment) -> None:
-    """Have its database answer before anything is begun; say what a resume will not know."""
+    """Connect to the study's database before the start; warn of passwords that are not kept."""
     if experiment.study:
         check_study_database(experiment.study)
     for field, uri in {"tracking": experiment.tracking, "study": experiment.study}.items():

@@ -1,4 +1,4 @@
-"""What a launch is asked to do, and what it came to."""
+"""The request and the result of a launch."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from stillhouse.search.results.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class LaunchResult:
-    """What a launch came to. ``outcome`` is what is known so far if it was interrupted.
+    """The result of a launch; ``outcome`` is partial if it was interrupted.
 
-    ``reason`` says why it failed; ``notes`` what was left out, and why, though it did not.
+    ``reason`` is that of a failure. ``notes`` name omitted results of a launch that succeeded.
     """
 
     folder: RunFolder
@@ -29,7 +29,7 @@ class LaunchResult:
 
 @dataclass(frozen=True)
 class LaunchRequest:
-    """What is launched, and who hears of it."""
+    """The experiment and run folder of a launch, and the observers of its events."""
 
     experiment: Experiment
     folder: RunFolder
@@ -39,10 +39,10 @@ class LaunchRequest:
 
 
 class SearchFailed(RuntimeError):
-    """No trial of a search finished, or something failed when it had ended.
+    """No trial of a search finished, or a final step failed.
 
-    ``result`` is what it came to; what could be written and sent, was. The message is one line
-    with the reasons.
+    ``result`` holds the outcome; the other final steps were done. The message is one line with
+    the reasons.
     """
 
     def __init__(self, result: LaunchResult) -> None:

@@ -1,4 +1,4 @@
-"""What a launch would run, and about how long: known without running it."""
+"""The stages and trials that a launch would run, and an estimate of their time."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ from stillhouse.spaces.network_spec import NetworkSpec
 
 MAX_CONFIGURATIONS = 2000
 _MAX_PROBED_VALUES = 16
-"""Values of a domain that are laid out to see whether shared stages depend on it."""
+"""Values of a domain that are tried to see whether shared stages depend on it."""
 
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """A shared stage that trials may need; ``seconds`` is what making it may take."""
+    """A shared stage that trials may need; ``seconds`` is the estimated time to build it."""
 
     key: str
     label: str
@@ -61,7 +61,7 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class Plan:
-    """``exact`` if every configuration was looked at, and not a sample of them."""
+    """The plan of a search; ``exact`` if it covers every configuration, not a sample."""
 
     stages: tuple[PlannedStage, ...]
     exact: bool
@@ -76,7 +76,7 @@ class Plan:
 
 
 def plan_search(experiment: Experiment, slots: int = 0) -> Plan:
-    """Lay the search out and judge its time by a few training steps of each network."""
+    """Expand the search, and estimate its time from a few training steps of each network."""
     slots = slots or max(1, int((os.cpu_count() or 1) / experiment.run.resources.cpu))
     torch.set_num_threads(max(1, int(experiment.run.resources.cpu)))
     library = Library(experiment.library)
@@ -111,7 +111,7 @@ def plan_search(experiment: Experiment, slots: int = 0) -> Plan:
 
 
 def _distinct_graphs(experiment: Experiment) -> tuple[list[StageGraph], bool]:
-    """The recipes that differ in their shared stages; whether these are all."""
+    """The stage graphs that differ in their shared stages; whether these are all."""
     prerequisites = experiment.stage_graph().prerequisites
     shared_paths = [
         path
@@ -158,7 +158,7 @@ def _decides_shared_stages(
 
 
 def _prerequisite_keys(path: str, value: Any, experiment: Experiment) -> set[str]:
-    """The keys that a trial rests on with one value laid over the file; none where it cannot be."""
+    """The keys that a trial needs with one value changed; empty if the value is invalid."""
     try:
         return {stage.key for stage in experiment.stage_graph({path: value}).prerequisites}
     except ConfigError:
@@ -166,7 +166,7 @@ def _prerequisite_keys(path: str, value: Any, experiment: Experiment) -> set[str
 
 
 def _sampled_graphs(experiment: Experiment) -> Iterator[StageGraph]:
-    """Some of the recipes there can be: the one in the file, and others at random."""
+    """A sample of the stage graphs: the one of the file, and random ones."""
     yield experiment.stage_graph()
     suggester = _RandomSuggester(experiment.run.seed)
     for _ in range(min(experiment.run.trials, 200)):
@@ -175,7 +175,7 @@ def _sampled_graphs(experiment: Experiment) -> Iterator[StageGraph]:
 
 
 def _factorial_graphs(experiment: Experiment) -> list[StageGraph]:
-    """Those of a factorial's students, each once, beside the one that its trial makes."""
+    """The graphs of a factorial's students, each once, without the one of its trial."""
     if not experiment.factorial:
         return []
     graphs = [graph for cell in factorial_cells(experiment) for graph in cell.graphs.values()]
@@ -185,7 +185,7 @@ def _factorial_graphs(experiment: Experiment) -> list[StageGraph]:
 
 
 def _count_repeats(experiment: Experiment, library: Library) -> int:
-    """How many students the repetitions and baselines make."""
+    """The number of students of repetitions and baselines."""
     run_settings, path = experiment.run, experiment.run.repeats.of_each
     num_groups = len(experiment.search[path].grid(1)) if path else 1
     ungrouped = run_settings.repeats.model_copy(update={"of_each": None})
@@ -244,7 +244,7 @@ class _StageTimeEstimator:
         self._seconds_per_image: dict[tuple[str, bool], float] = {}
 
     def seconds(self, stage: Stage) -> float:
-        """About how long a stage takes: its epochs over its examples, teachers included.
+        """The estimated seconds of a stage: its epochs over its examples, teachers included.
 
         A student that goes on from an assembly counts with the budgets' share of the teacher;
         a neighbourhood with its share of a pass. Zero where nothing is known.
@@ -310,7 +310,7 @@ class _StageTimeEstimator:
         return seconds_per_image * facts(stage.data).sizes["train"] * operation.epochs
 
     def _seconds_of_stage(self, stage: Stage, training: bool) -> float:
-        """Seconds of one image's pass through what a stage makes."""
+        """Seconds of one image's pass through the network of a stage."""
         operation = stage.operation
         if isinstance(operation, AssembleNetwork):
             return _budget_share(stage, operation) * self._seconds_of_stage(
@@ -341,7 +341,7 @@ class _StageTimeEstimator:
 
 
 def _neighbourhood_costs(stage: Stage, operation: DistilNeighbourhood) -> Costs:
-    """Those of a replacement that is not there yet."""
+    """The costs of a replacement that is not built yet."""
     about, spec = facts(stage.data), require_named_network(stage.parents[0])
     teacher, cut_shapes = sketch_and_cuts(canonical_json(spec.plain()), about.shape, about.classes)
     with on_device_of(teacher):
@@ -350,7 +350,7 @@ def _neighbourhood_costs(stage: Stage, operation: DistilNeighbourhood) -> Costs:
 
 
 def _budget_share(assembly: Stage, operation: AssembleNetwork) -> float:
-    """Of the teacher's work, what the budgets leave."""
+    """The share of the teacher's costs that the budgets allow."""
     teacher_costs = assembly.parents[0].operation.costs(assembly.data)
     shares = [
         limit.max / teacher_costs[cost]
@@ -361,7 +361,7 @@ def _budget_share(assembly: Stage, operation: AssembleNetwork) -> float:
 
 
 def _fastest_pass(network: torch.nn.Module, images: torch.Tensor, training: bool) -> float:
-    """Seconds of the fastest of several passes: what else the machine does only slows some."""
+    """Seconds of the fastest of several passes: other load only slows a pass down."""
     times: list[float] = []
     while len(times) < 3 or (sum(times) < 0.2 and len(times) < 20):
         started = time.perf_counter()

@@ -1,7 +1,7 @@
-"""Whether a run that goes on would make what it has made before.
+"""Refuses to resume a run whose trials would have other keys today.
 
-The study holds each trial's keys. Where data, weights or a method have changed since, the same
-values have other keys today, and one table would mix two experiments.
+The study holds each trial's keys. If data, weights or a method have changed, the same values have
+other keys, and one table would mix two experiments.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def check_unchanged(experiment: Experiment, folder: RunFolder) -> None:
         difference = _describe_difference(trial, graphs, library)
         if difference:
             message = (
-                f"cannot go on, since trial {trial.number} would be another one today: {difference}; "
-                "bring back what it was, or launch a new search"
+                f"cannot go on, since trial {trial.number} would be another one today: "
+                f"{difference}; bring back what it was, or launch a new search"
             )
             raise ConfigError([Problem(folder.name, message)])
 
@@ -62,7 +62,7 @@ def _distinct_trials(trials: Iterable[TrialResult]) -> Iterator[TrialResult]:
 
 
 def _describe_difference(trial: TrialResult, graphs: _GraphCache, library: Library) -> str:
-    """What changed since a trial was laid out; empty if nothing did."""
+    """What changed since a trial was proposed; empty if nothing did."""
     try:
         stages = list(graphs.graph(trial.values).student.ancestors())
     except ConfigError as error:
@@ -108,10 +108,9 @@ def _format_value(value: Any) -> str:
 
 
 class _GraphCache:
-    """Recipes of one experiment; an entry that several share is parsed and laid out once.
+    """Stage graphs of one experiment; an entry that several graphs share is expanded once.
 
-    Only keys are asked of them: what :func:`build_stage_graph` checks was checked when they were
-    proposed.
+    The graphs serve for their keys only. They were checked when their trials were proposed.
     """
 
     def __init__(self, experiment: Experiment) -> None:

@@ -16,17 +16,17 @@ class StopSignal:
         self._requested = threading.Event()
 
     def is_cause_of(self, error: BaseException) -> bool:
-        """Whether an error comes of a stop.
+        """Whether an error was caused by a stop.
 
-        A stop in the middle of Ray's start comes out of it as an error of Ray's.
+        A stop while Ray starts is raised as an error of Ray.
         """
         return self._requested.is_set() or isinstance(error, KeyboardInterrupt)
 
     @contextlib.contextmanager
     def handling_sigterm(self) -> Iterator[None]:
-        """SIGTERM does what Ctrl-C does: Tune listens to the one, clusters send the other.
+        """SIGTERM acts as Ctrl-C: Tune handles SIGINT, clusters send SIGTERM.
 
-        Only the main thread may say so; in another thread this changes nothing.
+        Outside the main thread this has no effect: only that may install handlers.
         """
         if threading.current_thread() is not threading.main_thread():
             yield

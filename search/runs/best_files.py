@@ -22,7 +22,7 @@ def best_files(experiment: Experiment, outcome: Outcome) -> Iterator[tuple[str, 
 
 
 def best_file_name(group: str) -> str:
-    """The file of the best of a group; of the best of all where there is no group."""
+    """The file name of a group's best configuration; of the overall best for an empty group."""
     parameter, _, value = group_label(group).partition(" ")
     return f"best-{slug(parameter)}-{slug(value)}.yaml" if group else "best.yaml"
 
@@ -36,7 +36,8 @@ def best_yaml(experiment: Experiment, outcome: Outcome, best: SeedRuns) -> str:
     seed, student = outcome.representative(best)
     header = [
         f"The best of {len(outcome.trials)} trials of {outcome.name} ({best.name}).",
-        f"{figure} {best.mean(figure):.4f} +- {best.spread(figure):.4f} over {_describe_seeds(best)}.",
+        f"{figure} {best.mean(figure):.4f} +- {best.spread(figure):.4f} over "
+        f"{_describe_seeds(best)}.",
         f"Student {student.key[:12]} (seed {seed}, the nearest to the mean), "
         f"{student.figures.get('parameters', 0):,.0f} parameters.",
         *limit_violations(outcome, best),
@@ -51,5 +52,5 @@ def _describe_seeds(best: SeedRuns) -> str:
 
 
 def slug(text: str) -> str:
-    """Text as part of a file's name: ``67000`` for ``67,000``, nothing but word letters."""
+    """Text as part of a file name: ``67000`` for ``67,000``, word characters only."""
     return re.sub(r"\W+", "_", re.sub(r"(?<=\d)[,_](?=\d)", "", text)).strip("_")

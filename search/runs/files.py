@@ -17,25 +17,27 @@ from stillhouse.spaces.config.problems import ConfigError, Problem
 
 @dataclass(frozen=True)
 class FoundFile:
-    """``tracking`` is the MLflow store that it came from; None for a folder of this machine, and
-    for the database that is used without ``tracking:``."""
+    """A file of a run. ``tracking`` is the MLflow store that it came from.
+
+    It is None for a folder of this machine and for the default database.
+    """
 
     path: Path
     tracking: str | None = None
 
 
 def find_run_file(name: str, file: str, tracking: str | None = None) -> FoundFile:
-    """A file of a run's, or of the run that has this id in MLflow.
+    """A file of a run, by the run's name or by its id in MLflow.
 
     Args:
         name: a run, an experiment (its newest run), or an id.
-        tracking: the only store to ask for an id. Without it these are asked in turn:
-            ``MLFLOW_TRACKING_URI``, ``mlflow.db`` in the working folder, and where the runs of
-            this machine were tracked.
+        tracking: the only store to search for an id. Without it, in turn:
+            ``MLFLOW_TRACKING_URI``, ``mlflow.db`` in the working folder, and the stores of the
+            runs on this machine.
 
     Raises:
-        ConfigError: there is no such run, or it has no such file; the message says where it was
-            looked for.
+        ConfigError: there is no such run, or it has no such file; the message lists the
+            stores that were searched.
     """
     try:
         folder = RunFolder.find(name)
@@ -66,7 +68,7 @@ def _find_in_mlflow(
 
 
 def _tracking_stores(tracking: str | None) -> list[str]:
-    """Where to ask, each once, in order."""
+    """The stores to search, each once, in order."""
     if tracking:
         return [resolve_uri(tracking, Path.cwd())]
     candidates = [os.environ.get("MLFLOW_TRACKING_URI"), None, *_tracked_uris()]
@@ -78,7 +80,7 @@ def _tracking_stores(tracking: str | None) -> list[str]:
 
 
 def _tracked_uris() -> Iterator[str]:
-    """Where the runs of this machine were tracked, the newest first."""
+    """The stores of the runs on this machine, the newest run first."""
     root = runs_root()
     folders = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
     for folder in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True):

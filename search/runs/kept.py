@@ -1,4 +1,4 @@
-"""A run as its folder keeps it: what was asked, how it stands, and the library it rests on."""
+"""A run from its folder: its experiment, its state, and its library."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from stillhouse.spaces.config.problems import ConfigError, Problem
 
 
 def load_run(folder: RunFolder, only_read: bool = False) -> Experiment:
-    """The experiment of a run. Its places mean what they meant when it was launched.
+    """The experiment of a run, with the paths of its launch.
 
-    Earlier versions kept relative places. Those are resolved from the folder of the launch, which
-    other files of the run tell, or else from the working folder.
+    Earlier versions wrote relative paths. They are resolved from the folder of the launch, which
+    other files of the run hold, or else from the working folder.
 
     Args:
-        only_read: nothing of it will run, see
-        :func:`stillhouse.search.experiment.checks.check_experiment`.
+        only_read: the experiment will not run; see
+            ``stillhouse.search.experiment.checks.check_experiment``.
 
     Raises:
         ConfigError: the file is missing, or its experiment is not valid any more.
@@ -45,7 +45,7 @@ def load_run(folder: RunFolder, only_read: bool = False) -> Experiment:
 def upgrade_document(folder: RunFolder, document: Mapping[str, Any]) -> dict[str, Any]:
     """The data of a run's ``experiment.yaml`` or ``best.yaml``, as this version writes it.
 
-    Its places are absolute, and it names no preset that only earlier versions had.
+    Paths are absolute, and presets of earlier versions are spelled out.
     """
     return document_with_absolute_paths(
         without_removed_presets(document), _launch_folder(folder, document)
@@ -53,10 +53,10 @@ def upgrade_document(folder: RunFolder, document: Mapping[str, Any]) -> dict[str
 
 
 def open_existing_library(uri: str, name: str, remedy: str) -> Library:
-    """The library on which the run ``name`` rests. Nothing is made there by opening it.
+    """The library of the run ``name``; opening it creates nothing.
 
     Raises:
-        ConfigError: no library lies there, as in a folder that is not mounted.
+        ConfigError: there is no library, as in a folder that is not mounted.
     """
     library = find_library(uri)
     if library is None:
@@ -65,7 +65,7 @@ def open_existing_library(uri: str, name: str, remedy: str) -> Library:
 
 
 def run_library(folder: RunFolder, experiment: Experiment) -> Library:
-    """The same for a run's folder, with what helps.
+    """The library of a run folder.
 
     Raises:
         ConfigError: as :func:`open_existing_library`.
@@ -74,20 +74,20 @@ def run_library(folder: RunFolder, experiment: Experiment) -> Library:
 
 
 def library_remedy(folder: RunFolder) -> str:
-    """What helps where a run's library is away."""
+    """The remedy for a missing library of a run."""
     file = folder.path / "best.yaml"
     best = f"; its best configuration stands in {file}" if file.exists() else ""
     return f"mount it, or name its place now as `library:` in {folder.path}/experiment.yaml{best}"
 
 
 def no_artifacts_error(uri: str, name: str, remedy: str) -> ConfigError:
-    """The library has nothing of what the run ``name`` made."""
+    """The error for a library that has no artifact of the run ``name``."""
     message = f"library {for_display(uri)} has none of its artifacts; {remedy}"
     return ConfigError([Problem(name, message)])
 
 
 def has_artifacts(folder: RunFolder) -> bool:
-    """Whether a launch of the run has left something in its library."""
+    """Whether a launch of the run has stored an artifact."""
     status = folder.read_json(STATUS_FILE)
     stages, ended = status.get("stages", {}), status.get("trials", {}).get("ended", {})
     num_artifacts = stages.get("made", 0) + stages.get("reused", 0) + ended.get("finished", 0)
@@ -96,16 +96,16 @@ def has_artifacts(folder: RunFolder) -> bool:
 
 @dataclass(frozen=True)
 class RunState:
-    """How a run stands. ``state`` is running, finished, interrupted, failed or killed.
+    """The state of a run: running, finished, interrupted, failed or killed.
 
-    ``reason`` says why it failed.
+    ``reason`` is that of a failure.
     """
 
     state: str
     reason: str = ""
 
     def describe(self, name: str, num_finished: int) -> str:
-        """What became of a run that has not finished, and what goes on with it."""
+        """One line on a run that has not finished, with the command that resumes it."""
         trials = f"{num_finished} trial{'s' * (num_finished != 1)} finished"
         if self.state == "running":
             return f"{name} is running: {trials} so far"
@@ -115,7 +115,7 @@ class RunState:
 
 
 def run_state(folder: RunFolder) -> RunState:
-    """How a run stands, as its folder tells."""
+    """The state of a run, from its folder."""
     state_file, status = folder.read_json("state.json"), folder.read_json(STATUS_FILE)
     state = str(state_file.get("state", "interrupted"))
     if state == "running" and (not status or heartbeat_overdue(status, time.time()) is not None):
@@ -124,7 +124,7 @@ def run_state(folder: RunFolder) -> RunState:
 
 
 def _launch_folder(folder: RunFolder, document: Mapping[str, Any]) -> Path:
-    """The working folder of the launch, if it is still there; else the present one."""
+    """The working folder of the launch if it still exists; else the present one."""
     library, tracking = document.get("library", "stillhouse-library"), document.get("tracking")
     launch_folder = None
     if isinstance(library, str) and is_relative_location(library):

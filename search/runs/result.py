@@ -1,4 +1,4 @@
-"""What a run came to, read from its folder, its study and its library. Nothing is written."""
+"""The outcome of a run, read from its folder, its study and its library. Nothing is written."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from stillhouse.search.artifacts.record import Record
 from stillhouse.search.artifacts.store import Library
+from stillhouse.search.evaluation.final_comparison import make_outcome
 from stillhouse.search.experiment.experiment import Experiment
 from stillhouse.search.results.outcome import Outcome, SeedRuns, TrialResult, with_device_metrics
 from stillhouse.search.results.run_folder import RunFolder
@@ -25,10 +26,10 @@ from stillhouse.spaces.config.problems import ConfigError, Problem
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run came to, as far as its library still has it.
+    """The outcome of a run, as far as its library still has the records.
 
-    ``written_outcome`` is what ``outcome.json`` said when it was read. ``missing_repeats`` names
-    the repeated configurations that stand there, and whose records the library has no longer.
+    ``written_outcome`` is the content of ``outcome.json``. ``missing_repeats`` names its repeated
+    configurations whose records the library has no longer.
     """
 
     experiment: Experiment
@@ -38,12 +39,12 @@ class RunResult:
 
     @property
     def misses_trials(self) -> bool:
-        """Whether a trial is among them, so that the best of all cannot be told."""
+        """Whether a trial is missing, so that the best configuration is unknown."""
         return any(name.rpartition(": ")[2].startswith("trial ") for name in self.missing_repeats)
 
 
 def read_outcome(folder: RunFolder) -> Outcome:
-    """What a run came to, from its study, its ``outcome.json`` and the library.
+    """The outcome of a run, from its study, its ``outcome.json`` and the library.
 
     Raises:
         ConfigError: as :func:`read_run`.
@@ -52,7 +53,7 @@ def read_outcome(folder: RunFolder) -> Outcome:
 
 
 def read_run(folder: RunFolder) -> RunResult:
-    """The same with what was asked, what was written, and what the library lacks.
+    """The outcome with its experiment, the written file, and the missing repetitions.
 
     Raises:
         ConfigError: the run's experiment is not valid any more, its library has none of its
@@ -66,21 +67,18 @@ def read_run(folder: RunFolder) -> RunResult:
         written = reconstruct_outcome(experiment, folder, library, trials, importances)
     records = _read_records(experiment, folder, trials, written)
     repeats, missing = split_repeats(written, records, trials)
-    outcome = Outcome(
-        name=folder.name,
-        goals=experiment.goals,
-        limits=experiment.limits,
-        trials=tuple(trials),
+    outcome = make_outcome(
+        experiment,
+        folder.name,
+        trials,
+        records,
         seed_runs=repeats,
-        records=records,
-        labels={key: record.name for key, record in records.items()},
-        made_keys=frozenset(written.get("made", ())),
-        reused_keys=frozenset(written.get("reused", ())),
         importances=written.get("importances", {}),
         seconds=folder.seconds_so_far(),
-        test_accuracies={role: tuple(values) for role, values in written.get("tests", {}).items()},
-        factorial=experiment.factorial.plain() if experiment.factorial else {},
+        made_keys=written.get("made", ()),
+        reused_keys=written.get("reused", ()),
         variances=written.get("variances", {}),
+        test_accuracies={role: tuple(values) for role, values in written.get("tests", {}).items()},
     )
     return RunResult(experiment, outcome, written, missing)
 
@@ -88,7 +86,7 @@ def read_run(folder: RunFolder) -> RunResult:
 def _read_trials(
     experiment: Experiment, folder: RunFolder
 ) -> tuple[list[TrialResult], dict[str, float]]:
-    """The trials of the run's study, and what each searched value is worth.
+    """The trials of the run's study, and the importance of each searched path.
 
     Raises:
         ConfigError: the study is gone, or empty though the run has ended before.
@@ -114,7 +112,7 @@ def _read_records(
     trials: Sequence[TrialResult],
     written: Mapping[str, Any],
 ) -> dict[str, Record]:
-    """The records of all that the run made and its library still has.
+    """The records of the run's stages that its library still has.
 
     Raises:
         ConfigError: the library has none of them.
@@ -135,9 +133,9 @@ def _read_records(
 def split_repeats(
     written: Mapping[str, Any], records: Mapping[str, Record], trials: Sequence[TrialResult]
 ) -> tuple[tuple[SeedRuns, ...], tuple[str, ...]]:
-    """The repeated configurations whose records are all there, and the names of the others.
+    """The repeated configurations with all their records, and the names of the others.
 
-    A journal may have lost its last trials; what was repeated of those is left out.
+    A journal may have lost its last trials; their repetitions are left out.
     """
     complete, missing = [], []
     roles = {f"trial {trial.number}" for trial in trials}

@@ -1,4 +1,4 @@
-"""What a search came to, written into its run's folder, and its best configuration read again."""
+"""Writes the outcome of a search into its run folder, and reads its best configuration."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def write_outcome(
     With ``run.repeats.of_each`` also the best of each value: ``best-parameters-67000.yaml``.
 
     Args:
-        written: what ``outcome.json`` said, where the outcome was read from it. What it said of
-            records that the library lacks stays there, and then so does ``best.yaml``.
+        previous: the present content of ``outcome.json``, if the outcome was read from it. Its
+            entries whose records the library lacks are kept, and then so is ``best.yaml``.
     """
     files = write_outcome_data(experiment, outcome, folder, previous)
     return files + write_pages(experiment, outcome, folder)
@@ -76,7 +76,7 @@ def write_pages(experiment: Experiment, outcome: Outcome, folder: RunFolder) -> 
 
 
 def _merge_previous(data: Mapping[str, Any], previous: Mapping[str, Any]) -> dict[str, Any]:
-    """``outcome.json`` anew, with all that stood there before."""
+    """The new ``outcome.json``, with the previous entries that it lacks."""
     current = {(r["role"], r.get("group", "")): r for r in data["repeats"]}
     merged_runs = [
         current.get((r["role"], r.get("group", "")), r) for r in previous.get("repeats", ())

@@ -120,7 +120,7 @@ def _size_warnings(experiment: Experiment, graph: StageGraph) -> Iterator[Proble
 
 
 def _students_of_searched_sizes(experiment: Experiment) -> Iterator[Stage]:
-    """The student with each value of a searched path that decides sizes."""
+    """The student with the boundary values of each searched path that decides its size."""
     for path, domain in experiment.search.items():
         if split_path(path)[0] == experiment.final_name and split_path(path)[1] in _SIZE_FIELDS:
             plain_path = without_wildcard(path)

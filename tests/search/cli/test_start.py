@@ -88,7 +88,7 @@ def test_a_start_ahead_that_fails_is_left_to_the_search(monkeypatch):
     monkeypatch.setattr(start, "_import_modules", tried.extend)
     start._start_ray()
     assert None in tried
-    assert "stillhouse.search.cli.app" in tried
+    assert "stillhouse.search.cli.runs" in tried
 
 
 @pytest.mark.ray
@@ -109,7 +109,7 @@ def test_a_mistake_is_told_though_ray_was_started(tmp_path):
 
 def test_a_search_starts_without_what_only_plans_and_pictures_need():
     """Seconds in the driver and in every worker."""
-    modules = ("cli.app", "tuning.trial", "stages.assemble")
+    modules = ("cli.runs", "tuning.trial", "stages.assemble")
     code = (
         f"import sys, {', '.join(f'stillhouse.search.{m}' for m in modules)}; print(*sys.modules)"
     )

@@ -3,7 +3,7 @@
 import pytest
 
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.cli.show import parse_overrides
+from stillhouse.search.cli.options import parse_overrides
 from stillhouse.search.core.addresses import (
     for_display,
     for_storage,
@@ -126,5 +126,5 @@ def test_the_file_of_a_run_keeps_no_password_and_no_key_changes(load):
     told = experiment.plain()
     assert told["tracking"] == "http://host:5000"
     assert told["study"] == "postgresql+psycopg://me@host/db"
-    assert experiment.stage_graph().keys == load().stage_graph().keys
+    assert experiment.stage_graph().keys_by_label == load().stage_graph().keys_by_label
     assert "secret" not in str(experiment.fixed_configuration({}, "best"))

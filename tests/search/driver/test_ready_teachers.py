@@ -74,7 +74,7 @@ def test_a_plan_counts_all_teachers_that_may_be_chosen(folder):
 
 def test_who_is_taught_by_one_teacher_alone_is_the_direct_student(searched):
     _, outcome = searched
-    best, roles = winner(outcome), {r.role for r in outcome.repeats}
+    best, roles = winner(outcome), {r.role for r in outcome.seed_runs}
     values = next(t.values for t in outcome.trials if best.role == f"trial {t.number}")
     told = "The best has no assistants: it is the direct student."
     if len(values["student.teachers"]) == 1:

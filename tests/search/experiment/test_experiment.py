@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.cli.show import parse_overrides
+from stillhouse.search.cli.options import parse_overrides
 from stillhouse.search.experiment.experiment import to_yaml
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.spaces.config.problems import ConfigError

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stillhouse.search.cli.show import parse_overrides
+from stillhouse.search.cli.options import parse_overrides
 from stillhouse.search.experiment.experiment import to_yaml
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.search.experiment.yaml_source import parse_document, read_document

@@ -131,7 +131,7 @@ def test_a_database_refuses_who_only_looks(load, tmp_path, monkeypatch):
 DRIVER = """
 import sys
 from stillhouse.search.results.run_folder import RunFolder
-with RunFolder.find("tiny").held():
+with RunFolder.find("tiny").locked():
     print("held", flush=True)
     sys.stdin.read()
 """

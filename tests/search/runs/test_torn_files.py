@@ -85,7 +85,7 @@ def call(*words):
 
 
 def settled(outcome):
-    return [(r.role, r.seeds, [record.key for record in r.records]) for r in outcome.repeats]
+    return [(r.role, r.seeds, [record.key for record in r.records]) for r in outcome.seed_runs]
 
 
 # All at once
@@ -116,7 +116,7 @@ def test_what_follows_from_study_and_library_is_rebuilt(folder, finished, cut, c
     assert resume("tiny", inline=True).state == "finished"
     outcome = read_outcome(folder)
     assert [t.state for t in outcome.trials] == ["finished"] * 3
-    assert [t.stage_keys for t in outcome.trials] == [t.keys for t in known]
+    assert [t.stage_keys for t in outcome.trials] == [t.stage_keys for t in known]
     assert settled(outcome) == settled(finished.outcome)
     assert json.loads((folder.path / "state.json").read_text())["state"] == "finished"
     assert "tiny-1: finished" in call("status", "tiny")
@@ -175,8 +175,8 @@ def test_a_journal_that_has_lost_all_trials_is_one_line(folder):
 
 def test_repetitions_of_a_trial_that_the_journal_lost_are_left_out(folder, finished):
     written = folder.read_json("outcome.json")
-    (role,) = {r.role for r in finished.outcome.repeats if r.is_trial}
-    records, trials = finished.outcome.stages, finished.outcome.trials
+    (role,) = {r.role for r in finished.outcome.seed_runs if r.is_trial}
+    records, trials = finished.outcome.records, finished.outcome.trials
     kept = [trial for trial in trials if f"trial {trial.number}" != role]
     assert [r.role for r in split_repeats(written, records, trials)[0] if r.is_trial] == [role]
     whole, lacking = split_repeats(written, records, kept)

@@ -9,7 +9,7 @@ from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.methods.core.data.dataset import open_data
 from stillhouse.search.artifacts.store import Library
 from stillhouse.search.assembly.network import load_network
-from stillhouse.search.cli import files
+from stillhouse.search.cli import plan as plan_command
 from stillhouse.search.driver.assembly_proposals import propose_assemblies, write_proposals
 from stillhouse.search.driver.launch import launch
 from stillhouse.search.driver.plan import plan_search
@@ -406,7 +406,7 @@ def test_what_a_launch_would_make_is_told_with_parts_together(load):
     assert len(parts) == 18
     assert all(stage.seconds > 0 for stage in parts if "identity" not in stage.label)
     assert planned.seconds >= sum(stage.seconds for stage in parts)
-    rows = {row[0]: row for row in files._stage_rows(planned)}
+    rows = {row[0]: row for row in plan_command._stage_rows(planned)}
     assert set(rows) == {"teacher", "parts: 18 neighbourhoods", "assembled: 4 assemblies"}
     assert rows["parts: 18 neighbourhoods"][3] == "0 of 18"
 

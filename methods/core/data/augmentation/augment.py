@@ -14,9 +14,9 @@ import torch
 from pydantic import model_validator
 from torch import Tensor
 
+from stillhouse.methods.core.data.augmentation import MAX_MAGNITUDE
 from stillhouse.methods.core.data.augmentation.mixing import Mix, draw_mix
 from stillhouse.methods.core.data.augmentation.noise import normal_noise
-from stillhouse.methods.core.data.augmentation.randaugment import MAX_MAGNITUDE
 from stillhouse.methods.core.data.base.rng import make_rng
 from stillhouse.spaces.config.base import Config, setting
 from stillhouse.spaces.config.domains import Choice, Integers, Uniform

@@ -14,9 +14,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-MAX_MAGNITUDE = 30
-"""Of RandAugment's changes."""
-
+from stillhouse.methods.core.data.augmentation import MAX_MAGNITUDE
 
 _Operation = Callable[[Tensor, float], Tensor]
 

@@ -1,4 +1,4 @@
-"""Commands about experiment files: check, plan."""
+"""``stillhouse plan``: what a search would run, or which assemblies the library's parts make."""
 
 from __future__ import annotations
 
@@ -7,59 +7,28 @@ from typing import Annotated, Any
 
 import typer
 
-from stillhouse.search.cli.show import (
-    JsonOption,
-    SetOption,
-    console,
-    parse_overrides,
-    print_json,
-    print_table,
-)
+from stillhouse.search.cli.options import FileArgument, JsonOption, SetOption, parse_overrides
+from stillhouse.search.cli.show import console, print_json, print_table
 from stillhouse.search.core.formatting import PART_NAMES, format_compact, format_duration
 from stillhouse.search.core.metrics import COST_METRICS
 from stillhouse.search.driver.assembly_proposals import propose_assemblies, write_proposals
 from stillhouse.search.driver.plan import Plan, PlannedStage
 from stillhouse.search.driver.plan import plan_search as make_plan
-from stillhouse.search.experiment.checks.cautions import setup_warnings
 from stillhouse.search.experiment.experiment import Experiment
-from stillhouse.search.experiment.initial_points import initial_points
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.spaces.config.limits import Limit, as_limit
 from stillhouse.spaces.config.problems import ConfigError, Problem, unknown_message
 
 _COLLECTIVE_NAMES = {**PART_NAMES, "assemble": "assemblies"}
 """Kinds of stage of which a search may have hundreds -> what several are called."""
-File = Annotated[Path, typer.Argument(help="Experiment file (YAML).")]
 Budget = Annotated[
     list[str] | None,
     typer.Option(metavar="COST=MOST", help="Plan assemblies from the library; repeatable."),
 ]
 
 
-def check(file: File, changes: SetOption = None, json: JsonOption = False) -> None:
-    """Validate an experiment file; nothing is run."""
-    experiment = load_experiment(file, parse_overrides(changes))
-    if json:
-        warned = [
-            {"path": warning.path, "message": warning.message}
-            for warning in setup_warnings(experiment)
-        ]
-        result = {"valid": True, "name": experiment.name, "searched": list(experiment.search)}
-        print_json({**result, "warnings": warned})
-        return
-    console.print(f"{file}: valid")
-    for warning in setup_warnings(experiment):
-        console.print(f"warning: {warning}", markup=False, soft_wrap=True)
-    if experiment.search:
-        print_table(("searched", "values"), [(p, str(d)) for p, d in experiment.search.items()])
-    if experiment.run.start != "sampler":
-        console.print(
-            "first trials:", *(f"  {start}" for start in initial_points(experiment)), sep="\n"
-        )
-
-
 def plan(
-    file: File,
+    file: FileArgument,
     changes: SetOption = None,
     slots: Annotated[int, typer.Option(help="Trials at once, for the estimate.")] = 0,
     budget: Budget = None,
@@ -87,8 +56,8 @@ def plan(
     num_available = sum(stage.there for stage in planned.stages)
     precision = "at most" if planned.exact else "about"
     console.print(
-        f"shared stages: {precision} {len(planned.stages)}, {num_available} of them in the library; "
-        f"{planned.trials} trials; {planned.repeats} repetitions and baselines"
+        f"shared stages: {precision} {len(planned.stages)}, {num_available} of them in the "
+        f"library; {planned.trials} trials; {planned.repeats} repetitions and baselines"
     )
     console.print(
         f"about {format_duration(planned.seconds)} with {planned.slots} at a time, judged by a few "
@@ -97,7 +66,7 @@ def plan(
 
 
 def _stage_rows(planned: Plan) -> list[tuple[Any, ...]]:
-    """A row a stage; parts of networks, of which there may be hundreds, together by their kind."""
+    """One row per stage; the hundreds of parts of networks share a row per entry and kind."""
     rows: list[tuple[Any, ...]] = []
     parts: dict[tuple[str, str], list[PlannedStage]] = {}
     collective_labels = {stage.label for stage in planned.stages if stage.kind in _COLLECTIVE_NAMES}
@@ -127,7 +96,7 @@ def _stage_rows(planned: Plan) -> list[tuple[Any, ...]]:
 
 
 def _duration_text(seconds: float) -> str:
-    """How long something may take; nothing where that is not known."""
+    """An estimated time; empty if it is unknown."""
     return format_duration(seconds) if seconds else ""
 
 
@@ -185,9 +154,9 @@ def _propose_assemblies(
             calibration.loss_calibration.agreement_left_out,
         )
         console.print(
-            f"corrected by {len(calibration.measured_assemblies)} assemblies made before: rank correlation "
-            f"with them {as_added.spearman:.2f} as added up, {left_out.spearman:.2f} corrected (each "
-            f"by the others), off by {left_out.mean_absolute_error:.3f}"
+            f"corrected by {len(calibration.measured_assemblies)} assemblies made before: rank "
+            f"correlation with them {as_added.spearman:.2f} as added up, {left_out.spearman:.2f} "
+            f"corrected (each by the others), off by {left_out.mean_absolute_error:.3f}"
         )
     if calibration.latency_calibration:
         as_added, left_out = (
