@@ -199,7 +199,7 @@ def test_what_was_running_is_taken_up_under_its_number(study):
     taken = [after.ask(), after.ask()]
     assert [p.number for p in taken] == [0, 2]
     for old, new in zip([asked[0], asked[2]], taken, strict=True):
-        assert new.recipe.keys == old.recipe.keys
+        assert new.graph.keys_by_label == old.graph.keys_by_label
         assert new.costs == old.costs
         assert json.dumps(new.values) == json.dumps({k: v for k, v in old.values.items()})
     assert after.tell(0, figures()).state == "finished"
@@ -343,13 +343,13 @@ def rounded(values):
 
 def test_a_grid_goes_on_where_it_was_stopped(study):
     changes = {"run.sampler": "grid", "run.grid_points": 2}
-    whole = [p.recipe.student.key for p in iter(study(changes, folder="whole").ask, None)]
+    whole = [p.graph.student.key for p in iter(study(changes, folder="whole").ask, None)]
     assert len(set(whole)) == 2 * 2 * 2 * 2
     found = []
     for stop in (1, 4, 6, 20):
         asking = study(changes)
         for proposal in itertools.islice(iter(asking.ask, None), stop):
-            found.append(proposal.recipe.student.key)
+            found.append(proposal.graph.student.key)
             asking.tell(proposal.number, figures())
         if stop == 4:  # between two steps of asking
             asking._study.enqueue_trial(next(asking._grid))
