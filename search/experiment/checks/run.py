@@ -34,7 +34,7 @@ def _check_start(experiment: Experiment) -> Iterator[Problem]:
         yield Problem("run.neighbours", "are those of the file's values; set start: file beside it")
     if start == "sampler":
         return
-    if experiment.run.sampler == "grid":
+    if experiment.run.sampler.is_grid:
         yield Problem("run.start", "a grid tries its own values only; leave it out")
     elif not initial_points(experiment):
         yield Problem("run.start", _NO_START[start])

@@ -174,7 +174,7 @@ def place(run, monkeypatch):
 
 
 def students(launched):
-    return {key for each in launched.outcome.repeats for key in [r.key for r in each.records]}
+    return {key for each in launched.outcome.seed_runs for key in [r.key for r in each.records]}
 
 
 def test_every_place_names_the_same_student(run, place):
@@ -213,7 +213,9 @@ def test_reuse_takes_seeds_that_nobody_has_used(run):
     first = launch(repeat_winner("fresh", {}, 2, None), inline=True)
     assert winner(first.outcome).seeds == (3, 4)
     assert len(first.outcome.made_keys) == 2
-    assert not students(first) & (students(run) | {t.keys["student"] for t in run.outcome.trials})
+    assert not students(first) & (
+        students(run) | {t.stage_keys["student"] for t in run.outcome.trials}
+    )
     second = repeat_winner(first.folder.name, {}, 3, None)
     assert second.run.repeats.first_seed == 5
 
