@@ -21,6 +21,7 @@ from pydantic_core import PydanticUndefined
 from stillhouse.methods.core.data.sources import SOURCES
 from stillhouse.methods.core.objective.method import MethodConfig
 from stillhouse.search.experiment.schema import ExperimentFile
+from stillhouse.search.experiment.tuner_settings import SAMPLERS, SCHEDULERS, TunerSettings
 from stillhouse.search.stages.core.config import STAGE_KINDS, StageConfig
 
 FOLDER = Path(__file__).parent
@@ -42,6 +43,8 @@ CUSTOM = {
     "Objective": "`{method: {settings}}`",
 }
 """Types that read themselves from YAML, by class name."""
+REGISTRIES = {registry.base: registry for registry in (SAMPLERS, SCHEDULERS)}
+"""Base class of plug-ins -> their folder; a field of that class takes any of them."""
 LIMITS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 LARGEST = 2**32
 """A limit beyond this guards an integer type. It says nothing to a reader, so it is left out."""
@@ -104,7 +107,9 @@ def _heading(model: Model, path: str) -> str:
 
 
 def _kind_of(model: Model) -> str:
-    """``asha`` of a class whose field ``kind`` can only be that; empty for other classes."""
+    """``asha`` of a plug-in, or of a class whose field ``kind`` can only be that; else empty."""
+    if issubclass(model, TunerSettings):
+        return model.kind
     field = model.model_fields.get("kind")
     return str(field.default) if field and typing.get_origin(field.annotation) else ""
 
@@ -184,6 +189,9 @@ def _type(annotation: Any, path: str, sections: Sections) -> str:
         if inner[1] is Any:
             return "mapping"
         return f"mapping of names to {_plural(_type(inner[1], f'{path}.NAME', sections))}"
+    if registry := REGISTRIES.get(annotation):
+        plugins = [registry.load(name) for name in registry.names()]
+        return " or ".join(sections.link(plugin, path) for plugin in plugins)
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return sections.link(annotation, path)
     name = getattr(annotation, "__name__", "")

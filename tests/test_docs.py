@@ -139,6 +139,15 @@ def test_the_new_method_is_one():
     assert loss.item() == pytest.approx((0.0**2 + 2.0**2) / 2)
 
 
+def test_the_new_sampler_is_one():
+    scope = {"__name__": "sobol"}
+    (text,) = [block for block in blocks("contributing", "python") if "Sobol" in block]
+    exec(compile(text, "contributing.md", "exec"), scope)
+    sampler = scope["Sobol"]
+    assert sampler.kind == "sobol"
+    assert type(sampler(scramble=False).build(0, 8)).__name__ == "QMCSampler"
+
+
 SNIPPETS = [(page.stem, code) for page in PAGES[2:] for code in blocks(page.stem, "python")]
 
 

@@ -170,8 +170,6 @@ class Experiment:
         if self.goal:
             file_data["goal"] = self.goal.model_dump(mode="json", exclude_defaults=True)
         file_data["run"] = self.run.model_dump(mode="json", exclude_defaults=True)
-        if "scheduler" in file_data["run"]:  # its kind is the default of its class
-            file_data["run"]["scheduler"] = {self.run.scheduler.kind: file_data["run"]["scheduler"]}
         file_data["library"] = self.library
         if self.tracking:
             file_data["tracking"] = for_storage(self.tracking)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, field_validator, model_validator
 
 from stillhouse.methods.core.data.config import DataConfig
 from stillhouse.search.core.addresses import embedded_keys_message
 from stillhouse.search.core.model_name import name_problem
 from stillhouse.search.core.study_uri import check_study_uri
+from stillhouse.search.experiment.tuner_settings import (
+    SAMPLERS,
+    SCHEDULERS,
+    Sampler,
+    Scheduler,
+)
 from stillhouse.spaces.config.base import Config, setting
 from stillhouse.spaces.config.limits import Limit, as_limit
-from stillhouse.spaces.config.named import to_flat_form
 from stillhouse.spaces.latency import LatencySettings
 
 
@@ -37,38 +42,6 @@ class GoalSettings(Config):
         if not self.maximize + self.minimize:
             raise ValueError("needs maximize, minimize or both")
         return self
-
-
-class AshaSettings(Config):
-    """Asynchronous successive halving (Li et al. 2020), stopping form, by epochs."""
-
-    kind: Literal["asha"] = "asha"
-    grace_epochs: int = setting(3, "epochs before a trial may be stopped", ge=1)
-    reduction_factor: float = setting(3.0, "one in so many goes on at each rung", gt=1.0)
-
-
-class MedianSettings(Config):
-    """Stops a trial whose best lies below the median of the others' running means."""
-
-    kind: Literal["median"] = "median"
-    grace_epochs: int = setting(3, "epochs before a trial may be stopped", ge=1)
-    min_trials: int = setting(4, "trials to compare with before any is stopped", ge=1)
-
-
-class NoSchedulerSettings(Config):
-    """Every trial runs to its end."""
-
-    kind: Literal["none"] = "none"
-
-
-_SCHEDULER_KINDS = ("none", "asha", "median")
-
-
-SchedulerSettings = Annotated[
-    NoSchedulerSettings | AshaSettings | MedianSettings,
-    Field(discriminator="kind"),
-    BeforeValidator(to_flat_form("scheduler", _SCHEDULER_KINDS, allow_none=True)),
-]
 
 
 class ResourceSettings(Config):
@@ -129,7 +102,7 @@ class RunSettings(Config):
     """How to run: none of it changes what a stage's result is."""
 
     trials: int = setting(32, "configurations to try", ge=1)
-    sampler: Literal["tpe", "nsga2", "gp", "random", "grid"] = setting("tpe", "who proposes them")
+    sampler: Sampler = setting(SAMPLERS.load("tpe")(), "who proposes them")
     start: Literal["sampler", "presets", "file"] = setting(
         "sampler",
         "presets: the methods' published settings are the first trials; file: the values that "
@@ -139,7 +112,7 @@ class RunSettings(Config):
         0, "with start: file, so many trials more, each with one of those values changed", ge=0
     )
     grid_points: int = setting(3, "values a continuous domain has in a grid", ge=1)
-    scheduler: SchedulerSettings = setting(NoSchedulerSettings(), "who stops hopeless trials early")
+    scheduler: Scheduler = setting(SCHEDULERS.load("none")(), "who stops hopeless trials early")
     screen: ScreenSettings | None = setting(None, "who is trained at all, judged by distilled data")
     resources: ResourceSettings = setting(ResourceSettings(), "for each trial")
     concurrent: int | None = setting(

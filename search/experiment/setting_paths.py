@@ -20,7 +20,13 @@ def split_path(path: str) -> tuple[str, ...]:
 
 
 # Fields that accept a bare name, and the setting that the name stands for.
-_SHORTHAND_KEYS = {"network": "family", "schedule": "kind", "scheduler": "kind", "weights": "path"}
+_SHORTHAND_KEYS = {
+    "network": "family",
+    "sampler": "kind",
+    "schedule": "kind",
+    "scheduler": "kind",
+    "weights": "path",
+}
 
 
 def set_value(data: dict[str, Any], path: str, value: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from stillhouse.search.artifacts.store import Library
@@ -13,6 +13,12 @@ from stillhouse.search.experiment.experiment import Experiment
 from stillhouse.search.experiment.stage_graph import StageGraph
 from stillhouse.search.stages.core.stage import Stage
 
+GOAL_METRIC = "stillhouse_goal"
+"""In a trial's reports: the first goal's value, had the trial stopped after this epoch.
+
+With ``keep: best`` it is the best epoch's. Schedulers compare trials by it.
+"""
+
 
 def run_trial(
     experiment: Experiment,
@@ -21,32 +27,33 @@ def run_trial(
     heartbeat: Callable[[], None] = lambda: None,
     is_draining: Callable[[], bool] = lambda: False,
 ) -> Iterator[dict[str, Any]]:
-    """Make a recipe's student: a report an epoch, the last one with ``done`` and all figures.
+    """Build a graph's student: a report an epoch, the last one with ``done`` and all figures.
 
-    What the student rests on is normally there; where it is not (a single slot, a damaged
-    artifact) it is made first, here. ``heartbeat`` is called after every epoch of anything;
-    ``is_draining`` says whether this machine is about to be taken away.
+    A report has :data:`GOAL_METRIC` if the goal is known after an epoch. Missing prerequisites (a
+    single slot, a damaged artifact) are built first. ``heartbeat`` is called after every epoch of
+    any stage. ``is_draining`` tells whether this machine is about to be taken away.
     """
-    student = graph.student
+    student, goal = graph.student, experiment.goals[0].figure
     for stage in graph.prerequisites:
         if not library.has(stage.key):
             for _ in build_stages([stage], library, is_draining):
                 heartbeat()
-    last_report: dict[str, Any] = {}
+    curve: list[dict[str, Any]] = []
     for stage, report in build_stages([student], library, is_draining):
         heartbeat()
         if stage is student:
-            last_report = dict(report)
-            if last_report.get("epoch", 0) < student.operation.epochs:
-                yield last_report
+            curve.append(dict(report))
+            if report.get("epoch", 0) < student.operation.epochs:
+                yield {**report, **_goal_of(goal, student.operation.metrics_so_far(curve))}
     record = library.record(student.key)
     assert record is not None
-    yield {
-        **last_report,
-        **record.figures,
-        **_measure_latency(experiment, student, library),
-        "done": True,
-    }
+    figures = {**record.figures, **_measure_latency(experiment, student, library)}
+    last_report = {**(curve[-1] if curve else {}), **figures}
+    yield {**last_report, **_goal_of(goal, last_report), "done": True}
+
+
+def _goal_of(goal: str, figures: Mapping[str, Any]) -> dict[str, Any]:
+    return {GOAL_METRIC: figures[goal]} if goal in figures else {}
 
 
 def _measure_latency(experiment: Experiment, student: Stage, library: Library) -> dict[str, float]:

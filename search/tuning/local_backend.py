@@ -15,7 +15,7 @@ from stillhouse.search.experiment.experiment import Experiment
 from stillhouse.search.monitoring.dispatcher import EventDispatcher
 from stillhouse.search.monitoring.events import StageChanged
 from stillhouse.search.stages.core.stage import Stage
-from stillhouse.search.tuning.attempt import run_trial
+from stillhouse.search.tuning.attempt import GOAL_METRIC, run_trial
 from stillhouse.search.tuning.proxy_screen import LocalStageSubmitter, proposal_queue
 from stillhouse.search.tuning.recorder import TrialRecorder
 from stillhouse.search.tuning.study import Proposal
@@ -84,7 +84,8 @@ class LocalBackend:
                 return
             if report is None:
                 return
-            figures = {name: value for name, value in report.items() if name != "done"}
+            recorder.record_goal(proposal.number, report)
+            figures = {k: v for k, v in report.items() if k not in ("done", GOAL_METRIC)}
             recorder.record_report(proposal.number, figures)
             if report.get("done"):
                 recorder.record_finish(proposal.number, figures)

@@ -31,6 +31,7 @@ from stillhouse.search.experiment.workers import check_worker_capacity
 from stillhouse.search.monitoring.dispatcher import EventDispatcher
 from stillhouse.search.results.run_folder import RunFolder
 from stillhouse.search.stages.core.stage import Stage
+from stillhouse.search.tuning.attempt import GOAL_METRIC
 from stillhouse.search.tuning.local_backend import LocalBackend
 from stillhouse.search.tuning.proxy_screen import (
     LocalStageSubmitter,
@@ -38,7 +39,7 @@ from stillhouse.search.tuning.proxy_screen import (
     proposal_queue,
 )
 from stillhouse.search.tuning.recorder import TrialRecorder
-from stillhouse.search.tuning.scheduling import GOAL_METRIC, make_scheduler
+from stillhouse.search.tuning.scheduling import make_scheduler
 from stillhouse.search.tuning.searcher import GatedSearcher
 from stillhouse.search.tuning.trial import TrialTrainable
 from stillhouse.spaces.config.problems import ConfigError, Problem
@@ -199,7 +200,7 @@ class RayBackend:
             tune.with_resources(trainable, {k: v for k, v in resources.items() if v}),
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
-                scheduler=make_scheduler(experiment),
+                scheduler=make_scheduler(experiment, searcher.should_prune),
                 metric=GOAL_METRIC,
                 mode="max" if goal.maximize else "min",
                 num_samples=-1,

@@ -20,6 +20,7 @@ from stillhouse.search.monitoring.teachers import majority_accuracies
 from stillhouse.search.results.outcome import TrialState
 from stillhouse.search.results.screening import ScreenDecision
 from stillhouse.search.stages.core.stage import Stage
+from stillhouse.search.tuning.attempt import GOAL_METRIC
 from stillhouse.search.tuning.study import Proposal, Study
 
 
@@ -58,6 +59,11 @@ class TrialRecorder:
         """One epoch of a trial is done."""
         self.dispatch(TrialReported(number, int(report.get("epoch", 0)), dict(report)))
 
+    def record_goal(self, number: int, report: Mapping[str, float]) -> None:
+        """Give the study the goal's value of a report, if it has one; twice does no harm."""
+        if GOAL_METRIC in report:
+            self.study.report(number, int(report.get("epoch", 0)), report[GOAL_METRIC])
+
     def record_finish(self, number: int, figures: Mapping[str, float]) -> None:
         """A trial ran to its end, with the figures of the network that is kept."""
         figures = self._with_screen(number, figures)
@@ -90,10 +96,11 @@ class TrialRecorder:
         """A trial lost its worker, also when it was tried again."""
         student = self._running[number].graph.student
         hang_timeout = pop_hang_timeout(self._library, student.key)
-        hint = f"; it gave no report for {hang_timeout:g} s: where one takes longer, set run.hang_after"
-        self.record_failure(
-            number, f"its worker was lost, also when tried again{hint if hang_timeout else ''}"
-        )
+        failure = "its worker was lost, also when tried again"
+        if hang_timeout:
+            failure += f"; it gave no report for {hang_timeout:g} s: "
+            failure += "where one takes longer, set run.hang_after"
+        self.record_failure(number, failure)
 
     def record_interruption(self) -> None:
         """The search is being stopped: what is running will be taken up by a resume."""

@@ -1,100 +1,91 @@
-"""When a trial stops: at its end, or earlier if Tune's schedulers say so."""
+"""When a trial stops: at its end, or earlier if its scheduler or Optuna's pruner says so."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ray.tune.experiment import Trial
-from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from stillhouse.search.experiment.experiment import Experiment
 from stillhouse.search.experiment.max_epochs import most_epochs
-from stillhouse.search.experiment.schema import AshaSettings, MedianSettings
+from stillhouse.search.tuning.tune_private import has_starting_actor, stop_trial
 
 ENDED_KEY = "ended"
-"""In a trial's last result, in place of Tune's ``done``, which would leave no choice."""
-GOAL_METRIC = "stillhouse_goal"
-"""In a trial's results: the first goal's figure, of what would be kept if the trial stopped now.
-With ``keep: best`` that is the best epoch's, and schedulers compare trials by it."""
+"""In a trial's last result, in place of Tune's ``done``, after which Tune asks no scheduler."""
 MAX_HOLD_S = 15.0
-"""Seconds for which a trial that has ended may be held."""
+"""Longest hold of an ended trial, in seconds."""
 HOLD_PAUSE_S = 60.0
-"""Seconds for which none is held after one was held in vain."""
+"""Seconds without holds after a hold that ended before the other actor had started."""
+
+ShouldPrune = Callable[[str, Mapping[str, Any]], bool]
+"""Tune's id of a trial and its result -> whether the study stops the trial now."""
 
 
-class _HoldEndedTrials(TrialScheduler):
-    """Ends no trial while another one's actor is starting.
+class TrialStopper(FIFOScheduler):
+    """A scheduler that also asks the study, and ends no trial while another's actor is starting.
 
-    Tune gives the actor of a trial that ends to the one whose own actor is still starting, and
-    kills that: where trials are shorter than the seconds an actor takes, one slot would run them
-    all while the others start actors for ever. So the trial that ends keeps its actor till then.
+    Tune gives the actor of an ended trial to the trial whose own actor is still starting, and
+    kills that actor. Where trials are shorter than the start of an actor, one slot would run all
+    trials and the others would start actors for ever. So an ended trial keeps its actor till then.
+
+    Args:
+        scheduler: Tune's, which decides about running trials.
+        should_prune: asked where ``scheduler`` lets a trial go on.
     """
 
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**settings)  # type: ignore[no-untyped-call]
+    def __init__(self, scheduler: FIFOScheduler, should_prune: ShouldPrune) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.scheduler = scheduler
+        self._should_prune = should_prune
         self._held_until: dict[Trial, float] = {}
         self._paused_until = 0.0
 
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        super().set_search_properties(metric, mode, **spec)
+        return self.scheduler.set_search_properties(metric, mode, **spec)
+
+    def on_trial_add(self, controller: Any, trial: Trial) -> None:
+        self.scheduler.on_trial_add(controller, trial)
+
+    def on_trial_error(self, controller: Any, trial: Trial) -> None:
+        self.scheduler.on_trial_error(controller, trial)
+
+    def on_trial_complete(self, controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        self.scheduler.on_trial_complete(controller, trial, result)
+
+    def on_trial_remove(self, controller: Any, trial: Trial) -> None:
+        self.scheduler.on_trial_remove(controller, trial)
+
     def on_trial_result(self, controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         if not result.get(ENDED_KEY):
-            return str(super().on_trial_result(controller, trial, result))
-        if time.monotonic() < self._paused_until or not _has_starting_actor(controller):
-            return str(TrialScheduler.STOP)
+            decision = self.scheduler.on_trial_result(controller, trial, result)
+            # Asked also where the answer is settled: the study gets the value of this epoch.
+            prunes = self._should_prune(trial.trial_id, result)
+            return TrialScheduler.STOP if prunes else decision
+        if time.monotonic() < self._paused_until or not has_starting_actor(controller):
+            return TrialScheduler.STOP
         self._held_until[trial] = time.monotonic() + MAX_HOLD_S
-        return str(TrialScheduler.NOOP)
+        return TrialScheduler.NOOP
 
     def choose_trial_to_run(self, controller: Any) -> Trial | None:
         if self._held_until:
             self._release_held(controller)
-        return super().choose_trial_to_run(controller)
+        return self.scheduler.choose_trial_to_run(controller)
 
     def _release_held(self, controller: Any) -> None:
         now = time.monotonic()
-        actor_is_starting = _has_starting_actor(controller)
+        actor_is_starting = has_starting_actor(controller)
         for trial, deadline in list(self._held_until.items()):
             if not actor_is_starting or now > deadline:
                 del self._held_until[trial]
-                controller.stop_trial(trial)
+                stop_trial(controller, trial)
         if actor_is_starting and not self._held_until:
             self._paused_until = now + HOLD_PAUSE_S
 
 
-def _has_starting_actor(controller: Any) -> bool:
-    """Whether a trial waits for an actor of its own; one that was given another's has it."""
-    return any(
-        trial.status == Trial.PENDING and trial.temporary_state.ray_actor is None
-        for trial in controller.get_live_trials()
-    )
-
-
-class _Fifo(_HoldEndedTrials, FIFOScheduler):
-    """Every trial to its end."""
-
-
-class _Asha(_HoldEndedTrials, ASHAScheduler):
-    """Asynchronous successive halving (Li et al. 2020, algorithm 2)."""
-
-
-class _Median(_HoldEndedTrials, MedianStoppingRule):
-    """The median stopping rule (Golovin et al. 2017, section 3.2.2)."""
-
-
-def make_scheduler(experiment: Experiment) -> TrialScheduler:
-    """The scheduler an experiment asks for; it counts epochs."""
-    settings: Any = experiment.run.scheduler
-    if isinstance(settings, AshaSettings):
-        return _Asha(
-            time_attr="epoch",
-            # Tune stops a trial that reaches it, and a trial may train for longer than the file.
-            max_t=max(most_epochs(experiment), settings.grace_epochs),
-            grace_period=settings.grace_epochs,
-            reduction_factor=settings.reduction_factor,
-        )
-    if isinstance(settings, MedianSettings):
-        return _Median(
-            time_attr="epoch",
-            grace_period=settings.grace_epochs,
-            min_samples_required=settings.min_trials,
-        )
-    return _Fifo()
+def make_scheduler(experiment: Experiment, should_prune: ShouldPrune) -> TrialStopper:
+    """The scheduler that an experiment names, wrapped; it counts epochs."""
+    return TrialStopper(experiment.run.scheduler.build(most_epochs(experiment)), should_prune)

@@ -17,9 +17,10 @@ from ray.tune.search import Searcher
 
 from stillhouse.search.core.errors import StorageUnavailable
 from stillhouse.search.execution.client import SchedulerClient
+from stillhouse.search.tuning.attempt import GOAL_METRIC
 from stillhouse.search.tuning.queue import ProposalQueue
 from stillhouse.search.tuning.recorder import TrialRecorder
-from stillhouse.search.tuning.scheduling import ENDED_KEY, GOAL_METRIC
+from stillhouse.search.tuning.scheduling import ENDED_KEY
 from stillhouse.search.tuning.study import Proposal
 
 
@@ -96,6 +97,16 @@ class GatedSearcher(Searcher):
             figures = self._last_figures[trial_id] = _figures(result)
             self._recorder.record_report(self._running[trial_id].number, figures)
 
+    def should_prune(self, trial_id: str, result: Mapping[str, Any]) -> bool:
+        """Give the study the goal's value of an epoch; returns whether it stops the trial now."""
+        proposal = self._running.get(trial_id)
+        if proposal is None or self.storage_error:
+            return False
+        with contextlib.suppress(StorageUnavailable), self._remembering_storage_error():
+            self._recorder.record_goal(proposal.number, result)
+            return self._recorder.study.should_prune(proposal.number)
+        return False
+
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
@@ -114,6 +125,7 @@ class GatedSearcher(Searcher):
         self, trial_id: str, proposal: Proposal, result: Mapping[str, Any], error: bool
     ) -> None:
         last_figures = self._last_figures.pop(trial_id, {})
+        self._recorder.record_goal(proposal.number, result)
         if "failed" in result:
             self._recorder.record_failure(proposal.number, str(result["failed"]))
         elif error:

@@ -96,10 +96,9 @@ def _has_tables(uri: str) -> bool:
 
 def close_storage(storage: BaseStorage) -> None:
     """Let go of its connections."""
-    backend = getattr(storage, "_backend", storage)
-    if isinstance(backend, RDBStorage):
-        backend.remove_session()
-        backend.engine.dispose()
+    if isinstance(storage, RDBStorage):
+        storage.remove_session()
+        storage.engine.dispose()
 
 
 def check_study_database(uri: str) -> None:
@@ -155,9 +154,7 @@ class RetryingStorage(RDBStorage):
         Raises:
             Lost: it went on failing for :data:`RETRY_FOR_S` seconds.
         """
-        if getattr(
-            self._thread_state, "busy", False
-        ):  # a part of an operation, which is tried whole
+        if getattr(self._thread_state, "busy", False):  # part of an operation, retried as a whole
             return operation()
         self._thread_state.busy = True
         try:
@@ -175,7 +172,8 @@ class RetryingStorage(RDBStorage):
                     raise
                 if time.monotonic() + pause > deadline:
                     description = _describe_error(self._study_uri, error)
-                    message = f"{description}, for {RETRY_FOR_S:g} s; {_remedy(self._study_uri, description)}"
+                    remedy = _remedy(self._study_uri, description)
+                    message = f"{description}, for {RETRY_FOR_S:g} s; {remedy}"
                     raise StorageUnavailable("study", message) from None
                 if pause == 0.2:
                     log.warning(

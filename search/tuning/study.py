@@ -22,11 +22,14 @@ from optuna.trial import FrozenTrial, TrialState
 from stillhouse.search.core.metrics import NETWORK_METRICS
 from stillhouse.search.experiment.experiment import Experiment
 from stillhouse.search.experiment.initial_points import initial_points
+from stillhouse.search.experiment.max_epochs import most_epochs
 from stillhouse.search.experiment.setting_paths import enumerate_suggestions
 from stillhouse.search.experiment.stage_graph import StageGraph
 from stillhouse.search.results.outcome import TrialResult
 from stillhouse.search.results.screening import ScreenDecision
 from stillhouse.search.tuning.journal import COMMIT_ATTRIBUTE
+from stillhouse.search.tuning.optuna_private import reopen_trial
+from stillhouse.search.tuning.schedulers._pruner import PrunerConfig
 from stillhouse.search.tuning.storage import close_storage, open_storage
 from stillhouse.search.tuning.study_opening import open_study
 from stillhouse.search.tuning.study_reading import importances_of, trial_of, trials_of
@@ -36,10 +39,6 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 MAX_REFUSALS = 1000
 """Proposals over budget in a row after which the search ends."""
-REFUSALS_BEFORE_RANDOM = {"gp": 1}
-"""Refusals in a row after which a sampler's next proposals are drawn at random, if not 10: a
-Gaussian process learns from values only, and proposes again what was refused."""
-
 _PROPOSED_ATTRIBUTES = {"values", "refused"}
 
 
@@ -80,17 +79,21 @@ class Study:
         self._study = open_study(experiment, self._storage, folder)
         # After a resume the random numbers go on; the same seed would repeat the first trials.
         num_earlier_trials = len(self._study.get_trials(deepcopy=False))
-        self._sampler = _make_sampler(experiment, num_earlier_trials)
-        self._random_sampler = optuna.samplers.RandomSampler(
-            seed=_sampler_seed(experiment, num_earlier_trials)
-        )
+        seed = _sampler_seed(experiment, num_earlier_trials)
+        self._sampler = experiment.run.sampler.build(seed, experiment.run.trials)
+        self._random_sampler = optuna.samplers.RandomSampler(seed=seed)
+        scheduler = experiment.run.scheduler
+        self._prunes = isinstance(scheduler, PrunerConfig)
+        if isinstance(scheduler, PrunerConfig):
+            self._study.pruner = scheduler.build_pruner(most_epochs(experiment))
         if not num_earlier_trials and experiment.run.start != "sampler":
             for params in initial_points(experiment).values():
                 self._study.enqueue_trial(params)
         self._open_trials: dict[int, optuna.Trial] = {}
+        self._reported_epochs: dict[int, set[int]] = {}
         self._interrupted_trials = self._find_interrupted()
         self._grid: Iterator[dict[str, Any]] | None = None
-        if experiment.run.sampler == "grid":
+        if experiment.run.sampler.is_grid:
             self._grid = enumerate_suggestions(experiment.suggest, experiment.run.grid_points)
             for trial in self._study.get_trials(deepcopy=False):
                 if (
@@ -110,10 +113,8 @@ class Study:
         for num_refused in itertools.count() if self._grid is not None else range(MAX_REFUSALS):
             if not self._enqueue_grid_point():
                 return None
-            refusals_allowed = REFUSALS_BEFORE_RANDOM.get(self._experiment.run.sampler, 10)
-            self._study.sampler = (
-                self._sampler if num_refused < refusals_allowed else self._random_sampler
-            )
+            uses_sampler = num_refused < self._experiment.run.sampler.refusals_before_random
+            self._study.sampler = self._sampler if uses_sampler else self._random_sampler
             trial = self._ask_optuna()
             proposal = self._make_proposal(trial)
             if proposal is not None:
@@ -144,13 +145,32 @@ class Study:
             trial.set_constraint(figure, limit.violation(figures[figure]))
         return self._finish_trial(number, values=[figures[figure] for figure in goals])
 
+    def report(self, number: int, epoch: int, value: float) -> None:
+        """Record the goal's value of an open trial after an epoch.
+
+        An epoch that was reported before, as by the worker that a trial lost, is skipped. Optuna
+        has no values by epoch of a study with several goals.
+        """
+        epochs = self._reported_epochs.setdefault(number, set())
+        if epoch in epochs or not math.isfinite(value) or len(self._experiment.goals) > 1:
+            return
+        self._open_trials[number].report(value, epoch)
+        epochs.add(epoch)
+
+    def should_prune(self, number: int) -> bool:
+        """Whether Optuna's pruner, if the experiment names one, stops an open trial now."""
+        return self._prunes and self._open_trials[number].should_prune()
+
     def record_screen(self, number: int, decision: ScreenDecision) -> None:
         """What the screen said of an open trial, for the table and for a resume."""
         self._set_attributes(self._open_trials[number], {"screen": decision.plain()})
 
     def prune(self, number: int, figures: Mapping[str, float], reason: str) -> TrialResult:
-        """A scheduler stopped the trial early, or the screen left it out; its last figures are
-        kept, but teach nothing."""
+        """Record that a scheduler stopped the trial, or that the screen left it out.
+
+        Optuna takes the last value by epoch, if any, as the value of a pruned trial: TPE learns
+        from it.
+        """
         self._set_attributes(
             self._open_trials[number], {"figures": dict(figures), "reason": reason}
         )
@@ -234,7 +254,8 @@ class Study:
         return [trial for trial in running_trials if "values" in trial.user_attrs]
 
     def _resume_trial(self, frozen: FrozenTrial) -> Proposal:
-        self._open_trials[frozen.number] = optuna.Trial(self._study, frozen._trial_id)
+        self._open_trials[frozen.number] = reopen_trial(self._study, frozen)
+        self._reported_epochs[frozen.number] = set(frozen.intermediate_values)
         values = frozen.user_attrs["values"]
         graph = self._experiment.stage_graph(values)
         costs = graph.student.operation.costs(graph.student.data)
@@ -250,9 +271,8 @@ class Study:
     def _finish_trial(self, number: int, **outcome: Any) -> TrialResult:
         """Tell Optuna how a trial ended. Not its whole list is asked for what came of it: that
         would take longer with every trial."""
-        trial = self._open_trials.pop(number)
-        self._study.tell(trial, **outcome)
-        return trial_of(self._storage.get_trial(trial._trial_id))
+        self._reported_epochs.pop(number, None)
+        return trial_of(self._study.tell(self._open_trials.pop(number), **outcome))
 
 
 class _OptunaSuggester:
@@ -280,24 +300,3 @@ def _sampler_seed(experiment: Experiment, num_earlier_trials: int) -> int:
     ``run.seed`` may be a
     time stamp, so that the sum is taken modulo 2**32."""
     return (experiment.run.seed + num_earlier_trials) % 2**32
-
-
-def _make_sampler(experiment: Experiment, num_earlier_trials: int) -> optuna.samplers.BaseSampler:
-    run, seed = experiment.run, _sampler_seed(experiment, num_earlier_trials)
-    num_startup_trials = max(4, min(10, run.trials // 3))
-    match run.sampler:
-        case "tpe":
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                # Grouped: a chain's length decides which knobs exist, and each group of trials
-                # that share their knobs is modelled together.
-                return optuna.samplers.TPESampler(
-                    seed=seed, multivariate=True, group=True, n_startup_trials=num_startup_trials
-                )
-        case "nsga2":
-            return optuna.samplers.NSGAIISampler(seed=seed, population_size=max(8, run.trials // 4))
-        case "gp":
-            return optuna.samplers.GPSampler(
-                seed=seed, n_startup_trials=num_startup_trials, warn_independent_sampling=False
-            )
-    return optuna.samplers.RandomSampler(seed=seed)

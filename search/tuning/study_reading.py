@@ -79,7 +79,7 @@ def trial_of(frozen: FrozenTrial) -> TrialResult:
 
 def importances_of(study: optuna.Study) -> dict[str, float]:
     """Each searched value's share in the first goal (PED-ANOVA); empty if it can't be told."""
-    completed = [t for t in study.get_trials(deepcopy=False) if t.values]
+    completed = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     searched = {name for trial in completed for name in trial.params}
     if len(completed) < 4 or not searched:
         return {}

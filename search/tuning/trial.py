@@ -19,7 +19,7 @@ from stillhouse.search.experiment.experiment import Experiment
 from stillhouse.search.experiment.screen_student import screen_student
 from stillhouse.search.stages.core.stage import Stage
 from stillhouse.search.tuning.attempt import run_trial
-from stillhouse.search.tuning.scheduling import ENDED_KEY, GOAL_METRIC
+from stillhouse.search.tuning.scheduling import ENDED_KEY
 
 
 class TrialTrainable(tune.Trainable):
@@ -44,7 +44,6 @@ class TrialTrainable(tune.Trainable):
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self._values, self._is_idle = new_config["values"], new_config.get("idle", False)
         self._reports: Iterator[dict[str, float]] | None = None
-        self._curve: list[dict[str, float]] = []
         return True
 
     def step(self) -> dict[str, Any]:
@@ -54,7 +53,6 @@ class TrialTrainable(tune.Trainable):
                 return {ENDED_KEY: True}
             if self._reports is None:
                 graph = self._experiment.stage_graph(self._values)
-                self._student = graph.student.operation
                 self._await_stages(graph.prerequisites, graph.student)
                 heartbeat = self._watchdog.heartbeat
                 self._reports = run_trial(
@@ -63,7 +61,7 @@ class TrialTrainable(tune.Trainable):
             with self._watchdog:
                 report = dict(next(self._reports))
             is_last = bool(report.pop("done", False))
-            return {ENDED_KEY: is_last, **self._scheduler_metric(report, is_last), **report}
+            return {ENDED_KEY: is_last, **report}
         except StorageUnavailable as unavailable:
             return {"lost": unavailable.problem.message, ENDED_KEY: True}
         except StageFailed as stage_failure:
@@ -71,13 +69,6 @@ class TrialTrainable(tune.Trainable):
         except Exception as error:
             traceback.print_exc()
             return {"failed": reason(error), ENDED_KEY: True}
-
-    def _scheduler_metric(self, report: dict[str, float], is_last: bool) -> dict[str, float]:
-        """What schedulers go by; nothing where this report does not have the goal's figure."""
-        self._curve.append(report)
-        result = report if is_last else self._student.metrics_so_far(self._curve)
-        figure = self._experiment.goals[0].figure
-        return {GOAL_METRIC: result[figure]} if figure in result else {}
 
     def _await_stages(self, stages: Sequence[Stage], student: Stage | None = None) -> None:
         """Wait for stages; a hanging one that is made here is told as the student's."""

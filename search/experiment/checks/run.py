@@ -36,7 +36,7 @@ def _check_start(experiment: Experiment) -> Iterator[Problem]:
         )
     if start == "sampler":
         return
-    if experiment.run.sampler == "grid":
+    if experiment.run.sampler.is_grid:
         yield Problem("run.start", "a grid tries only its own values; remove it")
     elif not initial_points(experiment):
         yield Problem("run.start", _NO_START[start])

@@ -21,9 +21,9 @@ from stillhouse.search.results.statistics import mean_and_spread
 
 _ROW_INCHES = 0.62  # inches
 _GAINS = (
-    ("alone", look.SECOND, "X alone"),
-    ("taught", look.DIRECT, "distillation alone"),
-    ("both", look.TRIAL, "both"),
+    ("technique_gains", look.SECOND, "X alone"),
+    ("distillation_gains", look.DIRECT, "distillation alone"),
+    ("combined_gains", look.TRIAL, "both"),
 )
 
 

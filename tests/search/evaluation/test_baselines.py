@@ -170,7 +170,7 @@ def test_new_weights_need_an_architecture(load):
 
 
 def test_keys_of_stages_without_new_weights_stay_what_they_were(load):
-    entries = load({"teacher.network": {"resnet14": {"width": 0.25}}}).stage_graph().entries
+    entries = load({"teacher.network": {"resnet14": {"width": 0.25}}}).stage_graph().expanded_stages
     assert fingerprint(entries["teacher"].stage.work.identity()).startswith("27e5324396ee691b")
     assert fingerprint(entries["student"].stage.work.identity()).startswith("923c89aac96c2a98")
     fresh = load({"student.anew": True}).stage_graph().student

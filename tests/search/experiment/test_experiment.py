@@ -137,11 +137,11 @@ FIELDS = {
     ),
     "an unknown sampler": (
         ("trials: 4", "sampler: tp"),
-        "e.yaml:28: run.sampler: input should be 'tpe', 'nsga2', 'gp', 'random' or 'grid', found",
+        "e.yaml:28: run.sampler: unknown sampler 'tp'; did you mean 'tpe'? allowed: gp, grid, nsga2",
     ),
     "an unknown scheduler": (
         ("trials: 4", "scheduler: ash"),
-        "e.yaml:28: run.scheduler: unknown scheduler 'ash'; did you mean 'asha'? allowed: asha, me",
+        "e.yaml:28: run.scheduler: unknown scheduler 'ash'; did you mean 'asha'? allowed: asha, hy",
     ),
     "an unknown setting of a scheduler": (
         ("trials: 4", "scheduler: {asha: {grace: 2}}"),
@@ -726,6 +726,7 @@ SETTINGS = [
     {"run.scheduler": "asha"},
     {"run.scheduler": {"asha": {"grace_epochs": 1, "reduction_factor": 2.5}}},
     {"run.scheduler": {"median": {"min_trials": 2}}},
+    {"run.scheduler": "hyperband", "run.sampler": "gp"},
     {"run.sampler": "grid", "run.resources": {"cpu": 0.5, "gpu": 0.25}, "run.repeats.top": 0},
     {"data.augment": {"flip": True, "views": 2}, "data.normalise": {"mean": [0.3], "std": [0.2]}},
     {"goal": {"maximize": ["student.val_accuracy"], "minimize": ["student.flops"]}},

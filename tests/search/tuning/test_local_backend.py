@@ -82,16 +82,16 @@ def test_a_search_tells_everything_in_order(search):
         assert [type(e) for e in told] == [TrialStarted, TrialReported, TrialReported, TrialEnded]
         assert [e.epoch for e in told[1:3]] == [1, 2]
         started, *_, last, ended = told
-        assert set(started.keys) >= {"teacher", "student"}
+        assert set(started.stage_keys) >= {"teacher", "student"}
         assert started.costs["parameters"] == 374
-        assert ended.record.key == started.keys["student"]
+        assert ended.record.key == started.stage_keys["student"]
         assert ended.figures["val_accuracy"] == last.metrics["val_accuracy"]
         assert ended.figures["val_accuracy"] == ended.record.figures["val_accuracy"]
         assert "done" not in last.metrics
         place = done.events.index(started)
         end = done.events.index(ended)
         ready = {e.key for e in done.events[:end] if getattr(e, "state", "") in ("made", "reused")}
-        assert ready >= set(started.keys.values()) - {started.keys["student"]}
+        assert ready >= set(started.stage_keys.values()) - {started.stage_keys["student"]}
         assert place < end
 
 
@@ -99,8 +99,8 @@ def test_a_stage_runs_reports_and_is_made_once(search, work):
     done = search()
     keys = [event.key for event in done.of(StageChanged, state="made")]
     assert len(keys) == len(set(keys))
-    assert set(keys) == done.dispatch.made
-    assert done.dispatch.reused == set()
+    assert set(keys) == done.dispatch.made_keys
+    assert done.dispatch.reused_keys == set()
     assert done.of(StageChanged, state="reused") == []
     for key in keys:
         told = [(e.state, e.epoch) for e in done.of(StageChanged, key=key)]
@@ -118,8 +118,8 @@ def test_a_second_launch_makes_nothing(search, work):
     del work[:]
     second = search(folder="again")
     assert work == []
-    assert second.dispatch.made == set()
-    assert second.dispatch.reused == first.dispatch.made
+    assert second.dispatch.made_keys == set()
+    assert second.dispatch.reused_keys == first.dispatch.made_keys
     assert [t.figures["val_accuracy"] for t in second.study.trials()] == [
         t.figures["val_accuracy"] for t in first.study.trials()
     ]
@@ -131,7 +131,9 @@ def test_the_same_seed_finds_the_same(search, tmp_path):
     first = search()
     making._OPEN_ARTIFACTS.clear()
     again = search({"library": str(tmp_path / "other")}, folder="again")
-    assert [t.keys for t in first.study.trials()] == [t.keys for t in again.study.trials()]
+    assert [t.stage_keys for t in first.study.trials()] == [
+        t.stage_keys for t in again.study.trials()
+    ]
     for one, two in zip(first.study.trials(), again.study.trials(), strict=True):
         for name in ("val_accuracy", "val_nll", "train_loss"):
             assert one.figures[name] == two.figures[name]
@@ -140,7 +142,7 @@ def test_the_same_seed_finds_the_same(search, tmp_path):
 def test_one_student_is_trained_once_however_often_it_is_proposed(search, work):
     done = search(search={"student.training.lr": {"choice": [0.05]}})
     assert len(work) == 3
-    keys = {trial.keys["student"] for trial in done.study.trials()}
+    keys = {trial.stage_keys["student"] for trial in done.study.trials()}
     assert len(keys) == 1
     assert [trial.reused for trial in done.study.trials()] == [False] + [True] * 5
     assert len({trial.figures["val_nll"] for trial in done.study.trials()}) == 1
@@ -155,7 +157,7 @@ def test_a_configuration_that_fails_is_told_and_the_search_goes_on(search):
     assert "try a smaller lr than 1e+30" in bad.reason
     (ended,) = done.of(TrialEnded, state="failed")
     assert (ended.number, ended.reason, ended.record) == (bad.number, bad.reason, None)
-    assert not done.library.has(bad.keys["student"])
+    assert not done.library.has(bad.stage_keys["student"])
 
 
 def test_a_shared_stage_that_fails_is_tried_once_and_named(search, work):
@@ -185,7 +187,7 @@ def test_made_stages_are_returned_or_their_failures(load, library, work):
     broken = experiment.stage_graph()
     sound = experiment.stage_graph({"assistants.networks": []})
     failed = inline.build([broken.student, sound.student, sound.student])
-    assert failed.keys() == {broken.student.key}
+    assert failed.stage_keys() == {broken.student.key}
     assert failed[broken.student.key].startswith(
         "assistants/cnn6, which it needs, failed: Diverged"
     )
@@ -267,5 +269,5 @@ def test_a_stage_computes_with_the_threads_of_its_resources(load, library):
     assert shop.build([experiment.stage_graph().expanded_stages["teacher"].stage]) == {}
     shop.close()
     assert torch.get_num_threads() == before
-    key = experiment.stage_graph().entries["teacher"].stage.key
+    key = experiment.stage_graph().expanded_stages["teacher"].stage.key
     assert library.record(key).facts["threads"] == 2

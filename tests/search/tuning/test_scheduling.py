@@ -10,13 +10,12 @@ from stillhouse.search.experiment import max_epochs
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.search.experiment.max_epochs import most_epochs
 from stillhouse.search.experiment.schema import ResourceSettings
+from stillhouse.search.experiment.tuner_settings import SCHEDULERS
 from stillhouse.search.tuning import scheduling
 from stillhouse.search.tuning.scheduling import ENDED_KEY, HOLD_PAUSE_S, MAX_HOLD_S, make_scheduler
 
-KINDS = ["none", {"asha": {"grace_epochs": 1}}, {"median": {"grace_epochs": 1, "min_trials": 1}}]
 
-
-class Told(SimpleNamespace):
+class FakeTrial(SimpleNamespace):
     """A trial by its status."""
 
     __hash__ = object.__hash__
@@ -27,8 +26,10 @@ class Controller:
 
     def __init__(self, **status):
         self.trials = {
-            name: Told(trial_id=name, status=told, temporary_state=SimpleNamespace(ray_actor=None))
-            for name, told in status.items()
+            name: FakeTrial(
+                trial_id=name, status=state, temporary_state=SimpleNamespace(ray_actor=None)
+            )
+            for name, state in status.items()
         }
         self.stopped = []
 
@@ -49,11 +50,11 @@ def clock(monkeypatch):
     return now
 
 
-@pytest.fixture(params=KINDS, ids=["none", "asha", "median"])
-def patient(request, load):
-    made = make_scheduler(load({"run.scheduler": request.param}))
-    made.set_search_properties("val_accuracy", "max")
-    return made
+@pytest.fixture(params=SCHEDULERS.names())
+def scheduler(request, load):
+    stopper = make_scheduler(load({"run.scheduler": request.param}), lambda *_: False)
+    stopper.set_search_properties("val_accuracy", "max")
+    return stopper
 
 
 FAST = {"epochs": 3, "batch_size": 64, "lr": 0.05}
@@ -126,7 +127,7 @@ def test_no_trial_of_a_search_is_cut_at_the_epochs_of_the_file(kind, search, mos
         }
     )
     assert most_epochs(experiment) == most
-    assert make_scheduler(experiment)._max_t == most
+    assert make_scheduler(experiment, None).scheduler._max_t == most
 
 
 def test_the_answer_for_a_large_space_is_not_too_small(load, monkeypatch):
@@ -137,41 +138,74 @@ def test_the_answer_for_a_large_space_is_not_too_small(load, monkeypatch):
     assert most_epochs(experiment) == 9
 
 
-def end(patient, controller, name):
+def end(scheduler, controller, name):
     last = {ENDED_KEY: True, "epoch": 2, "val_accuracy": 0.5, "parameters": 10}
-    return patient.on_trial_result(controller, controller.trials[name], last)
+    return scheduler.on_trial_result(controller, controller.trials[name], last)
 
 
-def test_an_ended_trial_stops_where_no_actor_starts(patient):
+def test_an_ended_trial_stops_where_no_actor_starts(scheduler):
     controller = Controller(first="RUNNING", second="RUNNING")
-    assert end(patient, controller, "first") == TrialScheduler.STOP
+    assert end(scheduler, controller, "first") == TrialScheduler.STOP
 
 
-def test_an_ended_trial_is_held_until_the_other_runs(patient):
+def test_an_ended_trial_is_held_until_the_other_runs(scheduler):
     controller = Controller(first="RUNNING", second="PENDING")
-    assert end(patient, controller, "first") == TrialScheduler.NOOP
-    patient.choose_trial_to_run(controller)
+    assert end(scheduler, controller, "first") == TrialScheduler.NOOP
+    scheduler.choose_trial_to_run(controller)
     assert controller.stopped == []
     controller.trials["second"].status = "RUNNING"
-    patient.choose_trial_to_run(controller)
+    scheduler.choose_trial_to_run(controller)
     assert controller.stopped == ["first"]
 
 
-def test_nobody_waits_for_a_trial_that_was_given_an_actor(patient):
+def test_nobody_waits_for_a_trial_that_was_given_an_actor(scheduler):
     controller = Controller(first="RUNNING", second="PENDING")
     controller.trials["second"].temporary_state.ray_actor = object()
-    assert end(patient, controller, "first") == TrialScheduler.STOP
+    assert end(scheduler, controller, "first") == TrialScheduler.STOP
 
 
-def test_no_trial_is_held_for_long(patient, clock):
+def test_no_trial_is_held_for_long(scheduler, clock):
     controller = Controller(first="RUNNING", second="PENDING", third="RUNNING")
-    end(patient, controller, "first")
+    end(scheduler, controller, "first")
     clock.seconds += MAX_HOLD_S + 1
-    patient.choose_trial_to_run(controller)
+    scheduler.choose_trial_to_run(controller)
     assert controller.stopped == ["first"]
-    assert end(patient, controller, "third") == TrialScheduler.STOP
+    assert end(scheduler, controller, "third") == TrialScheduler.STOP
     clock.seconds += HOLD_PAUSE_S + 1
-    assert end(patient, controller, "third") == TrialScheduler.NOOP
+    assert end(scheduler, controller, "third") == TrialScheduler.NOOP
+
+
+def test_the_study_may_stop_what_the_scheduler_lets_go_on(load):
+    """It is asked at every epoch, also to get the epoch's value, and not at a trial's end."""
+    asked = []
+
+    def should_prune(trial_id, result):
+        asked.append((trial_id, result["epoch"]))
+        return result["epoch"] == 2
+
+    stopper = make_scheduler(load({"run.scheduler": "none"}), should_prune)
+    controller = Controller(first="RUNNING")
+    trial = controller.trials["first"]
+    decisions = [stopper.on_trial_result(controller, trial, {"epoch": e}) for e in (1, 2)]
+    assert decisions == [TrialScheduler.CONTINUE, TrialScheduler.STOP]
+    end(stopper, controller, "first")
+    assert asked == [("first", 1), ("first", 2)]
+
+
+def test_a_trial_that_tune_stops_gives_the_study_its_last_value(load):
+    asked = []
+    asha = {"asha": {"grace_epochs": 1, "reduction_factor": 2}}
+    stopper = make_scheduler(load({"run.scheduler": asha}), lambda *each: asked.append(each))
+    stopper.set_search_properties("val_accuracy", "max")
+    controller = Controller(first="RUNNING", second="RUNNING")
+    decisions = []
+    for name, accuracy in (("first", 0.9), ("second", 0.1)):
+        trial = controller.trials[name]
+        stopper.on_trial_add(controller, trial)
+        result = {"epoch": 1, "val_accuracy": accuracy}
+        decisions.append(stopper.on_trial_result(controller, trial, result))
+    assert decisions == [TrialScheduler.CONTINUE, TrialScheduler.STOP]
+    assert [trial_id for trial_id, _ in asked] == ["first", "second"]
 
 
 @pytest.mark.parametrize(

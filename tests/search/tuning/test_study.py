@@ -199,7 +199,7 @@ def test_what_was_running_is_taken_up_under_its_number(study):
     taken = [after.ask(), after.ask()]
     assert [p.number for p in taken] == [0, 2]
     for old, new in zip([asked[0], asked[2]], taken, strict=True):
-        assert new.recipe.keys == old.recipe.keys
+        assert new.graph.keys_by_label == old.graph.keys_by_label
         assert new.costs == old.costs
         assert json.dumps(new.values) == json.dumps({k: v for k, v in old.values.items()})
     assert after.tell(0, figures()).state == "finished"
@@ -343,13 +343,13 @@ def rounded(values):
 
 def test_a_grid_goes_on_where_it_was_stopped(study):
     changes = {"run.sampler": "grid", "run.grid_points": 2}
-    whole = [p.recipe.student.key for p in iter(study(changes, folder="whole").ask, None)]
+    whole = [p.graph.student.key for p in iter(study(changes, folder="whole").ask, None)]
     assert len(set(whole)) == 2 * 2 * 2 * 2
     found = []
     for stop in (1, 4, 6, 20):
         asking = study(changes)
         for proposal in itertools.islice(iter(asking.ask, None), stop):
-            found.append(proposal.recipe.student.key)
+            found.append(proposal.graph.student.key)
             asking.tell(proposal.number, figures())
         if stop == 4:  # between two steps of asking
             asking._study.enqueue_trial(next(asking._grid))
@@ -401,3 +401,60 @@ def test_a_study_in_a_database_goes_on_under_the_runs_own_name(study, tmp_path):
     assert sorted(names)[1].startswith("run-")
     other.close()
     again.close()
+
+
+def curve_of(asking, number):
+    return asking._study.trials[number].intermediate_values
+
+
+def test_values_by_epoch_are_in_the_study(study):
+    asking = study()
+    asking.ask()
+    for epoch, value in ((1, 0.5), (2, 0.75), (2, 0.1), (3, float("nan"))):
+        asking.report(0, epoch, value)
+    assert not asking.should_prune(0)
+    asking.prune(0, figures(epoch=2.0), "stopped by scheduler at epoch 2")
+    assert curve_of(asking, 0) == {1: 0.5, 2: 0.75}
+
+
+def test_a_resumed_trial_reports_no_epoch_twice(study, recwarn):
+    before = study()
+    before.ask()
+    before.report(0, 1, 0.5)
+    after = study()
+    assert after.ask().number == 0
+    for epoch in (1, 2):
+        after.report(0, epoch, 0.25)
+    assert curve_of(after, 0) == {1: 0.5, 2: 0.25}
+    assert not [w for w in recwarn if "already reported" in str(w.message)]
+
+
+def test_several_goals_have_no_values_by_epoch(study):
+    goal = {"maximize": ["student.val_accuracy"], "minimize": ["student.flops"]}
+    asking = study({"goal": goal})
+    asking.ask()
+    asking.report(0, 1, 0.5)
+    assert curve_of(asking, 0) == {}
+
+
+def test_a_pruner_of_the_study_decides(study):
+    asking = study({"run.scheduler": {"optuna_median": {"grace_epochs": 2, "min_trials": 1}}})
+    stops = []
+    for number, value in enumerate((0.5, 0.25)):
+        asking.ask()
+        for epoch in (1, 2):
+            asking.report(number, epoch, value)
+            stops.append(asking.should_prune(number))
+        if not number:
+            asking.tell(number, figures())
+    assert stops == [False, False, False, True]
+
+
+def test_only_complete_trials_count_for_importances(study):
+    """Optuna gives a pruned trial its last value by epoch."""
+    asking = study()
+    for number in range(5):
+        asking.ask()
+        asking.report(number, 1, 0.5)
+        asking.prune(number, figures(), "stopped by scheduler at epoch 1")
+    assert asking.importances() == {}

@@ -1,0 +1,1 @@
+"""Samplers: every file here is one, under its name in ``run.sampler``."""

@@ -1,0 +1,1 @@
+"""Schedulers: every file here is one, under its name in ``run.scheduler``."""
