@@ -13,10 +13,10 @@ from stillhouse.search.report.core.mpl_style import DARK_COLOURS, css_variable
 _FOLDER = Path(__file__).parent / "templates"
 
 
-def render(name: str, **values: Any) -> str:
-    """A page of the template ``name``, which needs no other file."""
+def render(template: str, /, **values: Any) -> str:
+    """A page that needs no other file."""
     script = (_FOLDER / "sort.js").read_text(encoding="utf-8")
-    return _environment().get_template(name).render(style=_style(), script=script, **values)
+    return _environment().get_template(template).render(style=_style(), script=script, **values)
 
 
 @cache

@@ -313,12 +313,12 @@ def test_repeated_trials_and_the_best_of_each_budget_are_drawn_first():
     small = search.assembly(2.0, 0.3, work={"budgets": {"parameters": {"max": 100}}})
     search.student(small, 0.4)
     last = search.trials[15]
-    made = search.stages[last.keys["student"]]
+    made = search.stages[last.stage_keys["student"]]
     search.repeats.append(SeedRuns("trial 15", (1,), (made,)))
     outcome = search.outcome()
     keys = [one.record.key for one in select_assemblies(outcome)]
     assert len(keys) == MAX_ASSEMBLIES
-    assert {small, last.keys["assembled"]} <= set(keys)
+    assert {small, last.stage_keys["assembled"]} <= set(keys)
     order = [one.record.key for one in find_assemblies(outcome)]
     assert keys == sorted(keys, key=order.index)
 
@@ -408,15 +408,15 @@ def test_what_serves_assemblies_alone_is_nobodys_teacher():
     search.stages["part"] = record("part", "neighbourhood", {"val_accuracy": 0.5}, ["teacher"])
     first = search.assembly(0.5, 0.5, work={"share": 0.25, "budgets": {}})
     trial = search.trials[0]
-    keys = {"time": "time", "part": "part", "assembled/first1": first, **trial.keys}
+    keys = {"time": "time", "part": "part", "assembled/first1": first, **trial.stage_keys}
     stopped = {**keys, "student": "a student that left no record"}
-    search.trials[0] = replace(trial, keys=keys)
+    search.trials[0] = replace(trial, stage_keys=keys)
     search.trials.append(TrialResult(2, "pruned", {}, stopped, {"val_accuracy": 0.2}))
     outcome = search.outcome()
     assert find_participants(outcome, EXPERIMENT).students[-1].taught_by == ("teacher",)
     assert set(find_participants(outcome, EXPERIMENT).shared) == {
         "teacher",
-        trial.keys["assembled"],
+        trial.stage_keys["assembled"],
     }
     found = next(one for one in find_assemblies(outcome) if one.record.key == first)
     assert found.is_calibration

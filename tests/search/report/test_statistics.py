@@ -52,7 +52,7 @@ def repeated(role, values, figure="val_accuracy"):
 
 
 def outcome(trials=(), repeats=(), goal=None, **changes):
-    nothing = {"stages": {}, "labels": {}, "made": frozenset(), "reused": frozenset()}
+    nothing = {"records": {}, "labels": {}, "made_keys": frozenset(), "reused_keys": frozenset()}
     whole = {**nothing, "importances": {}, "seconds": 0.0, **changes}
     goals = (goal or Goal("val_accuracy", True),)
     return Outcome(name="a", goals=goals, trials=tuple(trials), seed_runs=tuple(repeats), **whole)
@@ -154,7 +154,7 @@ def test_seconds_saved_counts_what_was_reused():
     keys = {name: name * 64 for name in "abc"}
     stages = {key: record(key, seconds=float(i)) for i, key in enumerate(keys.values(), 1)}
     found = outcome(
-        stages=stages, made=frozenset(), reused=frozenset({keys["b"], keys["c"], "gone"})
+        records=stages, made_keys=frozenset(), reused_keys=frozenset({keys["b"], keys["c"], "gone"})
     )
     assert seconds_saved(found) == 5.0
     student = TrialResult(
