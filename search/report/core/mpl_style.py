@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from stillhouse.search.core.durable import write_atomically
-from stillhouse.search.report.core.markup import Html
+from stillhouse.search.report.core.table import Table
 
 if TYPE_CHECKING:  # colours and names are wanted where nothing is drawn
     from matplotlib.axes import Axes
@@ -106,7 +106,7 @@ class Picture:
     title: str
     caption: str
     figure: Figure
-    below: Html | None = None
+    below: Table | None = None
 
     def save(self, folder: Path) -> list[Path]:
         """Write ``<name>.svg`` and ``<name>.png``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from stillhouse.search.report.core import mpl_style as look
+from stillhouse.search.report.core import mpl_style
 from stillhouse.search.results.outcome import Outcome, SeedRuns
 from stillhouse.search.results.statistics import best_seed_runs_by_group, complete_seed_runs
 
@@ -21,39 +21,39 @@ class RoleStyle:
     marker: str
 
 
-BEST_STYLE = RoleStyle("best", "the best student", look.TRIAL, "s")
+BEST_STYLE = RoleStyle("best", "the best student", mpl_style.TRIAL, "s")
 ROLE_STYLES: Mapping[str, RoleStyle] = {
     "assembled": RoleStyle(
         "assembled: before fine-tuning",
         "itself before fine-tuning, assembled once and not per seed",
-        look.TRIAL,
+        mpl_style.TRIAL,
         "o",
     ),
     "plain": RoleStyle(
-        "plain: labels alone", "the plain student, taught by labels alone", look.PLAIN, "s"
+        "plain: labels alone", "the plain student, taught by labels alone", mpl_style.PLAIN, "s"
     ),
     "direct": RoleStyle(
         "direct: the teacher alone",
         "the direct student, taught by the teacher without assistants",
-        look.DIRECT,
+        mpl_style.DIRECT,
         "s",
     ),
     "scratch": RoleStyle(
         "scratch: new weights, labels alone",
         "its architecture from scratch, by labels alone for the same images",
-        look.SCRATCH,
+        mpl_style.SCRATCH,
         "X",
     ),
     "end to end": RoleStyle(
         "end to end: new weights, taught alike",
         "its architecture distilled end to end from random weights for the same images",
-        look.SECOND,
+        mpl_style.SECOND,
         "D",
     ),
     "uniform": RoleStyle(
         "uniform: narrower teacher, taught alike",
         "the teacher's network narrowed uniformly to the same budget, for the same images",
-        look.UNIFORM,
+        mpl_style.UNIFORM,
         "P",
     ),
 }

@@ -10,7 +10,7 @@ from typing import Any
 from stillhouse.search.assembly.calibration import MIN_MEASURED_ASSEMBLIES
 from stillhouse.search.core import formatting
 from stillhouse.search.report.core.assembled import END_PARTS, AssemblyResult, find_assemblies
-from stillhouse.search.report.core.markup import Html, element, join, table
+from stillhouse.search.report.core.table import Table
 from stillhouse.search.report.pictures import prediction
 from stillhouse.search.results.outcome import Outcome
 
@@ -19,15 +19,6 @@ _CALIBRATED_METRICS: Mapping[str, str] = {
     "score": "predicted and true accuracy as assembled",
     "latency_ms": "predicted and measured latency",
 }
-
-
-def assembly_section(outcome: Outcome) -> Html | None:
-    """Sentences and the table; none for a search without assemblies."""
-    rows = find_assemblies(outcome)
-    if not rows:
-        return None
-    items = [element("li", text) for text in prediction_sentences(outcome)]
-    return join([*([element("ul", *items)] if items else []), _assembly_table(rows)])
 
 
 def prediction_sentences(outcome: Outcome) -> list[str]:
@@ -53,12 +44,15 @@ def _ranking_sentence(score: str, rows: Sequence[AssemblyResult]) -> str:
     if assembled_agreement is None:
         return ""
     text = (
-        f"The added-up {score} of {len(assembled_agreement.predicted)} assemblies ranks their accuracy as "
-        f"assembled with {assembled_agreement.correlation_text}"
+        f"The added-up {score} of {len(assembled_agreement.predicted)} assemblies ranks their "
+        f"accuracy as assembled with {assembled_agreement.correlation_text}"
     )
     if tuned_agreement:
         count = len(tuned_agreement.predicted)
-        text += f", and the best student fine-tuned from each of {count} with {tuned_agreement.correlation_text}"
+        text += (
+            f", and the best student fine-tuned from each of {count} with "
+            f"{tuned_agreement.correlation_text}"
+        )
     advice = prediction.poor_score_advice(assembled_agreement, tuned_agreement)
     return f"{text}. {advice}".strip()
 
@@ -87,8 +81,8 @@ def _calibration_sentence(calibration: Mapping[str, Any], metric: str, score: st
         _agreement_text(agreement, metric) for agreement in agreements
     )
     text = (
-        f"Calibrated by {calibration['assemblies']} assemblies: {_CALIBRATED_METRICS[metric]} were apart by "
-        f"{text_before} before and by {text_after} after. The honest figure, each assembly predicted by a "
+        f"Calibrated by {calibration['assemblies']} assemblies: {_CALIBRATED_METRICS[metric]} "
+        f"were apart by {text_before} before and by {text_after} after. The honest figure, each assembly predicted by a "
         f"fit to the others, is {text_left_out}."
     )
     error_before, _, error_left_out = (
@@ -129,7 +123,8 @@ def _planning_sentences(rows: Sequence[AssemblyResult]) -> Iterator[str]:
             f"was {_error_text(error, 'val_accuracy')} off on average."
         )
     if latencies := _pairs(planned, "planned_latency_ms", "latency_ms"):
-        text = f"Of {_count_text(latencies)} the predicted latency was {_error_text(_mean_error(latencies), '_ms')} off"
+        error_text = _error_text(_mean_error(latencies), "_ms")
+        text = f"Of {_count_text(latencies)} the predicted latency was {error_text} off"
         summed = _pairs(planned, "summed_latency_ms", "latency_ms")
         if summed and summed != latencies:
             text += f", the plain sum of their parts' {_error_text(_mean_error(summed), '_ms')}"
@@ -146,16 +141,16 @@ def _pairs(rows: Sequence[AssemblyResult], first: str, second: str) -> list[tupl
 
 
 def _mean_error(pairs: Sequence[tuple[float, float]]) -> float:
-    from stillhouse.search.assembly.calibration import (
-        agreement,  # scipy takes a second, which a check need not wait
-    )
+    # scipy takes a second to import, which `check` need not wait for.
+    from stillhouse.search.assembly.calibration import agreement
 
     predicted, measured = zip(*pairs, strict=True)
     return agreement(predicted, measured).mean_absolute_error
 
 
-def _assembly_table(rows: Sequence[AssemblyResult]) -> Html:
-    """A row an assembly; columns in which nothing is known are left out."""
+def assembly_table(outcome: Outcome) -> Table | None:
+    """A row an assembly; None without assemblies. Columns without a value are left out."""
+    rows = find_assemblies(outcome)
     columns = {
         "assembly": [row.label for row in rows],
         "budget": [_budget_text(row) for row in rows],
@@ -176,7 +171,7 @@ def _assembly_table(rows: Sequence[AssemblyResult]) -> Html:
         "over budget": [_excess_text(row) for row in rows],
     }
     shown = {name: cells for name, cells in columns.items() if any(c != "" for c in cells)}
-    return table(list(shown), zip(*shown.values(), strict=True), sortable=True)
+    return Table.of(shown, zip(*shown.values(), strict=True), sortable=True)
 
 
 def _metric_text(row: AssemblyResult, metric: str) -> str:

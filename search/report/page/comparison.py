@@ -9,13 +9,13 @@ from typing import Any
 from stillhouse.search.core import formatting
 from stillhouse.search.experiment.setting_paths import with_wildcard
 from stillhouse.search.report.core.headline import difference_text
-from stillhouse.search.report.core.markup import Html, table
 from stillhouse.search.report.core.roles import ROLE_STYLES, ComparisonGroup, comparison_groups
+from stillhouse.search.report.core.table import Table
 from stillhouse.search.results.outcome import Outcome, SeedRuns
 from stillhouse.search.results.statistics import mean_and_spread
 
 
-def comparison_table(outcome: Outcome, space: Mapping[str, Any]) -> Html | None:
+def comparison_table(outcome: Outcome, space: Mapping[str, Any]) -> Table | None:
     """A row a configuration, each group's best first and its baselines last.
 
     Each is held against the best of its group, and against the plain student where there is one.
@@ -55,7 +55,7 @@ def comparison_table(outcome: Outcome, space: Mapping[str, Any]) -> Html | None:
         for group in all_groups
         for r in _group_rows(group)
     ]
-    return table(columns, rows, sortable=True)
+    return Table.of(columns, rows, sortable=True)
 
 
 def _group_rows(group: ComparisonGroup) -> Iterator[SeedRuns]:

@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from stillhouse.search.core import formatting
 from stillhouse.search.core.durable import write_atomically
 from stillhouse.search.evaluation.diagnosis import METRIC, VARIANTS, Diagnosis
-from stillhouse.search.report.core import mpl_style as look
-from stillhouse.search.report.core.markup import Html, element, join, table
+from stillhouse.search.report.core import mpl_style
 from stillhouse.search.report.core.mpl_style import Picture
-from stillhouse.search.report.page.style import STYLE
+from stillhouse.search.report.core.table import Table
+from stillhouse.search.report.page.rendering import render
 from stillhouse.search.results.statistics import mean_and_spread
 
 
@@ -23,7 +23,7 @@ def write_diagnosis(diagnosis: Diagnosis, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     json_path = folder / "diagnosis.json"
     write_atomically(json_path, json.dumps(diagnosis.plain(), indent=1) + "\n")
-    with look.use_style():
+    with mpl_style.use_style():
         picture = _draw_picture(diagnosis)
         files = [json_path, *picture.save(folder)]
         page_path = folder / "diagnosis.html"
@@ -62,9 +62,10 @@ def diagnosis_sentences(diagnosis: Diagnosis) -> Iterator[str]:
     """The diagnosis in words."""
     figures = diagnosis.figures
     yield (
-        f"{diagnosis.teacher} gives the true class {100 * figures['validation_confidence']:.1f} % on average "
-        f"({100 * figures['train_confidence']:.1f} % where it was trained), with an entropy of "
-        f"{figures['validation_entropy']:.3f} nats and a calibration error of {figures['validation_ece']:.3f}."
+        f"{diagnosis.teacher} gives the true class {100 * figures['validation_confidence']:.1f} % "
+        f"on average ({100 * figures['train_confidence']:.1f} % where it was trained), with an "
+        f"entropy of {figures['validation_entropy']:.3f} nats and a calibration error of "
+        f"{figures['validation_ece']:.3f}."
     )
     saturated = figures["train_saturated"]
     weighs = "hardly weighs examples" if saturated > 0.5 else "weighs examples"
@@ -103,11 +104,11 @@ def _draw_picture(diagnosis: Diagnosis) -> Picture:
     for index, student in enumerate(diagnosis.students):
         values = [100 * value for value in student.values(METRIC)]
         is_faint = index == 0 or diagnosis.is_tie(student)
-        colour = look.PLAIN if is_faint else look.TRIAL
+        colour = mpl_style.PLAIN if is_faint else mpl_style.TRIAL
         right.scatter(values, [-index] * len(values), s=14, color=colour, alpha=0.6, lw=0)
         right.scatter([100 * student.mean(METRIC)], [-index], s=70, marker="|", color=colour)
     right.set_yticks([-index for index in range(len(names))], names)
-    right.tick_params("y", labelcolor=look.FOREGROUND, labelsize=8)
+    right.tick_params("y", labelcolor=mpl_style.FOREGROUND, labelsize=8)
     right.set_xlabel(formatting.axis_label(METRIC))
     caption = (
         "Left: how alike the teacher takes its classes to be. Right: students of one budget by "
@@ -121,23 +122,12 @@ def _render_page(diagnosis: Diagnosis, picture: Picture) -> str:
     figures = [
         (n.replace("_", " "), formatting.format_number(n, v)) for n, v in diagnosis.figures.items()
     ]
-    caption = element("figcaption", element("b", f"{picture.title}. "), picture.caption)
-    body = [
-        element("h1", f"{diagnosis.name}: the teacher"),
-        element("ul", *(element("li", sentence) for sentence in diagnosis_sentences(diagnosis))),
-        element("figure", Html(picture.inline()), caption),
-        element("h2", "What explains the gain"),
-        table(VARIANT_COLUMNS, variant_rows(diagnosis)),
-        element("h2", "The teacher's figures"),
-        table(("figure", "value"), figures),
-    ]
-    head = join(
-        [
-            Html('<meta charset="utf-8">'),
-            Html('<meta name="color-scheme" content="light dark">'),
-            element("title", f"{diagnosis.name}: teacher"),
-            Html(f"<style>{STYLE}</style>"),
-        ]
+    return render(
+        "diagnosis.html.j2",
+        name=diagnosis.name,
+        title=f"{diagnosis.name}: teacher",
+        sentences=list(diagnosis_sentences(diagnosis)),
+        picture=picture,
+        gains=Table.of(VARIANT_COLUMNS, variant_rows(diagnosis)),
+        figures=Table.of(("figure", "value"), figures),
     )
-    document = element("html", element("head", head), element("body", element("main", *body)))
-    return f"<!doctype html>\n{document}\n"

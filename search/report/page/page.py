@@ -1,11 +1,14 @@
-"""``report.html``: a search on one page that needs nothing else, not even a script."""
+"""``report.html``: a search on one page that needs no other file."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
+
+from markupsafe import Markup
 
 from stillhouse.search.artifacts.record import Record
 from stillhouse.search.core import formatting
@@ -17,18 +20,27 @@ from stillhouse.search.report.core.headline import (
     screen_sentence,
     trials_sentence,
 )
-from stillhouse.search.report.core.markup import Html, element, join, table
 from stillhouse.search.report.core.mpl_style import Picture
 from stillhouse.search.report.core.participants import KEY_LETTERS, Participants, is_assembly_part
-from stillhouse.search.report.page.assembly_table import assembly_section
+from stillhouse.search.report.core.table import Table
+from stillhouse.search.report.page.assembly_table import assembly_table, prediction_sentences
 from stillhouse.search.report.page.comparison import comparison_table, setting_text
-from stillhouse.search.report.page.style import SCRIPT, STYLE
+from stillhouse.search.report.page.rendering import render
 from stillhouse.search.report.pictures import factorial
 from stillhouse.search.results.outcome import Outcome, TrialResult
 from stillhouse.search.results.statistics import best_seed_runs, ranking
 
 MAX_BEST_TRIALS = 20
 _COLLECTIVE_NAMES = {**formatting.PART_NAMES, "assemble": "assemblies to calibrate by"}
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading, sentences and a table; left out where there is no table."""
+
+    title: str
+    table: Table | None
+    sentences: Sequence[str] = ()
 
 
 def render_page(
@@ -38,71 +50,34 @@ def render_page(
     pictures: Sequence[Picture],
     best_yaml: str,
 ) -> str:
-    """The whole page; everything that comes from names, reasons and settings is escaped."""
+    """The whole page; names, reasons and settings are escaped."""
     title = str(experiment.get("name", outcome.name))
-    body = [
-        element("h1", outcome.name),
-        element("p", headline(outcome), class_="headline"),
-        element("ul", *(element("li", sentence) for sentence in comparison_sentences(outcome))),
-        element(
-            "p",
-            trials_sentence(outcome),
-            " ",
-            reuse_sentence(outcome, participants),
-            class_="muted",
-        ),
-        *(
-            element("p", sentence, class_="muted")
-            for sentence in [screen_sentence(outcome)]
-            if sentence
-        ),
-        *(_picture_element(picture) for picture in pictures),
-        *_section("Without and with distillation", factorial.section(outcome)),
-        *_section(
-            "Settled over fresh seeds", comparison_table(outcome, experiment.get("search", {}))
-        ),
-        *_section("What was searched", _search_space_table(outcome, experiment)),
-        *_section(
-            "The best trials",
-            _best_trials_table(outcome, participants, experiment.get("search", {})),
-        ),
-        *_section("Assemblies", assembly_section(outcome)),
-        *_section("Shared stages", _stage_table(outcome, participants.shared)),
-        *_section("Not finished", _unfinished_table(outcome)),
-        *_section("Best configuration", element("pre", best_yaml) if best_yaml else None),
-        *_section("All artifacts", _all_artifacts(outcome, participants)),
-        _footer(outcome),
-    ]
-    head = join(
-        [
-            Html('<meta charset="utf-8">'),
-            Html('<meta name="viewport" content="width=device-width, initial-scale=1">'),
-            Html('<meta name="color-scheme" content="light dark">'),
-            element("title", f"{outcome.name}: {title}" if title != outcome.name else title),
-            Html(f"<style>{STYLE}</style>"),
-        ]
+    space: Mapping[str, Any] = experiment.get("search", {})
+    reuse = f"{trials_sentence(outcome)} {reuse_sentence(outcome, participants)}"
+    return render(
+        "report.html.j2",
+        name=outcome.name,
+        title=f"{outcome.name}: {title}" if title != outcome.name else title,
+        headline=headline(outcome),
+        comparisons=comparison_sentences(outcome),
+        notes=[note for note in (reuse, screen_sentence(outcome)) if note],
+        pictures=pictures,
+        sections=[
+            Section("Without and with distillation", factorial.effect_table(outcome)),
+            Section("Settled over fresh seeds", comparison_table(outcome, space)),
+            Section("What was searched", _search_space_table(outcome, experiment)),
+            Section("The best trials", _best_trials_table(outcome, participants, space)),
+            Section("Assemblies", assembly_table(outcome), prediction_sentences(outcome)),
+            Section("Shared stages", _stage_table(outcome, participants.shared)),
+            Section("Not finished", _unfinished_table(outcome)),
+        ],
+        best_yaml=best_yaml,
+        artifacts=_artifact_table(outcome, participants),
+        provenance=_provenance(outcome),
     )
-    sections = [head, element("main", *body), Html(f"<script>{SCRIPT}</script>")]
-    return "<!doctype html>\n" + element("html", *_head_and_body(sections), lang="en") + "\n"
 
 
-def _head_and_body(sections: Sequence[Html]) -> tuple[Html, Html]:
-    head, *body = sections
-    return element("head", head), element("body", *body)
-
-
-def _section(title: str, content: Html | None) -> list[Html]:
-    """A heading and what stands below it; nothing where there is nothing to tell."""
-    return [element("h2", title), content] if content else []
-
-
-def _picture_element(picture: Picture) -> Html:
-    caption = element("figcaption", element("b", f"{picture.title}. "), picture.caption)
-    figure = element("figure", Html(picture.inline()), caption)
-    return join([figure, picture.below]) if picture.below else figure
-
-
-def _search_space_table(outcome: Outcome, experiment: Mapping[str, Any]) -> Html | None:
+def _search_space_table(outcome: Outcome, experiment: Mapping[str, Any]) -> Table | None:
     """Every searched path, its values, the best configuration's, and how much it mattered."""
     space: Mapping[str, Any] = experiment.get("search", {})
     best_runs, ranked = best_seed_runs(outcome), ranking(outcome)
@@ -122,7 +97,7 @@ def _search_space_table(outcome: Outcome, experiment: Mapping[str, Any]) -> Html
         for path, domain in space.items()
     ]
     column = f"in trial {chosen.number}" if chosen else "chosen"
-    return table(("path", "values", column, "importance"), rows) if rows else None
+    return Table.of(("path", "values", column, "importance"), rows)
 
 
 def _importance_text(path: str, importances: Mapping[str, float]) -> str:
@@ -149,7 +124,7 @@ def _link_values(path: str, values: Mapping[str, Any], domain: Any) -> str:
 
 def _best_trials_table(
     outcome: Outcome, participants: Participants, space: Mapping[str, Any]
-) -> Html | None:
+) -> Table | None:
     """The best trials with their searched values; those of the Pareto front are marked."""
     ranked = ranking(outcome)[:MAX_BEST_TRIALS]
     if not ranked:
@@ -177,13 +152,13 @@ def _best_trials_table(
         "Pareto front",
         *(names[p] for p in paths),
     ]
-    return table([*columns, "key"], rows, sortable=True)
+    return Table.of([*columns, "key"], rows, sortable=True)
 
 
-def _stage_table(outcome: Outcome, keys: Iterable[str]) -> Html | None:
+def _stage_table(outcome: Outcome, keys: Iterable[str]) -> Table | None:
     rows = [_stage_row(outcome, outcome.records[key]) for key in keys]
     columns = ("stage", "key", "", "seconds", "validation accuracy, %", "parameters")
-    return table((*columns, "made from"), rows, sortable=True) if rows else None
+    return Table.of((*columns, "made from"), rows, sortable=True)
 
 
 def _stage_row(outcome: Outcome, record: Record) -> tuple[Any, ...]:
@@ -220,36 +195,33 @@ def _parents_text(outcome: Outcome, record: Record) -> str:
     )
 
 
-def _all_artifacts(outcome: Outcome, participants: Participants) -> Html | None:
-    """Students and what was made again over seeds: long, so it is folded away."""
+def _artifact_table(outcome: Outcome, participants: Participants) -> Table | None:
+    """Students, and stages made again over seeds."""
     keys = [key for key in outcome.records if key not in participants.shared]
     keys.sort(key=lambda key: (outcome.records[key].name, outcome.records[key].made_at))
-    content = _stage_table(outcome, keys)
-    title = element("summary", f"{len(keys)} students, and stages made again over seeds")
-    return element("details", title, content) if content else None
+    return _stage_table(outcome, keys)
 
 
-def _unfinished_table(outcome: Outcome) -> Html | None:
+def _unfinished_table(outcome: Outcome) -> Table | None:
     """Trials that failed or were stopped, those with one reason together."""
     reasons: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     for trial in outcome.trials:
         if trial.state != "finished":
             reasons[trial.state, trial.reason].append(trial.number)
     rows = [
-        (state, reason, len(numbers), join(", ".join(map(str, numbers))))
+        (state, reason, len(numbers), ", ".join(map(str, numbers)))
         for (state, reason), numbers in sorted(reasons.items())
     ]
-    return table(("state", "reason", "how many", "trials"), rows) if rows else None
+    return Table.of(("state", "reason", "how many", "trials"), rows)
 
 
-def _footer(outcome: Outcome) -> Html:
+def _provenance(outcome: Outcome) -> str:
     """The devices and versions that the figures come from."""
     environments = [record.environment for record in outcome.records.values()]
     devices = sorted({environment.device for environment in environments} - {""})
     versions = {f"{name} {text}" for e in environments for name, text in e.versions.items()}
-    text = " · ".join([*devices, *sorted(versions)])
-    return element("footer", text)
+    return " · ".join([*devices, *sorted(versions)])
 
 
-def _key_cell(key: str) -> Html:
-    return element("code", key[:KEY_LETTERS], title=key)
+def _key_cell(key: str) -> Markup:
+    return Markup('<code title="{}">{}</code>').format(key, key[:KEY_LETTERS])

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Polygon, Rectangle
 
 from stillhouse.search.core import formatting
-from stillhouse.search.report.core import mpl_style as look
+from stillhouse.search.report.core import mpl_style
 from stillhouse.search.report.core.assembled import (
     END_PARTS,
     AssemblyPart,
@@ -34,12 +34,19 @@ _BOX_HEIGHT, _BAR_HEIGHT, _NUMBER_HEIGHT, _ROW_GAP = (
     0.2,
 )  # inches: a row from top to bottom
 _LETTER_WIDTH, _LINE_HEIGHT = 4.1, 8.5  # points that a letter of a box takes, and from line to line
-_COLOURS = (look.TRIAL, look.ASSISTANT, look.SECOND, look.DIRECT, look.TEACHER, look.THIRD)
+_COLOURS = (
+    mpl_style.TRIAL,
+    mpl_style.ASSISTANT,
+    mpl_style.SECOND,
+    mpl_style.DIRECT,
+    mpl_style.TEACHER,
+    mpl_style.THIRD,
+)
 _NEUTRAL_FACES = {
-    "stem": look.BACKGROUND,
-    "head": look.BACKGROUND,
-    "identity": look.BACKGROUND,
-    "kept": look.GRID,
+    "stem": mpl_style.BACKGROUND,
+    "head": mpl_style.BACKGROUND,
+    "identity": mpl_style.BACKGROUND,
+    "kept": mpl_style.GRID,
 }
 """What needs no colour: it was there before, or nothing is there now."""
 
@@ -106,7 +113,7 @@ def _styles(rows: Sequence[AssemblyResult]) -> dict[str, _Style]:
         styles[kind] = _Style(colour, colour, "//" * (index // len(_COLOURS)))
     for kind, face in _NEUTRAL_FACES.items():
         if kind in counts:
-            styles[kind] = _Style(face, look.FAINT, line=":" if kind == "identity" else "-")
+            styles[kind] = _Style(face, mpl_style.FAINT, line=":" if kind == "identity" else "-")
     return styles
 
 
@@ -192,7 +199,7 @@ class _AssemblyPlot:
                     rotation=0 if fits_along else 90,
                     fontsize=6.5,
                     linespacing=1.15,
-                    color=look.MUTED if part.kind in END_PARTS else look.FOREGROUND,
+                    color=mpl_style.MUTED if part.kind in END_PARTS else mpl_style.FOREGROUND,
                 )
                 return
 
@@ -212,15 +219,15 @@ class _AssemblyPlot:
                     0.5 * (part.start + part.stop), top + height + 0.085, f"{share:.0f}"
                 )
         name = f"{formatting.metric_label(cost)}, %"
-        self._draw_text_left(name, top + 0.09, -8, size=6.5, colour=look.MUTED, at_boxes=True)
+        self._draw_text_left(name, top + 0.09, -8, size=6.5, colour=mpl_style.MUTED, at_boxes=True)
 
     def _draw_number(self, x: float, y: float, text: str) -> None:
-        self.axes.text(x, y, text, ha="center", va="center", fontsize=6, color=look.MUTED)
+        self.axes.text(x, y, text, ha="center", va="center", fontsize=6, color=mpl_style.MUTED)
 
     def _draw_row_text(self, row: AssemblyResult, top: float) -> None:
         prediction, size = _prediction_text(row), _size_text(row)
         for index, text in enumerate((_trials_text(row), size, prediction)):
-            colour = look.MUTED if index else look.FOREGROUND
+            colour = mpl_style.MUTED if index else mpl_style.FOREGROUND
             self._draw_text_left(
                 text, top + 0.09 + 0.16 * index, size=7.5 if index else 8.5, colour=colour
             )
@@ -231,8 +238,8 @@ class _AssemblyPlot:
         accuracy_text = " → ".join(accuracies) + " %" if accuracies else "-"
         latency = _latency_text(row)
         middle = top + 0.5 * _BOX_HEIGHT - 0.08 * bool(latency)
-        self._draw_text_right(accuracy_text, middle, 8.5, look.FOREGROUND)
-        self._draw_text_right(latency, middle + 0.16, 7.5, look.MUTED)
+        self._draw_text_right(accuracy_text, middle, 8.5, mpl_style.FOREGROUND)
+        self._draw_text_right(latency, middle + 0.16, 7.5, mpl_style.MUTED)
 
     def _draw_text_right(self, text: str, y: float, size: float, colour: str) -> None:
         """Words to the right of the boxes."""
@@ -272,7 +279,7 @@ class _AssemblyPlot:
 
     def draw_axis_and_legend(self, figure: Figure, height: float) -> None:
         """The axis of blocks, the legend and what stands at the right."""
-        look.hide_frame(self.axes, keep_spines=("bottom",))
+        mpl_style.hide_frame(self.axes, keep_spines=("bottom",))
         step = 1 if self._num_blocks <= 20 else 2
         self.axes.set_xticks(range(0, self._num_blocks + 1, step))
         self.axes.set_xlabel("cuts between the teacher's blocks")
@@ -293,7 +300,7 @@ class _AssemblyPlot:
             "assembled → tuned",
             va="center",
             fontsize=7.5,
-            color=look.MUTED,
+            color=mpl_style.MUTED,
         )
 
 

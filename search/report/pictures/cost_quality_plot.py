@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from stillhouse.search.core import formatting
-from stillhouse.search.report.core import mpl_style as look
+from stillhouse.search.report.core import mpl_style
 from stillhouse.search.report.core.axes_choice import MetricAxes
 from stillhouse.search.report.core.label_layout import (
     Box,
@@ -89,7 +89,7 @@ class CostQualityPlot:
         axes.set_xlabel(formatting.axis_label(cost) + (", log scale" if self._is_log else ""))
         axes.set_title(
             formatting.axis_label(self.metric_axes.quality.figure),
-            color=look.MUTED,
+            color=mpl_style.MUTED,
             pad=24 + 72 * _LEGEND_LINE * (self._legend_lines - 1),
         )
         if self._is_log:
@@ -128,7 +128,7 @@ class CostQualityPlot:
         if len(front_students) > 1:
             xs, ys = zip(*map(self._point, front_students), strict=True)
             (line,) = self.axes.plot(
-                xs, ys, drawstyle="steps-post", color=look.TRIAL, lw=1.2, alpha=0.5
+                xs, ys, drawstyle="steps-post", color=mpl_style.TRIAL, lw=1.2, alpha=0.5
             )
             self._legend_handles["Pareto front"] = line
 
@@ -162,7 +162,11 @@ class CostQualityPlot:
     def _draw_dots(
         self, points: Sequence[tuple[float, float]], dot: float, done: bool, marker: str
     ) -> None:
-        fill, edge = (look.TRIAL, look.BACKGROUND) if done else (look.BACKGROUND, look.FAINT)
+        fill, edge = (
+            (mpl_style.TRIAL, mpl_style.BACKGROUND)
+            if done
+            else (mpl_style.BACKGROUND, mpl_style.FAINT)
+        )
         xs, ys = zip(*points, strict=True)
         mark = self.axes.scatter(
             xs, ys, s=dot**2, fc=fill, ec=edge, lw=0.7, marker=marker, zorder=3
@@ -175,15 +179,22 @@ class CostQualityPlot:
         x, y = self._point(stage)
         if stage.record.kind == "assemble":
             ring = self.axes.scatter(
-                [x], [y], s=26, fc=look.BACKGROUND, ec=look.TRIAL, lw=1.2, marker="o", zorder=2
+                [x],
+                [y],
+                s=26,
+                fc=mpl_style.BACKGROUND,
+                ec=mpl_style.TRIAL,
+                lw=1.2,
+                marker="o",
+                zorder=2,
             )
             self._legend_handles["assembled"] = ring
             return
         marker, colour, size = (
-            ("^", look.TEACHER, 56) if stage.is_teacher else ("D", look.ASSISTANT, 30)
+            ("^", mpl_style.TEACHER, 56) if stage.is_teacher else ("D", mpl_style.ASSISTANT, 30)
         )
         mark = self.axes.scatter(
-            [x], [y], s=size, c=colour, marker=marker, ec=look.BACKGROUND, lw=0.7
+            [x], [y], s=size, c=colour, marker=marker, ec=mpl_style.BACKGROUND, lw=0.7
         )
         self._legend_handles["teacher" if stage.is_teacher else "assistant"] = mark
 
@@ -236,8 +247,8 @@ class CostQualityPlot:
             fmt=role.marker,
             ms=6 if role.marker in "soD" else 8,
             color=role.colour,
-            mfc=look.BACKGROUND if is_hollow else role.colour,
-            mec=role.colour if is_hollow else look.BACKGROUND,
+            mfc=mpl_style.BACKGROUND if is_hollow else role.colour,
+            mec=role.colour if is_hollow else mpl_style.BACKGROUND,
             mew=1.4 if is_hollow else 0.7,
             elinewidth=1.5,
             capsize=3,
@@ -271,7 +282,7 @@ class CostQualityPlot:
             [self._shift_right(x, offset)],
             [edge],
             s=34,
-            fc=look.BACKGROUND,
+            fc=mpl_style.BACKGROUND,
             ec=role.colour,
             lw=1.4,
             marker="v" if is_below else "^",
@@ -285,7 +296,7 @@ class CostQualityPlot:
             ha="right",
             va="center_baseline",
             fontsize=7.5,
-            color=look.MUTED,
+            color=mpl_style.MUTED,
         )
 
     def draw_legend(self) -> None:

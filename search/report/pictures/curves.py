@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from stillhouse.search.artifacts.record import Record
 from stillhouse.search.core import formatting
-from stillhouse.search.report.core import mpl_style as look
+from stillhouse.search.report.core import mpl_style
 from stillhouse.search.report.core.axes_choice import choose_metric_axes
 from stillhouse.search.report.core.label_layout import spread_apart
 from stillhouse.search.report.core.mpl_style import Picture
@@ -22,7 +22,7 @@ from stillhouse.search.results.outcome import Outcome
 from stillhouse.search.results.statistics import ranking
 
 NUM_HIGHLIGHTED = 3
-_HIGHLIGHT_COLOURS = (look.TRIAL, look.SECOND, look.FOREGROUND)
+_HIGHLIGHT_COLOURS = (mpl_style.TRIAL, mpl_style.SECOND, mpl_style.FOREGROUND)
 _MAX_LABELS = 8  # most labels in a panel
 _INCHES, _BOTTOM, _HEIGHT = (7.6, 3.7), 0.13, 0.76
 _LABEL_POINTS = 11.5  # points from line to line
@@ -39,7 +39,7 @@ class Curve:
     epochs: tuple[float, ...]
     values: tuple[float, ...]
     last_text: str  # the last value, worded
-    colour: str = look.FAINT
+    colour: str = mpl_style.FAINT
 
 
 def draw(outcome: Outcome, participants: Participants) -> Picture | None:
@@ -87,7 +87,9 @@ def _shown_metric(outcome: Outcome, participants: Participants) -> str:
     return metric if is_recorded else "val_accuracy"
 
 
-def _build_curve(name: str, record: Record, metric: str, colour: str = look.FAINT) -> Curve | None:
+def _build_curve(
+    name: str, record: Record, metric: str, colour: str = mpl_style.FAINT
+) -> Curve | None:
     points = [
         (epoch["epoch"], formatting.plot_value(metric, epoch[metric]))
         for epoch in record.curve
@@ -108,7 +110,9 @@ def _student_curves(outcome: Outcome, participants: Participants, metric: str) -
             number = student.trial.number
             is_highlighted = number in best_numbers
             colour = (
-                _HIGHLIGHT_COLOURS[best_numbers.index(number)] if is_highlighted else look.FAINT
+                _HIGHLIGHT_COLOURS[best_numbers.index(number)]
+                if is_highlighted
+                else mpl_style.FAINT
             )
             name = f"trial {number}" if is_highlighted else ""
             curves.append(_build_curve(name, student.record, metric, colour))
@@ -128,7 +132,7 @@ def _teacher_curves(participants: Participants, metric: str) -> list[Curve]:
             else stage.network or stage.label
         )
         names_used.add(stage.network)
-        colour = look.TEACHER if stage.is_teacher else look.ASSISTANT
+        colour = mpl_style.TEACHER if stage.is_teacher else mpl_style.ASSISTANT
         curves.append(
             _build_curve(name, stage.record, metric, colour)
             or _level_curve(name, stage, metric, colour)
@@ -191,7 +195,7 @@ def _label_ends(axes: Axes, curves: Sequence[Curve]) -> None:
             fontsize=8,
             annotation_clip=False,
             # The assistants' amber is too pale for letters.
-            color=look.FOREGROUND if curve.colour == look.ASSISTANT else curve.colour,
+            color=mpl_style.FOREGROUND if curve.colour == mpl_style.ASSISTANT else curve.colour,
         )
 
 
@@ -203,5 +207,7 @@ def _draw_stopped(axes: Axes, participants: Participants, metric: str, low: floa
         if s.trial.state == "pruned" and {"epoch", metric} <= set(s.trial.figures)
     ]
     for epoch, value in ends:
-        axes.scatter([epoch], [value], s=18, fc=look.BACKGROUND, ec=look.FAINT, lw=0.9, zorder=4)
+        axes.scatter(
+            [epoch], [value], s=18, fc=mpl_style.BACKGROUND, ec=mpl_style.FAINT, lw=0.9, zorder=4
+        )
     return bool(ends)

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from stillhouse.search.artifacts.record import Record
 from stillhouse.search.core import formatting
-from stillhouse.search.report.core import mpl_style as look
-from stillhouse.search.report.core.markup import Html, table
+from stillhouse.search.report.core import mpl_style
 from stillhouse.search.report.core.mpl_style import Picture
+from stillhouse.search.report.core.table import Table
 from stillhouse.search.results.outcome import Outcome
 from stillhouse.search.results.statistics import ranking
 
@@ -110,7 +110,7 @@ def _draw_sentences(sentences: Sequence[str], record: Record, labels: Tensor) ->
     return figure
 
 
-def _sentence_table(record: Record, tensors: Mapping[str, Tensor]) -> Html:
+def _sentence_table(record: Record, tensors: Mapping[str, Tensor]) -> Table | None:
     """All sentences, and what their labels have of every class."""
     names = record.data.class_names
     labels = tensors["labels"].tolist()
@@ -118,7 +118,7 @@ def _sentence_table(record: Record, tensors: Mapping[str, Tensor]) -> Html:
         (sentence, *(f"{value:.2f}" for value in label))
         for sentence, label in zip(record.facts["sentences"], labels, strict=True)
     ]
-    return table(("the nearest words", *names), rows, sortable=True)
+    return Table.of(("the nearest words", *names), rows, sortable=True)
 
 
 def _axis_limits(labels: Tensor) -> tuple[float, float]:
@@ -130,7 +130,7 @@ def _axis_limits(labels: Tensor) -> tuple[float, float]:
 
 def _draw_image(axes: Axes, image: np.ndarray) -> None:
     """Channels first; each from its own least to its own largest value, as they go beyond 0..1."""
-    look.hide_frame(axes)
+    mpl_style.hide_frame(axes)
     low, high = float(image.min()), float(image.max())
     scaled = ((image - low) / ((high - low) or 1.0)).transpose(1, 2, 0)
     pixels = scaled if scaled.shape[2] == 3 else scaled.mean(axis=2)
@@ -140,10 +140,10 @@ def _draw_image(axes: Axes, image: np.ndarray) -> None:
 
 def _draw_label(axes: Axes, label: Sequence[float], names: Sequence[str], scale: bool) -> None:
     """A bar a class: blue towards it, orange away from it."""
-    look.hide_frame(axes, keep_spines=("left",) if scale else ())
-    colours = [look.TRIAL if value >= 0 else look.TEACHER for value in label]
+    mpl_style.hide_frame(axes, keep_spines=("left",) if scale else ())
+    colours = [mpl_style.TRIAL if value >= 0 else mpl_style.TEACHER for value in label]
     axes.bar(range(len(label)), label, color=colours, width=0.8)
-    axes.axhline(0.0, color=look.FAINT, lw=0.6)
+    axes.axhline(0.0, color=mpl_style.FAINT, lw=0.6)
     axes.set_xlim(-0.7, len(label) - 0.3)
     if len(label) <= _MAX_NAMED_CLASSES:
         axes.set_xticks(range(len(label)), names, fontsize=5.5)

@@ -13,17 +13,17 @@ from stillhouse.search.core import formatting
 from stillhouse.search.evaluation.factorial import Interaction, interactions
 from stillhouse.search.experiment.schema import FactorialSettings
 from stillhouse.search.experiment.variants import DISTILLED, PLAIN, distilled_role
-from stillhouse.search.report.core import mpl_style as look
-from stillhouse.search.report.core.markup import Html, table
+from stillhouse.search.report.core import mpl_style
 from stillhouse.search.report.core.mpl_style import Picture
+from stillhouse.search.report.core.table import Table
 from stillhouse.search.results.outcome import Outcome
 from stillhouse.search.results.statistics import mean_and_spread
 
 _ROW_INCHES = 0.62  # inches
 _GAINS = (
-    ("technique_gains", look.SECOND, "X alone"),
-    ("distillation_gains", look.DIRECT, "distillation alone"),
-    ("combined_gains", look.TRIAL, "both"),
+    ("technique_gains", mpl_style.SECOND, "X alone"),
+    ("distillation_gains", mpl_style.DIRECT, "distillation alone"),
+    ("combined_gains", mpl_style.TRIAL, "both"),
 )
 
 
@@ -40,17 +40,17 @@ def draw(outcome: Outcome) -> Picture | None:
         _draw_gains(gain_axes, -row, result, metric)
         _draw_interaction(interaction_axes, -row, result, metric)
     margin = formatting.plot_value(metric, settings.margin)
-    interaction_axes.axvspan(-margin, margin, color=look.GRID, zorder=0, lw=0)
+    interaction_axes.axvspan(-margin, margin, color=mpl_style.GRID, zorder=0, lw=0)
     for axes in (gain_axes, interaction_axes):
-        look.hide_frame(axes, keep_spines=("bottom",))
-        axes.axvline(0.0, color=look.FAINT, lw=0.9, zorder=1)
+        mpl_style.hide_frame(axes, keep_spines=("bottom",))
+        axes.axvline(0.0, color=mpl_style.FAINT, lw=0.9, zorder=1)
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         axes.grid(axis="x")
         axes.set_ylim(0.55 - len(results), 0.45)
     gain_axes.set_yticks(
         [-row for row in range(len(results))], [result.technique for result in results]
     )
-    gain_axes.tick_params("y", labelcolor=look.FOREGROUND)
+    gain_axes.tick_params("y", labelcolor=mpl_style.FOREGROUND)
     unit = "points" if formatting.is_share(metric) else formatting.metric_label(metric)
     gain_axes.set_xlabel(f"gain, {unit}")
     interaction_axes.set_xlabel(f"interaction, {unit}")
@@ -72,11 +72,18 @@ def _draw_interaction(axes: Axes, height: float, result: Interaction, metric: st
     low, mean, high = (
         formatting.plot_value(metric, x) for x in (result.low, result.mean, result.high)
     )
-    axes.plot([low, high], [height] * 2, color=look.FOREGROUND, lw=1.6, solid_capstyle="butt")
+    axes.plot([low, high], [height] * 2, color=mpl_style.FOREGROUND, lw=1.6, solid_capstyle="butt")
     values = [formatting.plot_value(metric, value) for value in result.values]
-    axes.scatter(values, [height] * len(values), s=13, c=look.FAINT, zorder=2)
+    axes.scatter(values, [height] * len(values), s=13, c=mpl_style.FAINT, zorder=2)
     axes.scatter(
-        [mean], [height], s=44, c=look.FOREGROUND, marker="s", ec=look.BACKGROUND, lw=0.8, zorder=4
+        [mean],
+        [height],
+        s=44,
+        c=mpl_style.FOREGROUND,
+        marker="s",
+        ec=mpl_style.BACKGROUND,
+        lw=0.8,
+        zorder=4,
     )
     axes.annotate(
         result.verdict,
@@ -97,7 +104,7 @@ def _caption(settings: FactorialSettings, results: Sequence[Interaction]) -> str
     )
 
 
-def section(outcome: Outcome) -> Html | None:
+def effect_table(outcome: Outcome) -> Table | None:
     """A row a technique: the four students, the interaction and the verdict, and how much
     predictions vary from seed to seed."""
     results = interactions(outcome)
@@ -124,4 +131,4 @@ def section(outcome: Outcome) -> Html | None:
     ]
     cells = ("neither", "X alone", "distillation alone", "both")
     columns = ["X", *cells, f"interaction, {100 * settings.confidence:g} % interval", "verdict"]
-    return table([*columns, *(f"variance, {cell}" for cell in cells)], rows)
+    return Table.of([*columns, *(f"variance, {cell}" for cell in cells)], rows)

@@ -12,7 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 
 from stillhouse.search.core import formatting
 from stillhouse.search.experiment.goal import Goal
-from stillhouse.search.report.core import mpl_style as look
+from stillhouse.search.report.core import mpl_style
 from stillhouse.search.report.core.label_layout import robust_range, sideways_offsets
 from stillhouse.search.report.core.mpl_style import Picture
 from stillhouse.search.results.outcome import Outcome, TrialResult
@@ -75,11 +75,11 @@ def trial_value(trial: TrialResult, path: str) -> Any:
 
 
 def _draw_bars(axes: Axes, shares: Sequence[tuple[str, float]], names: Mapping[str, str]) -> None:
-    look.hide_frame(axes)
+    mpl_style.hide_frame(axes)
     rows = [-index for index in range(len(shares))]
-    axes.barh(rows, [share for _, share in shares], height=0.42, color=look.TRIAL)
+    axes.barh(rows, [share for _, share in shares], height=0.42, color=mpl_style.TRIAL)
     axes.set_yticks(rows, [formatting.shorten(names[path], 26) for path, _ in shares])
-    axes.tick_params("y", labelcolor=look.FOREGROUND)
+    axes.tick_params("y", labelcolor=mpl_style.FOREGROUND)
     axes.set_ylim(-max(len(shares), 5) + 0.4, 0.6)
     axes.set_title("importance")
     for row, (_, share) in zip(rows, shares, strict=True):
@@ -90,7 +90,7 @@ def _draw_bars(axes: Axes, shares: Sequence[tuple[str, float]], names: Mapping[s
             textcoords="offset points",
             va="center_baseline",
             fontsize=8,
-            color=look.MUTED,
+            color=mpl_style.MUTED,
         )
 
 
@@ -116,9 +116,11 @@ def _draw_panel(
     else:
         xs = _set_category_axis(axes, values, heights)
     dot = _DOT_SIZES[len(trials) > 100]
-    axes.scatter(xs, heights, s=dot**2, c=look.TRIAL, ec=look.BACKGROUND, lw=0.6, clip_on=True)
+    axes.scatter(
+        xs, heights, s=dot**2, c=mpl_style.TRIAL, ec=mpl_style.BACKGROUND, lw=0.6, clip_on=True
+    )
     if applicable[0] is trials[0]:
-        axes.scatter(xs[:1], heights[:1], s=10.0**2, fc="none", ec=look.FOREGROUND, lw=1.0)
+        axes.scatter(xs[:1], heights[:1], s=10.0**2, fc="none", ec=mpl_style.FOREGROUND, lw=1.0)
 
 
 def _set_number_axis(axes: Axes, xs: Sequence[float], is_uniform: bool) -> None:

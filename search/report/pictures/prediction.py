@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from stillhouse.search.core import formatting
-from stillhouse.search.report.core import mpl_style as look
+from stillhouse.search.report.core import mpl_style
 from stillhouse.search.report.core.assembled import AssemblyResult, find_assemblies, merge_equal
 from stillhouse.search.report.core.mpl_style import Picture
 from stillhouse.search.results.outcome import Outcome
@@ -140,7 +140,9 @@ def poor_score_advice(
 def _draw_panel(axes: Axes, agreement: RankAgreement, score: str, stage_name: str) -> None:
     metric = "val_accuracy"
     ys = [formatting.plot_value(metric, value) for value in agreement.accuracies]
-    axes.scatter(agreement.predicted, ys, s=30, fc=look.TRIAL, ec=look.BACKGROUND, lw=0.7, zorder=3)
+    axes.scatter(
+        agreement.predicted, ys, s=30, fc=mpl_style.TRIAL, ec=mpl_style.BACKGROUND, lw=0.7, zorder=3
+    )
     axes.set_title(f"{stage_name}: {agreement.correlation_text}")
     axes.set_xlabel(f"predicted {score}")
     axes.set_ylabel(formatting.axis_label(metric))
@@ -160,7 +162,7 @@ def _draw_unused(axes: Axes, rows: Sequence[AssemblyResult]) -> None:
         if not row.trials
     ]
     for x, y in points:
-        axes.scatter([x], [y], s=30, fc=look.BACKGROUND, ec=look.TRIAL, lw=0.9, zorder=4)
+        axes.scatter([x], [y], s=30, fc=mpl_style.BACKGROUND, ec=mpl_style.TRIAL, lw=0.9, zorder=4)
 
 
 def _draw_students(axes: Axes, rows: Sequence[AssemblyResult]) -> None:
@@ -170,4 +172,4 @@ def _draw_students(axes: Axes, rows: Sequence[AssemblyResult]) -> None:
             accuracy = student.figures.get("val_accuracy", math.nan)
             if math.isfinite(accuracy) and accuracy != row.best_accuracy:
                 y = formatting.plot_value("val_accuracy", accuracy)
-                axes.scatter([row.metric("planned_score")], [y], s=18, c=look.TRIAL, alpha=0.3)
+                axes.scatter([row.metric("planned_score")], [y], s=18, c=mpl_style.TRIAL, alpha=0.3)

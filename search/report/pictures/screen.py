@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from stillhouse.search.core import formatting
-from stillhouse.search.report.core import mpl_style as look
+from stillhouse.search.report.core import mpl_style
 from stillhouse.search.report.core.headline import screen_sentence
 from stillhouse.search.report.core.mpl_style import Picture
 from stillhouse.search.results.outcome import Outcome
@@ -29,7 +29,7 @@ def draw(outcome: Outcome) -> Picture | None:
         [formatting.plot_value(metric, value) for value in column]
         for column in zip(*quality.pairs, strict=True)
     )
-    axes.scatter(xs, ys, s=30, fc=look.TRIAL, ec=look.BACKGROUND, lw=0.7, zorder=3)
+    axes.scatter(xs, ys, s=30, fc=mpl_style.TRIAL, ec=mpl_style.BACKGROUND, lw=0.7, zorder=3)
     axes.set_title(quality.correlation_text)
     axes.set_xlabel(f"{formatting.axis_label(metric)}, on distilled data")
     axes.set_ylabel(formatting.axis_label(metric))

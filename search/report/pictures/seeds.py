@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from stillhouse.search.core import formatting
-from stillhouse.search.report.core import mpl_style as look
+from stillhouse.search.report.core import mpl_style
 from stillhouse.search.report.core.label_layout import robust_range
 from stillhouse.search.report.core.mpl_style import Picture
 from stillhouse.search.report.core.roles import (
@@ -27,7 +27,7 @@ _ROW_INCHES, _HEAD_INCHES = 0.3, 0.36
 """Inches that a row takes, and a group's name above its rows."""
 _MAX_LETTERS = 34
 """Of a searched value beside its trial."""
-_RUNNER_UP = RoleStyle("", "", look.FAINT, "s")
+_RUNNER_UP = RoleStyle("", "", mpl_style.FAINT, "s")
 
 
 def draw(outcome: Outcome) -> Picture | None:
@@ -40,7 +40,7 @@ def draw(outcome: Outcome) -> Picture | None:
     height += sum(_HEAD_INCHES for group in all_groups if group.name)
     figure = Figure(figsize=(7.6, 0.75 + height), layout="constrained")
     axes = figure.add_subplot()
-    look.hide_frame(axes, keep_spines=("bottom",))
+    mpl_style.hide_frame(axes, keep_spines=("bottom",))
     low, high = _axis_limits(rows, goal.figure, goal.maximize)
     axes.set_xlim(low, high)
     settings = _setting_by_role(outcome, rows)
@@ -58,7 +58,7 @@ def draw(outcome: Outcome) -> Picture | None:
             )
             height_now -= _ROW_INCHES
     axes.set_yticks(ticks, names)
-    axes.tick_params("y", labelsize=9, labelcolor=look.FOREGROUND)
+    axes.tick_params("y", labelsize=9, labelcolor=mpl_style.FOREGROUND)
     axes.set_ylim(height_now + 0.4 * _ROW_INCHES, 0.6 * _ROW_INCHES)
     axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.set_xlabel(formatting.axis_label(goal.figure))
@@ -133,7 +133,7 @@ def _draw_group_name(axes: Axes, height: float, name: str) -> None:
         fontweight="bold",
         annotation_clip=False,
     )
-    axes.axhline(height, color=look.GRID, lw=0.8, zorder=0)
+    axes.axhline(height, color=mpl_style.GRID, lw=0.8, zorder=0)
 
 
 def _draw_row(axes: Axes, height: float, seed_runs: SeedRuns, metric: str, role: RoleStyle) -> None:
@@ -146,9 +146,9 @@ def _draw_row(axes: Axes, height: float, seed_runs: SeedRuns, metric: str, role:
     if low <= mean <= high:
         axes.plot([mean - spread, mean + spread], [height] * 2, color=colour, lw=2.2, alpha=0.55)
         dots = [height] * len(values)
-        axes.scatter(values, dots, s=15, c=colour, ec=look.BACKGROUND, lw=0.6, zorder=3)
+        axes.scatter(values, dots, s=15, c=colour, ec=mpl_style.BACKGROUND, lw=0.6, zorder=3)
         is_hollow = role.marker == "o"
-        fill, edge = (look.BACKGROUND, colour) if is_hollow else (colour, look.BACKGROUND)
+        fill, edge = (mpl_style.BACKGROUND, colour) if is_hollow else (colour, mpl_style.BACKGROUND)
         size, edge_width = (40, 1.5) if is_hollow else (75 if role.marker in "XP" else 55, 0.8)
         axes.scatter(
             [mean], [height], s=size, c=fill, marker=role.marker, ec=edge, lw=edge_width, zorder=4
@@ -172,7 +172,7 @@ def _draw_out_of_range(axes: Axes, height: float, is_left: bool, colour: str) ->
         [height],
         transform=axes.get_yaxis_transform(),
         s=36,
-        c=look.BACKGROUND,
+        c=mpl_style.BACKGROUND,
         ec=colour,
         lw=1.5,
         marker="<" if is_left else ">",

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 
 from stillhouse.search.core import formatting
 from stillhouse.search.experiment.goal import Goal
-from stillhouse.search.report.core import mpl_style as look
+from stillhouse.search.report.core import mpl_style
 from stillhouse.search.report.core.axes_choice import choose_metric_axes
 from stillhouse.search.report.core.label_layout import robust_range
 from stillhouse.search.report.core.lineage import (
@@ -66,7 +66,7 @@ def _caption(lineage: LineageForest) -> str:
 
 
 def _draw_tree(axes: Axes, lineage: LineageForest, goal: Goal) -> None:
-    look.hide_frame(axes)
+    mpl_style.hide_frame(axes)
     last = lineage.depth + 1
     axes.set_xlim(-0.85, last + 0.02)
     max_letters = int((72 * _WIDTH * _TREE_SHARE * (1 - _BEND) / (last + 0.87) - 10) / 4.9)
@@ -100,7 +100,7 @@ def _draw_label(
         ha="right",
         va="bottom" if above else "top",
         fontsize=8 if above else 7.5,
-        color=look.FOREGROUND if above else look.MUTED,
+        color=mpl_style.FOREGROUND if above else mpl_style.MUTED,
     )
 
 
@@ -110,7 +110,7 @@ def _draw_branch(axes: Axes, node: TeacherNode, depth: int, row: float, is_best:
     axes.plot(
         [node.depth, bend, bend, depth],
         [node.row, node.row, row, row],
-        color=look.TRIAL if is_best else look.FAINT,
+        color=mpl_style.TRIAL if is_best else mpl_style.FAINT,
         lw=1.6 if is_best else 1.0,
         solid_joinstyle="round",
         zorder=2 if is_best else 1,
@@ -123,9 +123,11 @@ def _node_name(node: TeacherNode) -> str:
 
 def _draw_node(axes: Axes, node: TeacherNode, goal: Goal, name: str) -> None:
     """Its mark, its name above the line that leads to it and its figure below."""
-    marker, colour, size = ("D", look.ASSISTANT, 32) if node.depth else ("^", look.TEACHER, 60)
+    marker, colour, size = (
+        ("D", mpl_style.ASSISTANT, 32) if node.depth else ("^", mpl_style.TEACHER, 60)
+    )
     axes.scatter(
-        [node.depth], [node.row], s=size, c=colour, marker=marker, ec=look.BACKGROUND, zorder=3
+        [node.depth], [node.row], s=size, c=colour, marker=marker, ec=mpl_style.BACKGROUND, zorder=3
     )
     _draw_label(axes, node.depth, node.row, name, above=True, offset=8)
     value = node.stage.metric(goal.figure)
@@ -148,7 +150,7 @@ def _draw_other_teachers(
                 arrowprops={
                     "arrowstyle": "-",
                     "linestyle": ":",
-                    "color": look.FAINT,
+                    "color": mpl_style.FAINT,
                     "connectionstyle": "arc3,rad=0.25",
                 },
             )
@@ -159,13 +161,13 @@ def _draw_results(axes: Axes, lineage: LineageForest, goal: Goal) -> None:
     leaves = lineage.leaves
     best_values = {leaf.row: leaf.best_value(goal) for leaf in leaves}
     best_leaf = lineage.best_leaf(goal)
-    look.hide_frame(axes)
+    mpl_style.hide_frame(axes)
     if best_leaf is None:
         return
     low, high = _value_range(leaves, goal)
     axes.set_xlim(low - 0.03 * (high - low), high + 0.25 * (high - low))
     for leaf in leaves:
-        axes.plot([low, high], [leaf.row] * 2, color=look.GRID, lw=0.8, zorder=0)
+        axes.plot([low, high], [leaf.row] * 2, color=mpl_style.GRID, lw=0.8, zorder=0)
         for student in leaf.students:
             value = formatting.plot_value(goal.figure, student.metric(goal.figure))
             if math.isfinite(value):
@@ -183,7 +185,7 @@ def _draw_results(axes: Axes, lineage: LineageForest, goal: Goal) -> None:
             va="center_baseline",
             fontsize=8 if has_value else 7.5,
             fontweight="bold" if leaf is best_leaf else "normal",
-            color=look.FOREGROUND if has_value else look.MUTED,
+            color=mpl_style.FOREGROUND if has_value else mpl_style.MUTED,
         )
     ticks = MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(low, high)
     axes.set_xticks([tick for tick in ticks if low <= tick <= high])
@@ -217,8 +219,8 @@ def _draw_student(
         [row],
         marker=marker,
         s=34 if is_best else 24,
-        fc=look.TRIAL if is_finished else look.BACKGROUND,
-        ec=look.BACKGROUND if is_finished else look.FAINT,
+        fc=mpl_style.TRIAL if is_finished else mpl_style.BACKGROUND,
+        ec=mpl_style.BACKGROUND if is_finished else mpl_style.FAINT,
         lw=0.7,
         alpha=1.0 if is_best or not is_finished else 0.4,
         zorder=4 if is_best else 3 if is_finished else 2,

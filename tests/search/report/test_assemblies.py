@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import pytest
+from markupsafe import escape
 from scipy.stats import kendalltau, spearmanr
 
 from stillhouse.search.artifacts.record import Payload, Record
@@ -18,7 +19,6 @@ from stillhouse.search.report.core.assembled import (
     find_assemblies,
     select_assemblies,
 )
-from stillhouse.search.report.core.markup import join
 from stillhouse.search.report.core.participants import find_participants
 from stillhouse.search.report.page.assembly_table import prediction_sentences
 from stillhouse.search.report.pictures.prediction import assemblies_by_score
@@ -313,12 +313,12 @@ def test_repeated_trials_and_the_best_of_each_budget_are_drawn_first():
     small = search.assembly(2.0, 0.3, work={"budgets": {"parameters": {"max": 100}}})
     search.student(small, 0.4)
     last = search.trials[15]
-    made = search.stages[last.keys["student"]]
+    made = search.stages[last.stage_keys["student"]]
     search.repeats.append(SeedRuns("trial 15", (1,), (made,)))
     outcome = search.outcome()
     keys = [one.record.key for one in select_assemblies(outcome)]
     assert len(keys) == MAX_ASSEMBLIES
-    assert {small, last.keys["assembled"]} <= set(keys)
+    assert {small, last.stage_keys["assembled"]} <= set(keys)
     order = [one.record.key for one in find_assemblies(outcome)]
     assert keys == sorted(keys, key=order.index)
 
@@ -408,15 +408,15 @@ def test_what_serves_assemblies_alone_is_nobodys_teacher():
     search.stages["part"] = record("part", "neighbourhood", {"val_accuracy": 0.5}, ["teacher"])
     first = search.assembly(0.5, 0.5, work={"share": 0.25, "budgets": {}})
     trial = search.trials[0]
-    keys = {"time": "time", "part": "part", "assembled/first1": first, **trial.keys}
+    keys = {"time": "time", "part": "part", "assembled/first1": first, **trial.stage_keys}
     stopped = {**keys, "student": "a student that left no record"}
-    search.trials[0] = replace(trial, keys=keys)
+    search.trials[0] = replace(trial, stage_keys=keys)
     search.trials.append(TrialResult(2, "pruned", {}, stopped, {"val_accuracy": 0.2}))
     outcome = search.outcome()
     assert find_participants(outcome, EXPERIMENT).students[-1].taught_by == ("teacher",)
     assert set(find_participants(outcome, EXPERIMENT).shared) == {
         "teacher",
-        trial.keys["assembled"],
+        trial.stage_keys["assembled"],
     }
     found = next(one for one in find_assemblies(outcome) if one.record.key == first)
     assert found.is_calibration
@@ -460,7 +460,7 @@ def test_names_are_escaped(tmp_path):
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert kind not in text
     assert NASTY not in text
-    assert str(join([NASTY])) in text
+    assert str(escape(NASTY)) in text
     assert kind in page.text
 
 

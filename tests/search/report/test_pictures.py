@@ -281,14 +281,14 @@ def test_page_tells_what_the_outcome_holds(whole):
         page.text
     )
     for role in ("plain", "direct"):
-        other = next(r for r in outcome.repeats if r.role == role)
+        other = next(r for r in outcome.seed_runs if r.role == role)
         assert verdict(best, other, "val_accuracy").text in page.text
-    saved = sum(outcome.stages[key].seconds for key in outcome.reused)
+    saved = sum(outcome.records[key].seconds for key in outcome.reused_keys)
     assert f"6 made, 1 reused from the library (saved {format_duration(saved)})" in page.text
     assert "stopped at epoch 9 by asha" in page.text
     assert "training diverged; try a smaller lr" in page.text
     assert "soft_targets" in page.text
-    for key in outcome.made | outcome.reused:
+    for key in outcome.made_keys | outcome.reused_keys:
         assert key[:12] in page.text
 
 
@@ -362,7 +362,7 @@ def test_missing_figures_and_records(tmp_path):
     search = Search(10)
     trials = [replace(t, figures={}) if t.number % 2 else t for t in search.trials]
     nothing = TrialResult(10, "finished", {}, {}, {"val_accuracy": math.nan})
-    outcome = search.outcome(trials=(*trials, nothing), stages={})
+    outcome = search.outcome(trials=(*trials, nothing), records={})
     page = reported(outcome, tmp_path)
     assert "11 trials" in page.text
 
@@ -442,7 +442,7 @@ def test_table_of_trials_reads_back(whole):
         for name, value in {**trial.values, **trial.figures}.items():
             assert (row[name] if isinstance(value, str) else json.loads(row[name])) == value
         told = {name[4:]: key for name, key in row.items() if name.startswith("key.") and key}
-        assert told == {label: key[:12] for label, key in trial.keys.items()}
+        assert told == {label: key[:12] for label, key in trial.stage_keys.items()}
 
 
 def test_dense_chains_hang_from_their_closest_teacher():
@@ -499,7 +499,7 @@ def grouped():
             search.repeated(r, network, accuracy - less, (1, 2, 3), r) for r, less in of.items()
         ]
         repeats += [replace(r, group=group) for r in (some[0], before[group], *some[1:])]
-    outcome = search.outcome(repeats=tuple(repeats))
+    outcome = search.outcome(seed_runs=tuple(repeats))
     tests = {r.name: tuple(0.5 + i / 100 for i in range(len(r.records))) for r in outcome.seed_runs}
     return replace(outcome, test_accuracies=tests)
 
