@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stillhouse.methods.core.data.augmentation.augment import UNCHANGED, ViewChoices, render
-from stillhouse.methods.core.data.augmentation.mixing import Mix, mix_images, mix_labels
+from stillhouse.methods.core.data.augmentation.mixing import mix_images, mix_labels
 from stillhouse.methods.core.data.base.batch import Batch
 from stillhouse.methods.core.data.base.decoded_source import DecodedSource
 from stillhouse.methods.core.data.base.image_store import ImageStore
@@ -160,8 +160,15 @@ class Dataset:
     ) -> Iterator[Batch]:
         """The examples at the positions ``order`` of a split, ``size`` at a time."""
         device = torch.device(device)
-        view_choices = _View(self._view_choices(view).to(device), self._randaugment_choices(view))
-        mix = self._mix(view)
+        if view is None:
+            unchanged = _View(UNCHANGED, None)
+            yield from self._augmented_batches(split, order, size, device, unchanged)
+            return
+        augment, (_, height, width) = self.config.augment, self.shape
+        examples = self.facts.sizes["train"]
+        choices = augment.draw_view(view, examples, height, width).to(device)
+        view_choices = _View(choices, augment.draw_changes(view, examples))
+        mix = augment.draw_mix(view, examples, height, width)
         if mix is None:
             yield from self._augmented_batches(split, order, size, device, view_choices)
             return
@@ -194,20 +201,11 @@ class Dataset:
         for start, (images, (batch_labels, batch_indices)) in zip(
             itertools.count(step=size), batches, strict=False
         ):
-            batch_positions = order[start : start + size]
-            batch_changes = (
-                None
-                if view_choices.randaugment_choices is None
-                else view_choices.randaugment_choices[batch_positions]
-            )
-            rendered = render(
-                images,
-                view_choices.choices.select(batch_indices),
-                self.config.augment,
-                mean,
-                std,
-                batch_changes,
-            )
+            choices, changes = view_choices
+            if changes is not None:
+                changes = changes[order[start : start + size]]
+            choices = choices.select(batch_indices)
+            rendered = render(images, choices, self.config.augment, mean, std, changes)
             yield Batch(rendered, batch_labels, batch_indices)
 
     def _split_examples(self, split: Split) -> tuple[ImageStore, Rows, Tensor]:
@@ -220,22 +218,6 @@ class Dataset:
     def _source_labels(self, split: Split) -> Labels:
         labels = self._source.labels("test" if split == "test" else "train")
         return labels[self._splits.rows(split)]
-
-    def _view_choices(self, view: int | None) -> ViewChoices:
-        if view is None:
-            return UNCHANGED
-        _, height, width = self.shape
-        return self.config.augment.draw_view(view, self.facts.sizes["train"], height, width)
-
-    def _randaugment_choices(self, view: int | None) -> Rows | None:
-        augment = self.config.augment
-        return None if view is None else augment.draw_changes(view, self.facts.sizes["train"])
-
-    def _mix(self, view: int | None) -> Mix | None:
-        if view is None:
-            return None
-        _, height, width = self.shape
-        return self.config.augment.draw_mix(view, self.facts.sizes["train"], height, width)
 
 
 def open_data(config: DataConfig) -> Dataset:

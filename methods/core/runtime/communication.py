@@ -80,7 +80,6 @@ class DistributedCommunicator(Communicator):
 
     @property
     def is_rank_zero(self) -> bool:
-        """Whether this process stores checkpoints and results."""
         return self.rank == 0
 
     def forward_batch(self, network: Network, images: Tensor, taps: Collection[str]) -> Output:
@@ -106,9 +105,8 @@ class DistributedCommunicator(Communicator):
         if not network.training:
             yield
             return
-        seed = int(
-            torch.randint(2**62, ())
-        )  # the same in all processes, like the generator after it
+        # The seed is the same in all processes, like the state of the generator after it.
+        seed = int(torch.randint(2**62, ()))
         with seeded_torch(device, seed, self.rank), self._norm:
             yield
 
@@ -130,7 +128,6 @@ class DistributedCommunicator(Communicator):
                 gradient.copy_(part.view(gradient.shape))
 
     def broadcast_state(self, *modules: nn.Module) -> None:
-        """Set the parameters and buffers of all modules to those of rank zero."""
         with torch.no_grad(), _peer_errors():
             for tensor in (t for module in modules for t in module.state_dict().values()):
                 buffer = tensor.contiguous()
@@ -145,7 +142,6 @@ class DistributedCommunicator(Communicator):
         return cast(_Value, values[0])
 
     def shared_checkpointer(self, checkpointer: Checkpointer | None) -> Checkpointer | None:
-        """A checkpointer from which all processes load and to which rank zero saves."""
         return None if checkpointer is None else _RankZeroCheckpointer(self, checkpointer)
 
     def _all_gather(self, local: Tensor) -> Tensor:
