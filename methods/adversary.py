@@ -1,12 +1,12 @@
-"""Adversary: a discriminator learns to tell student from teacher, and the student to fool it.
+"""Adversary: a discriminator learns to separate student and teacher; the student opposes it.
 
     L = 1/2 * (mean_b -log sigmoid(D(t_b)) + mean_b -log(1 - sigmoid(D(R(s_b)))))
     R(s) = s,  dR/ds = -reversal
 
-D is a perceptron of two hidden layers on logits [B, classes], trained along and dropped at the
-end. It descends L; behind the reversed gradient the student climbs it, ``reversal`` times as
-steeply, so that one loss serves both. L nears log 2 where D can only guess: as the student learns,
-this loss rises. Several teachers: one D, for which every teacher is the real thing.
+D is a perceptron with two hidden layers on logits [B, classes]. It is trained with the student and
+dropped at the end. D minimises L. The reversed gradient makes the student maximise L, ``reversal``
+times as steeply, so one loss serves both. L rises towards log 2, where D can only guess. All
+teachers share one D, which counts each of them as real.
 
 Xu, Hsu and Huang 2018, "Training student networks for acceleration with conditional adversarial
 networks", section 3 (D on logits; its class output is left to the other methods of an objective);
@@ -30,14 +30,12 @@ from stillhouse.spaces.modules.network import Output
 
 
 class Adversary(Method):
-    """Cross-entropy of a discriminator between the networks' logits, fought by the student."""
+    """Cross entropy of a discriminator between the networks' logits, reversed for the student."""
 
     class Config(MethodConfig):
         """Settings of :class:`Adversary`."""
 
-        weight: float = setting(
-            1.0, "share of this method in the summed loss", LogUniform(0.01, 10.0), ge=0.0
-        )
+        weight: float = MethodConfig.weight_setting(1.0, 0.01, 10.0)
         reversal: float = setting(
             1.0, "multiplies the student's reversed gradient", LogUniform(0.01, 10.0), gt=0.0
         )

@@ -1,16 +1,16 @@
-"""Channel attention: the student's channels weigh as much as the teacher's.
+"""Channel attention: the student's channel means match the teacher's.
 
     L       = mean_i sum_l mean_{b,c} (w(k_il(s_l)) - w(t_il))^2
     w(F)[c] = mean_{h,w} F[b, c, h, w]
 
 s_l [B, C_s, H, W] and t_il [B, C_t, H', W'] are the paired ends of stages; k_il is a 1x1
-convolution C_s -> C_t without bias, batch norm and ReLU, learnt along. ``connector: needed`` has
-it where C_s and C_t differ, ``always`` everywhere, as in the authors' code. The mean runs over
-teachers i, the sum over pairs l.
+convolution C_s -> C_t without bias, batch norm and ReLU, trained with the student. With
+``connector: needed`` k exists only where C_s and C_t differ. With ``always`` every pair has one, as
+in the authors' code. The mean runs over teachers i, the sum over pairs l.
 
 Zhou, Zhuge, Guan and Liu 2020, "Channel distillation: channel-wise attention for knowledge
-distillation", section 3. Their full method adds ``guided`` and an early decay of the teacher, which
-is a schedule; for 200 epochs (0.9 at epochs 60 and 160, counted from 1):
+distillation", section 3. The full method adds ``guided`` and a schedule, the early decay of the
+teacher. For 200 epochs it multiplies by 0.9 at epochs 60 and 160, counted from 1:
 
     cross_entropy:     {schedule: {switch: {since: 60}}}
     guided:            {weight: 0.1, schedule: {switch: {since: 60}}}
@@ -32,7 +32,7 @@ from stillhouse.methods.core.objective.taps import (
     TapPlacement,
 )
 from stillhouse.spaces.config.base import setting
-from stillhouse.spaces.config.domains import Choice, LogUniform
+from stillhouse.spaces.config.domains import Choice
 
 
 class ChannelAttention(FeatureMethod):
@@ -41,14 +41,10 @@ class ChannelAttention(FeatureMethod):
     class Config(FeatureConfig):
         """Settings of :class:`ChannelAttention`."""
 
-        weight: float = setting(
-            6.0, "share of this method in the summed loss", LogUniform(0.1, 100.0), ge=0.0
-        )
-        at: TapPlacement = setting(
-            "stages", "which features are compared", Choice(("last", "stages"))
-        )
+        weight: float = FeatureConfig.weight_setting(6.0, 0.1, 100.0)
+        at: TapPlacement = FeatureConfig.placement_setting("stages", "last", "stages")
         connector: Literal["needed", "always"] = setting(
-            "needed", "where the student's channels are translated", Choice(("needed", "always"))
+            "needed", "which pairs have a 1x1 convolution", Choice(("needed", "always"))
         )
 
     config: Config
@@ -77,11 +73,8 @@ class ChannelAttention(FeatureMethod):
     zero_when_equal = True
 
     def connector(self, feature_pair: FeaturePair) -> nn.Module:
-        """The translation k."""
-        student_channels, teacher_channels = (
-            feature_pair.student_shape[0],
-            feature_pair.teacher_shape[0],
-        )
+        """The convolution k, or an identity."""
+        student_channels, teacher_channels = feature_pair.channels
         if student_channels == teacher_channels and self.config.connector == "needed":
             return nn.Identity()
         convolution = nn.Conv2d(student_channels, teacher_channels, 1, bias=False)

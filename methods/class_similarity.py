@@ -1,15 +1,14 @@
-"""Class similarity (KD-sim): only which classes the teacher takes for alike, one label a class.
+"""Class similarity (KD-sim): one soft label for each class, from the teacher's class weights.
 
     L = T^2 * mean_b KL(rho[t_b] || q[b])
     rho[t] = softmax_k( cos(w_t, w_k) / sharpness )
     q = softmax(student / T);  w_k: row k of the teacher's last layer;  t_b: the true class
 
-Tang et al. 2020, "Understanding and improving knowledge distillation": a synthetic teacher that
-keeps the relations between classes alone, the same for all examples of a class. The paper leaves
-the sharpness open; it is comparable with the teacher where the diagonal of rho is the teacher's
-mean probability of the true class. The paper's loss is lam times the cross entropy with rho,
-without T^2: the same gradient where the weight here is lam / T^2. In nats; several teachers'
-losses are averaged.
+Tang et al. 2020, "Understanding and improving knowledge distillation". The synthetic teacher keeps
+only the relations between classes; all examples of a class have the same label. The paper does not
+give the sharpness. Rho is comparable with the teacher if its diagonal equals the teacher's mean
+probability of the true class. The paper's loss is lam times the cross entropy with rho, without
+T^2: the gradient is the same for weight = lam / T^2. Losses are in nats and averaged over teachers.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from stillhouse.spaces.config.domains import LogUniform
 
 
 class ClassSimilarity(SyntheticTeacher):
-    """Soft labels made of the directions of a teacher's class weights."""
+    """Soft labels from the cosines between a teacher's class weights."""
 
     class Config(MethodConfig):
         """Settings of :class:`ClassSimilarity`."""
@@ -46,5 +45,5 @@ class ClassSimilarity(SyntheticTeacher):
         self.register_buffer("targets", table, persistent=False)
 
     def target(self, number: int, teacher: Tensor, labels: Tensor) -> Tensor:
-        """The same for all images of a class; ``teacher`` is not looked at."""
+        """One row of the table for each label; ``teacher`` is not used."""
         return self.targets[number][labels]

@@ -24,7 +24,7 @@ from stillhouse.spaces.modules.network import Output
 
 
 class CrossEntropy(Method):
-    """How far the student's probabilities are from the labels."""
+    """Cross entropy between the labels and the student's probabilities."""
 
     class Config(MethodConfig):
         """Settings of :class:`CrossEntropy`."""
@@ -64,6 +64,6 @@ class CrossEntropy(Method):
     def forward(
         self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
     ) -> Tensor:
-        """From logits [B, classes] and labels [B], or soft ones [B, classes] in one_hot's place."""
+        """From logits [B, classes] and labels [B], or soft labels [B, classes]."""
         smoothing = self.config.label_smoothing
         return F.cross_entropy(student.logits, batch.labels, label_smoothing=smoothing)

@@ -1,4 +1,4 @@
-"""Decoupled distillation: the true class and the relations among the others, weighed apart.
+"""Decoupled distillation: separate weights for the true class and for the other classes.
 
     L = T^2 * mean_b ( alpha * KL(p2 || q2) + beta * KL(p' || q') )
     p2 = (p_t, 1 - p_t)                 of the true class t against all others together
@@ -6,17 +6,17 @@
     p = softmax(teacher / T),  q = softmax(student / T);  q2 and q' likewise from q
 
 Zhao et al. 2022, "Decoupled knowledge distillation", section 3. Soft targets are the case
-alpha = 1, beta = 1 - p_t: there the relations count least where the teacher is surest. Losses
-are in nats; those of several teachers are averaged.
+alpha = 1, beta = 1 - p_t: there a confident teacher gives the other classes little weight. Losses
+are in nats and averaged over teachers.
 
-The presets are the authors' configurations. On CIFAR-100 beta depends on the pair: 2, 6 or 8, at
-alpha 1 and T = 4, with a warm-up of 20 epochs counted from 1. On ImageNet alpha is 1 and T = 1.
+The presets are the authors' configurations. On CIFAR-100 beta is 2, 6 or 8, depending on the
+networks, with alpha 1, T = 4 and a warm-up of 20 epochs. On ImageNet alpha and T are 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -37,17 +37,12 @@ from stillhouse.spaces.modules.network import Output
 
 
 def _preset(beta: float, temperature: float, warmup: float, pairs: str) -> Preset:
-    """One of the authors' configurations; all of them have alpha 1 and cross entropy at 1."""
-    settings: dict[str, Any] = {
-        "weight": 1.0,
-        "alpha": 1.0,
-        "beta": beta,
-        "temperature": temperature,
-    }
-    if warmup > 1:  # a warm-up of one epoch is none
-        settings["schedule"] = {"warmup": {"epochs": warmup}}
+    """One of the authors' configurations; all have alpha 1 and cross entropy with weight 1."""
+    settings = {"weight": 1.0, "alpha": 1.0, "beta": beta, "temperature": temperature}
+    # A warm-up of one epoch has no effect.
+    schedule = {"schedule": {"warmup": {"epochs": warmup}}} if warmup > 1 else {}
     source = f"Zhao et al. 2022, the authors' configuration, {pairs}"
-    return Preset(settings, source, companions=("cross_entropy",))
+    return Preset({**settings, **schedule}, source, companions=("cross_entropy",))
 
 
 class Decoupled(Method):
@@ -91,11 +86,12 @@ class Decoupled(Method):
     ) -> Tensor:
         """From logits [B, classes] of the student and of every teacher, and labels [B]."""
         t = self.config.temperature
-        losses = [self._loss(o.logits / t, student.logits / t, batch.labels) for o in teachers]
-        return t**2 * torch.stack(losses).mean()
+        return t**2 * self.mean_over_teachers(
+            self._loss(teacher.logits / t, student.logits / t, batch.labels) for teacher in teachers
+        )
 
     def _loss(self, teacher: Tensor, student: Tensor, labels: Tensor) -> Tensor:
-        # Normalised anew: beside a sure class, the others' log p differ by less than they round.
+        # A softmax of the other logits: if p_t is near 1, differences of log p round to 0.
         relations = kl_divergence(
             drop_class(teacher, labels).log_softmax(dim=1),
             drop_class(student, labels).log_softmax(dim=1),
@@ -107,7 +103,7 @@ class Decoupled(Method):
 
 
 def _binary_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
-    """[B, 2]: the logarithms of p_t and 1 - p_t; summing the others keeps small rests exact."""
+    """[B, 2]: log p_t and log(1 - p_t); the sum over the other classes keeps 1 - p_t exact."""
     log_p = logits.log_softmax(dim=1)
     log_p_others = drop_class(log_p, labels).logsumexp(dim=1)
     return torch.stack([select_class(log_p, labels), log_p_others], dim=1)

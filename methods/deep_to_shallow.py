@@ -1,17 +1,17 @@
-"""Deep to shallow: classifiers on the student's own inner stages learn from its deepest output.
+"""Deep to shallow: classifiers on the student's inner stages learn from its final output.
 
     L = sum_i (1 - alpha) * mean_b CE(z_i, label) + alpha * f * mean_b KL(p || q_i)
     p = softmax(student / T), without gradient,  q_i = softmax(z_i / T),  f = T^2
 
 over the ends i of all stages but the last. z_i = c_i(s_i) are the logits of a shallow classifier
-on the student's map s_i: a 1x1 convolution to the width of the last stage, batch norm, ReLU, the
-mean over the map and one linear layer. They are trained along and dropped; what they ask of the
-early stages stays. The student's own output learns from the labels by ``cross_entropy`` beside it.
-``scaled: false`` makes f = 1: the gradient of the soft targets is then T^2 times smaller.
+on the student's map s_i. It has a 1x1 convolution to the width of the last stage, batch norm, ReLU,
+the mean over the map and one linear layer. The classifiers are trained with the student and dropped
+at the end. The student's output learns from the labels by ``cross_entropy``. ``scaled: false`` sets
+f = 1; the gradient of the soft targets is then T^2 times smaller.
 
 Zhang et al. 2019, "Be your own teacher: improve the performance of convolutional neural networks
-via self distillation", with alpha = 0.3 and T = 3. The authors' code has f = 1, and neither does it
-have the paper's third term, a hint between the maps. Its classifiers are larger than these.
+via self distillation", with alpha = 0.3 and T = 3. The authors' code has f = 1 and larger
+classifiers. Like this file it lacks the paper's third term, a hint between the maps.
 """
 
 from __future__ import annotations
@@ -45,9 +45,7 @@ class DeepToShallow(Method):
     class Config(MethodConfig):
         """Settings of :class:`DeepToShallow`."""
 
-        alpha: float = setting(
-            0.3, "share of the deepest output against the labels", Uniform(0.0, 1.0), ge=0.0, le=1.0
-        )
+        alpha: float = setting(0.3, "share of the soft targets", Uniform(0.0, 1.0), ge=0.0, le=1.0)
         temperature: float = setting(3.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
         scaled: bool = setting(
             True, "whether soft targets are multiplied by T squared", Choice((True, False))
@@ -60,7 +58,7 @@ class DeepToShallow(Method):
             {"weight": 1.0, "alpha": 0.3, "temperature": 3.0, "scaled": False},
             "Zhang et al. 2019, the loss of the authors' code, CIFAR-100",
             companions=("cross_entropy",),
-        ),
+        )
     }
     needs_teacher = False
     needs_labels = True
@@ -68,14 +66,14 @@ class DeepToShallow(Method):
     def __init__(self, config: Config, context: BuildContext) -> None:
         super().__init__(config, context)
         channels, height, width = context.sample.shape[1:]
-        there = maps(context.student, (channels, height, width))
-        *shallow, last = stage_ends(there) or ("",)
+        map_shapes = maps(context.student, (channels, height, width))
+        *shallow, last = stage_ends(map_shapes) or ("",)
         if not shallow:
-            message = "needs a student with maps of two sizes or more: one stage has none below it"
+            message = "needs a student with maps of two sizes or more, found one stage"
             raise ConfigError(message)
-        last_channels = there[last][0]
+        width, classes = map_shapes[last][0], context.classes
         self.classifiers = nn.ModuleDict(
-            {name: _classifier(there[name][0], last_channels, context.classes) for name in shallow}
+            {name: _classifier(map_shapes[name][0], width, classes) for name in shallow}
         )
 
     def student_taps(self) -> tuple[str, ...]:

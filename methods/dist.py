@@ -1,16 +1,16 @@
-"""Distillation from a stronger teacher: the student keeps what correlates, not what is equal.
+"""Distillation from a stronger teacher: the student's outputs correlate with the teacher's.
 
     L = beta * mean_b (1 - r(p[b, :], q[b, :])) + gamma * mean_c (1 - r(p[:, c], q[:, c]))
     p = softmax(teacher / T),  q = softmax(student / T),  both [B, classes]
     r = Pearson's correlation: along the classes of an example, along the examples of a class
 
 Huang et al. 2022, "Knowledge distillation from a stronger teacher", section 3 and appendix A.1.
-L has no unit and lies in 0 .. 2 (beta + gamma). The authors' code weighs both terms by 2 and by
-T^2: beta = gamma = 32 here for CIFAR-100, where T = 4, and 2 for ImageNet, where T = 1. The
-defaults are milder than any published setting. Losses of several teachers are averaged.
+L has no unit and lies in 0 .. 2 (beta + gamma). The authors' code multiplies both terms by 2 and by
+T^2: beta = gamma = 32 for CIFAR-100, where T = 4, and 2 for ImageNet, where T = 1. The defaults are
+smaller than any published setting. Losses are averaged over teachers.
 
-Rows and columns in which the teacher says always the same have no correlation and are left out,
-so a batch of one has no second term; where only the student does, r is 0 and has no gradient.
+Rows and columns in which the teacher is constant have no correlation and are left out. A batch of
+one therefore has no second term. Where only the student is constant, r is 0 without gradient.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from stillhouse.spaces.modules.network import Output
 
 
 class Dist(Method):
-    """What student's and teachers' probabilities lack in correlation, by example and by class."""
+    """1 minus the correlation of student and teacher probabilities, by example and by class."""
 
     class Config(MethodConfig):
         """Settings of :class:`Dist`."""
@@ -74,16 +74,15 @@ class Dist(Method):
         self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
     ) -> Tensor:
         """From logits [B, classes] of the student and of every teacher."""
-        q = (student.logits / self.config.temperature).softmax(dim=1)
-        losses = []
-        for teacher in teachers:
-            p = (teacher.logits / self.config.temperature).softmax(dim=1)
-            class_distance, example_distance = (
-                _correlation_distance(p, q),
-                _correlation_distance(p.T, q.T),
-            )
-            losses.append(self.config.beta * class_distance + self.config.gamma * example_distance)
-        return torch.stack(losses).mean()
+        t = self.config.temperature
+        q = (student.logits / t).softmax(dim=1)
+        return self.mean_over_teachers(
+            self._loss((o.logits / t).softmax(dim=1), q) for o in teachers
+        )
+
+    def _loss(self, p: Tensor, q: Tensor) -> Tensor:
+        between, within = _correlation_distance(p, q), _correlation_distance(p.T, q.T)
+        return self.config.beta * between + self.config.gamma * within
 
 
 def _correlation_distance(p: Tensor, q: Tensor) -> Tensor:
@@ -94,9 +93,9 @@ def _correlation_distance(p: Tensor, q: Tensor) -> Tensor:
 
 
 def _standardise(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of mean 0 and length 1, and which of them vary [N, 1]; those that do not become 0.
+    """Rows with mean 0 and length 1, and whether each row varies [N, 1]; constant rows become 0.
 
-    Rounding alone makes a constant row vary a little: less than that is none.
+    A row counts as constant if it varies by rounding errors only.
     """
     centred = x - x.mean(dim=1, keepdim=True)
     norms = x.detach().norm(dim=1, keepdim=True)

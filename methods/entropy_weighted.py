@@ -1,15 +1,15 @@
-"""Entropy-weighted soft targets: of several teachers, the surer ones count more, each example.
+"""Entropy-weighted soft targets: teachers with lower entropy count more, example by example.
 
     L = T^2 * mean_b sum_i w_i[b] * KL(p_i[b] || q[b])
     w[b] = softmax_i( -sharpness * H_i[b] / log(classes) )
     H_i = -sum_c r_i[c] * log r_i[c],  r_i = softmax(teacher_i),  in nats
     p_i = softmax(teacher_i / T),  q = softmax(student / T)
 
-After Kwon et al. 2020, "Adaptive knowledge distillation based on entropy", which takes the labels
-of lower entropy at a larger rate. The weights are a softmax of entropies as shares of their
-largest value, log(classes): they sum to 1 for any number of teachers and also where all are
-certain. ``sharpness`` 0 is the mean of :mod:`stillhouse.methods.soft_targets`; towards infinity the
-surest teacher speaks alone. No labels are read.
+After Kwon et al. 2020, "Adaptive knowledge distillation based on entropy", which gives labels of
+lower entropy a larger rate. The weights are a softmax of entropies relative to log(classes), the
+largest entropy. They sum to 1 for any number of teachers, also if all are certain. ``sharpness`` 0
+is the mean of ``soft_targets``. With a large sharpness only the most certain teacher counts.
+The method reads no labels.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from stillhouse.spaces.modules.network import Output
 
 
 class EntropyWeighted(Method):
-    """Divergence from several teachers' softened probabilities, each weighed by its certainty."""
+    """Divergence from the teachers' softened probabilities, weighted by their certainty."""
 
     class Config(MethodConfig):
         """Settings of :class:`EntropyWeighted`."""
@@ -72,6 +72,6 @@ class EntropyWeighted(Method):
 
 
 def _relative_entropy(logits: Tensor) -> Tensor:
-    """[B], as shares of the largest possible: 0 certain, 1 uniform."""
+    """[B]: entropy relative to its maximum; 0 is certain, 1 is uniform."""
     log_p = logits.log_softmax(dim=1)
     return -(log_p.exp() * log_p).sum(dim=1) / math.log(log_p.shape[1])

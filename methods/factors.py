@@ -1,18 +1,19 @@
-"""Factors: one map of the student explains the maps of several teachers, each in its own terms.
+"""Factors: one translator for each teacher maps the student's features to the teacher's.
 
     L = mean_i sum_l mean_b || t_il / ||t_il||_2 - k_il(s_l) / ||k_il(s_l)||_2 ||_1
 
-s_l [B, C_s, H, W] and t_il [B, C_t, H, W] are paired maps, the larger of them averaged down to the
-smaller one's height and width. Norms run over all C_t * H * W elements of one image. k_il is the
+s_l [B, C_s, H, W] and t_il [B, C_t, H, W] are paired maps. The larger one is averaged down to the
+smaller height and width. Norms run over all C_t * H * W elements of one image. k_il is the
 translator of teacher i: three 3x3 convolutions C_s -> C_s -> C_t -> C_t, each with batch norm and
-leaky ReLU (0.1), learnt along; one for all teachers would only meet their average.
+leaky ReLU (0.1). It is trained with the student. A common translator would learn the average of the
+teachers.
 
-Park and Kwak 2020, "FEED: feature-level ensemble for knowledge distillation", parallel FEED; the
-last map is compared. The sum over elements is the norm of the paper. Code for factor transfer
-takes their mean, with weights of 200 to 1000, between factors of half the channels that a
-paraphraser makes; maps here have no paraphraser, so no preset claims those weights. For maps of
-64 x 8 x 8 a mean at 1000 is a sum at 1000 / 4096 = 0.25, the default. The mean over teachers keeps
-a weight good for any number of them (the paper sums).
+Park and Kwak 2020, "FEED: feature-level ensemble for knowledge distillation", parallel FEED, which
+compares the last map and sums over elements. Code for factor transfer takes the mean over elements,
+with weights from 200 to 1000, and halves the channels by a paraphraser. There is no paraphraser
+here, so no preset has these weights. For maps of 64 x 8 x 8 a mean with weight 1000 is a sum with
+weight 1000 / 4096 = 0.25, the default. The paper sums over teachers; the mean makes one weight fit
+any number of teachers.
 """
 
 from __future__ import annotations
@@ -35,21 +36,17 @@ from stillhouse.methods.core.objective.taps import (
     match_sizes,
 )
 from stillhouse.spaces.config.base import setting
-from stillhouse.spaces.config.domains import Choice, Integers, LogUniform
+from stillhouse.spaces.config.domains import Integers
 
 
 class Factors(FeatureMethod):
-    """Absolute difference of normalised maps, after a translator for each teacher."""
+    """Absolute difference between normalised maps, with a translator for each teacher."""
 
     class Config(FeatureConfig):
         """Settings of :class:`Factors`."""
 
-        weight: float = setting(
-            0.25, "share of this method in the summed loss", LogUniform(0.01, 10.0), ge=0.0
-        )
-        at: TapPlacement = setting(
-            "last", "which features are compared", Choice(("last", "stages"))
-        )
+        weight: float = FeatureConfig.weight_setting(0.25, 0.01, 10.0)
+        at: TapPlacement = FeatureConfig.placement_setting("last", "last", "stages")
         teachers: int = setting(1, TEACHERS_HELP, Integers(1, 5), ge=1)
         added_later: ClassVar[frozenset[str]] = frozenset({"teachers"})
 
@@ -60,10 +57,7 @@ class Factors(FeatureMethod):
 
     def connector(self, feature_pair: FeaturePair) -> nn.Module:
         """The translator k of one teacher."""
-        student_channels, teacher_channels = (
-            feature_pair.student_shape[0],
-            feature_pair.teacher_shape[0],
-        )
+        student_channels, teacher_channels = feature_pair.channels
         return nn.Sequential(
             _conv_unit(student_channels, student_channels),
             _conv_unit(student_channels, teacher_channels),

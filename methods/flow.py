@@ -1,18 +1,18 @@
-"""Flow: between two places of the student features change as they do between the teacher's.
+"""Flow: the student's features change from stage to stage as the teacher's do.
 
     L = sum_l mean_bij (G_l[b, i, j](student) - G_l[b, i, j](teacher))^2
     G_l[b, i, j] = mean_p F_l[b, i, p] * F_l+1[b, j, p]
 
-F_l [B, C, H, W] are maps at consecutive places (ends of stages), the larger one averaged down to
-the smaller; p are its positions. The published sum over i and j is a mean here, so that a weight
-serves every width. Where the student has other channels than the teacher, which the paper does not
-allow, a linear map of the student's channels is trained along and dropped at the end. Several
-teachers: the mean of their losses.
+F_l [B, C, H, W] are maps at the ends of consecutive stages. The larger one is averaged down to the
+smaller; p are its positions. The paper sums over i and j; the mean makes one weight fit every
+width. The paper needs equal channels in both networks. Here a linear map of the student's channels
+is trained with the student if they differ, and dropped at the end. Losses are averaged over
+teachers.
 
-Yim, Joo, Bae and Kim 2017, "A gift from knowledge distillation", sections 3.2 and 3.3, learnt
-beside the other terms. In the paper it is a stage before them, and so it is in the comparison of
-Tian et al. 2020: 30 epochs of weight 1 over maps that include the stem, then cross entropy alone.
-No published weight belongs to the form here, so there is no preset; the default is a choice.
+Yim, Joo, Bae and Kim 2017, "A gift from knowledge distillation", sections 3.2 and 3.3. In the paper
+this loss is a training stage of its own, before the others. Tian et al. 2020 compare it so: 30
+epochs with weight 1 over maps that include the stem, then cross entropy. No published weight
+belongs to a term beside others, so there is no preset.
 """
 
 from __future__ import annotations
@@ -35,21 +35,18 @@ from stillhouse.methods.core.objective.taps import (
     match_sizes,
 )
 from stillhouse.spaces.config.base import setting
-from stillhouse.spaces.config.domains import LogUniform
 from stillhouse.spaces.config.problems import ConfigError, Problem
 from stillhouse.spaces.modules.network import Output
 
 
 class Flow(FeatureMethod):
-    """Squared difference of the networks' Gram matrices between consecutive places."""
+    """Squared difference of the networks' Gram matrices between consecutive stages."""
 
     class Config(FeatureConfig):
         """Settings of :class:`Flow`."""
 
-        weight: float = setting(
-            50.0, "share of this method in the summed loss", LogUniform(0.5, 500.0), ge=0.0
-        )
-        at: TapPlacement = setting("stages", "the places between which features flow; two or more")
+        weight: float = FeatureConfig.weight_setting(50.0, 0.5, 500.0)
+        at: TapPlacement = setting("stages", "which features are compared; two or more")
 
     config: Config
     zero_when_equal = True
@@ -63,22 +60,18 @@ class Flow(FeatureMethod):
             raise ConfigError([Problem("at", f"{message}; name blocks, or use stages")])
 
     def connector(self, feature_pair: FeaturePair) -> nn.Module:
-        student_channels, teacher_channels = (
-            feature_pair.student_shape[0],
-            feature_pair.teacher_shape[0],
-        )
-        return (
-            nn.Identity()
-            if student_channels == teacher_channels
-            else nn.Conv2d(student_channels, teacher_channels, 1, bias=False)
-        )
+        student_channels, teacher_channels = feature_pair.channels
+        if student_channels == teacher_channels:
+            return nn.Identity()
+        return nn.Conv2d(student_channels, teacher_channels, 1, bias=False)
 
     def forward(
         self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
     ) -> Tensor:
         """From the features of the student and of every teacher."""
-        losses = [self._teacher_loss(i, student, teacher) for i, teacher in enumerate(teachers)]
-        return torch.stack(losses).mean()
+        return self.mean_over_teachers(
+            self._teacher_loss(i, student, teacher) for i, teacher in enumerate(teachers)
+        )
 
     def _teacher_loss(self, number: int, student: Output, teacher: Output) -> Tensor:
         feature_pairs = self.pairs[number]

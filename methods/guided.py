@@ -1,12 +1,12 @@
-"""Guided: soft targets of the images that the teacher knows.
+"""Guided: soft targets on the images that the teacher classifies correctly.
 
     L_i  = T^2 * sum_b m_i[b] * KL(p_i[b] || q[b]) / max(sum_b m_i[b], 1)
     m_i  = 1 where argmax_c teacher_i[b, c] is the label, else 0
     p_i  = softmax(teacher_i / T),  q = softmax(student / T)
 
-Logits [B, classes]; the divergence is in nats. What the teacher gets wrong is not imitated; where
-it knows none of the batch, the loss is 0. Several teachers: the mean of the L_i, each over the
-images that it knows itself.
+Logits are [B, classes]; the divergence is in nats. Images that a teacher classifies wrongly do not
+count for that teacher. Its loss is 0 if all images of the batch are wrong. The loss is the mean of
+the L_i over teachers.
 
 Zhou, Zhuge, Guan and Liu 2020, "Channel distillation: channel-wise attention for knowledge
 distillation", section 3, with T = 1 and weights of 0.1 (CIFAR-100) and 1 (ImageNet).
@@ -29,14 +29,12 @@ from stillhouse.spaces.modules.network import Output
 
 
 class Guided(Method):
-    """Divergence from the teachers' softened probabilities where they are right."""
+    """Divergence from the teachers' softened probabilities where their answer is correct."""
 
     class Config(MethodConfig):
         """Settings of :class:`Guided`."""
 
-        weight: float = setting(
-            1.0, "share of this method in the summed loss", LogUniform(0.01, 10.0), ge=0.0
-        )
+        weight: float = MethodConfig.weight_setting(1.0, 0.01, 10.0)
         temperature: float = setting(1.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
 
     config: Config
@@ -60,14 +58,14 @@ class Guided(Method):
         self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
     ) -> Tensor:
         """From logits [B, classes] of the student and of every teacher, and labels [B]."""
-        losses = [self._teacher_loss(t.logits, student.logits, batch.labels) for t in teachers]
-        return torch.stack(losses).mean()
+        return self.mean_over_teachers(
+            self._teacher_loss(t.logits, student.logits, batch.labels) for t in teachers
+        )
 
     def _teacher_loss(self, teacher: Tensor, student: Tensor, labels: Tensor) -> Tensor:
         t = self.config.temperature
-        # Rows are masked, not values: a probability that is exactly 0 adds nothing by itself.
+        # The mask selects examples: a class with probability 0 adds 0 without a mask.
         divergences = kl_divergence(softened_log_probs(teacher, t), softened_log_probs(student, t))
         is_correct = teacher.argmax(dim=1) == labels
-        return (
-            t**2 * torch.where(is_correct, divergences, 0.0).sum() / is_correct.sum().clamp(min=1)
-        )
+        total = torch.where(is_correct, divergences, 0.0).sum()
+        return t**2 * total / is_correct.sum().clamp(min=1)

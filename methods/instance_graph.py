@@ -1,24 +1,23 @@
-"""Instance graph: examples and the distances between them are as the teacher has them.
+"""Instance graph: logits, and distances between examples, match the teacher's.
 
     L = vertices * mean_bc (z[b, c](student) - z[b, c](teacher))^2
       + edges * mean_ij (A_ij(student) - A_ij(teacher))^2
-    A_ij = |e_i - e_j|^2 / max over the batch of the same
+    A_ij = |e_i - e_j|^2 / max_kl |e_k - e_l|^2
 
-The vertices are the logits z [B, classes], which have one width in all networks; the edges are
-between the embeddings e [B, C] that enter the head, averaged over positions. A batch without two
-different embeddings has no edges. Several teachers: the mean of their losses.
+The vertices are the logits z [B, classes], of equal width in all networks. The edges are distances
+between the inputs e [B, C] of the head, averaged over positions. Edges are 0 if all embeddings are
+equal. Losses are averaged over teachers.
 
 Liu et al. 2019, "Knowledge distillation via instance relationship graph", section 3, without its
-third term, the transformation between layers. The common port to PyTorch divides by the maximum
-and averages as this does, and weighs vertices 0.1 and edges 5, the defaults here. Its edges are the
-mean over the embedding and two inner maps, and it has the third term: this is no preset of it.
+third term, the transformation between layers. The common port to PyTorch also divides by the
+maximum and averages. Its weights, 0.1 for vertices and 5 for edges, are the defaults here. It has
+the third term and takes edges from two inner maps too, so these weights are not a preset.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -41,9 +40,7 @@ class InstanceGraph(EmbeddingMethod):
     class Config(MethodConfig):
         """Settings of :class:`InstanceGraph`."""
 
-        weight: float = setting(
-            1.0, "share of this method in the summed loss", LogUniform(0.01, 10.0), ge=0.0
-        )
+        weight: float = MethodConfig.weight_setting(1.0, 0.01, 10.0)
         vertices: float = setting(0.1, "weight of the logits", LogUniform(0.005, 2.0), ge=0.0)
         edges: float = setting(5.0, "weight of the distances", LogUniform(0.25, 100.0), ge=0.0)
 
@@ -62,16 +59,16 @@ class InstanceGraph(EmbeddingMethod):
         """From the logits [B, classes] and the embeddings [B, C] of all networks."""
         student_embedding, teacher_embeddings = self.embeddings(student, teachers)
         student_edges = relative_squared_distances(student_embedding)
-        vertex_losses = [F.mse_loss(student.logits, teacher.logits) for teacher in teachers]
-        edge_losses = [
-            F.mse_loss(student_edges, relative_squared_distances(teacher))
-            for teacher in teacher_embeddings
-        ]
-        vertex_loss, edge_loss = torch.stack(vertex_losses).mean(), torch.stack(edge_losses).mean()
+        vertex_loss = self.mean_over_teachers(
+            F.mse_loss(student.logits, t.logits) for t in teachers
+        )
+        edge_loss = self.mean_over_teachers(
+            F.mse_loss(student_edges, relative_squared_distances(e)) for e in teacher_embeddings
+        )
         return self.config.vertices * vertex_loss + self.config.edges * edge_loss
 
 
 def relative_squared_distances(e: Tensor) -> Tensor:
-    """[B, B] squared distances in units of the largest; 0 where all are."""
+    """[B, B] squared distances divided by the largest; 0 if all are 0."""
     squared = pairwise_distances(e).square()
     return safe_divide(squared, squared.max())

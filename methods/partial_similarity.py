@@ -1,15 +1,15 @@
-"""Partial teacher with class similarity (KD-pt + sim): how sure it is, and what is alike.
+"""Partial teacher with class similarity (KD-pt + sim): confidence, and similar classes.
 
     L = T^2 * mean_b KL(rho || q)
     rho_t = p_t,   rho_i = (1 - p_t) * s_i / sum_{j != t} s_j  for i != t, the true class
     s = softmax_k( cos(w_t, w_k) / sharpness ),  w_k: row k of the teacher's last layer
     p = softmax(teacher / T),  q = softmax(student / T)
 
-Tang et al. 2020, "Understanding and improving knowledge distillation": the two synthetic teachers
-``partial_teacher`` and ``class_similarity`` in one, which keeps both the weighing of examples and
-the relations between classes, and drops what a teacher says of one example alone. The paper's
-loss is lam times the cross entropy with rho, without T^2: the same gradient where the weight here
-is lam / T^2. In nats; several teachers' losses are averaged.
+Tang et al. 2020, "Understanding and improving knowledge distillation". It combines the synthetic
+teachers ``partial_teacher`` and ``class_similarity``: it keeps the confidence in each example and
+the relations between classes. It drops the relations that a teacher sees in a single example. The
+paper's loss is lam times the cross entropy with rho, without T^2: the gradient is the same for
+weight = lam / T^2. Losses are in nats and averaged over teachers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from stillhouse.spaces.config.domains import LogUniform
 
 
 class PartialSimilarity(SyntheticTeacher):
-    """Soft targets whose classes beside the true one share what their weights have in common."""
+    """Soft targets whose wrong classes have probabilities by similarity to the true class."""
 
     class Config(MethodConfig):
         """Settings of :class:`PartialSimilarity`."""

@@ -1,14 +1,14 @@
-"""Partial teacher (KD-pt): only how sure the teacher is of the true class, and nothing else.
+"""Partial teacher (KD-pt): only the teacher's probability of the true class.
 
     L = T^2 * mean_b KL(rho || q)
     rho_t = p_t,   rho_i = (1 - p_t) / (classes - 1)  for i != t, the true class
     p = softmax(teacher / T),  q = softmax(student / T)
 
-Tang et al. 2020, "Understanding and improving knowledge distillation": a synthetic teacher that
-keeps the weighing of examples alone. At the true class's logit its gradient is that of soft
-targets, so against cross entropy examples weigh as much as there; relations between classes are
-erased. The paper's loss is lam times the cross entropy with rho, without T^2: the same gradient
-where the weight here is lam / T^2. In nats; several teachers' losses are averaged.
+Tang et al. 2020, "Understanding and improving knowledge distillation". The synthetic teacher keeps
+only the confidence in each example. At the logit of the true class its gradient equals that of soft
+targets, so examples have the same weights. Relations between classes are removed. The paper's loss
+is lam times the cross entropy with rho, without T^2: the gradient is the same for
+weight = lam / T^2. Losses are in nats and averaged over teachers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from stillhouse.spaces.config.domains import LogUniform
 
 
 class PartialTeacher(SyntheticTeacher):
-    """Soft targets whose classes beside the true one are all alike."""
+    """Soft targets whose wrong classes all have the same probability."""
 
     class Config(MethodConfig):
         """Settings of :class:`PartialTeacher`."""
@@ -43,6 +43,6 @@ class PartialTeacher(SyntheticTeacher):
     def target(self, number: int, teacher: Tensor, labels: Tensor) -> Tensor:
         log_p = softened_log_probs(teacher, self.config.temperature)
         others = drop_class(log_p, labels)
-        # Summed over the others, 1 - p_t stays exact where p_t rounds to 1.
+        # The sum over the other classes keeps 1 - p_t exact if p_t rounds to 1.
         share = others.logsumexp(dim=1, keepdim=True) - math.log(others.shape[1])
         return join_class(select_class(log_p, labels), share + torch.zeros_like(others), labels)

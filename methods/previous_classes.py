@@ -1,15 +1,15 @@
-"""Previous classes: while new ones are learnt, the previous network says what it knew of the old.
+"""Previous classes: a network that learns new classes keeps its outputs for the old ones.
 
     L = T^2 * mean_b sum_c p[b, c] * (log p[b, c] - log q[b, c]),  over the old classes c alone
     p = softmax(teacher[:, old] / T),  q = softmax(student[:, old] / T)
 
-The teacher is the network as it was before, asked about the new images; no old image is needed. Of
-the new classes it knows nothing, so their logits are left out on both sides. Several teachers: the
-mean of their losses.
+The teacher is the network before it learns the new classes. It sees the new images; old images are
+not needed. It was not trained on the new classes, so their logits are left out in both networks.
+Losses are averaged over teachers.
 
-Li and Hoiem 2017, "Learning without forgetting", section 3, with T = 2 as published; there the old
-classes have a head of their own, here they are columns of one. The paper has no T^2, which keeps
-the gradient's size while T changes.
+Li and Hoiem 2017, "Learning without forgetting", section 3, with T = 2 as published. In the paper
+the old classes have a head of their own; here they are columns of one head. The paper has no T^2,
+which keeps the size of the gradient if T changes.
 """
 
 from __future__ import annotations
@@ -34,9 +34,7 @@ class PreviousClasses(Method):
     class Config(MethodConfig):
         """Settings of :class:`PreviousClasses`."""
 
-        classes: tuple[int, ...] | None = setting(
-            None, "the old classes; none means all, as where the new data has the old classes too"
-        )
+        classes: tuple[int, ...] | None = setting(None, "the old classes; none means all classes")
         temperature: float = setting(2.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
 
     config: Config
@@ -46,15 +44,13 @@ class PreviousClasses(Method):
 
     def __init__(self, config: Config, context: BuildContext) -> None:
         super().__init__(config, context)
-        old_classes = range(context.classes) if config.classes is None else config.classes
-        if len(set(old_classes)) < max(2, len(old_classes)) or not set(old_classes) <= set(
-            range(context.classes)
-        ):
-            message = f"needs two or more of 0 to {context.classes - 1}, each once, found {list(old_classes)}"
-            raise ConfigError([Problem("classes", message)])
-        self.register_buffer(
-            "old", torch.tensor(old_classes, device=context.sample.device), persistent=False
-        )
+        present = range(context.classes)
+        old = present if config.classes is None else config.classes
+        if len(set(old)) < max(2, len(old)) or not set(old) <= set(present):
+            allowed = f"two or more of 0 to {context.classes - 1}, each once"
+            raise ConfigError([Problem("classes", f"needs {allowed}, found {list(old)}")])
+        old_classes = torch.tensor(old, device=context.sample.device)
+        self.register_buffer("old", old_classes, persistent=False)
 
     def forward(
         self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress

@@ -1,13 +1,13 @@
-"""Relations: distances and angles among a batch's embeddings are as the teacher has them.
+"""Relations: distances and angles between the embeddings of a batch match the teacher's.
 
     L   = distance * L_D + angle * L_A
     L_D = mean_ij  h(d_ij(student) - d_ij(teacher)),    d_ij = |e_i - e_j| / m
     L_A = mean_ijk h(c_ijk(student) - c_ijk(teacher)),  c_ijk = cos of the angle i-j-k at j
     h(x) = x^2 / 2 where |x| <= 1, else |x| - 1/2 (Huber);  m = mean of all |e_i - e_j| > 0
 
-e [B, C] is what enters the head, averaged over positions; C may differ between the networks.
-The means run over all B^2 pairs and B^3 triples, as published; an angle without two sides
-counts as a cosine of 0. Several teachers: the mean of their losses.
+e [B, C] is the input of the head, averaged over positions; C may differ between the networks.
+The means run over all B^2 pairs and B^3 triples, as published. An angle with a side of length 0
+counts as a cosine of 0. Losses are averaged over teachers.
 
 Park, Kim, Lu and Cho 2019, "Relational knowledge distillation", section 3.2; its weights for
 classification are 25 and 50. Memory grows with B^3: 4 B^3 bytes a tensor.
@@ -18,7 +18,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -42,9 +41,7 @@ class Relations(EmbeddingMethod):
     class Config(MethodConfig):
         """Settings of :class:`Relations`."""
 
-        weight: float = setting(
-            1.0, "share of this method in the summed loss", LogUniform(0.01, 10.0), ge=0.0
-        )
+        weight: float = MethodConfig.weight_setting(1.0, 0.01, 10.0)
         distance: float = setting(25.0, "weight of the distances", LogUniform(1.0, 100.0), ge=0.0)
         angle: float = setting(50.0, "weight of the angles", LogUniform(1.0, 200.0), ge=0.0)
 
@@ -53,7 +50,7 @@ class Relations(EmbeddingMethod):
         "tian2020": Preset(
             {"weight": 1.0, "distance": 25.0, "angle": 50.0},
             "Tian, Krishnan and Isola 2020 (CRD), the authors' comparison script, CIFAR-100",
-        ),
+        )
     }
     zero_when_equal = True
 
@@ -67,25 +64,23 @@ class Relations(EmbeddingMethod):
     ) -> Tensor:
         """From the embeddings [B, C] of all networks."""
         student_embedding, teacher_embeddings = self.embeddings(student, teachers)
-        return torch.stack(
-            [self._teacher_loss(student_embedding, teacher) for teacher in teacher_embeddings]
-        ).mean()
+        return self.mean_over_teachers(
+            self._teacher_loss(student_embedding, teacher) for teacher in teacher_embeddings
+        )
 
     def _teacher_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
         loss = student.new_zeros(())
         if self.config.distance > 0:
-            distance_loss = F.smooth_l1_loss(
-                relative_distances(student), relative_distances(teacher)
-            )
-            loss = loss + self.config.distance * distance_loss
+            distances = relative_distances(student), relative_distances(teacher)
+            loss = loss + self.config.distance * F.smooth_l1_loss(*distances)
         if self.config.angle > 0:
-            angle_loss = F.smooth_l1_loss(angle_cosines(student), angle_cosines(teacher))
-            loss = loss + self.config.angle * angle_loss
+            angles = angle_cosines(student), angle_cosines(teacher)
+            loss = loss + self.config.angle * F.smooth_l1_loss(*angles)
         return loss
 
 
 def relative_distances(e: Tensor) -> Tensor:
-    """[B, B] distances in units of the mean of the positive ones; 0 where there are none."""
+    """[B, B] distances divided by the mean of the positive ones; 0 if there are none."""
     d = pairwise_distances(e)
     positive = (d > 0).sum().clamp(min=1)
     return safe_divide(d, d.sum() / positive)

@@ -7,7 +7,7 @@ Hinton, Vinyals and Dean 2015, "Distilling the knowledge in a neural network", s
 keeps the gradient's size while T changes. The sum runs over classes and the mean over the batch;
 a mean over both would be weaker by a factor of classes.
 
-Several teachers: the mean of the L_i, or their sum, of which each step leaves out ``drop`` at
+The loss is the mean or the sum of the L_i over teachers. Each step leaves out ``drop`` teachers at
 random: Son et al. 2021, "Densely guided knowledge distillation using multiple teacher assistants".
 """
 
@@ -43,7 +43,7 @@ class SoftTargets(Method):
 
         temperature: float = setting(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
         combine: Literal["mean", "sum"] = setting(
-            "mean", "what becomes of several teachers' losses", Choice(("mean", "sum"))
+            "mean", "how the losses of several teachers are combined", Choice(("mean", "sum"))
         )
         drop: int = setting(0, "teachers left out of each step, drawn at random", ge=0)
 
@@ -53,7 +53,7 @@ class SoftTargets(Method):
             {"weight": 0.9, "temperature": 4.0},
             "Tian, Krishnan and Isola 2020 (CRD), the authors' comparison script, CIFAR-100",
             companions=("cross_entropy",),
-        ),
+        )
     }
     compares_logits = True
     zero_when_equal = True
@@ -80,7 +80,5 @@ class SoftTargets(Method):
 
     def _divergence(self, teacher: Tensor, student: Tensor) -> Tensor:
         t = self.config.temperature
-        return (
-            t**2
-            * kl_divergence(softened_log_probs(teacher, t), softened_log_probs(student, t)).mean()
-        )
+        log_p, log_q = softened_log_probs(teacher, t), softened_log_probs(student, t)
+        return t**2 * kl_divergence(log_p, log_q).mean()

@@ -1,15 +1,15 @@
-"""Subclass balance: every subclass is used by some images, and every image commits to one.
+"""Subclass balance: a class uses all its subclasses, and each image has one likely subclass.
 
     L = mean_c ( -H(mean_i r_i) + sharpen * mean_i H(r_i) )
     r_i = softmax_s v_i[c, s],  i over the batch's images of class c,  H the entropy in nats
 
-v_i [classes, S] are the logits of image i's subclasses; classes without an image in the batch do
-not count. The first entropy is largest where a class uses all its subclasses alike, the second
-smallest where each image is sure of one. It lies in -log S .. sharpen * log S.
+v_i [classes, S] are the subclass logits of image i. Classes without an image in the batch do not
+count. The first entropy is largest if a class uses all its subclasses equally. The second is
+smallest if each image has one likely subclass. L lies in -log S .. sharpen * log S.
 
-A public reimplementation of Mueller, Kornblith and Hinton 2020, "Subclass distillation", has it in
-place of the authors' auxiliary loss, which is ``subclass_contrast``, with a weight of 1 and
-``sharpen`` of 0.5. One or the other keeps a teacher's subclasses alive.
+A public reimplementation of Mueller, Kornblith and Hinton 2020, "Subclass distillation", uses this
+loss with weight 1 and ``sharpen`` 0.5, in place of the authors' ``subclass_contrast``. Each of the
+two keeps a teacher from using one subclass only.
 """
 
 from __future__ import annotations
@@ -23,20 +23,18 @@ from stillhouse.methods.core.data.base.batch import Batch
 from stillhouse.methods.core.objective.method import MethodConfig, Progress
 from stillhouse.methods.core.objective.subclass_logits import SubclassMethod
 from stillhouse.spaces.config.base import setting
-from stillhouse.spaces.config.domains import LogUniform, Uniform
+from stillhouse.spaces.config.domains import Uniform
 from stillhouse.spaces.modules.network import Output
 from stillhouse.spaces.modules.subclasses import group_by_class
 
 
 class SubclassBalance(SubclassMethod):
-    """Negative entropy of a class's mean subclasses, and entropy of each image's."""
+    """Entropy of each image's subclasses, less the entropy of their mean over a class."""
 
     class Config(MethodConfig):
         """Settings of :class:`SubclassBalance`."""
 
-        weight: float = setting(
-            1.0, "share of this method in the summed loss", LogUniform(0.05, 2.0), ge=0.0
-        )
+        weight: float = MethodConfig.weight_setting(1.0, 0.05, 2.0)
         sharpen: float = setting(0.5, "weight of each image's entropy", Uniform(0.0, 1.0), ge=0.0)
 
     config: Config
@@ -48,10 +46,8 @@ class SubclassBalance(SubclassMethod):
         self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
     ) -> Tensor:
         """From logits of subclasses [B, classes * S] of the student, and labels [B]."""
-        labels, logits = (
-            batch.labels,
-            group_by_class(self.subclass_logits(student), self.subclasses),
-        )
+        labels = batch.labels
+        logits = group_by_class(self.subclass_logits(student), self.subclasses)
         rows = labels[:, None, None].expand(-1, 1, self.subclasses)
         log_r = logits.gather(1, rows)[:, 0].log_softmax(dim=1)
         r = log_r.exp()
@@ -60,7 +56,7 @@ class SubclassBalance(SubclassMethod):
         images_per_class = membership.sum(dim=1).clamp(min=1.0)
         mean = membership @ r / images_per_class[:, None]
         mean_entropy = membership @ entropies / images_per_class
-        # The slope of x log x at 0 is endless, and no image's share in it makes it 0.
+        # The slope of x log x at 0 is infinite; the clamp keeps the gradient finite.
         entropy_of_mean = -(mean * mean.clamp(min=1e-30).log()).sum(dim=1)
         loss = self.config.sharpen * mean_entropy - entropy_of_mean
         return loss.sum() / membership.any(dim=1).sum()

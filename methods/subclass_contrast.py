@@ -1,19 +1,19 @@
-"""Subclass contrast: images spread over directions, so that a teacher uses its subclasses.
+"""Subclass contrast: images have different subclass logits, so a teacher uses its subclasses.
 
     L = mean_i log sum_j exp(z_i . z_j) - 1 / tau - log B
     z_i = (v_i - mean_k v_i) / std_k v_i / sqrt(tau * K)
 
-v_i [K] are the logits of image i's K = classes * S subclasses; mean and std run over them, so that
-z_i . z_j is Pearson's correlation of two images' logits, divided by tau. Rows are centred because
-no softmax sees an offset of all logits, and cosines of raw logits can be lowered by one.
+v_i [K] are the logits of image i for its K = classes * S subclasses. Mean and std run over k, so
+z_i . z_j is the Pearson correlation of the logits of two images, divided by tau. Rows are centred
+because a softmax ignores a common offset of the logits, and an offset changes cosines.
 
-i and j run over the batch's B images, whatever their class. The loss is 0 where all images answer
-alike and never below -log B; it falls as they spread. An image with K equal logits correlates with
-none. Small batches have few images to tell apart: use 128 or more.
+i and j run over the B images of the batch, of all classes. The loss is 0 if all images have equal
+logits. It is at least -log B and falls as the images differ more. An image with K equal logits
+correlates with no other. Use batches of 128 or more.
 
-Mueller, Kornblith and Hinton 2020, "Subclass distillation", the auxiliary loss of the teacher as
-in the authors' code (MNIST in two classes of five subclasses, batches of 256). It needs no labels
-and is added to cross entropy. Version 1 compared raw logits.
+Mueller, Kornblith and Hinton 2020, "Subclass distillation": the auxiliary loss of the teacher in
+the authors' code (MNIST in two classes with five subclasses, batches of 256). It is added to cross
+entropy and needs no labels. Version 1 compared raw logits.
 """
 
 from __future__ import annotations
@@ -34,14 +34,12 @@ from stillhouse.spaces.modules.network import Output
 
 
 class SubclassContrast(SubclassMethod):
-    """Mean correlation of the batch's images in their subclass logits, as a log of a sum."""
+    """Log of the summed exponential correlations between the images of a batch."""
 
     class Config(MethodConfig):
         """Settings of :class:`SubclassContrast`."""
 
-        weight: float = setting(
-            0.3, "share of this method in the summed loss", LogUniform(0.05, 2.0), ge=0.0
-        )
+        weight: float = MethodConfig.weight_setting(0.3, 0.05, 2.0)
         tau: float = setting(0.5, "divides the correlations", LogUniform(0.05, 1.0), gt=0.0)
 
     config: Config
@@ -51,7 +49,7 @@ class SubclassContrast(SubclassMethod):
             {"weight": 1.0, "tau": 1.0},
             "Mueller, Kornblith and Hinton 2020, the teacher of the authors' code, MNIST",
             companions=("cross_entropy",),
-        ),
+        )
     }
     needs_teacher = False
     needs_subclasses = True

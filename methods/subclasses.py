@@ -3,14 +3,14 @@
     L_i = T^2 * mean_b sum_cs p_i[b, cs] * (log p_i[b, cs] - log q[b, cs])
     p_i = softmax(v(teacher_i) / T),  q = softmax(v(student) / T)
 
-v [B, classes * S] are the logits of subclasses: a teacher that splits every class into S of its own
-invention tells C * S - 1 numbers an image instead of C - 1, which matters where classes are few.
-Several teachers: the mean of the L_i. With S = 1 it is the method ``soft_targets``.
+v [B, classes * S] are the subclass logits. A teacher that splits each of C classes into S
+subclasses gives C * S - 1 numbers for an image instead of C - 1. This helps if there are few
+classes. The loss is the mean of the L_i over teachers. With S = 1 it equals ``soft_targets``.
 
-Mueller, Kornblith and Hinton 2020, "Subclass distillation", section 2. Beside it the student learns
-class labels with cross entropy over summed probabilities (the logits that its last block gives).
-T divides the logits of both networks, so that T^2 keeps the gradient's size; public code that
-softens the teacher alone does not.
+Mueller, Kornblith and Hinton 2020, "Subclass distillation", section 2. The student also learns
+class labels by cross entropy over summed probabilities, the logits of its last block. T divides the
+logits of both networks, so T^2 keeps the size of the gradient. Public code divides the teacher's
+logits only.
 """
 
 from __future__ import annotations
@@ -41,9 +41,11 @@ class Subclasses(SubclassMethod):
         subclasses: int = setting(5, "of every class, in all networks", Choice((2, 5, 10)), ge=1)
         temperature: float = setting(4.0, "divides the logits", LogUniform(1.0, 20.0), gt=0.0)
         contrast: float = setting(
-            0.3, "subclass_contrast's weight in a teacher made again", LogUniform(0.05, 2.0), ge=0.0
+            0.3, "weight of subclass_contrast in a new teacher", LogUniform(0.05, 2.0), ge=0.0
         )
-        tau: float = setting(0.5, "subclass_contrast's tau there", LogUniform(0.05, 1.0), gt=0.0)
+        tau: float = setting(
+            0.5, "tau of subclass_contrast in a new teacher", LogUniform(0.05, 1.0), gt=0.0
+        )
 
         def requirements(self) -> tuple[TeacherRequirement, ...]:
             return (SplitTeachers(self.subclasses, self.contrast, self.tau),)
@@ -54,16 +56,10 @@ class Subclasses(SubclassMethod):
     config: Config
     presets: ClassVar = {
         "mueller2020_mnist": Preset(
-            {
-                "weight": 0.5,
-                "subclasses": 5,
-                "temperature": 4.0,
-                "contrast": 1.0,
-                "tau": 1.0,
-            },
+            {"weight": 0.5, "subclasses": 5, "temperature": 4.0, "contrast": 1.0, "tau": 1.0},
             "Mueller, Kornblith and Hinton 2020, the authors' code, MNIST in two classes",
             companions=("cross_entropy",),
-        ),
+        )
     }
     zero_when_equal = True
     compares_logits = True
@@ -91,7 +87,5 @@ class Subclasses(SubclassMethod):
 def _require_subclasses(expected: int, network: Network, owner: str) -> None:
     if (actual := num_subclasses(network)) != expected:
         state = "splits no class" if actual == 1 else f"splits every class into {actual}"
-        message = (
-            f"is {expected}, and {owner} {state}; set subclasses: {expected} beside its network"
-        )
-        raise ConfigError([Problem("subclasses", message)])
+        remedy = f"set subclasses: {expected} together with its network"
+        raise ConfigError([Problem("subclasses", f"is {expected}, and {owner} {state}; {remedy}")])

@@ -1,4 +1,4 @@
-"""Top classes (KD-topk): the teacher's largest probabilities; the rest is spread evenly.
+"""Top classes (KD-topk): the teacher's largest probabilities, and equal ones for the other classes.
 
     L = T^2 * mean_b KL(rho || q)
     rho_i = p_i                                  for i in K: the top classes and the true one
@@ -6,11 +6,11 @@
     p = softmax(teacher / T),  q = softmax(student / T)
 
 Tang et al. 2020, "Understanding and improving knowledge distillation": relations with the likely
-classes help, the small probabilities are noise. Of C classes the top round(fraction * C) are
-kept, at least one; the true class joins them where it is not among them. With ``fraction`` 1 it
-is soft targets; with one class kept and the teacher right it is ``partial_teacher``. The paper's
-loss is lam times the cross entropy with rho, without T^2: the same gradient where the weight here
-is lam / T^2. In nats; several teachers' losses are averaged.
+classes help, the small probabilities are noise. K has the top round(fraction * C) of C classes, at
+least one, and the true class. With ``fraction`` 1 the loss equals soft targets. With one class and
+a teacher that is right it equals ``partial_teacher``. The paper's loss is lam times the cross
+entropy with rho, without T^2: the gradient is the same for weight = lam / T^2. Losses are in nats
+and averaged over teachers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from stillhouse.spaces.config.domains import LogUniform
 
 
 class TopClasses(SyntheticTeacher):
-    """Soft targets without the differences between unlikely classes."""
+    """Soft targets with equal probabilities for unlikely classes."""
 
     class Config(MethodConfig):
         """Settings of :class:`TopClasses`."""

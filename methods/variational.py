@@ -1,14 +1,14 @@
-"""Variational: the student's features tell as much about the teacher's as they can.
+"""Variational: the student's features have high mutual information with the teacher's.
 
     L     = mean_i sum_l mean_{b,c,h,w} ((t_il - mu_il(s_l))^2 / v_il[c] + log v_il[c]) / 2
     v[c]  = softplus(a[c]) + 1e-5
 
-A lower bound of the mutual information between s_l [B, C_s, H, W] and t_il [B, C_t, H, W], the
-larger of which is averaged down to the smaller one's height and width: the negative log likelihood
-in nats (less log(2 pi) / 2) of t under a Gaussian. Its mean mu is three 1x1 convolutions
-C_s -> C_t -> C_t -> C_t with ReLUs between, its variance v one number a channel; both are learnt
-along. ``bias: false`` leaves the convolutions' biases out, as published code does. The mean runs
-over teachers i, the sum over pairs l. L can be negative.
+-L is a lower bound of the mutual information between s_l [B, C_s, H, W] and t_il [B, C_t, H, W], up
+to a constant. L is the negative log likelihood in nats (less log(2 pi) / 2) of t under a Gaussian
+and can be negative. The larger map is averaged down to the smaller height and width. The mean mu is
+three 1x1 convolutions C_s -> C_t -> C_t -> C_t with ReLUs between them. The variance v has one
+number for each channel. Both are trained with the student. ``bias: false`` omits the convolutions'
+biases, as published code does. The mean runs over teachers i, the sum over pairs l.
 
 Ahn et al. 2019, "Variational information distillation for knowledge transfer", section 2.
 Elements are averaged, as the published weight (1) expects. v starts at 5.
@@ -32,7 +32,7 @@ from stillhouse.methods.core.objective.taps import (
     match_sizes,
 )
 from stillhouse.spaces.config.base import setting
-from stillhouse.spaces.config.domains import Choice, LogUniform
+from stillhouse.spaces.config.domains import Choice
 
 _MIN_VARIANCE = 1e-5
 _INITIAL_VARIANCE = 5.0
@@ -44,12 +44,8 @@ class Variational(FeatureMethod):
     class Config(FeatureConfig):
         """Settings of :class:`Variational`."""
 
-        weight: float = setting(
-            1.0, "share of this method in the summed loss", LogUniform(0.01, 10.0), ge=0.0
-        )
-        at: TapPlacement = setting(
-            "stages", "which features are compared", Choice(("last", "stages"))
-        )
+        weight: float = FeatureConfig.weight_setting(1.0, 0.01, 10.0)
+        at: TapPlacement = FeatureConfig.placement_setting("stages", "last", "stages")
         bias: bool = setting(
             True, "whether the mean's convolutions have biases", Choice((True, False))
         )
@@ -60,14 +56,12 @@ class Variational(FeatureMethod):
         "tian2020": Preset(
             {"weight": 1.0, "at": "stages", "bias": False},
             "Tian, Krishnan and Isola 2020 (CRD), the authors' comparison script, CIFAR-100",
-        ),
+        )
     }
 
     def connector(self, feature_pair: FeaturePair) -> nn.Module:
         """The Gaussian of one pair."""
-        return _Gaussian(
-            feature_pair.student_shape[0], feature_pair.teacher_shape[0], self.config.bias
-        )
+        return _Gaussian(*feature_pair.channels, self.config.bias)
 
     def distance(self, student: Tensor, teacher: Tensor, connector: nn.Module) -> Tensor:
         """From maps [B, C_s, H, W] and [B, C_t, H, W], of any sizes."""
@@ -78,7 +72,7 @@ class Variational(FeatureMethod):
 
 
 class _Gaussian(nn.Module):
-    """Of the teacher's map given the student's: one mean an element, one variance a channel."""
+    """The teacher's map given the student's: a mean per element, a variance per channel."""
 
     def __init__(self, student: int, teacher: int, bias: bool) -> None:
         super().__init__()

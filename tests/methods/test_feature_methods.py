@@ -157,7 +157,7 @@ def test_connectors_are_trained_beside_the_student_and_dropped(digits, pair, pro
     assert losses[-1] < losses[0]
     for key, parameter in objective.named_parameters():
         assert not torch.equal(parameter.detach(), before[key]), f"{key} learnt nothing"
-    assert list(learner.result.state_dict()) == names
+    assert list(learner.results[0].state_dict()) == names
 
 
 def _learner(pair, data, objective):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 
 import pytest
-import safetensors.torch
 import torch
 
 from stillhouse.methods.core.objective.objective import Objective
 from stillhouse.methods.core.training.teachers import FrozenTeacher
 from stillhouse.methods.core.training.train import Training, train
+from tests.support.checkpointers import MemoryCheckpointer
 
 OBJECTIVE = Objective.parse(
     {
@@ -23,23 +23,6 @@ OBJECTIVE = Objective.parse(
         "adversary": {"weight": 0.1, "schedule": {"switch": {"since": 1}}},
     }
 )
-
-
-class Memory:
-    """Keeps what was stored last, as a file would."""
-
-    selected_metrics = None
-
-    def load(self):
-        return (
-            None if self.selected_metrics is None else safetensors.torch.load(self.selected_metrics)
-        )
-
-    def is_due(self):
-        return True
-
-    def save(self, tensors):
-        self.selected_metrics = safetensors.torch.save(tensors)
 
 
 @pytest.fixture
@@ -64,7 +47,7 @@ def test_resumed_training_ends_with_the_same_bits_and_leaves_only_a_student(star
     names = {f"train_{name}" for name in OBJECTIVE.terms}
     assert names - {"train_adversary"} <= curve[0].keys()
     assert names <= curve[1].keys()
-    saves = Memory()
+    saves = MemoryCheckpointer()
     _, first = start(saves=saves)
     assert len(list(itertools.islice(first, 2))) == 2
     first.close()

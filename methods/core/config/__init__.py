@@ -1,1 +1,1 @@
-"""The settings of a training run; nothing here loads torch."""
+"""Settings of training; no module here imports torch."""

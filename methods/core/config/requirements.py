@@ -1,8 +1,7 @@
-"""What a method needs before anything can be learnt with it: plain values, no work of their own.
+"""What a method requires of its teachers, as plain values.
 
-The settings of a method say it
-(:meth:`stillhouse.methods.core.objective.method.MethodConfig.requirements`); in a search the recipe
-gains the stages that make it, and in a notebook you make it yourself.
+``MethodConfig.requirements`` returns them. A search adds the stages that meet them; in a notebook
+you prepare the teachers yourself.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from stillhouse.spaces.config.problems import ConfigError
 
 
 def _check_placement(at: Any) -> Any:
-    """Refuse what is neither a place nor names, in one line for both."""
+    """Reject a value that is neither ``stages`` nor names, in one message."""
     names = isinstance(at, list | tuple) and at and all(isinstance(n, str) for n in at)
     if at != "stages" and not names:
         raise ConfigError(f"needs stages or a list of blocks, found {at!r}")
@@ -25,26 +24,26 @@ def _check_placement(at: Any) -> Any:
 
 
 HeadPlacement = Annotated[Literal["stages"] | tuple[str, ...], BeforeValidator(_check_placement)]
-"""``stages``: the ends of all stages of one resolution; or names of blocks."""
+"""``stages``, the last blocks of each resolution; or names of blocks."""
 
 
 @dataclass(frozen=True)
 class TeacherRequirement:
-    """Base of what a method may need of its teachers."""
+    """The base of all requirements."""
 
 
 @dataclass(frozen=True)
 class SeveralTeachers(TeacherRequirement):
-    """At least ``count`` teachers: those there are made again from other seeds until there are."""
+    """At least ``count`` teachers: missing ones are trained again with other seeds."""
 
     count: int
 
 
 @dataclass(frozen=True)
 class HeadedTeachers(TeacherRequirement):
-    """Teachers with heads on ``at``; those without any get linear ones (``training``, ``seed``).
+    """Teachers with heads; teachers without heads get linear ones at ``at``.
 
-    ``named`` are blocks that must have one.
+    ``training`` and ``seed`` train those heads. ``named`` are blocks that must have a head.
     """
 
     at: HeadPlacement
@@ -55,10 +54,10 @@ class HeadedTeachers(TeacherRequirement):
 
 @dataclass(frozen=True)
 class SplitTeachers(TeacherRequirement):
-    """Teachers that split every class into ``subclasses``: those that do not are made again so.
+    """Teachers that split every class into ``subclasses``; other teachers are trained again.
 
-    ``contrast`` and ``tau`` are the weight and the setting of ``subclass_contrast`` that is added
-    to what they learn from, if the weight is above 0.
+    Their objective gains ``subclass_contrast`` with weight ``contrast`` and setting ``tau``, if the
+    weight is above 0.
     """
 
     subclasses: int
@@ -66,6 +65,4 @@ class SplitTeachers(TeacherRequirement):
     tau: float
 
 
-TEACHERS_HELP = (
-    "teachers at least: named ones are made again from other seeds until there are so many"
-)
+TEACHERS_HELP = "teachers at least; missing ones are trained again with other seeds"

@@ -1,8 +1,8 @@
-"""Schedules: how a weight or a learning rate changes while training goes on.
+"""Schedules: factors on a weight or a learning rate that depend on the progress of training.
 
-Every schedule is a pure function from progress to a factor, so a resumed run continues exactly.
-Places are epochs counted from 0: 60 is the moment when 60 epochs are done. A place below 1 is a
-fraction of all epochs, so that one schedule fits short and long training.
+Every schedule is a pure function of the progress, so a resumed run continues exactly. Positions are
+epochs done: 60 means after 60 epochs. A position below 1 is a fraction of all epochs, so one
+schedule fits short and long training.
 """
 
 from __future__ import annotations
@@ -42,15 +42,12 @@ class Step(Config):
 
     def factor(self, position: float, epochs: int) -> float:
         milestones = [_to_epochs(milestone, epochs) for milestone in self.milestones]
-        # A step falls between two epochs, never into one.
-        return float(
-            self.gamma
-            ** sum(math.floor(position) >= milestone_epoch for milestone_epoch in milestones)
-        )
+        # The factor changes between two epochs, never within one.
+        return float(self.gamma ** sum(math.floor(position) >= epoch for epoch in milestones))
 
 
 class Switch(Config):
-    """1 from ``since`` until ``until``, 0 before and after: a method that joins or leaves."""
+    """1 from ``since`` until ``until``, 0 before and after."""
 
     kind: Literal["switch"] = "switch"
     since: float = setting(0.0, f"when it begins: {_POSITION_HELP}", ge=0.0)
@@ -63,7 +60,7 @@ class Switch(Config):
 
 
 class Linear(Config):
-    """A straight line from ``start`` to ``stop`` between two places, flat before and after."""
+    """A straight line from ``start`` to ``stop``, constant before ``since`` and after ``until``."""
 
     kind: Literal["linear"] = "linear"
     start: float = setting(1.0, "factor before and at `since`", ge=0.0)
@@ -85,8 +82,7 @@ class Linear(Config):
 class Warmup(Config):
     """1 / n in the first epoch, 2 / n in the second, and 1 from the n-th epoch on.
 
-    Much published code counts a warm-up like this, by epochs from 1. ``linear`` also grows within
-    an epoch, and begins with 0.
+    Much published code has this warm-up. ``linear`` also grows within an epoch and begins with 0.
     """
 
     kind: Literal["warmup"] = "warmup"
@@ -97,7 +93,7 @@ class Warmup(Config):
 
 
 class Cosine(Config):
-    """Half a cosine from 1 down to ``floor``, perhaps after a linear rise.
+    """Half a cosine from 1 down to ``floor``, after an optional linear rise.
 
     Loshchilov and Hutter 2017, section 3, without restarts.
     """
@@ -115,9 +111,9 @@ class Cosine(Config):
 
 
 class OneCycle(Config):
-    """Cosine up from ``initial`` to 1 at ``peak`` of the way, cosine down to ``final`` after it.
+    """Cosine up from ``initial`` to 1 at the fraction ``peak``, then cosine down to ``final``.
 
-    The policy of Smith and Topin (2018), with the annealing torch's OneCycleLR uses by default.
+    The policy of Smith and Topin (2018), with the default annealing of torch's OneCycleLR.
     """
 
     kind: Literal["one_cycle"] = "one_cycle"

@@ -1,4 +1,4 @@
-"""Training: how a student is trained."""
+"""Settings of a training run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 class Training(Config):
-    """How long, how fast and with what care. The defaults are those most papers here share."""
+    """Settings of a training run. The defaults are common in the papers of the methods."""
 
     epochs: int = setting(60, "passes over the training split", Integers(1, 300), ge=1)
     batch_size: int = setting(128, "examples a step", Choice((32, 64, 128, 256, 512)), ge=1)
@@ -32,10 +32,7 @@ class Training(Config):
     )
     schedule: Schedule = setting(Cosine(), "factor on the learning rate")
     ema: float | None = setting(
-        None,
-        "average the weights over steps with this decay: the result",
-        gt=0.0,
-        lt=1.0,
+        None, "average the weights over steps with this decay: the result", gt=0.0, lt=1.0
     )
     clip: float | None = setting(None, "largest norm of the gradient", gt=0.0)
     precision: Precision = setting("auto", "number format; auto is bfloat16 where that is faster")
@@ -49,24 +46,29 @@ class Training(Config):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """The settings that decide the result; over how many workers it is spread does not.
+        """The settings that decide the result; the number of workers does not.
 
-        ``decay_weights_only`` joined when artifacts were there: where it is off it is in no key.
+        ``decay_weights_only`` was added later; if it is off it is left out of the stage key.
         """
         excluded = {"workers"} if self.decay_weights_only else {"workers", "decay_weights_only"}
         return {name: value for name, value in self.plain().items() if name not in excluded}
 
     def require_single_worker(self, subject: str) -> Self:
-        """These settings, for what has no share to give to others; ``subject`` names it in plural.
+        """These settings, for work that one process does; ``subject`` names that work in plural.
 
         Raises:
-            ValueError: they ask for several workers.
+            ValueError: ``workers`` is above 1.
         """
         if self.workers > 1:
             raise ValueError(
                 f"{subject} on one worker, found workers: {self.workers}; leave it out"
             )
         return self
+
+    @property
+    def divergence_remedy(self) -> str:
+        """The end of the message for a loss that is not finite."""
+        return f"training diverged; try a smaller lr than {self.lr:g}, or set clip"
 
     def lr_at(self, position: float) -> float:
         """The learning rate ``position`` epochs after the start."""

@@ -1,4 +1,4 @@
-"""Merging: several of a source's classes taught as one, which hides them as subclasses."""
+"""Merging of several classes into one; the original classes become hidden subclasses."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from stillhouse.spaces.config.problems import ConfigError, Problem
 
 
 def check_classes(config: DataConfig, count: int) -> None:
-    """That ``classes`` and ``merge`` speak of the source's classes 0 .. ``count`` - 1.
+    """Check ``classes`` and ``merge`` against the source's classes 0 .. ``count`` - 1.
 
     Raises:
-        ConfigError: a class that is not there, or one that is in no group or in two.
+        ConfigError: a class is unknown, in no group, or in two groups.
     """
     unknown_classes = sorted(set(config.classes or ()) - set(range(count)))
     if unknown_classes:
@@ -31,14 +31,14 @@ def check_classes(config: DataConfig, count: int) -> None:
 
 
 def merged_class_names(config: DataConfig, names: tuple[str, ...]) -> tuple[str, ...]:
-    """The names of the classes that are taught: ``0 or 1 or 2`` of a group."""
+    """The names of the merged classes, such as ``0 or 1 or 2``."""
     if config.merge is None:
         return names
     return tuple(" or ".join(names[member] for member in group) for group in config.merge)
 
 
 def merged_labels(config: DataConfig, labels: Labels) -> Labels:
-    """A source's labels [N] as those of the classes that are taught."""
+    """A source's labels [N] as numbers of merged classes."""
     if config.merge is None:
         return labels
     group_of = np.empty(sum(map(len, config.merge)), np.int64)

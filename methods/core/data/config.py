@@ -1,4 +1,4 @@
-"""DataConfig: which data, how it is split and varied."""
+"""Settings of a data set, its splits and its augmentation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stillhouse.spaces.config.normalisation import normalisation_error
 
 
 class Normalise(Config):
-    """What networks subtract from images in 0..1 and divide them by, one value a channel."""
+    """Mean and standard deviation for the normalisation of images in 0..1, per channel."""
 
     mean: tuple[float, ...] = setting(..., "subtracted")
     std: tuple[float, ...] = setting(..., "divided by")
@@ -29,14 +29,14 @@ class Normalise(Config):
 
 
 class SplitLimits(Config):
-    """How many examples of each split are used, every class alike; none means all."""
+    """The number of examples of each split, stratified; none means all."""
 
     train: int | None = setting(None, "examples to train on", ge=1)
-    validation: int | None = setting(None, "held-out examples to judge by", ge=1)
+    validation: int | None = setting(None, "validation examples", ge=1)
 
 
 class DataConfig(Config):
-    """A data set and what is made of it. ``version`` rises with what splits and order mean."""
+    """Settings of a data set. Raise ``version`` if equal settings give other splits or orders."""
 
     version: ClassVar[int] = 1
 
@@ -46,12 +46,12 @@ class DataConfig(Config):
     root: str | None = setting(None, "folder that holds the data set")
     download: bool = setting(False, "fetch what is missing, where the set can be fetched")
     validation: float = setting(
-        0.1, "fraction of the training part held out, every class alike", ge=0.0, lt=1.0
+        0.1, "fraction of the training part for validation, stratified by class", ge=0.0, lt=1.0
     )
-    split_seed: int = setting(0, "from which the held-out examples are drawn", ge=0)
+    split_seed: int = setting(0, "seed of the validation split", ge=0)
     limit: int | SplitLimits | None = setting(
         None,
-        "train on so many examples only, every class alike; none means all; or {train: 1000, "
+        "number of training examples, stratified by class; none means all; or {train: 1000, "
         "validation: 200}",
     )
     classes: tuple[int, ...] | None = setting(
@@ -66,7 +66,7 @@ class DataConfig(Config):
         None, "none means the published mean and std, else those of the training split"
     )
     resident_mb: int = setting(
-        4096, "MiB up to which a set lies on the device; a larger one is streamed", ge=0
+        4096, "largest set in MiB that is copied to the device; larger ones are streamed", ge=0
     )
 
     @field_validator("source")
@@ -81,7 +81,7 @@ class DataConfig(Config):
         if isinstance(limit, Mapping):
             limit = SplitLimits.parse(limit)
         if isinstance(limit, SplitLimits):
-            # Without a limit of the validation split it is the plain form, under the same key.
+            # Without a validation limit both forms have the same stage key.
             return limit.train if limit.validation is None else limit
         if limit is not None and (type(limit) is not int or limit < 1):
             raise ValueError(
@@ -110,21 +110,21 @@ class DataConfig(Config):
         return resolve(self.source, root=self.root, download=self.download)
 
     def identity(self) -> dict[str, Any]:
-        """The plain data that decides every batch; where the files lie is not in it.
+        """The plain data that decides all batches; the folder of the files is not part of it.
 
-        Cheap: files are hashed and labels are read once a process, no image is decoded. With
-        ``download`` this is where missing files are fetched.
+        Files are hashed and labels are read once per process; no image is decoded. With
+        ``download`` this call downloads missing files.
 
         Raises:
             ConfigError: files are missing or labels are damaged; the message names the files.
         """
         name, source = self.named_source()
         excluded = {"source", "root", "download", "resident_mb"}
-        # As it was called when there was nothing else.
+        # Added later; at their defaults they are left out of the stage key.
         excluded |= {name for name in ("classes", "merge") if getattr(self, name) is None}
         return {
             **{key: value for key, value in self.plain().items() if key not in excluded},
-            # Only where it makes a difference, as others keep their names.
+            # Only if it changes a split; otherwise the stage key stays.
             **({"rare": "train"} if self.rare_training_rows() else {}),
             "augment": self.augment.identity(),
             "version": self.version,
@@ -132,7 +132,7 @@ class DataConfig(Config):
         }
 
     def rare_training_rows(self) -> tuple[int, ...]:
-        """The rows that train so that every class does, see ``splits.kept_to_train``."""
+        """The rows of ``splits.rows_kept_for_training``."""
         _, source = self.named_source()
         return rare_training_rows(source, source.fingerprint(), self.validation, self.split_seed)
 
@@ -141,7 +141,7 @@ class DataConfig(Config):
         return self.limit if isinstance(self.limit, SplitLimits) else SplitLimits(train=self.limit)
 
     def validation_identity(self) -> dict[str, Any]:
-        """What of the identity decides the images and labels of the validation split."""
+        """The part of the identity that decides the validation split."""
         training_only = {"limit", "augment", "normalise"}
         identity = {k: v for k, v in self.identity().items() if k not in training_only}
         limit = self.split_limits().validation

@@ -1,4 +1,4 @@
-"""Dataset: batches of a data set's splits, on the device."""
+"""Batches of a data set's splits, on the device."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stillhouse.methods.core.data.augmentation.augment import UNCHANGED, ViewChoices, render
-from stillhouse.methods.core.data.augmentation.mixing import Mix, mix_images, mix_labels
+from stillhouse.methods.core.data.augmentation.mixing import mix_images, mix_labels
 from stillhouse.methods.core.data.base.batch import Batch
 from stillhouse.methods.core.data.base.decoded_source import DecodedSource
 from stillhouse.methods.core.data.base.image_store import ImageStore
@@ -30,19 +30,18 @@ MIB_BYTES = 1024**2
 
 
 class _View(NamedTuple):
-    """How one view shows every training example."""
+    """The random choices of one augmented view for all training examples."""
 
     choices: ViewChoices
     randaugment_choices: Rows | None
-    """RandAugment's."""
 
 
 class Dataset:
     """The training, validation and test splits of one data set, as batches.
 
-    A set of at most ``resident_mb`` lies on the device, images as uint8 and texts as word numbers,
-    and is gathered and augmented there; a larger one is read ahead from the disk. Both give the
-    same batches, bit for bit, and neither makes the host wait for the device within an epoch.
+    A set of at most ``resident_mb`` is copied to the device, images as uint8 and texts as token
+    ids; batches are gathered there. A larger set is streamed from the disk. Both give the same
+    batches, bit for bit. The host does not wait for the device within an epoch.
     """
 
     def __init__(self, config: DataConfig, facts: DataFacts, source: DecodedSource, splits: Splits):
@@ -62,32 +61,32 @@ class Dataset:
 
     @property
     def classes(self) -> int:
-        """How many classes there are."""
+        """Number of classes."""
         return self.facts.classes
 
     @property
     def mean(self) -> tuple[float, ...]:
-        """What networks subtract from images in 0..1, one value a channel."""
+        """The mean for normalisation of images in 0..1, per channel."""
         return self.facts.mean
 
     @property
     def std(self) -> tuple[float, ...]:
-        """What networks divide by, one value a channel."""
+        """The standard deviation for normalisation, per channel."""
         return self.facts.std
 
     @property
     def fingerprint(self) -> str:
-        """Of all that decides the batches: sets that agree in it show the same."""
+        """The fingerprint of all settings and files that decide the batches."""
         return fingerprint(self.config.identity())
 
     @property
     def num_views(self) -> int | None:
-        """How many different views of the training split there are; none means endlessly many."""
+        """Number of different augmented views of the training split; None means unlimited."""
         return self.config.augment.views if self.config.augment.is_active else 1
 
     @property
     def has_repeating_views(self) -> bool:
-        """Whether views come back, so that what a teacher says of them can be kept."""
+        """Whether views repeat, so that a teacher's outputs can be cached."""
         return self.num_views is not None
 
     def view_of_epoch(self, epoch: int) -> int:
@@ -95,7 +94,7 @@ class Dataset:
         return epoch if self.num_views is None else epoch % self.num_views
 
     def steps(self, batch_size: int, drop_last: bool = False) -> int:
-        """How many batches :meth:`train_batches` yields an epoch."""
+        """Number of batches per epoch of :meth:`train_batches`."""
         return math.ceil(self._examples_per_epoch(batch_size, drop_last) / batch_size)
 
     def train_batches(
@@ -107,11 +106,10 @@ class Dataset:
         device: torch.device | str,
         drop_last: bool = False,
     ) -> Iterator[Batch]:
-        """One epoch of the training split, in an order drawn from ``seed`` and ``epoch`` alone.
+        """One epoch of the training split, in a random order from ``seed`` and ``epoch``.
 
-        A last, smaller batch is kept unless ``drop_last``; one of a single example is always
-        left out, as batch norm cannot train on it. A split smaller than ``batch_size`` is one
-        batch.
+        ``drop_last`` drops a last, smaller batch. A last batch of one example is always dropped,
+        because batch norm cannot train on it. A split smaller than ``batch_size`` is one batch.
         """
         order = make_rng(seed, epoch).permutation(self.facts.sizes["train"]).astype(np.int64)
         order = order[: self._examples_per_epoch(batch_size, drop_last)]
@@ -120,14 +118,14 @@ class Dataset:
     def view_batches(
         self, view: int, *, batch_size: int, device: torch.device | str
     ) -> Iterator[Batch]:
-        """The whole training split in order under one view, as :meth:`train_batches` shows it."""
+        """The whole training split in order, in one augmented view of :meth:`train_batches`."""
         order = np.arange(self.facts.sizes["train"])
         yield from self._batches("train", order, batch_size, device, view)
 
     def batches(
         self, split: Split, *, batch_size: int, device: torch.device | str
     ) -> Iterator[Batch]:
-        """A whole split in order, not augmented; indices are places in that split.
+        """A whole split in order, not augmented; indices are positions in that split.
 
         Raises:
             ConfigError: the split is empty.
@@ -138,21 +136,20 @@ class Dataset:
         yield from self._batches(split, np.arange(size), batch_size, device, None)
 
     def labels_before_merge(self, split: Split) -> Tensor | None:
-        """[N] int64 in order: the classes that ``merge`` hides, for measuring and nothing else;
-        none where no classes are merged."""
+        """[N] int64 in order: the classes before ``merge``, for metrics only; None without it."""
         if self.config.merge is None:
             return None
         return torch.from_numpy(self._source_labels(split))
 
     def task_classes(self) -> Tensor | None:
-        """The classes [n] int64 that ``classes`` leaves, ascending; none where it leaves all."""
+        """The classes [n] int64 of the setting ``classes``, ascending; None without it."""
         if self.config.classes is None:
             return None
         merged = merged_labels(self.config, np.array(self.config.classes))
         return torch.from_numpy(np.unique(merged))
 
     def _examples_per_epoch(self, batch_size: int, drop_last: bool) -> int:
-        """How many examples of the training split an epoch uses."""
+        """Number of training examples in an epoch."""
         size = self.facts.sizes["train"]
         remainder = size % batch_size
         drop = size > batch_size and (remainder == 1 or drop_last)
@@ -161,10 +158,17 @@ class Dataset:
     def _batches(
         self, split: Split, order: Rows, size: int, device: torch.device | str, view: int | None
     ) -> Iterator[Batch]:
-        """The examples at the places ``order`` of a split, ``size`` at a time."""
+        """The examples at the positions ``order`` of a split, ``size`` at a time."""
         device = torch.device(device)
-        view_choices = _View(self._view_choices(view).to(device), self._randaugment_choices(view))
-        mix = self._mix(view)
+        if view is None:
+            unchanged = _View(UNCHANGED, None)
+            yield from self._augmented_batches(split, order, size, device, unchanged)
+            return
+        augment, (_, height, width) = self.config.augment, self.shape
+        examples = self.facts.sizes["train"]
+        choices = augment.draw_view(view, examples, height, width).to(device)
+        view_choices = _View(choices, augment.draw_changes(view, examples))
+        mix = augment.draw_mix(view, examples, height, width)
         if mix is None:
             yield from self._augmented_batches(split, order, size, device, view_choices)
             return
@@ -183,7 +187,7 @@ class Dataset:
     def _augmented_batches(
         self, split: Split, order: Rows, size: int, device: torch.device, view_choices: _View
     ) -> Iterator[Batch]:
-        """The same, every example by itself."""
+        """The same without mixing."""
         store, split_rows, labels = self._split_examples(split)
         rows = torch.from_numpy(split_rows[order])
         indices = torch.from_numpy(order).to(device)
@@ -197,24 +201,15 @@ class Dataset:
         for start, (images, (batch_labels, batch_indices)) in zip(
             itertools.count(step=size), batches, strict=False
         ):
-            batch_positions = order[start : start + size]
-            batch_changes = (
-                None
-                if view_choices.randaugment_choices is None
-                else view_choices.randaugment_choices[batch_positions]
-            )
-            rendered = render(
-                images,
-                view_choices.choices.select(batch_indices),
-                self.config.augment,
-                mean,
-                std,
-                batch_changes,
-            )
+            choices, changes = view_choices
+            if changes is not None:
+                changes = changes[order[start : start + size]]
+            choices = choices.select(batch_indices)
+            rendered = render(images, choices, self.config.augment, mean, std, changes)
             yield Batch(rendered, batch_labels, batch_indices)
 
     def _split_examples(self, split: Split) -> tuple[ImageStore, Rows, Tensor]:
-        """The images among which a split's are, their rows, and their labels."""
+        """The store of a split's images, their rows in it, and their labels."""
         part: Part = "test" if split == "test" else "train"
         labels = merged_labels(self.config, self._source_labels(split))
         store = self._source.example_store(part, split_spec(self.config))
@@ -224,28 +219,12 @@ class Dataset:
         labels = self._source.labels("test" if split == "test" else "train")
         return labels[self._splits.rows(split)]
 
-    def _view_choices(self, view: int | None) -> ViewChoices:
-        if view is None:
-            return UNCHANGED
-        _, height, width = self.shape
-        return self.config.augment.draw_view(view, self.facts.sizes["train"], height, width)
-
-    def _randaugment_choices(self, view: int | None) -> Rows | None:
-        augment = self.config.augment
-        return None if view is None else augment.draw_changes(view, self.facts.sizes["train"])
-
-    def _mix(self, view: int | None) -> Mix | None:
-        if view is None:
-            return None
-        _, height, width = self.shape
-        return self.config.augment.draw_mix(view, self.facts.sizes["train"], height, width)
-
 
 def open_data(config: DataConfig) -> Dataset:
     """The data set that ``config`` describes.
 
-    What was read stays open in this process for the last few sources, shared by all settings of
-    splits and augmentation, on the disk and on the device; so opening again costs nothing.
+    The content of the last few sources stays open in this process. All settings of splits and
+    augmentation share it, on the disk and on the device.
 
     Raises:
         ConfigError: files are missing or damaged, or settings do not fit the images.

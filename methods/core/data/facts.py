@@ -1,4 +1,4 @@
-"""Facts of a data set: what networks, records and reports need to know before training."""
+"""Facts of a data set that networks, records and reports need before training."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ _MAX_LISTED_NAMES = 5
 
 @dataclass(frozen=True)
 class DataFacts:
-    """``mean`` and ``std`` are what networks normalise images in 0..1 with, one value a channel.
+    """Facts of a data set.
 
-    ``fingerprint`` names the content of the files, ``split_digest`` which example is in which
-    split. ``notes`` are sentences for the user about what was left out or decided on reading.
+    ``mean`` and ``std`` normalise images in 0..1, one value per channel. ``fingerprint`` identifies
+    the content of the files, ``split_digest`` the splits. ``notes`` are sentences for the user
+    about files and classes.
     """
 
     shape: Shape
@@ -48,10 +49,10 @@ class DataFacts:
 
 
 def facts(config: DataConfig) -> DataFacts:
-    """The facts; images are decoded only where mean and std are neither given nor published.
+    """The facts; images are decoded only if mean and std are neither given nor published.
 
-    Of texts, words and vectors are made or read at the first call on this machine, as only so is
-    it known that they can be.
+    For texts the first call on a machine also makes the vocabulary and the word vectors, so errors
+    in them appear here.
 
     Raises:
         ConfigError: files are missing or damaged, or settings do not fit the images.
@@ -79,13 +80,14 @@ def _notes(config: DataConfig, decoded: DecodedSource, splits: Splits) -> Iterat
     names, labels = decoded.info.class_names, decoded.labels("train")
     if rare_names := [names[label] for label in labels[list(config.rare_training_rows())].tolist()]:
         yield (
-            f"validation would hold out all examples of {len(rare_names)} rare classes; one of each "
-            f"trains instead: {_format_names(rare_names)}"
+            f"validation would hold out all examples of {len(rare_names)} rare classes; one of "
+            f"each trains instead: {_format_names(rare_names)}"
         )
     classes_used = range(len(names)) if config.classes is None else config.classes
     classes_seen = set(np.unique(labels[splits.train]).tolist())
     if classes_unseen := [names[label] for label in classes_used if label not in classes_seen]:
-        yield f"{len(classes_unseen)} of {len(classes_used)} classes have no training example: {_format_names(classes_unseen)}"
+        count = f"{len(classes_unseen)} of {len(classes_used)}"
+        yield f"{count} classes have no training example: {_format_names(classes_unseen)}"
 
 
 def _format_names(names: Sequence[str]) -> str:
@@ -94,11 +96,11 @@ def _format_names(names: Sequence[str]) -> str:
 
 
 def decoded_source(config: DataConfig) -> DecodedSource:
-    """The material that ``config`` is about.
+    """The decoded source of ``config``.
 
     Raises:
-        ConfigError: the shift is as large as the images, a class that is not there, or a
-            setting for images where there are texts.
+        ConfigError: the shift is as large as the images, a class is unknown, or a setting for
+            images is set for texts.
     """
     _, source = config.named_source()
     if isinstance(source, TextSource) and (problems := tuple(_image_only_problems(config))):
@@ -114,14 +116,14 @@ def decoded_source(config: DataConfig) -> DecodedSource:
 
 @lru_cache(maxsize=4)
 def cached_decoded_source(source: Source, digest: str, resize: int | None) -> DecodedSource:
-    """The material of a source whose content has this fingerprint; the last few stay open."""
+    """The decoded source for a content fingerprint; the last few stay open."""
     if isinstance(source, TextSource):
         return DecodedTexts(source, digest)
     return DecodedSource(source, digest, resize)
 
 
 def embedding_table(config: DataConfig) -> EmbeddingTable:
-    """The words of a set of texts and their vectors, which decide what networks see.
+    """The vocabulary and the word vectors of a set of texts.
 
     Raises:
         ConfigError: the set holds images.
@@ -134,12 +136,12 @@ def embedding_table(config: DataConfig) -> EmbeddingTable:
 
 
 def embedding_space(config: DataConfig) -> str | None:
-    """Names the space of what networks see: of texts, their word vectors; none for images."""
+    """The name of the embedding space of texts; None for images."""
     return decoded_source(config).embedding_space(split_spec(config))
 
 
 def _image_only_problems(config: DataConfig) -> Iterator[Problem]:
-    """Settings that say nothing to texts."""
+    """Settings that have no meaning for texts."""
     augment = config.augment
     for path, is_set in (
         ("resize", config.resize is not None),
@@ -156,7 +158,7 @@ def _image_only_problems(config: DataConfig) -> Iterator[Problem]:
 
 
 def split_spec(config: DataConfig) -> SplitSpec:
-    """How ``config`` divides the training part."""
+    """The split specification of ``config``."""
     limits = config.split_limits()
     arguments = (config.validation, limits.train, config.split_seed, config.classes)
     return SplitSpec(*arguments, validation_limit=limits.validation)

@@ -1,4 +1,4 @@
-"""Made data: images that a stage made, in place of a data set's training split."""
+"""A data set whose training split is replaced by images that a stage made."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from stillhouse.spaces.config.problems import ConfigError
 
 
 class ReplacedTrainSplit(Dataset):
-    """A data set that trains on other images; what is held out stays as it is, to measure by.
+    """A data set with other training images; validation and test split stay.
 
-    Shapes, classes and normalisation are the data set's; its augmentation goes for these images.
+    Shapes, classes, normalisation and augmentation are those of the data set.
 
     Args:
         data: the data set.
-        images: [N, C, H, W], uint8, or float where 0..1 is black to white.
-        labels: [N], int64; or soft, [N, classes], float, which only some methods take.
-        name: of the images: what teachers say of them is kept under it.
+        images: [N, C, H, W], uint8, or float with 0..1 from black to white.
+        labels: [N], int64; or soft labels [N, classes], float, which only some methods accept.
+        name: of the images; part of the cache key of the teachers' outputs.
 
     Raises:
-        ConfigError: they do not fit the data set.
+        ConfigError: images or labels do not fit the data set.
     """
 
     def __init__(self, data: Dataset, images: Tensor, labels: Tensor, name: str) -> None:

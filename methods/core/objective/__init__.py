@@ -1,1 +1,1 @@
-"""An objective: methods, their weights, and what they look at."""
+"""Objectives: methods, their weights, and the features that they read."""

@@ -1,8 +1,8 @@
-"""Composition: which methods an objective is made of, as a value that a search may choose.
+"""Composition: the methods of an objective, as a value that a search can suggest.
 
-One yes/no question a method, as for the members of a chain, so that a sampler can learn that one
-particular method helps; a chosen method opens the ranges that its file declares. On some pairs of
-networks a famous method is worse than no teacher at all (Tian et al. 2020, tables 1 and 2).
+Each method has one yes/no parameter, so a sampler can learn that one method helps. A chosen method
+adds the domains that its file declares. For some pairs of networks a well-known method is worse
+than no teacher (Tian et al. 2020, tables 1 and 2).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _FIELDS = ("of", "at_most", "at_least")
 
 @dataclass(frozen=True)
 class Composition:
-    """Some of the methods ``members.of``; ``settings`` holds what is fixed of each.
+    """Some of the methods ``members.of``; ``settings`` holds the fixed settings of each.
 
-    A value is a tuple of names, in the order of ``of``. It takes the place of those methods of
-    ``of`` that the objective holds in the file; what else the objective holds stays.
+    A value is a tuple of names, in the order of ``of``. It replaces the methods of ``of`` in the
+    objective of the file; other methods of the objective stay.
     """
 
     members: OrderedSubset
@@ -43,30 +43,24 @@ class Composition:
         return self.members.grid(num_points)
 
     def conditional_domains(self, value: Any) -> dict[str, Domain]:
-        """The declared ranges of the chosen methods, without what is fixed of them."""
+        """The declared domains of the chosen methods, without those of fixed settings."""
         domains: dict[str, Domain] = {}
         for name in value:
             fixed = parse_term(name, self.settings.get(name, {})).model_fields_set
             search_space = METHODS.load(name).Config.search_space()
-            domains |= {
-                f"{name}.{knob}": d for knob, d in search_space.items() if knob not in fixed
-            }
+            domains |= {f"{name}.{k}": d for k, d in search_space.items() if k not in fixed}
         return domains
 
     def domain_at(self, path: str) -> Domain | None:
-        """The range beside the field at ``path`` (``method.field``), chosen or not; none: no."""
+        """The declared domain at ``path`` (``method.field``), also of an unchosen method."""
         name, _, field_name = path.partition(".")
         search_space = METHODS.load(name).Config.search_space() if name in self.members.of else {}
         return search_space.get(field_name)
 
     def with_value(self, current: Any, value: Any) -> dict[str, Any]:
-        """The objective with the chosen methods; what it holds of them already, they keep."""
+        """The objective with the chosen methods, which keep their settings in ``current``."""
         current_terms = dict(current) if isinstance(current, Mapping) else {}
-        other_terms = {
-            name: settings_of_term
-            for name, settings_of_term in current_terms.items()
-            if name not in self.members.of
-        }
+        other_terms = {k: v for k, v in current_terms.items() if k not in self.members.of}
         chosen = {
             name: {**(current_terms.get(name) or {}), **self.settings.get(name, {})}
             for name in value
@@ -74,7 +68,7 @@ class Composition:
         return {**other_terms, **chosen}
 
     def initial_value(self, current: Any) -> dict[str, Any]:
-        """The objective as it is without a search: with the first methods, if it holds too few."""
+        """The objective without a search; the first methods are added if it has too few."""
         current_terms = current if isinstance(current, Mapping) else {}
         present = [name for name in self.members.of if name in current_terms]
         absent = [name for name in self.members.of if name not in current_terms]
@@ -96,7 +90,7 @@ def parse_composition(settings: Any) -> Composition:
     """From ``{of: [soft_targets, {attention: {at: last}}], at_most: 2, at_least: 1}``.
 
     Raises:
-        ConfigError: no such method, settings it does not have, or limits that leave nothing.
+        ConfigError: unknown method, unknown settings, or limits that allow no method.
     """
     fields = dict(settings) if isinstance(settings, Mapping) else {"of": settings}
     if extra := sorted(set(fields) - set(_FIELDS)):
@@ -118,12 +112,11 @@ def parse_composition(settings: Any) -> Composition:
 
 
 DOMAIN_PARSERS: Mapping[str, Callable[[Any], Domain]] = {"methods": parse_composition}
-"""The kinds of domain that this package knows beside those of
-:mod:`stillhouse.spaces.config.domains`."""
+"""Kinds of domain that this package adds to those of ``stillhouse.spaces.config.domains``."""
 
 
 def _parse_entry(item: Any) -> tuple[Any, Mapping[str, Any]]:
-    """A name, or ``{name: {what is fixed of it}}``."""
+    """A name, or ``{name: {fixed settings}}``."""
     if isinstance(item, Mapping) and len(item) == 1:
         ((name, fixed),) = item.items()
         return name, fixed

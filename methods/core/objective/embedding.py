@@ -1,4 +1,4 @@
-"""Embeddings: what a network's head is given, and geometry over a batch of them."""
+"""Embeddings, the inputs of a network's head, and their geometry within a batch."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from stillhouse.spaces.modules.network import Network, Output
 from stillhouse.spaces.modules.subclasses import subclass_logits_block
 
 _MIN_LENGTH = 1e-12
-"""A vector this short has no direction: dividing by its length would blow up gradients."""
+"""Shorter vectors have no direction: a division by the length would give huge gradients."""
 
 
 class EmbeddingMethod(Method):
-    """A method that compares what enters the student's head with what enters the teachers'.
+    """A method that compares the input of the student's head with those of the teachers' heads.
 
-    The networks may differ in everything, the widths of their embeddings included.
+    The widths of the embeddings may differ.
     """
 
     def __init__(self, config: Any, context: BuildContext) -> None:
@@ -44,7 +44,7 @@ class EmbeddingMethod(Method):
     def embeddings(
         self, student: Output, teachers: Sequence[Output]
     ) -> tuple[Tensor, list[Tensor]]:
-        """The same, averaged over positions: [B, C] each, C as wide as the network has it."""
+        """The same, averaged over positions: [B, C] each; C depends on the network."""
         student_features, teacher_features = self.head_inputs(student, teachers)
         return global_average(student_features), [
             global_average(features) for features in teacher_features
@@ -52,15 +52,15 @@ class EmbeddingMethod(Method):
 
 
 def block_before_head(network: Network) -> str:
-    """The name of the block whose output the head is given.
+    """The name of the block before the head.
 
     Raises:
-        ConfigError: the network is a head and nothing else.
+        ConfigError: the network has no block before its head.
     """
     head = network.names.index(subclass_logits_block(network))
     if head == 0:
         raise ConfigError(
-            f"compares what enters the head, but a network has one block only "
+            f"compares the inputs of heads, but a network has one block only "
             f"({network.names[0]!r}); choose one with a block before its head"
         )
     return network.names[head - 1]
@@ -72,28 +72,28 @@ def global_average(features: Tensor) -> Tensor:
 
 
 def embedding_width(network: Network, sample: Tensor) -> int:
-    """C of the network's embeddings; runs it on ``sample`` [n, C, H, W]."""
+    """The width C of the network's embeddings; runs it on ``sample`` [n, C, H, W]."""
     tap = block_before_head(network)
     with torch.no_grad():
         return global_average(network(sample, (tap,)).features[tap]).shape[1]
 
 
 def pairwise_distances(x: Tensor) -> Tensor:
-    """[B, B] Euclidean distances between rows of [B, C]; no gradient where they are 0.
+    """[B, B] Euclidean distances between rows of [B, C]; a distance of 0 has no gradient.
 
-    From differences, not from inner products: |a|^2 + |b|^2 - 2ab cancels in float32, so that
-    equal rows would lie apart.
+    They come from differences. The form |a|^2 + |b|^2 - 2ab cancels in float32 and would give
+    equal rows a distance above 0.
     """
     return torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def unit_vectors(x: Tensor) -> Tensor:
-    """Vectors along the last axis at length 1; one without direction becomes 0, gradient 0."""
+    """Vectors along the last axis scaled to length 1; a zero vector stays 0 without gradient."""
     length = x.square().sum(dim=-1, keepdim=True)
     has_direction = length > _MIN_LENGTH**2
     return torch.where(has_direction, x * torch.where(has_direction, length, 1.0).rsqrt(), 0.0)
 
 
 def safe_divide(x: Tensor, scale: Tensor) -> Tensor:
-    """``x / scale``, and ``x`` itself where the scale is 0."""
+    """``x / scale``, or ``x`` where the scale is 0."""
     return x / torch.where(scale > 0, scale, 1.0)

@@ -1,8 +1,8 @@
-"""What a distillation method is: a loss over what the networks said of one batch."""
+"""The base of distillation methods: a loss over the outputs of the networks for one batch."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,14 +14,14 @@ from stillhouse.methods.core.config.schedule import Schedule
 from stillhouse.methods.core.data.base.batch import Batch
 from stillhouse.methods.core.runtime.seeding import derive_seed
 from stillhouse.spaces.config.base import Config, setting
-from stillhouse.spaces.config.domains import Uniform
+from stillhouse.spaces.config.domains import LogUniform, Uniform
 from stillhouse.spaces.config.problems import ConfigError
 from stillhouse.spaces.modules.network import Network, Output
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where training stands. ``epoch`` and ``step`` count from 0; ``seed`` is the stage's."""
+    """The progress of training; ``epoch`` and ``step`` count from 0, ``seed`` is the stage's."""
 
     epoch: int
     epochs: int
@@ -31,23 +31,23 @@ class Progress:
 
     @property
     def steps_done(self) -> int:
-        """Steps taken before this one, in all epochs."""
+        """Steps before this one, in all epochs."""
         return self.epoch * self.steps_per_epoch + self.step
 
     @property
     def position(self) -> float:
-        """In epochs: 2.5 in the middle of the third; what schedules are asked with."""
+        """Epochs done, the argument of schedules: 2.5 in the middle of the third epoch."""
         return self.epoch + self.step / self.steps_per_epoch
 
     @property
     def fraction(self) -> float:
-        """0 at the first step, towards 1 at the last."""
+        """The share of training done, from 0 to 1."""
         return self.position / self.epochs
 
 
 @dataclass(frozen=True)
 class BuildContext:
-    """What a method may know when it is built: the networks and the facts of the data.
+    """The arguments of a method's constructor: the networks, and facts of the data.
 
     The networks are in eval mode and on the device of ``sample``; run them without gradients.
     """
@@ -60,13 +60,16 @@ class BuildContext:
     """A few images [n, C, H, W] in 0..1, to read feature shapes from."""
 
 
+_WEIGHT_HELP = "share of this method in the summed loss"
+
+
 class MethodConfig(Config):
-    """Settings every method has. ``weight`` multiplies its loss in the objective's sum."""
+    """Settings of every method. ``weight`` multiplies its loss in the objective's sum."""
 
     added_later: ClassVar[frozenset[str]] = frozenset()
-    """Fields that joined when artifacts were there: at their defaults they are in no key."""
+    """Fields added later; at their defaults they are left out of the stage key."""
 
-    weight: float = setting(1.0, "share of this method in the summed loss", Uniform(0, 1), ge=0.0)
+    weight: float = setting(1.0, _WEIGHT_HELP, Uniform(0, 1), ge=0.0)
     schedule: Schedule | None = setting(None, "how the weight changes over the epochs")
 
     def identity(self) -> dict[str, Any]:
@@ -75,16 +78,21 @@ class MethodConfig(Config):
         plain = self.plain()
         return {k: v for k, v in plain.items() if k not in self.added_later or k in non_defaults}
 
+    @staticmethod
+    def weight_setting(default: float, low: float, high: float) -> Any:
+        """The field ``weight`` with another default and another domain."""
+        return setting(default, _WEIGHT_HELP, LogUniform(low, high), ge=0.0)
+
     def requirements(self) -> tuple[TeacherRequirement, ...]:
-        """What has to be made of the teachers before they can teach by this method."""
+        """What the method requires of its teachers."""
         return ()
 
     def num_subclasses(self) -> int:
-        """Into how many subclasses the student has to split every class."""
+        """Number of subclasses per class that the student must have."""
         return 1
 
     def weight_at(self, position: float, epochs: int) -> float:
-        """The weight ``position`` epochs into a training of ``epochs``."""
+        """The weight after ``position`` of ``epochs`` epochs."""
         factor = self.schedule.factor(position, epochs) if self.schedule else 1.0
         return self.weight * factor
 
@@ -93,8 +101,8 @@ class MethodConfig(Config):
 class Preset:
     """Published settings of a method: ``objective: {attention: {preset: tian2020}}``.
 
-    ``source`` says where they stand and for what; ``companions`` names the methods they were
-    published together with, whose presets have the same name.
+    ``source`` names the publication and the task. ``companions`` names methods with a preset of
+    the same name, which were published together with this one.
     """
 
     settings: Mapping[str, Any]
@@ -105,19 +113,21 @@ class Preset:
 class Method(nn.Module):
     """One term of an objective; one file in ``methods`` each.
 
-    A method's own trainable parts (a connector, a translator) are its submodules: the loop trains
-    them beside the student and drops them at the end. The loop owns modes, devices and gradients;
-    a method only says what the loss is. It is computed in float32 whatever the networks ran in.
+    Trainable parts of a method (a connector, a translator) are its submodules. The training loop
+    trains them together with the student and drops them at the end. The loop sets modes, devices
+    and gradients. The loss is computed in float32, also if the networks run in bfloat16.
 
-    ``version`` rises when the same settings come to mean another loss. ``zero_when_equal`` says
-    that the loss is 0 where the student's outputs are the teacher's, ``needs_labels`` that it
-    reads the labels, ``accepts_soft_labels`` that they may be [B, classes] of float as well,
-    ``compares_logits`` that all networks must give equally many,
-    ``needs_subclasses`` that the student must split its classes (see
-    ``stillhouse.spaces.modules.subclasses``). ``presets`` are published settings by name.
+    Attributes:
+        version: Raise it if the same settings give another loss.
+        zero_when_equal: The loss is 0 if the student's outputs equal the teacher's.
+        needs_labels: The loss reads the labels.
+        accepts_soft_labels: Labels may also be [B, classes] of float.
+        compares_logits: All networks must have equally many logits.
+        needs_subclasses: The student must split its classes into subclasses.
+        presets: Published settings by name.
 
     Raises:
-        ConfigError: on construction, where settings do not fit the networks.
+        ConfigError: on construction, if the settings do not fit the networks.
     """
 
     version: ClassVar[int] = 1
@@ -151,12 +161,17 @@ class Method(nn.Module):
         """The loss, a scalar averaged over the batch."""
         raise NotImplementedError
 
+    @staticmethod
+    def mean_over_teachers(losses: Iterable[Tensor]) -> Tensor:
+        """The mean of scalar losses, one for each teacher."""
+        return torch.stack(list(losses)).mean()
+
 
 def require_equal_logits(context: BuildContext) -> None:
-    """For methods that compare logits one by one: all networks must give equally many.
+    """Check that all networks have equally many logits.
 
     Raises:
-        ConfigError: a teacher knows other classes than the student.
+        ConfigError: a teacher has another number of logits than the student.
     """
     with torch.no_grad():
         widths = [
@@ -171,7 +186,7 @@ def require_equal_logits(context: BuildContext) -> None:
 
 
 def step_generator(progress: Progress, salt: int = 0) -> torch.Generator:
-    """A CPU generator that depends on the seed and the step alone, so resuming repeats it."""
+    """A CPU generator from the seed and the step, so a resumed run repeats its numbers."""
     generator = torch.Generator()
     generator.manual_seed(derive_seed(progress.seed, progress.epoch, progress.step, salt))
     return generator

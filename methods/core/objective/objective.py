@@ -1,4 +1,4 @@
-"""Objective: what a student learns from, a weighted sum of methods."""
+"""The objective of a training run: a weighted sum of methods."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ METHODS: PluginRegistry[Method] = PluginRegistry("stillhouse.methods", Method, "
 
 @dataclass(frozen=True)
 class Objective:
-    """Methods with their settings, as an experiment names them. A type that settings can hold."""
+    """Methods with their settings; a type for fields of settings."""
 
     terms: Mapping[str, MethodConfig]
 
@@ -33,8 +33,8 @@ class Objective:
         """From ``{cross_entropy: {}, soft_targets: {weight: 0.9}}``.
 
         Raises:
-            ConfigError: no methods, an unknown one, wrong settings, or nothing but zero weights;
-                one problem each, with its dotted path.
+            ConfigError: no methods, an unknown one, wrong settings, or only zero weights; each
+                problem has its dotted path.
         """
         if isinstance(data, Objective):
             return data
@@ -51,28 +51,28 @@ class Objective:
         if problems:
             raise ConfigError(problems)
         if not any(term.weight > 0 for term in terms.values()):
-            message = "every weight is 0, so nothing would be learnt; raise one of them"
+            message = "every weight is 0, so there is no loss; raise one of them"
             raise ConfigError([Problem(path, message)])
         return cls(terms)
 
     @property
     def needs_teacher(self) -> bool:
-        """Whether any method that counts learns from a teacher."""
+        """Whether a method with a weight above 0 learns from a teacher."""
         return any(METHODS.load(name).needs_teacher for name in self._active_names())
 
     @property
     def needs_labels(self) -> bool:
-        """Whether any method that counts reads the labels."""
+        """Whether a method with a weight above 0 reads the labels."""
         return any(METHODS.load(name).needs_labels for name in self._active_names())
 
     @property
     def methods_needing_hard_labels(self) -> tuple[str, ...]:
-        """The methods that count and read labels, but no soft ones."""
+        """The methods with a weight above 0 that read labels and accept no soft ones."""
         methods = {name: METHODS.load(name) for name in sorted(self._active_names())}
         return tuple(n for n, m in methods.items() if m.needs_labels and not m.accepts_soft_labels)
 
     def requirements(self) -> tuple[tuple[str, TeacherRequirement], ...]:
-        """What the methods that count need of the teachers first, each with the method's name."""
+        """Requirements on the teachers, each with the name of its method."""
         return tuple(
             (name, requirement)
             for name in sorted(self._active_names())
@@ -81,12 +81,12 @@ class Objective:
 
     @property
     def num_subclasses(self) -> int:
-        """Into how many subclasses the student has to split every class; 1: into none."""
+        """Number of subclasses per class that the student must have; 1 means none."""
         return max(self.terms[name].num_subclasses() for name in self._active_names())
 
     @property
     def methods_needing_subclasses(self) -> tuple[str, ...]:
-        """The methods that count and say nothing where classes are whole."""
+        """The methods with a weight above 0 that need a student with subclasses."""
         return tuple(n for n in self._active_names() if METHODS.load(n).needs_subclasses)
 
     def plain(self) -> dict[str, Any]:
@@ -94,7 +94,7 @@ class Objective:
         return {name: term.plain() for name, term in self.terms.items()}
 
     def identity(self) -> dict[str, Any]:
-        """What decides the loss: the plain form and each method's version."""
+        """The settings and versions that decide the loss."""
         return {
             name: {**term.identity(), "version": METHODS.load(name).version}
             for name, term in self.terms.items()
@@ -109,13 +109,13 @@ class Objective:
         }
 
     def build(self, context: BuildContext) -> ObjectiveModule:
-        """The loss for one student and its teachers; what it trains comes from torch's generator.
+        """The loss for one student and its teachers; its weights come from torch's generator.
 
         Raises:
-            ConfigError: a method needs a teacher and there is none, or does not fit the networks.
+            ConfigError: a method needs a teacher and has none, or does not fit the networks.
         """
         methods: dict[str, Method] = {}
-        # Sorted: a sum's last bit depends on its order, and the key of a stage does not.
+        # Sorted: the last bit of a sum depends on the order, and the stage key does not.
         for name in sorted(self._active_names()):
             method = METHODS.load(name)
             if method.needs_teacher and not context.teachers:
@@ -143,13 +143,13 @@ class Objective:
 
 
 def parse_term(name: Any, settings: Any, path: str = "") -> MethodConfig:
-    """The settings of one method; ``preset`` among them stands for published ones.
+    """The settings of one method; the setting ``preset`` names published ones.
 
-    What is said beside a preset overrides it, and the preset's name leaves no trace: the same
-    values written out have the same key.
+    Other settings override those of the preset. The preset's name is not stored: the same values
+    without a preset give the same stage key.
 
     Raises:
-        ConfigError: no such method, preset or setting.
+        ConfigError: unknown method, preset or setting.
     """
     if name not in METHODS.names():
         raise ConfigError([Problem(path, unknown_message("method", name, METHODS.names()))])
@@ -166,14 +166,14 @@ def parse_term(name: Any, settings: Any, path: str = "") -> MethodConfig:
 
 
 class ObjectiveModule(nn.Module):
-    """The methods of one objective at work."""
+    """The methods of one objective, built for its networks."""
 
     def __init__(self, methods: Mapping[str, Method]) -> None:
         super().__init__()
         self.methods = nn.ModuleDict(methods)
 
     def active_weights(self, progress: Progress) -> dict[str, float]:
-        """The methods that count at this moment, with their weights."""
+        """The current weights above 0, by method."""
         weights = {
             name: method.config.weight_at(progress.position, progress.epochs)
             for name, method in self._items()
@@ -181,24 +181,24 @@ class ObjectiveModule(nn.Module):
         return {name: weight for name, weight in weights.items() if weight > 0}
 
     def needs_teachers(self, progress: Progress) -> bool:
-        """Whether a teacher's outputs are needed at this moment."""
+        """Whether this step needs the teachers' outputs."""
         active = self.active_weights(progress)
         return any(method.needs_teacher for name, method in self._items() if name in active)
 
     def student_taps(self) -> frozenset[str]:
-        """Blocks of the student that some method reads."""
+        """Blocks of the student whose outputs the methods read."""
         return frozenset(tap for _, method in self._items() for tap in method.student_taps())
 
     def teacher_taps(self, teacher: int) -> frozenset[str]:
-        """Blocks of teacher number ``teacher`` that some method reads."""
+        """Blocks of teacher number ``teacher`` whose outputs the methods read."""
         return frozenset(t for _, method in self._items() for t in method.teacher_taps(teacher))
 
     def forward(
         self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The weighted sum, and every active method's own loss, unweighted and detached.
+        """The weighted sum, and the loss of every active method, unweighted and detached.
 
-        Outputs in half precision are raised to float32 first.
+        Outputs in half precision are converted to float32 first.
         """
         student = _to_float32(student)
         teachers = [_to_float32(output) for output in teachers]
@@ -215,9 +215,9 @@ class ObjectiveModule(nn.Module):
 
 
 def _to_float32(output: Output) -> Output:
-    """Losses cancel and exponentiate; half precision has too few digits for either."""
+    """Losses cancel and exponentiate; half precision has too few digits for both."""
 
-    def raised(x: Tensor) -> Tensor:
+    def to_float32(x: Tensor) -> Tensor:
         return x.float() if x.dtype.itemsize < 4 else x
 
-    return Output(raised(output.logits), {k: raised(v) for k, v in output.features.items()})
+    return Output(to_float32(output.logits), {k: to_float32(v) for k, v in output.features.items()})

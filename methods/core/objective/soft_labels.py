@@ -1,6 +1,6 @@
-"""Soft labels: distributions over classes, kept as logarithms so that none of them rounds to 0.
+"""Soft labels: distributions over classes, as logarithms so that no probability rounds to 0.
 
-``rho`` is a label, ``q`` the student's answer; both are [B, classes] of log probabilities.
+``rho`` is a label, ``q`` the student's distribution; both are [B, classes] of log probabilities.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ def softened_log_probs(logits: Tensor, temperature: float) -> Tensor:
 
 
 def kl_divergence(log_rho: Tensor, log_q: Tensor) -> Tensor:
-    """KL(rho || q) of every example, in nats: [B]. A class with no mass in rho adds 0."""
+    """KL(rho || q) of every example, in nats: [B]. A class with probability 0 in rho adds 0."""
     return F.kl_div(log_q, log_rho, log_target=True, reduction="none").sum(dim=1)
 
 
 def distillation_loss(student: Tensor, labels: Sequence[Tensor], temperature: float) -> Tensor:
     """T^2 * KL(rho || softened student), averaged over the batch and over several labels.
 
-    It is the cross entropy with rho, less rho's own entropy: a constant without gradient.
+    It is the cross entropy with rho less the entropy of rho, a constant without gradient.
 
     Args:
         student: logits [B, classes].
-        labels: one log rho [B, classes] a teacher.
+        labels: one log rho [B, classes] for each teacher.
     """
     log_q = softened_log_probs(student, temperature)
     return temperature**2 * torch.stack([kl_divergence(rho, log_q) for rho in labels]).mean()
 
 
 def select_class(x: Tensor, classes: Tensor) -> Tensor:
-    """[B]: of every row of [B, C] the entry of its class."""
+    """[B]: the entry of its class from every row of [B, C]."""
     return x.gather(1, classes[:, None]).squeeze(1)
 
 
@@ -46,7 +46,7 @@ def drop_class(x: Tensor, classes: Tensor) -> Tensor:
 
 
 def join_class(own: Tensor, others: Tensor, classes: Tensor) -> Tensor:
-    """[B, C] from what :func:`select_class` and :func:`drop_class` took apart."""
+    """[B, C]: the inverse of :func:`select_class` and :func:`drop_class`."""
     rows = others.new_empty(len(others), others.shape[1] + 1)
     rows.scatter_(1, _other_class_indices(classes, rows.shape[1]), others)
     return rows.scatter_(1, classes[:, None], own[:, None])

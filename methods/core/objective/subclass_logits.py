@@ -1,4 +1,4 @@
-"""What methods on subclasses read: the logits of all subclasses, class by class."""
+"""The base of methods that read the logits of subclasses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class SubclassMethod(Method):
     def __init__(self, config: Any, context: BuildContext) -> None:
         super().__init__(config, context)
         if self.needs_subclasses and num_subclasses(context.student) == 1:
-            message = "needs a network with subclasses; set subclasses: 5 beside its network"
+            message = "needs a network with subclasses; set subclasses: 5 together with its network"
             raise ConfigError([Problem("", message)])
         self.subclasses = num_subclasses(context.student)
         self._tap = subclass_logits_block(context.student)
@@ -27,5 +27,5 @@ class SubclassMethod(Method):
         return (self._tap,)
 
     def subclass_logits(self, student: Output) -> Tensor:
-        """The student's, [B, classes * S]."""
+        """The student's subclass logits [B, classes * S], class by class."""
         return student.features[self._tap]

@@ -1,4 +1,4 @@
-"""Synthetic teachers: a distribution made of parts of what a teacher knows stands in its place."""
+"""Synthetic teachers: labels that keep one part of a teacher's distribution."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class SyntheticTeacher(Method):
 
         L = T^2 * mean_b KL(rho || q),    q = softmax(student / T)
 
-    averaged over teachers, in nats. A file gives ``target``; its settings have ``temperature``.
+    The loss is in nats and averaged over teachers. A subclass defines ``target``; its settings have
+    ``temperature``.
     """
 
     compares_logits = True

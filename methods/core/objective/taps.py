@@ -1,8 +1,8 @@
 """Taps: which block of the student is compared with which block of a teacher.
 
-A stage is a run of blocks whose maps have one resolution; its end, the last of them, has seen most
-of what the stage does. Stages are paired from the deep end, so that networks of different depth
-and resolution fit as well: the last with the last, and so on until one network has no more.
+A stage is a run of blocks whose maps have one resolution; the last of them is its end. Stages are
+paired from the last one backwards until one network has no more. So networks of different depth and
+resolution can be compared.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from stillhouse.methods.core.data.base.batch import Batch
 from stillhouse.methods.core.objective.method import BuildContext, Method, MethodConfig, Progress
+from stillhouse.spaces.config.base import setting
+from stillhouse.spaces.config.domains import Choice
 from stillhouse.spaces.config.problems import ConfigError, Problem, unknown_message
 from stillhouse.spaces.modules.heads import stage_ends
 from stillhouse.spaces.modules.network import Network, Output, Shape
@@ -25,7 +27,7 @@ _PLACEMENTS = ("last", "middle", "stages")
 
 
 def _check_placement(at: Any) -> Any:
-    """Refuse what is neither a place nor pairs of names, in one line for both."""
+    """Reject a value that is neither a placement nor pairs of names, in one message."""
     if isinstance(at, str) and at not in _PLACEMENTS:
         raise ConfigError(unknown_message("place", at, _PLACEMENTS))
     if not isinstance(at, str):
@@ -42,8 +44,8 @@ TapPlacement = Annotated[
     Literal["last", "middle", "stages"] | tuple[tuple[str, str], ...],
     BeforeValidator(_check_placement),
 ]
-"""``stages``: all ends of stages; ``last``: the deepest; ``middle``: the one in the middle of
-them (the deeper end's, of an even number); or pairs ``[[student block, teacher block], ...]``."""
+"""Blocks to compare: all ends of ``stages``, the ``last`` one, or the ``middle`` one (the deeper of
+two); or pairs ``[[student block, teacher block], ...]``."""
 
 
 class FeaturePair(NamedTuple):
@@ -54,12 +56,22 @@ class FeaturePair(NamedTuple):
     student_shape: Shape
     teacher_shape: Shape
 
+    @property
+    def channels(self) -> tuple[int, int]:
+        """Channels of the student's and of the teacher's map."""
+        return self.student_shape[0], self.teacher_shape[0]
+
+    def num_pixels(self) -> int:
+        """Pixels of the smaller height and the smaller width."""
+        height, width = map(min, self.student_shape[1:], self.teacher_shape[1:])
+        return height * width
+
 
 def pair_features(context: BuildContext, teacher: int, at: TapPlacement) -> tuple[FeaturePair, ...]:
     """The blocks of the student and of teacher number ``teacher`` to compare, shallow ones first.
 
     Raises:
-        ConfigError: a block that is not there or whose output is no map, or networks without any.
+        ConfigError: a network has no maps, or a named block is unknown or gives no map.
     """
     student_maps = _map_shapes(context.student, context.sample, "the student")
     teacher_maps = _map_shapes(context.teachers[teacher], context.sample, f"teacher {teacher + 1}")
@@ -88,12 +100,12 @@ class FeatureMethod(Method):
 
         L = mean_i sum_l d(student_l, teacher_il, connector_il)
 
-    over teachers i and pairs l. A file gives ``distance`` and, where it trains something of its
-    own, ``connector``. Its settings have ``at``.
+    The sums run over teachers i and pairs l. A subclass defines ``distance`` and, if it trains
+    layers of its own, ``connector``. Its settings have ``at``.
     """
 
     min_pixels: ClassVar[int] = 1
-    """Pixels a map must have for the comparison to say anything."""
+    """Smallest number of pixels of a map; smaller maps are left out."""
 
     def __init__(self, config: Any, context: BuildContext) -> None:
         super().__init__(config, context)
@@ -105,20 +117,18 @@ class FeatureMethod(Method):
         )
 
     def connector(self, feature_pair: FeaturePair) -> nn.Module:
-        """What is trained beside the student for one pair; it sees the student's map."""
+        """Layers for one pair, trained with the student; their input is the student's map."""
         return nn.Identity()
 
     def distance(self, student: Tensor, teacher: Tensor, connector: nn.Module) -> Tensor:
-        """How far two maps [B, C, H, W] are from each other, a scalar averaged over the batch."""
+        """The distance of two maps [B, C, H, W], a scalar averaged over the batch."""
         raise NotImplementedError
 
     def student_taps(self) -> tuple[str, ...]:
-        return tuple(
-            dict.fromkeys(feature_pair.student for pairs in self.pairs for feature_pair in pairs)
-        )
+        return tuple(dict.fromkeys(pair.student for pairs in self.pairs for pair in pairs))
 
     def teacher_taps(self, teacher: int) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(feature_pair.teacher for feature_pair in self.pairs[teacher]))
+        return tuple(dict.fromkeys(pair.teacher for pair in self.pairs[teacher]))
 
     def forward(
         self, student: Output, teachers: Sequence[Output], batch: Batch, progress: Progress
@@ -128,19 +138,15 @@ class FeatureMethod(Method):
         for output, pairs, connectors in zip(teachers, self.pairs, self.connectors, strict=True):
             assert isinstance(connectors, nn.ModuleList)
             for feature_pair, connector in zip(pairs, connectors, strict=True):
-                student_map, teacher_map = (
-                    student.features[feature_pair.student],
-                    output.features[feature_pair.teacher],
-                )
-                distances.append(self.distance(student_map, teacher_map.detach(), connector))
+                student_map = student.features[feature_pair.student]
+                teacher_map = output.features[feature_pair.teacher].detach()
+                distances.append(self.distance(student_map, teacher_map, connector))
         return torch.stack(distances).sum() / len(teachers)
 
     def _large_enough(self, pairs: tuple[FeaturePair, ...]) -> tuple[FeaturePair, ...]:
-        large_pairs = tuple(
-            feature_pair for feature_pair in pairs if _num_pixels(feature_pair) >= self.min_pixels
-        )
+        large_pairs = tuple(pair for pair in pairs if pair.num_pixels() >= self.min_pixels)
         if not large_pairs:
-            message = f"compares maps of {self.min_pixels} pixels or more, and finds smaller ones"
+            message = f"compares maps of {self.min_pixels} pixels or more, found smaller ones"
             raise ConfigError([Problem("at", f"{message}; name shallower blocks")])
         return large_pairs
 
@@ -150,9 +156,14 @@ class FeatureConfig(MethodConfig):
 
     at: TapPlacement
 
+    @staticmethod
+    def placement_setting(default: str, *choices: str) -> Any:
+        """The field ``at`` with a default and the values that a search suggests."""
+        return setting(default, "which features are compared", Choice(choices))
+
 
 def _map_shapes(network: Network, images: Tensor, owner: str) -> dict[str, Shape]:
-    """The blocks whose outputs are maps [n, C, H, W], with their shapes, in order."""
+    """The shapes of all outputs that are maps [n, C, H, W], by block, in order."""
     with torch.no_grad():
         features = network(images[:1], None).features
     maps = {name: x for name, x in features.items() if x.dim() == 4}
@@ -178,13 +189,6 @@ def _pair_named_blocks(
     if problems:
         raise ConfigError(problems)
     return tuple(FeaturePair(s, t, student_maps[s], teacher_maps[t]) for s, t in at)
-
-
-def _num_pixels(feature_pair: FeaturePair) -> int:
-    height, width = (
-        min(feature_pair.student_shape[i], feature_pair.teacher_shape[i]) for i in (1, 2)
-    )
-    return height * width
 
 
 def _pool_to(x: Tensor, height: int, width: int) -> Tensor:

@@ -1,14 +1,13 @@
-"""Workers: processes that train one network together, each on its share of every batch.
+"""Processes that train one network together, each on its share of every batch.
 
-The result is that of one worker up to rounding. Every worker draws the same batch, runs the
-networks on its own rows of it alone, and gathers what they said from all: the whole objective is
-then computed by each, also where it relates the examples of a batch to one another. The gather
-passes back only the gradient of the own rows, so that the workers' gradients of the student add up
-to the gradient; batch norm sees the whole batch
-(:mod:`stillhouse.methods.core.runtime.synced_norm`). What the objective trains of its own gets its
-whole gradient everywhere, and the first worker's is taken.
+The result is that of one process up to rounding. Every process has the same batch, runs the
+networks on its own rows, and gathers the outputs of all rows. Each then computes the whole
+objective, which may relate examples of a batch to each other. The gather passes back the gradient
+of the own rows only, so the gradients of the student add up over processes. Batch norm uses the
+whole batch (``synced_norm``). Layers of the objective get their whole gradient in every process;
+that of rank zero is used.
 
-Only dropout differs: which units drop out is drawn by every worker for its own rows.
+Only dropout differs: every process draws it for its own rows.
 """
 
 from __future__ import annotations
@@ -31,41 +30,41 @@ _Value = TypeVar("_Value")
 
 
 class PeerUnreachable(RuntimeError):
-    """Another worker is gone, or out of reach."""
+    """Another process of the group cannot be reached."""
 
 
 class Communicator:
-    """One that trains by itself: there is nobody to share with."""
+    """The communicator of a single process; the base of distributed ones."""
 
     @property
     def is_rank_zero(self) -> bool:
-        """Whether it is the one that saves and publishes."""
+        """Whether this process stores checkpoints and results."""
         return True
 
     def forward_batch(self, network: Network, images: Tensor, taps: Collection[str]) -> Output:
-        """What a network says of a whole batch [B, C, H, W]."""
+        """The output of a network for a whole batch [B, C, H, W]."""
         output: Output = network(images, taps)
         return output
 
     def all_reduce_gradients(
         self, shared: Sequence[nn.Parameter], replicated: Sequence[nn.Parameter] = ()
     ) -> None:
-        """Make the gradients those of the whole batch.
+        """Replace the gradients by those of the whole batch.
 
         Args:
-            shared: of a network that :meth:`forward_batch` ran, a part of it at each worker.
-            own: of what saw the whole batch at every worker.
+            shared: parameters of a network that :meth:`forward_batch` ran on a part of the batch.
+            replicated: parameters of layers that had the whole batch in every process.
         """
 
     def broadcast_state(self, *modules: nn.Module) -> None:
-        """Give all modules the leader's parameters and buffers."""
+        """Set the parameters and buffers of all modules to those of rank zero."""
 
     def broadcast(self, value: _Value) -> _Value:
-        """The leader's ``value``."""
+        """The ``value`` of rank zero."""
         return value
 
     def shared_checkpointer(self, checkpointer: Checkpointer | None) -> Checkpointer | None:
-        """Where all of them resume from, and the leader saves to."""
+        """A checkpointer from which all processes load and to which rank zero saves."""
         return checkpointer
 
 
@@ -73,7 +72,7 @@ SINGLE_PROCESS = Communicator()
 
 
 class DistributedCommunicator(Communicator):
-    """One of several; torch's default process group connects them, and all do the same calls."""
+    """A process of torch's default process group; all processes make the same calls."""
 
     def __init__(self) -> None:
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
@@ -81,11 +80,10 @@ class DistributedCommunicator(Communicator):
 
     @property
     def is_rank_zero(self) -> bool:
-        """Whether it is the one that saves and publishes."""
         return self.rank == 0
 
     def forward_batch(self, network: Network, images: Tensor, taps: Collection[str]) -> Output:
-        """What a network says of a whole batch, a share of which ran here."""
+        """The output for a whole batch; this process runs its share of the rows."""
         rows = -(-len(images) // self.size)
         share = images[self.rank * rows : (self.rank + 1) * rows]
         with self._local_batch_context(network, images.device):
@@ -103,18 +101,19 @@ class DistributedCommunicator(Communicator):
 
     @contextmanager
     def _local_batch_context(self, network: Network, device: torch.device) -> Iterator[None]:
-        """In training, batch norm looks at all rows, and dropout is drawn by each for its own."""
+        """In training, batch norm uses all rows, and each process draws dropout for its own."""
         if not network.training:
             yield
             return
-        seed = int(torch.randint(2**62, ()))  # the same everywhere, as is the generator after it
+        # The seed is the same in all processes, like the state of the generator after it.
+        seed = int(torch.randint(2**62, ()))
         with seeded_torch(device, seed, self.rank), self._norm:
             yield
 
     def all_reduce_gradients(
         self, shared: Sequence[nn.Parameter], replicated: Sequence[nn.Parameter] = ()
     ) -> None:
-        """Add up the shares' gradients, and take the leader's of what saw everything."""
+        """Sum the gradients of shared parameters; use those of rank zero for replicated ones."""
         gradients = [p.grad for p in shared if p.grad is not None]
         replicated_gradients = [p.grad for p in replicated if p.grad is not None]
         if not self.is_rank_zero:
@@ -129,7 +128,6 @@ class DistributedCommunicator(Communicator):
                 gradient.copy_(part.view(gradient.shape))
 
     def broadcast_state(self, *modules: nn.Module) -> None:
-        """Give all modules the leader's parameters and buffers."""
         with torch.no_grad(), _peer_errors():
             for tensor in (t for module in modules for t in module.state_dict().values()):
                 buffer = tensor.contiguous()
@@ -137,18 +135,17 @@ class DistributedCommunicator(Communicator):
                 tensor.copy_(buffer)
 
     def broadcast(self, value: _Value) -> _Value:
-        """The leader's ``value``, of plain data and tensors."""
+        """The ``value`` of rank zero, made of plain data and tensors."""
         values = [value if self.is_rank_zero else None]
         with _peer_errors():
             dist.broadcast_object_list(values, src=0)
         return cast(_Value, values[0])
 
     def shared_checkpointer(self, checkpointer: Checkpointer | None) -> Checkpointer | None:
-        """Where all of them resume from, and the leader saves to."""
         return None if checkpointer is None else _RankZeroCheckpointer(self, checkpointer)
 
     def _all_gather(self, local: Tensor) -> Tensor:
-        """[workers, ...] from tensors that have the same shape at all workers."""
+        """[processes, ...] from tensors that have the same shape in all processes."""
         gathered = local.new_empty((self.size, *local.shape))
         with _peer_errors():
             dist.all_gather(list(gathered), local.contiguous())
@@ -156,7 +153,7 @@ class DistributedCommunicator(Communicator):
 
 
 class _RankZeroCheckpointer:
-    """Saves that the leader reads for all and writes alone."""
+    """A checkpointer that rank zero reads for all processes and writes alone."""
 
     def __init__(self, communicator: DistributedCommunicator, checkpointer: Checkpointer) -> None:
         self._communicator, self._checkpointer = communicator, checkpointer
@@ -174,7 +171,7 @@ class _RankZeroCheckpointer:
 
 
 class _AllGatherRows(torch.autograd.Function):
-    """All rows from every worker's own; back comes the gradient of the own rows."""
+    """All rows of the batch; the backward pass returns the gradient of the own rows."""
 
     @staticmethod
     def forward(
@@ -185,14 +182,14 @@ class _AllGatherRows(torch.autograd.Function):
         rank: int,
         all_gather: Callable[[Tensor], Tensor],
     ) -> Tensor:
-        ctx.place = slice(rank * rows, rank * rows + len(share))
+        ctx.own_rows = slice(rank * rows, rank * rows + len(share))
         padded = share.new_zeros((rows, *share.shape[1:]))  # the last shares may be short or empty
         padded[: len(share)] = share
         return all_gather(padded).flatten(0, 1)[:total]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
-        return gradient[ctx.place], None, None, None, None
+        return gradient[ctx.own_rows], None, None, None, None
 
 
 def _group_by_dtype(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
@@ -204,10 +201,10 @@ def _group_by_dtype(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
 
 @contextmanager
 def _peer_errors() -> Iterator[None]:
-    """Say which errors come from another worker's loss and not from this one's program.
+    """Convert errors of collective calls.
 
     Raises:
-        Parted: the others could not be reached.
+        PeerUnreachable: another process could not be reached.
     """
     try:
         yield

@@ -1,4 +1,7 @@
-"""Folding: batch norm of a frozen network written into the convolutions before it."""
+"""Folding of batch norm into the convolutions of a frozen network.
+
+``torch.fx.experimental.optimization`` is not a stable interface of torch; only this file uses it.
+"""
 
 from __future__ import annotations
 
@@ -16,20 +19,19 @@ _RELATIVE_TOLERANCE = 1e-3
 
 
 def fold_batch_norm(network: Network, sample: Tensor) -> Network:
-    """A network that computes the same as one in eval mode, with fewer operations.
+    """A network with the same outputs as ``network`` in eval mode, with fewer operations.
 
-    Block by block, so every block's output stays what it was and can be tapped; blocks without
-    batch norm are shared with ``network``. A block that torch.fx cannot trace (its control flow
-    depends on values) runs as it is. Every other one is compared with its original on ``sample``
-    ([n, C, H, W] in 0..1); if it differs by more than a thousandth of its output's range, a
-    warning says so and the original runs.
+    Each block is folded separately, so taps still work; blocks without batch norm are shared with
+    ``network``. A block that torch.fx cannot trace (its control flow depends on values) stays as it
+    is. Every folded block is compared with the original on ``sample`` ([n, C, H, W] in 0..1). If it
+    differs by more than a thousandth of the output range, the original stays, with a warning.
     """
     assert not network.training, "folding freezes statistics: call eval() first"
     result = network
     with torch.no_grad():
         x = (sample - network.mean) / network.std
         for index, (name, block) in enumerate(network.blocks.items()):
-            # A block may write into what it is given.
+            # A block may write into its input.
             expected = block(x.clone())
             replacement = _fold_block(name, block, x, expected)
             if replacement is not None:
@@ -39,7 +41,7 @@ def fold_batch_norm(network: Network, sample: Tensor) -> Network:
 
 
 def fuse_blocks(network: Network, names: Iterable[str]) -> Network:
-    """The network with these blocks folded, whatever comes of it; it must be in eval mode."""
+    """The network with these blocks folded, without a comparison; it must be in eval mode."""
     for name in names:
         index = network.names.index(name)
         network = network.swap(index, index + 1, fuse(network.blocks[name]).eval(), name)
@@ -52,7 +54,7 @@ def _fold_block(name: str, block: nn.Module, x: Tensor, expected: Tensor) -> nn.
     try:
         replacement = fuse(block).eval()
     except Exception:
-        # Whatever it is that tracing cannot follow, the block itself is still right.
+        # A block that cannot be traced still works without folding.
         return None
     error = (replacement(x.clone()) - expected).abs().max()
     if error <= _RELATIVE_TOLERANCE * expected.abs().max():

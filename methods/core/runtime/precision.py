@@ -1,11 +1,11 @@
-"""Precision: which number format the networks compute in.
+"""Number formats of the forward passes.
 
-``auto`` is bfloat16 autocast where the processor has it natively: CUDA from compute capability
-8.0, x86 CPUs with AVX512-BF16 or AMX, and images of at least 16x16 pixels. Measured on one core
-with AVX512-BF16 (training steps, batch 128, channels last), bfloat16 is this much faster than
-float32: resnet20 1.6, cnn10 1.9, cnn2 1.7, vgg8 1.8 at 32x32; lenet5 1.2 at 28x28; but cnn2 0.8
-at 8x8, where the conversions cost more than the convolutions save. mobilenet_v2 (0.9) is the one
-family that loses at 32x32: name ``float32`` there.
+``auto`` is bfloat16 autocast for images of at least 16x16 pixels on a processor with native
+bfloat16: CUDA from compute capability 8.0, x86 CPUs with AVX512-BF16 or AMX. On one core with
+AVX512-BF16 (training steps, batch 128, channels last) bfloat16 is faster than float32 by these
+factors: resnet20 1.6, cnn10 1.9, cnn2 1.7, vgg8 1.8 at 32x32; lenet5 1.2 at 28x28. It is slower for
+cnn2 at 8x8 (0.8), because of the conversions, and for mobilenet_v2 at 32x32 (0.9): set ``float32``
+there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MIN_PIXELS = 16 * 16
 
 
 def autocast_dtype(precision: Precision, device: torch.device, shape: Shape) -> torch.dtype:
-    """The format that ``precision`` stands for on this device, for images of ``shape``."""
+    """The format of ``precision`` on this device, for images of ``shape``."""
     if precision == "auto":
         is_faster = shape[1] * shape[2] >= _MIN_PIXELS and has_native_bfloat16(device)
         return torch.bfloat16 if is_faster else torch.float32
@@ -27,7 +27,7 @@ def autocast_dtype(precision: Precision, device: torch.device, shape: Shape) -> 
 
 
 def has_native_bfloat16(device: torch.device) -> bool:
-    """Whether the processor itself multiplies bfloat16, rather than torch emulating it."""
+    """Whether the processor multiplies bfloat16; otherwise torch emulates it."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type == "cpu":
@@ -37,5 +37,5 @@ def has_native_bfloat16(device: torch.device) -> bool:
 
 
 def autocast(dtype: torch.dtype, device: torch.device) -> torch.autocast:
-    """Forward passes inside run in ``dtype`` where that is safe; float32 changes nothing."""
+    """A context in which operations run in ``dtype`` where that is safe; float32 has no effect."""
     return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)

@@ -1,14 +1,14 @@
-"""Batch norm over a batch that is spread over several workers.
+"""Batch norm over a batch that is spread over several processes.
 
-Each worker holds some rows x_r [n_r, C, ...] of the batch. Mean and variance are those of all rows
-together, from every worker's own by the pairwise formula of Chan, Golub and LeVeque 1983, and
+Each process has some rows x_r [n_r, C, ...] of the batch. Mean and variance of all rows come from
+those of each process by the pairwise formula of Chan, Golub and LeVeque 1983, and
 
     y = weight * (x - mean) / sqrt(var + eps) + bias
     dL/dx = weight / sqrt(var + eps) * (dy - mean(dy) - x^ * mean(dy * x^)),  x^ = normalised x
 
-with both means over the whole batch too (Ioffe and Szegedy 2015, section 3). torch's own
-``SyncBatchNorm`` is for GPUs only. Here nothing in a network is exchanged: while the mode is on,
-every ``batch_norm`` in training mode is this one, whichever module calls it.
+with both means over the whole batch (Ioffe and Szegedy 2015, section 3). torch's ``SyncBatchNorm``
+is for GPUs only. Here the modules of a network do not change: while the mode is on, it replaces
+every ``batch_norm`` call in training mode.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 AllGather = Callable[[Tensor], Tensor]
-"""From a worker's own tensor [K] to those of all workers, [workers, K], the same everywhere."""
+"""From the tensor [K] of this process to those of all processes, [processes, K]."""
 
 
 class SyncedBatchNorm(TorchFunctionMode):
-    """Inside, batch norm in training mode takes its statistics from the rows of all workers.
+    """A mode in which batch norm in training takes its statistics from the rows of all processes.
 
-    All workers run the same network on their share, which may be empty.
+    All processes run the same network on their rows, of which there may be none.
     """
 
     def __init__(self, all_gather: AllGather) -> None:
@@ -73,7 +73,7 @@ class SyncedBatchNorm(TorchFunctionMode):
         return (normed if bias is None else normed + _per_channel(x, bias.to(normed))).to(x.dtype)
 
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Values a channel [], their mean [C] and summed squares about it [C], of all workers."""
+        """Of all processes: values per channel [], mean [C], summed squared deviations [C]."""
         x = x.to(_accumulation_dtype(x))
         local_count = x.numel() // x.shape[1]
         if local_count:
@@ -90,7 +90,7 @@ class SyncedBatchNorm(TorchFunctionMode):
 
 
 class _Normalise(torch.autograd.Function):
-    """(x - mean) * scale, where mean and scale came from the rows of all workers."""
+    """(x - mean) * scale, with mean and scale from the rows of all processes."""
 
     @staticmethod
     def forward(
@@ -118,10 +118,10 @@ def _accumulation_dtype(x: Tensor) -> torch.dtype:
 
 
 def _reduced_dims(x: Tensor) -> list[int]:
-    """All dimensions but the channels'."""
+    """All dimensions except the channels."""
     return [i for i in range(x.dim()) if i != 1]
 
 
 def _per_channel(x: Tensor, channels: Tensor) -> Tensor:
-    """A value a channel, to be laid over ``x``."""
+    """One value per channel, in a shape that broadcasts over ``x``."""
     return channels.view(1, -1, *[1] * (x.dim() - 2))

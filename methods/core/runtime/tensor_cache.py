@@ -1,4 +1,4 @@
-"""What frozen teachers said, kept for whoever asks the same again in this process."""
+"""A cache for the outputs of frozen teachers, shared by all training in a process."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 class TensorCache:
-    """Tensors by key, the least recently used dropped first.
+    """Tensors by key; the least recently used one is dropped first.
 
     Args:
-        limit: bytes in all. A tensor larger than that is handed out and not kept.
+        limit: bytes in all. A larger tensor is returned and not cached.
     """
 
     def __init__(self, limit: int) -> None:
@@ -21,7 +21,7 @@ class TensorCache:
         self._tensors: OrderedDict[Hashable, Tensor] = OrderedDict()
 
     def get(self, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
-        """The tensor for ``key``, made now if it is not here."""
+        """The tensor for ``key``, computed if it is not cached."""
         if key in self._tensors:
             self._tensors.move_to_end(key)
             return self._tensors[key]
@@ -36,7 +36,7 @@ class TensorCache:
 
 
 MAX_CACHE_BYTES = 512 * 1024**2
-"""Bytes on each kind of memory: the logits of 50,000 images, 100 classes and 26 views."""
+"""Enough for the logits of 50,000 images, 100 classes and 26 views."""
 
 PROCESS_CACHE = TensorCache(MAX_CACHE_BYTES)
-"""Of teachers with a key: good for every stage and trial of this process."""
+"""The cache of teachers with a key, for all stages and trials of this process."""

@@ -1,30 +1,29 @@
-"""Inversion: images made from nothing but a teacher, for training where its data is gone.
+"""Inversion: images from a teacher alone, for training without its data.
 
 Yin, Molchanov, Alvarez, Li, Mallya, Hoiem, Jha and Kautz 2020, "Dreaming to distill: data-free
-knowledge transfer via DeepInversion", section 3.2. Images start as noise and descend
+knowledge transfer via DeepInversion", section 3.2. Images start as noise and minimise
 
     L = CE(y, teacher(x)) + norms * R_bn + variation * R_tv + l2 * R_2
     R_bn = sum_l ||mean_l(x) - running mean_l||_2 + ||var_l(x) - running var_l||_2
 
-over the teacher's batch norms l, with labels y that are given. R_tv is the mean absolute
-difference of neighbouring pixels and R_2 the mean square, both after the teacher's normalisation.
+over the teacher's batch norms l, with given labels y. R_tv is the mean absolute difference of
+neighbouring pixels and R_2 the mean square, both after the teacher's normalisation.
 
-R_tv and R_2 differ from the published forms by design. With d the differences of all pixels of a
-batch x to their neighbours on the right, below and on both diagonals, the authors' code has
+R_tv and R_2 differ from the published forms. The authors' code has, with the differences d of all
+pixels of a batch x to their neighbours on the right, below and on both diagonals,
 
     R_tv = sum_d ||d||_2,   R_2 = mean_n ||x_n||_2
 
-Such norms grow with the square root of the number of pixels, the first also with that of images,
-so that a weight fits one batch size and one image size. Means fit all. Diagonal differences are
-left out: each is bounded by the sum of one along a row and one along a column. The authors' random
-shifts and flips are left out as well: images here are small.
+These norms grow with the square root of the number of pixels, the first also with that of images.
+So a weight fits one batch size and one image size only; with means it fits all. Diagonal
+differences are left out: each is at most the sum of one along a row and one along a column. The
+authors' random shifts and flips are left out because images here are small.
 """
 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -33,12 +32,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from stillhouse.methods.core.runtime.checkpointing import (
-    Checkpointer,
-    EpochMetrics,
-    json_to_tensor,
-    tensor_to_json,
-)
+from stillhouse.methods.core.runtime.checkpointing import Checkpointer, EpochMetrics
+from stillhouse.methods.core.runtime.epoch_loop import EpochLoop
 from stillhouse.methods.core.runtime.seeding import seeded_torch
 from stillhouse.methods.core.training.synthetic_inputs import batch_norms
 from stillhouse.spaces.config.base import Config, setting
@@ -48,10 +43,12 @@ from stillhouse.spaces.modules.network import Network, Shape
 
 
 class Inversion(Config):
-    """How many images are made, and what they descend."""
+    """Number of images, and the loss that they minimise."""
 
-    images: int = setting(2_000, "how many, every class alike", ge=1)
-    batch_size: int = setting(256, "at most so many at a time; their statistics are matched", ge=2)
+    images: int = setting(2_000, "number of images, equal for all classes", ge=1)
+    batch_size: int = setting(
+        256, "images at a time, at most; their joint statistics are matched", ge=2
+    )
     steps: int = setting(500, "of Adam for each batch", Integers(100, 2_000), ge=1)
     lr: float = setting(0.1, "of Adam, down to 0 along a cosine", LogUniform(0.01, 0.5), gt=0.0)
     norms: float = setting(
@@ -80,47 +77,68 @@ def invert(
     device: torch.device,
     checkpointer: Checkpointer | None = None,
 ) -> Generator[EpochMetrics, None, SynthesisedImages]:
-    """Make images of ``shape`` that the teacher takes for its classes; a report a batch.
+    """Make images of ``shape`` for the teacher's classes; yield the metrics of every batch.
 
-    Every batch depends on ``seed`` and its own number alone, so what resumes from ``checkpointer``
-    ends with the same images. The teacher is put into eval mode and not changed.
+    Every batch depends on ``seed`` and its number only, so a run that resumes from ``checkpointer``
+    ends with the same images. The teacher is put into eval mode; its weights do not change.
 
     Yields:
-        ``epoch`` (the batch, from 1), ``loss`` and its parts ``cross_entropy``, ``batch_norms``,
-        ``total_variation``, ``l2`` of the batch as it was left, ``teacher_accuracy``: the fraction
-        of its images, rounded to 8 bits, that the teacher names by their labels, and ``seconds``.
+        ``epoch`` (the batch, from 1), the final ``loss`` and its parts ``cross_entropy``,
+        ``norms``, ``variation`` and ``l2``; ``teacher_accuracy``: the fraction of the images,
+        rounded to 8 bits, that the teacher classifies as their labels; ``seconds``.
 
     Raises:
         ConfigError: the teacher has no batch norm with running statistics.
     """
     require_running_statistics(teacher)
-    if device.type == "cuda":
-        torch.backends.cudnn.deterministic = True
-    teacher = teacher.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
     labels = torch.arange(settings.images) % classes
-    label_batches = labels.tensor_split(math.ceil(settings.images / settings.batch_size))
-    checkpoint = checkpointer.load() if checkpointer is not None else None
-    curve: list[EpochMetrics] = tensor_to_json(checkpoint["curve"]) if checkpoint else []
-    batches = [checkpoint["images"]] if checkpoint else []
-    yield from map(dict, curve)
-    for number in range(len(curve), len(label_batches)):
-        with seeded_torch(device, seed, number):
-            images, metrics = _invert_batch(
-                teacher, shape, label_batches[number].to(device), settings
-            )
-        batches.append(images)
-        curve.append({"epoch": number + 1.0, **metrics})
-        if checkpointer is not None and checkpointer.is_due():
-            checkpointer.save({"images": torch.cat(batches), "curve": json_to_tensor(curve)})
-        yield dict(curve[-1])
-    return SynthesisedImages(torch.cat(batches), labels)
+    run = _InversionRun(teacher, shape, labels, settings, seed, device)
+    yield from run.run(len(run.label_batches), checkpointer)
+    return SynthesisedImages(run.images(), labels)
+
+
+class _InversionRun(EpochLoop):
+    """The inversion of one teacher; every batch of images is an epoch."""
+
+    def __init__(
+        self,
+        teacher: Network,
+        shape: Shape,
+        labels: Tensor,
+        settings: Inversion,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        super().__init__(device)
+        self.label_batches = labels.tensor_split(math.ceil(len(labels) / settings.batch_size))
+        teacher = teacher.to(device).to(memory_format=torch.channels_last).eval()
+        self._teacher = teacher.requires_grad_(False)
+        self._shape, self._settings, self._seed = shape, settings, seed
+        self._batches: list[Tensor] = []
+
+    def run_epoch(self, epoch: int) -> EpochMetrics:
+        labels = self.label_batches[epoch].to(self.device)
+        with seeded_torch(self.device, self._seed, epoch):
+            images, metrics = _invert_batch(self._teacher, self._shape, labels, self._settings)
+        self._batches.append(images)
+        return {"epoch": epoch + 1.0, **metrics}
+
+    def images(self) -> Tensor:
+        """All images so far, [N, C, H, W], uint8."""
+        return torch.cat(self._batches)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {"images": self.images()}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        self._batches = [tensors["images"]]
 
 
 def require_running_statistics(teacher: Network) -> None:
-    """Refuse a teacher whose batch statistics nothing is known of.
+    """Check that a teacher has batch norm with running statistics.
 
     Raises:
-        ConfigError: no batch norm, or none that keeps running statistics.
+        ConfigError: the teacher has none.
     """
     if not _norms_with_statistics(teacher):
         message = (
@@ -133,8 +151,7 @@ def require_running_statistics(teacher: Network) -> None:
 def _invert_batch(
     teacher: Network, shape: Shape, labels: Tensor, settings: Inversion
 ) -> tuple[Tensor, EpochMetrics]:
-    """One batch from noise to images [n, C, H, W], uint8 on the CPU, and what was reached."""
-    start_time = time.perf_counter()
+    """Images [n, C, H, W] of one batch, uint8 on the CPU, and their metrics."""
     x = torch.randn((len(labels), *shape), device=labels.device)
     x = x.contiguous(memory_format=torch.channels_last).requires_grad_()
     low, high = ((bound - teacher.mean) / teacher.std for bound in (0.0, 1.0))
@@ -154,18 +171,17 @@ def _invert_batch(
         correct = teacher(pixels / 255, ()).logits.argmax(dim=1) == labels
     metrics = {name: value.item() for name, value in {"loss": loss, **parts}.items()}
     metrics["teacher_accuracy"] = correct.double().mean().item()
-    metrics["seconds"] = time.perf_counter() - start_time
     return pixels.contiguous().cpu(), metrics
 
 
 def inversion_loss(
     teacher: Network, x: Tensor, labels: Tensor, settings: Inversion
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """What images descend, and its unweighted parts.
+    """The loss of a batch of images, and its unweighted parts.
 
     Args:
         x: [n, C, H, W], after the teacher's normalisation.
-        labels: [n], int64, the classes that they are to be named.
+        labels: [n], int64, the intended classes.
     """
     with _record_statistics_gaps(teacher) as gaps:
         logits = teacher(x * teacher.std + teacher.mean, ()).logits
@@ -191,9 +207,9 @@ def total_variation(x: Tensor) -> Tensor:
 
 @contextmanager
 def _record_statistics_gaps(teacher: nn.Module) -> Iterator[list[Tensor]]:
-    """Each batch norm adds how far from its running statistics the batch is that it sees.
+    """A list to which each batch norm adds the distance of its input from its running statistics.
 
-    What enters a batch norm is inside a block, so no tap can tell it.
+    Taps give outputs of blocks only; inputs of batch norms need hooks.
     """
     gaps: list[Tensor] = []
 

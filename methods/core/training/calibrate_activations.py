@@ -1,4 +1,4 @@
-"""Ranges of what enters the layers of a quantised network."""
+"""Calibration of the activation ranges of a quantised network."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from stillhouse.spaces.modules.network import Network
 def calibrate_activations(
     network: Network, data: Dataset, device: torch.device | str, batches: int = 20
 ) -> None:
-    """Take them anew, in place, from the first ``batches`` of 256 training images.
+    """Measure activation ranges on the first ``batches`` of 256 training images, in place.
 
-    They are not augmented, and the network computes in float on them. It must lie on ``device``,
-    and is left in eval mode.
+    The images are not augmented, and the network computes in float. The network must be on
+    ``device``; it is left in eval mode.
     """
     network.eval()
     stream = data.batches("train", batch_size=256, device=device)

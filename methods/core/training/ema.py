@@ -1,4 +1,4 @@
-"""Average: exponential moving average of a network while it learns (Polyak and Juditsky 1992)."""
+"""Exponential moving average (EMA) of a network in training (Polyak and Juditsky 1992)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from stillhouse.spaces.modules.network import Network
 
 
 class ExponentialMovingAverage:
-    """A second network, whose weights and statistics follow the first one's slowly.
+    """A copy of a network with averaged weights and statistics.
 
-    After update number n, counted from 0: ``average = d * average + (1 - d) * now`` with
-    ``d = min(decay, (1 + n) / (10 + n))``, so that the random start is soon forgotten. torch's
-    own ``AveragedModel`` makes the host wait for the device in every update; this does not.
+    Update n, counted from 0, sets ``average = d * average + (1 - d) * current`` with
+    ``d = min(decay, (1 + n) / (10 + n))``, so the random start has little weight. The updates of
+    torch's ``AveragedModel`` make the host wait for the device; these do not.
     """
 
     def __init__(self, network: Network, decay: float) -> None:
@@ -27,7 +27,7 @@ class ExponentialMovingAverage:
         self._integer_pairs = [pair for pair in pairs if not pair[0].is_floating_point()]
 
     def update(self, num_updates: int) -> None:
-        """Take in the network as it is now; ``num_updates`` updates went before."""
+        """Add the current weights; ``num_updates`` is the number of earlier updates."""
         decay = min(self._decay, (1 + num_updates) / (10 + num_updates))
         with torch.no_grad():
             average, current = map(list, zip(*self._float_pairs, strict=True))

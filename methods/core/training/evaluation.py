@@ -1,4 +1,4 @@
-"""Evaluation: how good a network's answers are, and how well it knows."""
+"""Evaluation: accuracy and calibration of a network on a split."""
 
 from __future__ import annotations
 
@@ -36,16 +36,15 @@ def evaluate(
     precision: Precision = "auto",
     teachers: Sequence[FrozenTeacher] = (),
 ) -> dict[str, float]:
-    """Figures over a whole split; the network is moved to ``device`` and keeps its mode.
+    """Metrics over a whole split; the network is moved to ``device`` and keeps its mode.
 
     Returns:
-        ``accuracy``: fraction of right answers. ``nll``: mean negative log likelihood of the
+        ``accuracy``: fraction of correct predictions. ``nll``: mean negative log likelihood of the
         labels, in nats. ``ece``: expected calibration error over 15 bins of equal width (Guo et
-        al. 2017). With teachers, ``agreement``: fraction of answers that are also those of the
+        al. 2017). With teachers, ``agreement``: fraction of predictions equal to those of the
         teachers' mean probability (Stanton et al. 2021). On data with some classes only,
-        ``task_accuracy``: right answers where only those can be given. Of a network that splits
-        classes, what
-        :func:`~stillhouse.methods.core.training.subclass_metrics.compute_subclass_metrics` tells.
+        ``task_accuracy``: accuracy with predictions among those classes. For a network with
+        subclasses, the metrics of ``compute_subclass_metrics``.
 
     Raises:
         ConfigError: the split is empty.
@@ -67,7 +66,7 @@ def evaluate_validation(
 ) -> dict[str, float]:
     """Like :func:`evaluate` on the validation split, as ``val_accuracy`` and so on.
 
-    Empty where that split is.
+    Empty if that split is empty.
     """
     if not data.facts.sizes["validation"]:
         return {}
@@ -85,16 +84,16 @@ def compute_metrics(
     batch_size: int = 512,
     communicator: Communicator = SINGLE_PROCESS,
 ) -> dict[str, float]:
-    """Like :func:`evaluate`, with the teachers' ``teacher_predictions`` [N] known.
+    """Like :func:`evaluate`, with given ``teacher_predictions`` [N].
 
-    ``communicator`` is one of those that share the images, all of which ask the same.
+    Processes of ``communicator`` share the images; all must call this with the same arguments.
     """
     was_training = network.training
     network.to(device).eval()
     subclasses, tap = num_subclasses(network), subclass_logits_block(network)
     task = data.task_classes()
     task = task if task is None else task.to(device)
-    nll, confidence, predicted, labels, subclass_logits, task_guess = [], [], [], [], [], []
+    nll, confidence, predicted, labels, subclass_logits, task_predicted = [], [], [], [], [], []
     for batch in data.batches(split, batch_size=batch_size, device=device):
         with torch.no_grad(), autocast(dtype, device):
             taps = (tap,) if subclasses > 1 else ()
@@ -106,7 +105,7 @@ def compute_metrics(
         predicted.append(top.indices)
         labels.append(batch.labels)
         if task is not None:
-            task_guess.append(task[log_q[:, task].argmax(dim=1)])
+            task_predicted.append(task[log_q[:, task].argmax(dim=1)])
         subclass_logits += [feature.float() for feature in features.values()]
     network.train(was_training)
     predictions, targets = torch.cat(predicted), torch.cat(labels)
@@ -119,7 +118,7 @@ def compute_metrics(
     if teacher_predictions is not None:
         metrics["agreement"] = _mean_of(predictions == teacher_predictions)
     if task is not None:
-        metrics["task_accuracy"] = _mean_of(torch.cat(task_guess) == targets)
+        metrics["task_accuracy"] = _mean_of(torch.cat(task_predicted) == targets)
     if subclasses > 1:
         hidden_labels = data.labels_before_merge(split)
         metrics |= compute_subclass_metrics(
@@ -131,11 +130,11 @@ def compute_metrics(
 def validation_metric_names(
     data: DataConfig, subclasses: int, *, teachers: bool = False
 ) -> frozenset[str]:
-    """Names of the figures of :func:`evaluate_validation`, known before anything is measured.
+    """Names of the metrics that :func:`evaluate_validation` will return.
 
     Args:
-        subclasses: into how many the network splits every class; 1: into none.
-        teachers: whether there are any to compare with.
+        subclasses: subclasses per class of the network; 1 means none.
+        teachers: whether predictions are compared with teachers.
     """
     if not facts(data).sizes["validation"]:
         return frozenset()
@@ -154,8 +153,8 @@ def calibration_error(confidence: Tensor, correct: Tensor) -> float:
     """Sum over bins of |accuracy - mean confidence|, each weighted with its share of examples.
 
     Args:
-        confidence: [N], the probability given to the answer; bins are open below, closed above.
-        right: [N], bool, whether the answer is the label.
+        confidence: [N], the probability of the prediction; bins are open below, closed above.
+        correct: [N], bool, whether the prediction is the label.
     """
     confidence = confidence.cpu().double()
     bins = torch.bucketize(confidence, torch.linspace(0, 1, CALIBRATION_BINS + 1).double()[1:-1])

@@ -1,9 +1,9 @@
 """Neighbourhoods: replacements for runs of a teacher's blocks, each distilled alone.
 
-Each learns to answer the teacher's own feature at its beginning with the teacher's own feature at
-its end (Shao et al. 2020, section 3). One pass of the teacher feeds any number of them; none sees
-another one's gradient, so that together they come to what each would come to alone. Being shallow
-they also learn without images (:mod:`stillhouse.methods.core.training.synthetic_inputs`).
+Each learns to map the teacher's feature at its start to the teacher's feature at its end (Shao et
+al. 2020, section 3). One pass of the teacher serves any number of them. Their gradients are
+separate, so the result of each does not depend on the others. They are shallow and so also learn
+from synthetic inputs (``stillhouse.methods.core.training.synthetic_inputs``).
 """
 
 from __future__ import annotations
@@ -18,25 +18,30 @@ from torch import Tensor, nn
 from stillhouse.methods.core.config.training import Training
 from stillhouse.methods.core.data.base.batch import Batch
 from stillhouse.methods.core.data.dataset import Dataset
+from stillhouse.methods.core.runtime.checkpointing import (
+    EpochMetrics,
+    add_prefix,
+    copy_to_cpu,
+    strip_prefix,
+)
 from stillhouse.methods.core.runtime.precision import autocast, autocast_dtype
 from stillhouse.methods.core.runtime.seeding import seeded_torch
-from stillhouse.methods.core.training.learner import build_optimizer, strip_prefix
+from stillhouse.methods.core.training.optimisation import GradientDescent
 from stillhouse.methods.core.training.synthetic_inputs import (
     InputKind,
+    batch_norms,
     blocks_with_batch_statistics,
     gaussian_images,
 )
 from stillhouse.spaces.modules.network import Network
-
-EpochMetrics = dict[str, float]
 
 
 @dataclass(frozen=True, eq=False)
 class Neighbourhood:
     """A replacement for blocks ``start`` .. ``stop`` - 1 of a teacher.
 
-    ``project_input`` and ``project_target`` bring the teacher's features at both ends to the widths
-    that ``module`` works between; identities at full width.
+    ``project_input`` and ``project_target`` project the teacher's features to the input and output
+    width of ``module``; ``expand_output`` inverts the latter. They are identities at full width.
     """
 
     start: int
@@ -48,14 +53,14 @@ class Neighbourhood:
 
 
 class NeighbourhoodTraining:
-    """Neighbourhoods of one teacher that learn from one pass over the data, epoch after epoch.
+    """Training of several neighbourhoods of one teacher, which share the passes over the data.
 
-    One whose loss is no finite number any more is left as it is, and its reports say so with a
-    ``train_loss`` that is not a number. Whatever the ``inputs``, an epoch has as many steps as
-    over the training images, and :meth:`scores` looks at real images that were held out.
+    A neighbourhood whose loss is not finite stops training; its ``train_loss`` is NaN from then on.
+    With all kinds of ``inputs`` an epoch has as many steps as there are batches of training images.
+    :meth:`scores` uses real validation images.
 
     Raises:
-        ConfigError: ``statistics`` of a teacher without batch norm.
+        ConfigError: ``inputs`` is ``statistics``, and the teacher has no batch norm.
     """
 
     def __init__(
@@ -82,10 +87,7 @@ class NeighbourhoodTraining:
                 neighbourhood.expand_output,
             ):
                 part.to(device).to(memory_format=torch.channels_last)
-        self._parameters = [
-            [p for p in n.module.parameters() if p.requires_grad] for n in self._neighbourhoods
-        ]
-        self._optimizers = [build_optimizer(p, training) if p else None for p in self._parameters]
+        self._descents = [_descent(n.module, training) for n in self._neighbourhoods]
         self._diverged = [False] * len(self._neighbourhoods)
         self._cuts = {
             cut
@@ -99,17 +101,20 @@ class NeighbourhoodTraining:
         self.epoch = 0
 
     def run_epoch(self) -> list[EpochMetrics]:
-        """Teach all of them for one epoch; a report each, in their order."""
+        """Train all of them for one epoch; the metrics of each, in order."""
         sums = torch.zeros(len(self._neighbourhoods), device=self._device)
         steps = self._data.steps(self._training.batch_size)
+        batches = self._data.train_batches(
+            batch_size=self._training.batch_size,
+            epoch=self.epoch,
+            seed=self._seed,
+            device=self._device,
+        )
         with seeded_torch(self._device, self._seed, self.epoch):
-            for neighbourhood, parameters in zip(
-                self._neighbourhoods, self._parameters, strict=True
-            ):
-                neighbourhood.module.train(
-                    bool(parameters)
-                )  # what learns nothing keeps its statistics
-            for step, batch in enumerate(self._batches()):
+            for neighbourhood, descent in self._with_descents():
+                # A module without trainable parameters keeps its batch-norm statistics.
+                neighbourhood.module.train(descent is not None)
+            for step, batch in enumerate(batches):
                 sums += self._step(batch, self.epoch + step / steps)
         losses = (sums / steps).tolist()
         self._diverged = [
@@ -124,13 +129,13 @@ class NeighbourhoodTraining:
 
     @torch.no_grad()
     def scores(self) -> list[EpochMetrics]:
-        """Held-out figures of each, and of the teacher with it alone swapped in.
+        """Validation metrics of each, and of the teacher with only this one replaced.
 
         Returns:
             ``nmse``: mean squared error over the teacher feature's mean square; ``kl``: mean
             KL divergence in nats from the teacher's probabilities to those with the
-            replacement (Bercovich et al. 2025, replace-one); ``val_accuracy`` with the replacement
-            and ``accuracy_drop``, the teacher's less that.
+            replacement (Bercovich et al. 2025, replace-one); ``val_accuracy`` with the replacement;
+            ``accuracy_drop``: the teacher's accuracy less ``val_accuracy``.
         """
         sums = [
             dict.fromkeys(("error", "square", "kl", "right"), 0.0) for _ in self._neighbourhoods
@@ -148,60 +153,39 @@ class NeighbourhoodTraining:
         return [_to_metrics(totals, num_examples, accuracy) for totals in sums]
 
     def state(self) -> dict[str, Tensor]:
-        """All that :meth:`load` needs to go on from here."""
+        """A checkpoint, for :meth:`load`."""
         tensors = {"epoch": torch.tensor(self.epoch), "lost": torch.tensor(self._diverged)}
-        for i, neighbourhood in enumerate(self._neighbourhoods):
-            tensors |= {f"{i}.module.{k}": v for k, v in neighbourhood.module.state_dict().items()}
-            optimizer = self._optimizers[i]
-            for j, parameter in enumerate(self._parameters[i] if optimizer else ()):
-                assert optimizer is not None
-                entries = optimizer.state[parameter].items()
-                tensors |= {f"{i}.optimizer.{j}.{k}": v for k, v in entries}
-        return {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+        for i, (neighbourhood, descent) in enumerate(self._with_descents()):
+            tensors |= add_prefix(f"{i}.module", neighbourhood.module.state_dict())
+            tensors |= add_prefix(f"{i}.optimizer", descent.state() if descent else {})
+        return copy_to_cpu(tensors)
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Stand where :meth:`state` was asked for."""
+        """Restore a checkpoint of :meth:`state`."""
         self.epoch = int(tensors["epoch"])
         self._diverged = [bool(diverged) for diverged in tensors["lost"].tolist()]
-        for i, neighbourhood in enumerate(self._neighbourhoods):
+        for i, (neighbourhood, descent) in enumerate(self._with_descents()):
             neighbourhood.module.load_state_dict(strip_prefix(f"{i}.module", tensors))
-            for j, parameter in enumerate(self._parameters[i]):
-                for name, value in strip_prefix(f"{i}.optimizer.{j}", tensors).items():
-                    reference = (
-                        torch.empty_like(parameter) if value.shape == parameter.shape else value
-                    )
-                    buffer = torch.empty_like(reference, dtype=value.dtype, device=self._device)
-                    optimizer = self._optimizers[i]
-                    assert optimizer is not None
-                    optimizer.state[parameter][name] = buffer.copy_(value)
+            if descent:
+                descent.load(strip_prefix(f"{i}.optimizer", tensors))
 
-    def _batches(self) -> Iterator[Batch]:
-        batches = self._data.train_batches(
-            batch_size=self._training.batch_size,
-            epoch=self.epoch,
-            seed=self._seed,
-            device=self._device,
-        )
-        return batches
+    def _with_descents(self) -> Iterator[tuple[Neighbourhood, GradientDescent | None]]:
+        """Every neighbourhood with its optimiser; None if it has nothing to train."""
+        return zip(self._neighbourhoods, self._descents, strict=True)
 
     def _step(self, batch: Batch, position: float) -> Tensor:
-        """One batch for all; their losses, 0 for those that are lost."""
+        """One step of all; their losses, 0 for those that diverged."""
         with torch.no_grad():
             ends = self._interval_features(batch.images)
         losses = torch.zeros(len(self._neighbourhoods), device=self._device)
-        for i, neighbourhood in enumerate(self._neighbourhoods):
-            optimizer = self._optimizers[i]
+        for i, (neighbourhood, descent) in enumerate(self._with_descents()):
             if not self._diverged[i]:
-                losses[i] = self._train_step(
-                    neighbourhood,
-                    *ends[neighbourhood.start, neighbourhood.stop],
-                    optimizer,
-                    position,
-                )
+                features = ends[neighbourhood.start, neighbourhood.stop]
+                losses[i] = self._train_step(neighbourhood, *features, descent, position)
         return losses
 
     def _interval_features(self, images: Tensor) -> dict[tuple[int, int], tuple[Tensor, Tensor]]:
-        """Interval -> the teacher's features at its beginning and at its end."""
+        """Interval -> the teacher's features at its start and its end."""
         intervals = {
             (neighbourhood.start, neighbourhood.stop) for neighbourhood in self._neighbourhoods
         }
@@ -215,7 +199,7 @@ class NeighbourhoodTraining:
     def _synthetic_interval_features(
         self, images: Tensor, intervals: Collection[tuple[int, int]]
     ) -> dict[tuple[int, int], tuple[Tensor, Tensor]]:
-        """The same, drawn at each beginning; from there on it is the teacher's own function."""
+        """The same, with synthetic features at each start; the teacher computes the ends."""
         noise = torch.randn(images.shape, device=images.device)
         start_features, _ = self._run_blocks(self._statistics_blocks, noise, 0)
         features = {}
@@ -233,7 +217,7 @@ class NeighbourhoodTraining:
         neighbourhood: Neighbourhood,
         inputs: Tensor,
         target: Tensor,
-        optimizer: torch.optim.Optimizer | None,
+        descent: GradientDescent | None,
         position: float,
     ) -> Tensor:
         with torch.no_grad():
@@ -242,24 +226,18 @@ class NeighbourhoodTraining:
                 neighbourhood.project_target(target).float(),
             )
             scale = target.square().mean().clamp(min=1e-12)
-        with torch.set_grad_enabled(optimizer is not None), autocast(self._dtype, self._device):
+        with torch.set_grad_enabled(descent is not None), autocast(self._dtype, self._device):
             prediction = neighbourhood.module(inputs)
         loss: Tensor = (prediction.float() - target).square().mean() / scale
-        if optimizer is None:
+        if descent is None:
             return loss
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        if self._training.clip is not None:
-            nn.utils.clip_grad_norm_(neighbourhood.module.parameters(), self._training.clip)
-        for group in optimizer.param_groups:
-            group["lr"] = self._training.lr_at(position)
-        optimizer.step()
+        descent.minimise(loss, self._training.lr_at(position))
         return loss.detach()
 
     def _teacher_features(
         self, images: Tensor, logits: bool = True
     ) -> tuple[dict[int, Tensor], Tensor]:
-        """The teacher's feature at every cut that is needed, and its logits."""
+        """The teacher's features at the needed cuts, and its logits."""
         last = len(self._teacher.names) if logits else max(self._cuts)
         x = (images - self._teacher.mean) / self._teacher.std
         return self._run_blocks(self._teacher.span(0, last), x, 0)
@@ -267,8 +245,7 @@ class NeighbourhoodTraining:
     def _run_blocks(
         self, blocks: Iterable[nn.Module], x: Tensor, first_cut: int
     ) -> tuple[dict[int, Tensor], Tensor]:
-        """From cut ``first_cut`` on: the feature at every cut that is needed, and the last of
-        all."""
+        """The features at the needed cuts after ``first_cut``, and the last feature."""
         features: dict[int, Tensor] = {}
         with autocast(self._dtype, self._device):
             for cut, block in enumerate(blocks, start=first_cut + 1):
@@ -300,6 +277,11 @@ class NeighbourhoodTraining:
         totals["right"] += (x.argmax(1) == batch.labels).sum().item()
 
 
+def _descent(module: nn.Module, training: Training) -> GradientDescent | None:
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    return GradientDescent.from_training(parameters, training) if parameters else None
+
+
 def _to_metrics(totals: Mapping[str, float], num_examples: int, accuracy: float) -> EpochMetrics:
     return {
         "nmse": totals["error"] / max(totals["square"], 1e-30),
@@ -313,13 +295,13 @@ def _to_metrics(totals: Mapping[str, float], num_examples: int, accuracy: float)
 def recalibrate_batch_norm(
     network: Network, data: Dataset, device: torch.device, batches: int = 20
 ) -> None:
-    """Take batch-norm statistics anew over some training batches, in place.
+    """Recompute batch-norm statistics over some training batches, in place.
 
     Every running mean and variance becomes the plain average over the batches. An assembled
-    network needs it: each part learnt its statistics on the teacher's features (Li et al. 2020,
-    supplement). Left in eval mode.
+    network needs this: each part has its statistics from the teacher's features (Li et al. 2020,
+    supplement). The network is left in eval mode.
     """
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = batch_norms(network)
     momenta = [norm.momentum for norm in norms]
     network.to(device).train()
     for norm in norms:

@@ -1,8 +1,8 @@
-"""What a teacher looks at where there are no images: noise, and activations drawn for its norms.
+"""Synthetic inputs of a teacher: noise, or activations with its batch-norm statistics.
 
-Neighbourhoods are shallow, so they learn from such inputs where a whole network does not (Shao et
-al. 2020, zero-shot distillation). What noise lacks are the moments that activations have on real
-images, and those the teacher's batch norms remember.
+Neighbourhoods are shallow and learn from such inputs; a whole network does not (Shao et al. 2020,
+zero-shot distillation). Activations of noise have other means and variances than those of real
+images. The teacher's batch norms store the latter.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from stillhouse.spaces.config.problems import ConfigError, Problem
 from stillhouse.spaces.modules.network import Network
 
 InputKind = Literal["data", "noise", "statistics"]
-"""What the teacher looks at while others learn from it.
+"""The inputs of a teacher during distillation.
 
-``data``: training images. ``noise``: Gaussian images, normal after the teacher's normalisation.
-``statistics``: activations with the moments that its batch norms have learnt.
+``data``: training images. ``noise``: Gaussian images, standard normal after the teacher's
+normalisation. ``statistics``: activations with the running statistics of its batch norms.
 """
 
 INPUTS_HELP = (
@@ -30,25 +30,25 @@ INPUTS_HELP = (
 
 
 def gaussian_images(reference: Tensor, network: Network) -> Tensor:
-    """Images [B, C, H, W] of the shape of ``reference``, normal after the network's normalisation.
+    """Images of the shape [B, C, H, W] of ``reference``, standard normal after normalisation.
 
-    Drawn from torch's global generator; nothing but the shape is taken from ``reference``.
+    They come from torch's global generator.
     """
     noise = torch.randn(reference.shape, device=reference.device)
     return noise * network.std + network.mean
 
 
 def batch_norms(module: nn.Module) -> list[_BatchNorm]:
-    """All batch norms inside."""
+    """All batch norms of a module."""
     return [part for part in module.modules() if isinstance(part, _BatchNorm)]
 
 
 def blocks_with_batch_statistics(network: Network, stop: int) -> nn.Sequential:
-    """Copies of the first ``stop`` blocks whose batch norms go by the batch at hand.
+    """Copies of the first ``stop`` blocks, in eval mode, with batch norms on batch statistics.
 
-    Whatever comes in, each norm's output then has mean beta and standard deviation abs(gamma) in
-    every channel, as it has on the images that the running statistics were taken over. So what
-    comes out for Gaussian images are activations drawn from those statistics. In eval mode.
+    For any input, the output of each norm has mean beta and standard deviation abs(gamma) in every
+    channel, as on the images of the running statistics. So Gaussian images give activations with
+    these statistics.
 
     Raises:
         ConfigError: the network has no batch norm.
@@ -61,11 +61,13 @@ def blocks_with_batch_statistics(network: Network, stop: int) -> nn.Sequential:
 
 
 def require_batch_norm(network: Network) -> None:
-    """Refuse a network from whose statistics nothing can be drawn.
+    """Check that a network has batch norm.
 
     Raises:
-        ConfigError: it has no batch norm.
+        ConfigError: the network has no batch norm.
     """
     if not batch_norms(network):
-        message = "statistics are those of batch norms, and the teacher has none; use noise or data"
+        message = (
+            "statistics need a teacher with batch norm, and this one has none; use noise or data"
+        )
         raise ConfigError([Problem("inputs", message)])

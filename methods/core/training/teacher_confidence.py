@@ -1,9 +1,9 @@
-"""How sure a teacher is, and which classes it takes for alike: what a student can learn from it.
+"""A teacher's confidence and its relations between classes.
 
 Tang et al. 2020, "Understanding and improving knowledge distillation": soft targets smooth labels,
-weigh examples by the teacher's confidence, and tell how classes are related. A teacher that is
-sure of everything weighs all examples alike; one that was trained with label smoothing has no
-relations left to tell (Mueller, Kornblith and Hinton 2019).
+weight examples by the teacher's confidence, and have relations between classes. A teacher that is
+certain of all examples gives them equal weights. A teacher trained with label smoothing has no
+relations between classes (Mueller, Kornblith and Hinton 2019).
 """
 
 from __future__ import annotations
@@ -16,18 +16,17 @@ from torch import Tensor
 from stillhouse.methods.core.training.evaluation import calibration_error
 
 SATURATION_PROBABILITY = 1 - 1e-4
-"""Probability of the true class above which an example weighs as under cross entropy."""
+"""Above this probability of the true class, an example has its weight in cross entropy."""
 
 
 def teacher_confidence(logits: Tensor, labels: Tensor, temperature: float) -> dict[str, float]:
-    """Figures of a teacher's logits [N, classes] on labels [N].
+    """Metrics of a teacher's logits [N, classes] on labels [N].
 
     Returns:
-        ``accuracy``; ``teacher_confidence``: mean probability of the true class; ``softened``: the
-        same at ``temperature``; ``entropy``: mean, in nats; ``ece``: as in evaluation;
-        ``saturated``: share of examples beyond 1 - 1e-4; ``relations``: 1 less the mean entropy
-        among the wrong classes over its largest, 0 where they are all alike to the teacher (and for
-        two classes).
+        ``accuracy``; ``confidence``: mean probability of the true class; ``softened``: the same at
+        ``temperature``; ``entropy``: mean, in nats; ``ece``: as in evaluation; ``saturated``: share
+        of examples above 1 - 1e-4; ``relations``: 1 less the relative mean entropy over the wrong
+        classes, 0 if these have equal probabilities (and for two classes).
     """
     log_p = logits.double().log_softmax(dim=1)
     p = log_p.exp()
@@ -47,11 +46,11 @@ def teacher_confidence(logits: Tensor, labels: Tensor, temperature: float) -> di
 
 
 def class_similarity_metrics(cosines: Tensor, width: int) -> dict[str, float]:
-    """Figures of the cosines [classes, classes] between class weights of ``width`` numbers.
+    """Metrics of the cosines [classes, classes] between class weights of ``width`` numbers.
 
-    ``spread``: standard deviation beside the diagonal; ``chance``: that of random directions,
-    1 / sqrt(width). Below it classes stand further apart from any relation than chance would
-    have them, as label smoothing makes them.
+    ``cosine``: mean off the diagonal; ``spread``: standard deviation there; ``chance``: the spread
+    of random directions, 1 / sqrt(width); ``erased``: 1 if the spread is smaller, as after label
+    smoothing.
     """
     off_diagonal = cosines[~torch.eye(len(cosines), dtype=torch.bool)].double()
     spread = off_diagonal.std(correction=0).item()
@@ -64,10 +63,10 @@ def class_similarity_metrics(cosines: Tensor, width: int) -> dict[str, float]:
 
 
 def matching_sharpness(cosines: Tensor, confidence: float) -> float:
-    """Of ``class_similarity``: at which its labels are as sure as a teacher of ``confidence``.
+    """The sharpness of ``class_similarity`` for labels with a mean true probability ``confidence``.
 
-    Three digits of the solution of mean_t softmax(cosines[t] / sharpness)[t] = ``confidence``, or
-    the nearer end of 0.001 to 10.
+    It solves mean_t softmax(cosines[t] / sharpness)[t] = ``confidence`` within 0.001 to 10, to
+    three digits.
     """
     low, high = math.log(1e-3), math.log(10.0)
     for _ in range(60):

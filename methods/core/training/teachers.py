@@ -1,4 +1,4 @@
-"""Teachers: frozen networks, made fast, whose outputs are kept where the images come back."""
+"""Frozen teachers with folded batch norm; outputs for repeated images are cached."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from stillhouse.methods.core.runtime.tensor_cache import MAX_CACHE_BYTES, PROCES
 from stillhouse.spaces.modules.network import Network, Output
 
 _BATCH_SIZE = 512
-"""Images at a time where a whole split passes through a teacher."""
+"""Images at a time for a pass over a whole split."""
 
 
 @dataclass(frozen=True, eq=False)
 class FrozenTeacher:
-    """A trained network to learn from. It is copied when first used, and never changed.
+    """A trained network to learn from; it is copied at the first use and never changed.
 
-    ``key`` names its weights (the key of the stage that made it): what it says is then kept for
-    all later training in this process, and not only within one run.
+    ``key`` identifies its weights (the key of its stage). With a key its outputs are cached for all
+    training in this process, not only for one run.
     """
 
     network: Network
@@ -37,9 +37,9 @@ class FrozenTeacher:
     )
 
     def device_copies(self, sample: Tensor) -> tuple[Network, Network]:
-        """On the device of ``sample``: as it was trained, and with batch norm folded.
+        """Copies on the device of ``sample``: as trained, and with batch norm folded.
 
-        Both in eval mode, without gradients, channels last.
+        Both are in eval mode, without gradients, channels last.
         """
         device = sample.device
         if device not in self._copies:
@@ -51,16 +51,16 @@ class FrozenTeacher:
 
 
 class Teachers:
-    """The teachers of one run, at work on its data.
+    """The teachers of one run on its data.
 
-    Their outputs are float32, without gradients. Where the data's views repeat and no features
-    are asked for, a teacher looks at each view once, and its logits are kept.
+    Their outputs are float32, without gradients. If the data's views repeat and no features are
+    needed, a teacher runs once per view and its logits are cached.
 
     Args:
-        data: the images they will see.
-        sample: a few of them, [n, C, H, W] in 0..1, on the device to work on.
-        dtype: the format to compute in.
-        worker: one of those that share the images, all of which ask the same.
+        data: the images.
+        sample: a few images, [n, C, H, W] in 0..1, on the device of the run.
+        dtype: the number format of the forward passes.
+        communicator: the processes that share the images; all must make the same calls.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Teachers:
         self._dtype = dtype
         copies = [teacher.device_copies(sample) for teacher in teachers]
         self.originals = [as_trained for as_trained, _ in copies]
-        """The copies with batch norm as it was, for methods to read from."""
+        """The copies without folding, for methods that read weights or statistics."""
         self._folded = [folded for _, folded in copies]
         cache_scope = (data.fingerprint, str(self._device), str(dtype))
         private_cache = TensorCache(MAX_CACHE_BYTES)
@@ -94,10 +94,10 @@ class Teachers:
     def outputs(
         self, batch: Batch, epoch: int, taps: Callable[[int], Collection[str]] = lambda _: ()
     ) -> list[Output]:
-        """What every teacher says of a training batch of ``epoch``, without gradients.
+        """The output of every teacher for a training batch of ``epoch``, without gradients.
 
         Args:
-            taps: teacher number -> names of the blocks whose outputs are wanted.
+            taps: teacher number -> names of the blocks to return.
         """
         return [self._output(i, batch, epoch, taps(i)) for i in range(len(self))]
 

@@ -1,8 +1,7 @@
-"""Training: a student learns from data and teachers, and reports every epoch."""
+"""Training of a student on data and teachers."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,28 +13,19 @@ from stillhouse.methods.core.config.training import Training
 from stillhouse.methods.core.data.dataset import Dataset
 from stillhouse.methods.core.objective.method import BuildContext, Progress
 from stillhouse.methods.core.objective.objective import Objective
-from stillhouse.methods.core.runtime.checkpointing import (
-    Checkpointer,
-    EpochMetrics,
-    json_to_tensor,
-    run_epochs,
-    tensor_to_json,
-)
+from stillhouse.methods.core.runtime.checkpointing import Checkpointer, EpochMetrics
 from stillhouse.methods.core.runtime.communication import SINGLE_PROCESS, Communicator
+from stillhouse.methods.core.runtime.epoch_loop import Diverged, EpochLoop, check_finite
 from stillhouse.methods.core.runtime.precision import autocast_dtype
 from stillhouse.methods.core.runtime.seeding import seeded_torch
 from stillhouse.methods.core.training.evaluation import compute_metrics
-from stillhouse.methods.core.training.learner import Learner, strip_prefix
+from stillhouse.methods.core.training.learner import Learner
 from stillhouse.methods.core.training.peers import Peers
 from stillhouse.methods.core.training.teachers import FrozenTeacher, Teachers
 from stillhouse.spaces.config.problems import ConfigError, Problem
 from stillhouse.spaces.modules.network import Network
 
 __all__ = ["Checkpointer", "Diverged", "Training", "selected_metrics", "train"]
-
-
-class Diverged(RuntimeError):
-    """The loss is not a finite number any more: other settings are needed, not another try."""
 
 
 def train(
@@ -51,27 +41,25 @@ def train(
     peers: Sequence[Network] = (),
     communicator: Communicator = SINGLE_PROCESS,
 ) -> Iterator[EpochMetrics]:
-    """Teach ``student`` in place, from where it stands; yield a report an epoch.
+    """Train ``student`` in place from its current weights; yield the metrics of every epoch.
 
-    Every random choice depends on ``seed``, epoch and step, so training resumed from
-    ``checkpointer`` ends with the same bits, and first yields the reports of the epochs already
-    done.
+    Every random choice depends on ``seed``, epoch and step. So training that resumes from
+    ``checkpointer`` ends with the same bits; it first yields the metrics of finished epochs.
 
-    ``peers`` learn along, all by the same objective, every network with all others as further
-    teachers (see :mod:`stillhouse.methods.core.training.peers`); their figures come as
-    ``train_peer1_loss``, ``peer1_val_accuracy`` ..., and what they learnt stays in them too.
+    ``peers`` are trained in place with the same objective. Every network has all others as further
+    teachers (see ``stillhouse.methods.core.training.peers``). Their metrics are
+    ``train_peer1_loss``, ``peer1_val_accuracy`` ...
 
-    ``communicator`` is one of those that train it together (see
-    :mod:`stillhouse.methods.core.runtime.communication`); every one of them runs this with the same
-    arguments, and ends with the same result.
+    With a distributed ``communicator`` (see ``stillhouse.methods.core.runtime.communication``)
+    every process of the group calls this with the same arguments and ends with the same result.
 
     Yields:
         ``epoch`` (from 1), ``lr`` of its last step, ``train_loss`` and ``train_<method>`` (means
-        over the examples seen), ``val_accuracy``, ``val_nll``, ``val_ece``, with teachers
+        over the examples), ``val_accuracy``, ``val_nll``, ``val_ece``, with teachers
         ``val_agreement`` (see ``evaluate``), ``best_val_accuracy`` and ``best_epoch`` so far,
-        ``seconds`` of the epoch, ``images_per_second`` of its steps. Figures on the validation
-        split are left out where there is none. When all are drawn, ``student`` holds the result
-        in contiguous format on ``device``.
+        ``images_per_second`` of the steps, ``seconds`` of the epoch. Without a validation split
+        its metrics are left out. After the last epoch ``student`` has the result, in contiguous
+        format on ``device``.
 
     Raises:
         ConfigError: settings do not fit the networks or the data.
@@ -81,16 +69,16 @@ def train(
     run = _TrainingRun(
         student, teachers, objective, data, training, seed, device, peers, communicator
     )
-    yield from run_epochs(run, training.epochs, communicator.shared_checkpointer(checkpointer))
+    yield from run.run(training.epochs, communicator.shared_checkpointer(checkpointer))
     run.store_results()
 
 
 def selected_metrics(curve: Sequence[EpochMetrics], training: Training) -> EpochMetrics:
-    """The report of the epoch whose network :func:`train` leaves in the student.
+    """The metrics of the epoch whose weights :func:`train` leaves in the student.
 
     Args:
-        curve: the reports of the epochs so far, one at least. With ``training.keep: best`` each
-            has a ``best_epoch``, counted from 1.
+        curve: the metrics of one or more epochs. With ``training.keep: best`` each has a
+            ``best_epoch``, counted from 1.
     """
     if training.keep == "last":
         return curve[-1]
@@ -100,9 +88,9 @@ def selected_metrics(curve: Sequence[EpochMetrics], training: Training) -> Epoch
 def training_metric_names(
     objective: Objective, training: Training, *, validates: bool
 ) -> frozenset[str]:
-    """Names of the figures of the last report of :func:`train`, less those of an evaluation.
+    """Names of the metrics of the last epoch of :func:`train`, without those of an evaluation.
 
-    A method that no longer counts in the last epoch has no loss there.
+    A method with weight 0 in the last epoch has no loss there.
     """
     epochs = training.epochs
     last = (epochs - 1.0, epochs - 1e-6)
@@ -116,8 +104,8 @@ def training_metric_names(
     return frozenset(names | ({"best_val_accuracy", "best_epoch"} if validates else set()))
 
 
-class _TrainingRun:
-    """One training run, standing between two epochs."""
+class _TrainingRun(EpochLoop):
+    """The training of one student and its peers."""
 
     def __init__(
         self,
@@ -131,11 +119,8 @@ class _TrainingRun:
         peers: Sequence[Network] = (),
         communicator: Communicator = SINGLE_PROCESS,
     ) -> None:
-        if device.type == "cuda":
-            torch.backends.cudnn.deterministic = True
-        self.curve: list[EpochMetrics] = []
-        self._best: dict[str, Tensor] = {}
-        self._data, self._training, self._seed, self._device = data, training, seed, device
+        super().__init__(device)
+        self._data, self._training, self._seed = data, training, seed
         self._communicator = communicator
         self._has_validation = _check_validation(data, training)
         self._dtype = autocast_dtype(training.precision, device, data.shape)
@@ -158,7 +143,7 @@ class _TrainingRun:
     def _build_learner(
         self, index: int, objective: Objective, frozen_teachers: Teachers, sample: Tensor
     ) -> Learner:
-        """The student, or the peer at a place, with the teachers and all others to learn from."""
+        """The learner of the student (0) or of a peer, with teachers and all other networks."""
         student = self._networks[index]
         others = [network for network in self._networks if network is not student]
         sizes = self._data.facts.sizes
@@ -169,35 +154,30 @@ class _TrainingRun:
             sizes["train"],
             sample,
         )
-        with seeded_torch(self._device, self._seed, _BUILD_STREAM, *([index] if index else [])):
+        with seeded_torch(self.device, self._seed, _BUILD_STREAM, *([index] if index else [])):
             objective_module = objective.build(context)
-        settings = (self._training, self._dtype, self._device, self._communicator)
+        settings = (self._training, self._dtype, self.device, self._communicator)
         return Learner(student, frozen_teachers, objective_module, *settings)
 
-    def epoch(self) -> EpochMetrics:
-        """Train and measure one epoch; its report also joins the curve."""
-        epoch = len(self.curve)
+    def run_epoch(self, epoch: int) -> EpochMetrics:
         start_time = time.perf_counter()
-        with seeded_torch(self._device, self._seed, _STEPS_STREAM, epoch):
+        with seeded_torch(self.device, self._seed, _STEPS_STREAM, epoch):
             metrics, images = self._train_steps(epoch)
         training_seconds = time.perf_counter() - start_time
         if self._has_validation:
             metrics |= self._validate(epoch)
-        check_finite(metrics, self._training)
-        metrics["seconds"] = time.perf_counter() - start_time
-        metrics["images_per_second"] = images / training_seconds
-        self.curve.append(metrics)
-        return metrics
+        check_finite(metrics, self._training.divergence_remedy)
+        return metrics | {"images_per_second": images / training_seconds}
 
     def _train_steps(self, epoch: int) -> tuple[EpochMetrics, int]:
-        """All steps of an epoch; the mean losses, and how many examples were seen."""
+        """All steps of an epoch; the mean losses, and the number of examples."""
         sums: dict[str, Tensor] = {}
         counts: dict[str, int] = defaultdict(int)
         size, images = self._training.batch_size, 0
         steps = self._data.steps(size)
         self._learner.train()
         batches = self._data.train_batches(
-            batch_size=size, epoch=epoch, seed=self._seed, device=self._device
+            batch_size=size, epoch=epoch, seed=self._seed, device=self.device
         )
         for step, batch in enumerate(batches):
             progress = Progress(epoch, self._training.epochs, step, steps, self._seed)
@@ -210,23 +190,23 @@ class _TrainingRun:
         return {"epoch": epoch + 1.0, "lr": lr, **means}, images
 
     def _validate(self, epoch: int) -> EpochMetrics:
-        """Figures of the result as it stands; the best so far is remembered."""
-        network = self._results[0]
+        """Validation metrics of the current networks; weights of a new best epoch are copied."""
+        network = self._learner.results[0]
         scores = self._compute_metrics(network, self._teacher_predictions)
         previous = self.curve[-1] if self.curve else {}
         best = {name: previous.get(name, -1.0) for name in ("best_val_accuracy", "best_epoch")}
         if scores["accuracy"] > best["best_val_accuracy"]:
             best = {"best_val_accuracy": scores["accuracy"], "best_epoch": epoch + 1.0}
             if self._training.keep == "best":
-                self._best = {k: v.clone() for k, v in network.state_dict().items()}
+                self.best = {k: v.clone() for k, v in network.state_dict().items()}
         return (
             {f"val_{name}": value for name, value in scores.items()} | best | self._peer_metrics()
         )
 
     def _peer_metrics(self) -> EpochMetrics:
-        """Figures of the peers as they stand."""
+        """Validation metrics of the peers."""
         metrics: EpochMetrics = {}
-        for i, network in enumerate(self._results[1:], start=1):
+        for i, network in enumerate(self._learner.results[1:], start=1):
             scores = self._compute_metrics(network)
             metrics |= {f"peer{i}_val_{name}": value for name, value in scores.items()}
         return metrics
@@ -234,7 +214,7 @@ class _TrainingRun:
     def _compute_metrics(
         self, network: Network, teacher_predictions: Tensor | None = None
     ) -> EpochMetrics:
-        placement = (self._device, self._dtype)
+        placement = (self.device, self._dtype)
         return compute_metrics(
             network,
             self._data,
@@ -244,59 +224,29 @@ class _TrainingRun:
             communicator=self._communicator,
         )
 
-    @property
-    def _results(self) -> tuple[Network, ...]:
-        """What the student, and after it every peer, came to."""
-        learner = self._learner
-        return learner.results if isinstance(learner, Peers) else (learner.result,)
-
     def store_results(self) -> None:
-        """Leave in the networks what the run came to."""
-        for network, result in zip(self._networks, self._results, strict=True):
+        """Copy the trained weights into the networks."""
+        for network, result in zip(self._networks, self._learner.results, strict=True):
             network.load_state_dict(result.state_dict())
             network.to(memory_format=torch.contiguous_format).eval()
-        if self._best:
-            self._networks[0].load_state_dict(self._best)
+        if self.best:
+            self._networks[0].load_state_dict(self.best)
 
-    def state(self) -> dict[str, Tensor]:
-        """Everything that :meth:`load` needs, as tensors that any file format takes."""
-        tensors = self._learner.state()
-        tensors |= {f"best.{name}": value for name, value in self._best.items()}
-        tensors["curve"] = json_to_tensor(self.curve)
-        return {
-            name: tensor.detach().to("cpu", memory_format=torch.contiguous_format, copy=True)
-            for name, tensor in tensors.items()
-        }
+    def tensors(self) -> dict[str, Tensor]:
+        return self._learner.state()
 
-    def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Stand where :meth:`state` was asked for."""
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         self._learner.load(tensors)
-        self._best = {k: v.to(self._device) for k, v in strip_prefix("best", tensors).items()}
-        self.curve = tensor_to_json(tensors["curve"])
 
 
-# Which random choices a generator is for.
+# Streams of random numbers, one for each purpose.
 _BUILD_STREAM, _STEPS_STREAM = 0, 1
 
 
 def _check_validation(data: Dataset, training: Training) -> bool:
-    """Whether there is a validation split; what needs one is refused without it."""
+    """Whether there is a validation split; ``keep: best`` needs one."""
     has_validation = data.facts.sizes["validation"] > 0
     if training.keep == "best" and not has_validation:
         message = "best needs a validation split, and data.validation is 0"
         raise ConfigError([Problem("training.keep", message)])
     return has_validation
-
-
-def check_finite(metrics: EpochMetrics, training: Training) -> None:
-    """Refuse to go on from an epoch with a figure that is no finite number.
-
-    Raises:
-        Diverged: there is one.
-    """
-    for name, value in metrics.items():
-        if not math.isfinite(value):
-            raise Diverged(
-                f"{name} is {value} after epoch {metrics['epoch']:.0f}: training diverged; "
-                f"try a smaller lr than {training.lr:g}, or set clip"
-            )

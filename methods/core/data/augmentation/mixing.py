@@ -1,11 +1,11 @@
-"""Mixing: every example with another one of its view, images and labels alike.
+"""Mixing of every example with another one of its view, images and labels.
 
     mixup:   x = s * x1 + (1 - s) * x2          Zhang et al. 2018, section 2
     CutMix:  x = x1, but x2 inside a box        Yun et al. 2019, section 3.1
     y = s * one_hot(y1) + (1 - s) * one_hot(y2),  s ~ Beta(a, a)
 
-For CutMix 1 - s is the share of the pixels inside the box. Where both are on, each example has one
-of them, half of the time each. Teachers are shown the mixed image as the student is.
+For CutMix 1 - s is the share of the pixels inside the box. If both are on, each example has one of
+them with equal probability. Teachers and student get the same mixed images.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from stillhouse.methods.core.data.base.rng import make_rng
 
 
 class Mix(NamedTuple):
-    """With what n examples are mixed, and how."""
+    """The mixing of n examples."""
 
     partner: Tensor
-    """[n], int64: the other example's place in the split."""
+    """[n], int64: the position of the other example in the split."""
     share: Tensor
-    """[n], float32: of the label that is the example's own."""
+    """[n], float32: the example's own share of the label."""
     blend: Tensor
-    """[n], float32: of each pixel that is the example's own; 1 for CutMix."""
+    """[n], float32: the example's own share of each pixel; 1 for CutMix."""
     box: Tensor
-    """[n, 4], int64: top, left, bottom, right of what is the other's; empty for mixup."""
+    """[n, 4], int64: top, left, bottom, right of the other's box; empty for mixup."""
 
     def to(self, device: torch.device) -> Mix:
         """The same on ``device``."""
         return Mix(*(part.to(device) for part in self))
 
     def select(self, examples: Tensor) -> Mix:
-        """That of some examples."""
+        """The mixing of some examples."""
         return Mix(*(part.index_select(0, examples) for part in self))
 
 
@@ -48,8 +48,8 @@ def draw_mix(
 
     Args:
         mixup: ``a`` of mixup's Beta distribution; 0 turns it off.
-        cutmix: that of CutMix's.
-        words: what the choices are drawn from: seed, view and what they are for.
+        cutmix: ``a`` of CutMix's Beta distribution; 0 turns it off.
+        entropy: of the random generator: seed, view and purpose.
     """
     rng = make_rng(*entropy)
     partner = rng.permutation(examples).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Gaussian noise that belongs to an example, whatever batch, order or device it is drawn in."""
+"""Gaussian noise that depends on the example only, not on batch, order or device."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _INCREMENT = 0x9E3779B97F4A7C15 - 2**64
 _FIRST_FACTOR = 0xBF58476D1CE4E5B9 - 2**64
 _SECOND_FACTOR = 0x94D049BB133111EB - 2**64
 _MANTISSA_BITS = 24
-"""What a float32 holds of a number in 0..1."""
+"""Bits of a float32 for a number in 0..1."""
 
 
 def normal_noise(seeds: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """[B, *shape], float32: standard normal, row b decided by ``seeds[b]`` alone.
+    """[B, *shape], float32: standard normal; row b depends on ``seeds[b]`` only.
 
-    Torch's own generators draw a batch as one; a view needs each example's noise to be the same
-    in every batch. So every pair of pixels has a number of 64 bits (SplitMix64, Steele et al.
-    2014), and the pair is its Box-Muller transform (1958).
+    Torch's generators draw a batch as a whole, but each example needs the same noise in every
+    batch. So every pair of pixels has a number of 64 bits (SplitMix64, Steele et al. 2014), and its
+    Box-Muller transform (1958) gives the pair.
 
     Args:
         seeds: [B], int64.
@@ -41,10 +41,10 @@ def _splitmix64(x: Tensor) -> Tensor:
 
 
 def _logical_shift_right(x: Tensor, bits: int) -> Tensor:
-    """To the right as without a sign."""
+    """A shift to the right that treats ``x`` as unsigned."""
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
 def _to_unit_interval(bits: Tensor) -> Tensor:
-    """The lowest bits as a number above 0 and at most 1, whose logarithm is finite."""
+    """The lowest bits as a number above 0 and at most 1, so its logarithm is finite."""
     return ((bits & ((1 << _MANTISSA_BITS) - 1)) + 1).to(torch.float32).div_(2**_MANTISSA_BITS)

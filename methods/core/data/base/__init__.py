@@ -1,1 +1,1 @@
-"""What every data source rests on: sources, splits, batches and stores."""
+"""The base of all data sources: sources, splits, batches and stores."""

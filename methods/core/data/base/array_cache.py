@@ -1,8 +1,8 @@
-"""Decoded images and what else is made of a data set's files, kept as memory-mapped files.
+"""A cache of decoded images and other arrays from a data set's files, as memory-mapped files.
 
-Decoding a set takes minutes, mapping it takes none, and all worker processes of a machine share
-the pages. The folder is ``~/.cache/stillhouse`` unless the environment variable STILLHOUSE_CACHE
-names another; everything in it can be deleted at any time.
+Decoding a set takes minutes. Mapping a file takes no time, and all processes of a machine share its
+pages. The folder is ``~/.cache/stillhouse``, or that of the environment variable STILLHOUSE_CACHE.
+Its files can be deleted at any time.
 """
 
 from __future__ import annotations
@@ -23,59 +23,60 @@ from stillhouse.spaces.config.problems import ConfigError
 
 
 def cache_folder() -> Path:
-    """The folder for decoded images."""
+    """The folder of the cache."""
     return Path(os.environ.get("STILLHOUSE_CACHE", "~/.cache/stillhouse")).expanduser()
 
 
 def cached_images(
     key: str, shape: tuple[int, int, int, int], produce: Callable[[], Iterator[Images]]
 ) -> Images:
-    """The images [N, H, W, C] named ``key``, mapped from the folder, made first if missing.
+    """The images [N, H, W, C] of ``key``, mapped from the folder; written first if missing.
 
-    Several processes may make the same file at once: each writes its own and renames it, so that
-    a reader sees a whole file or none.
+    Several processes may write the same file: each writes its own and renames it, so a reader sees
+    a whole file or none.
 
     Args:
-        make: the same images in order, some at a time, [n, H, W, C].
+        produce: returns the images in order, in chunks [n, H, W, C].
 
     Raises:
         ConfigError: the folder cannot be written to.
     """
-    path = cache_folder() / f"{key}.npy"
-    images = _map_images(path, shape)
-    if images is None:
-        _write_images(path, shape, produce())
-        images = _map_images(path, shape)
-        assert images is not None, f"{path} vanished as soon as it was written"
-    return images
+
+    def is_complete(images: NDArray[Any]) -> bool:
+        return images.shape == shape and images.dtype == np.uint8
+
+    return _cached(key, lambda path: _write_images(path, shape, produce()), is_complete)
 
 
 def cached_array(key: str, produce: Callable[[], NDArray[Any]]) -> NDArray[Any]:
-    """The array named ``key``, of whatever shape and type ``produce`` gives it, kept like images.
+    """The array of ``key``, mapped from the folder; ``produce`` makes it if missing.
 
     Raises:
         ConfigError: the folder cannot be written to.
     """
-    path = cache_folder() / f"{key}.npy"
-    array_on_disk = _map_array(path)
-    if array_on_disk is None:
+
+    def write(path: Path) -> None:
         array = produce()
         with _atomic_write(path) as file:
             np.save(file, array, allow_pickle=False)
-        array_on_disk = _map_array(path)
-        assert array_on_disk is not None, f"{path} vanished as soon as it was written"
-    return array_on_disk
+
+    return _cached(key, write, lambda _: True)
 
 
-def _map_images(path: Path, shape: tuple[int, ...]) -> Images | None:
-    """The file if it is whole."""
-    images = _map_array(path)
-    is_complete = images is not None and images.shape == shape and images.dtype == np.uint8
-    return images if is_complete else None
+def _cached(
+    key: str, write: Callable[[Path], None], is_complete: Callable[[NDArray[Any]], bool]
+) -> NDArray[Any]:
+    path = cache_folder() / f"{key}.npy"
+    array = _map_array(path)
+    if array is None or not is_complete(array):
+        write(path)
+        array = _map_array(path)
+        assert array is not None, f"{path} vanished after it was written"
+    return array
 
 
 def _map_array(path: Path) -> NDArray[Any] | None:
-    """The array if there is one. Copy-on-write, as torch wants memory it may write to."""
+    """The array, or None. It is copy-on-write because torch needs writable memory."""
     try:
         array: NDArray[Any] = np.load(path, mmap_mode="c")
     except (OSError, EOFError, ValueError):
@@ -93,14 +94,14 @@ def _write_images(path: Path, shape: tuple[int, int, int, int], chunks: Iterator
 
 @contextmanager
 def _atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """A file that stands in the place of ``path`` when all is written, and never before."""
+    """A file that replaces ``path`` after it is written completely."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary_path = tempfile.mkstemp(prefix=".unfinished-", dir=path.parent)
     except OSError as error:
         raise _unwritable_error(path.parent, error) from None
     try:
-        # Written, not mapped: on a full disk a write fails where a mapping kills the process.
+        # Not mapped: on a full disk a write raises an error, but a mapping kills the process.
         with os.fdopen(handle, "wb") as file:
             yield file
         os.replace(temporary_path, path)

@@ -1,4 +1,4 @@
-"""One batch of examples, as the loop and the methods see it."""
+"""A batch of examples."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ class Batch(NamedTuple):
     """B examples on the training device."""
 
     images: Tensor
-    """[B, channels, height, width], float in 0..1, augmented, not normalised; of texts, word
+    """[B, channels, height, width], float in 0..1, augmented, not normalised; for texts, word
     vectors [B, dimensions, words, 1]."""
     labels: Tensor
-    """[B], int64; where a stage distilled the data, [B, classes] of float."""
+    """[B], int64; of distilled or mixed data, [B, classes] of float."""
     indices: Tensor
-    """[B], int64: each example's place in the training split."""
+    """[B], int64: the position of each example in its split."""

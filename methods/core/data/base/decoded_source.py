@@ -1,4 +1,4 @@
-"""Material: a source's images and labels, read once a process whoever asks."""
+"""The images and labels of a source, read once per process."""
 
 from __future__ import annotations
 
@@ -28,10 +28,9 @@ _CHUNK_ROWS = 4096
 
 
 class DecodedSource:
-    """What one source holds, scaled to ``resize`` pixels a side if that is set.
+    """The content of one source, with images scaled to ``resize`` pixels a side if that is set.
 
-    ``content_fingerprint`` is the content's fingerprint. Images of sources that are files are kept
-    decoded on the disk (see ``store``).
+    Decoded images of sources with files are cached on the disk (see ``array_cache``).
     """
 
     def __init__(self, source: Source, digest: str, resize: int | None) -> None:
@@ -45,7 +44,7 @@ class DecodedSource:
 
     @cached_property
     def info(self) -> SourceInfo:
-        """What the source says of itself."""
+        """Shape, classes and normalisation of the source."""
         return self.source.info()
 
     @property
@@ -58,7 +57,7 @@ class DecodedSource:
         """[N] int64.
 
         Raises:
-            ConfigError: a label without a class, no training examples, or all of one class.
+            ConfigError: an unknown label, no training examples, or all of one class.
         """
         if part not in self._labels:
             labels = self.source.labels(part)
@@ -89,24 +88,24 @@ class DecodedSource:
         return self._pixels[part]
 
     def example_store(self, part: Part, spec: SplitSpec) -> ImageStore:
-        """How the examples of a part come to the device; of images, whatever the ``spec``."""
+        """The store of a part's examples; for images it does not depend on ``spec``."""
         return self.image_store(part)
 
     def embedding_space(self, spec: SplitSpec) -> str | None:
-        """Names the space of what networks see, where ``spec`` and settings decide it.
+        """The name of the embedding space of texts; None for images.
 
-        Networks that see one example must live in one space. Images all live in the same: none.
+        Networks can share inputs only if their embedding spaces are equal.
         """
         return None
 
     def splits(self, spec: SplitSpec) -> Splits:
-        """The splits as ``spec`` says."""
+        """The splits of ``spec``."""
         if spec not in self._splits:
             self._splits[spec] = make_splits(self.labels("train"), self.labels("test"), spec)
         return self._splits[spec]
 
     def channel_statistics(self, spec: SplitSpec) -> tuple[tuple[float, ...], tuple[float, ...]]:
-        """Mean and standard deviation a channel over the training split, images in 0..1."""
+        """Mean and standard deviation per channel over the training split, images in 0..1."""
         if spec not in self._channel_statistics:
             images = self.image_store("train").images.numpy()
             self._channel_statistics[spec] = channel_statistics(images, self.splits(spec).train)
@@ -126,7 +125,7 @@ class DecodedSource:
         return cached_images(key, shape, lambda: self._chunks(part, shape))
 
     def _chunks(self, part: Part, shape: tuple[int, ...]) -> Iterator[Images]:
-        """[n, H, W, C] at a time, scaled; all of them together make up ``shape``."""
+        """Chunks [n, H, W, C], scaled; together they have the shape ``shape``."""
         count = 0
         for chunk in self.source.image_chunks(part):
             images = _to_channels_last(chunk, self.resize)
@@ -145,7 +144,7 @@ class DecodedSource:
 
 
 def channel_statistics(images: Images, rows: Labels) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Exact mean and standard deviation a channel, of uint8 [N, H, W, C] taken as 0..1."""
+    """Exact mean and standard deviation per channel of uint8 [N, H, W, C], scaled to 0..1."""
     counts = np.zeros((images.shape[-1], 256), np.int64)
     for start in range(0, len(rows), _CHUNK_ROWS):
         chunk = images[rows[start : start + _CHUNK_ROWS]]
@@ -155,7 +154,7 @@ def channel_statistics(images: Images, rows: Labels) -> tuple[tuple[float, ...],
     levels = np.arange(256) / 255
     mean = share @ levels
     std = np.sqrt((share * (levels - mean[:, None]) ** 2).sum(axis=1))
-    # A channel that never changes is left as it is.
+    # A constant channel keeps its scale.
     return tuple(mean.tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
 
 

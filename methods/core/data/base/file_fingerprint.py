@@ -1,4 +1,4 @@
-"""What a data set's files contain, as one digest."""
+"""A fingerprint of the content of a data set's files."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class _File(NamedTuple):
 def files_fingerprint(files: Iterable[Path], names_only_above: int | None = None) -> str:
     """sha256 (hexadecimal) over the files' contents and their names, sorted.
 
-    Names are relative to the folder that all files share, so moving a set changes nothing. What
-    was read once is not read again in this process while paths, sizes and times stay the same.
+    Names are relative to the common folder of all files, so a set can be moved. A process reads
+    files again only if paths, sizes or times change.
 
     Args:
-        names_only_above: total bytes above which names and sizes stand for the contents.
+        names_only_above: total bytes above which names and sizes replace the contents.
 
     Raises:
         ConfigError: a file is missing or cannot be read; the message names it.

@@ -1,4 +1,4 @@
-"""What a file really holds, seen from its first bytes, whatever its name says."""
+"""The real kind of a file, from its first bytes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 HEAD_BYTES = 512
-"""So many first bytes tell what a file is."""
+"""Number of first bytes that identify the kind of a file."""
 
 FileForm = Literal["Parquet", "image", "text", "binary"]
-"""What a reader expects: a table, an encoded image, UTF-8 text, or bytes of its own format."""
+"""The expected kind: a table, an encoded image, UTF-8 text, or another binary format."""
 
 _SIGNATURES: tuple[tuple[bytes, FileForm | None, str], ...] = (
     (
@@ -20,11 +20,7 @@ _SIGNATURES: tuple[tuple[bytes, FileForm | None, str], ...] = (
         None,
         "a Git LFS pointer; `git lfs pull` fetches the file itself",
     ),
-    (
-        b"\x00\x05\x16\x07",
-        None,
-        "what macOS notes about a file (AppleDouble), not the file; delete it",
-    ),
+    (b"\x00\x05\x16\x07", None, "macOS metadata of a file (AppleDouble), not the file; delete it"),
     (b"PAR1", "Parquet", "Parquet; let its name end in .parquet"),
     (b"ARROW1", None, "an Arrow table; write it as Parquet"),
     (b"\x1f\x8b", None, "data compressed by gzip; unpack it"),
@@ -44,7 +40,7 @@ _HTML_SIGNATURES = (b"<!doctype html", b"<html", b"<head", b"<?xml")
 
 
 def read_head(path: Path) -> bytes:
-    """The first bytes of a file; none where it cannot be read."""
+    """The first bytes of a file; empty if it cannot be read."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             return b""
@@ -55,10 +51,10 @@ def read_head(path: Path) -> bytes:
 
 
 def foreign_content(head: bytes, form: FileForm) -> str | None:
-    """What a file holds in place of ``form``, with a remedy; none where its head shows nothing.
+    """The content of a file that is not a ``form``, with a remedy; None if unknown.
 
     Args:
-        head: its first bytes.
+        head: the first bytes of the file.
     """
     for signature, matching_form, meaning in _SIGNATURES:
         if head.startswith(signature):
@@ -69,7 +65,7 @@ def foreign_content(head: bytes, form: FileForm) -> str | None:
 
 
 def read_obstacle(path: Path) -> str | None:
-    """What keeps a path from being read as a file, with a remedy; none where nothing does."""
+    """Why a path cannot be read as a file, with a remedy; None if it can be."""
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -84,19 +80,19 @@ def read_obstacle(path: Path) -> str | None:
 
 
 def os_error_message(error: OSError) -> str:
-    """``cannot be read: ...`` in the words of the operating system."""
+    """``cannot be read: ...`` with the message of the operating system."""
     message = (error.strerror or str(error) or type(error).__name__).lower()
     return f"cannot be read: {message}"
 
 
 def _broken_link_message(path: Path) -> str | None:
-    if not os.path.islink(path):  # unlike pathlib's it also answers where rights are missing
+    if not os.path.islink(path):  # unlike pathlib's, it works without permission to read the folder
         return None
     return f"is a broken link to {os.readlink(path)}; remove it, or put the file there"
 
 
 def _text_kind(head: bytes) -> str | None:
-    """The kind of text, if it is one; a letter may be cut in two at the end."""
+    """The kind of text, or None; the last character may be incomplete."""
     try:
         text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)
     except UnicodeDecodeError:

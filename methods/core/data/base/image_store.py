@@ -1,4 +1,4 @@
-"""Pixels: the images of one part, and how batches of them come to the device."""
+"""The images of one part, and how batches of them get to the device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PREFETCHED_BATCHES = 4
 
 
 class ImageStore:
-    """uint8 images [N, H, W, C]: in memory or mapped, and once on each device that asks."""
+    """uint8 images [N, H, W, C], in memory or mapped; each device has at most one copy."""
 
     def __init__(self, images: NDArray[Any]) -> None:
         self.images = torch.from_numpy(images)
@@ -27,7 +27,7 @@ class ImageStore:
         return self.images.nbytes
 
     def on_device(self, device: torch.device) -> Tensor:
-        """All images on ``device``, moved there at the first call; the CPU shares the mapping."""
+        """All images on ``device``, copied at the first call; the CPU shares the mapping."""
         if device not in self._resident:
             self._resident[device] = self.images.to(device)
         return self._resident[device]
@@ -39,7 +39,7 @@ class ImageStore:
             yield images.index_select(0, batch_rows)
 
     def stream_batches(self, rows: Tensor, size: int, device: torch.device) -> Iterator[Tensor]:
-        """The same, read by a thread that is a few batches ahead; the device holds just those."""
+        """The same from a thread that reads a few batches ahead; only those are on the device."""
 
         def load(some: Tensor) -> Tensor:
             batch = self.images.index_select(0, some)
@@ -50,7 +50,7 @@ class ImageStore:
 
 
 def _prefetch(load: Callable[[Tensor], Tensor], parts: Iterable[Tensor]) -> Iterator[Tensor]:
-    """``load`` of each part in order, each begun before it is wanted."""
+    """The results of ``load`` for each part in order, computed ahead by a thread."""
     with ThreadPoolExecutor(1) as pool:
         pending: deque[Future[Tensor]] = deque()
         for part in parts:

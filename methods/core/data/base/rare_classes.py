@@ -1,4 +1,4 @@
-"""Examples of rare classes, which train although a split would hold them out."""
+"""Examples of rare classes that stay in the training split."""
 
 from __future__ import annotations
 
@@ -12,11 +12,10 @@ from stillhouse.methods.core.data.base.splits import rows_kept_for_training
 def rare_training_rows(
     source: Source, _content_fingerprint: str, validation: float, seed: int
 ) -> tuple[int, ...]:
-    """The rows of the training part that :func:`rows_kept_for_training` keeps, looked up once a
-    process.
+    """The rows of :func:`rows_kept_for_training` in the training part, cached per process.
 
     Args:
-        _digest: fingerprint of the source's content, so that changed files are read again.
+        _content_fingerprint: of the source, so that changed files are read again.
 
     Raises:
         ConfigError: a file is damaged; the message names it.

@@ -1,4 +1,4 @@
-"""Random choices that stay the same for ever."""
+"""Random numbers that do not change between versions of NumPy."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 
 
 def make_rng(*entropy: int) -> np.random.RandomState:
-    """A generator decided by ``entropy`` (whole numbers from 0 up, of any size).
+    """A random generator from ``entropy`` (integers from 0 up, of any size).
 
-    ``RandomState`` because NumPy has frozen its streams: a split or a view drawn today is the
-    one that any later version draws. The words are hashed, so neighbours are unrelated.
+    NumPy has frozen the streams of ``RandomState``, so later versions give the same splits and
+    views. Entropy is hashed: similar values give unrelated streams.
     """
     return np.random.RandomState(np.random.MT19937(np.random.SeedSequence(entropy)))

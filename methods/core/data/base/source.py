@@ -1,4 +1,4 @@
-"""Source: where a data set's images and labels come from."""
+"""Sources: where a data set's images and labels come from."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from stillhouse.spaces.config.problems import ConfigError, Problem
 from stillhouse.spaces.modules.network import Shape
 
 Part = Literal["train", "test"]
-"""The two parts in which data sets are published."""
+"""The two parts of a published data set."""
 PARTS: tuple[Part, ...] = ("train", "test")
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]
@@ -31,10 +31,9 @@ Labels = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class SourceInfo:
-    """What a source knows of its images without reading them all.
+    """Facts of a source that need no pass over its images.
 
-    ``mean`` and ``std``, one value a channel for images in 0..1, are the published ones; none
-    where there are none.
+    ``mean`` and ``std`` are the published values per channel for images in 0..1, or None.
     """
 
     shape: Shape
@@ -44,7 +43,7 @@ class SourceInfo:
 
 
 class Reader(Protocol):
-    """One form in which a set can lie on a disk."""
+    """A reader of one storage format of a set."""
 
     def files(self) -> list[Path]: ...
 
@@ -54,10 +53,10 @@ class Reader(Protocol):
 
 
 class Source(Config):
-    """A data set: its settings, and how to read it. One file in ``sources`` each.
+    """The settings and the reader of a data set; each file in ``sources`` defines one.
 
-    ``version`` rises when the same files come to mean other images or labels. Above
-    ``names_only_above`` bytes in all, the names and sizes of the files stand for their contents.
+    Raise ``version`` if the same files give other images or labels. Above ``names_only_above``
+    bytes in all, the fingerprint uses the names and sizes of the files, not their contents.
     """
 
     version: ClassVar[int] = 1
@@ -67,19 +66,19 @@ class Source(Config):
     download: bool = setting(False, "fetch what is missing, where the set can be fetched")
 
     def files(self) -> list[Path]:
-        """Every file that decides the content; none for a set that comes with a library.
+        """All files that decide the content; none for a set that comes with a library.
 
         Raises:
-            ConfigError: files are missing; the message says which belong where.
+            ConfigError: files are missing; the message names them and their folder.
         """
         raise NotImplementedError
 
     def info(self) -> SourceInfo:
-        """Shape, classes and published normalisation; decodes one image at most."""
+        """Shape, classes and published normalisation; decodes at most one image."""
         raise NotImplementedError
 
     def labels(self, part: Part) -> Labels:
-        """The labels [N] alone; [0] where there is no such part.
+        """The labels [N]; [0] if there is no such part.
 
         Raises:
             ConfigError: a file is damaged; the message names it.
@@ -87,7 +86,7 @@ class Source(Config):
         raise NotImplementedError
 
     def image_chunks(self, part: Part) -> Iterator[Images]:
-        """The images in order, some at a time, each chunk [n, C, H, W].
+        """The images in order, in chunks [n, C, H, W].
 
         Raises:
             ConfigError: a file is damaged; the message names it.
@@ -95,7 +94,7 @@ class Source(Config):
         raise NotImplementedError
 
     def notes(self) -> tuple[str, ...]:
-        """What was left out or decided on reading that a user should know, a sentence each."""
+        """Sentences for the user about files that were left out and similar decisions."""
         return ()
 
     def read_all(self, part: Part) -> tuple[Images, Labels]:
@@ -106,15 +105,15 @@ class Source(Config):
         return np.concatenate(list(self.image_chunks(part))), labels
 
     def fingerprint(self) -> str:
-        """sha256 (hexadecimal) of the content; cheap, nothing is decoded."""
+        """sha256 (hexadecimal) of the content; it decodes nothing."""
         return files_fingerprint(self.files(), self.names_only_above)
 
     def effective_version(self) -> int:
-        """The lowest version that reads these files as this one does."""
+        """The lowest version that gives the same images and labels for these files."""
         return self.version
 
     def identity(self) -> dict[str, Any]:
-        """The plain data that decides every image and label."""
+        """The plain data that decides all images and labels."""
         return {
             **self.settings(),
             "version": self.effective_version(),
@@ -122,11 +121,11 @@ class Source(Config):
         }
 
     def settings(self) -> dict[str, Any]:
-        """All settings but where the files lie and how they came there, as plain data."""
+        """All settings except ``root`` and ``download``, as plain data."""
         return {k: v for k, v in self.plain().items() if k not in ("root", "download")}
 
     def root_folder(self, requirement: str) -> Path:
-        """``root`` as a path; ``requirement`` says what belongs there.
+        """``root`` as a path; ``requirement`` describes its content for the message.
 
         Raises:
             ConfigError: no root is set.
@@ -137,10 +136,10 @@ class Source(Config):
 
 
 def check_class_names(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    """Names of classes as a setting gives them.
+    """Check the class names of a setting.
 
     Raises:
-        ValueError: fewer than two, or one given twice.
+        ValueError: fewer than two names, or a name occurs twice.
     """
     if names is not None and (len(names) < 2 or len(set(names)) < len(names)):
         raise ValueError(f"needs two class names or more, each once, found {list(names)}")
@@ -148,20 +147,20 @@ def check_class_names(names: tuple[str, ...] | None) -> tuple[str, ...] | None:
 
 
 def root_error(message: str) -> ConfigError:
-    """A mistake about the folder or a file in it."""
+    """An error about the folder ``root`` or a file in it."""
     return ConfigError([Problem("root", message)])
 
 
 def damaged_file_error(
     path: Path | str, explanation: object, form: FileForm, head: bytes = b""
 ) -> ConfigError:
-    """A file that cannot be read as what it should be.
+    """The error for a file that cannot be read as a ``form``.
 
     Args:
-        path: of the file, or a text that names the place of an example in it.
-        why: the reader's reason. The first bytes often tell a better one.
-        form: what the file should be.
-        head: the first bytes, where ``path`` is only the name of a place.
+        path: of the file, or a text that names an example in it.
+        explanation: the reader's message; the first bytes often give a better one.
+        form: the expected kind of the file.
+        head: the first bytes, if ``path`` is a text.
     """
     if isinstance(path, Path):
         if problem := read_obstacle(path):
@@ -178,7 +177,7 @@ def damaged_file_error(
 
 
 def wrong_form_error(path: Path | str, head: bytes, form: FileForm) -> ConfigError | None:
-    """A file whose first bytes show that it is not a ``form``; none where they do not."""
+    """The error for a file whose first bytes show another kind than ``form``, or None."""
     content = foreign_content(head, form)
     expected = "file of its format" if form == "binary" else f"{form} file"
     return root_error(f"{path} is no {expected}: it holds {content}") if content else None

@@ -1,4 +1,4 @@
-"""Splits: which examples train, which validate, which test."""
+"""The training, validation and test split of a data set."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Rows = NDArray[np.int64]
 class SplitSpec(NamedTuple):
     """How a training part is divided.
 
-    ``validation`` is a fraction of all; of the rest, ``limit`` examples are kept (none: all).
-    Both are stratified, and a smaller limit's examples are among a larger one's. With
-    ``classes``, only examples of these are in any split, each in that where it is without them.
-    ``validation_limit`` does for the held-out examples what ``limit`` does for the others.
+    ``validation`` is the fraction of the validation split. ``limit`` is the number of training
+    examples (None: all), ``validation_limit`` that of validation examples. All are stratified, and
+    the examples of a smaller limit are among those of a larger one. ``classes`` selects examples
+    after the division, so it moves none to another split.
     """
 
     validation: float
@@ -34,10 +34,10 @@ class SplitSpec(NamedTuple):
 
 
 def stratified_order(labels: NDArray[np.int64], seed: int) -> Rows:
-    """A permutation whose every prefix has the classes in the proportion of the whole.
+    """A permutation in which every prefix has the class proportions of the whole.
 
-    Each class's members, shuffled, are spread evenly over the order; so are the classes'
-    starting points. Prefixes are nested: the first 1,000 are among the first 2,000.
+    The shuffled members of each class are spread evenly over the order, and so are the starting
+    points of the classes. Prefixes are nested: the first 1,000 are among the first 2,000.
     """
     rng = make_rng(seed)
     classes, class_codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
@@ -51,7 +51,7 @@ def stratified_order(labels: NDArray[np.int64], seed: int) -> Rows:
 
 @dataclass(frozen=True)
 class Splits:
-    """Which rows make up each split: of the source's training part, and of its test part."""
+    """The rows of each split in the source's training part or test part."""
 
     train: Rows
     validation: Rows
@@ -62,7 +62,7 @@ class Splits:
         return {"train": self.train, "validation": self.validation, "test": self.test}[split]
 
     def sizes(self) -> dict[Split, int]:
-        """How many examples each split has."""
+        """Number of examples by split."""
         return {
             "train": len(self.train),
             "validation": len(self.validation),
@@ -70,7 +70,7 @@ class Splits:
         }
 
     def digest(self) -> str:
-        """sha256 (hexadecimal) over all rows: two runs that agree saw the same examples."""
+        """sha256 (hexadecimal) over all rows; runs with equal digests have equal splits."""
         return self._cached_digest
 
     @cached_property
@@ -84,7 +84,7 @@ def make_splits(
     """The splits of a source with these labels of its training and its test part.
 
     Raises:
-        ConfigError: nothing is left to train on, or a limit is more than there is.
+        ConfigError: there is no training example, or a limit exceeds the number of examples.
     """
     train, validation = (
         _rows_of_classes(rows, labels, spec) for rows in _split_orders(labels, spec)
@@ -99,10 +99,10 @@ def make_splits(
 
 
 def rows_kept_for_training(labels: NDArray[np.int64], validation: float, seed: int) -> Rows:
-    """The examples that train although their place in the order would hold them out.
+    """Examples that stay in the training split although their order puts them into validation.
 
-    They are one of each class of which nothing else would train. A class that no network was
-    ever shown says nothing about how well the networks learn.
+    They are one of each class without other training examples: accuracy on a class without training
+    examples does not measure learning.
     """
     order = stratified_order(labels, seed)
     return _rare_rows(labels, order, round(len(labels) * validation))
@@ -112,7 +112,7 @@ def _rare_rows(labels: NDArray[np.int64], order: Rows, num_held_out: int) -> Row
     unseen_classes = np.setdiff1d(labels, labels[order[num_held_out:]])
     if not 0 < num_held_out < len(labels) or not len(unseen_classes):
         return order[:0]
-    # The last of a class in the order is the one that a smaller share would not hold out.
+    # The last one of a class in the order trains also with a smaller validation share.
     backwards = order[:num_held_out][::-1]
     return np.array(
         [backwards[np.argmax(labels[backwards] == unseen)] for unseen in unseen_classes], np.int64
@@ -120,7 +120,7 @@ def _rare_rows(labels: NDArray[np.int64], order: Rows, num_held_out: int) -> Row
 
 
 def _split_orders(labels: NDArray[np.int64], spec: SplitSpec) -> tuple[Rows, Rows]:
-    """The rows that train and those that are held out, each in an order for limits."""
+    """Training and validation rows, each in the order that limits cut."""
     order = stratified_order(labels, spec.seed)
     num_held_out = round(len(labels) * spec.validation)
     rare = _rare_rows(labels, order, num_held_out)
@@ -135,7 +135,7 @@ def _check_limit(path: str, split: str, limit: int | None, rows: Rows) -> None:
 
 
 def _rows_of_classes(rows: Rows, labels: NDArray[np.int64], spec: SplitSpec) -> Rows:
-    """Of some rows those whose class is wanted, in the same order."""
+    """The rows whose class is in ``spec.classes``, in the same order."""
     return rows if spec.classes is None else rows[np.isin(labels[rows], spec.classes)]
 
 

@@ -1,4 +1,4 @@
-"""Encoded images (PNG, JPEG, WebP, ...) to arrays, in parallel threads."""
+"""Decoding of images (PNG, JPEG, WebP, ...) in parallel threads."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ _EXIF_TRANSPOSE: dict[Any, Image.Transpose] = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation -> what brings the image upright."""
+"""EXIF orientation -> the operation that turns the image upright."""
 
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """One image as a file holds it. ``name`` is for messages."""
+    """The encoded bytes or the file of an image; ``name`` is for messages."""
 
     name: str
     content: bytes | Path
@@ -49,11 +49,11 @@ class EncodedImage:
 
 @dataclass(frozen=True)
 class Decoder:
-    """How encoded images become pixels, all of one shape.
+    """Decodes images to arrays of one shape.
 
-    ``mode`` is grey (L) or colour (RGB), none for each image's own; ``size`` cuts every image to a
-    square, scaled and centred, of so many pixels, none for images as they are. An image that a
-    camera stored on its side (EXIF orientation) is turned upright.
+    ``mode`` is grey (L) or colour (RGB); None keeps that of each image. ``size`` scales and crops
+    every image to a centred square of so many pixels; None keeps its size. Images are turned
+    upright by their EXIF orientation.
     """
 
     mode: Mode | None = None
@@ -63,7 +63,7 @@ class Decoder:
         """[H, W, C].
 
         Raises:
-            ConfigError: no image, or one with more than eight bits a channel.
+            ConfigError: the file is no image, or has more than eight bits per channel.
         """
         with _open_image(item) as image:
             if image.mode not in _EIGHT_BIT_MODES:
@@ -76,14 +76,14 @@ class Decoder:
         return np.asarray(converted).reshape(converted.height, converted.width, -1)
 
     def decode_chunks(self, items: Iterable[EncodedImage]) -> Iterator[Images]:
-        """The images in order, some at a time, each chunk [n, C, H, W].
+        """The images in order, in chunks [n, C, H, W].
 
         Raises:
-            ConfigError: an image is broken, or has another shape than the first.
+            ConfigError: an image is damaged, or has another shape than the first.
         """
         items = iter(items)
         shape: tuple[int, ...] | None = None
-        # A scheduler tells torch how many cores this process may use.
+        # Schedulers set the number of torch's threads to the cores of this process.
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             while group := list(islice(items, _CHUNK_SIZE)):
                 images = list(pool.map(self.decode, group))
@@ -94,16 +94,16 @@ class Decoder:
 
 
 def common_mode(items: Iterable[EncodedImage]) -> Mode:
-    """Grey if every image is grey, else colour. Reads headers up to the first image in colour.
+    """Grey if every image is grey, else colour; reads headers up to the first colour image.
 
     Raises:
-        ConfigError: an image is broken.
+        ConfigError: an image is damaged.
     """
     return "L" if all(map(_is_grey, items)) else "RGB"
 
 
 def cached_mode(key: str, items: Callable[[], Iterable[EncodedImage]]) -> Mode:
-    """:func:`common_mode` of the images that ``key`` names, looked up once a machine."""
+    """:func:`common_mode` of the images of ``key``, cached on this machine."""
 
     def make() -> NDArray[np.uint8]:
         return np.frombuffer(common_mode(items()).encode(), np.uint8)
@@ -117,10 +117,10 @@ def _is_grey(item: EncodedImage) -> bool:
 
 
 def _turn_upright(image: Image.Image) -> Image.Image:
-    """The loaded image as its camera was held; TIFF's are turned by their reader."""
+    """The loaded image turned by its EXIF orientation; TIFF images are already turned."""
     try:
         transpose = _EXIF_TRANSPOSE.get(image.getexif().get(ExifTags.Base.Orientation))
-    except Exception:  # what a camera noted may be broken where the pixels are whole
+    except Exception:  # EXIF data may be damaged although the pixels are not
         return image
     return image if transpose is None else image.transpose(transpose)
 
@@ -135,7 +135,7 @@ def _open_image(item: EncodedImage) -> Iterator[Image.Image]:
             yield image
     except ConfigError:
         raise
-    except Exception as error:  # readers of broken files raise whatever they fall over
+    except Exception as error:  # readers raise many kinds of errors for damaged files
         if isinstance(content, Path):
             raise damaged_file_error(content, error, "image") from None
         raise damaged_file_error(item.name, error, "image", content[:HEAD_BYTES]) from None
@@ -143,7 +143,5 @@ def _open_image(item: EncodedImage) -> Iterator[Image.Image]:
 
 def _check_shape(item: EncodedImage, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
     if shape != expected:
-        raise root_error(
-            f"{item.name} is {shape[1]}x{shape[0]} pixels where others are {expected[1]}x{expected[0]}; "
-            f"`size` brings all images to one size"
-        )
+        sizes = f"{shape[1]}x{shape[0]} pixels where others are {expected[1]}x{expected[0]}"
+        raise root_error(f"{item.name} is {sizes}; `size` brings all images to one size")

@@ -1,4 +1,4 @@
-"""Class names that data hubs keep in the metadata of Parquet files."""
+"""Class names from the metadata that data hubs write into Parquet files."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 
 def class_names(metadata: bytes, column: str) -> tuple[str, ...] | None:
-    """The class names of ``column``; none where the metadata has none that can be read.
+    """The class names of ``column``; None if the metadata has none.
 
-    Hubs write ``{"info": {"features": {COLUMN: {"names": [...]}}}}``; names may also be given as
-    ``{"0": ..., "1": ...}``. Other writers leave other JSON there, which names nothing.
+    Hubs write ``{"info": {"features": {COLUMN: {"names": [...]}}}}``; names may also be
+    ``{"0": ..., "1": ...}``. JSON of other forms has no names.
 
     Args:
         metadata: JSON, the file's entry ``huggingface``.

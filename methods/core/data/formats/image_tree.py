@@ -1,4 +1,4 @@
-"""The folders of a set of images: one sub-folder a class, and the images in each."""
+"""Folders of images with one sub-folder per class."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _MAX_LISTED_FILES = 3
 FILE_RULE = "images lie in a folder of their class, are not hidden, and end in one of " + ", ".join(
     IMG_EXTENSIONS
 )
-"""Which files are read."""
+"""The rule for files that are read, for messages."""
 
 
 @dataclass(frozen=True)
 class ClassFolder:
-    """The images of one class in order; ``left_out`` are the other files in its folder."""
+    """The images of one class in order; ``left_out`` has the other files of its folder."""
 
     folder: Path
     images: tuple[Path, ...]
@@ -31,7 +31,7 @@ class ClassFolder:
 
 
 def class_folders(folder: Path) -> list[str]:
-    """The names of the classes in ``folder``, sorted; hidden folders are none.
+    """The names of the classes in ``folder``, sorted, without hidden folders.
 
     Raises:
         ConfigError: the folder cannot be read, or holds a broken link.
@@ -42,7 +42,7 @@ def class_folders(folder: Path) -> list[str]:
 
 
 def files_outside_classes(folder: Path) -> ClassFolder:
-    """The files beside the folders of classes, which belong to no class."""
+    """The files outside the class folders."""
     files = sorted(name for name, inner in _scan_folder(folder).items() if not inner)
     return ClassFolder(folder, (), tuple(folder / name for name in files))
 
@@ -51,7 +51,7 @@ def class_folder(folder: Path) -> ClassFolder:
     """The images below the folder of a class, by folder and then by name.
 
     Raises:
-        ConfigError: a folder cannot be read, or a link leads to a folder that was read already.
+        ConfigError: a folder cannot be read, or a link leads to a folder that was already read.
     """
     images: list[Path] = []
     left_out: list[Path] = []
@@ -63,7 +63,7 @@ def class_folder(folder: Path) -> ClassFolder:
 
 
 def left_out_note(classes: Iterable[ClassFolder]) -> str | None:
-    """A sentence about the files that are no images of a class; none if all are."""
+    """A sentence about files that are not read; None if all are."""
     files = [path for folder in classes for path in folder.left_out if _is_reported(path)]
     if not files:
         return None
@@ -75,7 +75,7 @@ def left_out_note(classes: Iterable[ClassFolder]) -> str | None:
 
 
 def _walk(folder: Path, visited: dict[tuple[int, int], Path]) -> Iterator[tuple[str, list[str]]]:
-    """Each folder and its files; links are followed, but no folder is read twice."""
+    """Each folder and its files; links are followed, but not to a folder that was read."""
     entries = _scan_folder(folder)
     status = folder.stat()
     identity = (status.st_dev, status.st_ino)
@@ -92,7 +92,7 @@ def _walk(folder: Path, visited: dict[tuple[int, int], Path]) -> Iterator[tuple[
 
 
 def _scan_folder(folder: Path) -> dict[str, bool]:
-    """Name -> whether it is a folder, or a link to one; none where there is no such folder."""
+    """Name -> whether it is a folder or a link to one; empty if ``folder`` does not exist."""
     try:
         with os.scandir(folder) as entries:
             return {entry.name: _is_folder(entry) for entry in entries}
@@ -103,10 +103,10 @@ def _scan_folder(folder: Path) -> dict[str, bool]:
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder.
+    """Whether an entry is a folder.
 
     Raises:
-        ConfigError: it is a link to nowhere, which may stand for a folder of images.
+        ConfigError: it is a broken link, which may replace a folder of images.
     """
     if not entry.is_symlink():
         return entry.is_dir()
@@ -117,7 +117,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_reported(path: Path) -> bool:
-    """Hidden files are, where they are called as images are."""
+    """Whether a note names the file: hidden files only if they have the ending of an image."""
     return not is_hidden(path.name) or path.name.lower().endswith(IMG_EXTENSIONS)
 
 

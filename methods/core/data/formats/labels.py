@@ -1,4 +1,4 @@
-"""Labels as files hold them, the classes that they make up, and each label's class."""
+"""Labels in files, and their classes."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _MAX_LABEL_LENGTH = 60
 
 @dataclass(frozen=True)
 class ClassIndex:
-    """The classes of a set: their names in the order of their numbers.
+    """The class names of a set, in the order of their numbers.
 
-    The training labels or the setting ``classes`` decide them, and all parts are read by them.
-    ``by_number`` says that a label is the number of its class; otherwise it is the class's name.
+    They come from the training labels or from the setting ``classes`` and are used for all parts.
+    With ``by_number`` a label is the number of its class; otherwise it is the name.
     """
 
     names: tuple[str, ...]
@@ -33,11 +33,12 @@ class ClassIndex:
     def from_labels(cls, labels: Iterable[Any], names: Sequence[str] | None = None) -> ClassIndex:
         """The classes of these training labels.
 
-        Without ``names`` every label that occurs is a class: numbers in their order, else names
-        in the alphabet's order. With it labels are names, where all are; else they are numbers.
+        Without ``names`` every label is a class: numbers in numeric order, otherwise names in
+        alphabetical order. With ``names`` labels are names if all of them are in ``names``;
+        otherwise they are numbers.
 
         Raises:
-            ValueError: labels that are neither names in ``names`` nor numbers of them.
+            ValueError: a label is neither in ``names`` nor a number of one.
         """
         label_texts = {str(label) for label in labels}
         if names is None:
@@ -49,15 +50,15 @@ class ClassIndex:
         return classes
 
     def first_unknown(self, labels: Iterable[Any]) -> str | None:
-        """A label that is in no class, the first in the alphabet; none if there is none."""
+        """The first unknown label in alphabetical order; None if there is none."""
         index = self._index_by_label()
         return min({str(label) for label in labels} - index.keys(), default=None)
 
     def to_indices(self, labels: Iterable[Any]) -> Labels:
-        """The class of each label, [N].
+        """The class number of each label, [N].
 
         Raises:
-            ValueError: a label that is in no class.
+            ValueError: a label is unknown.
         """
         labels = list(labels)
         if unknown_label := self.first_unknown(labels):
@@ -66,7 +67,7 @@ class ClassIndex:
         return np.array([index[str(label)] for label in labels], np.int64)
 
     def unknown_label_message(self, label: str) -> str:
-        """What is wrong with a label that is in no class."""
+        """The message for an unknown label."""
         if not self.by_number:
             return unknown_message("label", label, self.names)
         last = len(self.names) - 1
@@ -76,18 +77,18 @@ class ClassIndex:
         )
 
     def _index_by_label(self) -> dict[str, int]:
-        """Label, as text -> number of its class."""
+        """Label as text -> class number."""
         texts = map(str, range(len(self.names))) if self.by_number else self.names
         return {text: number for number, text in enumerate(texts)}
 
 
 def label_error(label: Any) -> str | None:
-    """Why a value cannot be a label; none if it can."""
+    """Why a value cannot be a label; None if it can."""
     if isinstance(label, str):
         if not label.strip():
             return "the label is empty; give the example a label, or leave it out"
         if not _is_valid_text(label):
-            return f"the label {label!r} holds half a letter"
+            return f"the label {label!r} is no valid Unicode text"
         return None
     if isinstance(label, int):
         return None

@@ -1,4 +1,4 @@
-"""Whether an earlier reader of texts gave the same labels, so that what rests on them stays."""
+"""Compatibility with version 1 of the source ``text``: stages with equal labels keep their keys."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from stillhouse.methods.core.data.formats.labels import ClassIndex
 def reads_as_version_1(
     classes: ClassIndex, has_given_names: bool, parts: Sequence[Sequence[Any]]
 ) -> bool:
-    """Whether version 1 of the source ``text`` made the same of these labels.
+    """Whether version 1 of the source ``text`` gave the same classes for these labels.
 
-    It took each part for numbers by itself where ``int`` read all of its labels, and without
-    ``classes`` made a class of every number up to the highest.
+    Version 1 read the labels of a part as numbers if ``int`` accepted all of them. Without
+    ``classes`` every number up to the largest label was a class.
 
     Args:
-        given: whether the setting ``classes`` named the classes.
+        has_given_names: whether the setting ``classes`` is set.
         parts: the labels of the training part, and of the others.
     """
     is_numeric = _as_integers(parts[0]) is not None

@@ -1,4 +1,4 @@
-"""Images in Parquet files, as data hubs publish them: one row is one example."""
+"""Images in Parquet files, in the format of data hubs: one row is one example."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ _BATCH_ROWS = 1024
 class ParquetImages:
     """The files of each part, in order, and the columns to read.
 
-    An image is encoded bytes, or a struct with a field ``bytes``; ``image`` none means the only
-    column of that type. A label is a whole number.
+    An image is encoded bytes, or a struct with a field ``bytes``. If ``image`` is None, the only
+    column of that type is used. A label is a whole number.
     """
 
     shards: Mapping[Part, tuple[Path, ...]]
@@ -50,12 +50,12 @@ class ParquetImages:
         return [path for shards in self.shards.values() for path in shards]
 
     def labels(self, part: Part) -> Labels:
-        """[N]; [0] where there is no such part."""
+        """[N]; [0] if there is no such part."""
         parts = [self._labels(path) for path in self.shards.get(part, ())]
         return np.concatenate([np.empty(0, np.int64), *parts])
 
     def image_chunks(self, part: Part) -> Iterator[Images]:
-        """The images in order, [n, C, H, W] at a time."""
+        """The images in order, in chunks [n, C, H, W]."""
         return self.decoder.decode_chunks(self.iter_encoded(part))
 
     def first_image(self) -> EncodedImage:
@@ -65,7 +65,7 @@ class ParquetImages:
         raise root_error(f"{self.shards['train'][0]} holds no rows")
 
     def iter_encoded(self, part: Part) -> Iterator[EncodedImage]:
-        """The images of a part in order, as the files hold them."""
+        """The encoded images of a part, in order."""
         for path in self.shards.get(part, ()):
             name = self.image or _find_image_column(path)
             _check_column(path, name)
@@ -73,7 +73,7 @@ class ParquetImages:
                 yield from _iter_rows(path, name)
 
     def class_names(self) -> tuple[str, ...] | None:
-        """The names that hubs keep in the file's metadata, where they do."""
+        """The class names in the metadata of the first file, or None."""
         metadata = _read_schema(self.shards["train"][0]).metadata or {}
         return class_names(metadata.get(b"huggingface", b"{}"), self.label)
 
@@ -82,7 +82,9 @@ class ParquetImages:
         with _arrow_errors(path):
             column = pq.read_table(path, columns=[self.label])[self.label]
             if pa.types.is_uint64(column.type):
-                column = column.cast(pa.int64())  # refuses what would turn negative
+                column = column.cast(
+                    pa.int64()
+                )  # raises an error for numbers that would become negative
         if not pa.types.is_integer(column.type) or column.null_count:
             message = f"column {self.label!r} of {path} needs whole numbers, found {column.type}"
             raise root_error(f"{message} with {column.null_count} gaps")
@@ -107,7 +109,7 @@ def _iter_rows(path: Path, name: str) -> Iterator[EncodedImage]:
 
 @contextmanager
 def _arrow_errors(path: Path) -> Iterator[None]:
-    """Arrow's errors on reading ``path`` as one line that names it."""
+    """Convert Arrow's errors for ``path`` to a ConfigError of one line."""
     try:
         yield
     except ConfigError:

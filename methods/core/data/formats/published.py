@@ -1,4 +1,4 @@
-"""Published: a well-known set, in torchvision's files or in Parquet files."""
+"""Published data sets, in torchvision's files or in Parquet files."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from stillhouse.spaces.modules.network import Shape
 
 
 class PublishedSource(Source):
-    """A set whose images, classes and normalisation are known beforehand.
+    """A set with a known shape, known classes and a published normalisation.
 
-    Found under ``root`` in either of two forms: the files of torchvision's class ``dataset``, or
-    Parquet files in ``root/<parquet_folder>`` or in ``root`` itself.
+    Its files are under ``root``: those of torchvision's class ``dataset``, or Parquet files in
+    ``root/<parquet_folder>`` or in ``root``.
     """
 
     form: ClassVar[type[TorchvisionFiles]]
@@ -53,7 +53,7 @@ class PublishedSource(Source):
         return self._reader().image_chunks(part)
 
     def _reader(self) -> Reader:
-        """The form that lies there, downloaded first if need be and asked for."""
+        """The reader for the files under ``root``; with ``download`` it fetches missing ones."""
         root = self.root_folder(self._requirement("it"))
         torchvision_files = self.form(self.dataset, root)
         if all(os.path.exists(path) for path in torchvision_files.files()):
@@ -77,7 +77,7 @@ class PublishedSource(Source):
         return ParquetImages(shards, label=self.label_column, decoder=Decoder(mode))
 
     def _requirement(self, root: Path | str) -> str:
-        """Which files belong where, in both forms."""
+        """The message that names the required files, in both formats."""
         official = self.form(self.dataset, Path(root))
         return (
             f"{root} must hold {official.folder.as_posix()}/{{{', '.join(official.names)}}}, or "
@@ -86,5 +86,5 @@ class PublishedSource(Source):
 
 
 def _find_shards(folder: Path, part: str) -> tuple[Path, ...]:
-    """The numbered files; else the only one."""
+    """The numbered files, or the single file."""
     return matching_files(folder, f"{part}-*.parquet") or matching_files(folder, f"{part}.parquet")

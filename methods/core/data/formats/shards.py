@@ -1,4 +1,4 @@
-"""The files that a pattern finds, and whether all shards of a set are among them."""
+"""Files that match a pattern, and a check that no shard of a set is missing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stillhouse.methods.core.data.base.source import root_error
 SYSTEM_FOLDERS = frozenset(
     {"__MACOSX", "lost+found", "@eaDir", "$RECYCLE.BIN", "System Volume Information"}
 )
-"""Folders that operating systems leave among a user's files."""
+"""Folders that operating systems create among a user's files."""
 _SHARD_NAME = re.compile(r"^(?P<set>.*?)(?P<number>\d+)-of-(?P<total>\d+)(?P<rest>\D.*|)$")
 _MAX_LISTED_FILES = 4
 
@@ -26,19 +26,19 @@ class _Shard(NamedTuple):
     number: int
     total: int
     width: int
-    """Digits in which the number is written."""
+    """Number of digits of the shard number."""
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is no user's: its name begins with a dot, or a system's own."""
+    """Whether a name begins with a dot or is one of ``SYSTEM_FOLDERS``."""
     return name.startswith(".") or name in SYSTEM_FOLDERS
 
 
 def matching_files(root: Path, pattern: str) -> tuple[Path, ...]:
-    """The files under ``root`` that match, sorted; hidden ones only where the pattern names them.
+    """The files under ``root`` that match, sorted; hidden ones only if the pattern names them.
 
     Raises:
-        ConfigError: ``root`` cannot be read, or ``pattern`` is no pattern below it.
+        ConfigError: ``root`` cannot be read, or ``pattern`` is no relative pattern.
     """
     pattern_parts = set(Path(pattern).parts)
     if os.path.isdir(root) and not os.access(root, os.R_OK | os.X_OK):
@@ -61,10 +61,10 @@ def matching_files(root: Path, pattern: str) -> tuple[Path, ...]:
 
 
 def check_files(paths: Iterable[Path]) -> None:
-    """That each path is a file that can be read, and that no shard of a set is missing.
+    """Check that each path is a readable file and that no shard of a set is missing.
 
     Raises:
-        ConfigError: one problem, which names the first such path or the missing shards.
+        ConfigError: the message names the first unreadable path or the missing shards.
     """
     paths = tuple(paths)
     for path in paths:
@@ -106,10 +106,10 @@ def _check_shard_set(shards: list[_Shard]) -> None:
 
 
 def _shard_names(shard: _Shard, numbers: Iterable[int]) -> Iterator[str]:
-    """File names as ``shard`` has one, with these numbers."""
+    """File names like that of ``shard``, with these numbers."""
     match = _SHARD_NAME.match(shard.path.name)
     assert match is not None
-    # What follows a hash of the content cannot be known.
+    # A content hash in the name of a missing file is unknown.
     suffix = match["rest"] if "-" not in match["rest"] else f"*{shard.path.suffix}"
     for number in numbers:
         yield f"{match['set']}{number:0{shard.width}d}-of-{match['total']}{suffix}"

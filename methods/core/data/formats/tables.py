@@ -1,4 +1,4 @@
-"""Tables on a disk: one column of a Parquet, CSV, TSV or JSON-lines file."""
+"""Columns of Parquet, CSV, TSV and JSON-lines files."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from stillhouse.spaces.config.problems import ConfigError, unknown_message
 
 _MAX_CELL_LENGTH = 2**31 - 1
 CellCheck = Callable[[Any], str | None]
-"""Why a value does not belong in a column; none if it does."""
+"""Returns why a value is invalid in a column; None if it is valid."""
 _NumberedCells = Iterable[tuple[int, Any]]
-"""Number of the line or row, and the value."""
+"""Line or row numbers with values."""
 
 
 def is_table(path: Path) -> bool:
-    """Whether the file's ending is one of ``COLUMN_READERS``."""
+    """Whether there is a reader for the ending of the file."""
     return path.suffix in COLUMN_READERS
 
 
 def read_column(path: Path, name: str, setting: str, check: CellCheck) -> list[Any]:
-    """All values of the column ``name`` in order. CSV holds strings alone.
+    """All values of the column ``name`` in order; CSV and TSV give strings.
 
     Args:
-        setting: which names the column, for the message where there is none.
-        fault: checks every value.
+        setting: the setting that names the column, for messages.
+        check: checks every value.
 
     Raises:
-        ConfigError: no such column, a row without a value or with a faulty one, or a damaged
-            file; the message names the file and the line or row.
+        ConfigError: the column is unknown, a value is missing or invalid, or the file is damaged;
+            the message names the file and the line or row.
     """
     expected: FileForm = "Parquet" if path.suffix == ".parquet" else "text"
     if not (head := read_head(path)):
@@ -65,7 +65,7 @@ def _parquet(path: Path, name: str, setting: str, fault: CellCheck) -> list[Any]
 
 
 def _csv(path: Path, name: str, setting: str, fault: CellCheck) -> list[Any]:
-    # Reviews may be longer than the 128 KiB that the module takes for a mistake.
+    # Texts may be longer than the module's limit of 128 KiB.
     csv.field_size_limit(_MAX_CELL_LENGTH)
     with path.open(encoding="utf-8-sig", newline="") as file:
         cells = _select_column(path, _csv_rows(path, file), name, setting)
@@ -73,7 +73,7 @@ def _csv(path: Path, name: str, setting: str, fault: CellCheck) -> list[Any]:
 
 
 def _csv_rows(path: Path, file: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    """The line on which each row begins, and its cells."""
+    """The first line of each row, and its cells."""
     reader = csv.reader(file, strict=True)
     while True:
         begins = reader.line_num + 1
@@ -92,7 +92,7 @@ def _csv_rows(path: Path, file: Iterable[str]) -> Iterator[tuple[int, list[str]]
 def _tsv(path: Path, name: str, setting: str, fault: CellCheck) -> list[Any]:
     with path.open(encoding="utf-8-sig", newline="\n") as file:
         lines = (line.removesuffix("\n").removesuffix("\r") for line in file)
-        # A quote is a letter like others here: tab-separated files have no quoting.
+        # Tab-separated files have no quoting.
         rows = ((n, line.split("\t") if line else []) for n, line in enumerate(lines, start=1))
         return _check_cells(path, _select_column(path, rows, name, setting), name, "line", fault)
 
@@ -100,7 +100,7 @@ def _tsv(path: Path, name: str, setting: str, fault: CellCheck) -> list[Any]:
 def _select_column(
     path: Path, rows: Iterable[tuple[int, list[str]]], name: str, setting: str
 ) -> Iterator[tuple[int, str]]:
-    """One column below a header; every row has as many cells as the header, or none at all."""
+    """One column below a header; every row has as many cells as the header, or none."""
     rows = ((line, row) for line, row in rows if row)
     _, header = next(iter(rows), (0, []))
     _check_column(path, header, name, setting)
@@ -152,7 +152,7 @@ COLUMN_READERS: dict[str, Callable[[Path, str, str, CellCheck], list[Any]]] = {
     ".ndjson": _json_lines,
     ".json": _json_lines,
 }
-"""Ending of a file -> how its columns are read."""
+"""Ending of a file -> reader of its columns."""
 
 
 def _check_cells(
@@ -160,7 +160,7 @@ def _check_cells(
 ) -> list[Any]:
     values = []
     for number, value in cells:
-        # Also the NaN that pandas writes where there is nothing.
+        # pandas writes NaN for a missing value.
         if value is None or value != value:
             raise root_error(f"{path} {unit} {number} holds nothing in column {name!r}")
         if error := check(value):
@@ -179,7 +179,7 @@ def _check_column(path: Path, columns: Iterable[str], name: str, setting_name: s
 
 
 def _undecodable_line(path: Path, error: UnicodeDecodeError) -> str:
-    """The line that is not UTF-8."""
+    """A message that names the line that is not UTF-8."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:

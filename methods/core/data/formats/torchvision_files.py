@@ -1,4 +1,4 @@
-"""The files in which torchvision keeps published sets: idx (MNIST) and pickled batches (CIFAR)."""
+"""Torchvision's files of published sets: idx (MNIST) and pickled batches (CIFAR)."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ class TorchvisionFiles:
         raise NotImplementedError
 
     def image_chunks(self, part: Part) -> Iterator[Images]:
-        """The images, [n, C, H, W] at a time."""
+        """The images, in chunks [n, C, H, W]."""
         raise NotImplementedError
 
     def download(self) -> None:
         """Download into ``root``.
 
-        Each file arrives in one step: a process that looks meanwhile never sees half a file.
+        Each file is moved there in one step, so other processes never see half a file.
 
         Raises:
-            ConfigError: the network or the server does not give it.
+            ConfigError: the download failed.
         """
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -77,7 +77,7 @@ class TorchvisionFiles:
 
 
 class IdxFiles(TorchvisionFiles):
-    """MNIST's format: one file of images and one of labels a part."""
+    """MNIST's format: one file of images and one of labels for each part."""
 
     @property
     def folder(self) -> Path:
@@ -105,7 +105,7 @@ class IdxFiles(TorchvisionFiles):
 
 
 class PickledFiles(TorchvisionFiles):
-    """CIFAR's format: pickled batches, unpickled only after their published digests agree."""
+    """CIFAR's format: pickled batches, unpickled only if their digests are the published ones."""
 
     @property
     def folder(self) -> Path:
@@ -134,7 +134,7 @@ class PickledFiles(TorchvisionFiles):
             ) from None
 
     def _first_damaged_file(self) -> Path:
-        """The first file that is not what was published."""
+        """The first file that differs from the published one."""
         folder = self.root / self.folder
         paths = ((folder / name, md5) for name, md5 in self._files_with_md5())
         damaged_paths = (

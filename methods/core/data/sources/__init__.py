@@ -1,4 +1,4 @@
-"""Data sources, one a file; ``resolve`` turns what an experiment says into one of them."""
+"""Data sources, one per file; ``resolve`` finds the source of an experiment."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ SOURCES: PluginRegistry[Source] = PluginRegistry(
 def resolve(spec: Any, **defaults: Any) -> tuple[str, Source]:
     """The name and the settings for ``cifar10`` or ``{parquet: {...}}``.
 
-    ``defaults`` are settings that hold unless ``spec`` states others.
+    ``defaults`` are settings that ``spec`` can override.
 
     Raises:
-        ConfigError: no such source (the nearest is named), or settings it does not have.
+        ConfigError: unknown source (the message names the nearest), or unknown settings.
     """
     name, settings = split_named(spec)
     return name, SOURCES.load(name).parse({**defaults, **settings}, name)

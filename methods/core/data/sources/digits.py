@@ -1,5 +1,7 @@
-"""The handwritten digits that come with scikit-learn: 1,797 grey images of 8x8 (Alpaydin and
-Kaynak 1998, the test part of the UCI set), for trying things without any file."""
+"""The handwritten digits of scikit-learn: 1,797 grey images of 8x8, for trials without files.
+
+They are the test part of the UCI set (Alpaydin and Kaynak 1998).
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ _TEST_SEED = 1797
 
 
 class Digits(Source):
-    """Grey values 0..16 become 0..255. A fixed fifth is the test part: none was published."""
+    """Grey values 0..16 become 0..255. A fixed fifth is the test part; none was published."""
 
     def files(self) -> list[Path]:
         return []
@@ -38,7 +40,7 @@ class Digits(Source):
 
 @lru_cache(maxsize=1)
 def _load() -> tuple[Images, Labels]:
-    # The file alone: importing scikit-learn takes more than a second, in every worker.
+    # Reads the file only: importing scikit-learn takes more than a second in every process.
     file = distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
     table = np.loadtxt(str(file), delimiter=",", dtype=np.uint8)
     grey = np.rint(table[:, :64] * (255 / 16)).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""A folder of images, one sub-folder a class."""
+"""A folder of images with one sub-folder per class."""
 
 from __future__ import annotations
 
@@ -38,9 +38,8 @@ from stillhouse.spaces.config.problems import ConfigError
 class ImageFolder(Source):
     """``root/train/<class>/*.png`` (or .jpg, .webp, ...), and ``root/test`` or else ``root/val``.
 
-    Hidden folders are no classes, and hidden files no images. Above 2 GB the names and sizes of
-    the files stand for their contents: reading such a set only to name it would cost more than
-    the naming saves.
+    Hidden folders and files are ignored. Above 2 GB the fingerprint uses the names and sizes of the
+    files, because reading all contents would take too long.
     """
 
     version: ClassVar[int] = 2
@@ -84,12 +83,12 @@ class ImageFolder(Source):
         return Decoder(mode, self.size)
 
     def _labelled_paths(self, part: Part) -> list[tuple[Path, int]]:
-        """(path, label), by class and then by name; nothing where the part's folder is missing."""
+        """(path, label), by class and then by name; empty if the part's folder is missing."""
         folders = self._class_folders(part)
         return [(path, n) for n, folder in enumerate(folders) for path in folder.images]
 
     def _class_folders(self, part: Part) -> list[ClassFolder]:
-        """One a class; a test part need not have them all."""
+        """One per class; a test part may lack classes."""
         folder = self._train_folder() if part == "train" else self._test_folder()
         if folder is None:
             return []

@@ -1,4 +1,4 @@
-"""Any set of images in Parquet files, as data hubs publish them."""
+"""A set of images in Parquet files, in the format of data hubs."""
 
 from __future__ import annotations
 
@@ -28,16 +28,15 @@ from stillhouse.spaces.config.base import fingerprint, setting
 class Parquet(Source):
     """Files under ``root``; a row is an example with encoded bytes and a whole-number label.
 
-    Names of classes are those of ``classes``, else those in the files' metadata, and labels count
-    them from 0. Where there are no names, every label of the training files is a class, numbered
-    in order.
+    Class names come from ``classes`` or from the files' metadata; labels are their numbers from 0.
+    Without names every label of the training files is a class, in numeric order.
     """
 
     version: ClassVar[int] = 2
 
     train: str = setting("train*.parquet", "the training files, a pattern relative to root")
     test: str | None = setting("test*.parquet", "the test files; none if there are none")
-    image: str | None = setting(None, "column of images; none means the only one that could be it")
+    image: str | None = setting(None, "column of images; none means the only one of that type")
     label: str = setting("label", "column of labels, whole numbers")
     mode: Mode | None = setting(
         None, "grey (L) or colour (RGB); none means grey if all training images are"
@@ -77,7 +76,7 @@ class Parquet(Source):
             raise root_error(f"the train files under {self.root}: {error}; {remedy}") from None
 
     def _reader_with_mode(self) -> ParquetImages:
-        """The reader, which knows whether images are grey or in colour."""
+        """The reader with a decoder for grey or colour images."""
         reader = self._reader()
         key = fingerprint(["mode", self.fingerprint(), self.train, self.image])
         mode = self.mode or cached_mode(key, lambda: reader.iter_encoded("train"))

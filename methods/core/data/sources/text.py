@@ -1,4 +1,4 @@
-"""Texts with a label each, in Parquet, CSV, TSV or JSON-lines files."""
+"""Texts with labels in Parquet, CSV, TSV or JSON-lines files."""
 
 from __future__ import annotations
 
@@ -28,11 +28,10 @@ from stillhouse.spaces.config.problems import ConfigError
 class Text(TextSource):
     """Files under ``root``; a row is a text and its label, a whole number or a name.
 
-    Of the files that a pattern finds, those count that end in .parquet, .csv, .tsv, .jsonl,
-    .ndjson or .json (one object a line); all of one part must be of one kind. Quotes have a
-    meaning in .csv alone. Without ``classes`` every label of the training files is a class:
-    numbers in their order, names in the alphabet's order. With it labels are the names, or else
-    their numbers from 0.
+    A pattern selects files that end in .parquet, .csv, .tsv, .jsonl, .ndjson or .json (one object
+    per line); all files of a part must be of one kind. Only .csv files have quoting. Without
+    ``classes`` every label of the training files is a class: numbers in numeric order, names in
+    alphabetical order. With ``classes`` labels are these names, or their numbers from 0.
     """
 
     version: ClassVar[int] = 2
@@ -93,9 +92,10 @@ class Text(TextSource):
         root = self.root_folder(f"it must hold files of texts {pattern}")
         paths = tuple(path for path in matching_files(root, pattern) if is_table(path))
         if not paths:
+            endings = ", ".join(COLUMN_READERS)
             raise root_error(
-                f"{root} must hold files {pattern} that end in {', '.join(COLUMN_READERS)} (`train` and "
-                f"`test` are the patterns; `test: null` where there is no test split)"
+                f"{root} must hold files {pattern} that end in {endings} (`train` and `test` are "
+                f"the patterns; `test: null` where there is no test split)"
             )
         if len(kinds := sorted({path.suffix for path in paths})) > 1:
             message = f"{root} holds files {pattern} of several kinds: {', '.join(kinds)}"
@@ -106,15 +106,15 @@ class Text(TextSource):
 
 @lru_cache(maxsize=32)
 def _reads_as_version_1(source: Text, _content_fingerprint: str) -> bool:
-    """Whether version 1 read the same from these files: then their stages keep their keys.
+    """Whether version 1 gave the same labels for these files; their stages then keep their keys.
 
     Args:
-        _digest: fingerprint of the files, so that changed files are read again.
+        _content_fingerprint: of the files, so that changed files are read again.
     """
     if any(path.suffix == ".tsv" and b'"' in path.read_bytes() for path in source.files()):
         return False
     training, test = (source._raw_labels(part) for part in PARTS)
-    source.labels("test")  # says which labels are in no class
+    source.labels("test")  # raises an error for unknown labels
     classes = source._class_index(training)
     return reads_as_version_1(classes, source.classes is not None, [training, test])
 

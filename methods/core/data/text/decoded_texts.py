@@ -1,4 +1,4 @@
-"""Sentences: the texts of one part as word numbers; batches of them are word vectors."""
+"""The texts of one part as token ids; batches of them are word vectors."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from stillhouse.spaces.config.base import fingerprint
 
 
 class TextStore(ImageStore):
-    """int32 word numbers [N, L] on the device; a batch [B, L, 1, D] is looked up when it is due.
+    """int32 token ids [N, L]; a batch is looked up as word vectors [B, L, 1, D].
 
-    So it has the form of float images [B, H, W, C], and goes on as these do.
+    Batches have the form of float images [B, H, W, C].
     """
 
     def __init__(self, ids: TokenIds, vectors: Tensor) -> None:
@@ -48,10 +48,11 @@ class TextStore(ImageStore):
 
 
 class DecodedTexts(DecodedSource):
-    """What a source of texts holds. Numbers, words and vectors are kept on the disk once made.
+    """The content of a text source; token ids, vocabulary and word vectors are cached on the disk.
 
-    Words and learnt vectors are of all training texts but those held out: ``limit`` and
-    ``classes`` choose among labels, and stages that differ in them share one space.
+    Vocabulary and learnt vectors come from all training texts outside the validation split. They do
+    not depend on ``limit`` and ``classes``, so stages that differ in these share one embedding
+    space.
     """
 
     source: TextSource
@@ -70,10 +71,10 @@ class DecodedTexts(DecodedSource):
         return self._sentences[part, spec]
 
     def embedding_table(self, spec: SplitSpec) -> EmbeddingTable:
-        """The words and their vectors.
+        """The vocabulary and its word vectors.
 
         Raises:
-            ConfigError: there is no word in the texts, or a broken line in the file of vectors.
+            ConfigError: the texts have no word, or the file of vectors has a damaged line.
         """
         spec = _without_selection(spec)
         if spec not in self._embedding_tables:
@@ -86,14 +87,14 @@ class DecodedTexts(DecodedSource):
 
     def embedding_space(self, spec: SplitSpec) -> str | None:
         file = self.source.resolved_embedding.file_fingerprint()
-        # A file's vectors are the same whichever words are looked up.
+        # The vectors of a file do not depend on the vocabulary.
         return f"file {file}" if file else self._cache_key("vectors", _without_selection(spec))
 
     def _vocabulary(self, spec: SplitSpec) -> Vocabulary:
         def make() -> np.ndarray:
             texts = [self._texts[row] for row in self.splits(spec).train]
-            found = Vocabulary.from_texts(texts, self.source.vocabulary, self.source.token)
-            return np.frombuffer(json.dumps(found.words).encode(), np.uint8)
+            vocabulary = Vocabulary.from_texts(texts, self.source.vocabulary, self.source.token)
+            return np.frombuffer(json.dumps(vocabulary.words).encode(), np.uint8)
 
         if spec not in self._vocabularies:
             words = json.loads(cached_array(self._cache_key("vocabulary", spec), make).tobytes())
@@ -117,7 +118,7 @@ class DecodedTexts(DecodedSource):
 
     @cached_property
     def _texts(self) -> list[str]:
-        """Of the training part, as long as this is open."""
+        """The texts of the training part."""
         return self.source.texts("train")
 
     def _cache_key(self, content: str, spec: SplitSpec) -> str:
@@ -129,5 +130,5 @@ class DecodedTexts(DecodedSource):
 
 
 def _without_selection(spec: SplitSpec) -> SplitSpec:
-    """The cut without what only chooses among the examples of a split."""
+    """The specification without fields that select examples within a split."""
     return spec._replace(limit=None, classes=None, validation_limit=None)

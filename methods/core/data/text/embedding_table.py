@@ -1,4 +1,4 @@
-"""Lexicon: a vocabulary with a vector for each word, the space in which sentences are points."""
+"""The embedding table: a vocabulary with a vector for each word."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ _CHUNK_SIZE = 4096
 
 @dataclass(frozen=True)
 class EmbeddingTable:
-    """Teachers, students and made sentences of one data set share it, and none of them owns it."""
+    """The vocabulary and word vectors of a data set; all networks on it share them."""
 
     vocabulary: Vocabulary
     vectors: Tensor
     """[V, D], float32, on the CPU; row 0 (padding) is zeros."""
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """[*shape], float32, spread as the words' vectors are: mean and deviation a dimension.
+        """Noise [*shape], float32, with the mean and deviation of the word vectors per dimension.
 
         Args:
             shape: ends with (D, L, 1).
@@ -32,14 +32,14 @@ class EmbeddingTable:
         return mean.view(-1, 1, 1) + deviation.view(-1, 1, 1) * samples
 
     def nearest_words(self, sentences: Tensor) -> list[str]:
-        """The word with the nearest vector (Euclidean) at every position, spaces between.
+        """The words with the nearest vectors (Euclidean) at all positions, joined by spaces.
 
         Args:
             sentences: [M, D, L, 1], such as distilled ones.
         """
         count, dimensions, length, _ = sentences.shape
         points = sentences.detach().float().cpu().permute(0, 2, 3, 1).reshape(-1, dimensions)
-        # |x - w|^2 without |x|^2, which is the same for every word w.
+        # |x - w|^2 without |x|^2, which does not depend on the word w.
         squared_lengths = self.vectors.square().sum(dim=1)
         nearest = [
             (squared_lengths - 2 * points_chunk @ self.vectors.T).argmin(dim=1)
@@ -50,6 +50,6 @@ class EmbeddingTable:
 
 
 def lookup(vectors: Tensor, ids: Tensor) -> Tensor:
-    """Rows of ``vectors`` [V, D] for numbers [B, L]: [B, L, 1, D]."""
+    """Rows of ``vectors`` [V, D] for token ids [B, L]: [B, L, 1, D]."""
     rows = vectors.index_select(0, ids.flatten())
     return rows.view(*ids.shape, 1, vectors.shape[1])

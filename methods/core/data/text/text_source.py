@@ -1,4 +1,4 @@
-"""TextSource: where a data set's texts come from, and how they become numbers."""
+"""The base of text sources, and the settings of their word vectors."""
 
 from __future__ import annotations
 
@@ -19,28 +19,26 @@ _DEFAULT_DIMENSIONS = 100
 
 
 class Embedding(Config):
-    """A vector for each word: learnt from the texts, or read from a file of ``path``."""
+    """Word vectors: learnt from the texts, or read from the file ``path``."""
 
     path: str | None = setting(
-        None, "file of vectors in GloVe's or word2vec's text format, absolute or from root on"
+        None, "file of vectors in GloVe's or word2vec's text format, absolute or relative to root"
     )
     dimensions: int | None = setting(
         None, f"of a vector; none means {_DEFAULT_DIMENSIONS}, or as many as the file has", ge=1
     )
-    window: int = setting(
-        5, "words of each side that count as near, where vectors are learnt", ge=1
-    )
+    window: int = setting(5, "words on each side that count as near, for learnt vectors", ge=1)
 
     @property
     def file(self) -> Path | None:
-        """The file, where vectors are not learnt."""
+        """The file of vectors; None if they are learnt."""
         return None if self.path is None else Path(self.path).expanduser().absolute()
 
     def num_dimensions(self) -> int:
-        """How many dimensions a vector has.
+        """The number of dimensions of a vector.
 
         Raises:
-            ConfigError: the file cannot be read, or has others than ``dimensions`` says.
+            ConfigError: the file cannot be read, or its vectors do not have ``dimensions``.
         """
         if self.file is None:
             return self.dimensions or _DEFAULT_DIMENSIONS
@@ -53,27 +51,29 @@ class Embedding(Config):
         return file_size
 
     def file_fingerprint(self) -> str | None:
-        """The file's fingerprint; none where vectors are learnt.
+        """The file's fingerprint; None if vectors are learnt.
 
         Raises:
             ConfigError: the file cannot be read.
         """
         if self.file is None:
             return None
-        file_dimensions(self.file)  # says in one line that there is none
+        file_dimensions(self.file)  # raises an error that names the file
         return files_fingerprint([self.file])
 
     def identity(self) -> dict[str, Any]:
-        """What decides the vectors, beside the words; where the file lies does not."""
+        """The settings that decide the vectors of given words; the path of the file does not."""
         if (digest := self.file_fingerprint()) is not None:
             return {"file": digest}
         return {"dimensions": self.num_dimensions(), "window": self.window}
 
 
 class TextSource(Source):
-    """A source whose examples are texts. Networks see [dimensions, length, 1] of word vectors."""
+    """A source of texts; networks get word vectors [dimensions, length, 1]."""
 
-    vocabulary: int = setting(5_000, "words kept, the most frequent of the training split", ge=1)
+    vocabulary: int = setting(
+        5_000, "size of the vocabulary, the most frequent words of the training split", ge=1
+    )
     length: int = setting(400, "words of a text that are read; shorter ones are padded", ge=2)
     token: str = setting(TOKEN, "regular expression of a word, found in the lower-cased text")
     embedding: Embedding = setting(Embedding(), "a vector for each word")
@@ -91,7 +91,7 @@ class TextSource(Source):
 
     @property
     def resolved_embedding(self) -> Embedding:
-        """``embedding``, the path of its file from ``root`` on."""
+        """``embedding`` with the path of its file resolved against ``root``."""
         embedding = self.embedding
         if embedding.path is None or self.root is None:
             return embedding
@@ -99,7 +99,7 @@ class TextSource(Source):
         return embedding.model_copy(update={"path": str(path)})
 
     def texts(self, part: Part) -> list[str]:
-        """The texts in order, one for each label.
+        """The texts in order, one per label.
 
         Raises:
             ConfigError: a file is damaged; the message names it.

@@ -1,4 +1,4 @@
-"""Vocabulary: the words of a text data set, and texts as rows of their numbers."""
+"""The vocabulary of a text data set, and texts as token ids."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from stillhouse.spaces.config.problems import ConfigError, Problem
 TOKEN = r"\w+(?:'\w+)*"
 """Letters, digits and underscores, and apostrophes inside: ``don't`` is one word."""
 PADDING, UNKNOWN = "<pad>", "<unk>"
-"""Numbers 0 and 1: what follows a text's end, and every word outside the vocabulary."""
+"""Token ids 0 and 1: padding after a text, and words outside the vocabulary."""
 
 TokenIds = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """``words`` by their numbers; the first two are :data:`PADDING` and :data:`UNKNOWN`.
+    """``words`` in the order of their ids; the first two are :data:`PADDING` and :data:`UNKNOWN`.
 
-    ``token`` is the regular expression of a word, found in lower-cased text.
+    ``token`` is the regular expression of a word in lower-cased text.
     """
 
     words: tuple[str, ...]
@@ -33,7 +33,7 @@ class Vocabulary:
 
     @classmethod
     def from_texts(cls, texts: Iterable[str], size: int, token: str = TOKEN) -> Vocabulary:
-        """The ``size`` most frequent words of ``texts``; among equals those first in the alphabet.
+        """The ``size`` most frequent words of ``texts``; ties are in alphabetical order.
 
         Raises:
             ConfigError: the texts hold no word.
@@ -49,7 +49,7 @@ class Vocabulary:
         return len(self.words)
 
     def encode(self, texts: Sequence[str], length: int) -> TokenIds:
-        """[N, ``length``]: the first words of each text as numbers, then padding."""
+        """[N, ``length``]: the ids of the first words of each text, then padding."""
         ids = np.zeros((len(texts), length), np.int32)
         for row, text in zip(ids, texts, strict=True):
             numbers = [self._index.get(word, 1) for word in words_in(text, self.token, length)]
@@ -57,7 +57,7 @@ class Vocabulary:
         return ids
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The words with these numbers, and a space between."""
+        """The words of these ids, joined by spaces."""
         return " ".join(self.words[number] for number in ids)
 
     @cached_property
@@ -66,7 +66,7 @@ class Vocabulary:
 
 
 def words_in(text: str, token: str = TOKEN, max_words: int | None = None) -> Iterator[str]:
-    """The lower-cased words of a text in order, the first ``max_words`` of them."""
+    """The first ``max_words`` lower-cased words of a text, in order."""
     for number, match in enumerate(re.finditer(token, text.lower())):
         if number == max_words:
             return

@@ -1,4 +1,4 @@
-"""Word vectors: learnt from the texts themselves, or read from a file."""
+"""Word vectors, learnt from texts or read from a file."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 Vectors = NDArray[np.float32]
 
 _MAX_DENSE_WORDS = 512
-"""Words up to which all singular vectors cost less than ARPACK takes for some."""
+"""Up to so many words a full decomposition is faster than ARPACK."""
 _DECIMALS = 4
 
 
 def learn_vectors(ids: TokenIds, words: int, dimensions: int, window: int) -> Vectors:
-    """Vectors [words, dimensions] of what stands near what in texts ``ids`` [N, length].
+    """Vectors [words, dimensions] from the co-occurrence of words in texts ``ids`` [N, length].
 
     Levy, Goldberg and Dagan 2015: the positive pointwise mutual information of words at most
-    ``window`` places apart is U S V^T, and row w of U sqrt(S) stands for word w. Scaled to a mean
-    square of 1; padding (number 0) and what no text holds are zeros; so are dimensions beyond the
-    rank. Signs are settled, and four places kept, so that processors that differ in the last
-    digits make the same vectors.
+    ``window`` positions apart is U S V^T, and row w of U sqrt(S) is the vector of word w. Vectors
+    are scaled to a mean square of 1. Padding (id 0), words in no text and dimensions beyond the
+    rank are zeros. Signs are fixed and values rounded to four decimals, so all processors give
+    equal vectors.
     """
-    # Half a second, in every process, of which few learn vectors.
+    # The import takes half a second, and few processes learn vectors.
     from scipy.sparse.linalg import svds
 
     information = ppmi(ids, words, window)
@@ -49,7 +49,7 @@ def learn_vectors(ids: TokenIds, words: int, dimensions: int, window: int) -> Ve
     strongest = np.abs(vectors).argmax(axis=0)
     vectors *= np.where(vectors[strongest, np.arange(dimensions)] < 0, -1.0, 1.0)
     has_information = np.abs(information).sum(axis=1) > 0
-    # What the factors hold of words without information is rounding.
+    # The factors of words without information are rounding errors.
     vectors[~np.asarray(has_information).ravel()] = 0.0
     scale = (
         np.sqrt(np.mean(np.square(vectors[np.asarray(has_information).ravel()])))
@@ -60,10 +60,10 @@ def learn_vectors(ids: TokenIds, words: int, dimensions: int, window: int) -> Ve
 
 
 def ppmi(ids: TokenIds, words: int, window: int) -> sparse.csr_array:
-    """[words, words], symmetric: max(0, log(P(a, b) / P(a) P(b))) of two words near each other.
+    """[words, words], symmetric: max(0, log(P(a, b) / (P(a) P(b)))) of two words near each other.
 
-    P(a, b) is the share of a and b among all ordered pairs of words that are at most ``window``
-    places apart, P(a) that of a among their first members. Padding (0) is no word.
+    P(a, b) is the share of (a, b) among all ordered pairs of words at most ``window`` positions
+    apart. P(a) is the share of pairs that begin with a. Padding (0) is not a word.
     """
     from scipy import sparse
 
@@ -85,11 +85,11 @@ def ppmi(ids: TokenIds, words: int, window: int) -> sparse.csr_array:
 def load_vectors(path: Path, vocabulary: Vocabulary, dimensions: int) -> Vectors:
     """The vectors [V, ``dimensions``] of a file in GloVe's or word2vec's text format.
 
-    A word that the file lacks, and any unknown one, gets the mean of those that were found;
-    padding is zeros. Of a word that comes twice the first line counts.
+    A word that is not in the file gets the mean of the vectors in the file; padding is zeros. If a
+    word occurs twice, the first line counts.
 
     Raises:
-        ConfigError: a broken line, told by its number, or none of the words is there.
+        ConfigError: a line is damaged, or the file has no word of the vocabulary.
     """
     numbers = {word: number for number, word in enumerate(vocabulary.words) if number > 1}
     vectors = np.full((len(vocabulary), dimensions), np.nan)
@@ -108,10 +108,10 @@ def load_vectors(path: Path, vocabulary: Vocabulary, dimensions: int) -> Vectors
 
 
 def file_dimensions(path: Path) -> int:
-    """How many numbers a word has in the file, by its first line.
+    """The number of dimensions of the vectors in a file, from its first line.
 
     Raises:
-        ConfigError: no such file, or one that does not begin like one of the formats.
+        ConfigError: the file is missing or has another format.
     """
     if problem := read_obstacle(path):
         raise _embedding_error(f"{path} {problem}")
@@ -132,7 +132,7 @@ def file_dimensions(path: Path) -> int:
 
 
 def _iter_lines(path: Path, dimensions: int) -> Iterator[tuple[int, str, list[str]]]:
-    """Line number, word and numbers; a word may hold spaces, as a few of GloVe's do."""
+    """Line number, word and numbers; a few words of GloVe have spaces."""
     with path.open(encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, start=1):
             word, *fields = line.rstrip().rsplit(" ", dimensions)

@@ -1,1 +1,1 @@
-"""Dataset distillation: a few synthetic examples that stand for a whole training split."""
+"""Dataset distillation: a few synthetic examples that replace a training split."""

@@ -1,4 +1,4 @@
-"""The few steps: how a network is trained on distilled examples, as they were distilled."""
+"""Distilled examples, and the training of a network on them."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from stillhouse.spaces.modules.text_layers import without_fused_lstm
 
 
 class DistilledSet(NamedTuple):
-    """Examples that stand for a training split, in the order of the steps."""
+    """Examples that replace a training split, in the order of the steps."""
 
     images: Tensor
-    """[N, *shape], where a data set's images lie in 0..1; these go beyond."""
+    """[N, *shape]; 0..1 is the range of a data set's images, and these may exceed it."""
     labels: Tensor
     """[N, classes], float: the weight of each class."""
     rates: Tensor
-    """[S * E]: the size of every step; N / S examples a step."""
+    """[S * E]: the size of every step; a step has N / S examples."""
 
 
 def train_on_distilled(network: Network, distilled: DistilledSet, steps: int) -> None:
-    """Train in place: pass after pass over the ``steps``, each at its own rate.
+    """Train in place with the rate of each step; the passes repeat the ``steps``.
 
     Plain gradient descent, w <- w - rate * grad, on cross entropy with soft labels (Sucholutsky
     and Schonlau 2021, algorithm 1); dropout is off.

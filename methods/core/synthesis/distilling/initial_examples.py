@@ -1,4 +1,4 @@
-"""What synthetic examples begin as: noise, or the best that a training split gives untaught."""
+"""Initial synthetic examples: noise, or images from the training split."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from stillhouse.methods.core.synthesis.distilling.unroll import Examples
 from stillhouse.spaces.config.problems import ConfigError, Problem
 
 MAX_CANDIDATES = 2_000
-"""Images of a class, the first in order, among which real ones and centres are found."""
+"""The first images of a class, from which real images and centres are selected."""
 LABEL_SMOOTHING = 0.1
 
 
 def initial_examples(data: Dataset, settings: Distilling, generator: torch.Generator) -> Examples:
-    """The examples at first, on the CPU.
+    """The initial examples, on the CPU.
 
     Raises:
-        ConfigError: a class is asked for that has too few training examples.
+        ConfigError: a class has too few training examples.
     """
     classes = settings.initial_classes(data.classes)
     shape = (settings.steps, settings.examples, *data.shape)
@@ -41,7 +41,7 @@ def initial_examples(data: Dataset, settings: Distilling, generator: torch.Gener
 
 
 def _noise_images(data: Dataset, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """As normalised images are spread; for texts, as the vectors of their words are."""
+    """Standard normal noise; for texts, noise with mean and deviation of the word vectors."""
     if embedding_space(data.config) is None:
         return torch.randn(shape, generator=generator)
     return embedding_table(data.config).noise(shape, generator)
@@ -72,7 +72,7 @@ def _initial_labels(
 def _selected_images(
     data: Dataset, selection: str, classes: Sequence[int], generator: torch.Generator
 ) -> Tensor:
-    """[S * M, *shape], normalised: for every class as many as there are labels of it."""
+    """[S * M, *shape], normalised: one image of its class for every label."""
     firsts, means = _read_classes(data)
     images_by_class: dict[int, list[Tensor]] = {}
     for label in sorted(set(classes)):
@@ -87,7 +87,7 @@ def _selected_images(
 
 
 def _read_classes(data: Dataset) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
-    """Of every class its first images, and the mean of all."""
+    """The first images of every class, and the mean of all its images."""
     parts: defaultdict[int, list[Tensor]] = defaultdict(list)
     sums: dict[int, Tensor] = {}
     counts: defaultdict[int, int] = defaultdict(int)
@@ -118,7 +118,7 @@ def _images_of_class(
 
 
 def _cluster_centres(images: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    from sklearn.cluster import KMeans  # a second, which a check need not wait for
+    from sklearn.cluster import KMeans  # the import takes a second
 
     seed = int(torch.randint(2**31 - 1, (), generator=generator))
     flat = images.flatten(1).double().numpy()

@@ -1,4 +1,4 @@
-"""Settings of dataset distillation: how many examples, what of them is learnt, and how."""
+"""Settings of dataset distillation."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from stillhouse.spaces.config.domains import Choice, Integers, LogUniform
 from stillhouse.spaces.config.problems import ConfigError, Problem
 
 MAX_REPORTS = 40
-"""At most so many reports a run; each is over an equal share of the iterations."""
+"""Largest number of epochs of a run; each has an equal share of the iterations."""
 
 
 class Distilling(Config):
-    """Synthetic examples, and the descent that finds them.
+    """Settings of the synthetic examples and of their optimisation.
 
-    Defaults are those of Sucholutsky and Schonlau 2021 for MNIST and LeNet, but for ``clip``.
+    Defaults are those of Sucholutsky and Schonlau 2021 for MNIST and LeNet, except ``clip``.
     """
 
     examples: int = setting(
@@ -36,7 +36,7 @@ class Distilling(Config):
     )
     image_start: Literal["noise", "real", "means", "centres"] = setting(
         "noise",
-        "what learnt images begin as: noise, or the best that the training split gives untaught",
+        "initial values of learnt images: noise, or images from the training split",
         Choice(("noise", "real", "means", "centres")),
     )
     labels: Literal["soft", "softmax", "hard"] = setting(
@@ -46,12 +46,12 @@ class Distilling(Config):
     )
     label_start: Literal["one_hot", "smoothed", "uniform", "normal", "zeros"] = setting(
         "one_hot",
-        "what learnt labels begin as; smoothed: a tenth spread over all classes; uniform, normal: "
-        "drawn",
+        "initial values of learnt labels; smoothed: a tenth spread over all classes; uniform, "
+        "normal: random",
         Choice(("one_hot", "smoothed", "uniform", "normal", "zeros")),
     )
     label_scale: float = setting(
-        1.0, "multiplies what labels begin as", LogUniform(1.0, 10.0), gt=0.0
+        1.0, "multiplies the initial labels", LogUniform(1.0, 10.0), gt=0.0
     )
     start: Literal["fixed", "random"] = setting(
         "fixed", "the one network of the seed, or fresh networks every iteration"
@@ -59,17 +59,17 @@ class Distilling(Config):
     networks: int = setting(4, "fresh networks at once, where start: random", Integers(1, 16), ge=1)
     judged_on: int = setting(20, "fresh networks in the end, where start: random", ge=2)
     iterations: int = setting(20_000, "of Adam, a real batch each", Integers(1_000, 40_000), ge=1)
-    batch_size: int = setting(1024, "real examples that a network is held against", ge=1)
+    batch_size: int = setting(1024, "real examples of a batch", ge=1)
     lr: float = setting(0.01, "of Adam, betas 0.5 and 0.999", LogUniform(1e-3, 0.1), gt=0.0)
     clip: float | None = setting(
         0.5,
-        "largest norm of the gradient; a rare huge one, as several steps in a row give, would "
-        "spoil Adam's moments for hundreds of iterations; null: as published",
+        "largest norm of the gradient; a rare huge gradient of several steps would disturb Adam "
+        "for hundreds of iterations; null: as published",
         gt=0.0,
     )
     halvings: int = setting(9, "of lr, evenly spaced", Integers(0, 12), ge=0)
     keep: Literal["last", "best"] = setting(
-        "last", "whose report's examples are the result; best: on the validation split"
+        "last", "the epoch whose examples are the result; best: by validation accuracy"
     )
 
     @field_validator("classes")
@@ -80,14 +80,20 @@ class Distilling(Config):
         return classes
 
     def lr_at(self, iteration: int) -> float:
-        """Adam's rate at an iteration (from 0): halved *after* every full share of them."""
+        """Adam's learning rate at an iteration (from 0), halved after every full share of them."""
         return float(self.lr * 0.5 ** (iteration * (self.halvings + 1) // self.iterations))
 
+    @property
+    def divergence_remedy(self) -> str:
+        """The end of the message for a loss that is not finite."""
+        advice = f"try a smaller lr than {self.lr:g} or a smaller rate, or set clip"
+        return f"distillation diverged; {advice}"
+
     def check_split(self, validation: int) -> None:
-        """Whether a validation split of so many examples is enough.
+        """Check ``keep`` for a validation split of so many examples.
 
         Raises:
-            ConfigError: the best report is to be kept, and there are none to tell it by.
+            ConfigError: ``keep`` is ``best``, and the split is empty.
         """
         if self.keep == "best" and not validation:
             message = "best needs a validation split, and data.validation is 0"
@@ -95,20 +101,20 @@ class Distilling(Config):
 
     @property
     def initial_images(self) -> str:
-        """What the images are at first."""
+        """The kind of the initial images."""
         return self.image_start if self.images == "learnt" else self.images
 
     @property
     def num_reports(self) -> int:
-        """How many reports there are."""
+        """Number of epochs."""
         return min(MAX_REPORTS, self.iterations)
 
     def iterations_of(self, report: int) -> range:
-        """The iterations that a report (from 0) is over."""
+        """The iterations of an epoch (from 0)."""
         first, last = (self.iterations * n // self.num_reports for n in (report, report + 1))
         return range(first, last)
 
     def initial_classes(self, classes: int) -> list[int]:
-        """The class that each of a step's labels begins with."""
+        """The class of each initial label of a step."""
         order = self.classes or range(classes)
         return [order[index % len(order)] for index in range(self.examples)]

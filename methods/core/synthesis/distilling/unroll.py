@@ -1,4 +1,4 @@
-"""Unroll: a few gradient steps on synthetic examples, and the gradient through all of them.
+"""A few gradient steps on synthetic examples, and the gradient through all of them.
 
 Sucholutsky and Schonlau 2021, "Soft-label dataset distillation and text dataset distillation",
 after Wang, Zhu, Torralba and Efros 2018, "Dataset distillation". From weights theta_0, for
@@ -7,8 +7,8 @@ T = steps x passes,
     theta_i = theta_{i-1} - softplus(r_i) * d/dtheta mean_m -sum_c y[m, c] log softmax_c(f(x_m))
     L = mean_b cross entropy(f(real_b; theta_T), class_b)
 
-and dL/d{x, y, r} goes back one step at a time (their algorithm 1): step i is run again from
-theta_{i-1}, which is all that is kept of it, so memory grows by one set of weights a step.
+and dL/d{x, y, r} goes back one step at a time (their algorithm 1). Only theta_{i-1} of step i is
+stored; the step runs again from it. So memory grows by one set of weights per step.
 """
 
 from __future__ import annotations
@@ -30,36 +30,36 @@ Weights = dict[str, Tensor]
 StepInputs = tuple[Tensor, Tensor, Tensor]
 """A step's images, labels and raw rate."""
 StepVjp = Callable[[Weights], tuple[Weights, Tensor, Tensor, Tensor]]
-"""From the gradient to the weights after a step to that before it, and to what it was told."""
+"""From the gradient by the weights after a step to the gradients by its weights and inputs."""
 
 NUM_KEPT_GRAPHS = 4
-"""Last steps of which the whole graph is kept rather than run again."""
+"""Number of last steps whose graph is kept; earlier steps run again."""
 CHUNK_SIZE = 256
-"""Real examples at once: larger batches leave a processor's cache, and take more memory."""
+"""Real examples at once: larger chunks exceed a processor's cache and need more memory."""
 
 
 class Examples(NamedTuple):
-    """What is learnt, or the gradient to it; S steps of M examples, gone through E times."""
+    """The learnt tensors, or their gradients; S steps of M examples, repeated E times."""
 
     images: Tensor
-    """[S, M, *shape], as a network sees them after the data set's normalisation."""
+    """[S, M, *shape], after the data set's normalisation."""
     labels: Tensor
-    """[S, M, classes], one weight a class: no distribution unless put through a softmax."""
+    """[S, M, classes], one weight per class; a distribution after a softmax only."""
     rates: Tensor
-    """[S * E]; softplus of them are the sizes of the steps, pass after pass."""
+    """[S * E]; their softplus gives the step sizes, pass after pass."""
 
 
 class UnrolledSteps:
-    """Networks of one architecture that take the steps.
+    """The steps for networks of one architecture.
 
     Args:
-        network: gives the architecture; run in eval mode, so without dropout, and LSTMs unfused.
-        mean, std: of the data set, one value a channel.
-        softmax: labels are put through a softmax.
-        kept: see :data:`NUM_KEPT_GRAPHS`; it changes memory and time, no figure.
+        network: the architecture; it runs in eval mode, with LSTMs unfused.
+        mean, std: of the data set, one value per channel.
+        softmax: whether labels pass through a softmax.
+        num_kept_graphs: see :data:`NUM_KEPT_GRAPHS`; it changes memory and time, not results.
 
     Raises:
-        ConfigError: it has batch norm.
+        ConfigError: the network has batch norm.
     """
 
     def __init__(
@@ -83,9 +83,9 @@ class UnrolledSteps:
         """The loss on real examples after the steps, and its gradient.
 
         Args:
-            weights: where the network starts.
-            real: [B, *shape], as a data set gives them.
-            truth: [B] int64.
+            weights: initial weights of the network.
+            real: [B, *shape], images of the data set in 0..1.
+            targets: [B] int64.
         """
         weights_history: list[Weights] = [weights]
         vjps: list[StepVjp] = []
@@ -114,20 +114,19 @@ class UnrolledSteps:
     def gradients(
         self, weights: Weights, examples: Examples, real: Tensor, targets: Tensor
     ) -> tuple[Tensor, Examples]:
-        """The mean of :meth:`gradient` over several networks; ``weights`` of all are stacked."""
+        """The mean of :meth:`gradient` over several networks, whose ``weights`` are stacked."""
         batched = vmap(self.gradient, in_dims=(0, None, None, None))
         losses, stacked_gradients = batched(weights, examples, real, targets)
         return losses.mean(), Examples(*(part.mean(dim=0) for part in stacked_gradients))
 
     def step(self, weights: Weights, images: Tensor, labels: Tensor, rate: Tensor) -> Weights:
-        """One step on a step's examples: images [M, *shape], soft labels [M, classes], and a rate
-        [] before its softplus."""
+        """One step on images [M, *shape] and labels [M, classes]; ``rate`` [] precedes softplus."""
         gradient = grad(self._step_loss)(weights, images, labels)
         size = F.softplus(rate)
         return {name: weight - size * gradient[name] for name, weight in weights.items()}
 
     def _step_with_vjp(self, weights: Weights, inputs: StepInputs) -> tuple[Weights, StepVjp]:
-        """One step, and what takes a gradient back through it."""
+        """One step, and its vector-Jacobian product."""
         result: Any = vjp(self.step, weights, *inputs)
         after, vjp_of_step = result
         return after, vjp_of_step
@@ -143,7 +142,7 @@ class UnrolledSteps:
     def _real_loss_gradient(
         self, weights: Weights, real: Tensor, targets: Tensor
     ) -> tuple[Weights, Tensor]:
-        """The gradient to the weights of the mean cross entropy over a real batch, and that."""
+        """The gradient of the mean cross entropy over a real batch, and its value."""
 
         def chunk_loss(weights: Weights, some: Tensor, classes: Tensor) -> Tensor:
             total = F.cross_entropy(self._logits(weights, some), classes, reduction="sum")
@@ -166,7 +165,7 @@ class UnrolledSteps:
 
 
 def copy_weights(network: Network) -> Weights:
-    """A network's weights, apart from it."""
+    """Copies of a network's weights."""
     return {name: weight.detach().clone() for name, weight in network.named_parameters()}
 
 
@@ -177,10 +176,10 @@ def stack_weights(network_factory: Callable[[], Network], count: int) -> Weights
 
 
 def require_no_batch_norm(network: Network) -> None:
-    """Refuse a network whose answers hang on running statistics.
+    """Check that a network has no running statistics.
 
     Raises:
-        ConfigError: there is batch norm in it.
+        ConfigError: it has batch norm.
     """
     for name, module in network.named_modules():
         if isinstance(module, _NormBase) and module.running_mean is not None:

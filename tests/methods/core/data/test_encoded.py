@@ -81,8 +81,8 @@ def parquet(root: Path, images: list[bytes]) -> Source:
 @pytest.mark.parametrize("make", [folder, parquet])
 def test_images_of_both_directions_are_one_size_once_they_stand(tmp_path: Path, make: Any) -> None:
     source = make(tmp_path, [encoded(UPRIGHT[8](STORED), 6), encoded(STORED, 1)])
-    images, _ = source.read("train")
-    assert source.facts().shape == (3, 4, 6)
+    images, _ = source.read_all("train")
+    assert source.info().shape == (3, 4, 6)
     np.testing.assert_array_equal(images[0], images[1])
 
 
@@ -102,8 +102,8 @@ def test_one_image_in_colour_makes_the_set_one_in_colour(
 ) -> None:
     """The first image alone does not decide: a grey one would take the colour from all."""
     source = make(tmp_path, [plain({"R": "RGB"}.get(mode, mode)) for mode in modes])
-    assert source.facts().shape == (channels, 4, 6)
-    images, labels = source.read("train")
+    assert source.info().shape == (channels, 4, 6)
+    images, labels = source.read_all("train")
     assert images.shape == (len(modes), channels, 4, 6)
     if channels == 3:
         order = np.argsort(labels, kind="stable") if make is folder else range(len(modes))

@@ -130,7 +130,7 @@ def test_distinct_labels_are_distinct_classes_and_none_is_empty(labels: list[Any
         (["a", None], "line 2 holds nothing in column 'label'"),
         ([0, float("nan")], "line 2 holds nothing in column 'label'"),
         ([0, float("inf")], "line 2, column 'label': needs one label"),
-        (["a", "\ud800"], "line 2, column 'label': the label '\\ud800' holds half a letter"),
+        (["a", "\ud800"], "line 2, column 'label': the label '\\ud800' is no valid Unicode text"),
         (["a", "a"], "all 2 training examples are of one class, 'a'; a classifier needs"),
         ([3, 3], "all 2 training examples are of one class, '3'"),
     ],

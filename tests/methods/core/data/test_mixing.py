@@ -6,12 +6,7 @@ import torch
 from torchvision.transforms import v2
 
 from stillhouse.methods.core.data.augmentation.augment import Augment
-from stillhouse.methods.core.data.augmentation.mixing import (
-    Mix,
-    draw_mix,
-    mix_images,
-    mix_labels,
-)
+from stillhouse.methods.core.data.augmentation.mixing import Mix, draw_mix, mix_images, mix_labels
 from stillhouse.methods.core.data.augmentation.randaugment import (
     OPERATIONS,
     apply_changes,

@@ -25,10 +25,7 @@ def part(count: int) -> NDArray[np.int64]:
     return np.zeros(count, np.int64)
 
 
-@given(
-    st.lists(st.integers(1, 30), min_size=1, max_size=6),
-    st.integers(0, 2**40),
-)
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=6), st.integers(0, 2**40))
 def test_every_prefix_has_the_proportions_of_the_whole(counts: list[int], seed: int) -> None:
     labels = np.repeat(np.arange(len(counts)), counts)
     order = stratified_order(labels, seed)
@@ -152,9 +149,7 @@ def test_a_limit_of_the_held_out_examples_is_nested_stratified_and_leaves_traini
 
 
 @given(
-    st.lists(st.integers(1, 6), min_size=2, max_size=12),
-    st.floats(0.05, 0.9),
-    st.integers(0, 50),
+    st.lists(st.integers(1, 6), min_size=2, max_size=12), st.floats(0.05, 0.9), st.integers(0, 50)
 )
 def test_every_class_trains_and_rows_stay_where_that_is_so(
     counts: list[int], validation: float, seed: int

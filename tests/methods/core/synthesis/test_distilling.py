@@ -31,6 +31,7 @@ from stillhouse.methods.core.synthesis.distilling.unroll import (
 from stillhouse.spaces.config.problems import ConfigError
 from stillhouse.spaces.modules.network import Network
 from stillhouse.spaces.network_spec import NetworkSpec
+from tests.support.checkpointers import MemoryCheckpointer
 
 CPU = torch.device("cpu")
 SHAPE, CLASSES = (2, 3, 1), 3
@@ -364,10 +365,10 @@ def test_labels_through_a_softmax_are_distributions(digits):
 @pytest.mark.parametrize(("clip", "largest"), [(1e-3, True), (1e6, False)])
 def test_a_gradient_is_clipped_as_a_whole(digits, clip, largest):
     """Adam's first moment after one iteration is (1 - 0.5) times the gradient that it was told."""
-    plain, clipped = Kept(1), Kept(1)
+    plain, clipped = MemoryCheckpointer(only_at=1), MemoryCheckpointer(only_at=1)
     distilled(digits, iterations=2, clip=None, saves=plain)
     distilled(digits, iterations=2, clip=clip, saves=clipped)
-    told, cut = (2 * torch.cat(_firsts(kept.stored)) for kept in (plain, clipped))
+    told, cut = (2 * torch.cat(_firsts(kept.saved[-1])) for kept in (plain, clipped))
     torch.testing.assert_close(cut, told * clip / told.norm() if largest else told)
 
 
@@ -381,23 +382,6 @@ def test_fresh_networks_are_judged_with_mean_and_spread(digits):
     assert figures["val_accuracy"] > 0.3
     assert figures["val_accuracy_spread"] > 0
     assert figures["val_accuracy"] != curve[-1]["val_accuracy"]  # of three alone
-
-
-class Kept:
-    """Saves that store after ``number`` reports, once."""
-
-    def __init__(self, number):
-        self.number, self.option_counts, self.stored = number, 0, None
-
-    def load(self):
-        return self.stored
-
-    def is_due(self):
-        self.option_counts += 1
-        return self.option_counts == self.number
-
-    def save(self, tensors):
-        self.stored = tensors
 
 
 def test_the_best_report_is_kept(digits):
@@ -421,12 +405,12 @@ def test_the_best_needs_a_validation_split(digits):
 
 @pytest.mark.parametrize("told", [{}, {"keep": "best"}, {"start": "random", "networks": 2}])
 def test_it_resumes_with_the_same_bits(digits, told):
-    saves = Kept(17)
+    saves = MemoryCheckpointer(only_at=17)
     curve, found, _ = distilled(digits, **told, saves=saves)
     again, resumed, _ = distilled(digits, **told, saves=saves)
     assert all(torch.equal(a, b) for a, b in zip(found, resumed, strict=True))
     assert [r["train_loss"] for r in again] == [r["train_loss"] for r in curve]
-    assert not torch.equal(saves.stored["examples.images"], found.images)
+    assert not torch.equal(saves.saved[-1]["examples.images"], found.images)
 
 
 def test_batch_norm_is_refused(digits):

@@ -140,11 +140,7 @@ def unroll(network):
 
 
 @pytest.mark.parametrize(
-    "spec",
-    [
-        {"text_cnn": {"filters": 3, "heights": [2, 3]}},
-        {"bilstm": {"hidden": 2}},
-    ],
+    "spec", [{"text_cnn": {"filters": 3, "heights": [2, 3]}}, {"bilstm": {"hidden": 2}}]
 )
 def test_the_gradient_is_that_of_finite_differences(spec):
     network, examples, real, truth = scene(spec)

@@ -7,7 +7,6 @@ import itertools
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 from torch import nn
 
@@ -22,27 +21,10 @@ from stillhouse.methods.core.synthesis.inversion import (
 from stillhouse.methods.core.training.teachers import FrozenTeacher, Teachers
 from stillhouse.spaces.config.problems import ConfigError
 from stillhouse.spaces.modules.network import Network
+from tests.support.checkpointers import MemoryCheckpointer
 
 SHAPE = (1, 8, 8)
 FEW = Inversion(images=7, batch_size=4, steps=3)
-
-
-class Memory:
-    """Keeps what was stored last, as bytes of a safetensors file."""
-
-    def __init__(self):
-        self.selected_metrics = None
-
-    def load(self):
-        return (
-            None if self.selected_metrics is None else safetensors.torch.load(self.selected_metrics)
-        )
-
-    def is_due(self):
-        return True
-
-    def save(self, tensors):
-        self.selected_metrics = safetensors.torch.save(tensors)
 
 
 def made(teacher, how=FEW, saves=None, seed=0):
@@ -130,7 +112,7 @@ def test_the_same_seed_makes_the_same_images_also_after_a_break(build):
     teacher = build("cnn2")
     reports, whole = made(teacher)
     assert [report["epoch"] for report in reports] == [1, 2]
-    memory = Memory()
+    memory = MemoryCheckpointer()
     list(
         itertools.islice(
             invert(

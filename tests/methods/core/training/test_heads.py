@@ -16,6 +16,7 @@ from stillhouse.methods.soft_targets import SoftTargets
 from stillhouse.spaces.config.problems import ConfigError
 from stillhouse.spaces.modules.heads import maps, stage_ends, with_linear_heads
 from stillhouse.spaces.modules.network import Output
+from tests.support.checkpointers import MemoryCheckpointer
 
 SHAPE = (1, 8, 8)
 BATCH = Batch(torch.zeros(6, *SHAPE), torch.zeros(6).long(), torch.arange(6))
@@ -183,25 +184,13 @@ def test_training_them_together_is_training_each_alone(build, digits):
         torch.testing.assert_close(one, other)
 
 
-class Epochs:
-    """Keeps a state after every epoch."""
-
-    def __init__(self, begin=None):
-        self.states, self._begin = [], begin
-
-    def load(self):
-        return self._begin
-
-    def is_due(self):
-        return True
-
-    def save(self, tensors):
-        self.states.append(tensors)
-
-
 def test_each_head_keeps_its_own_best_epoch(build, digits):
     """By its accuracy on all that is held out; published code looks at the last batch's loss."""
-    network, saves, data = headed(build("cnn8")), Epochs(), digits(limit=150, validation=0.4)
+    network, saves, data = (
+        headed(build("cnn8")),
+        MemoryCheckpointer(),
+        digits(limit=150, validation=0.4),
+    )
     training = Training.parse({"epochs": 8, "batch_size": 32, "lr": 0.3, "schedule": "constant"})
     cpu = torch.device("cpu")
     reports = list(train_heads(network, data, training, seed=0, device=cpu, checkpointer=saves))
@@ -212,7 +201,7 @@ def test_each_head_keeps_its_own_best_epoch(build, digits):
         assert reports[-1][f"{name}_head_best_epoch"] == best[name] + 1
         assert reports[-1][f"{name}_head_best_val_accuracy"] == max(curve)
         for key, value in network.heads[name].state_dict().items():
-            assert torch.equal(value, saves.states[best[name]][f"heads.{name}.{key}"])
+            assert torch.equal(value, saves.saved[best[name]][f"heads.{name}.{key}"])
     assert len(set(best.values())) > 1, "another seed, please: all were best at once"
 
 
@@ -243,10 +232,10 @@ def test_no_graph_grows_through_the_teacher(build, digits):
 
 
 def test_resumed_training_ends_with_the_same_bits(build, digits):
-    whole, saves, cpu = headed(build("cnn8")), Epochs(), torch.device("cpu")
+    whole, saves, cpu = headed(build("cnn8")), MemoryCheckpointer(), torch.device("cpu")
     wanted = list(train_heads(whole, digits(), FAST, seed=0, device=cpu, checkpointer=saves))
     resumed = headed(build("cnn8"), seed=9)
-    begin = Epochs(saves.states[1])
+    begin = MemoryCheckpointer(initial=saves.saved[1])
     found = list(train_heads(resumed, digits(), FAST, seed=0, device=cpu, checkpointer=begin))
     for key, value in whole.state_dict().items():
         assert torch.equal(value, resumed.state_dict()[key]), key

@@ -13,6 +13,7 @@ from stillhouse.methods.core.config.training import Training
 from stillhouse.methods.core.objective.method import BuildContext, Progress
 from stillhouse.methods.core.objective.objective import Objective
 from stillhouse.methods.core.training.learner import Learner
+from stillhouse.methods.core.training.optimisation import build_optimizer
 from stillhouse.methods.core.training.teachers import Teachers
 
 CPU = torch.device("cpu")
@@ -46,11 +47,7 @@ def flat(tensors):
 
 RULES = [
     ({"optimizer": "sgd"}, torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
-    (
-        {"optimizer": "sgd", "momentum": 0.0, "nesterov": False},
-        torch.optim.SGD,
-        {},
-    ),
+    ({"optimizer": "sgd", "momentum": 0.0, "nesterov": False}, torch.optim.SGD, {}),
     ({"optimizer": "adamw", "lr": 0.01}, torch.optim.AdamW, {}),
 ]
 
@@ -83,7 +80,8 @@ def test_weight_decay_may_leave_norms_and_biases_alone(digits, build, settings, 
             norm = isinstance(module, torch.nn.BatchNorm2d)
             (kept if norm or name == "bias" else pulled).append(parameter)
     learner = learner_of(student, data, weight_decay=0.1, decay_weights_only=True, **settings)
-    groups = learner._optimizer.param_groups
+    training = Training.parse({"weight_decay": 0.1, "decay_weights_only": True, **settings})
+    groups = build_optimizer(list(student.parameters()), training).param_groups
     assert [(len(g["params"]), g["weight_decay"]) for g in groups] == [
         (len(pulled), 0.1),
         (len(kept), 0.0),
@@ -101,15 +99,16 @@ def test_weight_decay_may_leave_norms_and_biases_alone(digits, build, settings, 
 
 
 @pytest.mark.parametrize("only", [False, True])
-def test_a_step_without_a_gradient_shrinks_what_decays(digits, build, only):
+def test_a_step_without_a_gradient_shrinks_what_decays(build, only):
     """By lr * weight_decay, and nothing else."""
-    data, student = digits(), build("resnet8")
+    student = build("resnet8")
     settings = {"momentum": 0.0, "nesterov": False, "weight_decay": 0.5, "lr": 0.1}
-    learner = learner_of(student, data, decay_weights_only=only, **settings)
+    training = Training.parse({"decay_weights_only": only, **settings})
+    optimizer = build_optimizer(list(student.parameters()), training)
     before = {name: p.detach().clone() for name, p in student.named_parameters()}
     for parameter in student.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    learner._optimizer.step()
+    optimizer.step()
     for name, parameter in student.named_parameters():
         alone = only and ("bn" in name or name.endswith("bias") or parameter.dim() == 1)
         torch.testing.assert_close(parameter, before[name] * (1.0 if alone else 0.95))
@@ -132,7 +131,7 @@ def test_the_average_is_the_closed_form(digits, build):
     shares = [math.prod(decays)]
     shares += [(1 - d) * math.prod(decays[k + 1 :]) for k, d in enumerate(decays)]
     assert sum(shares) == pytest.approx(1)
-    found = learner.result.state_dict()
+    found = learner.results[0].state_dict()
     for name, value in found.items():
         if value.is_floating_point():
             terms = [

@@ -63,13 +63,7 @@ def small(start, stop, seed=0, inputs=8, outputs=8):
 def learn(teacher, data, some, epochs=2, inputs="data", **changes):
     settings = {"epochs": epochs, "batch_size": 32, "lr": 0.02, **changes}
     learning = NeighbourhoodTraining(
-        teacher,
-        some,
-        data,
-        Training(**settings),
-        inputs=inputs,
-        seed=0,
-        device=CPU,
+        teacher, some, data, Training(**settings), inputs=inputs, seed=0, device=CPU
     )
     return learning, [learning.run_epoch() for _ in range(epochs)]
 

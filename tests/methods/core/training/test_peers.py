@@ -7,7 +7,6 @@ import itertools
 
 import numpy as np
 import pytest
-import safetensors.torch
 import torch
 from torch import nn
 
@@ -16,6 +15,7 @@ from stillhouse.methods.core.objective.objective import Objective
 from stillhouse.methods.core.training.teachers import FrozenTeacher
 from stillhouse.methods.core.training.train import train
 from stillhouse.spaces.modules.network import Network
+from tests.support.checkpointers import MemoryCheckpointer
 
 MUTUAL = Objective.parse({"cross_entropy": {}, "soft_targets": {"temperature": 1.0}})
 TIMES = ("seconds", "images_per_second")
@@ -115,24 +115,6 @@ def test_peers_of_other_sizes_and_a_teacher_learn_by_features_too(digits, build)
     assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
 
 
-class Memory:
-    """Keeps what was stored last, as bytes of a safetensors file."""
-
-    def __init__(self):
-        self.selected_metrics = None
-
-    def load(self):
-        return (
-            None if self.selected_metrics is None else safetensors.torch.load(self.selected_metrics)
-        )
-
-    def is_due(self):
-        return True
-
-    def save(self, tensors):
-        self.selected_metrics = safetensors.torch.save(tensors)
-
-
 @pytest.mark.parametrize("settings", [{}, {"ema": 0.9, "keep": "best"}])
 def test_resumes_with_the_same_bits(digits, build, settings):
     objective = Objective.parse({"cross_entropy": {}, "soft_targets": {}, "channel_attention": {}})
@@ -143,7 +125,7 @@ def test_resumes_with_the_same_bits(digits, build, settings):
 
     student, peers = networks()
     whole = list(run(student, peers, digits(), objective=objective, **told))
-    memory = Memory()
+    memory = MemoryCheckpointer()
     first, others = networks()
     list(itertools.islice(run(first, others, digits(), (), objective, memory, **told), 2))
     again, others = networks()

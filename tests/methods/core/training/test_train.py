@@ -8,7 +8,6 @@ import json
 from types import SimpleNamespace
 
 import pytest
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -21,6 +20,7 @@ from stillhouse.methods.core.training.teachers import FrozenTeacher
 from stillhouse.methods.core.training.train import Diverged, Training, train
 from stillhouse.spaces.config.problems import ConfigError
 from stillhouse.spaces.modules.network import Network
+from tests.support.checkpointers import MemoryCheckpointer
 
 LABELS = Objective.parse({"cross_entropy": {}})
 BOTH = Objective.parse({"cross_entropy": {"weight": 0.3}, "soft_targets": {"weight": 0.7}})
@@ -50,25 +50,6 @@ def bare():
     """A network without batch norm, whose outputs do not depend on its mode."""
     layers = nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
     return Network({"head": layers})
-
-
-class Memory:
-    """Keeps what was stored last, as bytes of a safetensors file."""
-
-    def __init__(self, every=1):
-        self.selected_metrics, self.interval_s, self.option_counts = None, every, 0
-
-    def load(self):
-        return (
-            None if self.selected_metrics is None else safetensors.torch.load(self.selected_metrics)
-        )
-
-    def is_due(self):
-        self.option_counts += 1
-        return self.option_counts % self.interval_s == 0
-
-    def save(self, tensors):
-        self.selected_metrics = safetensors.torch.save(tensors)
 
 
 class Translator(Method):
@@ -208,7 +189,7 @@ def test_resumed_training_ends_with_the_same_bits(digits, build, settings, augme
 
     whole, reports = start(0)
     expected = untimed(reports)
-    saves = Memory()
+    saves = MemoryCheckpointer()
     _, first = start(0, saves)
     for _ in itertools.islice(first, 3):
         pass
@@ -219,7 +200,7 @@ def test_resumed_training_ends_with_the_same_bits(digits, build, settings, augme
 
 
 def test_training_resumes_where_it_was_last_stored(digits, build):
-    saves = Memory(every=2)
+    saves = MemoryCheckpointer(every=2)
     first = run(build("cnn2"), digits(), saves=saves, epochs=4)
     for _ in itertools.islice(first, 3):
         pass
@@ -232,7 +213,7 @@ def test_training_resumes_where_it_was_last_stored(digits, build):
 
 
 def test_what_is_stored_when_all_is_done_needs_no_more_steps(digits, build):
-    saves = Memory()
+    saves = MemoryCheckpointer()
     one, other = build("cnn2"), build("cnn2", seed=1)
     reports = list(run(one, digits(), saves=saves))
     assert list(run(other, digits(), saves=saves)) == reports
@@ -294,7 +275,7 @@ def test_a_methods_own_weights_learn_along_and_are_dropped(digits, build):
     student, data = build("resnet8"), digits()
     names = list(student.state_dict())
     teachers = [FrozenTeacher(build("resnet8", seed=3))]
-    saves = Memory()
+    saves = MemoryCheckpointer()
     reports = list(
         run(student, data, Objective.parse({"translator": {}}), teachers, saves, epochs=8, lr=0.1)
     )
