@@ -184,7 +184,8 @@ def _export_as(
         if not difference <= tolerance:  # also where it is not a number
             message = (
                 f"{name} answers otherwise than the network it was made from: logits differ by "
-                f"{difference:.2g} of the largest, at most {tolerance:g} is allowed; use another format"
+                f"{difference:.2g} of the largest, at most {tolerance:g} is allowed; use "
+                "another format"
             )
             raise ConfigError([Problem("--to", message)])
         latency = _measure_latency(predict, images)

@@ -91,10 +91,14 @@ def _cost_section(record: Record, export_result: ExportResult) -> str:
     )
     head = ("", "bytes", "ms an image", "logits differ by", "same class")
     comparison_text = (
-        f"Answers compared on {export_result.images} images of the {export_result.split} split; the "
+        f"Answers compared on {export_result.images} images of the {export_result.split} "
+        "split; the "
         "largest difference, as a share of the largest logit."
     )
-    return f"{size_text}. One image at a time, one thread.\n\n{_table(head, rows)}\n\n{comparison_text}"
+    return (
+        f"{size_text}. One image at a time, one "
+        f"thread.\n\n{_table(head, rows)}\n\n{comparison_text}"
+    )
 
 
 def _data_section(record: Record) -> Iterator[str]:

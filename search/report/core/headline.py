@@ -45,7 +45,8 @@ def headline(outcome: Outcome) -> str:
     best_runs, ranked, metric = best_seed_runs(outcome), ranking(outcome), outcome.goals[0].figure
     if best_runs:
         return (
-            f"The best student ({best_runs.role}{_size_text(best_runs)}) reaches {_mean_text(best_runs, metric)} "
+            f"The best student ({best_runs.role}{_size_text(best_runs)}) reaches "
+            f"{_mean_text(best_runs, metric)} "
             f"{formatting.metric_label(metric)} {_seeds_text(best_runs)}."
         )
     if not ranked:
@@ -53,7 +54,8 @@ def headline(outcome: Outcome) -> str:
     value = formatting.format_value(metric, ranked[0].figures.get(metric, math.nan))
     return (
         f"The best of {len(ranked)} finished trials, trial {ranked[0].number}, reached {value} "
-        f"{formatting.metric_label(metric)}. One seed only: no spread known, and since it was chosen by "
+        f"{formatting.metric_label(metric)}. One seed only: no spread known, and since it "
+        "was chosen by "
         "this figure it is likely to be a lucky one."
     )
 
@@ -61,7 +63,8 @@ def headline(outcome: Outcome) -> str:
 def limit_violations(outcome: Outcome, seed_runs: SeedRuns) -> list[str]:
     """A sentence for each limit that the mean of a configuration over its seeds breaks."""
     return [
-        f"Its mean {formatting.metric_label(metric)} over the seeds, {formatting.format_value(metric, mean)}, "
+        f"Its mean {formatting.metric_label(metric)} over the seeds, "
+        f"{formatting.format_value(metric, mean)}, "
         f"breaks the limit: {_limit_text(metric, outcome.limits[metric])}."
         for metric, mean in seed_runs.limit_violations(outcome.limits).items()
     ]
@@ -142,11 +145,17 @@ def _group_sentences(group: ComparisonGroup, metric: str) -> Iterator[str]:
     prefix = f"{group.name}: " if group.name else ""
     if prefix:
         text = f"{best_runs.role}{_size_text(best_runs)}"
-        yield f"{prefix}the best ({text}) reaches {_mean_text(best_runs, metric)} {_seeds_text(best_runs)}."
+        yield (
+            f"{prefix}the best ({text}) reaches {_mean_text(best_runs, metric)} "
+            f"{_seeds_text(best_runs)}."
+        )
     for role, other in group.baselines.items():
         values_text = f"{_mean_text(other, metric)}{_other_size_text(other, best_runs)}"
         text = difference_text(best_runs, other, metric)
-        yield f"{prefix}{'against' if prefix else 'Against'} {ROLE_STYLES[role].description} ({values_text}): {text}."
+        yield (
+            f"{prefix}{'against' if prefix else 'Against'} {ROLE_STYLES[role].description} "
+            f"({values_text}): {text}."
+        )
     if ties := [r.role for r in group.runners_up if verdict(best_runs, r, metric).is_tie]:
         word = "within" if prefix else "Within"
         yield f"{prefix}{word} seed noise of the best: {', '.join(ties)}."
@@ -172,7 +181,10 @@ def trials_sentence(outcome: Outcome) -> str:
     )
     plural = "" if len(outcome.trials) == 1 else "s"
     detail = f": {states}{infeasible_text}" if states else ""
-    return f"{len(outcome.trials)} trial{plural} in {formatting.format_duration(outcome.seconds)}{detail}."
+    return (
+        f"{len(outcome.trials)} trial{plural} in "
+        f"{formatting.format_duration(outcome.seconds)}{detail}."
+    )
 
 
 def screen_sentence(outcome: Outcome) -> str:
@@ -191,7 +203,10 @@ def screen_sentence(outcome: Outcome) -> str:
     weights_text = (
         ", each of which counts for as many as it stands for" if quality.num_checked else ""
     )
-    return f"Screen on distilled data: {counts_text}; with the real figures: {quality.correlation_text}{weights_text}.{disabled_text}"
+    return (
+        f"Screen on distilled data: {counts_text}; with the real figures: "
+        f"{quality.correlation_text}{weights_text}.{disabled_text}"
+    )
 
 
 def reuse_sentence(outcome: Outcome, participants: Participants) -> str:
@@ -211,7 +226,8 @@ def reuse_sentence(outcome: Outcome, participants: Participants) -> str:
     if repeat_seconds > 0:
         text += (
             f" The trials rest on {len(uses)} of them, {sum(uses.values())} times in all: made "
-            f"anew for each trial they would have taken {formatting.format_duration(repeat_seconds)} more."
+            "anew for each trial they would have taken "
+            f"{formatting.format_duration(repeat_seconds)} more."
         )
     return text
 

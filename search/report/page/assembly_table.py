@@ -82,7 +82,8 @@ def _calibration_sentence(calibration: Mapping[str, Any], metric: str, score: st
     )
     text = (
         f"Calibrated by {calibration['assemblies']} assemblies: {_CALIBRATED_METRICS[metric]} "
-        f"were apart by {text_before} before and by {text_after} after. The honest figure, each assembly predicted by a "
+        f"were apart by {text_before} before and by {text_after} after. The honest figure, "
+        "each assembly predicted by a "
         f"fit to the others, is {text_left_out}."
     )
     error_before, _, error_left_out = (
@@ -119,7 +120,8 @@ def _planning_sentences(rows: Sequence[AssemblyResult]) -> Iterator[str]:
     if losses:
         error = _mean_error([(1.0 - loss, accuracy) for loss, accuracy in losses])
         yield (
-            f"Of {_count_text(losses)} planned with a calibration, the predicted accuracy as assembled "
+            f"Of {_count_text(losses)} planned with a calibration, the predicted accuracy as "
+            "assembled "
             f"was {_error_text(error, 'val_accuracy')} off on average."
         )
     if latencies := _pairs(planned, "planned_latency_ms", "latency_ms"):

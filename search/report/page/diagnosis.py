@@ -90,7 +90,9 @@ def diagnosis_sentences(diagnosis: Diagnosis) -> Iterator[str]:
         return
     best_part = max(parts, key=diagnosis.gain)
     share = diagnosis.gain(best_part) / diagnosis.gain(soft_targets)
-    yield f"Most of the gain of soft targets: {VARIANTS[best_part.role]}, {100 * share:.0f} % of it."
+    yield (
+        f"Most of the gain of soft targets: {VARIANTS[best_part.role]}, {100 * share:.0f} % of it."
+    )
 
 
 def _draw_picture(diagnosis: Diagnosis) -> Picture:

@@ -171,7 +171,10 @@ def _caption(record: Record, tensors: Mapping[str, Tensor]) -> str:
     steps = f"{len(rates)} step{'s' * (len(rates) != 1)} on them, of size{'s' * (len(rates) != 1)}"
     caption += f"After {steps} {sizes}, {network}"
     if "val_accuracy" in record.figures:
-        caption += f" is right on {formatting.format_value('val_accuracy', record.figures['val_accuracy'])}"
+        caption += (
+            " is right on "
+            f"{formatting.format_value('val_accuracy', record.figures['val_accuracy'])}"
+        )
         caption += " of the validation split"
         if "val_accuracy_spread" in record.figures:
             caption += f" (the mean of {record.settings['judged_on']} fresh networks)"

@@ -51,7 +51,8 @@ def draw(outcome: Outcome, space: Mapping[str, Any]) -> Picture | None:
 
 def _caption(outcome: Outcome, shares: Sequence[Any], trials: Sequence[TrialResult]) -> str:
     caption = (
-        f"Left: each searched value's share in how {formatting.metric_label(outcome.goals[0].figure)} "
+        "Left: each searched value's share in how "
+        f"{formatting.metric_label(outcome.goals[0].figure)} "
         f"varies between trials. Right: {formatting.axis_label(outcome.goals[0].figure)} of the "
         f"{len(trials)} finished trials over the values of the first few; the best one is ringed."
     )

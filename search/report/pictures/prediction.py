@@ -111,13 +111,16 @@ def _caption(
     score: str, assembled_agreement: RankAgreement, tuned_agreement: RankAgreement | None
 ) -> str:
     caption = (
-        f"{len(assembled_agreement.predicted)} assemblies by their added-up {score}, of which less is "
-        f"better, against the validation accuracy as assembled: {assembled_agreement.correlation_text}"
+        f"{len(assembled_agreement.predicted)} assemblies by their added-up {score}, of "
+        "which less is "
+        "better, against the validation accuracy as assembled: "
+        f"{assembled_agreement.correlation_text}"
     )
     if tuned_agreement:
         caption += (
             f"; and against that of the best student fine-tuned from each of "
-            f"{len(tuned_agreement.predicted)}: {tuned_agreement.correlation_text}. Pale dots are their other students"
+            f"{len(tuned_agreement.predicted)}: {tuned_agreement.correlation_text}. Pale "
+            "dots are their other students"
         )
     caption += ". Positive correlations mean that lower scores go with higher accuracies."
     return f"{caption} {poor_score_advice(assembled_agreement, tuned_agreement)}".strip()

@@ -187,7 +187,8 @@ def _caption(rows: Sequence[SeedRuns]) -> str:
         return "One seed each: no spread is known, and no difference proven."
     counts_text = "/".join(map(str, sorted(counts)))
     caption = (
-        f"Made anew over {counts_text} seeds: small dots are students, large marks their means, bars one "
+        f"Made anew over {counts_text} seeds: small dots are students, large marks their "
+        "means, bars one "
         "standard deviation."
     )
     if has_assembly:

@@ -148,7 +148,8 @@ def test_a_value_of_the_file_that_is_not_searched_is_named():
     }
     (line,) = told({"search": search, "run.start": "file", "run.trials": 2})
     assert line.startswith(
-        "search.student.training.lr: the file contains 0.05, which is not among the searched values "
+        "search.student.training.lr: the file contains 0.05, which is not among the "
+        "searched values "
         "(uniform [0.1, 0.2])"
     )
 

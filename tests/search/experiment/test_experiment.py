@@ -137,7 +137,8 @@ FIELDS = {
     ),
     "an unknown sampler": (
         ("trials: 4", "sampler: tp"),
-        "e.yaml:28: run.sampler: unknown sampler 'tp'; did you mean 'tpe'? allowed: gp, grid, nsga2",
+        "e.yaml:28: run.sampler: unknown sampler 'tp'; did you mean 'tpe'? allowed: gp, "
+        "grid, nsga2",
     ),
     "an unknown scheduler": (
         ("trials: 4", "scheduler: ash"),
