@@ -62,6 +62,9 @@ class Library:
         must_exist: do not create the folder. Workers set this: on a machine that does not share the
             driver's folder, they would otherwise fill another folder of the same name.
 
+    Attributes:
+        files: the files below the address.
+
     Raises:
         ConfigError: the address cannot be opened.
         StorageUnavailable: raised by every method if the storage fails.
@@ -69,7 +72,7 @@ class Library:
 
     def __init__(self, uri: str, must_exist: bool = False) -> None:
         self.uri = absolute_address(uri)
-        self._files = FileStore(self.uri, must_exist)
+        self.files = FileStore(self.uri, must_exist)
         self._records: dict[str, Record] = {}
 
     def check_writable(self) -> None:
@@ -78,22 +81,22 @@ class Library:
         Raises:
             ConfigError: the file could not be written or deleted.
         """
-        self._files.check_writable()
+        self.files.check_writable()
 
     def filesystem_at(self, folder: str) -> tuple[fs.FileSystem, str]:
         """The file system, and the path of a folder in it for other files of a run."""
-        filesystem = self._files.filesystem
+        filesystem = self.files.filesystem
         return filesystem.base_fs, f"{filesystem.base_path}{folder}"
 
     @property
     def is_object_store(self) -> bool:
         """Whether the library is in an object store, not in a folder."""
-        return self._files.is_object_store
+        return self.files.is_object_store
 
     @property
     def is_initialised(self) -> bool:
         """Whether the library contains any folder; a disk that is not mounted has none."""
-        return self._files.has_any_folder(LIBRARY_FOLDERS)
+        return self.files.has_any_folder(LIBRARY_FOLDERS)
 
     # Artifacts
 
@@ -117,7 +120,7 @@ class Library:
         """The record of ``key``; raises ``CorruptRecord`` if it differs from what was written."""
         if key not in self._records:
             record_path = f"{_artifact_folder(key)}/record.json"
-            text = self._files.read(record_path, MAX_METADATA_BYTES) if is_key(key) else None
+            text = self.files.read(record_path, MAX_METADATA_BYTES) if is_key(key) else None
             if text is None:
                 return None
             self._records[key] = parse_record(text, key, f"{for_display(self.uri)}/{record_path}")
@@ -126,10 +129,10 @@ class Library:
     def publish(self, record: Record, data: bytes) -> None:
         """Write the payload, and then the record."""
         payload_path = f"{_artifact_folder(record.key)}/{record.payload.name}"
-        self._files.write(payload_path, data)
-        self._files.write(f"{_artifact_folder(record.key)}/record.json", dump_record(record))
-        if not self._files.exists(payload_path):
-            self._files.write(payload_path, data)  # a collector has deleted it as superseded
+        self.files.write(payload_path, data)
+        self.files.write(f"{_artifact_folder(record.key)}/record.json", dump_record(record))
+        if not self.files.exists(payload_path):
+            self.files.write(payload_path, data)  # a collector has deleted it as superseded
         self._records[record.key] = record
         self.clear_scratch(record.key)
 
@@ -166,7 +169,7 @@ class Library:
     def _read_payload(self, record: Record) -> bytes | None:
         """The payload; None if it is missing or damaged."""
         payload_path = f"{_artifact_folder(record.key)}/{record.payload.name}"
-        data = self._files.read(payload_path, record.payload.size)
+        data = self.files.read(payload_path, record.payload.size)
         is_intact = data is not None and hashlib.sha256(data).hexdigest() == record.payload.sha256
         return data if is_intact else None
 
@@ -175,11 +178,11 @@ class Library:
         self._records.pop(key, None)
         quarantine_folder = f"damaged/{key}-{uuid.uuid4().hex[:8]}"
         for path in self._artifact_files(key):
-            self._files.move(path, f"{quarantine_folder}/{path.rpartition('/')[2]}")
+            self.files.move(path, f"{quarantine_folder}/{path.rpartition('/')[2]}")
 
     def keys(self) -> Iterator[str]:
         """The keys of all artifacts."""
-        for info in self._files.list_files("artifacts"):
+        for info in self.files.list_files("artifacts"):
             key = info.path.split("/")[-2]
             if is_key(key) and info.path == f"{_artifact_folder(key)}/record.json":
                 yield key
@@ -209,7 +212,7 @@ class Library:
         """Delete an artifact, the record first."""
         self._records.pop(key, None)
         for path in self._artifact_files(key):
-            self._files.delete(path)
+            self.files.delete(path)
 
     def _artifact_files(self, key: str) -> list[str]:
         """The paths of an artifact's files, the record first: a record must have its payload.
@@ -217,7 +220,7 @@ class Library:
         Files that a publisher is writing are left out. The files are moved and deleted one by one,
         as object stores cannot move folders.
         """
-        infos = self._files.list_files(_artifact_folder(key))
+        infos = self.files.list_files(_artifact_folder(key))
         infos.sort(key=lambda info: info.base_name != "record.json")
         return [info.path for info in infos if not info.base_name.startswith(".")]
 
@@ -226,25 +229,25 @@ class Library:
     def save_scratch(self, key: str, tensors: Mapping[str, Tensor]) -> None:
         """Write or replace a checkpoint."""
         _, data = serialise_tensors(tensors)
-        self._files.write(_scratch_path(key), hashlib.sha256(data).digest() + data)
+        self.files.write(_scratch_path(key), hashlib.sha256(data).digest() + data)
 
     def load_scratch(self, key: str) -> dict[str, Tensor] | None:
         """The checkpoint, or None if it is missing or damaged."""
-        data = self._files.read(_scratch_path(key))
+        data = self.files.read(_scratch_path(key))
         if data is None or hashlib.sha256(data[32:]).digest() != data[:32]:
             return None
         return _deserialise_tensors(data[32:])
 
     def clear_scratch(self, key: str) -> None:
         """Delete the checkpoint, if there is one."""
-        self._files.delete(_scratch_path(key))
+        self.files.delete(_scratch_path(key))
 
     # The references of runs
 
     def write_references(self, references: RunReferences, fail_fast: bool = False) -> None:
         """Write or replace the keys that a run needs; ``collect`` keeps these artifacts."""
         path = _references_path(references.run.id)
-        self._files.write(path, dump_references(references), fail_fast)
+        self.files.write(path, dump_references(references), fail_fast)
 
     def references_of(self, run_id: str) -> RunReferences | None:
         """The references of a run, or None if it has written none.
@@ -252,7 +255,7 @@ class Library:
         Raises:
             UnreadableFile: the file is damaged.
         """
-        text = self._files.read(_references_path(run_id), MAX_METADATA_BYTES)
+        text = self.files.read(_references_path(run_id), MAX_METADATA_BYTES)
         return None if text is None else parse_references(run_id, text)
 
     def all_references(self) -> dict[str, RunReferences]:
@@ -262,7 +265,7 @@ class Library:
             ConfigError: a file is damaged, so that its keys are unknown.
         """
         by_run_id = {}
-        for info in self._files.list_files("searches"):
+        for info in self.files.list_files("searches"):
             run_id = info.base_name.removesuffix(".json")
             if not is_safe_name(run_id) or info.path != _references_path(run_id):
                 continue
@@ -278,23 +281,23 @@ class Library:
 
     def forget_run(self, run_id: str) -> None:
         """Delete the references and the statuses of a run."""
-        self._files.delete(_references_path(run_id))
-        for info in self._files.list_files("status"):
+        self.files.delete(_references_path(run_id))
+        for info in self.files.list_files("status"):
             if _run_id_of_status(info) == run_id:
-                self._files.delete(info.path)
+                self.files.delete(info.path)
 
     def write_status(self, run_id: str, host: str, text: str) -> None:
         """Write or replace the status of a run by its driver on ``host``; gives up soon."""
         safe_host = re.sub("[^A-Za-z0-9.-]", "_", host)
         path = f"status/{require_safe_name(run_id)}@{safe_host}.json"
-        self._files.write(path, text.encode(), fail_fast=True)
+        self.files.write(path, text.encode(), fail_fast=True)
 
     def statuses(self) -> dict[str, list[str]]:
         """Run id -> the newest status of each of its drivers; skips files with other names."""
         texts_by_run_id: dict[str, list[str]] = {}
-        for info in self._files.list_files("status"):
+        for info in self.files.list_files("status"):
             run_id = _run_id_of_status(info)
-            text = self._files.read(info.path, MAX_METADATA_BYTES) if is_safe_name(run_id) else None
+            text = self.files.read(info.path, MAX_METADATA_BYTES) if is_safe_name(run_id) else None
             if text is not None:
                 texts_by_run_id.setdefault(run_id, []).append(text.decode(errors="replace"))
         return texts_by_run_id
@@ -310,7 +313,7 @@ class Library:
             for record in self.records()
             for name in (record.payload.name, "record.json")
         }
-        infos = [info for folder in LIBRARY_FOLDERS[:3] for info in self._files.list_files(folder)]
+        infos = [info for folder in LIBRARY_FOLDERS[:3] for info in self.files.list_files(folder)]
         return [
             info.path
             for info in infos
@@ -321,15 +324,15 @@ class Library:
 
     def write_marker(self, path: str) -> None:
         """Write an empty file, so that other machines can check that they see this library."""
-        self._files.write(path, b"")
+        self.files.write(path, b"")
 
     def has_marker(self, path: str) -> bool:
         """Whether this machine sees a file of ``write_marker``."""
-        return self._files.exists(path)
+        return self.files.exists(path)
 
     def remove_file(self, path: str, written_before: datetime.datetime | None = None) -> None:
         """Delete a marker, or an orphaned file unless it was written after ``written_before``."""
-        self._files.delete(path, written_before)
+        self.files.delete(path, written_before)
 
 
 def serialise_tensors(tensors: Mapping[str, Tensor]) -> tuple[Payload, bytes]:

@@ -61,7 +61,7 @@ def check_nothing_torn(place):
     library = Library(str(place))
     for record in library.records():
         library.open_artifact(record.key)
-    assert [info.path for info in library._files.list_files("") if ".part-" in info.path] == []
+    assert [info.path for info in library.files.list_files("") if ".part-" in info.path] == []
 
 
 def test_a_full_file_system(search, small, tmp_path):
@@ -92,9 +92,9 @@ def test_a_limit_on_the_size_of_files(tmp_path):
         limited(4096),
         pytest.raises(StorageUnavailable, match=r"File too large.*; make room there"),
     ):
-        library._files.write("artifacts/aa/aaaa/payload", b"x" * 100_000)
-    assert library._files.list_files("") == []
-    library._files.write("artifacts/aa/aaaa/payload", b"x" * 100_000)
+        library.files.write("artifacts/aa/aaaa/payload", b"x" * 100_000)
+    assert library.files.list_files("") == []
+    library.files.write("artifacts/aa/aaaa/payload", b"x" * 100_000)
 
 
 @contextlib.contextmanager

@@ -63,7 +63,7 @@ class Actor:
         self.done = self._crashing = False
         self._turn, self._paused = threading.Semaphore(0), threading.Semaphore(0)
         library = Serial(root)
-        library._files.filesystem = Gated(library._files.filesystem, self._gate)
+        library.files.filesystem = Gated(library.files.filesystem, self._gate)
         self._thread = threading.Thread(target=self._run, args=(work, library), daemon=True)
         self._thread.start()
         self._paused.acquire()

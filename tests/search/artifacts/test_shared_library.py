@@ -196,7 +196,7 @@ def test_a_run_of_an_earlier_version_finds_its_own_note(small, tmp_path, monkeyp
     library = Library(small["library"])
     library.forget_run(first.folder.id)
     (first.folder.path / "run.json").unlink()
-    library._files.write("searches/fresh-1.json", json.dumps(["ab", "cd"]).encode())
+    library.files.write("searches/fresh-1.json", json.dumps(["ab", "cd"]).encode())
     assert first.folder.id == "fresh-1"
     resume("fresh-1", inline=True)
     (need,) = library.all_references().values()

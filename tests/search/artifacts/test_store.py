@@ -98,17 +98,17 @@ def record_path(record):
 
 def read(library, path):
     """The file's bytes, read without the library."""
-    with library._files.filesystem.open_input_stream(path) as stream:
+    with library.files.filesystem.open_input_stream(path) as stream:
         return stream.read()
 
 
 def overwrite(library, path, data):
-    with library._files.filesystem.open_output_stream(path) as stream:
+    with library.files.filesystem.open_output_stream(path) as stream:
         stream.write(data)
 
 
 def files(library):
-    return [info.path for info in library._files.list_files("")]
+    return [info.path for info in library.files.list_files("")]
 
 
 # Round trip
@@ -234,7 +234,7 @@ def test_a_damaged_payload_is_set_aside_and_never_served(library, damage):
 
 def test_a_missing_payload_is_damage_too(library):
     record = publish(library)
-    library._files.delete(payload_path(record))
+    library.files.delete(payload_path(record))
     with pytest.raises(CorruptArtifact):
         library.open_artifact(record.key)
     assert not library.has(record.key)
@@ -336,7 +336,7 @@ def test_a_reader_with_an_old_record_finds_the_new_artifact(library):
     reader = Library(library.uri)
     assert reader.has(record.key)
     publish(Library(library.uri), seed=1)
-    library._files.delete(payload_path(record))
+    library.files.delete(payload_path(record))
     assert same_bits(reader.open_artifact(record.key).tensors, tensors(1))
     assert Library(library.uri).has(record.key)
 
@@ -380,7 +380,7 @@ def test_a_half_written_file_is_never_seen(disk):
     library = disk
     first = publish(library)
     handler = Library(library.uri)
-    handler._files.filesystem = Torn(library._files.filesystem)
+    handler.files.filesystem = Torn(library.files.filesystem)
     with pytest.raises(Down):
         publish(handler, seed=1)
     reader = Library(library.uri)
@@ -395,9 +395,9 @@ def test_a_half_written_file_is_never_seen(disk):
 def test_a_publisher_whose_half_file_is_collected_writes_it_again(disk):
     """The clock of a disk is coarse: a new file may look older than it is."""
     publisher = Library(disk.uri)
-    publisher._files.filesystem = Collected(disk._files.filesystem)
+    publisher.files.filesystem = Collected(disk.files.filesystem)
     record = publish(publisher)
-    assert publisher._files.filesystem.accepted == 1
+    assert publisher.files.filesystem.accepted == 1
     assert same_bits(Library(disk.uri).open_artifact(record.key).tensors, tensors())
 
 
@@ -405,27 +405,27 @@ class Collected:
     """A file system where a collector deletes the first file before it is moved into place."""
 
     def __init__(self, files):
-        self._files = files
+        self.files = files
         self.accepted = 0
 
     def __getattr__(self, name):
-        return getattr(self._files, name)
+        return getattr(self.files, name)
 
     def move(self, source, target):
         if not self.accepted:
             self.accepted += 1
-            self._files.delete_file(source)
-        self._files.move(source, target)
+            self.files.delete_file(source)
+        self.files.move(source, target)
 
 
 class Torn:
     """A file system whose machine crashes before a file is moved into place."""
 
     def __init__(self, files):
-        self._files = files
+        self.files = files
 
     def __getattr__(self, name):
-        return getattr(self._files, name)
+        return getattr(self.files, name)
 
     def move(self, source, target):
         raise Down
@@ -560,7 +560,7 @@ def test_searches_say_what_they_need(library):
 
 
 def test_a_list_of_keys_of_an_earlier_version_is_read(library):
-    library._files.write("searches/one-1.json", b'["a", "b"]')
+    library.files.write("searches/one-1.json", b'["a", "b"]')
     assert library.all_references() == {
         "one-1": RunReferences(RunRef("one-1", "one-1"), frozenset("ab"))
     }
@@ -580,8 +580,8 @@ def test_what_others_left_in_a_library_is_passed_over(library):
         *("status/notes.json", "status/.run-1@laptop.json.part-0badcafe", "status/a b@c.json"),
     ]
     for path in strange:
-        library._files.write(path, b"\xff{")
-    library._files.write("status/run-2@laptop.json", b"\xff")
+        library.files.write(path, b"\xff{")
+    library.files.write("status/run-2@laptop.json", b"\xff")
     assert list(library.keys()) == [record.key]
     assert library.all_references() == {need.run.id: need}
     assert library.statuses() == {need.run.id: ["{}"], "run-2": ["\ufffd"]}
@@ -637,7 +637,7 @@ def test_to_look_at_a_mistyped_library_begins_none(library, words):
     assert "--library PLACE" in str(problem)
     assert library.is_object_store or not os.path.exists(mistyped)
     other = Library(mistyped)  # the place of something else
-    other._files.write("pictures/cat.txt", b"")
+    other.files.write("pictures/cat.txt", b"")
     found = CliRunner().invoke(app, ["library", *words, "--library", mistyped])
     assert isinstance(found.exception, ConfigError), found.output
     assert files(other) == ["pictures/cat.txt"]

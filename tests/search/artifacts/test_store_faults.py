@@ -169,7 +169,7 @@ def test_the_library_over_a_store_in_trouble(behind, bucket):
     proxy.share = 0.0
     straight = Library(bucket)
     assert list(straight.keys()) == [made[0][0].key]
-    files = {info.path for info in straight._files.list_files("")}
+    files = {info.path for info in straight.files.list_files("")}
     assert len(files) == 3  # payload, record, what the search needs: nothing is torn or left over
     assert all(count >= 2 for count in proxy.with_metric.values()), proxy.with_metric
 

@@ -144,7 +144,7 @@ def connected(address):
 @pytest.mark.usefixtures("connected")
 def test_two_nodes_that_run_and_see_the_same(disk, monkeypatch):
     check_nodes(disk.uri, disk.write_marker, disk.remove_file)
-    assert disk._files.list_files("") == []
+    assert disk.files.list_files("") == []
 
     with pytest.raises(ConfigError) as caught:
         check_nodes(disk.uri, lambda _: None, lambda _: None)
@@ -158,7 +158,7 @@ def test_two_nodes_that_run_and_see_the_same(disk, monkeypatch):
         ConfigError, match=rf"torch is {runtime_versions()['torch']} on .* and 9\.9\.9 where"
     ):
         check_nodes(disk.uri, disk.write_marker, disk.remove_file)
-    assert disk._files.list_files("") == []
+    assert disk.files.list_files("") == []
 
 
 @pytest.mark.ray
@@ -232,7 +232,7 @@ def test_a_search_over_two_nodes_with_its_library_in_a_bucket(
     library = Library(bucket)
     keys = {key for trial in launched.outcome.trials for key in trial.stage_keys.values()}
     assert keys <= set(library.keys())
-    tuned = [info.path for info in library._files.list_files("tune")]
+    tuned = [info.path for info in library.files.list_files("tune")]
     assert any(place.startswith(f"tune/{launched.folder.id}/") for place in tuned), tuned
     assert not (launched.folder.path / "tune").exists()
     assert library.all_references().keys() == {launched.folder.id}
