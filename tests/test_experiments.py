@@ -201,7 +201,7 @@ def test_the_published_resnet_study(load):
         rates = [work.training.lr_at(epoch) for epoch in (0, 79.9, 80, 119.9, 120, 149.9)]
         assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
         assert work.training.weight_decay == 1e-4
-    assert experiment.data.augment.active
+    assert experiment.data.augment.is_active
 
 
 def quotient(objective, temperature, classes=1):

@@ -28,6 +28,8 @@ TAKES_NAMES = {
 }
 """Calls whose strings name a module, or something in one."""
 SETTINGS = {"preload_python_modules"}
+IMPORT = re.compile(r"from (stillhouse[\w.]*) import \(?([\w, \n]+)")
+"""An import in a program that is held in a string."""
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 FILE = re.compile(r"(?<![~/\w.-])[\w.-]+(?:/[\w.-]+)+\.(?:py|md|yaml|png|json|toml)\b")
 
@@ -65,6 +67,10 @@ def named_in(tree: ast.AST) -> Iterator[str]:
                     yield from texts(value)
         elif isinstance(node, ast.Tuple | ast.List):
             yield from after_dash_m(node)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            for module, names in IMPORT.findall(node.value):
+                for name in re.findall(r"\w+", names.partition("\n\n")[0].split("\n")[0]):
+                    yield f"{module}.{name}"
 
 
 def found() -> list[tuple[str, str]]:

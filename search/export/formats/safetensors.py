@@ -24,7 +24,7 @@ class Safetensors(Format):
 
     usage: ClassVar[str] = (
         "import torch\n"
-        "from search import read_network\n"
+        "from stillhouse import read_network\n"
         'network = read_network("FILE")\n'
         "logits = network(torch.from_numpy(images), ()).logits"
     )

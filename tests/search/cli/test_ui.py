@@ -78,13 +78,13 @@ def test_a_file_that_is_no_database_is_one_line(tmp_path):
 SERVING = """
 import subprocess, sys
 from pathlib import Path
-from stillhouse.search.monitoring.mlflow.server import serve
+from stillhouse.search.monitoring.mlflow.server import serve_ui
 child = "import socket, sys, time; s = socket.socket(); s.bind(('127.0.0.1', int(sys.argv[1])));"
 child += "s.listen(); time.sleep(600)"
 parent = "import subprocess, sys; subprocess.run([sys.executable, '-c', *sys.argv[1:]])"
 port = sys.argv[1]
 command = [sys.executable, "-c", parent, child, port]
-print(serve(command, {}, "127.0.0.1", int(port), lambda: print("ready", flush=True)))
+print(serve_ui(command, {}, "127.0.0.1", int(port), lambda: print("ready", flush=True)))
 """
 
 
@@ -115,8 +115,10 @@ def test_a_signal_ends_the_server_and_its_children(number):
 
 
 def test_a_server_that_ends_by_itself_is_told():
-    code = "from stillhouse.search.monitoring.mlflow.server import serve; import sys\n"
-    code += "print(serve([sys.executable, '-c', 'raise SystemExit(3)'], {}, '127.0.0.1', 1, print))"
+    code = "from stillhouse.search.monitoring.mlflow.server import serve_ui; import sys\n"
+    code += (
+        "print(serve_ui([sys.executable, '-c', 'raise SystemExit(3)'], {}, '127.0.0.1', 1, print))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "(0, 3)\n"
 

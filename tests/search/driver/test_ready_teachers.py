@@ -188,7 +188,7 @@ def test_a_ready_link_has_nothing_to_search(folder):
 
 def test_a_ready_link_is_not_trained(folder):
     links = {"weights": str(folder / "cnn4.pt"), "training": {"lr": 0.1}}
-    with pytest.raises(ConfigError, match="a link with weights is not trained; leave training out"):
+    with pytest.raises(ConfigError, match="a link with weights is not trained; remove training"):
         chain(folder, links)
 
 

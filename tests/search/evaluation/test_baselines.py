@@ -156,7 +156,7 @@ def test_baselines_from_random_weights_may_be_trained_otherwise(load, made):
     [
         ({"rate": 0.3}, "run.repeats.from_random: unknown field 'rate'"),
         ({"lr": "high"}, "run.repeats.from_random.lr"),
-        ({"epochs": 3}, "run.repeats.from_random.epochs: is as many as see the images"),
+        ({"epochs": 3}, "run.repeats.from_random.epochs: is computed: as many images"),
     ],
 )
 def test_what_random_weights_cannot_be_trained_with_is_told(load, changes, message):
@@ -171,10 +171,13 @@ def test_new_weights_need_an_architecture(load):
 
 def test_keys_of_stages_without_new_weights_stay_what_they_were(load):
     entries = load({"teacher.network": {"resnet14": {"width": 0.25}}}).stage_graph().expanded_stages
-    assert fingerprint(entries["teacher"].stage.work.identity()).startswith("27e5324396ee691b")
-    assert fingerprint(entries["student"].stage.work.identity()).startswith("923c89aac96c2a98")
+    assert fingerprint(entries["teacher"].stage.operation.identity()).startswith("27e5324396ee691b")
+    assert fingerprint(entries["student"].stage.operation.identity()).startswith("923c89aac96c2a98")
     fresh = load({"student.anew": True}).stage_graph().student
-    assert fresh.work.identity() == {**entries["student"].stage.work.identity(), "anew": True}
+    assert fresh.operation.identity() == {
+        **entries["student"].stage.operation.identity(),
+        "anew": True,
+    }
     assert fresh.key != entries["student"].stage.key
 
 

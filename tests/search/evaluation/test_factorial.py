@@ -3,6 +3,7 @@
 import copy
 import math
 import statistics
+from dataclasses import replace
 
 import pytest
 
@@ -17,7 +18,8 @@ from stillhouse.search.evaluation.factorial import (
 )
 from stillhouse.search.experiment.goal import Goal
 from stillhouse.search.experiment.loading import load_experiment
-from stillhouse.search.report.pictures.factorial import draw, section
+from stillhouse.search.report.core.mpl_style import use_style
+from stillhouse.search.report.pictures.factorial import draw, effect_table
 from stillhouse.search.results.outcome import Outcome, SeedRuns
 from stillhouse.spaces.config.problems import ConfigError
 
@@ -134,30 +136,27 @@ def test_only_seeds_that_all_four_have_are_compared(outcome):
 
 
 def with_repeats(outcome, repeats):
-    from dataclasses import replace
 
-    return replace(outcome, repeats=repeats)
+    return replace(outcome, seed_runs=repeats)
 
 
 def test_a_figure_that_goes_down_counts_the_other_way(outcome):
-    from dataclasses import replace
 
     down = replace(outcome, goals=(Goal("val_accuracy", False),))
     assert interactions(down)[0].values == pytest.approx((0.02, 0.01, 0.03))
 
 
 def test_the_page_says_it_in_words_and_numbers(outcome, tmp_path):
-    text = str(section(outcome))
+    text = str(effect_table(outcome))
     assert "-2.00 (-4.48 to +0.48)" in text
     assert "orthogonal" in text
     assert "0.2500" in text
-    from stillhouse.search.report.core.mpl_style import use_style
 
     with use_style():
         picture = draw(outcome)
         assert picture is not None
         assert {file.suffix for file in picture.save(tmp_path)} == {".svg", ".png"}
-    assert section(with_repeats(outcome, ())) is None
+    assert effect_table(with_repeats(outcome, ())) is None
     assert draw(with_repeats(outcome, ())) is None
 
 

@@ -453,5 +453,5 @@ def test_methods_that_need_hard_labels_are_refused_beside_mixing(tiny):
     assert load_experiment(tiny).stage_graph().student.data.augment.is_mixing
     student = tiny["stages"]["student"]
     student["objective"] = {**student["objective"], "guided": {}}
-    with pytest.raises(ConfigError, match=r"student\.objective\.guided: needs hard labels, and"):
+    with pytest.raises(ConfigError, match=r"student\.objective\.guided: needs hard labels, but"):
         load_experiment(tiny)

@@ -173,7 +173,7 @@ def test_a_network_gone_on_from_has_its_own(two):
     two["stages"]["student"]["start"] = "teacher"
     del two["stages"]["student"]["network"]
     assert load_experiment(two).stage_graph().student.subclasses == 3
-    assert "leave it out" in problems(two, {"student.subclasses": 3})
+    assert "remove it" in problems(two, {"student.subclasses": 3})
 
 
 @pytest.mark.parametrize(

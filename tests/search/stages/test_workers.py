@@ -310,15 +310,15 @@ def test_a_trial_is_of_one_worker(load):
 
 def test_workers_are_nothing_to_search(load):
     space = {"teacher.training.workers": {"choice": [1, 2]}}
-    assert "changes no result" in refused(load, {}, search=space)
+    assert "does not change results" in refused(load, {}, search=space)
     declared = {"teacher.training.workers": "declared"}
-    assert "no range is declared" in refused(load, {}, search=declared)
+    assert "declares no range" in refused(load, {}, search=declared)
 
 
 def test_workers_do_not_share_a_gpu(load):
     said = refused(load, {"teacher.training.workers": 2, "run.resources.gpu": 0.5})
     assert "run.resources.gpu" in said
-    assert "a GPU of its own" in said
+    assert "needs a whole GPU" in said
     load({"teacher.training.workers": 2, "run.resources.gpu": 1.0})
 
 

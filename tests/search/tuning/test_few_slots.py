@@ -43,12 +43,12 @@ import ray
 import torch
 
 from stillhouse.search.artifacts.store import Library
-from stillhouse.search.stages.core.stage import Product, Work
+from stillhouse.search.stages.core.stage import Operation, StageResult
 from stillhouse.search.execution.waiting import StageFailed, await_stages
-from stillhouse.search.execution.watchdog import watchdog
+from stillhouse.search.execution.watchdog import stage_watchdog
 
 
-class Noted(Work):
+class Noted(Operation):
     """Writes every start of its work, and its process, into a file."""
 
     kind: ClassVar[str] = "noted"
@@ -70,16 +70,16 @@ class Noted(Work):
         with open(self.log, "a", encoding="utf-8") as file:
             file.write(f"{self.name} {done} {os.getpid()}\\n")
 
-    def run(self, data, parents, bench):
-        saved = bench.saves.load()
+    def run(self, data, parents, context):
+        saved = context.checkpointer.load()
         done = int(saved["epoch"]) if saved else 0
         self.note(done)
         for epoch in range(done, 4):
             while epoch == self.gate and not Path(self.log).with_name("go").exists():
                 time.sleep(0.05)
-            bench.saves.store({"epoch": torch.tensor(epoch + 1)})
+            context.checkpointer.save({"epoch": torch.tensor(epoch + 1)})
             yield {"epoch": epoch + 1.0}
-        return Product({"sum": torch.ones(1)}, {"sum": 1.0})
+        return StageResult({"sum": torch.ones(1)}, {"sum": 1.0})
 
 
 @ray.remote(max_concurrency=1)
@@ -89,10 +89,10 @@ class Waiting:
     def process(self):
         return os.getpid()
 
-    def wait(self, library, stages):
-        library = Library(library, found=True)
+    def wait_for_stages(self, library, stages):
+        library = Library(library, must_exist=True)
         try:
-            await_stages(library, stages, watchdog(library, "0" * 64, None))
+            await_stages(library, stages, stage_watchdog(library, "0" * 64, None))
         except StageFailed as failed:
             return str(failed)
         return ""

@@ -187,7 +187,7 @@ def test_made_stages_are_returned_or_their_failures(load, library, work):
     broken = experiment.stage_graph()
     sound = experiment.stage_graph({"assistants.networks": []})
     failed = inline.build([broken.student, sound.student, sound.student])
-    assert failed.stage_keys() == {broken.student.key}
+    assert failed.keys() == {broken.student.key}
     assert failed[broken.student.key].startswith(
         "assistants/cnn6, which it needs, failed: Diverged"
     )

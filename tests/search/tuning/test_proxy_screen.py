@@ -147,7 +147,7 @@ def test_absurd_rates_are_screened_out_and_the_good_ones_trained(done):
         value = trial.figures["screen_val_accuracy"]
         rank = trial.screen.rank
         assert trial.reason == f"screened out: {value:.4g} on distilled data, rank {rank} of 4"
-        assert not done.library.has(trial.keys["student"])
+        assert not done.library.has(trial.stage_keys["student"])
 
 
 def test_training_all_for_real_finds_no_better_one(loaded, tmp_path, done):
@@ -155,7 +155,7 @@ def test_training_all_for_real_finds_no_better_one(loaded, tmp_path, done):
     run = {**TOLD["run"], "screen": None}
     unscreened = Searched(loaded(stages=alone, run=run), tmp_path / "all").run()
     assert len(unscreened.real()) == len(LRS) > len(done.real()) == 2
-    assert best(unscreened.real()).keys["student"] == best(done.real()).keys["student"]
+    assert best(unscreened.real()).stage_keys["student"] == best(done.real()).stage_keys["student"]
 
 
 def test_the_screens_figure_is_among_those_of_every_trial(done):
@@ -214,7 +214,7 @@ class Scored:
         self.placed = {}
 
     def record(self, key):
-        seed = self.placed[key].work.seed
+        seed = self.placed[key].operation.seed
         return None if seed in self.broken else Figures({"val_accuracy": self.reached(seed)})
 
     def submit(self, stages):
@@ -222,7 +222,7 @@ class Scored:
 
     def all_built(self, stages):
         return all(
-            self.fixed_configuration(stage.work.seed) and not self.failure_reason([stage])
+            self.fixed_configuration(stage.operation.seed) and not self.failure_reason([stage])
             for stage in stages
         )
 
@@ -231,7 +231,7 @@ class Scored:
         return f"{failed[0].label}: Diverged: too far" if failed else ""
 
     def fails(self, stage):
-        name = "few" if stage.work.kind == "distil_data" else stage.work.seed
+        name = "few" if stage.operation.kind == "distil_data" else stage.operation.seed
         return name in self.broken
 
 
@@ -312,7 +312,7 @@ def test_what_is_to_be_small_is_ranked_from_below(seeds):
     search = seeds(4, goal={"minimize": "student.val_nll"})
     scored = Scored(lambda _: 0.0)
     scored.record = lambda key: Figures(
-        {"val_nll": [3.0, 2.0, 0.5, 1.0][scored.placed[key].work.seed]}
+        {"val_nll": [3.0, 2.0, 0.5, 1.0][scored.placed[key].operation.seed]}
     )
     assert screen_of(search, scored).next().number == 2
 
@@ -506,7 +506,9 @@ def test_a_resume_keeps_what_was_decided_and_screens_the_rest(seeds):
     passed = drained(again, resumed)
     assert taken[1].number in passed
     assert taken[0].number not in passed
-    seen = {stage.work.seed for stage in scored.placed.values() if stage.work.kind == "train"}
+    seen = {
+        stage.operation.seed for stage in scored.placed.values() if stage.operation.kind == "train"
+    }
     assert seen == {8, 9, 10, 11}
     assert [t.screen for t in again.trials] == [t.screen for t in whole.trials]
     assert [t.state for t in again.trials] == [t.state for t in whole.trials]
@@ -547,12 +549,12 @@ def test_it_is_the_students_own_but_for_the_data(loaded):
     real = experiment.stage_graph({LR: 0.1}).student
     assert student.label == "student (screen)"
     assert [parent.label for parent in student.parents] == ["few"]
-    assert student.operation.network == real.work.network
-    assert student.operation.seed == real.work.seed
-    own = real.work.training.model_copy(update={"epochs": 20})
+    assert student.operation.network == real.operation.network
+    assert student.operation.seed == real.operation.seed
+    own = real.operation.training.model_copy(update={"epochs": 20})
     assert student.operation.training == own
     unsaid = screen_student(loaded({"run.screen.epochs": None}), {LR: 0.1})
-    assert unsaid.operation.training == real.work.training
+    assert unsaid.operation.training == real.operation.training
 
 
 def test_a_network_with_batch_norm_can_be_screened(loaded):

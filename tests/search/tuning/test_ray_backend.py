@@ -52,10 +52,10 @@ from typing import ClassVar
 import torch
 from ray import tune
 
-from stillhouse.search.stages.core.stage import Product, Work
+from stillhouse.search.stages.core.stage import BatchOperation, Operation, StageResult
 
 
-class Noted(Work):
+class Noted(Operation):
     """Writes every start of its work, and where it began, into a file."""
 
     kind: ClassVar[str] = "noted"
@@ -66,20 +66,20 @@ class Noted(Work):
     def epochs(self):
         return 4
 
-    def start(self, bench):
-        saved = bench.saves.load()
+    def start(self, context):
+        saved = context.checkpointer.load()
         done = int(saved["epoch"]) if saved else 0
         with open(self.log, "a", encoding="utf-8") as file:
             file.write(f"{self.name} from {done}\\n")
         return done
 
-    def run(self, data, parents, bench):
-        for epoch in range(self.start(bench), 4):
+    def run(self, data, parents, context):
+        for epoch in range(self.start(context), 4):
             self.happen(epoch)
-            bench.saves.store({"epoch": torch.tensor(epoch + 1)})
+            context.checkpointer.save({"epoch": torch.tensor(epoch + 1)})
             yield {"epoch": epoch + 1.0}
         total = sum(float(parent.tensors["sum"]) for parent in parents) + 1
-        return Product({"sum": torch.tensor(total)}, {"sum": total})
+        return StageResult({"sum": torch.tensor(total)}, {"sum": total})
 
     def happen(self, epoch):
         """What goes wrong, if anything."""
@@ -109,24 +109,24 @@ class Broken(Noted):
             raise ArithmeticError("nine is not prime")
 
 
-class Carried(Noted):
+class Carried(Noted, BatchOperation):
     """Made in one pass with others of its kind; one whose name says so breaks the pass."""
 
     kind: ClassVar[str] = "carried"
 
     @property
-    def together(self):
+    def batch_key(self):
         return "all"
 
     @classmethod
-    def run_together(cls, works, data, parents, bench):
-        names = " ".join(sorted(work.name for work in works))
-        with open(works[0].log, "a", encoding="utf-8") as file:
+    def run_batch(cls, operations, data, parents, context):
+        names = " ".join(sorted(work.name for work in operations))
+        with open(operations[0].log, "a", encoding="utf-8") as file:
             file.write(f"{names} together\\n")
-        if any(work.name == "rotten" for work in works):
+        if any(work.name == "rotten" for work in operations):
             raise ArithmeticError("a rotten one")
-        yield [{"epoch": 1.0} for _ in works]
-        return [Product({"sum": torch.ones(1)}, {"sum": 1.0}) for _ in works]
+        yield [{"epoch": 1.0} for _ in operations]
+        return [StageResult({"sum": torch.ones(1)}, {"sum": 1.0}) for _ in operations]
 
     def happen(self, epoch):
         if self.name == "rotten":
@@ -137,25 +137,25 @@ class Falling(Carried):
     """Its worker dies in the third epoch of the pass, once."""
 
     @classmethod
-    def run_together(cls, works, data, parents, bench):
-        names = " ".join(sorted(work.name for work in works))
-        done = works[0].start(bench)
+    def run_batch(cls, operations, data, parents, context):
+        names = " ".join(sorted(work.name for work in operations))
+        done = operations[0].start(context)
         for epoch in range(done, 4):
             if epoch == 2 and not done:
-                die(works[0].log)
-            bench.saves.store({"epoch": torch.tensor(epoch + 1)})
-            yield [{"epoch": epoch + 1.0} for _ in works]
-        return [Product({"sum": torch.ones(1)}, {"sum": 1.0}) for _ in works]
+                die(operations[0].log)
+            context.checkpointer.save({"epoch": torch.tensor(epoch + 1)})
+            yield [{"epoch": epoch + 1.0} for _ in operations]
+        return [StageResult({"sum": torch.ones(1)}, {"sum": 1.0}) for _ in operations]
 
 
 class Waiting(Carried):
     """Its pass goes on when there is a file beside the log."""
 
     @classmethod
-    def run_together(cls, works, data, parents, bench):
-        making = super().run_together(works, data, parents, bench)
+    def run_batch(cls, operations, data, parents, context):
+        making = super().run_batch(operations, data, parents, context)
         yield next(making)
-        while not Path(works[0].log).with_name("go").exists():
+        while not Path(operations[0].log).with_name("go").exists():
             time.sleep(0.05)
         return (yield from making)
 
