@@ -239,7 +239,7 @@ def test_a_program_error_comes_back_once_with_its_own_message(ordered, works, tm
 def test_when_its_driver_leaves_all_workers_are_stopped(ordered, works, tmp_path):
     orders, _, _ = ordered
     log = str(tmp_path / "log")
-    orders.place([stage(works.Endless(log=log))])
+    orders.submit([stage(works.Endless(log=log))])
     until = time.monotonic() + 600
     while not all(Path(f"{log}.{rank}").exists() for rank in (0, 1)):
         assert time.monotonic() < until
@@ -256,7 +256,7 @@ def test_the_processes_between_may_be_lost_as_well(ordered, works, tmp_path):
     """The one that started the workers dies: what it started goes with it, and all start again."""
     orders, _, _ = ordered
     log = str(tmp_path / "log")
-    orders.place([stage(works.Endless(log=log))])
+    orders.submit([stage(works.Endless(log=log))])
     until = time.monotonic() + 600
     while not Path(f"{log}.1").exists():
         assert time.monotonic() < until

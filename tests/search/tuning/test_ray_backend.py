@@ -296,8 +296,8 @@ def test_ray_finds_what_inline_finds(search, inline):
     assert done.states() == {"finished": 24}
     made = [event.key for event in done.of(StageChanged, state="made")]
     assert len(made) == len(set(made)) == 4
-    assert set(made) == done.dispatch.made
-    assert done.dispatch.reused == set()
+    assert set(made) == done.dispatch.made_keys
+    assert done.dispatch.reused_keys == set()
     for key in made:
         told = done.of(StageChanged, key=key, state="running")
         assert [e.epoch for e in told] == [0, 1, 2]
@@ -309,10 +309,13 @@ def test_ray_finds_what_inline_finds(search, inline):
     library, theirs = inline(changes)
     ours = done.study.trials()
     assert [t.values for t in ours] == [t.values for t in theirs]
-    assert [t.keys for t in ours] == [t.keys for t in theirs]
+    assert [t.stage_keys for t in ours] == [t.stage_keys for t in theirs]
     for one, two in zip(ours, theirs, strict=True):
-        student = one.keys["student"]
-        tensors, other = done.library.open(student).tensors, library.open(student).tensors
+        student = one.stage_keys["student"]
+        tensors, other = (
+            done.library.open_artifact(student).tensors,
+            library.open_artifact(student).tensors,
+        )
         assert all(torch.equal(tensors[name], other[name]) for name in other)
         for name in ("val_accuracy", "val_nll", "train_loss", "parameters"):
             assert one.figures[name] == two.figures[name]
@@ -325,13 +328,13 @@ def _in_order(done):
         kinds = [TrialWaiting, TrialStarted, TrialReported, TrialReported, TrialEnded]
         assert [type(e) for e in told] == kinds
         waiting, started, first, last, ended = told
-        assert {s.key for s in waiting.stages} < set(started.keys.values())
+        assert {s.key for s in waiting.stages} < set(started.stage_keys.values())
         assert [first.epoch, last.epoch] == [1, 2]
-        assert ended.record.key == started.keys["student"]
+        assert ended.record.key == started.stage_keys["student"]
         assert ended.figures["val_accuracy"] == ended.record.figures["val_accuracy"]
         before = done.events[: done.events.index(ended)]
         ready = {e.key for e in before if getattr(e, "state", "") in ("made", "reused")}
-        assert ready >= set(started.keys.values()) - {started.keys["student"]}
+        assert ready >= set(started.stage_keys.values()) - {started.stage_keys["student"]}
 
 
 def test_one_student_is_trained_once_however_often_it_is_proposed(search):
@@ -339,7 +342,7 @@ def test_one_student_is_trained_once_however_often_it_is_proposed(search):
     done = search(search={"student.training.lr": {"choice": [0.05]}})
     assert done.states() == {"finished": 6}
     assert sorted(trial.reused for trial in done.study.trials()) == [False] + [True] * 5
-    assert len({trial.keys["student"] for trial in done.study.trials()}) == 1
+    assert len({trial.stage_keys["student"] for trial in done.study.trials()}) == 1
 
 
 def test_what_a_stage_rests_on_is_told_too(works, orders, tmp_path):
@@ -380,8 +383,8 @@ def test_what_can_be_made_in_one_pass_is(works, orders, tmp_path):
     log = tmp_path / "log"
     first, second = orders(), orders()
     stages = carried(works, log, "a", "b", "c", "d", "e")
-    first.place(stages[:3])
-    second.place(stages[2:])
+    first.submit(stages[:3])
+    second.submit(stages[2:])
     assert first.build(stages[:3]) == second.build(stages[2:]) == {}
     assert [line for line in lines(log) if "together" in line] == ["a b c d e together"]
     assert all(Library(first._library.uri).has(each.key) for each in stages)
@@ -409,7 +412,7 @@ def test_a_pass_that_nobody_wants_any_more_is_stopped_for_good(works, orders, tm
     log = tmp_path / "log"
     stages = carried(works, log, "a", "b", kind="Waiting")
     left = orders()
-    left.place([*stages[0].parents, *stages])
+    left.submit([*stages[0].parents, *stages])
     assert within(120, lambda: log.exists() and "a b together" in lines(log))
     left.close()
     time.sleep(2.0)
@@ -429,12 +432,12 @@ def test_no_news_is_lost_where_the_foundry_was_out_of_reach(works, orders, libra
         deaf.wait(30)
 
     wanting = orders(listen)
-    wanting.place([work])
+    wanting.submit([work])
     assert within(120, lambda: library.has(work.key) and heard)
     time.sleep(3.0)  # the foundry tells a little later
     wanting._reconnect()
     deaf.set()
-    assert within(120, lambda: wanting.ready([work]))
+    assert within(120, lambda: wanting.all_built([work]))
     assert [state for state in heard if state != "running"] == ["queued", "made"]
 
 
@@ -445,8 +448,8 @@ def test_one_slot_is_enough(search):
     assert done.states() == {"finished": 4}
     assert {e.label for e in done.of(StageChanged, state="made")} >= {"teacher"}
     again = search(changes, folder="again")
-    assert again.dispatch.made == set()
-    assert again.dispatch.reused == done.dispatch.made
+    assert again.dispatch.made_keys == set()
+    assert again.dispatch.reused_keys == done.dispatch.made_keys
 
 
 def test_a_trial_that_fits_on_no_node_is_a_mistake(search):
@@ -472,7 +475,7 @@ def test_what_fails_is_told_and_the_search_goes_on(search):
         if trial.state == "failed":
             reasons[trial.reason] += 1
             assert "try a smaller lr than 1e+30" in trial.reason
-            assert not done.library.has(trial.keys["student"])
+            assert not done.library.has(trial.stage_keys["student"])
             assert done.of(TrialEnded, number=trial.number)[0].reason == trial.reason
     assert sorted(reasons.values()) == [1, 2]
     assert len(done.of(StageChanged, label="teacher", state="failed")) == 1
@@ -496,12 +499,12 @@ def test_a_scheduler_stops_trials_and_optuna_is_told_so(search):
             epoch = int(trial.figures["epoch"])
             assert 1 <= epoch < 8
             assert trial.reason == f"stopped by scheduler at epoch {epoch}"
-            assert not done.library.has(trial.keys["student"])
+            assert not done.library.has(trial.stage_keys["student"])
             (ended,) = done.of(TrialEnded, number=trial.number)
             assert ended.state == "pruned"
         else:
             assert told[trial.number] == TrialState.COMPLETE
-            assert done.library.has(trial.keys["student"])
+            assert done.library.has(trial.stage_keys["student"])
 
 
 def test_a_lost_trial_is_started_again(search, inline):
@@ -519,7 +522,7 @@ def test_a_lost_trial_is_started_again(search, inline):
     assert killed
     assert done.states() == {"finished": 3}
     for one, two in zip(done.study.trials(), inline(changes)[1], strict=True):
-        assert one.keys == two.keys
+        assert one.stage_keys == two.keys
         assert one.figures["val_nll"] == two.figures["val_nll"]
 
 
@@ -557,8 +560,8 @@ def test_a_program_error_fails_all_who_wait_with_one_reason(works, orders, libra
     assert sorted(lines(log)) == ["broken from 0", "sound from 0"]
     assert library.has(sound.key)
     assert placed.failure_reason([sound, broken]) == "broken: ArithmeticError: nine is not prime"
-    assert not placed.ready([sound, broken])
-    assert placed.ready([sound])
+    assert not placed.all_built([sound, broken])
+    assert placed.all_built([sound])
 
 
 def test_a_failure_is_not_kept_for_the_next_who_asks(works, orders, tmp_path):
@@ -575,10 +578,10 @@ def test_several_orders_of_one_stage_are_one_flight(works, orders, tmp_path):
     above = [stage(works.Noted(log=log, name=f"above {i}"), shared) for i in range(3)]
     placed = [orders() for _ in above]
     for each, wanted in zip(placed, above, strict=True):
-        each.place([shared, wanted])
+        each.submit([shared, wanted])
     for each, wanted in zip(placed, above, strict=True):
         assert each.build([shared, wanted]) == {}
-        assert each.ready([shared, wanted])
+        assert each.all_built([shared, wanted])
     assert sorted(lines(log)) == [
         "above 0 from 0",
         "above 1 from 0",
@@ -648,7 +651,7 @@ def test_short_trials_use_every_slot(works, load, tmp_path):
         tune.with_resources(works.Brief, {"cpu": 1}),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=make_scheduler(load()),
+            scheduler=make_scheduler(load(), lambda _: False),
             metric="val_accuracy",
             mode="max",
             num_samples=-1,
