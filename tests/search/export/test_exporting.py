@@ -220,7 +220,7 @@ from stillhouse.search.artifacts.store import Library
 
 place, key = sys.argv[1:]
 data = DataConfig.parse({"source": "digits", "limit": 100, "resize": 16})
-depart(Library(place).open(key), data, ["onnx", "pt2"], Path(place), "student")
+depart(Library(place).open_artifact(key), data, ["onnx", "pt2"], Path(place), "student")
 assert "torchao" not in sys.modules
 """
 

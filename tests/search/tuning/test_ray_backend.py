@@ -522,7 +522,7 @@ def test_a_lost_trial_is_started_again(search, inline):
     assert killed
     assert done.states() == {"finished": 3}
     for one, two in zip(done.study.trials(), inline(changes)[1], strict=True):
-        assert one.stage_keys == two.keys
+        assert one.stage_keys == two.stage_keys
         assert one.figures["val_nll"] == two.figures["val_nll"]
 
 
@@ -651,7 +651,7 @@ def test_short_trials_use_every_slot(works, load, tmp_path):
         tune.with_resources(works.Brief, {"cpu": 1}),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
-            scheduler=make_scheduler(load(), lambda _: False),
+            scheduler=make_scheduler(load(), lambda *_: False),
             metric="val_accuracy",
             mode="max",
             num_samples=-1,
