@@ -110,8 +110,8 @@ def main() -> int:
         cost = median / medians[0]
         worst = min(worst, each.allowed / cost)
         over = "  beyond" if cost > each.allowed else ""
-        row = f"{each.way.name:24}{median * 1e3:9.1f}{cost:16.2f}{each.allowed:10.2f}"
-        print(f"{row}{each.own:13,}{over}")
+        line = f"{each.way.name:24}{median * 1e3:9.1f}{cost:16.2f}{each.allowed:10.2f}"
+        print(f"{line}{each.own:13,}{over}")
     return outcome("methods_step", worst, TARGET, options)
 
 

@@ -71,22 +71,22 @@ class RandomImages:
         images = torch.rand(count, *SHAPE, generator=generator).to(device)
         self.images = images.contiguous(memory_format=torch.channels_last)
         self.labels = torch.randint(0, CLASSES, (count,), generator=generator).to(device)
-        self.places = torch.arange(count, device=device)
-        self.repeats = repeats
+        self.indices = torch.arange(count, device=device)
+        self.has_repeating_views = repeats
         self.fingerprint = f"noise {repeats}"
 
-    def view(self, epoch: int) -> int:
+    def view_of_epoch(self, epoch: int) -> int:
         return 0
 
     def batch(self, number: int) -> Batch:
         start = number * self._size % len(self.labels)
         rows = slice(start, start + self._size)
-        return Batch(self.images[rows], self.labels[rows], self.places[rows])
+        return Batch(self.images[rows], self.labels[rows], self.indices[rows])
 
     def view_batches(self, view: int, *, batch_size: int, device: object) -> Iterator[Batch]:
         for start in range(0, len(self.labels), batch_size):
             rows = slice(start, start + batch_size)
-            yield Batch(self.images[rows], self.labels[rows], self.places[rows])
+            yield Batch(self.images[rows], self.labels[rows], self.indices[rows])
 
     @property
     def as_data(self) -> Dataset:
