@@ -293,7 +293,7 @@ class _StageTimeEstimator:
         return self._seconds_of_stage(stage, training=False) * num_images
 
     def _distillation_seconds(self, stage: Stage, operation: DistilData) -> float:
-        """Seconds of all iterations; a step is a forward pass, its gradient, and the gradient of both."""
+        """Seconds of all iterations; a step costs a forward pass and two backward passes."""
         num_networks = operation.networks if operation.start == "random" else 1
         num_images = (
             operation.batch_size + 3 * operation.examples * operation.steps * operation.passes
