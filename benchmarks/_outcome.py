@@ -1,4 +1,4 @@
-"""What all benchmarks share: their arguments, with a toy size, and their last line."""
+"""The arguments and the last line of every benchmark."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import Any
 
 
 def arguments(parser: argparse.ArgumentParser, **toy: Any) -> argparse.Namespace:
-    """The arguments of a benchmark; ``--toy`` gives those of ``toy`` in place of the defaults.
+    """Parse the arguments of a benchmark; ``--toy`` replaces the defaults by those of ``toy``.
 
-    A toy run shows that the benchmark runs, not how fast anything is. It has no target: see
-    :func:`outcome`.
+    A toy run only shows that the benchmark works. It has no target: see :func:`outcome`.
     """
     parser.add_argument("--toy", action="store_true", help="smallest sizes, and no target")
     if parser.parse_known_args()[0].toy:
@@ -23,8 +22,8 @@ def outcome(
 ) -> int:
     """Print the last line of a benchmark and return its exit status.
 
-    0: all is well, or it was a toy run, which asks for the figure alone. 1: the ratio is below the
-    target, or something else that it asks for is not ``well``.
+    The status is 1 if the ratio is below the target or another check failed (``well``). A toy run
+    always returns 0.
     """
     print(f"{name} ratio={ratio:.2f} target={target:g}")
     return int(not args.toy and (ratio < target or not well))

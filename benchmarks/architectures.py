@@ -1,31 +1,36 @@
-"""64 architectures out of one pass of neighbourhoods, against 64 distillations end to end.
+"""64 architectures from one pass of neighbourhoods, compared with 64 distillations end to end.
 
-Both ways see the same images for the same number of epochs. The library's way: one pass in which
-all candidates are distilled, then 64 assemblies, each planned, its batch-norm statistics taken
-anew, and evaluated. End to end: each of the same 64 architectures from random weights, by the
-teacher's soft targets. The teacher is there in both and not counted.
+Both ways see the same images for the same number of epochs. The library's way distils all
+candidates in one pass. It then plans 64 assemblies, computes their batch-norm statistics again, and
+evaluates them. End to end, each of the same 64 architectures starts from random weights and learns
+from the teacher's soft targets. Both ways use the same teacher, whose training is not counted.
 
-Measured: a ResNet-56 on handwritten digits of 16x16, nine runs of three blocks, everything with the
-product's own stages on one core; of the 64 end to end every eighth is run, and counted eightfold.
+Measured: a ResNet-56 on handwritten digits of 16x16, nine runs of three blocks, with the product's
+own stages on one core. Of the 64 distillations end to end every eighth is run and counted
+eightfold.
 
-Counted: images x FLOPs of the real networks on CIFAR-10, with FLOPs as ``stillhouse.spaces.cost``
-has them and backward as twice forward. The pass: one forward a batch of the teacher and of what is
-kept as it is, forward and backward of every candidate that learns, and the scoring of each on
-held-out images, which runs the teacher's rest behind it. An assembly: forward over 20 batches of
-256 and over the held-out images. End to end: forward and backward of the student, its held-out
-images after each epoch, and the teacher, whose outputs are kept, once an image for all 64; beside
-it stands the ratio where the teacher must run in every step, as it must for augmented images. The
-first row has the architectures that the measured run chose; the others have the planner's for
-scores drawn at random.
+Counted: images x FLOPs of the real networks on CIFAR-10, with FLOPs from ``stillhouse.spaces.cost``
+and a backward pass as two forward passes.
 
-Expected and found: neighbourhoods pay where the candidates that learn are together worth few
-networks and 64 students many. Nine runs of three blocks reach the target; every run of up to six,
-or of one and two blocks of a ResNet-20, has nearly twice as many candidates and does not, unless
-the teacher must run in every step. Few images make it worse, as each assembly looks at 5,120.
+- The pass: one forward of the teacher and of the kept blocks for each batch, forward and backward
+  of every candidate that learns, and the scoring of each on held-out images. Scoring also runs the
+  teacher's blocks behind the candidate.
+- An assembly: forward over 20 batches of 256 and over the held-out images.
+- End to end: forward and backward of the student, and its held-out images after each epoch. The
+  teacher's outputs are cached: it runs once over each image for all 64. A second ratio has the
+  teacher in every step, as augmented images need.
+
+The first row has the architectures of the measured run; the others have the planner's choice for
+random scores.
+
+As expected, neighbourhoods pay off if the candidates that learn cost as much as few networks. Nine
+runs of three blocks reach the target. All runs of up to six blocks, or runs of one and two blocks
+of a ResNet-20, have nearly twice as many candidates. They miss it unless the teacher must run in
+every step. Few images make the ratio worse, because each assembly reads 5,120.
 
     python benchmarks/architectures.py [--distilled 8] [--epochs 8]
 
-Exit status 1 if either way of looking at it, measured or counted (first row), misses the target.
+Exit status 1 if the measured ratio or the counted one (first row) misses the target.
 """
 
 from __future__ import annotations
@@ -60,7 +65,7 @@ from stillhouse.spaces.network_spec import NetworkSpec
 TARGET = 8.0
 WINDOWS, RANKS = 16, 4
 SMALLEST, LARGEST = 0.25, 0.65
-"""Students have these shares of the teacher's parameters, in windows that do not overlap."""
+"""Students have these shares of the teacher's parameters, in disjoint windows."""
 CIFAR: Shape = (3, 32, 32)
 SHIPPED_56 = [
     "kept",
@@ -79,7 +84,7 @@ Architecture = tuple[BlockReplacement, ...]
 
 @dataclass(frozen=True)
 class Setting:
-    """A search at full size: what is distilled, from what, over how many images."""
+    """A search at full size: its network, its candidates and its number of images."""
 
     name: str
     network: dict[str, Any]
@@ -103,7 +108,7 @@ SETTINGS = (
 )
 
 
-# The experiment, and the 64 that come out of it
+# The experiment, and its 64 students
 
 
 def experiment(
@@ -127,7 +132,7 @@ def experiment(
                     "training": training,
                     **parts,
                 },
-                # One batch of these few images is about as much of them as 20 are of CIFAR-10's.
+                # One batch is about the same share of these images as 20 batches are of CIFAR-10.
                 "assembled": {"do": "assemble", "neighbourhoods": "parts", "recalibrate": 1},
                 "student": {
                     "start": "assembled",
@@ -143,7 +148,7 @@ def experiment(
 
 
 def windows(whole: float, count: int = WINDOWS) -> Iterator[tuple[float, float]]:
-    """The least and the most parameters of each group of students."""
+    """The minimum and maximum number of parameters of each group of students."""
     step = (LARGEST - SMALLEST) / count
     for i in range(count):
         yield whole * (SMALLEST + i * step) + 1, whole * (SMALLEST + (i + 1) * step)
@@ -166,7 +171,7 @@ def sixty_four(base: Experiment, parameters: float, count: int) -> Iterator[Stag
 
 @dataclass(frozen=True)
 class Measured:
-    """Seconds of each part of both ways, and what came of them."""
+    """Seconds of each part of both ways, with the architectures and accuracies."""
 
     distilled: float
     assembled: float
@@ -180,7 +185,7 @@ class Measured:
 
 
 def measure(distilled: int, epochs: int, count: int, **data: Any) -> Measured:
-    """Both ways, one after the other, with a library of their own; ``count`` windows."""
+    """Run both ways in a new library, with ``count`` windows of students."""
     with tempfile.TemporaryDirectory() as folder:
         base = experiment(folder, "resnet56", RUNS_OF_3, epochs, resize=16, **data)
         library, recipe = Library(folder), base.stage_graph()
@@ -241,7 +246,7 @@ class Counted:
         return compute_costs(piece.build(self._network, self._at), self._at[piece.start]).plain()
 
     def drawn(self) -> list[Architecture]:
-        """What the planner chooses for scores drawn at random."""
+        """The planner's choice for random scores."""
         dice, last = np.random.default_rng(0), max(self._at)
         edges = [
             Edge(p.start, p.stop, p.label, float(score), self._costs[p.label])
@@ -255,7 +260,7 @@ class Counted:
         return found
 
     def distilling(self) -> float:
-        """The pass, or as many as it takes, and the scores."""
+        """All passes over the candidates, and their scores."""
         setting, teacher = self._setting, sum(self._blocks)
         passes = -(-len(self.pieces) // MAX_BATCH_SIZE)
         taught = sum(self._flops(p) * (1 if p.block.name == "kept" else 3) for p in self.pieces)
@@ -269,7 +274,7 @@ class Counted:
         return seen * sum(map(self._student, architectures))
 
     def end_to_end(self, architectures: Sequence[Architecture], kept: bool) -> float:
-        """Every one distilled by itself; the teacher's outputs ``kept``, or run in every step."""
+        """Each distilled alone; the teacher's outputs are ``kept``, or it runs in every step."""
         setting, teacher = self._setting, sum(self._blocks)
         seen = setting.epochs * (3 * setting.images + setting.held_out)
         looks = 1 if kept else setting.epochs * len(architectures)
@@ -283,7 +288,7 @@ class Counted:
 
 
 def row(setting: Setting, chosen: list[Architecture]) -> float:
-    """A line of the table; returns the ratio with the teacher's outputs kept."""
+    """Print a row of the table; returns the ratio with cached teacher outputs."""
     counted = Counted(setting)
     chosen = chosen or counted.drawn()
     library = counted.distilling(), counted.assembling(chosen)
@@ -302,7 +307,7 @@ def main() -> int:
     """Measure, then count, then compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--distilled", type=int, default=8, help="how many end to end")
-    # Many, as what an assembly takes besides its images is not scaled down with them.
+    # Many epochs, because the fixed cost of an assembly does not shrink with the images.
     parser.add_argument("--epochs", type=int, default=8, help="of the measured run")
     parser.add_argument("--windows", type=int, default=WINDOWS, help=f"of {RANKS} students each")
     parser.add_argument("--images", type=int, help="of the digits, in the measured run; else all")

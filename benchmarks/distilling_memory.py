@@ -1,9 +1,10 @@
-"""Memory of the gradient through many steps: steps run again, against the whole graph kept.
+"""Memory of the gradient through many steps: steps that run again compared with a kept graph.
 
 LeNet on ten synthetic 28x28 images a step and a real batch of 256, one core; every figure is the
-most memory that a process of its own came to hold, less what it held before the first step.
+peak memory of a separate process, minus its peak before the first step.
 
-The ratio is that of the whole graph to steps run again, at the most steps asked for.
+The ratio is the memory of the whole graph divided by that with steps run again, at the largest
+number of steps.
 
     python benchmarks/distilling_memory.py [--steps 4 16 64]
 
@@ -33,7 +34,7 @@ TARGET = 2.0
 
 
 def gradient(steps: int, kept: int) -> tuple[float, float]:
-    """MiB and seconds that one gradient takes."""
+    """MiB and seconds of one gradient."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     network = NetworkSpec.parse("lenet5").build((1, 28, 28), 10)
@@ -45,18 +46,18 @@ def gradient(steps: int, kept: int) -> tuple[float, float]:
     real, truth = torch.rand(256, 1, 28, 28), torch.arange(256) % 10
     first = Examples(*(part[:1] for part in examples))
     unroll.gradient(copy_weights(network), first, real, truth)
-    before, began = held(), time.perf_counter()
+    before, began = peak_mib(), time.perf_counter()
     unroll.gradient(copy_weights(network), examples, real, truth)
-    return held() - before, time.perf_counter() - began
+    return peak_mib() - before, time.perf_counter() - began
 
 
-def held() -> float:
-    """The most MiB this process has held."""
+def peak_mib() -> float:
+    """Peak resident MiB of this process."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def apart(steps: int, kept: int) -> tuple[float, float]:
-    """:func:`gradient` in a process of its own."""
+def in_subprocess(steps: int, kept: int) -> tuple[float, float]:
+    """:func:`gradient` in a separate process."""
     command = [sys.executable, __file__, "--one", str(steps), str(kept)]
     fields = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     return float(fields[0]), float(fields[1])
@@ -73,7 +74,10 @@ def main() -> int:
     print(f"{'steps':>6} {'run again':>18} {'whole graph':>18}")
     ratio = 0.0
     for steps in sorted(asked.steps):
-        (some, again), (whole, once) = apart(steps, NUM_KEPT_GRAPHS), apart(steps, steps)
+        (some, again), (whole, once) = (
+            in_subprocess(steps, NUM_KEPT_GRAPHS),
+            in_subprocess(steps, steps),
+        )
         print(f"{steps:6d} {some:8.0f} MiB {again:5.2f} s {whole:8.0f} MiB {once:5.2f} s")
         ratio = whole / max(some, 1.0)
     return outcome("distilling_memory", ratio, TARGET, asked)

@@ -1,19 +1,16 @@
-"""What a step costs with each method, against a step with soft targets.
+"""The cost of a step with each method, compared with a step with soft targets.
 
 ResNet-20 learns from ResNet-56 on random 32x32 images, batch 128, one core (or a CUDA device),
 from labels and one method at its declared settings. The teacher runs in every step, as it must
-where every epoch shows new views. All take turns within one run. A method of responses reads
-logits alone and may cost 15 % more than soft targets; one that taps features may cost 40 % more,
-as keeping maps, and whatever is trained to compare them, is in the nature of it.
+if every epoch has new views. All methods take turns in one run. A method that reads only logits may
+cost 15 % more than soft targets. One that taps features may cost 40 % more, because it keeps maps
+and trains modules to compare them.
 
-The ratio is that of the cost allowed to the cost found, of the method that is furthest beyond (or
-nearest to) what it may cost: 1 or more is well.
-
-(A file called as the package would stand in its place for all scripts of this folder.)
+The ratio is the lowest of allowed cost divided by measured cost: 1 or more meets the target.
 
     python benchmarks/methods_step.py [--device cuda] [--rounds 5] [--steps 3] [--only NAME ...]
 
-Exit status 1 if any costs more than it may.
+Exit status 1 if a method costs more than allowed.
 """
 
 from __future__ import annotations
@@ -44,26 +41,26 @@ BASE = "soft_targets"
 
 @dataclass(frozen=True)
 class Row:
-    """A method at work, and what it may cost."""
+    """A method with its step and its allowed cost."""
 
     way: Way
     allowed: float
     own: int
-    """Parameters that it trains beside the student."""
+    """Number of parameters that the method trains beside the student."""
 
 
 def network(size: str, method: str) -> Network:
-    """A network with what a method needs of it: split classes, heads on a teacher."""
+    """A network with the split classes or teacher heads that a method needs."""
     torch.manual_seed(0)
     needs_split = METHODS.load(method).needs_subclasses
     spec = NetworkSpec.parse(size).with_num_subclasses(
         5 if needs_split else METHODS.load(method).Config().num_subclasses()
     )
-    made = spec.build(SHAPE, CLASSES)
-    brought = Objective.parse({method: {}}).requirements()
-    if size == "resnet56" and any(isinstance(value, HeadedTeachers) for _, value in brought):
-        return with_linear_heads(made, SHAPE, CLASSES, stage_ends(maps(made, SHAPE)))
-    return made
+    built = spec.build(SHAPE, CLASSES)
+    requirements = Objective.parse({method: {}}).requirements()
+    if size == "resnet56" and any(isinstance(value, HeadedTeachers) for _, value in requirements):
+        return with_linear_heads(built, SHAPE, CLASSES, stage_ends(maps(built, SHAPE)))
+    return built
 
 
 def row(name: str, device: torch.device, size: int) -> Row:
@@ -73,8 +70,8 @@ def row(name: str, device: torch.device, size: int) -> Row:
     dtype = autocast_dtype(training.precision, device, SHAPE)
     student = network("resnet20", name).to(device).to(memory_format=torch.channels_last).eval()
     sample = data.images[:8]
-    taught = FrozenTeacher(network("resnet56", name))
-    teachers = Teachers([taught], data.as_data, sample, dtype)
+    teacher = FrozenTeacher(network("resnet56", name))
+    teachers = Teachers([teacher], data.as_data, sample, dtype)
     pair = BuildContext(student, teachers.originals, CLASSES, len(data.labels), sample)
     terms = {"cross_entropy": {"weight": 0.5}, name: {"weight": 0.5}}
     objective = Objective.parse(terms).build(pair)
@@ -110,8 +107,8 @@ def main() -> int:
         cost = median / medians[0]
         worst = min(worst, each.allowed / cost)
         over = "  beyond" if cost > each.allowed else ""
-        row = f"{each.way.name:24}{median * 1e3:9.1f}{cost:16.2f}{each.allowed:10.2f}"
-        print(f"{row}{each.own:13,}{over}")
+        line = f"{each.way.name:24}{median * 1e3:9.1f}{cost:16.2f}{each.allowed:10.2f}"
+        print(f"{line}{each.own:13,}{over}")
     return outcome("methods_step", worst, TARGET, options)
 
 

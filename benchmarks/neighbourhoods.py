@@ -1,16 +1,15 @@
-"""Sixteen neighbourhoods fed by one pass of the teacher, against sixteen distillations alone.
+"""Sixteen neighbourhoods fed by one pass of the teacher, compared with sixteen distilled alone.
 
 The teacher is a ResNet-56 on 32x32 images; each candidate is a depthwise separable unit in place of
 three blocks, spread over the whole network. Both ways take the same steps over the same images on
-one core and come to the same weights; alone, each runs the teacher as far as its own end, together
-it runs once. What counts is candidate-images a second: images times candidates taught with them.
+one core and reach the same weights. Alone, each candidate runs the teacher up to its own end;
+together, the teacher runs once. The measure is candidate-images a second.
 
-``--clock processor`` counts the processor's seconds of this process, which runs on one core: the
-figure to go by on a machine that others use too.
+``--clock processor`` counts the processor time of this process, for machines that others use too.
 
     python benchmarks/neighbourhoods.py [--candidates 16] [--steps 4] [--clock processor]
 
-Exit status 1 if one pass for all is less than the target times as fast.
+Exit status 1 if the speed-up by one pass is below the target.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "processor": time.process
 
 
 def candidates(teacher: Network, data: Dataset, count: int) -> list[Neighbourhood]:
-    """Replacements for runs of three blocks, their places spread evenly over the teacher."""
+    """Replacements for runs of three blocks, spread evenly over the teacher."""
     found, at = [], cut_positions(teacher, data.shape)
     for i in range(count):
         start = 1 + i * (BLOCKS - LENGTH) // max(1, count - 1)
@@ -55,7 +54,7 @@ def candidates(teacher: Network, data: Dataset, count: int) -> list[Neighbourhoo
 
 
 def seconds(teacher: Network, data: Dataset, some: list[Neighbourhood], clock: Clock) -> float:
-    """Of one epoch in which all of ``some`` are taught by one pass."""
+    """Seconds of one epoch in which one pass teaches all of ``some``."""
     learning = NeighbourhoodTraining(
         teacher,
         some,

@@ -1,17 +1,17 @@
-"""What a trial costs besides its training: a search of trivial trials, tracking included.
+"""The overhead of a trial besides its training: a search of trivial trials, tracking included.
 
-The search is the whole of ``launch``: Ray is started and stopped, every trial is proposed by the
-study, run by Tune, stored in the library and logged to MLflow on SQLite, and the report is
-written. The plain way trains the same students in a loop and stores nothing. A trial's wall time
-without its training is its overhead:
+The search is a whole ``launch``. It starts and stops Ray, and writes the report. The study proposes
+every trial, Tune runs it, the library stores it, and MLflow logs it on SQLite. The plain way trains
+the same students in a loop and stores nothing. The overhead is a trial's wall time without
+training:
 
     (launch - plain loop / slots) / trials
 
-The ratio is that of the seconds a trial may cost to those it costs: 1 or more is well.
+The ratio is the allowed overhead divided by the measured one: 1 or more meets the target.
 
     python benchmarks/overhead.py [--trials 200]
 
-Exit status 1 if a trial costs more than it may.
+Exit status 1 if the overhead is higher than allowed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from stillhouse.search.monitoring.events import Event, SearchStarted, TrialStart
 from stillhouse.search.stages.core.stage import Stage, StageContext
 
 ALLOWED = 0.15
-"""Seconds that a trial may cost."""
+"""Allowed overhead of a trial, in seconds."""
 TARGET = 1.0
 
 
@@ -64,7 +64,7 @@ def experiment(folder: Path, trials: int) -> dict[str, Any]:
 
 
 def plain(launched: LaunchResult, document: dict[str, Any]) -> float:
-    """Seconds to train the students of all trials one after the other, keeping nothing."""
+    """Seconds to train the students of all trials one after the other; stores nothing."""
     torch.set_num_threads(1)
     checked = load_experiment(document)
     students = [checked.stage_graph(trial.values).student for trial in launched.outcome.trials]
@@ -76,7 +76,7 @@ def plain(launched: LaunchResult, document: dict[str, Any]) -> float:
 
 
 def train(student: Stage) -> None:
-    """A stage's work without library or reports."""
+    """Run the operation of a stage without library or reports."""
     for _ in student.operation.run(student.data, [], StageContext(torch.device("cpu"))):
         pass
 

@@ -1,19 +1,19 @@
-"""How long the planner takes for the best assemblies of a teacher of 27 blocks under 3 budgets.
+"""The planner's time for the best assemblies of a teacher of 27 blocks under 3 budgets.
 
 Every interval of up to 4 blocks has 12 candidates, which trade score against parameters, FLOPs and
 latency; one width at each cut makes about 10^30 assemblies, 3 widths about 10^41. Budgets are 40 %
-of the way from what the cheapest assembly costs to what the best one does, so that they bind.
-Several graphs are drawn and medians taken.
+of the way from the cost of the cheapest assembly to that of the best, so they bind. The figures are
+medians over several random graphs.
 
     one width:     the best assembly, within 1 second
     three widths:  the best assembly, within 10 seconds
     16 best:       of one width, within 30 seconds
 
-The ratio is the least of those of the seconds allowed to those taken: 1 or more is well.
+The ratio is the lowest of allowed time divided by measured time: 1 or more meets the target.
 
     python benchmarks/planner.py [--graphs 5] [--cuts 27]
 
-Exit status 1 if a case takes longer than it may.
+Exit status 1 if a case takes longer than allowed.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ COSTS = ("parameters", "flops", "latency_ms")
 LONGEST, CANDIDATES = 4, 12
 TIGHTNESS = 0.4
 CASES = (("one width", 1, 1, 1.0), ("three widths", 3, 1, 10.0), ("16 best", 1, 16, 30.0))
-"""Name, widths at inner cuts, how many best, seconds allowed."""
+"""Name, widths at inner cuts, number of assemblies, allowed seconds."""
 TARGET = 1.0
 
 
 def graph(seed: int, cuts: int, widths: int) -> list[Edge]:
-    """Neighbourhoods whose scores rise with their length and as they get cheaper."""
+    """Neighbourhoods; longer and cheaper ones have higher (worse) scores."""
     rng = np.random.default_rng(seed)
     edges = []
     for tail, head in itertools.combinations(range(cuts + 1), 2):
@@ -66,7 +66,7 @@ def neighbourhood(rng: np.random.Generator, length: int, width: float) -> tuple[
 
 
 def number(edges: list[Edge], source: object, sink: object) -> int:
-    """How many assemblies there are."""
+    """The number of possible assemblies."""
     ways = {source: 1}
     for edge in sorted(edges, key=lambda edge: cast(tuple[int, int], edge.tail)[0]):
         ways[edge.head] = ways.get(edge.head, 0) + ways.get(edge.tail, 0)
@@ -74,7 +74,7 @@ def number(edges: list[Edge], source: object, sink: object) -> int:
 
 
 def binding(edges: list[Edge], source: object, sink: object) -> dict[str, Budget]:
-    """Budgets between the cheapest assembly and the best."""
+    """Budgets between the costs of the cheapest assembly and the best."""
     (free,) = assemblies(edges, source, sink, {})
     budgets = {}
     for cost in COSTS:
@@ -85,7 +85,7 @@ def binding(edges: list[Edge], source: object, sink: object) -> dict[str, Budget
 
 
 def seconds(seed: int, cuts: int, widths: int, best: int) -> tuple[float, int]:
-    """What one call takes, and of how many assemblies it chooses."""
+    """Seconds of one call, and the number of assemblies to choose from."""
     edges, source, sink = graph(seed, cuts, widths), (0, 0), (cuts, 0)
     budgets = binding(edges, source, sink)
     started = time.perf_counter()

@@ -1,22 +1,22 @@
-"""How the parts that one driver has only once grow: with trials, stages, artifacts.
+"""How the cost of each central part grows with the number of trials, stages and artifacts.
 
-    study     ask and tell a second, with so many trials in the journal
-    library   publish, record, has a second, and a listing of all records, in a folder
-    spool     operations of tracking a second, written and taken out again
-    foundry   so many stages wanted at once: until they are taken, until all have landed
-    driver    a search of so many trivial trials: wall and processor seconds a trial, and memory
+    study      ask and tell a second, with so many trials in the journal
+    library    publish, record, has a second, and a listing of all records, in a folder
+    outbox     operations of tracking a second, written and read again
+    scheduler  so many stages submitted at once: seconds until accepted, and until all are built
+    driver     a search of so many trivial trials: wall and processor seconds a trial, and memory
 
-Beside the driver stands plain Tune with the same students, nothing proposed, stored or logged. The
-ratio is that of the processor's seconds that a trial cost the driver in the first stretch to those
-in the last: 1 where nothing grows, 0.5 where a trial has come to cost twice as much.
+The driver is compared with plain Tune on the same students, without proposals, storage or logging.
+The ratio is the driver's processor time for a trial in the first interval, divided by that in the
+last: 1 if nothing grows, 0.5 if a trial costs twice as much at the end.
 
     python benchmarks/scale.py [--trials 10000] [--stages 1000] [--artifacts 10000]
-        [--sampler random] [--parts study,library,spool,foundry,driver] [--clock processor]
+        [--sampler random] [--parts study,library,outbox,scheduler,driver] [--clock processor]
 
-Exit status 1 if a trial has come to cost more than twice as much.
+Exit status 1 if a trial costs more than twice as much at the end.
 
-``--clock processor`` counts the processor's seconds instead of the wall's in the first three, which
-are this process alone: on a machine that others use too, the only figures that mean something.
+``--clock processor`` counts processor time instead of wall time in the first three parts, which run
+in this process alone. On a shared machine only processor time is meaningful.
 """
 
 from __future__ import annotations
@@ -52,13 +52,13 @@ from stillhouse.search.tuning.study import Study
 
 STEPS = (100, 1000, 2500, 5000, 10_000, 100_000)
 ASKED = 20
-"""Trials asked and told for one figure of the study."""
+"""Trials asked and told for one measurement of the study."""
 PLAIN = 1000
 """Trials of plain Tune, at most."""
 Clock = Callable[[], float]
 CLOCKS: dict[str, Clock] = {"wall": time.perf_counter, "processor": time.process_time}
 TARGET = 0.5
-PARTS = ("study", "library", "spool", "foundry", "driver")
+PARTS = ("study", "library", "outbox", "scheduler", "driver")
 
 
 def experiment(folder: Path, trials: int, sampler: str = "random") -> Experiment:
@@ -94,7 +94,7 @@ def experiment(folder: Path, trials: int, sampler: str = "random") -> Experiment
 
 
 def steps(most: int) -> list[int]:
-    """Where figures are taken, up to ``most``."""
+    """The sizes at which to measure, up to ``most``."""
     return [step for step in STEPS if step < most] + [most]
 
 
@@ -106,7 +106,7 @@ def stages(folder: Path) -> Iterator[Stage]:
 
 
 def a_second(clock: Clock, work: Callable[[], Any], times: int) -> float:
-    """How often ``work`` is done in a second."""
+    """Calls of ``work`` a second."""
     started = clock()
     for _ in range(times):
         work()
@@ -114,12 +114,12 @@ def a_second(clock: Clock, work: Callable[[], Any], times: int) -> float:
 
 
 def table(title: str, columns: Sequence[str]) -> None:
-    """The head of a part's table."""
+    """Print the heading of a table."""
     print(f"\n{title}\n{'':>10}" + "".join(f"{name:>15}" for name in columns), flush=True)
 
 
 def row(step: int, figures: Sequence[float]) -> None:
-    """One line of it."""
+    """Print one row of a table."""
     print(f"{step:>10}" + "".join(f"{figure:>15,.4g}" for figure in figures), flush=True)
 
 
@@ -127,32 +127,32 @@ def row(step: int, figures: Sequence[float]) -> None:
 
 
 def study(folder: Path, args: argparse.Namespace) -> None:
-    """Ask and tell, where the journal holds so many trials."""
+    """Ask and tell with so many trials in the journal."""
     clock = CLOCKS[args.clock]
     table("study, a second", ("random ask", "random tell", "tpe ask", "tpe tell", "opened in s"))
     there = 0
     for step in steps(args.trials):
         filler = Study(experiment(folder, args.trials), folder / "study")
-        seconds_to_ask_and_tell(clock, filler, step - there)
-        figures = [seconds_to_ask_and_tell(clock, filler, ASKED)]
+        ask_and_tell_rates(clock, filler, step - there)
+        figures = [ask_and_tell_rates(clock, filler, ASKED)]
         started = clock()
-        mind = Study(experiment(folder, args.trials, "tpe"), folder / "study")
+        tpe_study = Study(experiment(folder, args.trials, "tpe"), folder / "study")
         opened = clock() - started
-        figures.append(seconds_to_ask_and_tell(clock, mind, ASKED))
+        figures.append(ask_and_tell_rates(clock, tpe_study, ASKED))
         there = step + 2 * ASKED
         row(step, [*figures[0], *figures[1], opened])
 
 
-def seconds_to_ask_and_tell(clock: Clock, mind: Study, trials: int) -> tuple[float, float]:
+def ask_and_tell_rates(clock: Clock, asked_study: Study, trials: int) -> tuple[float, float]:
     """Asks and tells a second."""
     asking = telling = 0.0
     for _ in range(max(1, trials)):
         started = clock()
-        proposal = mind.ask()
+        proposal = asked_study.ask()
         assert proposal is not None
         asked = clock()
         value = float(proposal.values["student.training.momentum"])
-        mind.tell(proposal.number, {"val_accuracy": value})
+        asked_study.tell(proposal.number, {"val_accuracy": value})
         asking += asked - started
         telling += clock() - asked
     return max(1, trials) / asking, max(1, trials) / telling
@@ -200,19 +200,19 @@ def hash_of(number: int) -> str:
     return f"{number * 0x9E3779B97F4A7C15 % 2**64:016x}{number:048x}"
 
 
-# Spool
+# Outbox
 
 
-def spool(folder: Path, args: argparse.Namespace) -> None:
-    """Operations of three metrics, written one by one and taken out by hundreds."""
+def outbox(folder: Path, args: argparse.Namespace) -> None:
+    """Operations of three metrics, written one by one and read by hundreds."""
     clock = CLOCKS[args.clock]
-    table("spool, operations a second", ("append", "read, forget", "bytes each"))
+    table("outbox, operations a second", ("append", "read, mark", "bytes each"))
     operation = {"do": "log", "run": "trial 1234", "at": 1_700_000_000_000, "step": 1}
     operation["metrics"] = {"train_loss": 1.25, "val_accuracy": 0.8125, "val_nll": 0.5}
     for step in steps(args.trials):
-        own = Outbox(folder / f"spool-{step}")
+        own = Outbox(folder / f"outbox-{step}")
         put = a_second(clock, lambda: own.append(operation), step)  # noqa: B023
-        size = (folder / f"spool-{step}" / "operations.jsonl").stat().st_size / step
+        size = (folder / f"outbox-{step}" / "operations.jsonl").stat().st_size / step
         started = clock()
         while own.num_pending:
             taken, end = own.read(500)
@@ -221,53 +221,53 @@ def spool(folder: Path, args: argparse.Namespace) -> None:
         own.close()
 
 
-# Foundry
+# Scheduler
 
 
-def foundry(folder: Path, args: argparse.Namespace) -> None:
-    """Stages wanted at once, beside the same in plain Ray tasks, all handed over at once."""
-    columns = ("taken in s", "landed in s", "plain tasks s", "news", "news, bytes", "foundry MiB")
-    table("foundry", columns)
+def scheduler(folder: Path, args: argparse.Namespace) -> None:
+    """Stages submitted at once, and the same stages as plain Ray tasks."""
+    columns = ("accepted in s", "built in s", "plain tasks s", "events", "event bytes", "actor MiB")
+    table("scheduler", columns)
     connect(None)
     import ray
 
-    home = Library(str(folder / "foundry"))
+    home = Library(str(folder / "library"))
     every = stages(folder)
     task: Any = ray.remote(max_retries=0)(
         lambda stage, uri: len(list(build_stage(stage, Library(uri))))
     )
     slots = int(ray.cluster_resources()["CPU"])  # type: ignore[no-untyped-call]
-    # Loaded and hired, before anything counts.
+    # Load the modules and start the scheduler before anything is timed.
     ray.get([task.remote(next(every), home.uri) for _ in range(4 * slots)])
-    kept = SchedulerClient(home, ResourceSettings(), EventDispatcher([]), slots)
-    kept.build([next(every)])
+    first = SchedulerClient(home, ResourceSettings(), EventDispatcher([]), slots)
+    first.build([next(every)])
     for step in steps(args.stages):
-        wanted = list(itertools.islice(every, step))
-        heard: list[StageChanged] = []
-        orders = SchedulerClient(home, ResourceSettings(), EventDispatcher([heard.append]), slots)  # type: ignore[list-item]
+        submitted = list(itertools.islice(every, step))
+        events: list[StageChanged] = []
+        client = SchedulerClient(home, ResourceSettings(), EventDispatcher([events.append]), slots)  # type: ignore[list-item]
         started = time.perf_counter()
-        orders.submit(wanted)
-        taken = time.perf_counter() - started
-        assert orders.build(wanted) == {}
-        landed = time.perf_counter() - started
-        used = memory("ray::Foundry")
-        orders.close()
+        client.submit(submitted)
+        accepted = time.perf_counter() - started
+        assert client.build(submitted) == {}
+        built = time.perf_counter() - started
+        used = memory("ray::StageScheduler")
+        client.close()
         started = time.perf_counter()
         ray.get([task.remote(stage, home.uri) for stage in itertools.islice(every, step)])
         plain = time.perf_counter() - started
-        size = sum(len(pickle.dumps(event)) for event in heard)
-        row(step, [taken, landed, plain, len(heard), size, used])
-    kept.close()
+        size = sum(len(pickle.dumps(event)) for event in events)
+        row(step, [accepted, built, plain, len(events), size, used])
+    first.close()
     ray.shutdown()
 
 
 def memory(title: str) -> float:
-    """MiB that processes of that title among the descendants of this one occupy."""
+    """Resident MiB of all descendants of this process with that title."""
     parents, total = {}, 0.0
-    for place in Path("/proc").glob("[0-9]*"):
+    for folder in Path("/proc").glob("[0-9]*"):
         with suppress(FileNotFoundError, ProcessLookupError):
-            stat = (place / "stat").read_text().rpartition(")")[2].split()
-            parents[int(place.name)] = int(stat[1])
+            stat = (folder / "stat").read_text().rpartition(")")[2].split()
+            parents[int(folder.name)] = int(stat[1])
     for process in parents:
         ancestor = process
         while ancestor in parents and ancestor != os.getpid():
@@ -278,7 +278,7 @@ def memory(title: str) -> float:
 
 
 def resident(process: int, title: str = "") -> float:
-    """MiB in memory, if the process has that title."""
+    """Resident MiB of a process, or 0 if it has another title."""
     with suppress(FileNotFoundError, ProcessLookupError):
         command_line = Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace")
         lines = Path(f"/proc/{process}/status").read_text().splitlines()
@@ -291,7 +291,7 @@ def resident(process: int, title: str = "") -> float:
 
 
 class Watch:
-    """Takes figures of the driver when so many trials have ended."""
+    """Measures the driver when certain numbers of trials have ended."""
 
     def __init__(self, trials: int) -> None:
         self._marks = set(steps(trials))
@@ -301,11 +301,11 @@ class Watch:
         self.stopped = 0.0
 
     def __call__(self, event: Event) -> None:
-        """One trial more has ended."""
+        """Count ended trials, and print a row at each mark."""
         if not isinstance(event, TrialEnded):
             return
         self._ended += 1
-        if self._ended == 1:  # from here on: what starts once is no trial's
+        if self._ended == 1:  # the start of the search does not count
             self._before = (1, time.perf_counter(), time.process_time())
         if self._ended in self._marks:
             now = (self._ended, time.perf_counter(), time.process_time())
@@ -321,14 +321,14 @@ class Watch:
 
 
 def driver(folder: Path, args: argparse.Namespace) -> int:
-    """A whole search, then the same students by plain Tune."""
+    """A whole search, then the same students with plain Tune."""
     columns = ("wall s, each", "cpu s, each", "driver MiB", "gcs MiB", "raylet MiB")
     table(f"driver, {args.sampler}, of the trials since the line above", columns)
     os.environ["STILLHOUSE_RUNS"] = str(folder / "runs")
     watch = Watch(args.trials)
     launched = launch(experiment(folder, args.trials, args.sampler), observers=[watch])
-    rest = time.perf_counter() - watch.stopped
-    print(f"from the last trial to the end {rest:.1f} s, {launched.unsent} operations unsent")
+    ending = time.perf_counter() - watch.stopped
+    print(f"from the last trial to the end {ending:.1f} s, {launched.unsent} operations unsent")
     count = min(args.trials, PLAIN)
     plain = plain_tune(folder, count)
     print(f"plain Tune, {count} trials: {plain:.4f} wall s each", flush=True)
@@ -337,7 +337,7 @@ def driver(folder: Path, args: argparse.Namespace) -> int:
 
 
 def plain_tune(folder: Path, trials: int) -> float:
-    """Seconds a trial, from the first to the last result."""
+    """Seconds of a trial with plain Tune, from the first to the last result."""
     import ray
     from ray import tune
 
@@ -396,7 +396,7 @@ def main() -> int:
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     args = arguments(parser, trials=4, stages=4, artifacts=4)
     parts: dict[str, Callable[[Path, argparse.Namespace], int | None]]
-    parts = {"study": study, "library": library, "spool": spool, "foundry": foundry}
+    parts = {"study": study, "library": library, "outbox": outbox, "scheduler": scheduler}
     parts["driver"] = driver
     short = 0
     for name in args.parts.split(","):

@@ -1,21 +1,21 @@
-"""A second search with other budgets: nothing distilled, and how soon its first assembly is there.
+"""How soon a second search with other budgets has its first assembly, without distilling.
 
-As a user has it: the command ``stillhouse launch``, Ray started on this machine, an MLflow database
-that exists, handwritten digits and a ResNet-20 of half width with every candidate at every run of
-up to two blocks. The first search makes teacher and neighbourhoods; each later one asks for other
-budgets. Seconds run from the start of the process to the record of the first assembly, which
-is written when it has been evaluated, and to the end of the process.
+The benchmark runs what a user runs: the command ``stillhouse launch``, Ray started on this machine,
+an MLflow database that exists, handwritten digits and a ResNet-20 of half width with every
+candidate at every run of up to two blocks. The first search makes teacher and neighbourhoods; each
+later one has other budgets. Seconds run from the start of the process to the record of the first
+assembly, which is written when it has been evaluated, and to the end of the process.
 
-Expected and found: nothing but the start of processes. Of all processors' seconds until then the
-driver has two fifths (torch, MLflow, what the file is checked with), the foundry's and the first
-worker two fifths, Ray's own processes one; planning, recalibration and evaluation less than one
-second. Ray therefore starts while the driver imports, and nothing is imported before it is needed.
+As expected, the start of processes takes nearly all of this time. Of the processor time the driver
+takes two fifths (imports of torch, MLflow and the checks). The stage scheduler and the first worker
+take two fifths, Ray's own processes one. Planning, recalibration and evaluation take less than one
+second. Ray therefore starts while the driver imports, and modules are imported on first use.
 
-The ratio is that of the seconds allowed to the median of those taken: 1 or more is well.
+The ratio is the allowed time divided by the median: 1 or more meets the target.
 
     python benchmarks/second_search.py [--rounds 3]
 
-Exit status 1 if the first assembly takes longer than it may, or any neighbourhood is made again.
+Exit status 1 if the first assembly takes longer than allowed, or a neighbourhood is made again.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ FIRST, STEP = (40_000, 50_000), 2_000
 
 @dataclass(frozen=True)
 class Launched:
-    """What one search made, by kind of stage, and when."""
+    """The number of stages that one search made, by kind, and its times."""
 
     made: Counter[str]
     until_assembled: float
@@ -93,7 +93,7 @@ def experiment(folder: Path, name: str, budgets: list[int]) -> dict[str, Any]:
 
 
 def launch(folder: Path, name: str, budgets: list[int]) -> Launched:
-    """Run a search as its user does; what is new in the library afterwards is what it made."""
+    """Run a search by the command line; its stages are the new records of the library."""
     file = folder / f"{name}.yaml"
     file.write_text(json.dumps(experiment(folder, name, budgets)))  # YAML, too
     before = set(records(folder))
@@ -117,7 +117,7 @@ def launch(folder: Path, name: str, budgets: list[int]) -> Launched:
 
 
 def records(folder: Path) -> list[Path]:
-    """Every artifact's record, as files."""
+    """The record files of all artifacts."""
     return list((folder / "library").glob("artifacts/*/*/record.json"))
 
 

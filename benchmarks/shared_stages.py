@@ -1,15 +1,14 @@
-"""A search over assistants with shared stages, against every trial training its own chain.
+"""A search over assistants with shared stages, compared with a whole chain for every trial.
 
 Both ways run the same configurations with the same code, as many at once as there are cores. The
-product makes every teacher and assistant once, in a library of its own that is empty at first; the
-plain way gives each trial a library of its own, so that it trains teacher, assistants and student,
-as a Tune trial does that builds its whole chain. Both times are whole: start and stop of the
-workers included, and with the product Ray, the study, MLflow and the report, which the plain way
-does without. All figures of all students must be the same to the last bit.
+product makes every teacher and assistant once, in an empty library. The plain way gives each trial
+its own library, so each trial trains teacher, assistants and student. Both times include start and
+stop of the workers. The product's time also includes Ray, the study, MLflow and the report. All
+figures of all students must be the same to the last bit.
 
     python benchmarks/shared_stages.py [--trials 48]
 
-Exit status 1 if the plain way takes less than the target times as long.
+Exit status 1 if the speed-up is below the target, or any figure differs.
 """
 
 from __future__ import annotations
@@ -76,7 +75,7 @@ def experiment(folder: str, trials: int) -> dict[str, Any]:
 
 
 def alone(job: Job) -> tuple[dict[str, float], int]:
-    """One trial with its whole chain: the student's figures, and how many networks it trained."""
+    """One trial with its whole chain: the student's figures and the number of trained networks."""
     document, values = job
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
@@ -90,7 +89,7 @@ def alone(job: Job) -> tuple[dict[str, float], int]:
 
 
 def timeless(figures: Mapping[str, float]) -> dict[str, float]:
-    """Figures that do not depend on what else the machine does."""
+    """The figures that do not depend on other load of the machine."""
     return {name: value for name, value in figures.items() if name not in TIMES}
 
 

@@ -1,15 +1,15 @@
-"""Processor time until the command line answers, against an interpreter that does nothing.
+"""Processor time of the command line, compared with an interpreter that does nothing.
 
     help:   `stillhouse --help`, within 0.4 seconds
     check:  `stillhouse check experiments/quickstart.yaml`, within 2.5 seconds
 
-Processor time is user and system time of the process, its median over several runs; the commands
-take turns with `python -c pass`, so that all see the same machine. The ratio is the least of those
-of the seconds allowed to those taken: 1 or more is well.
+Processor time is the user and system time of the process, the median over several runs. The
+commands take turns with `python -c pass`, so other load affects all of them. The ratio is the
+lowest of allowed time divided by measured time: 1 or more meets the target.
 
     python benchmarks/startup.py [--runs 7]
 
-Exit status 1 if a command takes longer than it may.
+Exit status 1 if a command takes longer than allowed.
 """
 
 from __future__ import annotations

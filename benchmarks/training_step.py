@@ -1,15 +1,14 @@
-"""One distilling step, the plain way and this product's, side by side.
+"""One distillation step: a plain PyTorch loop compared with this product.
 
-ResNet-20 learns from ResNet-56 on random 32x32 images, batch 128, one core (or a CUDA device).
-The plain way is what a straightforward PyTorch loop does; the product's rows call the very
-``Learner.step`` that ``train`` calls. All ways take turns within one run, so that whatever else
-the machine does falls on all of them. Batches lie ready in memory in each way's own layout.
+ResNet-20 learns from ResNet-56 on random 32x32 images, batch 128, one core (or a CUDA device). The
+plain way is a straightforward PyTorch loop; the product's rows call the same ``Learner.step`` as
+``train``. All ways take turns in one run, so other load on the machine affects all of them. The
+batches are in memory, in the layout of each way.
 
-Where a row says ``kept``, the teacher's outputs come from the pass over the view that the first
-epoch made, as they do whenever views repeat (no augmentation, or a fixed number of views); that
-pass is not timed. Where it says ``run``, the teacher runs in every step, as it must where every
-epoch shows new views. The ratios in the last two lines are those of the ``kept`` rows; the rows
-with ``run`` stand beside them in the table.
+In rows with ``kept`` the teacher's outputs are cached, as they are if views repeat (no
+augmentation, or a fixed number of views). Filling the cache is not timed. In rows with ``run`` the
+teacher runs in every step, as it must if every epoch has new views. The ratios in the last two
+lines are those of the ``kept`` rows.
 
     python benchmarks/training_step.py [--device cuda] [--rounds 5] [--steps 4]
 
@@ -46,7 +45,7 @@ TARGETS = {"training_step_float32": 1.5, "training_step": 2.5}
 OBJECTIVE = {"cross_entropy": {"weight": 0.1}, "soft_targets": {"weight": 0.9}}
 
 Step = Callable[[int], object]
-"""Takes one training step, on batch number so and so."""
+"""Takes one training step on the batch of a number."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ class Way:
 
 
 class RandomImages:
-    """As much of a data set as a step needs: a few batches of noise, the same every epoch."""
+    """The part of a data set that a step needs: a few batches of noise, the same every epoch."""
 
     def __init__(
         self, device: torch.device, repeats: bool, size: int = SIZE, batches: int = 4
@@ -71,26 +70,26 @@ class RandomImages:
         images = torch.rand(count, *SHAPE, generator=generator).to(device)
         self.images = images.contiguous(memory_format=torch.channels_last)
         self.labels = torch.randint(0, CLASSES, (count,), generator=generator).to(device)
-        self.places = torch.arange(count, device=device)
-        self.repeats = repeats
+        self.indices = torch.arange(count, device=device)
+        self.has_repeating_views = repeats
         self.fingerprint = f"noise {repeats}"
 
-    def view(self, epoch: int) -> int:
+    def view_of_epoch(self, epoch: int) -> int:
         return 0
 
     def batch(self, number: int) -> Batch:
         start = number * self._size % len(self.labels)
         rows = slice(start, start + self._size)
-        return Batch(self.images[rows], self.labels[rows], self.places[rows])
+        return Batch(self.images[rows], self.labels[rows], self.indices[rows])
 
     def view_batches(self, view: int, *, batch_size: int, device: object) -> Iterator[Batch]:
         for start in range(0, len(self.labels), batch_size):
             rows = slice(start, start + batch_size)
-            yield Batch(self.images[rows], self.labels[rows], self.places[rows])
+            yield Batch(self.images[rows], self.labels[rows], self.indices[rows])
 
     @property
     def as_data(self) -> Dataset:
-        """This, for what asks a data set for no more than is here."""
+        """This object, typed as a data set."""
         return cast(Dataset, self)
 
 
@@ -100,7 +99,7 @@ def network(name: str) -> Network:
 
 
 def plain(device: torch.device, size: int) -> Way:
-    """Float32, channels first, the teacher as it is and run in every step, default optimiser."""
+    """Float32, channels first, an unfolded teacher that runs in every step."""
     student = network("resnet20").to(device).train()
     teacher = network("resnet56").to(device).eval()
     optimizer = torch.optim.SGD(
@@ -124,7 +123,7 @@ def plain(device: torch.device, size: int) -> Way:
 
 
 def product(device: torch.device, size: int, precision: str, kept: bool) -> Way:
-    """What ``train`` does with these settings."""
+    """The step of ``train`` with these settings."""
     data = RandomImages(device, repeats=kept, size=size)
     training = Training.parse({"schedule": "constant", "precision": precision})
     dtype = autocast_dtype(training.precision, device, SHAPE)
@@ -145,23 +144,23 @@ def product(device: torch.device, size: int, precision: str, kept: bool) -> Way:
 
 
 def seconds(way: Way, steps: int, device: torch.device) -> float:
-    """Of one step, over ``steps`` of them."""
-    began = time.perf_counter()
+    """Mean seconds of a step over ``steps`` steps."""
+    started = time.perf_counter()
     for number in range(steps):
         way.step(number)
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return (time.perf_counter() - began) / steps
+    return (time.perf_counter() - started) / steps
 
 
 def measure(ways: list[Way], rounds: int, steps: int, device: torch.device) -> list[float]:
-    """Median seconds a step of every way, in turn, each round beginning with another."""
+    """Median seconds of a step of each way; each round starts with another way."""
     for way in ways:
         seconds(way, 2, device)
     taken: list[list[float]] = [[] for _ in ways]
     for turn in range(rounds):
-        for place in range(len(ways)):
-            which = (turn + place) % len(ways)
+        for offset in range(len(ways)):
+            which = (turn + offset) % len(ways)
             taken[which].append(seconds(ways[which], steps, device))
     return [statistics.median(times) for times in taken]
 

@@ -1,9 +1,9 @@
-"""A search on one data set that starts from another's winner, against one that starts cold.
+"""A search that starts from the winner on another data set, compared with a cold start.
 
-Both search the same space with the same sampler on the target; the warm one begins with the
-winner of a search on the source and its neighbours (``run.start: file``). Counted are the trials
-until the best value of the cold search is reached, over several seeds of the sampler; one that does
-not reach it counts as all its trials and one.
+Both search the same space with the same sampler on the target. The warm search begins with the
+winner of a search on the source, and its neighbours (``run.start: file``). The measure is the
+number of trials until the best value of the cold search is reached, over several seeds of the
+sampler. A search that does not reach it counts as all its trials plus one.
 
     python benchmarks/warm_start.py [--root DATA] [--trials 24] [--seeds 3]
 
@@ -35,7 +35,7 @@ GOAL = "val_accuracy"
 
 
 def data_of(root: str | None, images: int | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Source and target; of the digits so many ``images``, or all."""
+    """The data of source and target; ``images`` limits the digits."""
     if root is None:
         digits = {"source": "digits", "validation": 0.5, "limit": images}
         return {**digits, "classes": [0, 1, 2, 3, 4]}, {**digits, "classes": [5, 6, 7, 8, 9]}
@@ -79,7 +79,7 @@ def experiment(name: str, data: dict[str, Any], folder: str, trials: int) -> dic
 
 
 def reached(values: Sequence[float], best: float) -> int:
-    """How many trials it took to come to ``best``; one more than all where none did."""
+    """The number of trials until ``best``; all plus one if no trial reaches it."""
     return next((i for i, value in enumerate(values, start=1) if value >= best), len(values) + 1)
 
 
@@ -105,8 +105,8 @@ def main() -> int:
         for seed in range(args.seeds):
             document = experiment("target", target, folder, args.trials)
             cold = values_of(launch(load_experiment(document, {"run.seed": seed}), inline=True))
-            laid_over = {f"data.{name}": value for name, value in target.items()}
-            further = continue_from_winner("source", {**laid_over, "run.seed": seed}, args.trials)
+            changes = {f"data.{name}": value for name, value in target.items()}
+            further = continue_from_winner("source", {**changes, "run.seed": seed}, args.trials)
             warm = values_of(launch(further, inline=True))
             best = max(cold)
             rows.append((seed, best, max(warm), reached(cold, best), reached(warm, best)))

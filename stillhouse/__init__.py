@@ -1,6 +1,6 @@
 """Search for the best way to distil a large network into a small one.
 
-The same from Python as from the command line::
+A search from Python::
 
     from stillhouse import launch, load_experiment
 
@@ -68,12 +68,12 @@ _MODULES = {
 _HERE = Path(__file__).parent
 if (_HERE / "search").is_symlink():
     # A checkout: modules load from the folders that people edit, so that tracebacks and
-    # breakpoints name those. The links serve tools that read folders only (mypy, wheels).
+    # breakpoints name these folders. Tools such as mypy and wheel builders follow the links.
     __path__ = [str(_HERE.parent)]
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, so that `import stillhouse` loads nothing."""
+    """Import a public name on first use, so that `import stillhouse` stays fast."""
     if name == "__version__":
         return metadata.version("stillhouse")
     if name not in _MODULES:

@@ -84,8 +84,6 @@ WORDS = re.compile(
     re.IGNORECASE,
 )
 """Private vocabulary that neither pages nor prose use."""
-ALLOWED = {"docs/scale.md": {"spool", "foundry"}}
-"""The parts of ``benchmarks/scale.py`` keep the names that the command line has for them."""
 CODE = sorted(
     file
     for folder in ("search", "methods", "spaces", "stillhouse", "benchmarks", "docs")
@@ -113,14 +111,12 @@ def prose(text):
 def test_code_uses_the_words_of_the_field(file):
     text = file.read_text(encoding="utf-8")
     assert not identifiers(text) & IDENTIFIERS
-    if relative(file).split("/")[0] != "benchmarks":
-        assert not WORDS.findall(prose(text))
+    assert not WORDS.findall(prose(text))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_pages_use_the_words_of_the_field(page):
-    found = {word.lower() for word in WORDS.findall(page.read_text(encoding="utf-8"))}
-    assert not found - ALLOWED.get(relative(page), set())
+    assert not WORDS.findall(page.read_text(encoding="utf-8"))
 
 
 def test_the_rule_would_find():

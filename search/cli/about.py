@@ -15,7 +15,7 @@ from stillhouse.spaces.networks import sizes
 
 
 def blocks(json: JsonOption = False) -> None:
-    """Every kind of replacement block, its settings, defaults and ranges."""
+    """List the replacement blocks with their settings, defaults and ranges."""
     rows = []
     for name, config in ((name, BLOCKS.load(name)) for name in BLOCKS.names()):
         ranges = {field: str(domain) for field, domain in config.search_space().items()}
@@ -42,7 +42,7 @@ def networks(
     classes: int = 10,
     json: JsonOption = False,
 ) -> None:
-    """Every ready-made network with its parameters and FLOPs."""
+    """List the ready-made networks with their parameters and FLOPs."""
     rows: list[dict[str, Any]] = []
     channels, height, width = (int(part) for part in shape.split(","))
     for name, (family, _) in sizes().items():

@@ -1,4 +1,4 @@
-"""All commands together, and how errors leave the program."""
+"""The command group, and the exit status and output of errors."""
 
 from __future__ import annotations
 
@@ -16,53 +16,51 @@ from stillhouse.spaces.config.problems import ConfigError
 
 COMMANDS = {
     "launch": ("runs", "Run the search that a file describes."),
-    "resume": ("runs", "Go on with a run that was stopped; nothing finished is done again."),
+    "resume": ("runs", "Continue a run that was stopped; nothing finished is repeated."),
     "extend": (
         "runs",
-        "More trials for a run that has ended; its sampler knows all earlier ones.",
+        "Add trials to a run that has ended; the sampler knows the earlier ones.",
     ),
-    "check": ("check", "Validate an experiment file; nothing is run."),
+    "check": ("check", "Validate an experiment file; run nothing."),
     "plan": (
         "plan",
-        "Show what a launch would run, or, with --budget or --front, what the library's parts "
-        "make.",
+        "Show what a launch would run, or with --budget or --front, propose assemblies.",
     ),
     "status": (
         "status",
-        "How a search stands: trials, stages, nodes, what waits for what, failures, time left.",
+        "Show the status of a search: trials, stages, nodes, waiting, failures, time left.",
     ),
-    "best": ("runs", "The best configuration of a run, and how sure that is."),
+    "best": ("runs", "Show the best configuration of a run, and how certain it is."),
     "reuse": (
         "runs",
-        "Retrain the best recipe over seeds, look at the test split once, register the winner.",
+        "Retrain the best recipe over seeds, evaluate it on the test split, register the winner.",
     ),
     "export": (
         "export",
-        "Write the best student as files, compared with the original, and a model card beside "
-        "them.",
+        "Write the best student as files with a model card, and compare them with the original.",
     ),
     "diagnose": (
         "diagnose",
-        "Tell how sure a teacher is, how it relates classes, and what of that helps the student.",
+        "Measure how sure a teacher is, how it relates classes, and which of these help a student.",
     ),
     "report": (
         "runs",
-        "Draw a run's pictures and page again from what the library and the study hold.",
+        "Draw a run's pictures and page again, from the library and the study.",
     ),
     "ui": ("ui", "Open MLflow on the tracking store; Ctrl-C ends it."),
     "methods": (
         "methods",
-        "Every method in a line; or all of one: paper, formula, fields, needs, presets.",
+        "List the methods, or show one: paper, formula, settings, needs, presets.",
     ),
-    "networks": ("about", "Every ready-made network with its parameters and FLOPs."),
-    "blocks": ("about", "Every kind of replacement block, its settings, defaults and ranges."),
+    "networks": ("about", "List the ready-made networks with their parameters and FLOPs."),
+    "blocks": ("about", "List the replacement blocks with their settings, defaults and ranges."),
     "doctor": (
         "doctor",
-        "Versions, devices, disk, and whether library, runs and tracking can be used.",
+        "Check versions, devices, disk, library, runs and tracking.",
     ),
-    "library": ("library", "What is kept in a library."),
+    "library": ("library", "List, show, verify or delete artifacts of a library."),
 }
-"""Name -> its module beside this one, and the first paragraph of its help (tested)."""
+"""Name of a command -> its module in this package, and its help line."""
 
 
 class _Commands(LazyGroup):
@@ -102,8 +100,8 @@ def _options(
 def main() -> None:
     """Run the command line.
 
-    A user's mistake or unavailable storage ends it with one line each and status 2; a stop ends
-    it with status 130.
+    A user's mistake or unavailable storage ends it with status 2, one line for each problem. A
+    stop ends it with status 130.
     """
     try:
         app()
@@ -122,7 +120,7 @@ def main() -> None:
 
 
 def _print_problems(problems: Iterable[str]) -> int:
-    """Print each problem as a line; returns the status."""
+    """Print each problem as a line; returns the exit status."""
     for problem in problems:
         print(f"error: {scrub(problem)}", file=sys.stderr)
     return 2

@@ -1,4 +1,4 @@
-"""``stillhouse check``: whether an experiment file is valid, and what may be wrong in it."""
+"""``stillhouse check``: validates an experiment file and warns of likely mistakes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from stillhouse.search.experiment.loading import load_experiment
 
 
 def check(file: FileArgument, changes: SetOption = None, json: JsonOption = False) -> None:
-    """Validate an experiment file; nothing is run."""
+    """Validate an experiment file; run nothing."""
     experiment = load_experiment(file, parse_overrides(changes))
     if json:
         warned = [

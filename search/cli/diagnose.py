@@ -1,4 +1,4 @@
-"""``stillhouse diagnose``: what a student can learn from the teacher of an experiment."""
+"""``stillhouse diagnose``: measures the teacher of an experiment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stillhouse.search.cli.options import (
 )
 from stillhouse.search.cli.show import console, print_json, print_table
 from stillhouse.search.driver.driver import ExecutionBackend
-from stillhouse.search.evaluation.diagnosis import diagnose_teacher as examine
+from stillhouse.search.evaluation.diagnosis import diagnose_teacher
 from stillhouse.search.experiment.loading import load_experiment
 from stillhouse.search.monitoring.dispatcher import EventDispatcher
 from stillhouse.search.monitoring.events import Event, StageChanged
@@ -28,13 +28,13 @@ from stillhouse.search.tuning.local_backend import LocalBackend
 def diagnose(
     file: FileArgument,
     changes: SetOption = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds of each student.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds for each student.")] = 3,
     into: Annotated[Path, typer.Option(help="Folder of the page.")] = Path("diagnosis"),
     address: AddressOption = None,
     inline: InlineOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Tell how sure a teacher is, how it relates classes, and what of that helps the student."""
+    """Measure how sure a teacher is, how it relates classes, and which of these help a student."""
     from stillhouse.search.report.page.diagnosis import (
         VARIANT_COLUMNS,
         diagnosis_sentences,
@@ -54,7 +54,7 @@ def diagnose(
 
         backend = RayBackend(experiment, library, dispatcher, into, address)
     try:
-        result = examine(experiment, seeds, backend.build, library)
+        result = diagnose_teacher(experiment, seeds, backend.build, library)
     finally:
         backend.close()
     files = write_diagnosis(result, into / experiment.name)

@@ -1,4 +1,4 @@
-"""``stillhouse doctor``: checks this machine, or every node of a cluster."""
+"""``stillhouse doctor``: checks this machine and the nodes of a cluster."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def doctor(
     library: str = "stillhouse-library",
     tracking: Annotated[str | None, typer.Option(help="MLflow's URI.")] = None,
     address: Annotated[
-        str | None, typer.Option(help="Look at every node of this Ray cluster as well.")
+        str | None, typer.Option(help="Also check every node of this Ray cluster.")
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Versions, devices, disk, and whether library, runs and tracking can be used."""
+    """Check versions, devices, disk, library, runs and tracking."""
     uri = resolve_uri(tracking, Path.cwd())
     findings_by_node = {"here": check_driver(library, uri)}
     if address:

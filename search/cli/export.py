@@ -1,4 +1,4 @@
-"""``stillhouse export``: the winner as files that others can run."""
+"""``stillhouse export``: writes the winner as files for other programs."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def export(
         list[str] | None, typer.Option("--to", help="pt2, onnx, safetensors; repeatable.")
     ] = None,
     into: Annotated[
-        Path | None, typer.Option(help="Folder; else `exported` in the run's own.")
+        Path | None, typer.Option(help="Folder; default: `exported` in the run folder.")
     ] = None,
     of: Annotated[
-        str, typer.Option(help="A value of run.repeats.of_each: its best, not the best of all.")
+        str, typer.Option(help="A value of run.repeats.of_each: its winner, not the overall one.")
     ] = "",
     json: JsonOption = False,
 ) -> None:
-    """Write the best student as files, compared with the original, and a model card beside them."""
+    """Write the best student as files with a model card, and compare them with the original."""
     formats = list(dict.fromkeys(to or FORMATS.names()))
     check_formats(formats)
     folder = RunFolder.find(name)
@@ -78,7 +78,9 @@ def _open_student(folder: RunFolder, run: RunResult, seed_runs: SeedRuns) -> Art
     try:
         return run_library(folder, run.experiment).open_artifact(record.key)
     except (CorruptArtifact, KeyError):
-        message = f"its network is damaged or gone; stillhouse resume {folder.name} makes it again"
+        message = (
+            f"its network is damaged or missing; stillhouse resume {folder.name} trains it again"
+        )
         raise ConfigError([Problem(folder.name, message)]) from None
 
 
@@ -131,7 +133,7 @@ def _select_seed_runs(outcome: Outcome, of: str) -> SeedRuns:
 
 def _print_result(result: ExportResult) -> None:
     original = result.network
-    rows = [("as it was made", original.bytes, original.latency_ms, "", "")]
+    rows = [("original", original.bytes, original.latency_ms, "", "")]
     rows += [
         (file.file, file.bytes, file.latency_ms, f"{file.difference:.1e}", f"{file.agreement:.2%}")
         for file in result.files

@@ -1,7 +1,7 @@
-"""A group of commands whose modules are imported when a command is called, not when it is listed.
+"""A group of commands that imports the module of a command only when the command is called.
 
-Those modules load torch, Ray or MLflow, which takes seconds; ``--help`` needs no more than names
-and help lines.
+The modules load torch, Ray or MLflow, which takes seconds. ``--help`` needs only names and help
+lines.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ from typer.main import get_command
 
 
 class CommandHome(NamedTuple):
-    """Where a command is defined: a function of its name, or a group ``app``; and its help line."""
+    """The module of a command and its help line.
+
+    The module has a function with the command's name, or a group ``app``.
+    """
 
     module: str
     help: str
 
 
 class LazyGroup(TyperGroup):
-    """Lists its commands by their help lines; imports the module of the one that is called."""
+    """Lists commands without their modules; imports the module of the called one."""
 
     homes: ClassVar[Mapping[str, CommandHome]]
 
@@ -36,13 +39,13 @@ class LazyGroup(TyperGroup):
         }
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """As its base, with the arguments and options of the command that ``args`` begin with."""
+        """Load the called command first, so that its arguments and options are known."""
         if args and args[0] in self.homes:
             self.commands[args[0]] = self.load_command(args[0])
         return super().resolve_command(ctx, args)
 
     def load_command(self, name: str) -> Any:
-        """The whole command; its module is imported."""
+        """Import the module of a command; returns the command."""
         with _paused_collection():
             module = importlib.import_module(self.homes[name].module)
         source = getattr(module, name, None)

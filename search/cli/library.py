@@ -17,7 +17,7 @@ from stillhouse.search.core.formatting import format_duration
 from stillhouse.search.driver.garbage import delete_unused, find_unused
 from stillhouse.spaces.config.problems import ConfigError
 
-app = typer.Typer(help="What is kept in a library.", no_args_is_help=True)
+app = typer.Typer(help="List, show, verify or delete artifacts of a library.", no_args_is_help=True)
 
 LibraryOption = Annotated[str, typer.Option("--library", help="Folder or URI of the library.")]
 DEFAULT_LIBRARY = "stillhouse-library"
@@ -25,7 +25,7 @@ DEFAULT_LIBRARY = "stillhouse-library"
 
 @app.command("list")
 def list_(place: LibraryOption = DEFAULT_LIBRARY, kind: str = "", json: JsonOption = False) -> None:
-    """All artifacts, newest first."""
+    """List all artifacts, newest first."""
     records = [r for r in open_existing(place).records() if kind in ("", r.kind)]
     if json:
         print_json([record.plain() for record in records])
@@ -50,7 +50,7 @@ def list_(place: LibraryOption = DEFAULT_LIBRARY, kind: str = "", json: JsonOpti
 
 @app.command()
 def show(key: str, place: LibraryOption = DEFAULT_LIBRARY, json: JsonOption = False) -> None:
-    """One artifact's record; the key's first letters are enough."""
+    """Show the record of one artifact; the first letters of its key are enough."""
     record = open_existing(place).find_by_prefix(key)
     if json:
         print_json(record.plain())
@@ -65,9 +65,9 @@ def show(key: str, place: LibraryOption = DEFAULT_LIBRARY, json: JsonOption = Fa
 
 @app.command()
 def verify(place: LibraryOption = DEFAULT_LIBRARY, json: JsonOption = False) -> None:
-    """Read every artifact and compare its digest; damaged ones are set aside.
+    """Read every artifact and compare its digest; quarantine damaged ones.
 
-    A record of a newer version is named too, and left where it is.
+    A record of a newer version is reported and not moved.
     """
     library = open_existing(place)
     keys = list(library.keys())
@@ -87,13 +87,13 @@ def collect(
     place: LibraryOption = DEFAULT_LIBRARY,
     forget: Annotated[
         list[str] | None,
-        typer.Option(help="A run, by name or id, that needs nothing more."),
+        typer.Option(help="A run (name or id) whose artifacts may be deleted."),
     ] = None,
-    older: Annotated[float, typer.Option(help="Only artifacts older than so many hours.")] = 24.0,
-    yes: Annotated[bool, typer.Option("--yes", help="Delete; without it only tell.")] = False,
+    older: Annotated[float, typer.Option(help="Only artifacts older than this many hours.")] = 24.0,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete, not only count.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Delete what no search needs: artifacts of no run, torn and damaged files."""
+    """Delete artifacts that no run needs, and incomplete and damaged files."""
     library = open_existing(place)
     forgotten = _run_ids(library, forget or [])
     unneeded_files = find_unused(library, forgotten, older)
@@ -123,7 +123,7 @@ def _damage_message(library: Library, key: str) -> str:
             f"artifact {key[:12]} has a record of another version: {' '.join(str(error).split())}"
         )
     except StorageUnavailable as error:
-        if library.is_object_store:  # it is unreachable: the next artifact would wait as long
+        if library.is_object_store:  # it is unreachable: each further artifact would wait as long
             raise
         return f"artifact {key[:12]} cannot be read: {error}"
     return ""

@@ -1,4 +1,4 @@
-"""The live view of a search: trials, best so far, stages, reuse, time left."""
+"""The live view of a search on the terminal."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from stillhouse.search.monitoring.events import (
 from stillhouse.search.monitoring.status import SearchStatus
 
 MAX_ROWS = 8
-"""Rows of running trials and stages shown at once."""
+"""Maximum number of rows for running trials, and for stages."""
 PROGRESS_INTERVAL = 60.0
-"""Seconds without a plain line after which the next epoch is printed."""
+"""Seconds without a line after which the plain view prints the next epoch."""
 
 
 class LiveView:
@@ -61,7 +61,7 @@ class LiveView:
                 self._print_progress(f"stage {event.label} is at {epoch} of {event.epochs}")
             case StageChanged(state="running", in_trial=True):
                 self._print_line(
-                    f"stage {event.label} finds no free slot: a waiting trial makes it"
+                    f"stage {event.label} finds no free slot: a waiting trial builds it"
                 )
             case StageChanged():
                 self._print_stage(event, event.key not in known_stages)
@@ -70,7 +70,7 @@ class LiveView:
             case TrialEnded():
                 self._print_trial(event)
             case ScreenDisabled(reason):
-                self._print_line(f"the screen is switched off: {reason}")
+                self._print_line(f"the screen is disabled: {reason}")
             case WarningIssued():
                 self._print_warning(event)
             case SearchEnded():
@@ -171,7 +171,7 @@ def state_counts_text(ended: Mapping[str, int]) -> str:
 
 
 def settings_text(values: Mapping[str, object]) -> str:
-    """Searched values in one line, each under the shortest suffix of its path that is unique."""
+    """Searched values in one line, each with the shortest unique suffix of its path."""
     names = _short_names(list(values))
     return ", ".join(f"{names[path]} {_value_text(value)}" for path, value in values.items())
 

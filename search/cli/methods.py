@@ -1,4 +1,4 @@
-"""``stillhouse methods``: the distillation methods, from the docstrings of their files."""
+"""``stillhouse methods``: describes the methods by the docstrings of their files."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from stillhouse.methods.core.objective.objective import METHODS
 from stillhouse.search.cli.options import JsonOption
 from stillhouse.search.cli.show import console, print_json, print_table
 
-Name = Annotated[str | None, typer.Argument(help="A method; without, all of them.")]
+Name = Annotated[str | None, typer.Argument(help="A method; without it, all methods.")]
 
 
 def methods(name: Name = None, json: JsonOption = False) -> None:
-    """Every method in a line; or all of one: paper, formula, fields, needs, presets."""
+    """List the methods, or show one: paper, formula, settings, needs, presets."""
     if name is None:
         rows = [
             {"method": method_name, **_summary(METHODS.load(method_name))}

@@ -16,18 +16,18 @@ RunArgument = Annotated[
     str, typer.Argument(help="A run (name-3), or an experiment: its newest run.")
 ]
 AddressOption = Annotated[
-    str | None, typer.Option(help="Ray cluster; 'auto' for the one this machine belongs to.")
+    str | None, typer.Option(help="Ray cluster; 'auto': the cluster of this machine.")
 ]
-InlineOption = Annotated[bool, typer.Option("--inline", help="In this process, without Ray.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Answer with one JSON value.")]
+InlineOption = Annotated[bool, typer.Option("--inline", help="Run in this process, without Ray.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON value.")]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="Lay a value over the file; repeatable."),
+    typer.Option("--set", metavar="PATH=VALUE", help="Replace a value of the file; repeatable."),
 ]
 
 
 def parse_overrides(pairs: list[str] | None, option: str = "--set") -> dict[str, Any]:
-    """``PATH=VALUE`` pairs with the values read as YAML.
+    """Parse ``PATH=VALUE`` pairs; the values are YAML.
 
     Raises:
         ConfigError: a pair without ``=``, or a value that is not YAML.

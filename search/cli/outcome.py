@@ -1,4 +1,4 @@
-"""The outcome of a search on the terminal."""
+"""Prints the outcome of a search on the terminal."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def print_outcome(launched: LaunchResult, json: bool) -> None:
         )
     if (num_refused := count_refusals(folder / "tracking")) and not json:
         path = folder / "tracking" / "refused.jsonl"
-        console.print(f"MLflow refused {num_refused} entries; {path} has them with the reasons")
+        console.print(f"MLflow refused {num_refused} entries; {path} holds them with the reasons")
     if launched.reason:
         typer.echo(f"error: {SearchFailed(launched)}", err=True)
     if launched.state == "interrupted":
@@ -60,7 +60,7 @@ def print_outcome(launched: LaunchResult, json: bool) -> None:
 
 
 def _print_end(launched: LaunchResult) -> None:
-    """The headline of a search that ran to its end, and the files that it left."""
+    """Print the headline of a search that ran to its end, and its files."""
     name, folder = launched.folder.name, launched.folder.path
     has_winner = winner(launched.outcome) is not None
     if has_winner or not launched.reason:
@@ -99,13 +99,13 @@ def missing_records_message(run: RunResult) -> str:
     """Names the repeated configurations without records, and the command that restores them."""
     library = for_display(absolute_address(run.experiment.library))
     return (
-        f"library {library} has no longer all records of {', '.join(run.missing_repeats)}; what "
-        f"was known of them is kept; stillhouse resume {run.outcome.name} makes them again"
+        f"library {library} has no longer all records of {', '.join(run.missing_repeats)}; their "
+        f"known results are kept; stillhouse resume {run.outcome.name} makes them again"
     )
 
 
 def _print_headline(outcome: Outcome) -> None:
-    """The headline: the best student beside the plain and the directly distilled one."""
+    """Print the best student and its baselines."""
     metric = outcome.goals[0].figure
     winning_runs = winner(outcome)
     if winning_runs is None:
@@ -141,7 +141,7 @@ def _print_headline(outcome: Outcome) -> None:
 
 
 def _group_rows(group: ComparisonGroup, metric: str) -> Iterator[tuple[Any, ...]]:
-    """The best of a group and its baselines."""
+    """One row for the best of a group, and one for each of its baselines."""
     group_text = f"{group.name}, " if group.name else ""
     for role, seed_runs in {"": group.best_runs, **group.baselines}.items():
         label = ROLE_STYLES[role].label if role else f"best student ({group_text}{seed_runs.role})"
@@ -152,12 +152,12 @@ def _group_rows(group: ComparisonGroup, metric: str) -> Iterator[tuple[Any, ...]
 
 def _no_winner_reason(outcome: Outcome, finished: int) -> str:
     """Why a finished search has no best configuration."""
-    table = "the figures and reasons are in its table"
+    table = "the table of trials has the figures and reasons"
     if not finished:
         return f"no trial has finished; {table}"
     if not ranking(outcome):
         return f"none of {finished} finished trials keeps the goal's limits; {table}"
-    return f"no repetition of its best trials was made; stillhouse resume {outcome.name}"
+    return f"its best trials have not been repeated; stillhouse resume {outcome.name}"
 
 
 def _trials_text(outcome: Outcome) -> str:

@@ -1,4 +1,4 @@
-"""``stillhouse plan``: what a search would run, or which assemblies the library's parts make."""
+"""``stillhouse plan``: plans a search, or proposes assemblies from the library."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from stillhouse.spaces.config.limits import Limit, as_limit
 from stillhouse.spaces.config.problems import ConfigError, Problem, unknown_message
 
 _COLLECTIVE_NAMES = {**PART_NAMES, "assemble": "assemblies"}
-"""Kinds of stage of which a search may have hundreds -> what several are called."""
+"""Kind of stage of which a search may have hundreds -> its plural."""
 Budget = Annotated[
     list[str] | None,
-    typer.Option(metavar="COST=MOST", help="Plan assemblies from the library; repeatable."),
+    typer.Option(metavar="COST=MOST", help="Propose assemblies under this budget; repeatable."),
 ]
 
 
 def plan(
     file: FileArgument,
     changes: SetOption = None,
-    slots: Annotated[int, typer.Option(help="Trials at once, for the estimate.")] = 0,
+    slots: Annotated[int, typer.Option(help="Number of trials at once, for the estimate.")] = 0,
     budget: Budget = None,
     front: Annotated[
-        str, typer.Option(metavar="COST", help="Plans that none beats in score and this cost.")
+        str, typer.Option(metavar="COST", help="Pareto front of score against this cost.")
     ] = "",
-    best: Annotated[int, typer.Option(min=1, help="With --budget, --front: how many plans.")] = 1,
-    into: Annotated[Path, typer.Option(help="Folder of the plans' files.")] = Path("plans"),
+    best: Annotated[int, typer.Option(min=1, help="Number of assemblies to propose.")] = 1,
+    into: Annotated[Path, typer.Option(help="Folder of the experiment files.")] = Path("plans"),
     json: JsonOption = False,
 ) -> None:
-    """Show what a launch would run, or, with --budget or --front, what the library's parts make."""
+    """Show what a launch would run, or with --budget or --front, propose assemblies."""
     experiment = load_experiment(file, parse_overrides(changes))
     if budget or front:
         if front and front not in COST_METRICS:
@@ -60,13 +60,13 @@ def plan(
         f"library; {planned.trials} trials; {planned.repeats} repetitions and baselines"
     )
     console.print(
-        f"about {format_duration(planned.seconds)} with {planned.slots} at a time, judged by a few "
-        "steps of each network on this machine"
+        f"about {format_duration(planned.seconds)} with {planned.slots} at a time, estimated from "
+        "a few steps of each network on this machine"
     )
 
 
 def _stage_rows(planned: Plan) -> list[tuple[Any, ...]]:
-    """One row per stage; the hundreds of parts of networks share a row per entry and kind."""
+    """One row per stage; parts of networks share one row per entry and kind."""
     rows: list[tuple[Any, ...]] = []
     parts: dict[tuple[str, str], list[PlannedStage]] = {}
     collective_labels = {stage.label for stage in planned.stages if stage.kind in _COLLECTIVE_NAMES}
@@ -101,10 +101,10 @@ def _duration_text(seconds: float) -> str:
 
 
 def parse_budgets(pairs: list[str]) -> dict[str, Limit]:
-    """``parameters=50_000`` or ``parameters={min: 1, max: 2}`` as limits.
+    """Parse ``parameters=50_000`` or ``parameters={min: 1, max: 2}`` as limits.
 
     Raises:
-        ConfigError: a cost there is none of, or no number.
+        ConfigError: an unknown cost, or a bound that is no number.
     """
     budgets = {}
     for cost, bounds in parse_overrides(pairs, "--budget").items():
@@ -154,8 +154,8 @@ def _propose_assemblies(
             calibration.loss_calibration.agreement_left_out,
         )
         console.print(
-            f"corrected by {len(calibration.measured_assemblies)} assemblies made before: rank "
-            f"correlation with them {as_added.spearman:.2f} as added up, {left_out.spearman:.2f} "
+            f"corrected by {len(calibration.measured_assemblies)} measured assemblies: rank "
+            f"correlation with them {as_added.spearman:.2f} as summed, {left_out.spearman:.2f} "
             f"corrected (each by the others), off by {left_out.mean_absolute_error:.3f}"
         )
     if calibration.latency_calibration:
@@ -164,8 +164,8 @@ def _propose_assemblies(
             calibration.latency_calibration.agreement_left_out,
         )
         console.print(
-            f"latency, against {len(calibration.measured_assemblies)} whole networks: off by "
-            f"{as_added.mean_absolute_error:.3g} ms as added up, by "
+            f"latency, compared with {len(calibration.measured_assemblies)} whole networks: off by "
+            f"{as_added.mean_absolute_error:.3g} ms as summed, by "
             f"{left_out.mean_absolute_error:.3g} ms corrected (each by the others)"
         )
     console.print(f"files for launch: {folder}/{experiment.name}-<rank>.yaml")

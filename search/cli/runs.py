@@ -60,38 +60,38 @@ def resume(
     submit: SubmitOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Go on with a run that was stopped; nothing finished is done again."""
+    """Continue a run that was stopped; nothing finished is repeated."""
     _continue_run(name, 0, address, inline, submit, json)
 
 
 def extend(
     name: RunArgument,
-    trials: Annotated[int, typer.Option(min=1, help="How many more.")],
+    trials: Annotated[int, typer.Option(min=1, help="Number of trials to add.")],
     address: AddressOption = None,
     inline: InlineOption = False,
     submit: SubmitOption = False,
     json: JsonOption = False,
 ) -> None:
-    """More trials for a run that has ended; its sampler knows all earlier ones."""
+    """Add trials to a run that has ended; the sampler knows the earlier ones."""
     _continue_run(name, trials, address, inline, submit, json)
 
 
 def best(name: RunArgument, json: JsonOption = False) -> None:
-    """The best configuration of a run, and how sure that is."""
+    """Show the best configuration of a run, and how certain it is."""
     folder = RunFolder.find(name)
-    run, stand = read_run(folder), run_state(folder)
+    run, state = read_run(folder), run_state(folder)
     path = folder.path / "best.yaml"
     has_result = winner(run.outcome) is not None and not run.misses_trials
     best_config = read_best(path) if has_result or path.exists() else None
     if json:
         result = {
             **to_plain(run.outcome),
-            "state": stand.state,
+            "state": state.state,
             "lacking": list(run.missing_repeats),
         }
         print_json({**result, "best": best_config.data if best_config else None, "file": str(path)})
     else:
-        print_run(run, stand, has_result)
+        print_run(run, state, has_result)
         if best_config:
             console.print(f"\n{path}\n", markup=False)
             console.print(best_config.text, markup=False)
@@ -104,24 +104,24 @@ def reuse(
     data: Annotated[str | None, typer.Option(help="Another data source.")] = None,
     tracking: Annotated[
         str | None,
-        typer.Option(help="MLflow's URI: where the id is looked up, and the new runs go."),
+        typer.Option(help="MLflow store that has the id and gets the new runs (URI)."),
     ] = None,
     changes: SetOption = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many seeds.")] = 3,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds.")] = 3,
     trials: Annotated[
-        int, typer.Option(min=0, help="Search again from the winner and around it: so many trials.")
+        int, typer.Option(min=0, help="Search again from the winner, with this many trials.")
     ] = 0,
     of: Annotated[
-        str, typer.Option(help="A value of run.repeats.of_each: its best, not the best of all.")
+        str, typer.Option(help="A value of run.repeats.of_each: its winner, not the overall one.")
     ] = "",
     register: Annotated[str | None, typer.Option(help="Name in MLflow's registry.")] = None,
     address: AddressOption = None,
     inline: InlineOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Retrain the best recipe over seeds, look at the test split once, register the winner.
+    """Retrain the best recipe over seeds, evaluate it on the test split, register the winner.
 
-    With --trials: the start of a new search, say on other data.
+    With --trials, start a new search from it, for example on other data.
     """
     overrides = parse_overrides(changes)
     if data:
@@ -140,7 +140,7 @@ def reuse(
 
 
 def report(name: RunArgument, json: JsonOption = False) -> None:
-    """Draw a run's pictures and page again from what the library and the study hold."""
+    """Draw a run's pictures and page again, from the library and the study."""
     folder = RunFolder.find(name)
     run = read_run(folder)
     try:

@@ -1,4 +1,4 @@
-"""Output of commands: tables for people, one JSON value for programs."""
+"""Prints the output of commands: tables for people, JSON for programs."""
 
 from __future__ import annotations
 

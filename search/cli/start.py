@@ -1,4 +1,4 @@
-"""The entry point. Ray's processes start while this one imports the modules of a search."""
+"""The entry point: Ray starts while this process imports the modules of a search."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def starts_ray(arguments: Sequence[str]) -> bool:
 def _start_ray() -> None:
     """Start Ray in this thread, and import the modules of a search in another one.
 
-    Not the other way round: Ray's processes end with the thread that started them.
+    Ray needs the main thread: its processes end with the thread that started them.
     """
     from stillhouse.search.cluster.connection import connect
     from stillhouse.spaces.config.problems import ConfigError

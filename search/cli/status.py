@@ -1,4 +1,4 @@
-"""``stillhouse status``: how a search stands, whichever machine it runs on."""
+"""``stillhouse status``: shows the status of a search on any machine."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from stillhouse.search.runs.kept import run_state
 from stillhouse.spaces.config.problems import ConfigError, Problem
 
 AddressOption = Annotated[
-    str | None, typer.Option(help="The cluster it runs on: HOST:6379, auto or http://HOST:8265.")
+    str | None, typer.Option(help="Cluster of the search: HOST:6379, auto or http://HOST:8265.")
 ]
 LibraryOption = Annotated[
-    str | None, typer.Option("--library", help="The library it uses, where that is a bucket.")
+    str | None, typer.Option("--library", help="Library of the search, if it is a bucket.")
 ]
 
 
@@ -39,7 +39,7 @@ def status(
     library: LibraryOption = None,
     json: JsonOption = False,
 ) -> None:
-    """How a search stands: trials, stages, nodes, what waits for what, failures, time left."""
+    """Show the status of a search: trials, stages, nodes, waiting, failures, time left."""
     snapshot = _find_snapshot(name, address, library)
     now = time.time()
     silence = heartbeat_overdue(snapshot, now)
@@ -74,13 +74,13 @@ def _find_snapshot(name: str, address: str | None, library: str | None) -> Snaps
     try:
         folder = RunFolder.find(name)
     except ConfigError as error:
-        remedy = "name where it runs: --address CLUSTER, or --library PLACE"
+        remedy = "name its cluster or library: --address CLUSTER, or --library PLACE"
         raise ConfigError(
             [Problem(p.path, f"{p.message}; {remedy}") for p in error.problems]
         ) from None
     snapshot: Snapshot = folder.read_json(STATUS_FILE)
     if not snapshot and (folder.path / STATUS_FILE).exists():
-        remedy = f"a driver that runs writes it anew within a minute; else stillhouse best {name}"
+        remedy = f"a running driver writes it again within a minute; else stillhouse best {name}"
         message = f"is damaged, as by a full disk; {remedy}"
         raise ConfigError([Problem(str(folder.path / STATUS_FILE), message)])
     if not snapshot:
@@ -100,7 +100,7 @@ def _headline(snapshot: Snapshot, now: float) -> Iterator[str]:
         host = snapshot["driver"]["host"]
         silent_time = format_duration(silence)
         yield f"{snapshot['name']}: no sign of life for {silent_time}, after {run_time} of running"
-        yield f"its driver on {host} was killed, or that machine is gone or cut off"
+        yield f"its driver on {host} was killed, or that machine is off or unreachable"
         yield f"go on with: stillhouse resume {snapshot['name']}"
     elif snapshot["state"] == "running":
         seconds_left = snapshot["seconds_left"]
@@ -155,7 +155,7 @@ def _tables(snapshot: Snapshot) -> Iterator[tuple[tuple[str, ...], list[tuple[An
         ],
     )
     yield ("failures",), [(line,) for line in snapshot["failures"]]
-    # Snapshots of before there were warnings have none.
+    # Snapshots of earlier versions have no warnings.
     yield ("warnings",), [(line,) for line in snapshot.get("warnings", ())]
 
 
@@ -169,7 +169,7 @@ def _problem_lines(snapshot: Snapshot) -> Iterator[str]:
         file = "tracking/refused.jsonl"
         yield f"\nMLflow refused {tracking['refused']} entries, kept in {file}{reason}"
     if unwritten:
-        yield f"\nthis could not be written everywhere: {unwritten}"
+        yield f"\nthis status could not be written everywhere: {unwritten}"
 
 
 def _shorten_list(labels: list[str], max_labels: int = 4) -> str:

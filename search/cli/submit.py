@@ -1,4 +1,4 @@
-"""``--submit``: a search as a job of the cluster, which outlives this machine."""
+"""``--submit``: runs a search as a job of the cluster, which outlives this process."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from stillhouse.search.cluster.dashboard import ClusterDashboard
 
 START_TIMEOUT = 120.0
-"""Seconds to wait for the name of a job's run; the job runs on afterwards in any case."""
+"""Seconds to wait for the name of a job's run; the job continues afterwards."""
 
 SubmitOption = Annotated[
-    bool, typer.Option("--submit", help="As a job on the cluster: it outlives this machine.")
+    bool, typer.Option("--submit", help="Run as a job of the cluster, which outlives this machine.")
 ]
 
 
@@ -60,7 +60,7 @@ def _print_job(
 
     if not json:
         console.print(f"job       {submitted} on {dashboard.url}", markup=False)
-        console.print("waiting until it has begun; Ctrl-C leaves it running", style="dim")
+        console.print("waiting for its start; Ctrl-C leaves it running", style="dim")
     state, logs = "PENDING", ""
     try:
         state, logs = dashboard.wait_for_start(submitted, START_TIMEOUT)
@@ -76,10 +76,10 @@ def _print_job(
     else:
         console.print(f"run       {run or 'not known yet'}", markup=False)
         console.print(
-            f"how it stands   stillhouse status {run or job.name} --address {address}\n"
-            f"what it prints  ray job logs --address {dashboard.url} --follow {submitted}\n"
+            f"its status      stillhouse status {run or job.name} --address {address}\n"
+            f"its output      ray job logs --address {dashboard.url} --follow {submitted}\n"
             f"stop it         ray job stop --address {dashboard.url} {submitted}\n"
-            f"go on with it   stillhouse resume {run or job.name} --address {address} --submit",
+            f"continue it     stillhouse resume {run or job.name} --address {address} --submit",
             markup=False,
         )
     if has_failed:

@@ -1,4 +1,4 @@
-"""``stillhouse ui``: MLflow's pages on the tracking store."""
+"""``stillhouse ui``: serves MLflow's pages on the tracking store."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def ui(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     allowed_hosts: Annotated[
         str | None,
-        typer.Option(metavar="HOSTS", help="Names it may be called by; needed beyond loopback."),
+        typer.Option(metavar="HOSTS", help="Allowed host names; required beyond loopback."),
     ] = None,
 ) -> None:
     """Open MLflow on the tracking store; Ctrl-C ends it."""
@@ -53,7 +53,7 @@ def ui(
         )
     page = runs_url(uri, title, port) if title else f"http://{_url_host(host)}:{port}"
     if not is_loopback(host):
-        warning = "no password is asked: who reaches this port can read and change all runs"
+        warning = "there is no password: anybody who reaches this port can read and change all runs"
         console.print(f"warning: {warning}", markup=False)
 
     def ready() -> None:

@@ -1,1 +1,1 @@
-"""Errors, addresses without their secrets, whole files, and how figures are written."""
+"""Errors, removal of secrets, atomic writes, metrics, provenance and formatting."""

@@ -14,29 +14,29 @@ CREDENTIAL_REMEDIES = {
     "database": "set PGPASSWORD, or add a line to ~/.pgpass",
     "server": "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN",
 }
-"""Where a password belongs instead."""
+"""Kind of address -> the right place for its password."""
 
 _SECRET_NAME = re.compile(
     r"pass|pwd|secret|token|credential|signature|^sig$|^sas|key$", re.IGNORECASE
 )
 _SECRET_FILE_SETTINGS = {"sslkey", "passfile"}
-"""Settings that name a file of secrets, and none."""
+"""Settings whose value is the path of a secret file, not a secret."""
 _USER_INFO = re.compile(r"(?P<user>[^/?#:@]*)(?::(?!\d+(?:/|$))(?P<password>[^\s]*))?@")
 _ADDRESS_IN_TEXT = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*://)[^\s'\"<>]+")
 _MASK = "***"
 
 
 def for_display(uri: str) -> str:
-    """For people: without user, password and settings."""
+    """The address for people: without user, password and settings."""
     scheme, _, location, _ = _split_uri(uri)
     return f"{scheme}{location}"
 
 
 def for_storage(uri: str) -> str:
-    """For files that outlive the process: without password and secret settings.
+    """The address for files: without password and secret settings.
 
-    A database's user stays, since the password belongs to it; what stands before a server's name
-    may be a token as well, and goes.
+    The user of a database stays, because its password is looked up by user. The user of a server
+    is removed, because it may be a token.
     """
     scheme, (user, _), location, settings = _split_uri(uri)
     user = "" if scheme.startswith("http") else user
@@ -47,12 +47,12 @@ def for_storage(uri: str) -> str:
 
 
 def has_secret(uri: str) -> bool:
-    """Whether something of the address must not be written down."""
+    """Whether the address contains a secret."""
     return bool(secret_parts(uri))
 
 
 def secret_parts(uri: str) -> set[str]:
-    """The secret parts, as they stand in the address and as they are meant."""
+    """The secret parts, both percent-encoded and decoded."""
     scheme, (user, password), _, settings = _split_uri(uri)
     candidates = [password, *(value for name, value in settings if _is_secret(name))]
     if scheme.startswith("http") and not password:
@@ -61,7 +61,7 @@ def secret_parts(uri: str) -> set[str]:
 
 
 def scrub(text: str, *uris: str | None) -> str:
-    """Text (of an error, say) without any secret of ``uris``, nor of another address in it."""
+    """The text without secrets of ``uris`` and of other addresses in it."""
     for secret in sorted(
         {s for uri in uris if uri for s in secret_parts(uri)}, key=len, reverse=True
     ):
@@ -70,14 +70,14 @@ def scrub(text: str, *uris: str | None) -> str:
 
 
 def credential_remedy(uri: str) -> str:
-    """Where the password of an address belongs."""
+    """The right place for the password of an address."""
     return CREDENTIAL_REMEDIES["server" if uri.startswith("http") else "database"]
 
 
 def embedded_keys_message(uri: str) -> str:
-    """What to say of an address that holds keys; nothing if it holds none.
+    """The error for a library address with keys; empty without keys.
 
-    It names artifacts on every machine, in records and in MLflow, so that keys have no place in it.
+    Records and MLflow store the address, so it must not contain keys.
     """
     if uri.startswith("s3://") and (_USER_INFO.match(uri[5:]) or has_secret(uri)):
         return "holds keys: put them into AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
@@ -95,14 +95,14 @@ def _is_secret(name: str) -> bool:
 
 
 def _split_uri(uri: str) -> tuple[str, tuple[str, str], str, list[tuple[str, str]]]:
-    """Scheme with its ``://``, user and password, the rest, and the settings behind ``?``.
+    """Scheme with its ``://``, user and password, location, and the settings after ``?``.
 
-    A password may hold what has a meaning elsewhere (``/``, ``?``, ``#``, ``@``), as SQLAlchemy
-    takes it: so it ends at the last ``@`` there is.
+    As in SQLAlchemy, a password may contain ``/``, ``?``, ``#`` and ``@``: it ends at the last
+    ``@``.
     """
     scheme, separator, location = uri.partition("://")
     if not separator:
-        return "", ("", ""), uri, []  # a folder, which may have any name
+        return "", ("", ""), uri, []  # a folder may have any name
     user, password = "", ""
     if match := _USER_INFO.match(location):
         user, password = match["user"], match["password"] or ""

@@ -1,6 +1,6 @@
 """Atomic writes: after a power loss or on a full disk, a file has its old or its new text.
 
-Every file that a run replaces as a whole is written here. Journals only grow, and repair their
+All files of a run that are replaced are written here. Journals are appended to, and repair their
 last line themselves.
 """
 
@@ -15,10 +15,10 @@ from typing import Any
 
 
 def write_atomically(path: Path, data: str | bytes) -> Path:
-    """Replace a file atomically; returns ``path`` once it is on the disk.
+    """Replace a file atomically; returns ``path`` when the file is on the disk.
 
     Raises:
-        OSError: it could not be written; the old file is still there.
+        OSError: the file could not be written; the old file is unchanged.
     """
     temp_path = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
@@ -39,7 +39,7 @@ def replace_atomically(temp_path: Path, path: Path) -> Path:
 
 def sync_folder(folder: Path) -> None:
     """Wait until the names in a folder are on the disk."""
-    with contextlib.suppress(OSError):  # some file systems know no such thing
+    with contextlib.suppress(OSError):  # some file systems cannot sync folders
         _fsync(folder)
 
 
@@ -60,7 +60,7 @@ def read_json_mapping(path: Path) -> dict[str, Any] | None:
     """
     try:
         data = json.loads(path.read_bytes())
-    except ValueError:  # also half a letter
+    except ValueError:  # also a truncated UTF-8 sequence
         return None
     return data if isinstance(data, dict) else None
 

@@ -1,4 +1,4 @@
-"""Storage that a search needs and cannot use."""
+"""The error for storage that a search needs and cannot use."""
 
 from __future__ import annotations
 

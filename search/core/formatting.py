@@ -23,7 +23,7 @@ def is_share(metric: str) -> bool:
 
 
 def unit(metric: str) -> str:
-    """The unit to put behind a metric's value, with its leading space."""
+    """The unit of a metric, with a leading space."""
     return f" {find_metric(metric).unit}".rstrip()
 
 
@@ -33,13 +33,13 @@ def metric_label(metric: str) -> str:
 
 
 def axis_label(metric: str) -> str:
-    """A figure's name with its unit, for an axis or a column."""
+    """A metric's label with its unit, for an axis or a column."""
     unit_text = unit(metric).strip()
     return f"{metric_label(metric)}, {unit_text}" if unit_text else metric_label(metric)
 
 
 def format_number(metric: str, value: float) -> str:
-    """A figure's value without its unit: ``91.39``, ``19,882``, ``0.3127``."""
+    """A metric's value without its unit: ``91.39``, ``19,882``, ``0.3127``."""
     if not math.isfinite(value):
         return "-"
     if is_share(metric):
@@ -48,12 +48,12 @@ def format_number(metric: str, value: float) -> str:
 
 
 def format_value(metric: str, value: float) -> str:
-    """A figure's value with its unit: ``91.39 %``."""
+    """A metric's value with its unit: ``91.39 %``."""
     return format_number(metric, value) + unit(metric)
 
 
 def plot_value(metric: str, value: float) -> float:
-    """A figure's value as pictures draw it: shares in per cent."""
+    """A metric's value for pictures: shares in per cent."""
     return 100 * value if is_share(metric) else value
 
 
@@ -64,7 +64,7 @@ def format_interval(metric: str, mean: float, low: float, high: float) -> str:
 
 
 def format_difference(metric: str, value: float) -> str:
-    """``1.20 points higher``: a difference of two values of a figure."""
+    """``1.20 points higher``: the difference of two values of a metric."""
     if value == 0.0:
         return "no difference"
     if is_share(metric):

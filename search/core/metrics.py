@@ -1,7 +1,7 @@
-"""The metrics of stages and students: a new one is added here alone.
+"""The registry of metrics: a new metric is added only here.
 
-Operations compute a metric under its name. Goals, checks, pictures, tables and MLflow look up here
-how to label it, in which unit to show it, and when it is known.
+Operations compute a metric under its name. Goals, checks, pictures, tables and MLflow read its
+label, its unit and when it is known from here.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import Literal
 
 Unit = Literal["", "%", "ms"]
 KnownFrom = Literal["network", "planning", "training", "device"]
-"""Known from the untrained network, from planning, after its stage, or timed on a device."""
+"""When a metric is known: before training, from planning, after training, or timed on a device."""
 Requirement = Literal["validation", "teacher", "subclasses", "merge", "classes", "earlier data"]
-"""What an experiment needs for a student to have the metric."""
+"""What an experiment must have so that its students get the metric."""
 
 _SHARE_SUFFIXES = ("accuracy", "agreement", "recovery", "majority", "usage", "before", "forgetting")
 _MERGED: tuple[Requirement, ...] = ("subclasses", "merge")
@@ -22,7 +22,7 @@ _MERGED: tuple[Requirement, ...] = ("subclasses", "merge")
 
 @dataclass(frozen=True)
 class Metric:
-    """One metric; ``%`` marks a share of examples, stored in 0..1 and shown in per cent."""
+    """One metric; the unit ``%`` marks a share of examples, stored in 0..1."""
 
     name: str
     label: str
@@ -109,16 +109,12 @@ NETWORK_METRICS = _names(m for m in METRICS.values() if m.known_from == "network
 DEVICE_METRICS = _names(m for m in METRICS.values() if m.known_from == "device")
 """Metrics that are timed on a device; another device gives other values."""
 COST_METRICS = tuple(name for name in (*NETWORK_METRICS, *DEVICE_METRICS) if name in GOAL_METRICS)
-"""Costs of a student, which budgets, cost axes and MLflow tags can be on."""
+"""Costs of a student: budgets, cost axes and MLflow tags use them."""
 LATENCY_METRIC = "latency_ms"
 
 
 def find_metric(name: str) -> Metric:
-    """The metric of a name.
-
-    Derived names, such as ``test_accuracy`` or ``screen_val_accuracy``, get their unit from how
-    they end.
-    """
+    """The metric of a name; derived names (``screen_val_accuracy``) get their unit by suffix."""
     if name in METRICS:
         return METRICS[name]
     is_share = name.endswith(_SHARE_SUFFIXES)

@@ -8,10 +8,10 @@ _FORBIDDEN_CHARACTERS = "/:'\""
 
 
 def name_problem(name: str) -> str:
-    """Why MLflow would refuse a model's name; empty if it would not.
+    """Why MLflow would refuse a model's name; empty if the name is valid.
 
-    Quotes are refused because a query of the registry puts the name between quotes. A single dot,
-    and a name that begins with two dots, would be a path.
+    Quotes are refused because queries of the registry quote the name. ``.`` and names that begin
+    with ``..`` are refused because they would be paths.
     """
     is_printable = (
         name.strip() and name.isprintable() and not set(_FORBIDDEN_CHARACTERS) & set(name)

@@ -14,7 +14,7 @@ import torch
 
 @functools.cache
 def versions() -> Mapping[str, str]:
-    """Versions of what decides numbers, and the git revision this runs from."""
+    """Versions of the packages that affect results, and the git revision of the working folder."""
     names = ("torch", "torchvision", "ray", "optuna", "mlflow", "pyarrow", "numpy", "stillhouse")
     return {
         "python": platform.python_version(),

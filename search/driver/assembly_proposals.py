@@ -25,14 +25,14 @@ from stillhouse.spaces.config.problems import ConfigError, Problem
 
 @dataclass(frozen=True)
 class ProposedAssembly:
-    """A proposed assembly: its rank, its blocks, and its predicted and measured figures."""
+    """A proposed assembly with its blocks and its predicted and measured figures."""
 
     rank: int
     score: float
     costs: Mapping[str, float]
     chosen: tuple[str, ...]
     measured: float | None
-    """Accuracy lost when assembled, if it was assembled before."""
+    """Measured loss of accuracy, if the library has this assembly."""
 
     def plain(self) -> dict[str, Any]:
         """As JSON types."""
@@ -41,7 +41,7 @@ class ProposedAssembly:
 
 @dataclass(frozen=True)
 class AssemblyProposals:
-    """Plans in order, and how far what was assembled before bears the planner out."""
+    """Proposals in order, and the cost model with its calibration by measured assemblies."""
 
     proposals: tuple[ProposedAssembly, ...]
     cost_model: AssemblyCostModel
@@ -50,13 +50,13 @@ class AssemblyProposals:
 def propose_assemblies(
     experiment: Experiment, budgets: Mapping[str, Limit], count: int, trade_off_cost: str = ""
 ) -> AssemblyProposals:
-    """The best assemblies of what is in the library, under ``budgets`` and the file's own.
+    """The best ``count`` assemblies under ``budgets`` and the budgets of the experiment.
 
-    With ``trade_off_cost``, so many of the Pareto front of score against that cost instead.
+    With ``trade_off_cost``, ``count`` assemblies of the Pareto front of score against that cost.
 
     Raises:
         ConfigError: the experiment assembles nothing, the library has no neighbourhoods for it,
-            or no assembly keeps the budgets.
+            or no assembly satisfies the budgets.
     """
     _, stage = _find_assembly(experiment)
     operation = stage.operation
@@ -96,7 +96,7 @@ def write_proposals(
     proposals: Sequence[ProposedAssembly],
     folder: Path,
 ) -> list[Path]:
-    """One experiment file for each offer, for ``launch``; returns their places."""
+    """Write an experiment file for each proposal; returns the paths."""
     stage_name, _ = _find_assembly(experiment)
     folder.mkdir(parents=True, exist_ok=True)
     files = []
@@ -112,8 +112,10 @@ def write_proposals(
 
 
 def _fixed_fields(proposal: ProposedAssembly, budgets: Mapping[str, Limit]) -> dict[str, Any]:
-    """Fields of an entry that assembles one offer. A latency is timed and not planned by: it was
-    expected with corrections that one assembly alone does not have."""
+    """Fields of an entry that assembles exactly one proposal.
+
+    Latency is only timed, not a budget: its prediction used corrections from other assemblies.
+    """
     remaining_budgets = {
         cost: budget.model_dump(exclude_none=True)
         for cost, budget in budgets.items()
@@ -130,7 +132,7 @@ def _fixed_fields(proposal: ProposedAssembly, budgets: Mapping[str, Limit]) -> d
 
 
 def _find_assembly(experiment: Experiment) -> tuple[str, Stage]:
-    """The entry that assembles, and its stage."""
+    """The entry with ``do: assemble``, and its stage."""
     graph: StageGraph = experiment.stage_graph()
     for name, expanded in graph.expanded_stages.items():
         if isinstance(expanded.stage.operation, AssembleNetwork):

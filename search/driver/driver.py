@@ -88,7 +88,7 @@ class Driver:
         self.final_steps = FinalSteps(folder, self.tracking_uri, experiment.study)
         self.comparison = FinalComparison()
         is_known = is_prepared(self.tracking_uri, experiment.name)
-        # A new database takes seconds, and so does the start of Ray: side by side.
+        # A new database takes seconds, like the start of Ray, so both happen at the same time.
         self.mlflow_setup = (
             None if is_known else _run_in_thread(prepare_store, self.tracking_uri, experiment.name)
         )
@@ -109,7 +109,7 @@ class Driver:
         try:
             self.study = Study(experiment, folder.path)
         except BaseException:
-            self.tracker.close(timeout=5.0)  # another process may take the run
+            self.tracker.close(timeout=5.0)  # another process may have the run
             raise
 
     def run(self, address: str | None, inline: bool) -> LaunchResult:
@@ -142,7 +142,7 @@ class Driver:
         with (
             self._open_backend(address, inline) as backend,
             self.status_publisher.monitor(backend),
-            # Once more: Ray installs its own handler when it starts.
+            # Again, because Ray installs its own handler when it starts.
             self.stop.handling_sigterm(),
         ):
             if self.mlflow_setup is not None:
@@ -171,7 +171,7 @@ class Driver:
         if inline:
             backend = LocalBackend(self.experiment, self.library, self.dispatch)
         else:
-            # Imported here: an inline run does not wait for Ray.
+            # Imported here, so that an inline run does not wait for Ray.
             from stillhouse.search.tuning.ray_backend import RayBackend
 
             backend = RayBackend(
@@ -229,16 +229,16 @@ class Driver:
         steps, files = self.final_steps, list[Path]()
         with steps.step("writing the outcome"):
             files += write_outcome_data(self.experiment, outcome, self.folder)
-        with steps.step("noting what the library is to keep"):
+        with steps.step("registering the needed artifacts"):
             self.status_publisher.needs.add_and_write(outcome.records)
         notes: list[str] = []
         if self.measure_test:
-            with steps.step("looking at the test split"):
+            with steps.step("evaluating the test split"):
                 outcome = self._with_test_figures(outcome, notes)
                 write_outcome_data(self.experiment, outcome, self.folder)
         with steps.step("drawing the report"):
             files += write_pages(self.experiment, outcome, self.folder)
-        with steps.step("telling MLflow the outcome"):
+        with steps.step("sending the outcome to MLflow"):
             self._log_outcome(outcome, files)
         with steps.step("saving the winner's model"):
             self._log_winner(outcome)
@@ -253,17 +253,13 @@ class Driver:
     def _failed_steps(self) -> str:
         """The failed final steps, and the command that repeats them."""
         reason = self.final_steps.reason
-        return (
-            f"{reason}; mend that, and stillhouse resume {self.folder.name} ends it"
-            if reason
-            else ""
-        )
+        return f"{reason}; repair that, then stillhouse resume {self.folder.name}" if reason else ""
 
     def _finish_interrupted(self, recorder: TrialRecorder) -> LaunchResult:
-        with self.final_steps.step("noting what was running"):
+        with self.final_steps.step("recording the running trials"):
             recorder.record_interruption()
         outcome = self._outcome()
-        with self.final_steps.step("noting what the library is to keep"):
+        with self.final_steps.step("registering the needed artifacts"):
             self.status_publisher.needs.add_and_write(outcome.records)
         return self._close("interrupted", outcome)
 
@@ -271,7 +267,7 @@ class Driver:
         self, state: SearchState, outcome: Outcome, reason: str = "", notes: tuple[str, ...] = ()
     ) -> LaunchResult:
         """Publish the final state, and send the pending tracking entries."""
-        with self.final_steps.step("telling how the search ended"):
+        with self.final_steps.step("publishing the end of the search"):
             self.dispatch(SearchEnded(state, reason))
         self.state.write(state, reason)
         unsent = self._flush_tracker(60.0 if state == "finished" else 15.0)
@@ -289,7 +285,7 @@ class Driver:
         """Publish the failure of the search itself; the caller raises the error again."""
         reason = failure_reason(error, self.folder, self.tracking_uri, self.experiment.study)
         self.state.write("failed", reason)
-        with self.final_steps.step("telling how the search ended"):
+        with self.final_steps.step("publishing the end of the search"):
             self.dispatch(SearchEnded("failed", reason))
         self.tracker.close(timeout=10.0)
         self.status_publisher.close()
@@ -350,7 +346,7 @@ class Driver:
 
 
 def _run_in_thread(work: Callable[..., Any], *args: Any) -> Future[Any]:
-    """Run ``work`` in a thread of its own."""
+    """Start ``work`` in a new thread."""
     return ThreadPoolExecutor(1).submit(work, *args)
 
 
@@ -359,5 +355,5 @@ def example_images(data: DataConfig) -> Tensor:
     dataset = open_data(data)
     split: Split = "validation" if dataset.facts.sizes["validation"] else "train"
     images = next(dataset.batches(split, batch_size=4, device="cpu")).images
-    # An export takes a single example for a fixed batch size.
+    # With a single example, an export would fix the batch size at 1.
     return images if len(images) > 1 else images.repeat(2, 1, 1, 1)

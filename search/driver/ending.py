@@ -24,7 +24,7 @@ ERRORS_FILE = "error.txt"
 
 
 class StateFile:
-    """``state.json`` of a run: its state, the reason of a failure, and its seconds in all."""
+    """``state.json`` of a run: its state, the reason of a failure, and its total seconds."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
@@ -35,7 +35,7 @@ class StateFile:
 
     @property
     def seconds(self) -> float:
-        """Of this launch and of all before it."""
+        """Total seconds of this launch and all earlier ones."""
         return self.previous_seconds + time.monotonic() - self._started_at
 
     def write(self, state: str, reason: str = "") -> None:
@@ -59,7 +59,7 @@ class FinalSteps:
 
     Args:
         folder: the run folder; its ``error.txt`` gets the tracebacks.
-        addresses: the secrets of these are removed from messages.
+        addresses: their secrets are removed from messages.
     """
 
     def __init__(self, folder: RunFolder, *addresses: str | None) -> None:
@@ -109,7 +109,7 @@ def known_reason(error: BaseException, folder: RunFolder) -> str | None:
 
 
 def unwritable(error: BaseException, folder: RunFolder) -> StorageUnavailable | None:
-    """The error as a full or read-only run folder; None if it is another one."""
+    """The error for a full or read-only run folder; None for any other cause."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and (
@@ -120,7 +120,7 @@ def unwritable(error: BaseException, folder: RunFolder) -> StorageUnavailable | 
             return StorageUnavailable(
                 "runs", f"{file} cannot be written: {cause.strerror}; {remedy}"
             )
-        if line := _disk_full_line(cause):  # as Ray and Tune pass it on
+        if line := _disk_full_line(cause):  # Ray and Tune put the error into their own text
             return StorageUnavailable(
                 "runs", f"{folder.path} cannot be written: {line}; make room there"
             )

@@ -25,24 +25,24 @@ class UnusedFiles:
     records: tuple[Record, ...]
     files: tuple[str, ...]
     written_before: datetime.datetime
-    """Only what is older counts."""
+    """Younger files are not deleted."""
 
     @property
     def total_bytes(self) -> int:
-        """Of the artifacts."""
+        """Bytes of the artifacts."""
         return sum(record.payload.size for record in self.records)
 
 
 def find_unused(
     library: Library, forgotten_run_ids: Collection[str], min_age_hours: float
 ) -> UnusedFiles:
-    """The artifacts and files that no run needs; the runs of ``forgotten_run_ids`` do not count.
+    """The artifacts and files that no run needs, except the runs of ``forgotten_run_ids``.
 
     Args:
         min_age_hours: younger artifacts and files are left alone.
 
     Raises:
-        ConfigError: a reference or a record cannot be read, so that the needs are unknown.
+        ConfigError: a reference or a record cannot be read, so the needs are unknown.
     """
     now = datetime.datetime.now(datetime.UTC)
     cutoff = now - datetime.timedelta(hours=min_age_hours)
@@ -70,7 +70,7 @@ def delete_unused(
 ) -> UnusedFiles:
     """Delete unused files and the references of forgotten runs; returns what was deleted.
 
-    References are read once more first: a search may have added one meanwhile.
+    References are read again first, because a search may have added some.
     """
     referenced_keys = _referenced_keys(library, _remaining_references(library, forgotten_run_ids))
     records = tuple(record for record in unused.records if record.key not in referenced_keys)

@@ -1,4 +1,4 @@
-"""From an experiment to an outcome: launch, resume, extend."""
+"""Launches, resumes and extends searches."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def launch(
         inline: run everything in this process, without Ray.
         observers: called with every event, on the driver; must return at once.
         test: also measure the repeated configurations on the test split. Only ``reuse`` sets
-            it: a search that saw the test split could choose by it.
+            it: a search must not choose by the test split.
 
     Raises:
         ConfigError: the library, the tracking store, the study's database or the cluster cannot
             be used.
         StorageUnavailable: the library, the study's database or the run folder became
-            unusable, and stayed so.
-        SearchFailed: no trial finished, or something failed when the search had ended.
+            unavailable for good.
+        SearchFailed: no trial finished, or a final step failed.
     """
     experiment = with_absolute_paths(experiment, Path.cwd())
     _check_study_address(experiment)
@@ -73,8 +73,7 @@ def resume(
 
     Raises:
         ConfigError: there is no such run, another process runs it, its experiment is no longer
-            valid, its trials would be others today, as on other data, or its library has none of
-            its artifacts.
+            valid, its trials would have other keys today, or its artifacts are missing.
         StorageUnavailable, SearchFailed: as :func:`launch`.
     """
     folder = RunFolder.find(name)
@@ -94,7 +93,7 @@ def _run_launch(request: LaunchRequest, address: str | None, inline: bool) -> La
 
     Raises:
         ConfigError, StorageUnavailable, SearchFailed: as :func:`launch`.
-        KeyboardInterrupt: it was stopped before it began.
+        KeyboardInterrupt: it was stopped before its start.
     """
     folder, stop = request.folder, StopSignal()
     try:
@@ -129,7 +128,7 @@ def _make_driver(request: LaunchRequest, state: StateFile, stop: StopSignal) -> 
         return Driver(request, state, stop)
     except BaseException as error:
         was_stopped = stop.is_cause_of(error)
-        if not state.previous_state:  # of a run that had a state, nothing has changed
+        if not state.previous_state:  # a run with a state keeps it
             addresses = request.experiment.tracking, request.experiment.study
             reason = "" if was_stopped else failure_reason(error, request.folder, *addresses)
             state.write("interrupted" if was_stopped else "failed", reason)
@@ -139,7 +138,7 @@ def _make_driver(request: LaunchRequest, state: StateFile, stop: StopSignal) -> 
 
 
 def _write_experiment(request: LaunchRequest) -> None:
-    """Write the experiment into the run folder; an equal file is left as it is."""
+    """Write the experiment into the run folder, unless the file is equal."""
     text, file = to_yaml(request.experiment.plain()), request.folder.path / "experiment.yaml"
     if not file.exists() or file.read_text(encoding="utf-8") != with_end_mark(text):
         request.folder.write_yaml(file.name, text)

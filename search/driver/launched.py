@@ -15,7 +15,8 @@ from stillhouse.search.results.run_folder import RunFolder
 class LaunchResult:
     """The result of a launch; ``outcome`` is partial if it was interrupted.
 
-    ``reason`` is that of a failure. ``notes`` name omitted results of a launch that succeeded.
+    ``reason`` explains a failure. ``notes`` name omitted results of a launch that succeeded.
+    ``unsent`` is the number of entries that MLflow has not received.
     """
 
     folder: RunFolder
@@ -41,8 +42,7 @@ class LaunchRequest:
 class SearchFailed(RuntimeError):
     """No trial of a search finished, or a final step failed.
 
-    ``result`` holds the outcome; the other final steps were done. The message is one line with
-    the reasons.
+    ``result`` holds the outcome; the other final steps were done. The message is one line.
     """
 
     def __init__(self, result: LaunchResult) -> None:

@@ -43,7 +43,7 @@ from stillhouse.spaces.network_spec import NetworkSpec
 
 MAX_CONFIGURATIONS = 2000
 _MAX_PROBED_VALUES = 16
-"""Values of a domain that are tried to see whether shared stages depend on it."""
+"""Maximum number of values tried to see whether shared stages depend on a domain."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,9 @@ def plan_search(experiment: Experiment, slots: int = 0) -> Plan:
     shared = {s.key: s for graph in (*graphs, *factorial_graphs) for s in graph.prerequisites}
     seconds_per_screening, trained_share = 0.0, 1.0
     if screen := experiment.run.screen:
-        *screening_prerequisites, look = screen_student(experiment, {}).ancestors()
+        *screening_prerequisites, student = screen_student(experiment, {}).ancestors()
         shared |= {stage.key: stage for stage in screening_prerequisites}
-        seconds_per_screening = estimator.seconds(look)
+        seconds_per_screening = estimator.seconds(student)
         trained_share = screen.keep + (1 - screen.keep) * screen.check
     stages = tuple(_planned_stage(stage, library, estimator) for stage in shared.values())
     students = [estimator.seconds(graph.student) for graph in graphs]
@@ -137,15 +137,17 @@ def _distinct_graphs(experiment: Experiment) -> tuple[list[StageGraph], bool]:
 def _decides_shared_stages(
     path: str, experiment: Experiment, prerequisites: Sequence[Stage]
 ) -> bool:
-    """Whether a searched path decides stages that trials share, as ``prerequisites`` in the file.
+    """Whether shared stages depend on a searched path.
 
-    A setting of the last entry may do so too: who teaches it, what it goes on from, an objective
-    that needs heads. A few values of its domain tell.
+    Settings of the final entry may change them too, such as its teachers, its start, or an
+    objective that needs heads. A few values of the domain show it.
+
+    Args:
+        prerequisites: the shared stages of the file's own configuration.
     """
     domain = experiment.search[path]
-    own_prefix = (
-        f"{experiment.final_name}/"  # an entry of several stages shares those before its last
-    )
+    # Of an entry with several stages, all but the last are shared.
+    own_prefix = f"{experiment.final_name}/"
     has_own_prerequisites = any(stage.label.startswith(own_prefix) for stage in prerequisites)
     is_final_setting = path.startswith(f"{experiment.final_name}.")
     if has_own_prerequisites or not is_final_setting or isinstance(domain, ConditionalDomain):
@@ -166,16 +168,16 @@ def _prerequisite_keys(path: str, value: Any, experiment: Experiment) -> set[str
 
 
 def _sampled_graphs(experiment: Experiment) -> Iterator[StageGraph]:
-    """A sample of the stage graphs: the one of the file, and random ones."""
+    """A sample of the stage graphs: that of the file, and random ones."""
     yield experiment.stage_graph()
     suggester = _RandomSuggester(experiment.run.seed)
     for _ in range(min(experiment.run.trials, 200)):
-        with contextlib.suppress(ConfigError):  # values that do not go together are refused
+        with contextlib.suppress(ConfigError):  # a combination of values may be invalid
             yield experiment.stage_graph(experiment.suggest(suggester))
 
 
 def _factorial_graphs(experiment: Experiment) -> list[StageGraph]:
-    """The graphs of a factorial's students, each once, without the one of its trial."""
+    """The distinct graphs of a factorial's students, without that of its trial."""
     if not experiment.factorial:
         return []
     graphs = [graph for cell in factorial_cells(experiment) for graph in cell.graphs.values()]
@@ -222,7 +224,7 @@ def _planned_stage(stage: Stage, library: Library, estimator: _StageTimeEstimato
 
 
 class _RandomSuggester:
-    """Draws at random."""
+    """Suggests random values."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
@@ -238,7 +240,7 @@ class _RandomSuggester:
 
 
 class _StageTimeEstimator:
-    """Times a few steps of each network once, on images of the stage's shape."""
+    """Estimates stage times from a few timed steps of each network."""
 
     def __init__(self) -> None:
         self._seconds_per_image: dict[tuple[str, bool], float] = {}
@@ -246,8 +248,8 @@ class _StageTimeEstimator:
     def seconds(self, stage: Stage) -> float:
         """The estimated seconds of a stage: its epochs over its examples, teachers included.
 
-        A student that goes on from an assembly counts with the budgets' share of the teacher;
-        a neighbourhood with its share of a pass. Zero where nothing is known.
+        A student that starts from an assembly counts with the budgets' share of the teacher, a
+        neighbourhood with its share of a batch. Zero if nothing is known.
         """
         if isinstance(stage.operation, TrainNetwork):
             return self._training_seconds(stage, stage.operation)
@@ -270,7 +272,7 @@ class _StageTimeEstimator:
                 examples = parent.operation.examples * parent.operation.steps
         seconds_per_image = self._seconds_of_stage(stage, training=operation.objective is not None)
         student_seconds = seconds_per_image * examples * operation.epochs
-        # What a teacher says of a view is kept: it passes over each view once.
+        # Teacher outputs are cached for each view, so a teacher runs once over each view.
         augment = stage.data.augment
         views = min(operation.epochs, augment.views or operation.epochs) if augment.is_active else 1
         teachers = stage.parents[operation.num_leading_parents :]
@@ -282,7 +284,7 @@ class _StageTimeEstimator:
     def _compression_seconds(
         self, stage: Stage, operation: PruneNetwork | QuantiseNetwork
     ) -> float:
-        """Some training batches for statistics, and the validation split."""
+        """Seconds for the batches of statistics, and for the validation split."""
         sizes = facts(stage.data).sizes
         batches = (
             operation.recalibrate if isinstance(operation, PruneNetwork) else operation.batches
@@ -291,7 +293,7 @@ class _StageTimeEstimator:
         return self._seconds_of_stage(stage, training=False) * num_images
 
     def _distillation_seconds(self, stage: Stage, operation: DistilData) -> float:
-        """A step on examples is gone through forwards and, with its gradient's own, backwards."""
+        """Seconds of all iterations; a step costs a forward pass and two backward passes."""
         num_networks = operation.networks if operation.start == "random" else 1
         num_images = (
             operation.batch_size + 3 * operation.examples * operation.steps * operation.passes
@@ -310,7 +312,7 @@ class _StageTimeEstimator:
         return seconds_per_image * facts(stage.data).sizes["train"] * operation.epochs
 
     def _seconds_of_stage(self, stage: Stage, training: bool) -> float:
-        """Seconds of one image's pass through the network of a stage."""
+        """Seconds for one image in the network of a stage."""
         operation = stage.operation
         if isinstance(operation, AssembleNetwork):
             return _budget_share(stage, operation) * self._seconds_of_stage(
@@ -341,7 +343,7 @@ class _StageTimeEstimator:
 
 
 def _neighbourhood_costs(stage: Stage, operation: DistilNeighbourhood) -> Costs:
-    """The costs of a replacement that is not built yet."""
+    """The costs of a replacement, before its stage is built."""
     about, spec = facts(stage.data), require_named_network(stage.parents[0])
     teacher, cut_shapes = sketch_and_cuts(canonical_json(spec.plain()), about.shape, about.classes)
     with on_device_of(teacher):
@@ -361,7 +363,7 @@ def _budget_share(assembly: Stage, operation: AssembleNetwork) -> float:
 
 
 def _fastest_pass(network: torch.nn.Module, images: torch.Tensor, training: bool) -> float:
-    """Seconds of the fastest of several passes: other load only slows a pass down."""
+    """Seconds of the fastest of several passes, since other load only slows a pass."""
     times: list[float] = []
     while len(times) < 3 or (sum(times) < 0.2 and len(times) < 20):
         started = time.perf_counter()

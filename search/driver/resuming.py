@@ -1,7 +1,7 @@
 """Refuses to resume a run whose trials would have other keys today.
 
-The study holds each trial's keys. If data, weights or a method have changed, the same values have
-other keys, and one table would mix two experiments.
+The study has the keys of each trial. If data, weights or a method have changed, the same values
+have other keys, and one table would mix two experiments.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ _ABSENT = object()
 
 
 def check_unchanged(experiment: Experiment, folder: RunFolder) -> None:
-    """Compare the keys of a study's trials with those that their values have today.
+    """Compare the recorded keys of trials with the keys of their values today.
 
-    Trials that failed are in no table of results; trials of early versions have no keys.
+    Failed trials are not compared, because they have no results. Trials of early versions have no
+    keys.
 
     Raises:
-        ConfigError: a trial has other keys today; the message says what changed.
+        ConfigError: a trial has other keys today; the message names the changes.
     """
     study = StudyReader(experiment, folder.path)
     try:
@@ -52,7 +53,7 @@ def check_unchanged(experiment: Experiment, folder: RunFolder) -> None:
 
 
 def _distinct_trials(trials: Iterable[TrialResult]) -> Iterator[TrialResult]:
-    """One trial for all that have the same values and keys."""
+    """One trial for each combination of values and keys."""
     seen = set()
     for trial in trials:
         fingerprint = json.dumps([trial.values, trial.stage_keys], sort_keys=True)
@@ -62,23 +63,23 @@ def _distinct_trials(trials: Iterable[TrialResult]) -> Iterator[TrialResult]:
 
 
 def _describe_difference(trial: TrialResult, graphs: _GraphCache, library: Library) -> str:
-    """What changed since a trial was proposed; empty if nothing did."""
+    """The change since a trial was proposed; empty if nothing changed."""
     try:
         stages = list(graphs.graph(trial.values).student.ancestors())
     except ConfigError as error:
         return "; ".join(map(str, error.problems))
     recorded_keys = set(trial.stage_keys.values())
-    for stage in stages:  # parents first: the first that differs has changed itself
+    for stage in stages:  # parents first, so the first difference is the cause
         if stage.key not in recorded_keys:
             return _describe_change(stage, trial.stage_keys.get(stage.label, ""), library)
     missing_keys = recorded_keys - {stage.key for stage in stages}
     labels = [label for label, key in trial.stage_keys.items() if key in missing_keys]
-    return f"it no longer rests on {', '.join(labels)}" if labels else ""
+    return f"it no longer needs {', '.join(labels)}" if labels else ""
 
 
 def _describe_change(stage: Stage, key: str, library: Library) -> str:
     if not key:
-        return f"it rests on {stage.label}, which it did not before"
+        return f"it now needs {stage.label}"
     record = library.record(key)
     if record is None:
         return f"{stage.label} has changed; what it was is not in the library"
@@ -91,7 +92,7 @@ def _describe_change(stage: Stage, key: str, library: Library) -> str:
 
 
 def _changed_paths(before: Any, after: Any, path: str = "") -> Iterator[str]:
-    """Each place where two plain values differ: ``data.source.fingerprint was A, is B``."""
+    """Each difference of two plain values: ``data.source.fingerprint was A, is B``."""
     if isinstance(before, Mapping) and isinstance(after, Mapping):
         for name in sorted({*before, *after}):
             inner = f"{path}.{name}" if path else name
@@ -110,7 +111,7 @@ def _format_value(value: Any) -> str:
 class _GraphCache:
     """Stage graphs of one experiment; an entry that several graphs share is expanded once.
 
-    The graphs serve for their keys only. They were checked when their trials were proposed.
+    Only the keys of the graphs are used. Their values were checked at the proposal.
     """
 
     def __init__(self, experiment: Experiment) -> None:
@@ -134,7 +135,7 @@ class _GraphCache:
     def _expand(
         self, name: str, entry: StageConfig, needed: Mapping[str, ExpandedStage], data: DataConfig
     ) -> ExpandedStage:
-        # Entries are kept for good here, so that each has an identity of its own.
+        # ``_parsed`` keeps every entry alive, so ids are unique.
         parents = tuple(id(needed[need]) for need in entry.dependencies())
         cache_key = name, id(entry), data.fingerprint(), parents
         if cache_key not in self._expanded:

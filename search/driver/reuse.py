@@ -1,4 +1,4 @@
-"""A run as the start of another: its best configuration once more, or a search from there on."""
+"""Experiments from the winner of a run: repeat it, or search on from it."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ from stillhouse.spaces.config.problems import ConfigError, Problem, unknown_mess
 def repeat_winner(
     name: str, changes: Mapping[str, Any], seeds: int, register: str | None, group: str = ""
 ) -> Experiment:
-    """The winning recipe of a run as an experiment of its own, over ``seeds`` fresh seeds.
+    """An experiment that repeats the winning recipe of a run over ``seeds`` new seeds.
 
-    They begin after those over which the winner was settled.
+    The new seeds follow the seeds of the finalists.
 
     Args:
         name: a run, an experiment (its newest run), or the id of a search's MLflow run.
-        changes: laid over it: other data, a longer schedule.
-        of: a value of ``run.repeats.of_each``, whose best is meant instead of the best of all.
+        changes: replaced settings, such as other data or a longer schedule.
+        register: the name in MLflow's registry, if any.
+        group: a value of ``run.repeats.of_each``; its winner is taken, not the overall one.
 
     Raises:
-        ConfigError: no such run, it has no winner yet, the changes do not fit, or the data has no
-            test split.
+        ConfigError: there is no such run, it has no winner yet, the changes are not valid, or the
+            data has no test split.
     """
     document = _read_best_of_run(name, group, changes)
     fresh_seeds = {
@@ -51,7 +52,7 @@ def repeat_winner(
 
 
 def _first_fresh_seed(document: Mapping[str, Any]) -> int:
-    """The first seed behind those of a ``best.yaml``; old ones do not say theirs, which began at 1.
+    """The first seed after those of a ``best.yaml``; old files name none and began at 1.
 
     Raises:
         ConfigError: its ``run`` is not valid.
@@ -64,21 +65,21 @@ def _first_fresh_seed(document: Mapping[str, Any]) -> int:
 def continue_from_winner(
     name: str, changes: Mapping[str, Any], num_trials: int, group: str = ""
 ) -> Experiment:
-    """The search of a run once more, as of other data: from its winner and the neighbours of that.
+    """An experiment that repeats the search of a run, starting from its winner.
 
-    A quarter of the ``num_trials`` are neighbours, each with one value of the winner's changed;
-    from there on the sampler proposes, as in the run. ``changes`` and ``group`` as for
-    :func:`repeat_winner`.
+    A quarter of the ``num_trials`` are neighbours, each with one changed value of the winner. The
+    sampler proposes the others. ``changes`` and ``group`` as for :func:`repeat_winner`.
 
     Raises:
-        ConfigError: no such run, it has no winner or searched nothing, or the changes do not fit.
+        ConfigError: there is no such run, it has no winner or no search space, or the changes are
+            not valid.
     """
     best = _read_best_of_run(name, group, changes)
     document = _read_experiment(
         find_run_file(name, "experiment.yaml", changes.get("tracking")).path
     )
     if not document.get("search"):
-        message = "searched nothing; leave --trials out to make its recipe again"
+        message = "searched nothing; without --trials its recipe is repeated"
         raise ConfigError([Problem(name, message)])
     run_settings = {
         "run.start": "file",
@@ -92,7 +93,7 @@ def continue_from_winner(
 
 
 def _read_best_of_run(name: str, group: str, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's best configuration; its ``tracking`` is where it was found, if that was MLflow."""
+    """The best configuration of a run; its ``tracking`` is the MLflow store that it came from."""
     if group:
         best_file = FoundFile(_best_file_of_group(name, group))
     else:
@@ -103,12 +104,10 @@ def _read_best_of_run(name: str, group: str, changes: Mapping[str, Any]) -> dict
 
 
 def _read_experiment(file: Path) -> dict[str, Any]:
-    """An experiment as it is written, with its name, data and stages.
-
-    Where the file lies in a run's folder, its places mean what they meant at the launch.
+    """The document of an experiment file, with the absolute paths of its launch.
 
     Raises:
-        ConfigError: it lacks one of them.
+        ConfigError: it has no name, data or stages.
     """
     data = (read_best if file.name.startswith("best") else read_document)(file).data
     document = data if isinstance(data, dict) else {}
@@ -120,16 +119,16 @@ def _read_experiment(file: Path) -> dict[str, Any]:
 
 
 def _run_folder_of(file: Path) -> RunFolder | None:
-    """The run's folder in which a file lies; none where MLflow gave a copy."""
+    """The run folder of a file; None for a copy from MLflow."""
     is_run_folder = (file.parent / "experiment.yaml").exists()
     return RunFolder(file.parent) if is_run_folder else None
 
 
 def _check_library(file: Path, document: Mapping[str, Any], changes: Mapping[str, Any]) -> None:
-    """What is used again rests on a library; another may be named by ``changes``.
+    """Check that the library of a run exists, unless ``changes`` names another one.
 
     Raises:
-        ConfigError: it is not there, as where it is not mounted, or lies on another machine.
+        ConfigError: it is missing, for example not mounted or on another machine.
     """
     uri, folder = document.get("library"), _run_folder_of(file)
     if not isinstance(uri, str) or "library" in changes or is_relative_location(uri):

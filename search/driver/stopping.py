@@ -16,17 +16,14 @@ class StopSignal:
         self._requested = threading.Event()
 
     def is_cause_of(self, error: BaseException) -> bool:
-        """Whether an error was caused by a stop.
-
-        A stop while Ray starts is raised as an error of Ray.
-        """
+        """Whether a stop caused an error; during Ray's start it is raised as an error of Ray."""
         return self._requested.is_set() or isinstance(error, KeyboardInterrupt)
 
     @contextlib.contextmanager
     def handling_sigterm(self) -> Iterator[None]:
         """SIGTERM acts as Ctrl-C: Tune handles SIGINT, clusters send SIGTERM.
 
-        Outside the main thread this has no effect: only that may install handlers.
+        Only the main thread may install handlers; in other threads this has no effect.
         """
         if threading.current_thread() is not threading.main_thread():
             yield
@@ -39,6 +36,6 @@ class StopSignal:
 
     def _on_sigterm(self, *_: object) -> None:
         self._requested.set()
-        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background
+        if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as in a shell's background job
             signal.signal(signal.SIGINT, signal.default_int_handler)
         os.kill(os.getpid(), signal.SIGINT)

@@ -1,1 +1,1 @@
-"""Earlier runs: their folder read, their outcome found, their best configurations as files."""
+"""Earlier runs: reads their folders and outcomes, and writes their best configurations."""

@@ -13,7 +13,7 @@ from stillhouse.search.results.outcome import Outcome, SeedRuns, winner, winners
 
 
 def best_files(experiment: Experiment, outcome: Outcome) -> Iterator[tuple[str, str]]:
-    """Name and text of each; with ``run.repeats.of_each`` also ``best-parameters-67000.yaml``."""
+    """Name and text of each file; groups have files like ``best-parameters-67000.yaml``."""
     if best := winner(outcome):
         yield best_file_name(""), best_yaml(experiment, outcome, best)
     for group, group_winner in winners_by_group(outcome).items():
@@ -22,7 +22,7 @@ def best_files(experiment: Experiment, outcome: Outcome) -> Iterator[tuple[str, 
 
 
 def best_file_name(group: str) -> str:
-    """The file name of a group's best configuration; of the overall best for an empty group."""
+    """The file name of a group's best configuration; an empty group means the overall best."""
     parameter, _, value = group_label(group).partition(" ")
     return f"best-{slug(parameter)}-{slug(value)}.yaml" if group else "best.yaml"
 
@@ -30,7 +30,7 @@ def best_file_name(group: str) -> str:
 def best_yaml(experiment: Experiment, outcome: Outcome, best: SeedRuns) -> str:
     """The winning configuration as an experiment file, its evidence in the header."""
     figure = outcome.goals[0].figure
-    settled = experiment.fixed_configuration(
+    configuration = experiment.fixed_configuration(
         outcome.trial_values(best), f"{experiment.name}-best", first_seed(experiment)
     )
     seed, student = outcome.representative(best)
@@ -41,9 +41,9 @@ def best_yaml(experiment: Experiment, outcome: Outcome, best: SeedRuns) -> str:
         f"Student {student.key[:12]} (seed {seed}, the nearest to the mean), "
         f"{student.figures.get('parameters', 0):,.0f} parameters.",
         *limit_violations(outcome, best),
-        "Places are absolute: on another machine, change library, tracking, data.root, weights.",
+        "Paths are absolute: on another machine, change library, tracking, data.root, weights.",
     ]
-    return "".join(f"# {line}\n" for line in header) + to_yaml(settled)
+    return "".join(f"# {line}\n" for line in header) + to_yaml(configuration)
 
 
 def _describe_seeds(best: SeedRuns) -> str:

@@ -1,4 +1,4 @@
-"""A file of an earlier run, by the run's name or by the id of its run in MLflow."""
+"""Finds a file of an earlier run, by the run's name or by its id in MLflow."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def find_run_file(name: str, file: str, tracking: str | None = None) -> FoundFil
         folder = RunFolder.find(name)
     except ConfigError as missing:
         return _find_in_mlflow(name, file, tracking, missing)
-    source_file = "outcome.json" if file == "best.yaml" else file  # from which it is rebuilt
+    source_file = "outcome.json" if file == "best.yaml" else file  # the source of best.yaml
     if not ((folder.path / file).exists() or (folder.path / source_file).exists()):
         message = f"has no best configuration yet; stillhouse resume {folder.name}"
         raise ConfigError([Problem(folder.name, message)])
@@ -85,7 +85,7 @@ def _tracked_uris() -> Iterator[str]:
     folders = [path for path in root.iterdir() if path.is_dir()] if root.is_dir() else []
     for folder in sorted(folders, key=lambda path: path.stat().st_mtime, reverse=True):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-            if noted := recorded_uri(folder):  # with an absolute path, wherever it was launched
-                yield noted
+            if recorded := recorded_uri(folder):  # always with an absolute path
+                yield recorded
             elif uri := read_document(folder / "experiment.yaml").data.get("tracking"):
                 yield str(uri)

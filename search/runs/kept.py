@@ -26,15 +26,15 @@ from stillhouse.spaces.config.problems import ConfigError, Problem
 def load_run(folder: RunFolder, only_read: bool = False) -> Experiment:
     """The experiment of a run, with the paths of its launch.
 
-    Earlier versions wrote relative paths. They are resolved from the folder of the launch, which
-    other files of the run hold, or else from the working folder.
+    Earlier versions wrote relative paths. They are resolved from the folder of the launch, if other
+    files of the run name it, or else from the working folder.
 
     Args:
         only_read: the experiment will not run; see
             ``stillhouse.search.experiment.checks.check_experiment``.
 
     Raises:
-        ConfigError: the file is missing, or its experiment is not valid any more.
+        ConfigError: the file is missing, or its experiment is no longer valid.
     """
     file = folder.path / "experiment.yaml"
     document = read_document(file).data
@@ -43,7 +43,7 @@ def load_run(folder: RunFolder, only_read: bool = False) -> Experiment:
 
 
 def upgrade_document(folder: RunFolder, document: Mapping[str, Any]) -> dict[str, Any]:
-    """The data of a run's ``experiment.yaml`` or ``best.yaml``, as this version writes it.
+    """The data of a run's ``experiment.yaml`` or ``best.yaml``, in the format of this version.
 
     Paths are absolute, and presets of earlier versions are spelled out.
     """
@@ -56,7 +56,7 @@ def open_existing_library(uri: str, name: str, remedy: str) -> Library:
     """The library of the run ``name``; opening it creates nothing.
 
     Raises:
-        ConfigError: there is no library, as in a folder that is not mounted.
+        ConfigError: there is no library, for example if it is not mounted.
     """
     library = find_library(uri)
     if library is None:
@@ -76,8 +76,8 @@ def run_library(folder: RunFolder, experiment: Experiment) -> Library:
 def library_remedy(folder: RunFolder) -> str:
     """The remedy for a missing library of a run."""
     file = folder.path / "best.yaml"
-    best = f"; its best configuration stands in {file}" if file.exists() else ""
-    return f"mount it, or name its place now as `library:` in {folder.path}/experiment.yaml{best}"
+    best = f"; its best configuration is in {file}" if file.exists() else ""
+    return f"mount it, or write its new path as `library:` in {folder.path}/experiment.yaml{best}"
 
 
 def no_artifacts_error(uri: str, name: str, remedy: str) -> ConfigError:
@@ -98,7 +98,7 @@ def has_artifacts(folder: RunFolder) -> bool:
 class RunState:
     """The state of a run: running, finished, interrupted, failed or killed.
 
-    ``reason`` is that of a failure.
+    ``reason`` explains a failure.
     """
 
     state: str
@@ -124,7 +124,7 @@ def run_state(folder: RunFolder) -> RunState:
 
 
 def _launch_folder(folder: RunFolder, document: Mapping[str, Any]) -> Path:
-    """The working folder of the launch if it still exists; else the present one."""
+    """The working folder of the launch if it still exists, else the current one."""
     library, tracking = document.get("library", "stillhouse-library"), document.get("tracking")
     launch_folder = None
     if isinstance(library, str) and is_relative_location(library):

@@ -1,7 +1,7 @@
-"""Where the things of an experiment lie: fixed when it is launched.
+"""Makes the paths of an experiment absolute when it is launched.
 
-A file may say ``library: stillhouse-library`` or ``root: data``, as seen from the working folder.
-A run is looked at, resumed and used again from other folders. So a launch writes absolute places.
+A file may contain ``library: stillhouse-library`` or ``root: data``, relative to the working
+folder. Later commands read the run from other folders, so a launch writes absolute paths.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from stillhouse.spaces.config.domains import Choice, Domain
 
 
 def with_absolute_paths(experiment: Experiment, base: Path) -> Experiment:
-    """The experiment with every relative place resolved from the folder ``base``.
+    """The experiment with every relative path resolved from the folder ``base``.
 
-    Places are the library, MLflow's database, roots of data, files of weights and of word vectors,
-    also where they are searched or part of a technique. No stage's key depends on them.
+    These are the library, MLflow's database, roots of data, and files of weights and word vectors,
+    also in searched values and techniques. No key of a stage depends on them.
 
     Raises:
-        ConfigError: the library or MLflow's URI is none that can be used.
+        ConfigError: the library or MLflow's URI cannot be used.
     """
     data = experiment.data.model_dump(mode="json", exclude_defaults=True)
     resolve_vectors = not any(_named_roots(experiment.stages)) and not _searches_root(experiment)
@@ -46,9 +46,9 @@ def with_absolute_paths(experiment: Experiment, base: Path) -> Experiment:
 
 
 def document_with_absolute_paths(document: Mapping[str, Any], base: Path) -> dict[str, Any]:
-    """The same for the data of a run's file that an earlier version wrote.
+    """The same for a document that an earlier version wrote.
 
-    Searched places stay as they are: the study knows its values by these names.
+    Searched paths stay relative: the study has them as values.
     """
     resolved = {**document}
     for part in ("data", "stages"):
@@ -63,7 +63,7 @@ def document_with_absolute_paths(document: Mapping[str, Any], base: Path) -> dic
 
 
 def is_relative_location(location: str | None) -> bool:
-    """Whether a library's or MLflow's place depends on the working folder."""
+    """Whether the location of a library or MLflow store depends on the working folder."""
     if not location:
         return True
     scheme, separator, file = location.partition(":///")
@@ -77,10 +77,12 @@ def is_relative_location(location: str | None) -> bool:
 def _absolute_value(
     key: str, value: Any, base: Path, resolve_vectors: bool, root: str | None = None
 ) -> Any:
-    """A value of the file's with the places in it resolved; ``key`` says what it is.
+    """A value of the file with absolute paths.
 
-    Word vectors lie from ``root`` on. ``resolve_vectors`` is false where roots differ between
-    entries: an absolute root then fixes them well enough.
+    Args:
+        key: the name of the value, which decides whether it is a path.
+        resolve_vectors: False if roots differ between entries; the root is then made absolute.
+        root: files of word vectors are relative to it.
     """
     if isinstance(value, str):
         return _join(base, value) if key in ("root", "weights") else value
@@ -123,7 +125,7 @@ def _absolute_factorial(
 
 
 def _absolute_value_at(path: str, value: Any, base: Path) -> Any:
-    """A value that is laid over the file at ``path``."""
+    """A value that replaces the one at ``path``, with absolute paths."""
     *_, parent_key, key = ("", *path.split("."))
     if (parent_key, key) == ("weights", "path"):
         key = "weights"
@@ -138,7 +140,7 @@ def _searches_root(experiment: Experiment) -> bool:
 
 
 def _named_roots(value: Any) -> Iterator[str]:
-    """Every root that is named in here."""
+    """Every ``root`` in a nested value."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
             if key == "root" and isinstance(inner, str):
@@ -151,5 +153,5 @@ def _absolute_library(uri: str, base: Path) -> str:
 
 
 def _join(base: Path, path: str) -> str:
-    """As it is written otherwise: two spellings of one place stay two values of a search."""
+    """Join without normalising: two spellings of a path stay two values of a search."""
     return os.path.join(base.absolute(), os.path.expanduser(path))

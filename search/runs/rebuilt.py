@@ -1,4 +1,4 @@
-"""The content of a damaged ``outcome.json``, from the study and the library.
+"""Rebuilds a damaged ``outcome.json`` from the study and the library.
 
 A full disk or a power loss can damage the file. The repeated configurations follow from the
 trials, and their records are in the library.
@@ -33,10 +33,10 @@ def reconstruct_outcome(
     trials: Sequence[TrialResult],
     importances: Mapping[str, float],
 ) -> dict[str, Any]:
-    """The content of a run's damaged file, in the form of the file."""
+    """The content of a run's damaged ``outcome.json``."""
     log.warning(
-        "%s is damaged, as by a full disk; its repetitions over seeds come from the library. Which "
-        "stages were made and which reused, and accuracies on the test split, are lost",
+        "%s is damaged, as by a full disk; its repetitions over seeds come from the library. The "
+        "lists of made and reused stages, and accuracies on the test split, are lost",
         folder.path / OUTCOME_FILE,
     )
     outcome = make_outcome(

@@ -1,4 +1,4 @@
-"""The outcome of a run, read from its folder, its study and its library. Nothing is written."""
+"""Reads the outcome of a run from its folder, its study and its library."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from stillhouse.spaces.config.problems import ConfigError, Problem
 
 @dataclass(frozen=True)
 class RunResult:
-    """The outcome of a run, as far as its library still has the records.
+    """The outcome of a run, from the records that its library still has.
 
-    ``written_outcome`` is the content of ``outcome.json``. ``missing_repeats`` names its repeated
-    configurations whose records the library has no longer.
+    ``written_outcome`` is the content of ``outcome.json``. ``missing_repeats`` names the repeated
+    configurations without records.
     """
 
     experiment: Experiment
@@ -56,7 +56,7 @@ def read_run(folder: RunFolder) -> RunResult:
     """The outcome with its experiment, the written file, and the missing repetitions.
 
     Raises:
-        ConfigError: the run's experiment is not valid any more, its library has none of its
+        ConfigError: the run's experiment is no longer valid, its library has none of its
             artifacts, or its study has lost its trials.
     """
     experiment = load_run(folder, only_read=True)
@@ -89,7 +89,7 @@ def _read_trials(
     """The trials of the run's study, and the importance of each searched path.
 
     Raises:
-        ConfigError: the study is gone, or empty though the run has ended before.
+        ConfigError: the study is missing, or is empty although the run has ended.
     """
     has_outcome = (folder.path / OUTCOME_FILE).exists()
     journal = folder.path / "study.journal"
@@ -120,7 +120,7 @@ def _read_records(
     finished_keys = {key for t in trials if t.state == "finished" for key in t.stage_keys.values()}
     needed = finished_keys | set(written.get("stages", ()))
     if not (needed or has_artifacts(folder)):
-        return {}  # it was stopped before its library had anything
+        return {}  # it was stopped before its first artifact
     library = run_library(folder, experiment)
     records = existing_records(
         library, needed | {key for trial in trials for key in trial.stage_keys.values()}

@@ -37,11 +37,11 @@ def write_outcome(
 ) -> list[Path]:
     """Write ``outcome.json``, ``best.yaml``, the trial table, the pictures and the page.
 
-    With ``run.repeats.of_each`` also the best of each value: ``best-parameters-67000.yaml``.
+    With ``run.repeats.of_each`` each value also has a file like ``best-parameters-67000.yaml``.
 
     Args:
         previous: the present content of ``outcome.json``, if the outcome was read from it. Its
-            entries whose records the library lacks are kept, and then so is ``best.yaml``.
+            entries without records are kept, and then ``best.yaml`` is kept too.
     """
     files = write_outcome_data(experiment, outcome, folder, previous)
     return files + write_pages(experiment, outcome, folder)
@@ -53,7 +53,7 @@ def write_outcome_data(
     folder: RunFolder,
     previous: Mapping[str, Any] | None = None,
 ) -> list[Path]:
-    """Write ``outcome.json``, and then the best configurations, whose files are returned."""
+    """Write ``outcome.json``, then the best configurations; returns the paths of the latter."""
     data = to_plain(outcome)
     best_texts = dict(best_files(experiment, outcome))
     missing_records = previous and split_repeats(previous, outcome.records, outcome.trials)[1]
@@ -88,7 +88,7 @@ def _merge_previous(data: Mapping[str, Any], previous: Mapping[str, Any]) -> dic
 def _remove_stale_best(folder: RunFolder, best_texts: Mapping[str, str]) -> None:
     """Remove best configurations that a new outcome replaces, before it is written.
 
-    If power is lost in between, none is there, and readers rebuild it from ``outcome.json``.
+    After a power loss in between, readers rebuild them from ``outcome.json``.
     """
     for file in _best_paths(folder, best_texts):
         text = best_texts.get(file.name)
@@ -97,8 +97,7 @@ def _remove_stale_best(folder: RunFolder, best_texts: Mapping[str, str]) -> None
 
 
 def _best_paths(folder: RunFolder, best_texts: Mapping[str, str]) -> list[Path]:
-    """Where ``best_texts`` go, and where the last outcome's best ones went; other files are a
-    user's."""
+    """The paths of the present and previous best configurations; other files are the user's."""
     previous_runs = folder.read_json("outcome.json").get("repeats", ())
     names = {
         best_file_name(""),
@@ -112,7 +111,7 @@ def read_best(file: Path) -> Document:
     """The best configuration in a run's file; from ``outcome.json`` if it is missing or damaged.
 
     Raises:
-        ConfigError: neither tells of it.
+        ConfigError: neither file has it.
     """
     with contextlib.suppress(ConfigError):
         document = read_document(file)
@@ -128,14 +127,14 @@ def _best_from_outcome(file: Path) -> Document:
         run = read_run(folder)
         texts = dict(best_files(run.experiment, run.outcome)) if not run.misses_trials else {}
     if file.name not in texts:
-        message = f"is missing or damaged; stillhouse resume {folder.name} makes it again"
+        message = f"is missing or damaged; stillhouse resume {folder.name} writes it again"
         raise ConfigError([Problem(str(file), message)])
-    log.warning("%s is missing or damaged; outcome.json says the same", file)
+    log.warning("%s is missing or damaged; its content is read from outcome.json", file)
     return parse_document(texts[file.name], str(file))
 
 
 def _open_distilled_data(library: Library, outcome: Outcome) -> dict[str, Mapping[str, Tensor]]:
-    """The tensors that the report shows; whoever goes without them lacks a picture."""
+    """The tensors of distilled data for the report; missing ones only omit a picture."""
     keys = {key for key, record in outcome.records.items() if record.kind == "distil_data"}
     tensors = {}
     for key in sorted(keys):

@@ -124,7 +124,7 @@ def test_a_finished_run_resumes_to_the_same(call):
         (["launch", "tiny.yaml", "--set", "trials"], "needs PATH=VALUE"),
         (["launch", "tiny.yaml", "--set", "run.trails=3"], "did you mean 'trials'?"),
         (["resume", "tinny"], "unknown run"),
-        (["status", "tinny"], "name where it runs: --address CLUSTER, or --library PLACE"),
+        (["status", "tinny"], "name its cluster or library: --address CLUSTER, or --library PLACE"),
         (["launch", "tiny.yaml", "--submit"], "needs the cluster's --address"),
         (["launch", "tiny.yaml", "--address", "127.0.0.1:9"], "nothing answers"),
     ],
