@@ -1,4 +1,4 @@
-"""Exporting: a winner leaves the house, and what left is held against what stayed."""
+"""Export a student and compare the outputs of each file with the original network."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ runtime adds up decides which of them it becomes, and all that follows sees a wh
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """One file: what it weighs, and how it answers beside the network it was made from.
+    """An exported file: its size, latency and agreement with the original network.
 
     ``latency_ms`` is the median for one image on one thread; ``difference`` the largest between
     two logits as a share of the largest logit; ``agreement`` the share of images of which both
@@ -51,7 +51,7 @@ class ExportedFile:
 
 @dataclass(frozen=True)
 class ExportResult:
-    """A network, and the files in which it left.
+    """A network and its exported files.
 
     ``key`` is the artifact's; ``images`` is how many were compared; ``refused`` holds a reason for
     each format in which it could not be written.
@@ -71,7 +71,7 @@ class ExportResult:
 
 
 def check_formats(names: Sequence[str]) -> None:
-    """Whether these formats are there and can be written here.
+    """Check that the formats exist and that their packages are installed.
 
     Raises:
         ConfigError: one is unknown, or packages are missing.
@@ -129,10 +129,10 @@ def export_network(
 
 
 def with_earlier_files(result: ExportResult, previous: Mapping[str, Any]) -> ExportResult:
-    """A departure with the files of the same network that an earlier export left.
+    """The result, extended by the files that an earlier export of the same network wrote.
 
     Args:
-        earlier: that one as plain data; what is no such data, or of another network, adds nothing.
+        previous: the earlier result as plain data; invalid data, or another network, adds nothing.
     """
     written = {file.format for file in result.files}
     try:
@@ -147,7 +147,7 @@ def with_earlier_files(result: ExportResult, previous: Mapping[str, Any]) -> Exp
 
 
 def _is_unchanged(file: ExportedFile) -> bool:
-    """Whether a file is what an export wrote, as far as its size tells."""
+    """Whether a file still has the size that the export recorded."""
     path = Path(file.file)
     is_known_format = file.format in FORMATS.names()
     return is_known_format and path.is_file() and path.stat().st_size == file.bytes

@@ -1,4 +1,4 @@
-"""Format: a form of file in which a network leaves, and which others can run."""
+"""The base class of export formats."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ Predictor = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class ExportSource:
-    """A network that leaves: in evaluation mode on the CPU, quantised layers sealed, with two or
-    more ``examples`` of its images, and the artifact that it comes from."""
+    """The network to export, in evaluation mode on the CPU, with its artifact.
+
+    ``examples`` holds two or more images. Quantised layers are made exportable."""
 
     network: Classifier
     examples: Tensor
@@ -28,7 +29,7 @@ class ExportSource:
 
 
 class Format:
-    """How to write a network, and how to run what was written; one file in ``formats`` each.
+    """Writes a network to a file and runs that file; one module in ``formats`` each.
 
     The file's name is the format's and the ending of the files it writes.
     """
@@ -50,5 +51,5 @@ class Format:
 
     @classmethod
     def read(cls, file: Path) -> Predictor:
-        """What runs the network that was written, on one thread of the CPU."""
+        """A function that runs the written network on one CPU thread."""
         raise NotImplementedError

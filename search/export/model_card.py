@@ -1,5 +1,5 @@
-"""The model card: what somebody who gets an exported student should know of it (Mitchell et al.
-2019: what it is, what it was made from, how good it is and how that was measured)."""
+"""The model card of an exported student: its origin, its quality and how that was measured
+(Mitchell et al. 2019)."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def model_card(
     """The card as Markdown.
 
     Args:
-        best: the configuration over its seeds.
-        record: of the seed that left.
-        tests: accuracy of every seed on the test split; none where nobody has looked at it.
-        recipe: the configuration as an experiment file.
+        seed_runs: the configuration over its seeds.
+        record: the record of the exported seed.
+        test_accuracies: accuracy of each seed on the test split; empty if it was not measured.
+        config_yaml: the configuration as an experiment file.
     """
     goal = outcome.goals[0]
     parts = [
@@ -132,7 +132,7 @@ def _ancestor_section(record: Record, stages: Mapping[str, Record]) -> Iterator[
 
 
 def _ancestors(record: Record, stages: Mapping[str, Record]) -> list[Record]:
-    """What a record rests on, each once, parents first."""
+    """The ancestors of a record, each once, parents first."""
     ancestors: dict[str, Record] = {}
     for key in record.parents:
         if key in stages:

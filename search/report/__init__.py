@@ -21,12 +21,12 @@ def write_report(
     best_yaml: str = "",
     tensors: Mapping[str, Mapping[str, Tensor]] | None = None,
 ) -> list[Path]:
-    """Write ``trials.csv``, ``page_path.html`` and every picture, as SVG and PNG, into ``folder``.
+    """Write ``trials.csv``, ``report.html`` and every picture, as SVG and PNG, into ``folder``.
 
     Pictures that would be empty are left out.
 
     Args:
-        outcome: what the search came to; it may be without any finished trial.
+        outcome: the results of the search; possibly without a finished trial.
         experiment: the experiment as plain data.
         folder: must be there; files of the same names are replaced.
         best_yaml: the best configuration as an experiment file.

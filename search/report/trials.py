@@ -1,4 +1,4 @@
-"""``trials.csv``: one row a trial, for whoever wants to look for themselves."""
+"""``trials.csv``: one row a trial."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Formats in which a student leaves: every file here is one."""
+"""Export formats, one a file."""
 
 from stillhouse.search.export.format import Format
 from stillhouse.spaces.config.plugins import PluginRegistry

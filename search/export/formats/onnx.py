@@ -1,4 +1,4 @@
-"""ONNX, by torch's exporter: for onnxruntime, OpenVINO, TensorRT and what else reads it."""
+"""ONNX, by torch's exporter: for onnxruntime, OpenVINO, TensorRT and other runtimes."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _shift_to_unsigned(tensor: Any) -> Any:
 
 @contextlib.contextmanager
 def _silence_exporter() -> Iterator[None]:
-    """The exporter tells of every step, and warns of what its own libraries do."""
+    """Silence the exporter, which logs every step and warns about its own libraries."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""PyTorch's own exported program (``torch.export``): a graph that needs torch and nothing else."""
+"""PyTorch's exported program (``torch.export``): a graph that needs only torch."""
 
 from __future__ import annotations
 

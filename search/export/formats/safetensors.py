@@ -1,4 +1,4 @@
-"""Safetensors: the weights as they lie in the library, with what tells how to build the network."""
+"""Safetensors: the weights as stored in the library, with the description of the network."""
 
 from __future__ import annotations
 

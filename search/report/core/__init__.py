@@ -1,1 +1,1 @@
-"""What the pictures and the page share: participants, lineage, style and markup."""
+"""What the pictures and the page share: participants, lineage, tables and style."""

@@ -1,4 +1,4 @@
-"""The assemblies of a search: what each is made of, what was predicted of it and what came."""
+"""The assemblies of a search: their parts, the prediction and the measured result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ END_PARTS = ("stem", "head")
 
 @dataclass(frozen=True)
 class AssemblyPart:
-    """What stands for the teacher's blocks ``start`` .. ``stop`` - 1 in an assembly.
+    """The part of an assembly that replaces the teacher's blocks ``start`` .. ``stop`` - 1.
 
     ``enter`` and ``leave`` are shares of the teacher's channels at its ends; ``settings`` what
     sets a candidate apart from others of its kind; ``costs`` is empty where they are unknown.
@@ -48,7 +48,7 @@ class AssemblyPart:
 
 @dataclass(frozen=True)
 class AssemblyResult:
-    """An assembly with the finished trials whose students went on from it, the best one first."""
+    """An assembly with the finished trials that started from it, the best one first."""
 
     record: Record
     label: str
@@ -62,11 +62,11 @@ class AssemblyResult:
 
     @property
     def score(self) -> str:
-        """What the planner added up."""
+        """The name of the score that the planner summed."""
         return str(self.plan.get("score", ""))
 
     def metric(self, name: str) -> float:
-        """A figure of the assembly itself, else not a number."""
+        """A metric of the assembly itself; NaN if unknown."""
         return self.record.figures.get(name, math.nan)
 
     @property
@@ -76,17 +76,17 @@ class AssemblyResult:
 
     @property
     def is_calibration(self) -> bool:
-        """Whether it was made first, for others to be calibrated by."""
+        """Whether it was made to calibrate the cost model."""
         return self.plan.get("share") is not None
 
     @property
     def best_accuracy(self) -> float:
-        """The best accuracy after fine-tuning; not a number where nothing went on from it."""
+        """The best accuracy after fine-tuning; NaN if no trial started from it."""
         accuracies = [r.figures.get("val_accuracy", math.nan) for r in self.students]
         return max((value for value in accuracies if math.isfinite(value)), default=math.nan)
 
     def merged_with(self, other: AssemblyResult) -> AssemblyResult:
-        """With what went on from another, as one assembly."""
+        """This assembly with the trials of another, as one assembly."""
         combined = self.trials + other.trials, self.students + other.students
         return replace(self, trials=combined[0], students=combined[1])
 
@@ -103,7 +103,7 @@ class AssemblyResult:
 
 
 def find_assemblies(outcome: Outcome) -> list[AssemblyResult]:
-    """All assemblies: by the best trial each led to, then those that led to none, best first."""
+    """All assemblies, ordered by their best trial; then those without a trial, best first."""
     ranks = {trial.number: i for i, trial in enumerate(ranking(outcome))}
     worst_rank = len(ranks)
     labels = {key: label for trial in outcome.trials for label, key in trial.stage_keys.items()}
@@ -128,7 +128,7 @@ def find_assemblies(outcome: Outcome) -> list[AssemblyResult]:
 
 
 def merge_equal(rows: Sequence[AssemblyResult]) -> list[AssemblyResult]:
-    """One of those that are the same network, as under two budgets, with the trials of all."""
+    """Merge assemblies that are the same network, as under two budgets, with all their trials."""
     by_structure: dict[Any, AssemblyResult] = {}
     for row in rows:
         identity = row.structure, row.score, row.metric("val_accuracy")
@@ -180,7 +180,7 @@ def _origin_assembly(key: str, stages: Mapping[str, Record]) -> str | None:
 
 
 def _parts_from_pieces(pieces: Any, labels: Any) -> list[dict[str, Any]]:
-    """Parts without scores and costs, for records that do not tell them."""
+    """Parts without scores and costs, for records that do not hold them."""
     if not pieces:
         return []
     first_piece, last_piece = pieces[0], pieces[-1]

@@ -1,4 +1,4 @@
-"""The plane in which students are compared: what they cost against how good they are."""
+"""The two metrics by which pictures compare students: a cost and a quality."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def choose_metric_axes(goals: Sequence[Goal]) -> MetricAxes:
 
 
 def pareto_front(students: Sequence[Student], metric_axes: MetricAxes) -> list[Student]:
-    """The finished students within all limits that none beats in both figures, cheapest first."""
+    """The finished students within all limits that no other student dominates, cheapest first."""
     finished = [s for s in students if s.trial.state == "finished" and s.trial.feasible]
     finished = [s for s in finished if metric_axes.has_both(s)]
     points = [metric_axes.point(s) for s in finished]

@@ -1,4 +1,4 @@
-"""What a search came to, in sentences."""
+"""The result of a search in sentences."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _VERDICT_TEXTS: Mapping[ScreenVerdict, str] = {
 
 
 def headline(outcome: Outcome) -> str:
-    """The best student in one sentence, with how sure that is."""
+    """The best student and its uncertainty, in one sentence."""
     best_runs, ranked, metric = best_seed_runs(outcome), ranking(outcome), outcome.goals[0].figure
     if best_runs:
         return (
@@ -77,7 +77,7 @@ _COINCIDENCE_TEXTS: Mapping[str, str] = {
 
 
 def coinciding_baselines(best_runs: SeedRuns) -> list[str]:
-    """A sentence for each baseline that the best is itself."""
+    """A sentence for each baseline that coincides with the best student."""
     return [
         _COINCIDENCE_TEXTS.get(role, f"The best is also {ROLE_STYLES[role].description}.")
         for role in best_runs.coincides_with
@@ -162,9 +162,9 @@ def _group_sentences(group: ComparisonGroup, metric: str) -> Iterator[str]:
 
 
 def difference_text(first: SeedRuns, second: SeedRuns, metric: str) -> str:
-    """How ``first`` stands to ``second``, in words.
+    """The difference between ``first`` and ``second`` in words.
 
-    What is made once has no spread, and no lack of seeds either.
+    A configuration that is made only once has no spread.
     """
     if "assembled" in (first.role, second.role):
         return formatting.format_difference(metric, first.mean(metric) - second.mean(metric))
@@ -172,7 +172,7 @@ def difference_text(first: SeedRuns, second: SeedRuns, metric: str) -> str:
 
 
 def trials_sentence(outcome: Outcome) -> str:
-    """How many trials ended how."""
+    """The number of trials in each final state."""
     counts = Counter[str](trial.state for trial in outcome.trials)
     states = ", ".join(f"{counts[s]} {words}" for s, words in _STATE_TEXTS.items() if counts[s])
     num_infeasible = sum(t.state == "finished" and not t.feasible for t in outcome.trials)
@@ -188,7 +188,7 @@ def trials_sentence(outcome: Outcome) -> str:
 
 
 def screen_sentence(outcome: Outcome) -> str:
-    """What the screen on distilled data spared, and how well it ranks; empty without one."""
+    """The trials that the proxy screen saved, and how well it ranks; empty without a screen."""
     quality = screen_quality(outcome.trials, outcome.goals[0].figure)
     if quality is None:
         return ""
@@ -210,7 +210,7 @@ def screen_sentence(outcome: Outcome) -> str:
 
 
 def reuse_sentence(outcome: Outcome, participants: Participants) -> str:
-    """What was made once and what was found ready."""
+    """The shared stages that were made, and those that were reused."""
     num_made, num_reused = len(outcome.made_keys), len(outcome.reused_keys)
     students = sum(trial.reused for trial in outcome.trials)
     text = f"Stages besides the trials: {num_made} made, {num_reused} reused from the library"

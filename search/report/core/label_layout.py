@@ -1,4 +1,4 @@
-"""Room in pictures: labels and marks set apart, and ranges that failures do not stretch."""
+"""Layout of labels and marks without overlap, and axis ranges that ignore failures."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def label_offsets(
 
     Args:
         marks: place to the right, place upwards and the label's width, in points.
-        tall: a label's height, and about a mark's.
+        height: a label's height, and about a mark's.
         others: places of marks without labels.
 
     Returns:
@@ -85,8 +85,8 @@ def sideways_offsets(
     Args:
         xs: where they are, in points, as are all lengths here.
         ys: their heights, which stay.
-        across: a dot's diameter.
-        most: beyond this they may cover each other after all.
+        diameter: a dot's diameter.
+        max_offset: beyond this they may cover each other after all.
     """
     steps = [0.0]
     while steps[-1] < max_offset:

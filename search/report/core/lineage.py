@@ -1,4 +1,4 @@
-"""The tree of chains: who taught whom, from the teacher at the root to the students."""
+"""The tree of chains, from the teacher at the root to the students."""
 
 from __future__ import annotations
 

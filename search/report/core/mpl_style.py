@@ -1,4 +1,4 @@
-"""Pictures: one look for all, saved as SVG and PNG, and as SVG inside a page."""
+"""The common style of pictures, and their files: SVG, PNG, and SVG inside a page."""
 
 from __future__ import annotations
 

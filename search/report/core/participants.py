@@ -1,4 +1,4 @@
-"""Who took part in a search: teachers, assistants and students, and who taught whom."""
+"""The participants of a search: teachers, assistants and students."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class SharedStage:
 
 @dataclass(frozen=True)
 class Student:
-    """What a trial made or tried to make. ``taught_by`` holds keys, the closest teacher last."""
+    """The student of a trial. ``taught_by`` holds the keys of its teachers, the closest one last."""
 
     trial: TrialResult
     label: str
@@ -52,7 +52,7 @@ class Student:
     record: Record | None
 
     def metric(self, name: str) -> float:
-        """A figure of the trial, else of its record, else not a number."""
+        """A metric of the trial, else of its record, else NaN."""
         record_figures = self.record.figures if self.record else {}
         return self.trial.figures.get(name, record_figures.get(name, math.nan))
 
@@ -70,7 +70,7 @@ class Participants:
 
 
 def find_participants(outcome: Outcome, experiment: PlainMapping) -> Participants:
-    """Who took part in the trials; what was made again over fresh seeds is left out."""
+    """The participants of the trials, without the repetitions over fresh seeds."""
     trials = [trial for trial in outcome.trials if trial.stage_keys]
     shared: dict[str, SharedStage] = {}
     for trial in trials:
@@ -108,12 +108,12 @@ def _find_student(trial: TrialResult, outcome: Outcome, experiment: PlainMapping
 
 
 def _may_teach(record: Record | None) -> bool:
-    """Whether it may be someone's teacher; from assemblies students go on."""
+    """Whether it can be a teacher; students start from assemblies instead."""
     return record is not None and not _is_auxiliary(record) and record.kind != "assemble"
 
 
 def _is_auxiliary(record: Record) -> bool:
-    """Whether it is no network that someone learns from, or goes on from."""
+    """Whether no student learns from it or starts from it."""
     return is_assembly_part(record) or record.kind == "distil_data"
 
 
@@ -135,7 +135,7 @@ def _with_size(student: Student, size: float) -> Student:
 
 
 def _network_settings(student: Student) -> str:
-    """What of the searched values decides the student's network."""
+    """The searched values that decide the student's network."""
     path = f"{student.label}.network"
     values = student.trial.values
     return repr(sorted((p, v) for p, v in values.items() if p == path or p.startswith(f"{path}.")))

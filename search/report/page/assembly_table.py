@@ -1,4 +1,4 @@
-"""The section on assemblies: their table, and how far predictions were from the truth."""
+"""The section on assemblies: their table and the errors of the predictions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CALIBRATED_METRICS: Mapping[str, str] = {
 
 
 def prediction_sentences(outcome: Outcome) -> list[str]:
-    """How well scores ranked assemblies, and how far apart prediction and truth were."""
+    """The rank agreement of scores, and the errors of predictions, in sentences."""
     ranking_sentences = [
         _ranking_sentence(score, rows)
         for score, rows in prediction.assemblies_by_score(outcome).items()
@@ -58,7 +58,7 @@ def _ranking_sentence(score: str, rows: Sequence[AssemblyResult]) -> str:
 
 
 def _calibration_sentences(rows: Sequence[AssemblyResult]) -> list[str]:
-    """What each calibration came to; assemblies that share theirs tell it once."""
+    """The result of each calibration; assemblies that share one are named once."""
     calibrated_rows = [row for row in rows if row.record.assembly.calibration]
     sentences = [
         f"Nothing was calibrated: the assemblies made first are {count} different networks, and "
@@ -108,12 +108,12 @@ def _error_text(error: float, metric: str) -> str:
 
 
 def _nan_if_none(value: float | None) -> float:
-    """JSON has null for what is not a number."""
+    """NaN for None, as JSON stores NaN as null."""
     return math.nan if value is None else value
 
 
 def _planning_sentences(rows: Sequence[AssemblyResult]) -> Iterator[str]:
-    """How far off predictions were of what had not been measured before."""
+    """The errors of predictions for networks that had not been measured before."""
     calibration_structures = {row.structure for row in rows if row.is_calibration}
     planned = [row for row in rows if row.structure not in calibration_structures]
     losses = _pairs(planned, "planned_loss", "val_accuracy")
@@ -207,7 +207,7 @@ def parts_text(row: AssemblyResult) -> str:
 
 
 def _excess_text(row: AssemblyResult) -> str:
-    """What the whole network was measured at beyond its budget."""
+    """The measured costs that exceed a budget."""
     texts = []
     for cost, excess in row.record.assembly.over.items():
         measured, maximum, minimum = excess["found"], excess.get("most"), excess.get("least")

@@ -1,4 +1,4 @@
-"""Everything that was settled over fresh seeds, in one table: spread, ties, seconds an epoch."""
+"""The table of configurations over fresh seeds: spread, ties, seconds an epoch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from stillhouse.search.results.statistics import mean_and_spread
 def comparison_table(outcome: Outcome, space: Mapping[str, Any]) -> Table | None:
     """A row a configuration, each group's best first and its baselines last.
 
-    Each is held against the best of its group, and against the plain student where there is one.
+    Each is compared with the best of its group, and with the plain student if there is one.
 
     Args:
         space: the experiment's ``search``.
@@ -65,7 +65,7 @@ def _group_rows(group: ComparisonGroup) -> Iterator[SeedRuns]:
 
 
 def setting_text(path: str, values: Mapping[str, Any], space: Mapping[str, Any]) -> str:
-    """What a configuration had at a path; nothing where it did not apply."""
+    """The value of a configuration at a path; empty if the path does not apply."""
     if path not in values:
         return ""
     return formatting.format_setting(
@@ -82,5 +82,5 @@ def _seconds_per_epoch(seed_runs: SeedRuns) -> str:
 
 
 def _difference_text(seed_runs: SeedRuns, other: SeedRuns | None, metric: str) -> str:
-    """How a row stands to another; nothing of a row itself."""
+    """The difference between a row and another; empty for the row itself."""
     return "" if other is None or other is seed_runs else difference_text(seed_runs, other, metric)

@@ -1,4 +1,4 @@
-"""``diagnosis.html``: what a teacher has to teach, and what of it a student takes."""
+"""``diagnosis.html``: what a teacher knows, and what a student learns from it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write_diagnosis(diagnosis: Diagnosis, folder: Path) -> list[Path]:
 
 
 def variant_rows(diagnosis: Diagnosis) -> list[tuple[str, str, str, str, str]]:
-    """A line a student: what it learns from, accuracy, gain over plain, share of it, tie or not."""
+    """A row a student: its source, accuracy, gain over plain, share of the gain, tie or not."""
     cells = []
     for student in diagnosis.students:
         share = diagnosis.gain_share(student)

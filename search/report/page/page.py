@@ -110,7 +110,7 @@ def _importance_text(path: str, importances: Mapping[str, float]) -> str:
 
 
 def _link_values(path: str, values: Mapping[str, Any], domain: Any) -> str:
-    """What a path with ``*`` came to for each link of a chain."""
+    """The values of a path with ``*``, one for each link of a chain."""
     prefix, star, suffix = path.partition("*")
     by_link = {
         value_path.removeprefix(prefix).removesuffix(suffix): value

@@ -51,7 +51,7 @@ def draw(outcome: Outcome, tensors_by_key: Mapping[str, Mapping[str, Tensor]]) -
     """The picture; none where nothing was distilled, or its tensors are not at hand.
 
     Args:
-        opened: key of an artifact -> its tensors.
+        tensors_by_key: key of an artifact -> its tensors.
     """
     record = select_record(outcome)
     if record is None or record.key not in tensors_by_key:

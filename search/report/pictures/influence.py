@@ -1,4 +1,4 @@
-"""What mattered: each searched value's importance, and the goal over the values of the top few."""
+"""The importance of each searched value, and the goal over the most important ones."""
 
 from __future__ import annotations
 

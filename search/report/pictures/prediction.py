@@ -1,4 +1,4 @@
-"""What the planner predicted of assemblies against what they reached."""
+"""The predicted scores of assemblies against their accuracies."""
 
 from __future__ import annotations
 

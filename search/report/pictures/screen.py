@@ -1,4 +1,4 @@
-"""What students reached on distilled data alone, against what they reach in real training."""
+"""The accuracy on distilled data alone against the accuracy in real training."""
 
 from __future__ import annotations
 

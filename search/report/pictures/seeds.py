@@ -1,4 +1,4 @@
-"""What settles a search: the best configurations and the baselines, each over fresh seeds."""
+"""The best configurations and the baselines over fresh seeds."""
 
 from __future__ import annotations
 

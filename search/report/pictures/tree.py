@@ -1,4 +1,4 @@
-"""Drawing the tree of chains, and beside each of its leaves the students that it bore."""
+"""Draws the tree of chains, with the students beside their leaves."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ def _value_range(leaves: Sequence[StudentLeaf], goal: Goal) -> tuple[float, floa
 
 
 def _state_text(leaf: StudentLeaf) -> str:
-    """What became of students of whom none finished."""
+    """The states of students of which none finished."""
     states = {student.trial.state for student in leaf.students}
     return "stopped" if "pruned" in states else min(states)
 
