@@ -1,4 +1,4 @@
-"""What the best student is held against: baselines over the same seeds."""
+"""Baselines of the best student, built over the same seeds."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class _ReferenceStudent:
         return self.stage.parents[operation.num_leading_parents :]
 
     def finalists_for(self, stage_data_by_role: Mapping[str, dict[str, Any]]) -> Iterator[Finalist]:
-        """A contender for each role whose student is written otherwise."""
+        """A finalist for each role, with the role's student configuration."""
         for role, stage_data in stage_data_by_role.items():
             stages = {**self.experiment.stages, self.experiment.final_name: stage_data}
             experiment = replace(self.experiment, stages=stages)
@@ -254,7 +254,7 @@ def _uniform_baseline(assembly: Stage, parameters: float) -> dict[str, Any] | No
 
 
 def _distinct_finalists(finalists: Iterable[Finalist]) -> Iterator[Finalist]:
-    """One contender for each student."""
+    """Drop finalists that share a student with an earlier one."""
     seen: set[str] = set()
     for finalist in finalists:
         if not finalist.student_keys & seen:

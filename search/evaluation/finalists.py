@@ -1,4 +1,4 @@
-"""Settling a search: the best few again over fresh seeds.
+"""Finalists: the best trials, repeated over fresh seeds.
 
 The seeds a configuration was chosen by are not among those it is judged by: the best of many
 noisy trials is partly lucky, and its own figure says too much of it.
@@ -24,7 +24,7 @@ from stillhouse.spaces.config.domains import Choice
 
 @dataclass(frozen=True)
 class Finalist:
-    """One configuration to be made over several seeds.
+    """One configuration, built over several seeds.
 
     ``values`` are those searched; ``device_metrics`` what its trial measured of the network, which
     is the same for every seed; ``group`` and ``coincides_with`` as in :class:`SeedRuns`.

@@ -1,4 +1,4 @@
-"""Variance: how much students say differently that differ in their seed alone.
+"""Variance of predictions between students that differ only in their seed.
 
 The ensemble view of distillation (Park et al. 2020): it works like bagging where it lowers this.
 """

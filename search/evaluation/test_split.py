@@ -1,4 +1,4 @@
-"""The test split: looked at when the choice has been made, and not before."""
+"""Test accuracy, measured only after the search has chosen its students."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_accuracies(
     """Accuracy of each of these networks on the test split of ``data``.
 
     Args:
-        opened: gives the artifact of a key.
+        open_artifact: gives the artifact of a key.
 
     Raises:
         ConfigError: the data has no test split.

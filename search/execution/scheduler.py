@@ -352,7 +352,7 @@ class StageScheduler:
 
 def scheduler_actor_name(library: Library) -> str:
     """The actor's name on a cluster; it is unique to the library."""
-    return f"foundry-{hashlib.sha256(library.uri.encode()).hexdigest()[:16]}"
+    return f"stage-scheduler-{hashlib.sha256(library.uri.encode()).hexdigest()[:16]}"
 
 
 async def _wait_for_jobs(jobs: Sequence[StageJob]) -> None:

@@ -35,7 +35,7 @@ class JournalFile(BaseJournalBackend):
 
     Args:
         path: need not be there; then there are no lines.
-        writes: whether this process is the one that may add lines. It repairs the file first.
+        writable: whether this process may append lines. It first repairs the file.
     """
 
     def __init__(self, path: Path, writable: bool) -> None:
@@ -68,7 +68,7 @@ class JournalFile(BaseJournalBackend):
         """Add lines to the end.
 
         Raises:
-            Lost: they could not be written; the file ends where it did.
+            StorageUnavailable: the lines could not be written; the file ends where it did.
         """
         if not self._writable:
             raise RuntimeError("this study was opened to be read")

@@ -22,7 +22,7 @@ from stillhouse.search.tuning.study import Proposal
 
 
 class LocalBackend:
-    """Makes stages and runs trials one after the other; schedulers are not consulted.
+    """Builds stages and runs trials one after the other, without a trial scheduler.
 
     It computes with as many threads as a worker on a cluster would, ``run.resources.cpu``: other
     numbers of threads round differently.
@@ -38,7 +38,7 @@ class LocalBackend:
         torch.set_num_threads(max(1, int(experiment.run.resources.cpu)))
 
     def build(self, stages: Iterable[Stage]) -> dict[str, str]:
-        """Make stages and all they rest on; returns key -> reason for those that failed."""
+        """Build stages and their ancestors; returns key -> failure reason."""
         requested = list(stages)
         self._build_batches(needed for stage in requested for needed in stage.ancestors())
         failures = {stage.key: self._build(stage) for stage in requested}
@@ -74,7 +74,7 @@ class LocalBackend:
                 return
         reports = iter(run_trial(self._experiment, proposal.graph, self._library))
         while True:
-            # What the ledger cannot note, as on a full disk, is no failure of the trial.
+            # A recorder that cannot write, as on a full disk, is no failure of the trial.
             try:
                 report = next(reports, None)
             except StorageUnavailable:
@@ -91,7 +91,7 @@ class LocalBackend:
                 recorder.record_finish(proposal.number, figures)
 
     def _build_batches(self, stages: Iterable[Stage]) -> None:
-        """Make in one pass what can be; what goes wrong there is tried alone, and told, later."""
+        """Build stages in batches. Stages of a failed batch are built alone later."""
         batches: dict[str, dict[str, Stage]] = {}
         for stage in stages:
             if stage.batch_key and not self._library.has(stage.key):
@@ -119,9 +119,9 @@ class LocalBackend:
             self._built.add(stage.key)
 
     def _build(self, stage: Stage) -> str:
-        """Make a stage after all it rests on; returns why that failed, if it did.
+        """Build a stage after its ancestors; returns the failure reason, or an empty string.
 
-        What has failed once fails again: other settings are needed, not another attempt.
+        A failed stage is not tried again, since the same settings fail again.
         """
         for needed in stage.ancestors():
             failure = self._failures.get(needed.key) or self._build_one(needed)
@@ -141,7 +141,7 @@ class LocalBackend:
         try:
             for built, report in build_stages([stage], self._library):
                 if self._library.has(built.key):
-                    continue  # it was there, and only says again how it ended
+                    continue  # the stage was built before: this report repeats its final figures
                 epoch, epochs = int(report.get("epoch", 0)), built.operation.epochs
                 self._dispatch(StageChanged(built.key, built.label, "running", epoch, epochs))
         except StorageUnavailable:

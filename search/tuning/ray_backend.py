@@ -81,7 +81,7 @@ def is_multi_node(resources: ResourceSettings, autoscaled_slots: int) -> bool:
 
 
 class RayBackend:
-    """Makes stages in the foundry and runs trials with Tune, on the cluster at ``address``.
+    """Builds stages in the stage scheduler and runs trials with Tune, on the cluster at ``address``.
 
     ``stores`` are the addresses of what the search writes besides the library, by field. ``gone``
     is called, in another thread, when the cluster's head has not answered for long.

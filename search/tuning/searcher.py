@@ -1,8 +1,8 @@
 """The sampler: hands Tune only trials whose prerequisites are in the library.
 
-While a trial waits for its assistants it holds no processor and no GPU: the foundry's tasks use
+While a trial waits for its assistants it holds no processor and no GPU: the scheduler's tasks use
 them. The study asks ahead by as many configurations as run at once, so that there is always
-something for the foundry to make and for Tune to run. What is screened goes through the foundry
+something for the scheduler to make and for Tune to run. What is screened goes through the scheduler
 before it is a trial at all.
 """
 
@@ -29,7 +29,7 @@ class GatedSearcher(Searcher):
 
     Args:
         ledger: where trials are booked.
-        orders: the foundry; none where there is a single slot, and every trial makes what it
+        orders: the scheduler; none where there is a single slot, and every trial makes what it
             needs by itself, since nobody else could meanwhile.
         left: the configurations to try.
         concurrent: trials at once.
@@ -87,7 +87,7 @@ class GatedSearcher(Searcher):
         self._running[trial_id] = proposal
         if (
             self._scheduler_client is None
-        ):  # else the foundry's news says what was made and what was there
+        ):  # else the scheduler's events say what was made and what was there
             self._recorder.announce_reused(proposal)
         self._recorder.record_start(proposal)
         return {"number": proposal.number, "values": dict(proposal.values)}
@@ -198,14 +198,14 @@ class GatedSearcher(Searcher):
                 return proposal
         if self._has_started and self._waiting and not self._running:
             # With nothing to run Tune stands still and all its idle actors keep their slots: those
-            # for which the foundry may wait. So a trial waits in one of them, and Tune goes on.
-            # If the foundry gets none of the others, that trial makes what it waits for itself.
+            # for which the scheduler may wait. So a trial waits in one of them, and Tune goes on.
+            # If the scheduler gets none of the others, that trial makes what it waits for itself.
             return self._waiting.pop(0)
         return None
 
     def _suggest_idle(self, trial_id: str) -> Any:
         """As above where all that there is is being screened: a trial of no configuration waits
-        for one of those students, and the foundry gets the other slots."""
+        for one of those students, and the scheduler gets the other slots."""
         is_stalled = self._has_started and not (
             self._waiting or self._running or self._idle_trial_id
         )

@@ -276,7 +276,7 @@ class Study:
 
 
 class _OptunaSuggester:
-    """A chooser that passes each question on to an Optuna trial."""
+    """Suggests values from an Optuna trial."""
 
     def __init__(self, trial: optuna.Trial) -> None:
         self._trial = trial

@@ -34,7 +34,7 @@ class StudyReader:
 
     Raises:
         ConfigError: the database cannot be used, or the study's name in it is lost.
-        Lost: the database stays away while it is read.
+        StorageUnavailable: the database is unreachable during a read.
     """
 
     def __init__(self, experiment: Experiment, folder: Path) -> None:
@@ -62,7 +62,7 @@ def trials_of(study: optuna.Study) -> list[TrialResult]:
 
 
 def trial_of(frozen: FrozenTrial) -> TrialResult:
-    """What Optuna keeps of a trial, as the search tells it."""
+    """Convert an Optuna trial to a trial result."""
     attributes = frozen.user_attrs
     return TrialResult(
         number=frozen.number,

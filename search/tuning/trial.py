@@ -1,4 +1,4 @@
-"""A trial: a recipe's last stage, run where the search's worker is."""
+"""A trial: builds the student of a stage graph on a worker."""
 
 from __future__ import annotations
 
