@@ -25,7 +25,6 @@ IDENTIFIERS = frozenset(
         "lay_out",
         "goes_on",
         "run_together",
-        "descent",
         "Recipe",
         "brings",
         "_WAYS",

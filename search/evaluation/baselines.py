@@ -27,7 +27,7 @@ from stillhouse.spaces.config.limits import Limit
 def make_baselines(
     experiment: Experiment, best_finalist: Finalist, library: Library
 ) -> list[Finalist]:
-    """What a configuration is held against, over the same seeds.
+    """The baselines of a configuration, over the same seeds.
 
     ``plain``: the same student and training, labels alone. ``direct``: the same student and
     objective, taught by the teacher at the root alone (the largest, where there are several)
@@ -67,7 +67,7 @@ def make_baselines(
 def split_own_baselines(
     best: Finalist, baseline_finalists: Sequence[Finalist]
 ) -> tuple[Finalist, tuple[Finalist, ...]]:
-    """The best with the roles of the baselines that are it itself, and the other baselines."""
+    """The best with the roles of baselines that coincide with it, and the other baselines."""
     own_keys = {graph.student.key for graph in best.graphs.values()}
     others = tuple(
         finalist for finalist in baseline_finalists if not own_keys & finalist.student_keys
@@ -101,7 +101,7 @@ def add_baselines(
 
 @dataclass(frozen=True)
 class _ReferenceStudent:
-    """The student that others are held against: ``experiment`` is settled, ``stage`` its own."""
+    """The student that baselines are derived from, with its fixed experiment and its stage."""
 
     experiment: Experiment
     stage: Stage
@@ -149,7 +149,7 @@ class _ReferenceStudent:
 
     def _root_teacher(self, teacher_ancestors: Sequence[Stage]) -> str | None:
         """The entry of the largest teacher that nobody taught; of equals the first."""
-        # What a method brought is no entry: its method brings it again.
+        # A prerequisite of a method is no entry: the method requests it again.
         sizes = {
             name: stage.operation.costs(stage.data).get("parameters", 0.0)
             for stage in teacher_ancestors
@@ -192,7 +192,7 @@ class _ReferenceStudent:
 
     @property
     def _labels_only(self) -> dict[str, Any]:
-        """What learning from labels alone says; the student's own where it has no teacher."""
+        """The settings that train from labels alone; the student's own if it has no teacher."""
         return labels_only(self.stage_data) if self.teachers else {}
 
 

@@ -1,4 +1,4 @@
-"""Teacher diagnosis: how sure a teacher is, how it relates classes, and what of it helps a student.
+"""Teacher diagnosis: confidence, relations between classes, and what helps a student.
 
 The students are ordinary ``train`` stages, each with one synthetic teacher of Tang et al. 2020 in
 the place of the objective: found in the library where a search has made them.
@@ -96,7 +96,7 @@ def _feature_width(network: Network) -> int:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found; ``students`` holds each variant over the seeds, plain ones first."""
+    """The diagnosis; ``students`` holds each variant over the seeds, plain ones first."""
 
     name: str
     teacher: str
@@ -140,7 +140,7 @@ class Diagnosis:
 def diagnose_teacher(
     experiment: Experiment, seeds: int, build_stages: BuildStages, library: Library
 ) -> Diagnosis:
-    """Have the teacher examined, and the students made, as the experiment's file stands.
+    """Diagnose the teacher and build the students of the experiment as written.
 
     Raises:
         ConfigError: the student has no teacher, or a stage could not be made.

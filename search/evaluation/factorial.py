@@ -1,4 +1,4 @@
-"""Factorial: does distillation add to another technique, or give what that gives already?
+"""Factorial: whether distillation adds to another technique or is redundant to it.
 
 Of every technique X two students are made, without a teacher and with one, and of the student as
 written as well; each over the same seeds. The interaction of a seed is
@@ -43,12 +43,12 @@ def factorial_cells(experiment: Experiment) -> list[Finalist]:
     ]
 
 
-# What came of it
+# Effects
 
 
 @dataclass(frozen=True)
 class Interaction:
-    """What a technique and distillation do, alone and together; shares of the goal's figure.
+    """The effects of a technique and distillation, alone and together, as shares of the goal.
 
     Every gain is against the student with neither, a value a seed. ``mean`` is that of the
     interaction, ``low`` and ``high`` the ends of its confidence interval (Student's t, paired).

@@ -1,4 +1,4 @@
-"""The plain way to a small student: a family's network, narrowed uniformly in width."""
+"""Uniform width scaling: the plain way to a smaller network of a family."""
 
 from __future__ import annotations
 

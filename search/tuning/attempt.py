@@ -1,4 +1,4 @@
-"""One attempt at a student: what a trial does, wherever it runs."""
+"""Builds the student of one trial, on any backend."""
 
 from __future__ import annotations
 

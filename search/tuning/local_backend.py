@@ -45,7 +45,7 @@ class LocalBackend:
         return {key: failure for key, failure in failures.items() if failure}
 
     def run_trials(self, recorder: TrialRecorder, num_trials: int) -> bool:
-        """Ask, make, run and tell until ``num_trials`` have been tried."""
+        """Run proposals until ``num_trials`` have been tried."""
         queue = proposal_queue(
             self._experiment, recorder, self._library, LocalStageSubmitter(self.build), num_trials
         )
@@ -55,11 +55,11 @@ class LocalBackend:
         return True
 
     def node_usage(self) -> list[dict[str, Any]]:
-        """No cluster."""
+        """Empty: there is no cluster."""
         return []
 
     def dashboard_folder(self) -> None:
-        """Nobody else looks."""
+        """None: there is no dashboard."""
         return None
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What is used of Optuna that is not public, in one place."""
+"""The private API of Optuna that the search uses."""
 
 from __future__ import annotations
 

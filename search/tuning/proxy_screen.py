@@ -1,4 +1,4 @@
-"""The screen: a first, cheap fidelity between the study and whoever trains its proposals.
+"""The proxy screen: a cheap fidelity between the study and real training.
 
 Proposals come in rounds. Each round's students are trained on distilled data alone, which takes
 seconds, and ranked by the goal's figure; the best share goes on to real training. The others are
@@ -44,7 +44,7 @@ MIN_ROUND_SIZE = 4
 
 
 class StageSubmitter(Protocol):
-    """Where stages are made while one looks elsewhere;
+    """Builds stages in the background;
     :class:`stillhouse.search.execution.client.SchedulerClient` is one."""
 
     def submit(self, stages: Iterable[Stage]) -> None: ...
@@ -59,14 +59,14 @@ BuildStages = Callable[[Sequence[Stage]], Mapping[str, str]]
 
 
 class LocalStageSubmitter:
-    """A bench in this process: at once, or one round after the other on an executor's thread."""
+    """Builds stages in this process: at once, or round by round on a thread of an executor."""
 
     def __init__(self, build_stages: BuildStages, executor: Executor | None = None) -> None:
         self._build_stages, self._executor = build_stages, executor
         self._futures: dict[str, Future[Mapping[str, str]]] = {}
 
     def submit(self, stages: Iterable[Stage]) -> None:
-        """Have stages made that were not asked for yet."""
+        """Submit stages that were not submitted before."""
         new_stages = [stage for stage in stages if stage.key not in self._futures]
         future: Future[Mapping[str, str]] = Future()
         if self._executor is not None:
@@ -76,11 +76,11 @@ class LocalStageSubmitter:
         self._futures |= dict.fromkeys((stage.key for stage in new_stages), future)
 
     def all_built(self, stages: Iterable[Stage]) -> bool:
-        """Whether all of them are made."""
+        """Whether all stages are built."""
         return all(self._futures[s.key].done() and not self.failure_reason([s]) for s in stages)
 
     def failure_reason(self, stages: Iterable[Stage]) -> str:
-        """Why one of them cannot be had; empty while all may be."""
+        """Why one of the stages cannot be built; empty if none has failed."""
         for stage in stages:
             future = self._futures[stage.key]
             if future.done() and stage.key in future.result():
@@ -90,7 +90,7 @@ class LocalStageSubmitter:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A proposal of a round, and the student it is screened by."""
+    """A proposal of a round, and its screening student."""
 
     proposal: Proposal
     student: Stage
@@ -109,11 +109,11 @@ class ProxyScreen(ProposalQueue):
 
     Args:
         experiment: with ``run.screen``.
-        ledger: of the study that is asked; what is screened out is booked here.
-        library: where the screen's students are.
-        bench: where they are made.
-        trials: how many configurations the search tries in all, those screened out included.
-        concurrent: how many are trained at once; a round has enough for each of them.
+        recorder: records the trials of the study, also those that are screened out.
+        library: holds the screening students.
+        submitter: builds them.
+        num_trials: configurations that the search tries, those screened out included.
+        max_concurrent: trials at once.
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class ProxyScreen(ProposalQueue):
         return super().is_exhausted and not self._round and not self._passed
 
     def next(self) -> Proposal | None:
-        """The next configuration to train; none: the screen is at work, or all is handed out."""
+        """The next configuration to train; None while the screen works or after the last one."""
         if not self._round and not self._passed:
             self._start_round()
         if self._round and all(self._is_screened(candidate.student) for candidate in self._round):
@@ -157,7 +157,7 @@ class ProxyScreen(ProposalQueue):
     # A round
 
     def _start_round(self) -> None:
-        """Ask for a round of proposals and have their students made."""
+        """Ask for a round of proposals and submit their screening students."""
         self._update_quality()
         size = 1 if self._disabled_reason else self._round_size
         while len(self._round) + len(self._passed) < size and (proposal := self._ask()):
@@ -294,7 +294,7 @@ def proposal_queue(
     num_trials: int,
     max_concurrent: int = 1,
 ) -> ProposalQueue:
-    """What is left to be tried, screened where the experiment says so; see :class:`ProxyScreen`."""
+    """The proposals still to be tried, screened if the experiment asks for it."""
     if experiment.run.screen is None:
         return ProposalQueue(recorder, num_trials)
     return ProxyScreen(experiment, recorder, library, submitter, num_trials, max_concurrent)

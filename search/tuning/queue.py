@@ -1,4 +1,4 @@
-"""Proposals: what the study has tried, one configuration after the other."""
+"""The queue of proposals of a study."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class ProposalQueue:
     """Hands out the configurations that are left to be tried.
 
     Args:
-        ledger: of the study that is asked.
+        recorder: records the trials of the study.
         trials: how many the search tries in all, earlier ones included.
     """
 

@@ -1,4 +1,4 @@
-"""Ray Tune: connects to a cluster, and has a search's trials run on it."""
+"""Ray Tune: connects to a cluster and runs the trials of a search on it."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def is_multi_node(resources: ResourceSettings, autoscaled_slots: int) -> bool:
 
 
 class RayBackend:
-    """Builds stages in the stage scheduler and runs trials with Tune, on the cluster at ``address``.
+    """Builds stages in the stage scheduler and runs trials with Tune on the cluster at ``address``.
 
     ``stores`` are the addresses of what the search writes besides the library, by field. ``gone``
     is called, in another thread, when the cluster's head has not answered for long.
@@ -137,7 +137,7 @@ class RayBackend:
         """Run the trials that are left. Returns whether the search ended by itself.
 
         Raises:
-            Lost: the library or the study cannot be used any more.
+            StorageUnavailable: the library or the study cannot be used any more.
         """
         self._build_distributed_student()
         max_concurrent = self._max_concurrent
@@ -176,7 +176,7 @@ class RayBackend:
         return LocalStageSubmitter(backend.build, ThreadPoolExecutor(1, "screen"))
 
     def node_usage(self) -> list[dict[str, Any]]:
-        """What each node has, and what of it is taken."""
+        """The resources of each node, and those in use."""
         return node_usage()
 
     def dashboard_folder(self) -> Path | None:
@@ -184,7 +184,7 @@ class RayBackend:
         return self._dashboard_folder
 
     def close(self) -> None:
-        """Stop wanting anything, and leave the cluster (or end the one started here)."""
+        """Unregister from the scheduler and leave the cluster, or end the one started here."""
         self._scheduler_client.close()
         disconnect()
         if self._head_monitor:  # last: where the head is lost, the two above may never return

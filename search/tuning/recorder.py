@@ -1,4 +1,4 @@
-"""The ledger: what became of each trial, told to the study and to whoever listens."""
+"""Records each trial in the study and dispatches its events."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from stillhouse.search.tuning.study import Proposal, Study
 
 
 class TrialRecorder:
-    """Books trials into the study and announces them."""
+    """Records trials in the study and dispatches their events."""
 
     def __init__(self, study: Study, library: Library, dispatch: EventDispatcher) -> None:
         self.study = study
@@ -35,7 +35,7 @@ class TrialRecorder:
         self._reused: set[int] = set()
 
     def record_waiting(self, proposal: Proposal) -> None:
-        """A trial is decided; what it rests on is asked for now."""
+        """A trial has its values; its prerequisites are requested now."""
         stages = tuple(
             RequiredStage(stage.key, stage.label, tuple(parent.key for parent in stage.parents))
             for stage in proposal.graph.prerequisites
@@ -52,7 +52,7 @@ class TrialRecorder:
         self._announce_start(proposal)
 
     def announce_reused(self, proposal: Proposal) -> None:
-        """A trial is about to make what it rests on: all that is there already was not made."""
+        """A trial is about to build its prerequisites; those in the library are reused."""
         self._announce_stages(proposal, "reused")
 
     def record_report(self, number: int, report: Mapping[str, float]) -> None:
@@ -81,13 +81,13 @@ class TrialRecorder:
         self.dispatch(TrialEnded(number, "pruned", figures, reason))
 
     def record_screened_out(self, proposal: Proposal, decision: ScreenDecision) -> None:
-        """A trial is not worth a worker; nothing was made for it but its screen's student."""
+        """The screen left the trial out; only its screening student was built."""
         self._announce_start(proposal)
         self.study.prune(proposal.number, decision.figures, str(decision))
         self.dispatch(TrialEnded(proposal.number, "pruned", decision.figures, str(decision)))
 
     def record_failure(self, number: int, reason: str) -> None:
-        """A trial could not be run to its end."""
+        """A trial failed."""
         self._remove(number)
         self.study.fail(number, reason)
         self.dispatch(TrialEnded(number, "failed", {}, reason))
@@ -103,7 +103,7 @@ class TrialRecorder:
         self.record_failure(number, failure)
 
     def record_interruption(self) -> None:
-        """The search is being stopped: what is running will be taken up by a resume."""
+        """The search is being stopped; a resume continues the running trials."""
         for number in list(self._running):
             self._remove(number)
             self.dispatch(TrialEnded(number, "interrupted", {}, "the search was stopped"))
@@ -119,13 +119,13 @@ class TrialRecorder:
         return {**figures, **decision.figures} if decision else figures
 
     def _remove(self, number: int) -> Stage:
-        """Announces stages that the trial itself made on its way."""
+        """Remove a trial, and announce the stages that it built itself."""
         proposal = self._running.pop(number)
         self._announce_stages(proposal, "made")
         return proposal.graph.student
 
     def _announce_stages(self, proposal: Proposal, state: StageState) -> None:
-        """Announce what the trial rests on and the library has, if nobody else has done so."""
+        """Announce prerequisites that are in the library and were not announced before."""
         for stage in proposal.graph.prerequisites:
             record = self._library.record(stage.key)
             if record is not None:

@@ -1,4 +1,4 @@
-"""The sampler: hands Tune only trials whose prerequisites are in the library.
+"""The searcher gives Tune only trials whose prerequisites are in the library.
 
 While a trial waits for its assistants it holds no processor and no GPU: the scheduler's tasks use
 them. The study asks ahead by as many configurations as run at once, so that there is always
@@ -28,11 +28,11 @@ class GatedSearcher(Searcher):
     """Tune's view of the study.
 
     Args:
-        ledger: where trials are booked.
-        orders: the scheduler; none where there is a single slot, and every trial makes what it
-            needs by itself, since nobody else could meanwhile.
-        left: the configurations to try.
-        concurrent: trials at once.
+        recorder: records the trials.
+        scheduler_client: of the stage scheduler; None on a single slot, where every trial builds
+            its own prerequisites.
+        queue: the configurations to try.
+        max_concurrent: trials at once.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class GatedSearcher(Searcher):
         """The next trial: None to be asked again soon, FINISHED when all were handed out.
 
         Raises:
-            Lost: the library or the study cannot be used any more.
+            StorageUnavailable: the library or the study cannot be used any more.
         """
         with self._remembering_storage_error():
             return self._suggest(trial_id)
@@ -142,7 +142,7 @@ class GatedSearcher(Searcher):
 
     @contextlib.contextmanager
     def _remembering_storage_error(self) -> Iterator[None]:
-        """What is lost in one of Tune's questions ends the search at the next."""
+        """A storage error during one call of Tune ends the search at the next call."""
         if self.storage_error:
             raise self.storage_error
         try:
@@ -204,8 +204,8 @@ class GatedSearcher(Searcher):
         return None
 
     def _suggest_idle(self, trial_id: str) -> Any:
-        """As above where all that there is is being screened: a trial of no configuration waits
-        for one of those students, and the scheduler gets the other slots."""
+        """A trial without a configuration, while every proposal is being screened. It waits for a
+        screening student, and the scheduler gets the other slots."""
         is_stalled = self._has_started and not (
             self._waiting or self._running or self._idle_trial_id
         )

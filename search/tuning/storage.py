@@ -1,4 +1,4 @@
-"""Where a study lies: a journal in the run's folder, or a database that outlives the machine.
+"""The storage of a study: a journal in the run's folder, or a database.
 
 A database may be restarted under a search: each operation is tried again for :data:`RETRY_FOR_S`
 seconds before the search stops, to be resumed.
@@ -65,7 +65,7 @@ def open_storage(uri: str | None, folder: Path) -> BaseStorage:
 
 
 def open_for_reading(uri: str | None, folder: Path) -> BaseStorage | None:
-    """The same storage for those who only look: it refuses to write. None if nothing is there yet.
+    """The storage for readers, which refuses to write. None if there is no study yet.
 
     Raises:
         ConfigError: the database cannot be used.
@@ -95,14 +95,14 @@ def _has_tables(uri: str) -> bool:
 
 
 def close_storage(storage: BaseStorage) -> None:
-    """Let go of its connections."""
+    """Close its connections."""
     if isinstance(storage, RDBStorage):
         storage.remove_session()
         storage.engine.dispose()
 
 
 def check_study_database(uri: str) -> None:
-    """Ask the database once, before anything is begun.
+    """Query the database once, before the search begins.
 
     Raises:
         ConfigError: its driver is missing, or it does not answer.
@@ -123,7 +123,7 @@ def check_study_database(uri: str) -> None:
 
 
 class RetryingStorage(RDBStorage):
-    """Optuna's own, whose every operation waits for a database that is being restarted."""
+    """Optuna's storage; every operation waits for a database that is being restarted."""
 
     def __init__(self, uri: str, read_only: bool = False) -> None:
         self._study_uri = uri
@@ -149,10 +149,10 @@ class RetryingStorage(RDBStorage):
             return True
 
     def with_retries(self, operation: Callable[[], _ResultT]) -> _ResultT:
-        """Do something, again where the connection fails.
+        """Run an operation, and retry it if the connection fails.
 
         Raises:
-            Lost: it went on failing for :data:`RETRY_FOR_S` seconds.
+            StorageUnavailable: it went on failing for :data:`RETRY_FOR_S` seconds.
         """
         if getattr(self._thread_state, "busy", False):  # part of an operation, retried as a whole
             return operation()

@@ -1,4 +1,4 @@
-"""The search's memory and mind: an Optuna study that is told the truth.
+"""The Optuna study of a search.
 
 Optuna lives here, in the other ``study_*`` modules and in :mod:`stillhouse.search.tuning.journal`.
 Every drawn configuration is a trial of the study, kept where it survives the process: what ran to
@@ -44,9 +44,9 @@ _PROPOSED_ATTRIBUTES = {"values", "refused"}
 
 @dataclass(frozen=True)
 class Proposal:
-    """A configuration to try: ``number`` is its name for good, also after a resume.
+    """A configuration to try; ``number`` stays the same after a resume.
 
-    ``screen_decision`` is what the screen said of it, where it has.
+    ``screen_decision`` is the decision of the proxy screen, if there was one.
     """
 
     number: int
@@ -105,8 +105,8 @@ class Study:
     def ask(self) -> Proposal | None:
         """The next configuration within all limits that are known beforehand.
 
-        What lies over budget is refused here, before any training, and Optuna is told so. None:
-        nothing is left to try.
+        A proposal over budget is refused here, before any training, and recorded as pruned.
+        None if nothing is left to try.
         """
         if self._interrupted_trials:
             return self._resume_trial(self._interrupted_trials.pop(0))
@@ -162,7 +162,7 @@ class Study:
         return self._prunes and self._open_trials[number].should_prune()
 
     def record_screen(self, number: int, decision: ScreenDecision) -> None:
-        """What the screen said of an open trial, for the table and for a resume."""
+        """Record the screen's decision on an open trial, for the table and for a resume."""
         self._set_attributes(self._open_trials[number], {"screen": decision.plain()})
 
     def prune(self, number: int, figures: Mapping[str, float], reason: str) -> TrialResult:
@@ -190,13 +190,13 @@ class Study:
         return importances_of(self._study)
 
     def close(self) -> None:
-        """Let go of a database."""
+        """Close the database."""
         close_storage(self._storage)
 
     # Asking
 
     def _enqueue_grid_point(self) -> bool:
-        """In a grid: have the next leaf asked for. Returns whether there is anything to ask for."""
+        """In a grid, enqueue the next point. Returns whether there is one."""
         if self._grid is None:
             return True
         if self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
@@ -208,12 +208,12 @@ class Study:
 
     def _ask_optuna(self) -> optuna.Trial:
         with warnings.catch_warnings():
-            # TPE tells of every value it draws by itself where a chain made a knob conditional.
+            # TPE warns about every value that it draws independently for a conditional setting.
             warnings.simplefilter("ignore")
             return self._study.ask()
 
     def _make_proposal(self, trial: optuna.Trial) -> Proposal | None:
-        """What the trial stands for; none if it lies over budget or cannot be laid out."""
+        """The proposal of a trial; None if it is over budget or cannot be expanded."""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -269,8 +269,7 @@ class Study:
             trial.set_user_attr(name, value)
 
     def _finish_trial(self, number: int, **outcome: Any) -> TrialResult:
-        """Tell Optuna how a trial ended. Not its whole list is asked for what came of it: that
-        would take longer with every trial."""
+        """Tell Optuna how a trial ended, without reading the list of all trials, which grows."""
         self._reported_epochs.pop(number, None)
         return trial_of(self._study.tell(self._open_trials.pop(number), **outcome))
 

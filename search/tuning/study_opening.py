@@ -1,4 +1,4 @@
-"""Which study of a storage is a run's: made by the one who searches, found by those who look.
+"""The study of a run in a storage: created by the search, found by readers.
 
 In the run's own journal there is one. In a database it is called as the run is; another machine may
 have a run of that name there, and then it gets an addition. The run remembers it in ``study.json``.

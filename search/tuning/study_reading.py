@@ -1,4 +1,4 @@
-"""A study that is only looked at: nothing is written, whoever else may be searching."""
+"""Reads a study without writing to it, also while a search runs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class StudyReader:
         return importances_of(self._study) if self._study else {}
 
     def close(self) -> None:
-        """Let go of a database."""
+        """Close the database."""
         if self._storage:
             close_storage(self._storage)
 

@@ -1,4 +1,4 @@
-"""What is used of Ray Tune that is not public, in one place."""
+"""The private API of Ray Tune that the search uses."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class SharedStage:
 
 @dataclass(frozen=True)
 class Student:
-    """The student of a trial. ``taught_by`` holds the keys of its teachers, the closest one last."""
+    """The student of a trial. ``taught_by`` holds the keys of its teachers, the closest last."""
 
     trial: TrialResult
     label: str
