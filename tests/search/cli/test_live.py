@@ -46,7 +46,7 @@ def test_who_has_only_begun_is_no_news(told):
 
 def test_a_stage_that_a_trial_has_to_make_is_told(told):
     (line,) = told(1.0, dataclasses.replace(running(0), in_trial=True))
-    assert line.endswith("stage teacher finds no free slot: a waiting trial makes it")
+    assert line.endswith("stage teacher finds no free slot: a waiting trial builds it")
     assert len(told(2.0, dataclasses.replace(running(1), in_trial=True))) == 1
 
 

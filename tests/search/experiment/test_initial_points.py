@@ -322,5 +322,7 @@ def test_a_winner_is_the_start_of_a_search_on_other_data(tmp_path, monkeypatch):
 
     folder.write("best.yaml", to_yaml(asked.fixed_configuration(won, "started-best")))
     folder.write("experiment.yaml", to_yaml(asked.fixed_configuration(won, "started")))
-    with pytest.raises(ConfigError, match="started: searched nothing; leave --trials out"):
+    with pytest.raises(
+        ConfigError, match="started: searched nothing; without --trials its recipe is repeated"
+    ):
         continue_from_winner("started", {}, num_trials=12)

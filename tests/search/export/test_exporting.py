@@ -400,7 +400,7 @@ def test_a_winner_that_is_damaged_is_one_line(searched):
         payload.write_bytes(b"")
     done = CliRunner().invoke(app, ["export", "tiny", "--to", "pt2"])
     assert isinstance(done.exception, ConfigError)
-    assert "is damaged or gone; stillhouse resume tiny-1" in str(done.exception)
+    assert "is damaged or missing; stillhouse resume tiny-1" in str(done.exception)
 
 
 def test_a_run_without_a_winner_has_nothing_to_export(load, tmp_path, monkeypatch):
