@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from stillhouse.spaces.config.named import split_named
@@ -14,11 +17,17 @@ FAMILIES: PluginRegistry[Family] = PluginRegistry(
 )
 
 
-def sizes() -> dict[str, tuple[str, dict[str, Any]]]:
+def sizes() -> Mapping[str, tuple[str, Mapping[str, Any]]]:
     """Every named size: name -> (family, settings)."""
+    return _sizes_of(FAMILIES.names())
+
+
+@lru_cache
+def _sizes_of(families: tuple[str, ...]) -> Mapping[str, tuple[str, Mapping[str, Any]]]:
+    """Cached while the families stay the same, because every network that is parsed reads it."""
     return {
-        name: (family, dict(settings))
-        for family in FAMILIES.names()
+        name: (family, MappingProxyType(dict(settings)))
+        for family in families
         for name, settings in FAMILIES.load(family).sizes.items()
     }
 
