@@ -30,7 +30,7 @@ def write_report(
         experiment: the experiment as plain data.
         folder: must be there; files of the same names are replaced.
         best_yaml: the best configuration as an experiment file.
-        opened: tensors by artifact's key, where a picture shows what was made.
+        tensors: tensors by artifact's key, where a picture shows what was made.
 
     Returns:
         The files written.
