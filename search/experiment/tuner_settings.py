@@ -8,14 +8,13 @@ Plug-ins import Optuna and Ray only in the methods that build something.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import BeforeValidator, PlainSerializer, SerializationInfo
 
 from stillhouse.spaces.config.base import Config
+from stillhouse.spaces.config.named import to_flat_form
 from stillhouse.spaces.config.plugins import PluginRegistry
-from stillhouse.spaces.config.problems import ConfigError
 
 
 class TunerSettings(Config):
@@ -64,21 +63,12 @@ _SettingsT = TypeVar("_SettingsT", bound=TunerSettings)
 
 def _parse(registry: PluginRegistry[_SettingsT], data: Any) -> _SettingsT:
     """Settings from a name, ``{name: {settings}}`` or ``{kind: name, **settings}``."""
-    if isinstance(data, registry.base):
-        return data
-    settings: Any = {}
-    if isinstance(data, str):
-        name = data
-    elif isinstance(data, Mapping) and "kind" in data:
-        name = data["kind"]
-        settings = {key: value for key, value in data.items() if key != "kind"}
-    elif isinstance(data, Mapping) and len(data) == 1:
-        ((name, settings),) = data.items()
-    else:
-        raise ConfigError(f"needs a name or {{name: {{settings}}}}, found {data!r}")
-    if not isinstance(settings, Mapping | None):
-        raise ConfigError(f"needs {{{name}: {{settings}}}}, found {data!r}")
-    return registry.load(name).parse(settings or {}, name)
+    flat = to_flat_form(registry.label, registry.names(), allow_none=True)(data)
+    if isinstance(flat, registry.base):
+        return flat
+    settings = dict(flat)
+    name = settings.pop("kind")
+    return registry.load(name).parse(settings, name)
 
 
 def _sampler_to_plain(sampler: SamplerConfig, info: SerializationInfo) -> Any:

@@ -11,7 +11,7 @@ class ProposalQueue:
 
     Args:
         recorder: records the trials of the study.
-        trials: how many the search tries in all, earlier ones included.
+        num_trials: how many the search tries in all, earlier ones included.
     """
 
     def __init__(self, recorder: TrialRecorder, num_trials: int) -> None:

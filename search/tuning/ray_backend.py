@@ -53,8 +53,8 @@ def num_slots(resources: ResourceSettings, autoscaled_slots: int = 0) -> int:
 
     Args:
         resources: of one trial.
-        growing_to: how many it could run if it grew, as the user says: Ray knows the nodes that
-            are there, not those that an autoscaler would bring once trials ask for them.
+        autoscaled_slots: trials at once after the cluster has grown, as the user says. Ray
+            knows the nodes that are there, not those that an autoscaler would bring.
 
     Raises:
         ConfigError: not one fits on any node, and nobody says that others will come.

@@ -51,7 +51,7 @@ def open_storage(uri: str | None, folder: Path) -> BaseStorage:
     """Optuna's storage of a study.
 
     Args:
-        study: the database's address; none means ``uri.journal`` in ``folder``.
+        uri: the database's address; none means ``study.journal`` in ``folder``.
         folder: the run's, made if it is missing.
 
     Raises:

@@ -69,8 +69,7 @@ class Study:
 
     Raises:
         ConfigError: the database cannot be used.
-        Lost: it stays away while it is used, or the journal cannot be written; so does every
-            method.
+        StorageUnavailable: the storage fails; every method may raise it.
     """
 
     def __init__(self, experiment: Experiment, folder: Path) -> None:
